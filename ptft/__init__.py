@@ -1,0 +1,24 @@
+"""Pretrain and fine-tune joint image-text encoders, and carry them unchanged to production.
+
+Five artefacts; every verb of the command reads one and writes the next::
+
+    recipe (YAML) -> run (checkpoints, metrics) -> model folder (the Hub repo) -> bento / image -> release
+
+Layers, imports run downwards only (``make check`` holds them)::
+
+    cli                      one file a verb; heavy imports inside the verb
+    export | hub             ONNX per tower, parity, the model folder | push, pull
+    train                    the one loop, for pretraining and fine-tuning
+    evaluate                 zero-shot, retrieval, linear probe
+    objective | checkpoint   batch -> loss and scalars | save, load, resume exactly
+    model                    the dual encoder: towers, projections, logit scale, head
+    data | optim | distributed
+    preprocess               images and texts to arrays; no torch; shared with serving
+    artifact                 file names and metadata of run and model folders
+    recipe                   the schema of a recipe: load, override, dump
+    compat | errors          library quirks in one place | the exception tree
+"""
+
+__all__ = ["__version__"]
+
+__version__ = "0.1.0"

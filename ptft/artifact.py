@@ -1,0 +1,219 @@
+"""File names and metadata of the two folders that ptft writes: the run and the model folder.
+
+Each artefact records the digest of the one before it::
+
+    recipe --recipe_digest--> run (run.json) --weights digest--> model folder (ptft.json) --> service
+
+Nothing here imports torch: the service reads a model folder through this module alone.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ptft.errors import ArtifactError, DigestError
+
+__all__ = [
+    "FORMAT",
+    "FolderFiles",
+    "ModelInfo",
+    "RunFiles",
+    "file_sha256",
+    "folder_digest",
+    "hash_files",
+    "read_json",
+    "read_model_info",
+    "verify_files",
+    "write_atomic",
+    "write_json",
+    "write_model_info",
+]
+
+FORMAT = 1  # of ptft.json; a reader refuses a newer one
+
+
+class RunFiles:
+    """Names inside a run folder."""
+
+    RECIPE = "recipe.yaml"  # resolved: running it again gives the same weights
+    RUN = "run.json"  # digests, status, versions, steps
+    LOG = "metrics.jsonl"  # one line each run.log_every steps, and one an evaluation
+    METRICS = "metrics.json"  # what the last evaluation measured
+    CURVES = "curves.png"
+    SKIPPED = "skipped.jsonl"  # samples that could not be read: name, reason
+    TENSORBOARD = "tensorboard"
+    CHECKPOINTS = "checkpoints"  # checkpoints/step-00000100/
+    FINAL = "final"  # final/: the trained model alone, once training is done
+
+
+class FolderFiles:
+    """Names inside a model folder, which is also the repository on the Hub."""
+
+    OPEN_CLIP_CONFIG = "open_clip_config.json"
+    OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
+    TOKENIZER = "tokenizer.json"
+    PREPROCESSOR = "preprocessor_config.json"
+    TEXT_ONNX = "onnx/text_model.onnx"
+    VISION_ONNX = "onnx/vision_model.onnx"
+    HEAD = "head.safetensors"  # classifiers: weight (C, D), bias (C,)
+    INFO = "ptft.json"
+    RECIPE = "recipe.yaml"
+    METRICS = "metrics.json"
+    GOLDEN = "golden.safetensors"  # a few inputs and the embeddings that the checkpoint gave them
+    CARD = "README.md"
+
+    UNHASHED = frozenset({INFO, CARD, ".gitattributes"})
+    """Not in the digest: the record itself, and what people and the Hub edit."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """``ptft.json``: what a model folder holds and what it came from.
+
+    Attributes:
+        name: of the model.
+        task: ``embed`` (clip, siglip) or ``classify``.
+        embed_dim: width D of the joint space.
+        context_length: longest text in tokens.
+        image_size: height and width in pixels.
+        logit_scale: exp of the learned log scale; multiplies cosine similarities.
+        logit_bias: added after scaling (SigLIP), 0 otherwise.
+        classes: class names in the order of the head's rows; empty unless ``classify``.
+        templates: prompts that the head or zero-shot evaluation used; ``{}`` is the class.
+        tokenizer: keyword arguments of ``ptft.preprocess.TextTokenizer`` but for the file.
+        recipe_digest, weights_digest: of the recipe and of the checkpoint's weights.
+        files: name -> {"sha256", "size"} of every file but those in ``FolderFiles.UNHASHED``.
+        versions: of ptft and the libraries that wrote it.
+    """
+
+    name: str
+    task: str
+    embed_dim: int
+    context_length: int
+    image_size: tuple[int, int]
+    logit_scale: float
+    logit_bias: float
+    recipe_digest: str
+    weights_digest: str
+    tokenizer: dict[str, Any]
+    classes: list[str] = field(default_factory=list)
+    templates: list[str] = field(default_factory=list)
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def digest(self) -> str:
+        """``sha256:`` and 64 hex digits over the names and digests of all files."""
+        return folder_digest(self.files)
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 (hex) of a file's bytes, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def hash_files(folder: Path, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Digest and size of files in ``folder``; absent ``names``: all that count for the digest."""
+    if names is None:
+        found = (path for path in folder.rglob("*") if path.is_file())
+        relative = (path.relative_to(folder) for path in found)
+        names = sorted(
+            path.as_posix()
+            for path in relative
+            if path.as_posix() not in FolderFiles.UNHASHED and not path.parts[0].startswith(".")
+        )
+    return {
+        name: {"sha256": file_sha256(folder / name), "size": (folder / name).stat().st_size}
+        for name in names
+    }
+
+
+def folder_digest(files: Mapping[str, Mapping[str, Any]]) -> str:
+    """One digest for a set of files: over their sorted names and sha256."""
+    lines = "".join(f"{files[name]['sha256']}  {name}\n" for name in sorted(files))
+    return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
+
+
+def verify_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
+    """Compare every recorded file with what lies in ``folder``.
+
+    Raises:
+        DigestError: naming the first file that is absent, or whose bytes differ.
+    """
+    for name, recorded in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise DigestError(f"{path}: missing; {FolderFiles.INFO} records it")
+        size, sha256 = path.stat().st_size, recorded["sha256"]
+        if size != recorded["size"]:
+            raise DigestError(
+                f"{path}: {size} bytes; {FolderFiles.INFO} records {recorded['size']}"
+            )
+        if (actual := file_sha256(path)) != sha256:
+            raise DigestError(f"{path}: sha256 {actual}; {FolderFiles.INFO} records {sha256}")
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a file so that a reader sees all of it or, if killed meanwhile, the one before."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("wb") as stream:
+        stream.write(data.encode() if isinstance(data, str) else data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
+
+
+def write_json(path: Path, values: object) -> None:
+    """Write JSON for people (indented), atomically."""
+    write_atomic(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        ArtifactError: the file is absent or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: not JSON: {error}") from None
+
+
+def write_model_info(folder: Path, info: ModelInfo) -> None:
+    """Write ``ptft.json``; the last file of a model folder, since it lists the others."""
+    write_json(folder / FolderFiles.INFO, {**asdict(info), "digest": info.digest})
+
+
+def read_model_info(folder: Path) -> ModelInfo:
+    """Read ``ptft.json`` of a model folder.
+
+    Raises:
+        ArtifactError: the folder has none, or one of a newer format or with other keys.
+    """
+    path = folder / FolderFiles.INFO
+    if not path.is_file():
+        raise ArtifactError(f"{folder}: no model folder (it has no {FolderFiles.INFO})")
+    values = read_json(path)
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        found = values.get("format") if isinstance(values, dict) else values
+        raise ArtifactError(f"{path}: format {found!r}; this ptft reads {FORMAT}")
+    recorded = values.pop("digest", None)
+    try:
+        info = ModelInfo(**{**values, "image_size": tuple(values["image_size"])})
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: {error}") from None
+    if recorded != info.digest:
+        raise DigestError(f"{path}: digest {recorded}; its files give {info.digest}")
+    return info

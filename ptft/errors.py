@@ -1,0 +1,122 @@
+"""Everything that ptft raises on purpose, in one tree::
+
+    PtftError                  exit 1: something went wrong that the message explains
+    ├── UsageError             exit 2: the command line asks for something that does not exist
+    │   └── RecipeError        exit 2: a key, a value or a file that a recipe names
+    ├── DataError              a sample set cannot be read
+    │   └── SampleError        one sample cannot be read (counted, named and skipped)
+    ├── ModelError             an architecture or weights that do not fit
+    ├── ArtifactError          a folder is not the run or model folder that it should be
+    │   └── DigestError        ... its bytes are not the ones that were recorded
+    ├── CheckpointError        a checkpoint cannot be written or read back
+    ├── TrainingError          training cannot go on (a loss that is not finite, say)
+    ├── ExportError            a model cannot be exported
+    │   └── ParityError        ... an exported file does not give the model's own outputs
+    ├── HubError               the Hub refused, or could not be reached
+    └── MissingExtraError      an optional dependency is not installed
+
+A message names the key or file, the value, and what is allowed.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "ArtifactError",
+    "CheckpointError",
+    "DataError",
+    "DigestError",
+    "ExportError",
+    "HubError",
+    "MissingExtraError",
+    "ModelError",
+    "ParityError",
+    "PtftError",
+    "RecipeError",
+    "SampleError",
+    "TrainingError",
+    "UsageError",
+    "suggest",
+]
+
+
+class PtftError(Exception):
+    """Base of all errors that ptft raises on purpose; ``exit_code`` is the command's."""
+
+    exit_code = 1
+
+
+class UsageError(PtftError):
+    """The command line names something that does not exist."""
+
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    """A recipe has an unknown key, a value out of range, or names a file that is absent."""
+
+
+class DataError(PtftError):
+    """A sample set cannot be read at all."""
+
+
+class SampleError(DataError):
+    """One sample cannot be read; the loop counts it, names it and goes on."""
+
+
+class ModelError(PtftError):
+    """An architecture, or weights that do not fit it."""
+
+
+class ArtifactError(PtftError):
+    """A folder lacks what a run or model folder must hold."""
+
+
+class DigestError(ArtifactError):
+    """The bytes of a file are not the ones that were recorded."""
+
+
+class CheckpointError(PtftError):
+    """A checkpoint cannot be written, or none that is complete can be read."""
+
+
+class TrainingError(PtftError):
+    """Training cannot go on."""
+
+
+class ExportError(PtftError):
+    """A model cannot be exported as asked."""
+
+
+class ParityError(ExportError):
+    """An exported file does not give the outputs of the model it came from."""
+
+
+class HubError(PtftError):
+    """The Hub refused a request or could not be reached."""
+
+
+class MissingExtraError(PtftError):
+    """An optional dependency is absent; the message is the line that installs it.
+
+    Args:
+        package: the module that could not be imported.
+        extra: the extra of ptft that brings it, such as ``serve``.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed; run: pip install 'ptft[{extra}]'")
+
+
+def suggest(word: str, allowed: Iterable[str]) -> str:
+    """A sentence that offers the near misses of ``word``, or lists what is allowed.
+
+    Returns a string that starts with a space-free clause, to be appended to a message:
+    ``"did you mean 'cosine'?"`` or ``"allowed: constant, cosine"``.
+    """
+    choices = sorted(set(allowed))
+    near = difflib.get_close_matches(word, choices, n=3, cutoff=0.6)
+    if near:
+        return "did you mean " + " or ".join(f"'{name}'" for name in near) + "?"
+    shown = ", ".join(choices[:12]) + (", ..." if len(choices) > 12 else "")
+    return f"allowed: {shown}" if choices else "nothing is allowed here"

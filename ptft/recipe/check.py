@@ -1,0 +1,123 @@
+"""What can be known of a recipe before anything heavy is imported or built.
+
+Architectures are looked up in the installed libraries' own files without importing them (open_clip
+alone takes seconds), so that a misspelt name is told in well under one.
+"""
+
+import importlib.util
+import re
+from functools import cache
+from pathlib import Path
+
+from ptft.errors import RecipeError, suggest
+from ptft.recipe.data import DataSection, ScenesData, TableData
+from ptft.recipe.paths import expand_paths, is_hub_id
+from ptft.recipe.schema import ArchModel, Recipe, TextTower, TowersModel
+
+__all__ = ["check_recipe", "open_clip_architectures", "timm_architectures"]
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Check that the architectures and the local files that a recipe names exist.
+
+    Raises:
+        RecipeError: naming the key, the value and the near misses.
+    """
+    if isinstance(recipe.model, ArchModel):
+        _check_arch(recipe.model)
+    elif isinstance(recipe.model, TowersModel):
+        _check_towers(recipe.model)
+    if recipe.init is not None:
+        _check_source("init.from", recipe.init.from_)
+    check_data(recipe.data, "data", needed=("train",))
+    for index, item in enumerate(recipe.evaluate):
+        section = item.data or recipe.data
+        key = f"evaluate.{index}.data" if item.data else "data"
+        needed = ("train", item.split) if item.kind == "probe" else (item.split,)
+        check_data(section, key, needed=needed)
+
+
+def check_data(section: DataSection, key: str, needed: tuple[str, ...]) -> None:
+    """Check that the splits ``needed`` are given, and that every local path exists.
+
+    Raises:
+        RecipeError: a split is absent, or a path of it matches nothing.
+    """
+    if isinstance(section, ScenesData):
+        return
+    for split in ("train", "val", "test"):
+        paths = getattr(section, split)
+        if paths is None:
+            if split in needed:
+                raise RecipeError(f"{key}.{split}: missing; this recipe reads that split")
+            continue
+        remote = isinstance(section, TableData) and isinstance(paths, str) and is_hub_id(paths)
+        if not remote:
+            expand_paths(paths, f"{key}.{split}")
+    if isinstance(section.classes, str) and not Path(section.classes).is_file():
+        raise RecipeError(f"{key}.classes: {section.classes!r}: no such file")
+
+
+@cache
+def open_clip_architectures() -> tuple[str, ...]:
+    """Names of open_clip's architectures, read from its folder of configurations."""
+    return tuple(
+        sorted(path.stem for path in _package("open_clip", "model_configs").glob("*.json"))
+    )
+
+
+@cache
+def timm_architectures() -> tuple[str, ...]:
+    """Names of timm's architectures, read from its sources."""
+    pattern = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)
+    names: set[str] = set()
+    for path in _package("timm", "models").glob("*.py"):
+        names.update(pattern.findall(path.read_text(encoding="utf-8")))
+    return tuple(sorted(names))
+
+
+def _package(name: str, folder: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise RecipeError(f"{name} is not installed; run: pip install ptft")
+    return Path(spec.origin).parent / folder
+
+
+def _check_arch(model: ArchModel) -> None:
+    known = open_clip_architectures()
+    if model.name not in known:
+        raise RecipeError(
+            f"model.name: {model.name!r}: not an architecture of open_clip; "
+            f"{suggest(model.name, known)}"
+        )
+    if model.pretrained is not None and ("/" in model.pretrained or "." in model.pretrained):
+        _check_source("model.pretrained", model.pretrained)
+
+
+def _check_towers(model: TowersModel) -> None:
+    known = timm_architectures()
+    if model.image.partition(".")[0] not in known:
+        raise RecipeError(
+            f"model.image: {model.image!r}: not an architecture of timm; "
+            f"{suggest(model.image, known)}"
+        )
+    if model.image_weights is not None and "/" in model.image_weights:
+        _check_source("model.image_weights", model.image_weights)
+    if not isinstance(model.text, TextTower):
+        folder = Path(model.text)
+        if folder.is_dir() and not (folder / "config.json").is_file():
+            raise RecipeError(f"model.text: {model.text!r}: the folder has no config.json")
+        if not folder.is_dir() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?", model.text):
+            raise RecipeError(
+                f"model.text: {model.text!r}: no such folder; allowed: a folder, a Hub id, "
+                "or the widths of a text transformer"
+            )
+
+
+def _check_source(key: str, source: str) -> None:
+    """A local path that exists, or the form of a Hub id."""
+    if Path(source).exists() or is_hub_id(source):
+        return
+    raise RecipeError(
+        f"{key}: {source!r}: no such file or folder; allowed: a path, or org/repo@revision on the Hub"
+    )

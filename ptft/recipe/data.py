@@ -1,0 +1,130 @@
+"""The data section: where samples come from, and which of their fields mean what.
+
+Every kind has the splits ``train``, ``val`` and ``test``. What is selected on is ``val``;
+``test`` is read only where an evaluation names it.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from ptft.recipe.section import Section
+
+__all__ = ["DataSection", "FolderData", "ScenesData", "ShardsData", "TableData"]
+
+Paths = str | list[str]
+"""A path, a glob or a brace pattern (``shard-{0000..0099}.tar``), or a list of them."""
+
+
+class _Fields(Section):
+    """How the fields of a sample become captions and a label."""
+
+    captions: list[str] = Field(default=["{txt}"], min_length=1)
+    """Templates over a sample's fields, one caption each (``"{name}, {keywords}"``). A field that
+    is a list gives one caption an entry when it stands alone, else it is joined by commas. Training
+    draws one of a sample's captions each time it is seen."""
+
+    label: str | None = None
+    """The field that holds the class, as a number or a name. Absent: ``cls`` where shards have it,
+    the folder's name for ``folder``."""
+
+    classes: str | list[str] | None = None
+    """Class names in the order of their numbers: a list, a text file with one a line, or a JSON file
+    (a list of names, or of objects with ``text`` or ``name``). Absent: the distinct labels, sorted."""
+
+    limit: int | None = Field(default=None, ge=1)
+    """Use only this many training samples, drawn by the recipe's seed."""
+
+    @field_validator("captions")
+    @classmethod
+    def _plain_fields(cls, templates: list[str]) -> list[str]:
+        from string import Formatter
+
+        for template in templates:
+            try:
+                parts = list(Formatter().parse(template))
+            except ValueError as error:
+                raise ValueError(f"caption template {template!r}: {error}") from None
+            for _, name, spec, conversion in parts:
+                if name is not None and (not name.isidentifier() or spec or conversion):
+                    raise ValueError(
+                        f"caption template {template!r}: a field is a plain name in braces, "
+                        f"not {{{name}}}"
+                    )
+        return templates
+
+
+class ScenesData(Section):
+    """Images of coloured shapes with compositional captions, drawn from a seed.
+
+    A share of the combinations is never drawn for ``train``; ``val`` and ``test`` hold only those.
+    """
+
+    kind: Literal["scenes"] = "scenes"
+    style: Literal["shaded", "line"] = "shaded"
+    """The domain: lit and textured, or thin line drawings."""
+    size: int = Field(default=64, ge=32, le=512)
+    """Side of an image in pixels."""
+    train: int = Field(default=16384, ge=1)
+    """Number of training scenes."""
+    val: int = Field(default=256, ge=1)
+    """Number of held-out scenes to select on; their captions all differ."""
+    test: int = Field(default=256, ge=1)
+    """Number of held-out scenes to report on; their captions all differ, also from ``val``'s."""
+    held_out: float = Field(default=0.2, gt=0.0, lt=1.0)
+    """Share of the combinations that training never shows."""
+    seed: int = Field(default=0, ge=0)
+    """Of the drawing; apart from the recipe's seed, so that runs share their data."""
+
+
+class ShardsData(_Fields):
+    """WebDataset tars: ``key.jpg`` beside ``key.txt`` and/or ``key.cls`` and/or ``key.json``.
+
+    The fields of a sample are its extensions and the keys of its JSON.
+    """
+
+    kind: Literal["shards"] = "shards"
+    train: Paths | None = None
+    val: Paths | None = None
+    test: Paths | None = None
+
+
+class FolderData(_Fields):
+    """ImageFolder layout (``split/class/picture.jpg``), or pictures with a metadata table.
+
+    A ``metadata.csv``, ``metadata.jsonl`` or ``metadata.parquet`` in the folder names one picture a
+    row in its ``file_name`` column; its other columns are the sample's fields.
+    """
+
+    kind: Literal["folder"] = "folder"
+    train: str | None = None
+    val: str | None = None
+    test: str | None = None
+    captions: list[str] = Field(default=["{text}"], min_length=1)
+
+
+class TableData(_Fields):
+    """Rows of parquet files or of a Hugging Face dataset; a column holds the picture.
+
+    A split is a parquet path, glob or list, or ``org/name:split`` of a dataset on the Hub (or a
+    folder saved by ``datasets``). The picture column holds encoded bytes, or ``{"bytes", "path"}``.
+    """
+
+    kind: Literal["table"] = "table"
+    train: Paths | None = None
+    val: Paths | None = None
+    test: Paths | None = None
+    image: str = "image"
+    """The column of the picture."""
+    captions: list[str] = Field(default=["{text}"], min_length=1)
+    revision: str | None = None
+    """Of the dataset on the Hub: a commit or a tag."""
+    streaming: bool = False
+    """Read in order without downloading first, shuffled inside windows of ``window`` rows."""
+    window: int = Field(default=4096, ge=1)
+    """Rows that are shuffled together when streaming."""
+
+
+DataSection = Annotated[
+    ScenesData | ShardsData | FolderData | TableData, Field(discriminator="kind")
+]

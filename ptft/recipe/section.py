@@ -1,0 +1,13 @@
+"""The base of every section of a recipe."""
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["Section"]
+
+
+class Section(BaseModel):
+    """A closed, frozen set of keys: an unknown key is an error, nothing changes after loading."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
+    )
