@@ -1,1 +1,6 @@
 """Images and texts to arrays, the same in training, export and serving; no torch."""
+
+from ptft.preprocess.images import Augmentation, ImagePreprocess, decode_image
+from ptft.preprocess.texts import TextTokenizer, clip_bpe_json
+
+__all__ = ["Augmentation", "ImagePreprocess", "TextTokenizer", "clip_bpe_json", "decode_image"]

@@ -1,7 +1,7 @@
 """The recipe: what to train, on what, how, and how it is judged."""
 
 from ptft.recipe.builtin import builtin_recipes, find_recipe
-from ptft.recipe.check import check_recipe
+from ptft.recipe.check import check_evaluations, check_recipe
 from ptft.recipe.data import DataSection, FolderData, ScenesData, ShardsData, TableData
 from ptft.recipe.load import dump_recipe, load_recipe, recipe_digest, recipe_json_schema
 from ptft.recipe.schema import (
@@ -56,6 +56,7 @@ __all__ = [
     "TowersModel",
     "ZeroShotEvaluation",
     "builtin_recipes",
+    "check_evaluations",
     "check_recipe",
     "dump_recipe",
     "find_recipe",

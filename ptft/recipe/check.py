@@ -14,7 +14,12 @@ from ptft.recipe.data import DataSection, ScenesData, TableData
 from ptft.recipe.paths import expand_paths, is_hub_id
 from ptft.recipe.schema import ArchModel, Recipe, TextTower, TowersModel
 
-__all__ = ["check_recipe", "open_clip_architectures", "timm_architectures"]
+__all__ = [
+    "check_evaluations",
+    "check_recipe",
+    "open_clip_architectures",
+    "timm_architectures",
+]
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -30,6 +35,15 @@ def check_recipe(recipe: Recipe) -> None:
     if recipe.init is not None:
         _check_source("init.from", recipe.init.from_)
     check_data(recipe.data, "data", needed=("train",))
+    check_evaluations(recipe)
+
+
+def check_evaluations(recipe: Recipe) -> None:
+    """Check that the splits that the recipe's evaluations read are given and exist.
+
+    Raises:
+        RecipeError: naming the key.
+    """
     for index, item in enumerate(recipe.evaluate):
         section = item.data or recipe.data
         key = f"evaluate.{index}.data" if item.data else "data"

@@ -1,0 +1,15 @@
+"""Arguments that several verbs take."""
+
+from typing import Annotated
+
+import typer
+
+__all__ = ["Overrides", "RecipeName"]
+
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A YAML file, or a built-in recipe (ptft ls).")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Keys to override: optim.lr=1e-4"),
+]

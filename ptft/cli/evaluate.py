@@ -1,0 +1,52 @@
+"""``ptft evaluate``: what a model measures, as JSON."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ptft.cli.arguments import Overrides
+
+__all__ = ["command"]
+
+
+def command(
+    model: Annotated[
+        str,
+        typer.Argument(help="A run, a checkpoint, a model folder, or org/repo@revision."),
+    ],
+    overrides: Overrides = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", "-r", help="Take data and evaluations from this recipe."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the JSON there as well.")
+    ] = None,
+) -> None:
+    """Run the evaluations of a recipe on a model. Prints JSON.
+
+    Without --recipe, those of the recipe that travels with the model.
+    """
+    from ptft.artifact import RunFiles, write_json
+    from ptft.errors import UsageError
+    from ptft.recipe import check_evaluations, load_recipe
+
+    if recipe is None:
+        beside = [Path(model) / RunFiles.RECIPE, Path(model).parent / RunFiles.RECIPE]
+        found = next((path for path in beside if path.is_file()), None)
+        if found is None:
+            raise UsageError(f"{model}: no {RunFiles.RECIPE} beside it; give --recipe")
+        recipe = str(found)
+    loaded = load_recipe(recipe, overrides or ())
+    if not loaded.evaluate:
+        raise UsageError(f"{recipe}: evaluate: empty; name what to measure")
+    check_evaluations(loaded)
+    from ptft.evaluate import evaluate
+    from ptft.model import load_model
+
+    metrics = evaluate(load_model(model), loaded.evaluate, loaded.data, seed=loaded.seed)
+    if output is not None:
+        write_json(output, metrics)
+    print(json.dumps(metrics, indent=2))

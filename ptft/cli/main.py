@@ -1,0 +1,57 @@
+"""The ``ptft`` command: one module a verb, imported when the verb is called.
+
+Results go to stdout, logs and progress to stderr. Exit 0 success, 1 failure, 2 usage or recipe,
+128 + n when signal n stopped a run after a checkpoint.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from ptft import __version__
+from ptft.errors import PtftError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="ptft",
+    help="Pretrain and fine-tune joint image-text encoders; carry them unchanged to production.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+VERBS = ("ls", "show", "cp", "check", "train", "evaluate", "export", "push", "pull")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    pass
+
+
+for _verb in VERBS:
+    _command: Callable[..., None] = importlib.import_module(f"ptft.cli.{_verb}").command
+    app.command(_verb)(_command)
+
+
+def main() -> None:
+    """Run the command; an error that ptft raises on purpose is one message and an exit code."""
+    try:
+        app()
+    except PtftError as error:
+        print(f"ptft: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None

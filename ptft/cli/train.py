@@ -1,0 +1,33 @@
+"""``ptft train``: pretrain or fine-tune, whichever the recipe says."""
+
+from typing import Annotated
+
+import typer
+
+from ptft.cli.arguments import Overrides, RecipeName
+
+__all__ = ["command"]
+
+
+def command(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the newest run of this recipe (or at run.dir)."),
+    ] = False,
+) -> None:
+    """Run a recipe. Prints the run folder.
+
+    A first SIGTERM or Ctrl-C saves a checkpoint and stops with exit code 128 + the signal's
+    number; --resume goes on from there, with the weights that an uninterrupted run would have.
+    """
+    from ptft.recipe import check_recipe, load_recipe
+
+    loaded = load_recipe(recipe, overrides or ())
+    check_recipe(loaded)  # before seconds go into imports
+    from ptft.train import exit_code, train
+
+    result = train(loaded, resume=resume)
+    print(result.folder)
+    raise typer.Exit(exit_code(result))

@@ -1,0 +1,56 @@
+"""Random numbers that are a pure function of their key, on every machine and library version.
+
+Orders, draws and scenes are looked up rather than generated: any process can compute the one that
+it needs without the ones before it, so nothing but a position has to be saved to go on exactly.
+SplitMix64's finaliser (Steele, Lea, Flood 2014) over integers; no generator of numpy's, whose
+streams may change between versions, is involved.
+"""
+
+import hashlib
+
+import numpy as np
+
+__all__ = ["fraction", "mix", "permutation", "text_id", "uniforms"]
+
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, SplitMix64's increment
+
+
+def mix(*keys: int) -> int:
+    """A 64-bit hash of integers, in order: ``mix(1, 2) != mix(2, 1)``."""
+    state = len(keys)
+    for key in keys:
+        state = (state ^ (key & _MASK)) + _GOLDEN & _MASK
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & _MASK
+        state ^= state >> 31
+    return state
+
+
+def uniforms(key: int, count: int) -> np.ndarray:
+    """``count`` numbers in [0, 1), float64, drawn by ``key``."""
+    bits: np.ndarray = _stream(key, count) >> np.uint64(11)
+    return bits * 2.0**-53
+
+
+def permutation(key: int, count: int) -> np.ndarray:
+    """A uniformly random permutation of ``range(count)``, int64, drawn by ``key``."""
+    return np.argsort(_stream(key, count), kind="stable")
+
+
+def fraction(*keys: int) -> float:
+    """One number in [0, 1) drawn by integers."""
+    return (mix(*keys) >> 11) * 2.0**-53
+
+
+def text_id(text: str) -> int:
+    """A 63-bit number of a text: equal texts have equal numbers, others differ but by chance."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def _stream(key: int, count: int) -> np.ndarray:
+    state = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GOLDEN) + np.uint64(key & _MASK)
+    state = (state ^ state >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ state >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return state ^ state >> np.uint64(31)

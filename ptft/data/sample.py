@@ -1,0 +1,123 @@
+"""One image with its captions and class, and the set that samples are read from."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from ptft.data.hashing import mix, permutation
+
+__all__ = ["Sample", "SampleSet", "Subset", "contact_sheet"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one sample holds.
+
+    Attributes:
+        name: of the sample within its set, for people.
+        image: RGB, of any size.
+        captions: texts that describe it; none where the set only has classes.
+        label: its class as a number below ``len(classes)``, or None.
+    """
+
+    name: str
+    image: Image.Image
+    captions: tuple[str, ...]
+    label: int | None
+
+
+class SampleSet(ABC):
+    """Samples by number. Reading one never depends on which were read before.
+
+    Attributes:
+        classes: names of the classes in the order of their numbers, or None.
+        window: None where any sample is as near as any other. Else the samples can only be read
+            well in runs of this many consecutive ones, so they are shuffled within such runs.
+        blocks: None, or the numbers at which pieces of the set begin (int64, ascending from 0)
+            that are read as a whole; they are shuffled as wholes, then within windows.
+    """
+
+    classes: list[str] | None = None
+    window: int | None = None
+    blocks: np.ndarray | None = None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample:
+        """Read sample ``index``.
+
+        Raises:
+            SampleError: naming the sample and why it cannot be read.
+        """
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """The name of a sample, without reading its picture."""
+
+    @abstractmethod
+    def captions(self, index: int) -> tuple[str, ...]:
+        """The captions of a sample, without decoding its picture. Raises SampleError."""
+
+    def labels(self) -> np.ndarray | None:
+        """Classes of all samples, int64 (N,), -1 for none; None where that needs every picture."""
+        return None
+
+
+class Subset(SampleSet):
+    """A fixed choice of another set's samples, drawn by a seed and kept in the set's order.
+
+    Args:
+        samples: the whole set.
+        count: how many to keep; at least ``len(samples)`` keeps all.
+        seed: of the draw. A smaller count with the same seed is a part of a larger one.
+    """
+
+    def __init__(self, samples: SampleSet, count: int, seed: int) -> None:
+        self.samples = samples
+        self.classes = samples.classes
+        chosen = permutation(mix(seed, _SUBSET), len(samples))[:count]
+        self.indices: np.ndarray = np.sort(chosen)
+        self.window = samples.window
+        if samples.blocks is not None:
+            starts = np.searchsorted(self.indices, samples.blocks)
+            self.blocks = np.unique(starts[starts < len(self.indices)])
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[int(self.indices[index])]
+
+    def name(self, index: int) -> str:
+        return self.samples.name(int(self.indices[index]))
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        return self.samples.captions(int(self.indices[index]))
+
+    def labels(self) -> np.ndarray | None:
+        labels = self.samples.labels()
+        return None if labels is None else labels[self.indices]
+
+
+_SUBSET = 0x73756273  # "subs": keeps this draw apart from the others of the same seed
+
+
+def contact_sheet(samples: SampleSet, indices: Sequence[int], columns: int = 8) -> Image.Image:
+    """Pictures side by side, row by row, each in a cell of the first one's size."""
+    pictures = [samples[index].image for index in indices]
+    width, height = pictures[0].size
+    gap = max(1, width // 16)
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new(
+        "RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), (120, 120, 120)
+    )
+    for place, picture in enumerate(pictures):
+        row, column = divmod(place, columns)
+        fitted = picture if picture.size == (width, height) else picture.resize((width, height))
+        sheet.paste(fitted, (gap + column * (width + gap), gap + row * (height + gap)))
+    return sheet

@@ -1,0 +1,165 @@
+"""Objectives: a batch in, a loss and the scalars worth watching out.
+
+Shape letters: B batch, D width of the joint space, L text length, C classes.
+
+Choices worth knowing:
+
+- The logit scale and bias take part in the loss here, not in the towers; the scale is clamped
+  after each step (:func:`clamp_logit_scale`), as CLIP did, so that its gradient stays alive.
+- Pairs of one caption are no negatives. Row i's target is spread evenly over all columns of its
+  caption (InfoNCE), or each of them is a positive (sigmoid). Where no caption repeats, both equal
+  the plain losses exactly: the plain branch is taken.
+- Losses are computed in float32 whatever precision the towers ran in.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ptft.errors import TrainingError
+from ptft.model.encoder import DualEncoder
+from ptft.recipe import ClassifyObjective, ClipObjective, ObjectiveSection, SiglipObjective
+
+__all__ = [
+    "ObjectiveOutput",
+    "TrainBatch",
+    "clamp_logit_scale",
+    "clip_loss",
+    "compute_objective",
+    "needs_labels",
+    "needs_text",
+    "siglip_loss",
+]
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """One step's input, on the device.
+
+    Attributes:
+        images: float (B, 3, H, W), normalised.
+        tokens: int64 (B, L), or None where the objective reads no text.
+        caption_ids: int64 (B,), equal where captions are equal; None without text.
+        labels: int64 (B,), or None where the objective reads no classes.
+    """
+
+    images: Tensor
+    tokens: Tensor | None
+    caption_ids: Tensor | None
+    labels: Tensor | None
+
+
+@dataclass(frozen=True)
+class ObjectiveOutput:
+    """A scalar loss that carries gradients, and plain figures for the log."""
+
+    loss: Tensor
+    scalars: dict[str, float] = field(default_factory=dict)
+
+
+def needs_text(section: ObjectiveSection) -> bool:
+    """Whether the objective reads captions."""
+    return isinstance(section, ClipObjective | SiglipObjective)
+
+
+def needs_labels(section: ObjectiveSection) -> bool:
+    """Whether the objective reads classes."""
+    return isinstance(section, ClassifyObjective)
+
+
+def compute_objective(
+    section: ObjectiveSection, model: DualEncoder, batch: TrainBatch
+) -> ObjectiveOutput:
+    """Run the model on a batch and take the section's loss.
+
+    Raises:
+        TrainingError: the batch lacks what the objective reads.
+    """
+    if isinstance(section, ClassifyObjective):
+        if batch.labels is None:
+            raise TrainingError("objective.kind: 'classify' needs labels, and the data has none")
+        logits_bc = model.classify(batch.images).float()
+        loss = F.cross_entropy(logits_bc, batch.labels, label_smoothing=section.label_smoothing)
+        hits = (logits_bc.detach().argmax(1) == batch.labels).float().mean()
+        return ObjectiveOutput(loss, {"accuracy": hits.item(), **_scale(model)})
+    if batch.tokens is None or batch.caption_ids is None:
+        raise TrainingError(f"objective.kind: {section.kind!r} needs captions; the data has none")
+    image_bd, text_bd = model(batch.images, batch.tokens)
+    ids = batch.caption_ids if section.multi_positive else None
+    scale = model.logit_scale.exp()
+    if isinstance(section, ClipObjective):
+        loss = clip_loss(image_bd, text_bd, scale, caption_ids=ids)
+    else:
+        assert model.logit_bias is not None
+        loss = siglip_loss(image_bd, text_bd, scale, model.logit_bias, caption_ids=ids)
+    return ObjectiveOutput(loss, _scale(model))
+
+
+def clip_loss(
+    image_bd: Tensor, text_bd: Tensor, scale: Tensor, *, caption_ids: Tensor | None = None
+) -> Tensor:
+    """Symmetric InfoNCE (van den Oord et al. 2018; Radford et al. 2021).
+
+    Args:
+        image_bd, text_bd: L2-normalised features (B, D); row i of one belongs to row i of the other.
+        scale: (1,), 1/temperature, multiplies the cosine similarities.
+        caption_ids: (B,), equal where captions are; their pairs share the target evenly.
+
+    Returns:
+        The mean of the image-to-text and text-to-image cross-entropies, a 0-d float32 tensor.
+    """
+    logits_bb = scale.float() * (image_bd.float() @ text_bd.float().T)
+    target = _targets(caption_ids)
+    if target is None:
+        target = torch.arange(len(logits_bb), device=logits_bb.device)
+    i2t = F.cross_entropy(logits_bb, target)
+    t2i = F.cross_entropy(logits_bb.T, target)  # the target matrix is symmetric
+    return (i2t + t2i) / 2
+
+
+def siglip_loss(
+    image_bd: Tensor,
+    text_bd: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    *,
+    caption_ids: Tensor | None = None,
+) -> Tensor:
+    """Pairwise sigmoid loss (Zhai et al. 2023): every pair is a yes-or-no question.
+
+    Args: as :func:`clip_loss`; ``bias`` (1,) is added to the scaled similarities.
+
+    Returns:
+        The sum over all B * B pairs divided by B, a 0-d float32 tensor.
+    """
+    logits_bb = scale.float() * (image_bd.float() @ text_bd.float().T) + bias.float()
+    target = _targets(caption_ids)
+    if target is None:
+        positive = torch.eye(len(logits_bb), dtype=torch.bool, device=logits_bb.device)
+    else:
+        positive = target > 0
+    return -F.logsigmoid(torch.where(positive, logits_bb, -logits_bb)).sum() / len(logits_bb)
+
+
+def clamp_logit_scale(section: ObjectiveSection, model: DualEncoder) -> None:
+    """Keep 1/temperature within [1, max_logit_scale], in place; call it after each step."""
+    with torch.no_grad():
+        model.logit_scale.clamp_(0.0, math.log(section.max_logit_scale))
+
+
+def _targets(caption_ids: Tensor | None) -> Tensor | None:
+    """(B, B) rows that sum to 1 over the columns of one's caption; None where none repeats."""
+    if caption_ids is None or len(caption_ids.unique()) == len(caption_ids):
+        return None
+    same_bb = (caption_ids[:, None] == caption_ids[None, :]).float()
+    return same_bb / same_bb.sum(dim=1, keepdim=True)
+
+
+def _scale(model: DualEncoder) -> dict[str, float]:
+    scalars = {"logit_scale": model.logit_scale.detach().exp().item()}
+    if model.logit_bias is not None:
+        scalars["logit_bias"] = model.logit_bias.detach().item()
+    return scalars

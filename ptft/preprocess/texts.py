@@ -1,0 +1,333 @@
+"""Texts to token ids, as open_clip's tokenizers do it, on the ``tokenizers`` library alone.
+
+Two kinds, after the two classes of open_clip:
+
+``clip``
+    ``SimpleTokenizer``: CLIP's byte-pair vocabulary, lower-cased, between a start and an end mark,
+    padded with zeros.
+``hf``
+    ``HFTokenizer`` and the SigLIP tokenizers: the backend of a fast transformers tokenizer, padded
+    with the id that it names.
+
+A tokenizer is a ``tokenizer.json`` and a few plain keyword arguments, so that training, export and
+serving read the same two things.
+"""
+
+import gzip
+import html
+import importlib.util
+import json
+import re
+import string
+import unicodedata
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import ftfy
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from ptft.errors import ModelError
+
+__all__ = ["TextTokenizer", "clip_bpe_json"]
+
+Clean = Literal["clip", "canonicalize", "whitespace", "none"]
+
+_CLIP_MERGES = 49152 - 256 - 2  # of the file's lines, as OpenAI's CLIP takes them
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+# open_clip's own tokenizer calls its marks so, and reads them where they stand in a text
+_WRITTEN_MARKS = re.compile("<start_of_text>|<end_of_text>")
+_CLIP_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+class TextTokenizer:
+    """Texts to padded token ids.
+
+    Args:
+        file_or_json: a ``tokenizer.json``, or its text.
+        context_length: tokens of a row, marks included; longer texts are cut and keep their end
+            mark.
+        kind: ``clip`` or ``hf``, see above.
+        clean: what happens to a text first. All but ``none`` repair wrongly decoded bytes, resolve
+            HTML entities and strip; ``whitespace`` also makes every run of white space one space;
+            ``clip`` then lower-cases; ``canonicalize`` (SigLIP) drops ASCII punctuation and
+            lower-cases.
+        pad_id: fills a row.
+        pad_left: fill on the left.
+        zeroed_id: an id that becomes 0 (open_clip's ``strip_sep_token``).
+        trimmable: padding does not reach the model's output, so that rows may be cut to the
+            longest text of a batch.
+
+    Raises:
+        ModelError: the JSON is none that the ``tokenizers`` library reads.
+    """
+
+    def __init__(
+        self,
+        file_or_json: Path | str,
+        *,
+        context_length: int,
+        kind: Literal["clip", "hf"] = "clip",
+        clean: Clean = "clip",
+        pad_id: int = 0,
+        pad_left: bool = False,
+        zeroed_id: int | None = None,
+        trimmable: bool = False,
+    ) -> None:
+        self._json = _read_json(file_or_json)
+        self.context_length = context_length
+        self.kind = kind
+        self.clean: Clean = clean
+        self.pad_id = pad_id
+        self.pad_left = pad_left
+        self.zeroed_id = zeroed_id
+        self.trimmable = trimmable
+        if clean not in _CLEANERS:
+            raise ModelError(f"clean: {clean!r}; allowed: {', '.join(_CLEANERS)}")
+        self._cleaner = _CLEANERS[clean]
+        try:
+            self._tokenizer = Tokenizer.from_str(self._json)
+        except Exception as error:  # the library raises plain Exception
+            raise ModelError(f"tokenizer.json: {error}") from None
+        self._tokenizer.no_padding()
+        self._marks: dict[str, int] = {}
+        if kind == "clip":
+            self._set_up_clip()
+        self._tokenizer.enable_truncation(context_length)
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids are below this."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Token ids (B, L), L the context length."""
+        if isinstance(texts, str):
+            texts = [texts]
+        rows = np.full((len(texts), self.context_length), self.pad_id, np.int64)
+        for row, text in zip(rows, texts, strict=True):
+            ids = self._encode(self._cleaner(text))
+            if not ids:
+                continue
+            if self.pad_left:
+                row[-len(ids) :] = ids
+            else:
+                row[: len(ids)] = ids
+        if self.zeroed_id is not None:
+            rows[rows == self.zeroed_id] = 0
+        return rows
+
+    def trim(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(B, L) cut to the longest text of the batch; as it is where padding matters."""
+        if not self.trimmable or self.pad_left or not tokens.size:
+            return tokens
+        used = np.flatnonzero((tokens != self.pad_id).any(axis=0))
+        return tokens[:, : int(used[-1]) + 1 if used.size else 1]
+
+    def kwargs(self) -> dict[str, Any]:
+        """What makes the same tokenizer of the same file: ``TextTokenizer(file, **kwargs)``."""
+        return {
+            "context_length": self.context_length,
+            "kind": self.kind,
+            "clean": self.clean,
+            "pad_id": self.pad_id,
+            "pad_left": self.pad_left,
+            "zeroed_id": self.zeroed_id,
+            "trimmable": self.trimmable,
+        }
+
+    def with_(self, **changes: Any) -> "TextTokenizer":
+        """The same vocabulary with other arguments."""
+        return TextTokenizer(self._json, **{**self.kwargs(), **changes})
+
+    def save(self, path: Path) -> None:
+        """Write ``tokenizer.json``, byte for byte what was read."""
+        path.write_text(self._json, encoding="utf-8")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (self._json, self.kwargs())
+
+    def _set_up_clip(self) -> None:
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        for mark in (_START, _END):
+            if mark not in vocabulary:
+                raise ModelError(f"tokenizer.json: no CLIP vocabulary, it lacks {mark}")
+        self._marks = {
+            "<start_of_text>": vocabulary[_START],
+            "<end_of_text>": vocabulary[_END],
+        }
+        # The cleaning is complete. The file's normaliser, which serves clients that do not clean,
+        # would also compose characters that HTML entities left decomposed; open_clip does not.
+        self._tokenizer.normalizer = None  # type: ignore[assignment]
+        self._tokenizer.encode_special_tokens = True  # "<|endoftext|>" in a text is only text
+
+    def _encode(self, text: str) -> list[int]:
+        if self.kind == "clip" and "_of_text>" in text:
+            return self._encode_marks(text)
+        return self._tokenizer.encode(text).ids
+
+    def _encode_marks(self, text: str) -> list[int]:
+        """A text that spells out a mark, which open_clip then takes for the mark itself."""
+        ids: list[int] = [self._marks["<start_of_text>"]]
+        done = 0
+        for match in _WRITTEN_MARKS.finditer(text):
+            start = match.start()
+            if start > done and _in_punctuation(text[start - 1]):
+                continue  # the run of punctuation before it has swallowed its first character
+            ids += self._plain_ids(text[done:start])
+            ids.append(self._marks[match.group()])
+            done = match.end()
+        ids += self._plain_ids(text[done:])
+        ids.append(self._marks["<end_of_text>"])
+        if len(ids) > self.context_length:
+            ids = [*ids[: self.context_length - 1], self._marks["<end_of_text>"]]
+        return ids
+
+    def _plain_ids(self, text: str) -> list[int]:
+        # without marks of its own, so that no more than the context length is ever needed
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def clip_bpe_json() -> str:
+    """``tokenizer.json`` of CLIP's byte-pair vocabulary, from the file that open_clip installs.
+
+    transformers' CLIPTokenizer reads it too: its normaliser composes characters, joins white space
+    and lower-cases, which is what open_clip's cleaning does to ordinary text.
+
+    Raises:
+        ModelError: open_clip is not installed.
+    """
+    spec = importlib.util.find_spec("open_clip")
+    if spec is None or spec.origin is None:
+        raise ModelError("open_clip is not installed; run: pip install ptft")
+    path = Path(spec.origin).parent / "bpe_simple_vocab_16e6.txt.gz"
+    lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
+    merges = [line.split() for line in lines[1 : _CLIP_MERGES + 1]]
+    letters = _byte_letters()
+    words = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges)]
+    words += [_START, _END]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    marks = [
+        {
+            "id": vocabulary[mark],
+            "content": mark,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        for mark in (_START, _END)
+    ]
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": _CLIP_WORDS},
+        "behavior": "Removed",
+        "invert": True,
+    }
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": False,
+    }
+    spaces = {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "}
+    model = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": _END,
+        "continuing_subword_prefix": "",
+        "end_of_word_suffix": "</w>",
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": vocabulary,
+        "merges": merges,
+    }
+    values = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": marks,
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [{"type": "NFC"}, spaces, {"type": "Lowercase"}],
+        },
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
+        "post_processor": {
+            "type": "RobertaProcessing",
+            "sep": [_END, vocabulary[_END]],
+            "cls": [_START, vocabulary[_START]],
+            "trim_offsets": False,
+            "add_prefix_space": False,
+        },
+        "decoder": byte_level,
+        "model": model,
+    }
+    return json.dumps(values, ensure_ascii=False)
+
+
+def _restore(text: str, kwargs: dict[str, Any]) -> TextTokenizer:
+    return TextTokenizer(text, **kwargs)
+
+
+def _read_json(file_or_json: Path | str) -> str:
+    if isinstance(file_or_json, str) and file_or_json.lstrip().startswith("{"):
+        return file_or_json
+    path = Path(file_or_json)
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path}: not a tokenizer.json: {error}") from None
+
+
+def _byte_letters() -> list[str]:
+    """The 256 characters that stand for bytes in a byte-level vocabulary, in CLIP's order."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = 256 - len(printable)
+    return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(others)]
+
+
+def _in_punctuation(character: str) -> bool:
+    return not character.isspace() and unicodedata.category(character)[0] not in "LN"
+
+
+def _basic(text: str) -> str:
+    # Printable ASCII without an ampersand has nothing to repair or to resolve, and the check is
+    # hundreds of times cheaper than looking.
+    if text.isascii() and text.isprintable() and "&" not in text:
+        return text.strip()
+    return html.unescape(html.unescape(ftfy.fix_text(text))).strip()
+
+
+def _whitespace(text: str) -> str:
+    return " ".join(_basic(text).split())
+
+
+def _clip(text: str) -> str:
+    return _whitespace(text).lower()
+
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def _canonicalize(text: str) -> str:
+    """After big_vision's canonicalize_text, as SigLIP was trained."""
+    text = _basic(text).replace("_", " ").translate(_NO_PUNCTUATION).lower()
+    return " ".join(text.split())
+
+
+def _none(text: str) -> str:
+    return text
+
+
+_CLEANERS: dict[str, Callable[[str], str]] = {
+    "clip": _clip,
+    "canonicalize": _canonicalize,
+    "whitespace": _whitespace,
+    "none": _none,
+}

@@ -1,0 +1,355 @@
+"""The one training loop: pretraining, contrastive fine-tuning and classification alike.
+
+It reads top to bottom. Everything that decides the weights is a function of the recipe and of the
+number of samples seen, so a resumed run and an uninterrupted one give the same weights.
+"""
+
+import math
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from ptft.artifact import RunFiles, file_sha256, write_json
+from ptft.checkpoint import (
+    Progress,
+    checkpoints,
+    load_checkpoint,
+    prune_checkpoints,
+    save_checkpoint,
+)
+from ptft.data import Batch, SampleSet, open_split, train_batches
+from ptft.errors import CheckpointError, TrainingError
+from ptft.evaluate import evaluate
+from ptft.model import DualEncoder, apply_adapt, build_model
+from ptft.model.head import init_head
+from ptft.model.store import WEIGHTS, save_model
+from ptft.objective import (
+    ObjectiveOutput,
+    TrainBatch,
+    clamp_logit_scale,
+    compute_objective,
+    needs_labels,
+    needs_text,
+)
+from ptft.optim import build_optimizer, learning_rate_factor, set_learning_rate, total_samples
+from ptft.recipe import ClassifyObjective, Recipe
+from ptft.train.curves import plot_curves
+from ptft.train.precision import autocast, measure_precision
+from ptft.train.report import Report
+from ptft.train.run_folder import RunRecord, RunStatus, open_run, start_run, write_run
+from ptft.train.stop import Stop
+
+__all__ = ["TrainResult", "train"]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a call of :func:`train` left behind.
+
+    Attributes:
+        folder: the run folder.
+        finished: False where a signal stopped it; ``--resume`` goes on.
+        signal: the signal's number, if one did.
+        metrics: what the last evaluation measured, by the names of the recipe's items.
+    """
+
+    folder: Path
+    finished: bool
+    signal: int | None
+    metrics: dict[str, dict[str, float]]
+
+
+def train(recipe: Recipe, *, resume: bool = False, console: Console | None = None) -> TrainResult:
+    """Run a recipe to its end, or to the next checkpoint when a signal asks to stop.
+
+    Raises:
+        UsageError: the run folder is taken, or there is nothing to resume.
+        DataError, ModelError: what the recipe names cannot be read or does not fit.
+        TrainingError: the loss is not finite; the samples of that batch are named in the message.
+    """
+    console = console or Console(stderr=True)
+
+    # 1. Where: the run folder and the device.
+    folder, record = open_run(recipe, resume=resume)
+    device = _device(recipe)
+    if recipe.run.threads is not None:
+        torch.set_num_threads(recipe.run.threads)
+    torch.manual_seed(recipe.seed)
+
+    # 2. What learns, and from what.
+    model = build_model(recipe.model, recipe.init, recipe.objective, seed=recipe.seed)
+    samples = open_split(recipe.data, "train", seed=recipe.seed)
+    if isinstance(recipe.objective, ClassifyObjective):
+        init_head(model, samples.classes, recipe.objective, seed=recipe.seed)
+    model = model.to(device)
+    learns = apply_adapt(model, recipe.adapt, recipe.objective)
+    total = total_samples(recipe.optim, samples.size)
+    if record is None:
+        recipe = _with_precision(recipe, model, samples, device, total)
+        record = start_run(folder, recipe, device=str(device), total=total)
+    else:
+        recipe = _with_recorded_precision(recipe, record)
+    optimizer = build_optimizer(model, recipe.optim)
+
+    # 3. How far it came before.
+    progress = _resume(folder, model, optimizer, console) if resume else Progress()
+    if record.status == RunStatus.FINISHED:
+        console.print(f"{folder}: finished before; nothing to do", highlight=False)
+        return TrainResult(folder, True, None, {})
+
+    # 4. The steps.
+    console.print(f"{folder}: {learns}, {total:,} samples in {recipe.optim.precision}, {device}")
+    report = Report(
+        folder,
+        recipe,
+        total=total,
+        seen=progress.seen,
+        trackers=progress.trackers,
+        console=console,
+    )
+    loop = _Loop(recipe, folder, model, optimizer, samples, progress, record, device, report)
+    with report, Stop() as stop:
+        loop.run(total, stop)
+        finished = progress.seen >= total
+        if finished:
+            _save_final(folder, model, record)
+            metrics = loop.evaluate("after training")
+            write_json(folder / RunFiles.METRICS, metrics)
+        else:
+            metrics = {}
+    record.status = RunStatus.FINISHED if finished else RunStatus.STOPPED
+    write_run(folder, record)
+    plot_curves(folder)
+    return TrainResult(folder, finished, None if finished else stop.signal, metrics)
+
+
+@dataclass
+class _Loop:
+    """The steps of a run, and what goes on between them."""
+
+    recipe: Recipe
+    folder: Path
+    model: DualEncoder
+    optimizer: torch.optim.AdamW
+    samples: SampleSet
+    progress: Progress
+    record: RunRecord
+    device: torch.device
+    report: Report
+
+    def run(self, total: int, stop: Stop) -> None:
+        """Step until ``total`` samples are seen or a signal comes; end on a checkpoint."""
+        run, progress = self.recipe.run, self.progress
+        scaler = torch.amp.GradScaler(
+            self.device.type, enabled=self.recipe.optim.precision == "fp16"
+        )
+        if progress.scaler:
+            scaler.load_state_dict(progress.scaler)
+        saved = progress.seen if progress.step else -1
+        started, seen_then = time.monotonic(), progress.seen
+        seconds_before = progress.seconds
+        self.model.train()
+        for batch in self._batches(total):
+            output, figures = self._step(batch, scaler, total)
+            progress.step += 1
+            progress.seen += self.recipe.optim.global_batch
+            self._note_skipped(batch)
+            elapsed = time.monotonic() - started
+            figures["samples_per_second"] = (progress.seen - seen_then) / elapsed
+            figures.update(output.scalars)
+            progress.seconds = seconds_before + elapsed
+            last = progress.seen >= total
+            if last or progress.step % run.log_every == 0:
+                self.report.log(progress.step, progress.seen, figures)
+            self.report.step(progress.seen, figures)
+            if last or stop.signal or progress.step % run.checkpoint_every == 0:
+                progress.scaler = scaler.state_dict()
+                self._checkpoint()
+                saved = progress.seen
+            if stop.signal:
+                break
+            if run.evaluate_every and progress.step % run.evaluate_every == 0 and not last:
+                self.evaluate(f"at step {progress.step}")
+        assert saved == progress.seen, "a run ends on a checkpoint"
+
+    def evaluate(self, when: str) -> dict[str, dict[str, float]]:
+        """The recipe's evaluations of the model as it stands; leaves it in training mode."""
+        recipe = self.recipe
+        if not recipe.evaluate:
+            return {}
+        rng = torch.get_rng_state()
+        metrics = evaluate(
+            self.model, recipe.evaluate, recipe.data, seed=recipe.seed, device=self.device
+        )
+        torch.set_rng_state(rng)
+        self.model.train()
+        flat = {
+            f"{name}/{key}": value
+            for name, figures in metrics.items()
+            for key, value in figures.items()
+            if isinstance(value, int | float)
+        }
+        self.report.log(self.progress.step, self.progress.seen, flat)
+        for name, figures in metrics.items():
+            self.report.message(f"{name} {when}: {_shown(figures)}")
+        return metrics
+
+    def _batches(self, total: int) -> Iterator[Batch]:
+        recipe, spec = self.recipe, self.model.spec
+        return train_batches(
+            self.samples,
+            preprocess=spec.preprocess,
+            tokenizer=spec.tokenizer if needs_text(recipe.objective) else None,
+            augment=recipe.augment,
+            seed=recipe.seed,
+            start=self.progress.seen,
+            end=total,
+            global_batch=recipe.optim.global_batch,
+            workers=recipe.run.workers,
+        )
+
+    def _step(
+        self, batch: Batch, scaler: torch.amp.GradScaler, total: int
+    ) -> tuple[ObjectiveOutput, dict[str, float]]:
+        """Forward, backward, clip, update, clamp."""
+        recipe = self.recipe
+        factor = learning_rate_factor(recipe.optim, self.progress.seen, total)
+        set_learning_rate(self.optimizer.param_groups, factor)
+        self.optimizer.zero_grad(set_to_none=True)
+        with autocast(recipe.optim.precision, self.device):
+            output = compute_objective(
+                recipe.objective, self.model, to_device(batch, self.model, recipe, self.device)
+            )
+        loss = output.loss.item()
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"step {self.progress.step + 1}: the loss is {loss}; its samples: "
+                f"{', '.join(batch.names[:8])}{', ...' if len(batch.names) > 8 else ''}. "
+                f"The last good checkpoint is in {self.folder / RunFiles.CHECKPOINTS}; "
+                "a lower optim.lr or optim.clip_grad_norm helps"
+            )
+        scaler.scale(output.loss).backward()
+        scaler.unscale_(self.optimizer)
+        learning = [p for group in self.optimizer.param_groups for p in group["params"]]
+        limit = recipe.optim.clip_grad_norm
+        norm = torch.nn.utils.clip_grad_norm_(learning, math.inf if limit is None else limit)
+        scaler.step(self.optimizer)
+        scaler.update()
+        clamp_logit_scale(recipe.objective, self.model)
+        return output, {"loss": loss, "lr": recipe.optim.lr * factor, "grad_norm": norm.item()}
+
+    def _note_skipped(self, batch: Batch) -> None:
+        if batch.skipped:
+            self.progress.skipped += len(batch.skipped)
+            self.report.skipped(batch.skipped)
+            name, reason = batch.skipped[0]
+            self.report.message(f"skipped {name}: {reason} ({self.progress.skipped} so far)")
+
+    def _checkpoint(self) -> None:
+        folder = self.folder / RunFiles.CHECKPOINTS
+        save_checkpoint(folder, self.model, self.optimizer, self.progress)
+        prune_checkpoints(folder, self.recipe.run.keep)
+        record, progress = self.record, self.progress
+        record.step, record.seen, record.skipped = progress.step, progress.seen, progress.skipped
+        record.seconds = round(progress.seconds, 3)
+        write_run(self.folder, record)
+
+
+def to_device(
+    batch: Batch, model: DualEncoder, recipe: Recipe, device: torch.device
+) -> TrainBatch:
+    """Pixels normalised on the device, tokens cut to the longest text where that is exact."""
+    labels = batch.labels if needs_labels(recipe.objective) else None
+    return TrainBatch(
+        images=model.normalise(batch.images.to(device, non_blocking=True)),
+        tokens=None if batch.tokens is None else batch.tokens.to(device, non_blocking=True),
+        caption_ids=None if batch.tokens is None else batch.caption_ids.to(device),
+        labels=None if labels is None else labels.to(device),
+    )
+
+
+def _device(recipe: Recipe) -> torch.device:
+    wanted = recipe.run.device
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("run.device: 'cuda': torch sees no GPU here; allowed: cpu, auto")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def _with_precision(
+    recipe: Recipe, model: DualEncoder, samples: SampleSet, device: torch.device, total: int
+) -> Recipe:
+    """The recipe with a measured precision in place of ``auto``; weights are left alone."""
+    if recipe.optim.precision != "auto":
+        return recipe
+    small = min(recipe.optim.global_batch, 32)
+    batches = train_batches(
+        samples,
+        preprocess=model.spec.preprocess,
+        tokenizer=model.spec.tokenizer if needs_text(recipe.objective) else None,
+        augment=recipe.augment,
+        seed=recipe.seed,
+        start=0,
+        end=small,
+        global_batch=small,
+        workers=0,
+    )
+    batch = to_device(next(iter(batches)), model, recipe, device)
+    rng = torch.get_rng_state()
+    model.eval()  # batch statistics must not move; timing hardly differs
+
+    def step() -> torch.Tensor:
+        return compute_objective(recipe.objective, model, batch).loss
+
+    precision = measure_precision(step, device)
+    model.zero_grad(set_to_none=True)
+    torch.set_rng_state(rng)
+    return recipe.model_copy(
+        update={"optim": recipe.optim.model_copy(update={"precision": precision})}
+    )
+
+
+def _with_recorded_precision(recipe: Recipe, record: RunRecord) -> Recipe:
+    optim = recipe.optim.model_copy(update={"precision": record.precision})
+    return recipe.model_copy(update={"optim": optim})
+
+
+def _resume(
+    folder: Path, model: DualEncoder, optimizer: torch.optim.AdamW, console: Console
+) -> Progress:
+    """Load the newest checkpoint that is whole; from the start where there is none."""
+    for path in checkpoints(folder / RunFiles.CHECKPOINTS):
+        try:
+            return load_checkpoint(path, model, optimizer)
+        except CheckpointError as error:
+            console.print(f"{error}; going on from the one before", highlight=False)
+    return Progress()
+
+
+def _save_final(folder: Path, model: DualEncoder, record: RunRecord) -> None:
+    final = folder / RunFiles.FINAL
+    partial = folder / f".{RunFiles.FINAL}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    save_model(model, partial)
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    record.weights_digest = file_sha256(final / WEIGHTS)
+
+
+def _shown(figures: dict[str, float]) -> str:
+    return ", ".join(
+        f"{key} {value:.4g}" for key, value in figures.items() if isinstance(value, int | float)
+    )
+
+
+def exit_code(result: TrainResult) -> int:
+    """0 when finished; 128 + the signal's number when stopped, so that a Job is run again."""
+    return 0 if result.finished else 128 + (result.signal or signal.SIGTERM)

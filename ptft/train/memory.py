@@ -1,0 +1,83 @@
+"""How much memory a step of a recipe needs, measured on two samples and scaled to its batch."""
+
+from typing import Any
+
+import torch
+
+from ptft.data import open_split, train_batches
+from ptft.model import apply_adapt, build_model
+from ptft.model.head import init_head
+from ptft.objective import compute_objective, needs_text
+from ptft.optim import total_samples
+from ptft.recipe import ClassifyObjective, Recipe
+from ptft.train.loop import to_device
+
+__all__ = ["predict_memory"]
+
+_FLOAT = 4  # bytes of a float32
+_ADAM_MOMENTS = 2
+
+
+def predict_memory(recipe: Recipe) -> dict[str, Any]:
+    """Build the model, run two samples, and predict bytes for the whole batch in fp32.
+
+    What autograd keeps for the backward pass is counted as it is saved, so the figure holds for
+    any architecture; the loss's own (B, B) matrices are added.
+
+    Returns:
+        Samples of the training set, parameters (all and learning), and GiB for weights, gradients
+        with optimiser state, activations, and their sum.
+
+    Raises:
+        DataError, ModelError: as training would.
+    """
+    model = build_model(recipe.model, recipe.init, recipe.objective, seed=recipe.seed)
+    samples = open_split(recipe.data, "train", seed=recipe.seed)
+    if isinstance(recipe.objective, ClassifyObjective):
+        init_head(model, samples.classes, recipe.objective, seed=recipe.seed)
+    learns = apply_adapt(model, recipe.adapt, recipe.objective)
+    model.train()
+    batches = train_batches(
+        samples,
+        preprocess=model.spec.preprocess,
+        tokenizer=model.spec.tokenizer if needs_text(recipe.objective) else None,
+        augment=recipe.augment,
+        seed=recipe.seed,
+        start=0,
+        end=2,
+        global_batch=2,
+        workers=0,
+    )
+    batch = to_device(next(iter(batches)), model, recipe, torch.device("cpu"))
+    parameters = {p.data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        output = compute_objective(recipe.objective, model, batch)
+    del output
+    size = recipe.optim.global_batch
+    every = sum(p.numel() for p in model.parameters())
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    pairs = 4 * size * size * _FLOAT if needs_text(recipe.objective) else 0  # logits, their grads
+    parts = {
+        "weights": every * _FLOAT,
+        "gradients_and_optimizer": learning * _FLOAT * (1 + _ADAM_MOMENTS),
+        "activations": sum(kept.values()) // 2 * size + pairs,
+    }
+    return {
+        "samples": samples.size,
+        "steps": total_samples(recipe.optim, samples.size) // size,
+        "parameters": every,
+        "learning": learning,
+        "learns": learns,
+        "gib": {
+            **{name: round(value / 2**30, 3) for name, value in parts.items()},
+            "total": round(sum(parts.values()) / 2**30, 3),
+        },
+    }

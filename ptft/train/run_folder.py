@@ -1,0 +1,167 @@
+"""The run folder: where a run lies, whose it is, and how far it has come."""
+
+import platform
+import re
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ptft import __version__
+from ptft.artifact import RunFiles, read_json, write_atomic, write_json
+from ptft.errors import ArtifactError, UsageError
+from ptft.recipe import Recipe, dump_recipe, load_recipe, recipe_digest
+
+__all__ = ["RunRecord", "RunStatus", "open_run", "read_run", "start_run", "write_run"]
+
+
+class RunStatus:
+    """What ``run.json`` says of a run."""
+
+    RUNNING = "running"  # or killed: a checkpoint tells how far it came
+    STOPPED = "stopped"  # by a signal, after a checkpoint
+    FINISHED = "finished"
+
+
+@dataclass
+class RunRecord:
+    """``run.json``.
+
+    Attributes:
+        recipe_digest: of the resolved recipe beside it.
+        weights_digest: sha256 of the final weights, once they are written.
+        seen, total: samples.
+        seconds: of training, over all its parts.
+    """
+
+    name: str
+    recipe_digest: str
+    status: str
+    started: str
+    versions: dict[str, str]
+    device: str = ""
+    precision: str = ""
+    step: int = 0
+    seen: int = 0
+    total: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    weights_digest: str | None = None
+
+
+def open_run(recipe: Recipe, *, resume: bool) -> tuple[Path, RunRecord | None]:
+    """The folder for a run of this recipe, and its record if it goes on with one.
+
+    Args:
+        resume: go on with the newest run of the same recipe (or the one at ``run.dir``).
+
+    Raises:
+        UsageError: the folder is taken, or holds a run of another recipe, or there is none to
+            go on with.
+    """
+    if not resume:
+        folder = Path(recipe.run.dir) if recipe.run.dir else _free_folder(recipe.name)
+        if recipe.run.dir and folder.exists() and any(folder.iterdir()):
+            raise UsageError(
+                f"run.dir: {str(folder)!r}: something is there already; --resume goes on with a run, "
+                "run.dir=... starts another one elsewhere"
+            )
+        return folder, None
+    candidates = [Path(recipe.run.dir)] if recipe.run.dir else _numbered(recipe.name)
+    problems = []
+    for folder in candidates:
+        if not (folder / RunFiles.RUN).is_file():
+            problems.append(f"{folder}: no run is there")
+            continue
+        difference = _difference(recipe, load_recipe(folder / RunFiles.RECIPE))
+        if difference is None:
+            return folder, read_run(folder)
+        problems.append(f"{folder}: a run of another recipe: {difference}")
+    raise UsageError("--resume: no run to go on with" + "".join(f"\n  {p}" for p in problems))
+
+
+def start_run(folder: Path, recipe: Recipe, *, device: str, total: int) -> RunRecord:
+    """Create a run folder with its resolved recipe and first record."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / RunFiles.RECIPE, dump_recipe(recipe))
+    record = RunRecord(
+        name=recipe.name,
+        recipe_digest=recipe_digest(recipe),
+        status=RunStatus.RUNNING,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=_versions(),
+        device=device,
+        precision=recipe.optim.precision,
+        total=total,
+    )
+    write_run(folder, record)
+    return record
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read ``run.json``.
+
+    Raises:
+        ArtifactError: it is absent or has other keys.
+    """
+    values = read_json(folder / RunFiles.RUN)
+    try:
+        return RunRecord(**values)
+    except TypeError as error:
+        raise ArtifactError(f"{folder / RunFiles.RUN}: {error}") from None
+
+
+def write_run(folder: Path, record: RunRecord) -> None:
+    """Write ``run.json`` atomically."""
+    write_json(folder / RunFiles.RUN, asdict(record))
+
+
+def _free_folder(name: str) -> Path:
+    taken = _numbered(name)
+    base = Path("runs") / name
+    if not taken and not base.exists():
+        return base
+    return base.with_name(f"{name}-{_number(taken[0], name) + 1 if taken else 2}")
+
+
+def _numbered(name: str) -> list[Path]:
+    """``runs/name``, ``runs/name-2``, ...: those that exist, newest first."""
+    pattern = re.compile(re.escape(name) + r"(-\d+)?")
+    found = [path for path in Path("runs").glob(f"{name}*") if pattern.fullmatch(path.name)]
+    return sorted(found, key=lambda path: _number(path, name), reverse=True)
+
+
+def _number(path: Path, name: str) -> int:
+    return int(path.name.removeprefix(name).removeprefix("-") or 1)
+
+
+def _difference(given: Recipe, recorded: Recipe) -> str | None:
+    """The first key in which two recipes differ, ``run`` and a measured precision apart."""
+    if given.optim.precision == "auto":
+        optim = given.optim.model_copy(update={"precision": recorded.optim.precision})
+        given = given.model_copy(update={"optim": optim})
+    if recipe_digest(given) == recipe_digest(recorded):
+        return None
+    here = dict(_leaves(given.model_dump(mode="json", by_alias=True, exclude={"run"})))
+    there = dict(_leaves(recorded.model_dump(mode="json", by_alias=True, exclude={"run"})))
+    for key in [*here, *there]:
+        if here.get(key) != there.get(key):
+            return f"{key} is {there.get(key)!r} there and {here.get(key)!r} here"
+    return "they differ"
+
+
+def _leaves(values: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if isinstance(values, dict):
+        items = [(f"{prefix}.{key}" if prefix else str(key), v) for key, v in values.items()]
+        return [leaf for key, value in items for leaf in _leaves(value, key)]
+    return [(prefix, values)]
+
+
+def _versions() -> dict[str, str]:
+    names = ("torch", "open_clip_torch", "timm", "transformers", "pillow", "numpy")
+    return {
+        "ptft": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+    }
