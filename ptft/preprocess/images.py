@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance, ImageOps, UnidentifiedImageError
 
 from ptft.errors import ModelError, SampleError, suggest
 
@@ -114,7 +114,8 @@ class ImagePreprocess:
         """``preprocessor_config.json`` of transformers, or None where it has no exact form.
 
         ``CLIPImageProcessor`` for ``shortest`` and a square, ``SiglipImageProcessor`` for
-        ``squash``.
+        ``squash``. Where an odd number of pixels is cropped, transformers may crop one further up
+        or left than open_clip.
         """
         height, width = self.size
         common = {
@@ -230,15 +231,13 @@ def decode_image(data: bytes, *, name: str, max_pixels: int = 64_000_000) -> Ima
         with Image.open(io.BytesIO(data), formats=_available()) as image:
             width, height = image.size
             if width * height > max_pixels:
-                raise SampleError(
-                    f"{name}: {width}x{height} pixels; allowed: at most {max_pixels}"
-                )
+                raise SampleError(f"{name}: {width}x{height} pixels; allowed: at most {max_pixels}")
             if image.mode == "P" and "transparency" in image.info:
                 image.apply_transparency()  # Pillow warns otherwise; the colours stay
             return image.convert("RGB")
     except SampleError:
         raise
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise SampleError(f"{name}: not a picture ({len(data)} bytes)") from None
     except Exception as error:  # a decoder may raise anything on broken bytes
         raise SampleError(f"{name}: {type(error).__name__}: {error}") from None

@@ -39,7 +39,8 @@ _CLIP_MERGES = 49152 - 256 - 2  # of the file's lines, as OpenAI's CLIP takes th
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 # open_clip's own tokenizer calls its marks so, and reads them where they stand in a text
 _WRITTEN_MARKS = re.compile("<start_of_text>|<end_of_text>")
-_CLIP_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+# U+0345 is dropped: ignoring case, open_clip's expression counts it neither as a letter nor not
+_CLIP_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}\x{345}]+"
 
 
 class TextTokenizer:
@@ -160,7 +161,7 @@ class TextTokenizer:
         }
         # The cleaning is complete. The file's normaliser, which serves clients that do not clean,
         # would also compose characters that HTML entities left decomposed; open_clip does not.
-        self._tokenizer.normalizer = None  # type: ignore[assignment]
+        self._tokenizer.normalizer = None
         self._tokenizer.encode_special_tokens = True  # "<|endoftext|>" in a text is only text
 
     def _encode(self, text: str) -> list[int]:

@@ -1,0 +1,168 @@
+"""Texts against open_clip's own tokenizers, id for id."""
+
+import pickle
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from ptft.compat import import_open_clip
+from ptft.errors import ModelError
+from ptft.preprocess import TextTokenizer, clip_bpe_json
+
+HARD = [
+    "",
+    " ",
+    "a photo of a cat",
+    "A PHOTO of Ä ÇAT, İstanbul ẞ ΑΣ",
+    "  mixed \t white\n\nspace\u00a0and\u3000wide\u2028 lines  ",
+    "Tom &amp; Jerry &lt;b&gt; &amp;amp; &copy; &#233; &#x1F600; &nbsp;x",
+    "<p>e&#769; &eacute;</p> &bogus; &amp",
+    "cafe\u0301 \ufb01ne \uff21\uff22 \u00bd \u2460",
+    "schÃ¶n, donâ€™t, â€œquotedâ€\u009d",
+    "it's we're I've I'm they'll he'd DON'T 'S 'ſ",
+    "😀👨‍👩‍👧‍👦 🇩🇪 👍🏽 ❤️",
+    "猫の写真 고양이 사진 صورة قطة תמונה ภาพแมว",
+    "1234567890 3.14 ٣٤ Ⅷ x²",
+    "snake_case --- ... !!?! C++ #1 @you a/b\\c",
+    "<start_of_text>a<end_of_text> b !<end_of_text> <|endoftext|> <END_OF_TEXT>",
+    "<end_of_text><end_of_text>x<start_of_text>",
+    "word " * 200,
+    "x" * 3000,
+    "<end_of_text> word " * 100,
+    "\x00\x07 control \x1b[31mred\x1b[0m \ufeff zero\u200bwidth \ufffd",
+    "!",
+    "\u0345 a\u0345b ΐ ᾳ",
+]
+
+
+@pytest.fixture(scope="module")
+def clip_json() -> str:
+    return clip_bpe_json()
+
+
+@pytest.mark.parametrize("context_length", [77, 5, 32])
+def test_clip_equals_open_clip(clip_json: str, context_length: int) -> None:
+    import_open_clip()
+    from open_clip.tokenizer import SimpleTokenizer
+
+    ours = TextTokenizer(clip_json, context_length=context_length)
+    expected = SimpleTokenizer(context_length=context_length)(HARD).numpy()
+    got = ours(HARD)
+    assert got.dtype == np.int64
+    for text, row, right in zip(HARD, got, expected, strict=True):
+        np.testing.assert_array_equal(row, right, err_msg=repr(text))
+    assert ours([]).shape == (0, context_length)
+
+
+@pytest.mark.parametrize(("clean", "theirs"), [("whitespace",) * 2, ("canonicalize",) * 2])
+def test_clip_with_other_cleaning(clip_json: str, clean: str, theirs: str) -> None:
+    import_open_clip()
+    from open_clip.tokenizer import SimpleTokenizer
+
+    texts = [text for text in HARD if "<END_OF_TEXT>" not in text]  # a mark only when lower-cased
+    ours = TextTokenizer(clip_json, context_length=40, clean=clean)
+    expected = SimpleTokenizer(context_length=40, clean=theirs)(texts).numpy()
+    np.testing.assert_array_equal(ours(texts), expected)
+
+
+def test_clip_equals_open_clip_all_over_unicode(clip_json: str) -> None:
+    """Every 23rd assigned character, in a word, in punctuation, after a digit and an apostrophe."""
+    import_open_clip()
+    from open_clip.tokenizer import SimpleTokenizer
+
+    characters = [chr(point) for point in range(1, 0x3FFFF)]
+    assigned = [c for c in characters if unicodedata.category(c) not in ("Cn", "Co", "Cs")]
+    texts = [f"a{c}b !{c}! 1{c}2 '{c}" for c in assigned[::23]]
+    assert len(texts) > 5000
+    ours = TextTokenizer(clip_json, context_length=32)(texts)
+    np.testing.assert_array_equal(ours, SimpleTokenizer(context_length=32)(texts).numpy())
+
+
+def test_saved_and_restored(clip_json: str, tmp_path: Path) -> None:
+    first = TextTokenizer(clip_json, context_length=20, trimmable=True)
+    first.save(tmp_path / "tokenizer.json")
+    second = TextTokenizer(tmp_path / "tokenizer.json", **first.kwargs())
+    np.testing.assert_array_equal(first(HARD), second(HARD))
+    second.save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "tokenizer.json").read_bytes()
+    third = pickle.loads(pickle.dumps(second))  # a worker process that is spawned, not forked
+    np.testing.assert_array_equal(first(HARD), third(HARD))
+    assert first.with_(context_length=7)(HARD).shape == (len(HARD), 7)
+
+
+def test_trim(clip_json: str) -> None:
+    tokenizer = TextTokenizer(clip_json, context_length=77, trimmable=True)
+    tokens = tokenizer(["a cat", "two dogs on a mat!"])
+    trimmed = tokenizer.trim(tokens)
+    assert trimmed.shape == (2, 8)
+    np.testing.assert_array_equal(tokens[:, :8], trimmed)
+    assert not tokens[:, 8:].any()
+    assert tokenizer.trim(tokenizer([])).shape == (0, 77)
+    assert tokenizer.with_(trimmable=False).trim(tokens).shape == (2, 77)
+    assert tokenizer.trim(tokenizer(["word " * 90, "a"])).shape == (2, 77)
+
+
+def test_transformers_reads_the_file(clip_json: str, tmp_path: Path) -> None:
+    from transformers import CLIPTokenizerFast
+
+    (tmp_path / "tokenizer.json").write_text(clip_json, encoding="utf-8")
+    theirs = CLIPTokenizerFast.from_pretrained(tmp_path)
+    texts = ["A photo of a Cat, isn't it?", "cafe\u0301 猫 😀 1234", "", "x " * 100]
+    ids = theirs(texts, max_length=77, truncation=True)["input_ids"]
+    ours = TextTokenizer(clip_json, context_length=77)(texts)
+    for row, right in zip(ours, ids, strict=True):
+        assert row[: len(right)].tolist() == right
+
+
+def bert_json() -> str:
+    from tokenizers.models import WordPiece
+    from tokenizers.normalizers import BertNormalizer
+    from tokenizers.pre_tokenizers import BertPreTokenizer
+    from tokenizers.processors import BertProcessing
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "cat", "photo", "of", "##s", "&", "the", "!"]
+    tokenizer = Tokenizer(WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.normalizer = BertNormalizer()
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    tokenizer.post_processor = BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.add_special_tokens(words[:4])
+    return tokenizer.to_str()
+
+
+@pytest.mark.parametrize("clean", ["whitespace", "canonicalize"])
+@pytest.mark.parametrize("strip_sep", [False, True])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_hf_equals_open_clip(clean: str, strip_sep: bool, side: str, tmp_path: Path) -> None:
+    import_open_clip()
+    from open_clip.tokenizer import HFTokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    names = {"pad_token": "[PAD]", "sep_token": "[SEP]", "cls_token": "[CLS]"}
+    PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(bert_json()), padding_side=side, **names
+    ).save_pretrained(tmp_path)
+    theirs = HFTokenizer(str(tmp_path), context_length=12, clean=clean, strip_sep_token=strip_sep)
+    ours = TextTokenizer(
+        bert_json(),
+        context_length=12,
+        kind="hf",
+        clean=clean,
+        pad_left=side == "left",
+        zeroed_id=3 if strip_sep else None,
+    )
+    texts = [*HARD, "a photo of the cats [SEP] & a cat!"]
+    np.testing.assert_array_equal(ours(texts), theirs(texts).numpy())
+
+
+def test_errors(tmp_path: Path, clip_json: str) -> None:
+    with pytest.raises(ModelError, match="no such file"):
+        TextTokenizer(tmp_path / "absent.json", context_length=8)
+    with pytest.raises(ModelError, match=r"tokenizer\.json: "):
+        TextTokenizer("{}", context_length=8)
+    with pytest.raises(ModelError, match=r"lacks <.startoftext.>"):
+        TextTokenizer(bert_json(), context_length=8)
+    with pytest.raises(ModelError, match="clean: 'lower'; allowed: clip"):
+        TextTokenizer(clip_json, context_length=8, clean="lower")
