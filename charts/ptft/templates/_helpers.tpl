@@ -1,0 +1,150 @@
+{{/* Names: at most 63 characters, as DNS labels are. */}}
+{{- define "ptft.name" -}}
+{{ .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "ptft.fullname" -}}
+{{- $name := include "ptft.name" . -}}
+{{- $full := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
+{{ .Values.fullnameOverride | default $full | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "ptft.serviceAccountName" -}}
+{{ .Values.serviceAccount.name | default (.Values.serviceAccount.create | ternary (include "ptft.fullname" .) "default") }}
+{{- end }}
+
+{{/* The component keeps the pod of `helm test` out of the Service and the budgets. */}}
+{{- define "ptft.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "ptft.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: server
+{{- end }}
+
+{{- define "ptft.testLabels" -}}
+app.kubernetes.io/name: {{ include "ptft.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: test
+{{- end }}
+
+{{- define "ptft.commonLabels" -}}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: ptft
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "ptft.labels" -}}
+{{ include "ptft.selectorLabels" . }}
+{{ include "ptft.commonLabels" . }}
+{{- end }}
+
+{{/* A digest names the bytes, a tag only where they were last seen. */}}
+{{- define "ptft.image" -}}
+{{- with .Values.image -}}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* The restricted profile of pod security: only the ids can be chosen, never the rest. */}}
+{{- define "ptft.podSecurityContext" -}}
+runAsNonRoot: true
+{{- range $key := list "runAsUser" "runAsGroup" "fsGroup" }}
+{{- with index $.Values.security $key }}
+{{ $key }}: {{ . | int64 }}
+{{- end }}
+{{- end }}
+{{- if .Values.security.fsGroup }}
+fsGroupChangePolicy: OnRootMismatch
+{{- end }}
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{- define "ptft.securityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+capabilities:
+  drop: [ALL]
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{/* A GPU is asked for by its limit; Kubernetes sets the request to the same. */}}
+{{- define "ptft.resources" -}}
+{{- $resources := deepCopy .Values.resources -}}
+{{- with .Values.gpu -}}
+{{- if .count -}}
+{{- $_ := set $resources "limits" (merge (dict .resource (int64 .count)) ($resources.limits | default dict)) -}}
+{{- end -}}
+{{- end -}}
+{{ toYaml $resources }}
+{{- end }}
+
+{{/* Settings of the service. What is null stays unset, and the service's own default holds. */}}
+{{- define "ptft.env" -}}
+- {name: HOME, value: /tmp}
+- {name: BENTOML_HOME, value: /tmp/bentoml}
+- {name: BENTOML_DO_NOT_TRACK, value: "true"}
+- {name: HF_HOME, value: /tmp/huggingface}
+- {name: HF_HUB_OFFLINE, value: "1"}
+- {name: PTFT_MODEL, value: {{ .Values.model.path | quote }}}
+{{- with .Values.model.digest }}
+- {name: PTFT_MODEL_DIGEST, value: {{ . | quote }}}
+{{- end }}
+{{- with .Values.serving.precision }}
+- {name: PTFT_PRECISION, value: {{ . | quote }}}
+{{- end }}
+{{- if .Values.serving.threads }}
+- {name: PTFT_THREADS, value: {{ .Values.serving.threads | int64 | quote }}}
+{{- else if (.Values.resources.requests | default dict).cpu }}
+# onnxruntime would count the cores of the node
+- name: PTFT_THREADS
+  valueFrom:
+    resourceFieldRef: {resource: requests.cpu, divisor: "1"}
+{{- end }}
+{{- range $name, $key := dict "PTFT_MAX_BODY_BYTES" "maxBodyBytes" "PTFT_MAX_PIXELS" "maxPixels" "PTFT_MAX_BATCH" "maxBatch" "PTFT_MAX_QUEUE" "maxQueue" }}
+{{- with index $.Values.serving $key }}
+- {name: {{ $name }}, value: {{ . | int64 | quote }}}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Settings that only the download may see. */}}
+{{- define "ptft.hubEnv" -}}
+- {name: HOME, value: /tmp}
+- {name: HF_HOME, value: /cache}
+{{- with .Values.model.hub.endpoint }}
+- {name: HF_ENDPOINT, value: {{ . | quote }}}
+{{- end }}
+{{- with .Values.model.hub.tokenSecret }}
+{{- if .name }}
+- name: HF_TOKEN
+  valueFrom:
+    secretKeyRef: {name: {{ .name | quote }}, key: {{ .key | quote }}}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Port of the Hub, for the network policy. */}}
+{{- define "ptft.hubPort" -}}
+{{- $url := urlParse (.Values.model.hub.endpoint | default "https://") -}}
+{{ regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (eq $url.scheme "http" | ternary "80" "443") }}
+{{- end }}
+
+{{/* What a JSON schema cannot say: relations between two values. */}}
+{{- define "ptft.check" -}}
+{{- with .Values.rollout }}
+{{- if le (int .terminationGracePeriodSeconds) (int .preStopSleepSeconds) }}
+{{- fail (printf "rollout.terminationGracePeriodSeconds (%v) must be above rollout.preStopSleepSeconds (%v): what is left of it is the time to finish requests" .terminationGracePeriodSeconds .preStopSleepSeconds) }}
+{{- end }}
+{{- end }}
+{{- with .Values.autoscaling }}
+{{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) }}
+{{- fail (printf "autoscaling.minReplicas (%v) must not be above autoscaling.maxReplicas (%v)" .minReplicas .maxReplicas) }}
+{{- end }}
+{{- if and .enabled (not .targetCPUUtilizationPercentage) (not .podMetrics) }}
+{{- fail "autoscaling.enabled needs targetCPUUtilizationPercentage or podMetrics" }}
+{{- end }}
+{{- end }}
+{{- end }}
