@@ -1,0 +1,102 @@
+"""The script of `helm test`, run as the pod runs it, against a server on this machine.
+
+The server here is a stand-in for what a real one does only when it is broken; tests/serving asks
+the real one.
+"""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from .conftest import ChartUnderTest
+
+
+class Service(ThreadingHTTPServer):
+    """Answers as it is told: how many times /readyz says no, and what an embedding looks like."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.refusals = 0
+        self.status = 200
+        self.embedding: list[float] = [0.6, 0.8]
+        self.asked: list[Any] = []
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Two routes of the service."""
+
+    server: Service
+
+    def do_GET(self) -> None:
+        self.server.refusals -= 1
+        self.answer(503 if self.server.refusals >= 0 else 200, {})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked.append((self.path, body))
+        answer = {"model": "m@sha256:1", "data": [{"index": 0, "embedding": self.server.embedding}]}
+        self.answer(self.server.status, answer)
+
+    def answer(self, status: int, body: Any) -> None:
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def log_message(self, *args: Any) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    with Service() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def ask(chart: ChartUnderTest, url: str) -> subprocess.CompletedProcess[str]:
+    """Run the command of the rendered pod against ``url``."""
+    (container,) = chart.render().get("Pod")["spec"]["containers"]
+    program, *arguments, address = container["command"]
+    assert (program, address) == ("python", "http://demo-ptft:80")
+    command = [sys.executable, *arguments, url]
+    proxy = {"http_proxy": "http://127.0.0.1:9"}  # nobody listens there
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=proxy)
+
+
+def test_a_good_answer(ptft_chart: ChartUnderTest, service: Service) -> None:
+    service.refusals = 1  # not ready at first
+    result = ask(ptft_chart, service.url)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "ready, 2 dimensions, model m@sha256:1" in result.stdout
+    assert service.asked == [("/v1/embeddings", {"input": ["a red circle"]})]
+
+
+@pytest.mark.parametrize("embedding", [[0.5, 0.5], [float("nan"), 0.0], []])
+def test_a_wrong_embedding(
+    ptft_chart: ChartUnderTest, service: Service, embedding: list[float]
+) -> None:
+    service.embedding = embedding
+    result = ask(ptft_chart, service.url)
+    assert result.returncode == 1
+    assert "expected 1" in result.stderr
+
+
+def test_an_error(ptft_chart: ChartUnderTest, service: Service) -> None:
+    service.status = 500
+    result = ask(ptft_chart, service.url)
+    assert result.returncode == 1
+    assert "/v1/embeddings: HTTP Error 500" in result.stderr
