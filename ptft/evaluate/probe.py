@@ -28,7 +28,7 @@ regularisation, under which logistic regression comes close to the nearest class
 
 _ROWS = 1 << 16  # embeddings turned into float64 at once
 _ITERATIONS = 1000
-_GRADIENT = 1e-6  # largest entry of the mean loss's gradient at which L-BFGS stops
+_GRADIENT = 1e-8  # largest entry of the mean loss's gradient at which L-BFGS stops
 
 
 @dataclass(frozen=True)
@@ -36,28 +36,28 @@ class LinearProbe:
     """A fitted probe.
 
     Attributes:
-        weight_CD, bias_C: float64, for centred embeddings.
-        mean_D: the training mean that is taken off.
+        weight_cd, bias_c: float64, for centred embeddings.
+        mean_d: the training mean that is taken off.
         c: inverse strength of the L2 penalty.
     """
 
-    weight_CD: Tensor
-    bias_C: Tensor
-    mean_D: Tensor
+    weight_cd: Tensor
+    bias_c: Tensor
+    mean_d: Tensor
     c: float
 
-    def logits(self, embeddings_ND: Tensor) -> Tensor:
+    def logits(self, embeddings_nd: Tensor) -> Tensor:
         """Scores (N, C), float32."""
         pieces = [
-            (rows.double() - self.mean_D) @ self.weight_CD.T + self.bias_C
-            for rows in embeddings_ND.split(_ROWS)
+            (rows.double() - self.mean_d) @ self.weight_cd.T + self.bias_c
+            for rows in embeddings_nd.split(_ROWS)
         ]
         return torch.cat(pieces).float()
 
 
 def fit_probe(
-    embeddings_ND: Tensor,
-    labels_N: Tensor,
+    embeddings_nd: Tensor,
+    labels_n: Tensor,
     *,
     classes: int,
     c: float,
@@ -66,8 +66,8 @@ def fit_probe(
     """Minimise the penalised cross-entropy.
 
     Args:
-        embeddings_ND: L2-normalised, float32.
-        labels_N: int64 on the same device, below ``classes``.
+        embeddings_nd: L2-normalised, float32.
+        labels_n: int64 on the same device, below ``classes``.
         classes: C; one that does not occur keeps its row and is never predicted with weight.
         c: inverse strength of the L2 penalty, as scikit-learn has it.
         start: begin at this probe (a neighbouring C's minimum); the minimum is the same.
@@ -75,19 +75,19 @@ def fit_probe(
     Raises:
         DataError: there are no embeddings.
     """
-    total, width = embeddings_ND.shape
+    total, width = embeddings_nd.shape
     if total == 0:
         raise DataError("the probe has nothing to learn from: no image of train has a label")
-    device = embeddings_ND.device
-    mean_D = embeddings_ND.double().mean(dim=0)
-    weight_CD = torch.zeros(classes, width, dtype=torch.float64, device=device)
-    bias_C = torch.zeros(classes, dtype=torch.float64, device=device)
+    device = embeddings_nd.device
+    mean_d = embeddings_nd.double().mean(dim=0)
+    weight_cd = torch.zeros(classes, width, dtype=torch.float64, device=device)
+    bias_c = torch.zeros(classes, dtype=torch.float64, device=device)
     if start is not None:
-        weight_CD.copy_(start.weight_CD)
+        weight_cd.copy_(start.weight_cd)
         # Moved to this mean, so that the start is the same function of the embedding.
-        bias_C.copy_(start.bias_C + start.weight_CD @ (mean_D - start.mean_D))
+        bias_c.copy_(start.bias_c + start.weight_cd @ (mean_d - start.mean_d))
     optimizer = torch.optim.LBFGS(
-        [weight_CD, bias_C],
+        [weight_cd, bias_c],
         max_iter=_ITERATIONS,
         max_eval=_ITERATIONS * 2,
         tolerance_grad=_GRADIENT,
@@ -99,21 +99,21 @@ def fit_probe(
     def objective() -> Tensor:
         """Mean cross-entropy + |W|^2 / (2 C N), its gradient by hand and in pieces."""
         penalty = 1.0 / (c * total)
-        loss = 0.5 * penalty * weight_CD.square().sum()
-        weight_CD.grad, bias_C.grad = penalty * weight_CD, torch.zeros_like(bias_C)
-        for rows, labels in zip(embeddings_ND.split(_ROWS), labels_N.split(_ROWS), strict=True):
-            centred = rows.double() - mean_D
-            log_p = torch.log_softmax(centred @ weight_CD.T + bias_C, dim=1)
+        loss = 0.5 * penalty * weight_cd.square().sum()
+        weight_cd.grad, bias_c.grad = penalty * weight_cd, torch.zeros_like(bias_c)
+        for rows, labels in zip(embeddings_nd.split(_ROWS), labels_n.split(_ROWS), strict=True):
+            centred = rows.double() - mean_d
+            log_p = torch.log_softmax(centred @ weight_cd.T + bias_c, dim=1)
             loss = loss - log_p.gather(1, labels[:, None]).sum() / total
             error = log_p.exp()
             error[torch.arange(len(labels), device=device), labels] -= 1.0
-            weight_CD.grad += error.T @ centred / total
-            bias_C.grad += error.sum(dim=0) / total
+            weight_cd.grad += error.T @ centred / total
+            bias_c.grad += error.sum(dim=0) / total
         return loss
 
     with torch.no_grad():
-        optimizer.step(objective)  # type: ignore[arg-type]  # the stub asks for a float
-    return LinearProbe(weight_CD, bias_C, mean_D, c)
+        optimizer.step(objective)
+    return LinearProbe(weight_cd, bias_c, mean_d, c)
 
 
 def stratified_fifth(labels: np.ndarray, *, seed: int) -> np.ndarray:
@@ -131,17 +131,17 @@ def stratified_fifth(labels: np.ndarray, *, seed: int) -> np.ndarray:
     return held
 
 
-def choose_c(embeddings_ND: Tensor, labels_N: Tensor, *, classes: int, seed: int) -> float:
+def choose_c(embeddings_nd: Tensor, labels_n: Tensor, *, classes: int, seed: int) -> float:
     """The C that does best on a held-out fifth of the training set; the smaller one of equals.
 
     Each C of ``C_GRID`` from the weakest up, every fit starting at the last, and then the half
     decades beside the best one.
     """
-    held = torch.from_numpy(stratified_fifth(labels_N.cpu().numpy(), seed=seed)).to(labels_N.device)
+    held = torch.from_numpy(stratified_fifth(labels_n.cpu().numpy(), seed=seed)).to(labels_n.device)
     if not bool(held.any()):
         return C_FALLBACK
-    fit, fit_labels = embeddings_ND[~held], labels_N[~held]
-    check, check_labels = embeddings_ND[held], labels_N[held]
+    fit, fit_labels = embeddings_nd[~held], labels_n[~held]
+    check, check_labels = embeddings_nd[held], labels_n[held]
     right: dict[float, int] = {}
     probes: dict[float, LinearProbe] = {}
 

@@ -1,0 +1,70 @@
+"""Accuracy and calibration against scikit-learn, a loop, and open_clip's own figures."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
+
+from ptft.errors import DataError
+from ptft.evaluate.accuracy import accuracy_figures, calibration_error
+
+
+def scores(samples: int = 300, classes: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, classes - 1, (samples,), generator=generator)  # the last never occurs
+    logits = torch.randn(samples, classes, generator=generator)
+    logits[torch.arange(samples), labels] += 1.5
+    return logits, labels
+
+
+def test_accuracies_equal_scikit_learn() -> None:
+    logits, labels = scores()
+    figures = accuracy_figures(logits, labels)
+    every = np.arange(12)
+    for key, k in (("top1", 1), ("top5", 5)):
+        expected = top_k_accuracy_score(labels.numpy(), logits.numpy(), k=k, labels=every)
+        assert figures[key] == pytest.approx(expected, abs=1e-12)
+    # Only over classes that occur: scikit-learn warns where a predicted class never does.
+    kept = logits.clone()
+    kept[:, 11] = -torch.inf
+    mean = accuracy_figures(kept, labels)["mean_per_class"]
+    expected = balanced_accuracy_score(labels.numpy(), kept.argmax(1).numpy())
+    assert mean == pytest.approx(expected, abs=1e-12)
+    assert (figures["images"], figures["classes"], figures["classes_seen"]) == (300, 12, 11)
+    assert figures["chance"] == 1 / 12
+
+
+def test_calibration_error_equals_a_loop() -> None:
+    logits, labels = scores()
+    logits = logits * 2
+    p = torch.softmax(logits.double(), 1)
+    error = 0.0
+    for low in range(15):
+        gap, number = 0.0, 0
+        for i in range(len(labels)):
+            confidence = float(p[i].max())
+            if low / 15 < confidence <= (low + 1) / 15:
+                gap += float(p[i].argmax() == labels[i]) - confidence
+                number += 1
+        if number:
+            error += number / len(labels) * abs(gap / number)
+    assert calibration_error(logits, labels) == pytest.approx(error, abs=1e-12)
+    assert error > 0.02
+    right = torch.full((4, 3), -100.0)
+    right[torch.arange(4), torch.tensor([0, 1, 2, 0])] = 100.0
+    assert calibration_error(right, torch.tensor([0, 1, 2, 0])) == pytest.approx(0.0)
+    assert calibration_error(right, torch.tensor([1, 2, 0, 1])) == pytest.approx(1.0)
+
+
+def test_equal_logits_are_worth_nothing() -> None:
+    for same in (0.0, torch.nan):
+        figures = accuracy_figures(torch.full((10, 8), same), torch.zeros(10, dtype=torch.int64))
+        assert (figures["top1"], figures["top5"], figures["mean_per_class"]) == (0.0, 0.0, 0.0)
+
+
+def test_labels_out_of_range_and_none_at_all_are_errors() -> None:
+    with pytest.raises(DataError, match="allowed with 3 classes: 0 to 2"):
+        accuracy_figures(torch.zeros(2, 3), torch.tensor([0, 3]))
+    with pytest.raises(DataError, match="no image of this split has a label"):
+        accuracy_figures(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
+    assert "top5" not in accuracy_figures(torch.eye(3), torch.arange(3))

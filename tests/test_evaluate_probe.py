@@ -1,0 +1,70 @@
+"""The linear probe against scikit-learn's LogisticRegression."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from ptft.evaluate import probe as probe_module
+from ptft.evaluate.probe import C_FALLBACK, choose_c, fit_probe, stratified_fifth
+
+
+def embeddings(per_class: int = 30, classes: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(classes, 24, generator=generator)
+    labels = torch.arange(classes).repeat_interleave(per_class)
+    rows = 2.0 + centres[labels] + 2.0 * torch.randn(len(labels), 24, generator=generator)
+    return torch.nn.functional.normalize(rows, dim=1), labels
+
+
+@pytest.mark.parametrize("c", [0.3, 10.0, 3000.0])
+def test_the_minimum_is_scikit_learns(monkeypatch: pytest.MonkeyPatch, c: float) -> None:
+    monkeypatch.setattr(probe_module, "_ROWS", 64)  # several pieces, the last one short
+    x, y = embeddings()
+    theirs = LogisticRegression(C=c, tol=1e-10, max_iter=20_000).fit(x.double().numpy(), y.numpy())
+    ours = fit_probe(x, y, classes=5, c=c)
+    expected = theirs.predict_log_proba(x.double().numpy())
+    found = ours.logits(x).double().log_softmax(1).numpy()
+    assert np.abs(found - expected).max() < 2e-3 * max(1.0, np.abs(expected).max())
+    scale = np.abs(theirs.coef_).max()
+    assert np.abs(ours.weight_cd.numpy() - theirs.coef_).max() < 2e-3 * scale
+
+
+def test_a_start_elsewhere_ends_at_the_same_minimum() -> None:
+    x, y = embeddings()
+    cold = fit_probe(x, y, classes=5, c=10.0)
+    warm = fit_probe(x, y, classes=5, c=10.0, start=fit_probe(x[::2], y[::2], classes=5, c=1.0))
+    assert (cold.logits(x) - warm.logits(x)).abs().max() < 1e-3
+
+
+def test_the_same_seed_gives_the_same_choice() -> None:
+    x, y = embeddings()
+    first = choose_c(x, y, classes=5, seed=3)
+    assert first == choose_c(x, y, classes=5, seed=3)
+    held = stratified_fifth(y.numpy(), seed=3)
+    assert np.array_equal(held, stratified_fifth(y.numpy(), seed=3))
+    assert not np.array_equal(held, stratified_fifth(y.numpy(), seed=4))
+    # The choice is a good one: nearly as good as the best of the grid on fresh samples.
+    generator = torch.Generator().manual_seed(9)
+    order = torch.randperm(len(y), generator=generator)
+    fit, check = order[:75], order[75:]
+    chosen = choose_c(x[fit], y[fit], classes=5, seed=0)
+
+    def accuracy(c: float) -> float:
+        fitted = fit_probe(x[fit], y[fit], classes=5, c=c)
+        return float((fitted.logits(x[check]).argmax(1) == y[check]).double().mean())
+
+    assert accuracy(chosen) >= max(accuracy(c) for c in probe_module.C_GRID) - 0.08
+
+
+def test_the_held_out_fifth_is_stratified() -> None:
+    labels = np.repeat([0, 1, 2, 3], [50, 10, 2, 1])
+    held = stratified_fifth(labels, seed=0)
+    assert [int(held[labels == k].sum()) for k in range(4)] == [10, 2, 1, 0]
+
+
+def test_one_image_a_class_uses_the_fallback() -> None:
+    x, y = embeddings(per_class=1)
+    assert choose_c(x, y, classes=5, seed=0) == C_FALLBACK
+    fitted = fit_probe(x, y, classes=5, c=C_FALLBACK)
+    assert torch.equal(fitted.logits(x).argmax(1), y)
