@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 import ptft
+from serving.settings import Settings, read_settings, unknown_settings
 
 from .conftest import (
     CHART,
@@ -120,6 +122,7 @@ def test_model_in_the_image(ptft_chart: ChartUnderTest) -> None:
     release = ptft_chart.render({"model.path": "/srv/model"})
     assert "initContainers" not in release.template["spec"]
     assert environment(release.server)["PTFT_MODEL"] == "/srv/model"
+    assert "PTFT_MODEL" not in environment(ptft_chart.render().server)  # the image knows its own
     assert [mount["mountPath"] for mount in release.server["volumeMounts"]] == ["/tmp"]
 
 
@@ -196,7 +199,41 @@ def test_large_numbers_stay_whole(ptft_chart: ChartUnderTest) -> None:
 
 def test_settings_left_open_are_left_to_the_service(ptft_chart: ChartUnderTest) -> None:
     names = {name for name in environment(ptft_chart.render().server) if name.startswith("PTFT_")}
-    assert names == {"PTFT_MODEL", "PTFT_THREADS"}
+    assert names == {"PTFT_THREADS"}
+
+
+def test_settings_are_those_of_the_service(ptft_chart: ChartUnderTest) -> None:
+    """Each setting has a value in the chart, and the service reads what the chart hands over."""
+    changed = read_values(Path(__file__).with_name("every_value_changed.yaml"))
+    values = {"serving": changed["serving"], "model": {"digest": changed["model"]["digest"]}}
+    values["model"]["path"] = "/srv/model"
+    given = {
+        name: value
+        for name, value in environment(ptft_chart.render(values=values).server).items()
+        if name.startswith("PTFT_")
+    }
+    assert given.keys() == {f"PTFT_{field.name.upper()}" for field in fields(Settings)}
+    assert unknown_settings(given) == []
+    assert read_settings(given) == Settings(
+        model=Path("/srv/model"),
+        model_digest="sha256:" + "9" * 64,
+        precision="int8",
+        threads=9,
+        max_body_bytes=9999,
+        max_pixels=9,
+        max_batch=9,
+        micro_batch=9,
+        max_queue=9,
+        max_prompts=9,
+        timeout_s=9.5,
+        drain_s=0,
+    )
+
+
+def test_settings_of_the_examples_are_accepted(ptft_chart: ChartUnderTest) -> None:
+    for file in VALUE_FILES:
+        given = environment(ptft_chart.render(values=read_values(file)).server)
+        read_settings({name: value for name, value in given.items() if isinstance(value, str)})
 
 
 def test_threads_follow_the_cpu_request(ptft_chart: ChartUnderTest) -> None:

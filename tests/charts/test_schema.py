@@ -83,8 +83,12 @@ def test_schema_takes_a_pinned_revision(ptft_chart: ChartUnderTest, revision: st
     ("settings", "message"),
     [
         (
-            {"rollout.terminationGracePeriodSeconds": 5},
-            r"terminationGracePeriodSeconds \(5\) must be above rollout.preStopSleepSeconds \(5\)",
+            {"rollout.terminationGracePeriodSeconds": 30, "serving.timeoutSeconds": 25},
+            r"terminationGracePeriodSeconds \(30\) must be above the sum of .* \(30\)",
+        ),
+        (
+            {"serving.maxBatch": 9, "serving.maxQueue": 8},
+            r"maxQueue \(8\) must not be below serving.maxBatch \(9\)",
         ),
         (
             {"autoscaling": {"enabled": True, "minReplicas": 9}},
@@ -95,7 +99,7 @@ def test_schema_takes_a_pinned_revision(ptft_chart: ChartUnderTest, revision: st
             "needs targetCPUUtilizationPercentage or podMetrics",
         ),
     ],
-    ids=["grace", "replicas", "metrics"],
+    ids=["grace", "queue", "replicas", "metrics"],
 )
 def test_templates_refuse_what_contradicts(
     ptft_chart: ChartUnderTest, settings: dict[str, Any], message: str

@@ -45,6 +45,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
+{{/* Where a model is mounted. An image that carries one knows itself where it lies. */}}
+{{- define "ptft.modelPath" -}}
+{{ .Values.model.path | default "/model" }}
+{{- end }}
+
 {{/* The restricted profile of pod security: only the ids can be chosen, never the rest. */}}
 {{- define "ptft.podSecurityContext" -}}
 runAsNonRoot: true
@@ -88,7 +93,9 @@ seccompProfile:
 - {name: BENTOML_DO_NOT_TRACK, value: "true"}
 - {name: HF_HOME, value: /tmp/huggingface}
 - {name: HF_HUB_OFFLINE, value: "1"}
-- {name: PTFT_MODEL, value: {{ .Values.model.path | quote }}}
+{{- if or .Values.model.path (ne .Values.model.source "image") }}
+- {name: PTFT_MODEL, value: {{ include "ptft.modelPath" . | quote }}}
+{{- end }}
 {{- with .Values.model.digest }}
 - {name: PTFT_MODEL_DIGEST, value: {{ . | quote }}}
 {{- end }}
@@ -103,10 +110,16 @@ seccompProfile:
   valueFrom:
     resourceFieldRef: {resource: requests.cpu, divisor: "1"}
 {{- end }}
-{{- range $name, $key := dict "PTFT_MAX_BODY_BYTES" "maxBodyBytes" "PTFT_MAX_PIXELS" "maxPixels" "PTFT_MAX_BATCH" "maxBatch" "PTFT_MAX_QUEUE" "maxQueue" }}
-{{- with index $.Values.serving $key }}
-- {name: {{ $name }}, value: {{ . | int64 | quote }}}
+{{- range $key := list "maxBodyBytes" "maxPixels" "maxBatch" "microBatch" "maxQueue" "maxPrompts" }}
+{{- with index $.Values.serving $key | int64 }}
+- {name: PTFT_{{ $key | snakecase | upper }}, value: {{ . | quote }}}
 {{- end }}
+{{- end }}
+{{- with .Values.serving.timeoutSeconds }}
+- {name: PTFT_TIMEOUT_S, value: {{ . | quote }}}
+{{- end }}
+{{- if not (kindIs "invalid" .Values.serving.drainSeconds) }}
+- {name: PTFT_DRAIN_S, value: {{ .Values.serving.drainSeconds | quote }}}
 {{- end }}
 {{- end }}
 
@@ -134,10 +147,14 @@ seccompProfile:
 
 {{/* What a JSON schema cannot say: relations between two values. */}}
 {{- define "ptft.check" -}}
-{{- with .Values.rollout }}
-{{- if le (int .terminationGracePeriodSeconds) (int .preStopSleepSeconds) }}
-{{- fail (printf "rollout.terminationGracePeriodSeconds (%v) must be above rollout.preStopSleepSeconds (%v): what is left of it is the time to finish requests" .terminationGracePeriodSeconds .preStopSleepSeconds) }}
+{{- $rollout := .Values.rollout }}
+{{- $serving := .Values.serving }}
+{{- $needed := addf $rollout.preStopSleepSeconds ($serving.drainSeconds | default 0) ($serving.timeoutSeconds | default 0) }}
+{{- if le (float64 $rollout.terminationGracePeriodSeconds) $needed }}
+{{- fail (printf "rollout.terminationGracePeriodSeconds (%v) must be above the sum of rollout.preStopSleepSeconds, serving.drainSeconds and serving.timeoutSeconds (%v), or requests under way are cut off" $rollout.terminationGracePeriodSeconds $needed) }}
 {{- end }}
+{{- if and $serving.maxBatch $serving.maxQueue (lt (int64 $serving.maxQueue) (int64 $serving.maxBatch)) }}
+{{- fail (printf "serving.maxQueue (%v) must not be below serving.maxBatch (%v), or such a request could never be answered" $serving.maxQueue $serving.maxBatch) }}
 {{- end }}
 {{- with .Values.autoscaling }}
 {{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) }}
