@@ -1,0 +1,499 @@
+"""A Hugging Face Hub on 127.0.0.1, so that the real client can be tested without the network.
+
+    with LoopbackHub(token="hf_test") as hub:
+        api = HfApi(endpoint=hub.url, token="hf_test")  # or a subprocess with hub.env()
+        api.create_repo("tester/model")
+
+It speaks what huggingface_hub 2.4 needs of the Hub's API without Xet (HF_HUB_DISABLE_XET=1), in
+memory. Unlike the Hub it serves LFS files itself instead of redirecting to a CDN, takes no file in
+parts, and has a fixed clock. `token` writes to tester/* and org/*, `read_token` only reads there;
+private repos look missing to others; every token that writes opens pull requests where it reads.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import secrets
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partialmethod
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import takewhile
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
+
+import yaml  # huggingface_hub itself needs it, so it is there wherever the client is
+
+__all__ = ["Commit", "Fault", "Faults", "LoopbackHub", "Repo", "Request"]
+
+LFS_SUFFIXES = (".safetensors", ".onnx", ".bin", ".npy", ".npz", ".pt", ".tar", ".zip", ".parquet")
+LFS_SIZE = 10_000_000  # bytes; the Hub takes regular files up to 10 MB
+WEB = r"/((?:(?:datasets|spaces)/)?[^/]+/[^/]+?)"
+PATHS = (  # (repo or nothing, verb, up to two arguments)
+    r"/api/((?:models|datasets|spaces)/[^/]+/[^/]+)(?:/([^/]+))?(?:/(.+))?",
+    WEB + r"(?:\.git/info/lfs/objects)?/(batch|verify|resolve)/?(.*)",
+    r"()/(?:api/)?(?:repos/)?([^/]*)/?(.*)",
+)
+PROPOSING = ("preupload", "commit", "batch", "verify")  # verbs that a pull request needs
+Account = tuple[str, bool, tuple[str, ...]]  # name, whether the token may write, own namespaces
+Files = dict[str, str]  # path -> git blob id (40 digits) or, in LFS, sha256 (64 digits)
+
+
+def git_id(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def front_matter(card: str) -> Any:
+    match = re.match(r"\s*---\s*\n(.*?)\n---", card, re.DOTALL)
+    return (yaml.safe_load(match[1]) if match else None) or {}
+
+
+@dataclass
+class Request:
+    """One call: who asked for what, and how many body bytes went each way."""
+
+    method: str
+    path: str  # percent-decoded, without the query
+    query: dict[str, str]  # without what is false
+    headers: dict[str, str]  # names in lower case
+    account: Account = ("", False, ())  # as yet nobody
+    status: int | None = None  # stays None when the connection was cut
+    received: int = 0
+    sent: int = 0
+    body: bytearray = field(default_factory=bytearray, repr=False)  # emptied once answered
+
+    def json(self) -> Any:
+        return json.loads(self.body or b"{}")
+
+
+class Reply(Exception):  # noqa: N818 - it is raised to end a request, with or without an error
+    """Status, body (bytes or JSON), headers; a str is an error, `code` tells the client which."""
+
+    def __init__(self, status: int, body: Any, code: str = "", **headers: str) -> None:
+        self.status, self.body, self.headers = status, body, headers
+        if isinstance(body, str):
+            self.body = {"error": body}
+            self.headers |= {"X-Error-Message": body, "X-Error-Code": code}
+
+
+@dataclass
+class Fault:
+    kind: str
+    path_part: str
+    value: float = 0
+    times: float = 1  # how often it is still to strike, may be infinite
+    method: str | None = None  # None: any
+    fired: int = 0  # how often it struck
+
+
+class Faults(list[Fault]):
+    """Planned trouble for requests whose decoded path contains `path_part`.
+
+    cut: hang up after `value` bytes of the upload or else the answer, if that has more; corrupt:
+    flip a bit of a downloaded file, not its size or headers; status: answer with status `value` and
+    do nothing else; delay: wait `value` seconds first; lose_reply: do as asked, then hang up. LFS
+    uploads go to /lfs-upload/<key>/<sha256>, downloads to /<repo>/resolve/<revision>/<path>.
+    """
+
+    def plan(self, kind: str, path_part: str, value: float = 0, **when: Any) -> Fault:
+        self.append(Fault(kind, path_part, value, **when))
+        return self[-1]
+
+    cut = partialmethod(plan, "cut")
+    corrupt = partialmethod(plan, "corrupt")
+    status = partialmethod(plan, "status")
+    delay = partialmethod(plan, "delay")
+    lose_reply = partialmethod(plan, "lose_reply")
+
+    def take(self, kind: str, call: Request, size: float = 1e99) -> Fault | None:
+        """The fault of this kind that strikes now, if any; `size` is the length of the body."""
+        for fault in self:
+            fits = fault.path_part in call.path and fault.method in (None, call.method)
+            if fault.kind == kind and fits and fault.times > 0 and size > fault.value:
+                fault.times, fault.fired = fault.times - 1, fault.fired + 1
+                return fault
+        return None
+
+
+class Commit(NamedTuple):
+    id: str  # 40 hex digits
+    parents: tuple[str, ...]
+    title: str
+    date: str
+    files: Files
+
+
+@dataclass
+class Repo:
+    """A repo with its history. `refs` maps refs/heads/x, refs/tags/x, refs/pr/n to a commit id."""
+
+    web: str  # tester/model, datasets/tester/data
+    private: bool
+    gated: str | bool = False
+    readers: set[str] = field(default_factory=set)  # people let into a gated repo
+    objects: set[str] = field(default_factory=set)  # sha256 of the LFS objects uploaded to it
+    commits: dict[str, Commit] = field(default_factory=dict)
+    refs: dict[str, str] = field(default_factory=dict)
+
+    def head(self, rev: str = "main") -> Commit:
+        """The commit of a branch, tag, ref or (abbreviated) commit id; typed 404 otherwise."""
+        refs = (f"refs/heads/{rev}", f"refs/tags/{rev}", rev)
+        oid = next((self.refs[ref] for ref in refs if ref in self.refs), rev)
+        for commit in self.commits.values():
+            if commit.id.startswith(oid) and len(oid) >= 7:
+                return commit
+        raise Reply(404, f"Invalid rev id: {rev}", "RevisionNotFound")
+
+    def history(self, rev: str = "main") -> list[Commit]:
+        """Commits of a revision along first parents, newest first."""
+        head = self.head(rev)
+        return [head, *self.history(head.parents[0])] if head.parents else [head]
+
+    def record(self, ref: str, title: str, files: Files, *parents: str) -> str:
+        """Make a commit and move `ref` to it; the clock counts commits from a fixed day."""
+        date = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=len(self.commits))
+        commit = Commit("", parents, title, date.strftime("%Y-%m-%dT%H:%M:%S.000Z"), files)
+        oid = hashlib.sha1(json.dumps([self.web, *commit]).encode()).hexdigest()
+        self.commits[oid], self.refs[ref] = commit._replace(id=oid), oid
+        return oid
+
+
+class LoopbackHub:
+    """The server and its state. `requests` logs every call, `bytes_received` sums LFS uploads."""
+
+    def __init__(self, token: str = "hf_test", read_token: str = "hf_read") -> None:
+        self.token, self.faults = token, Faults()
+        self.requests: list[Request] = []
+        self.accounts: dict[str, Account] = {"": ("", False, ())}  # by token
+        self.add_token(token, "tester", "org")
+        self.add_token(read_token, "tester", "org", may_write=False)
+        self.repos: dict[str, Repo] = {}  # by Repo.web
+        self.contents: dict[str, bytes] = {}  # by git blob id or sha256
+        self._uploads: dict[str, tuple[Repo, str]] = {}  # by the key that signs the URL
+        self._lock = threading.Lock()
+        connection = type("ConnectionToThisHub", (Connection,), {"hub": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), connection)
+        self._server.socket.listen(128)  # 5 by default, and clients open many at once
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> LoopbackHub:
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def env(self) -> dict[str, str]:
+        return {"HF_ENDPOINT": self.url, "HF_TOKEN": self.token, "HF_HUB_DISABLE_XET": "1"}
+
+    def add_token(self, token: str, user: str, *orgs: str, may_write: bool = True) -> None:
+        self.accounts[token] = (user, may_write, (user, *orgs))
+
+    def content(self, repo: str, path: str, rev: str = "main") -> bytes:
+        return self.contents[self.repos[repo].head(rev).files[path]]
+
+    def calls(self, path_part: str, *methods: str) -> list[Request]:
+        calls = [call for call in self.requests if not methods or call.method in methods]
+        return [call for call in calls if path_part in call.path]
+
+    @property
+    def bytes_received(self) -> int:
+        return sum(call.received for call in self.calls("/lfs-upload/"))
+
+    def answer(self, call: Request, raw_path: str) -> Reply:
+        """What the method that is named after HTTP method and verb returns or raises."""
+        if delay := self.faults.take("delay", call):
+            time.sleep(delay.value)
+        if fault := self.faults.take("status", call):
+            return Reply(int(fault.value), "planned fault")
+        try:
+            with self._lock:
+                return Reply(200, self._dispatch(call, raw_path))
+        except Reply as reply:
+            return reply
+
+    def _dispatch(self, call: Request, raw_path: str) -> Any:
+        token = call.headers.get("authorization", "").removeprefix("Bearer ")
+        if token not in self.accounts:
+            raise Reply(401, "Invalid credentials in Authorization header")
+        call.account = self.accounts[token]
+        web, verb, rest = next(m for path in PATHS if (m := re.fullmatch(path, raw_path))).groups()
+        method = "get" if call.method == "HEAD" else call.method.lower()
+        endpoint = getattr(self, f"{method}_{verb or 'revision'}".replace("-", "_"), None)
+        if endpoint is None:
+            raise Reply(404, "Not found")
+        args: list[Any] = [unquote(arg) for arg in rest.split("/", 1)] if rest else []
+        if web:
+            need = "read" if method == "get" or verb == "paths-info" else "write"
+            need = "open" if verb == "resolve" else "propose" if verb in PROPOSING else need
+            args.insert(0, self._allow(call, web.removeprefix("models/"), need))
+        return endpoint(call, *args)
+
+    def _allow(self, call: Request, web: str, need: str) -> Repo | None:
+        """The repo for a caller who may read, open (its files), propose to, write or create it."""
+        repo, (name, may_write, spaces) = self.repos.get(web), call.account
+        mine = web.split("/")[-2] in spaces
+        if need != "create" and (repo is None or (repo.private and not mine)):
+            raise Reply(404 if name else 401, "Repository not found", "RepoNotFound")
+        if need == "open" and repo and repo.gated and not mine and name not in repo.readers:
+            raise Reply(403 if name else 401, f"{web} is gated", "GatedRepo")
+        if need not in ("read", "open") and not (may_write and (mine or need == "propose")):
+            raise Reply(403 if name else 401, f"This token has no right to {need} to {web}")
+        return repo
+
+    def get_whoami_v2(self, call: Request) -> Any:
+        name, may_write, spaces = call.account
+        auth = {"accessToken": {"role": "write" if may_write else "read"}}
+        orgs = [{"name": org} for org in spaces[1:]]
+        return {"type": "user", "name": name, "orgs": orgs, "auth": auth}
+
+    def post_validate_yaml(self, call: Request) -> Any:
+        try:
+            data = dict(front_matter(call.json()["content"]))
+        except (yaml.YAMLError, TypeError, ValueError) as error:
+            raise Reply(400, {"errors": [{"message": str(error)}]}) from error
+        return {"warnings": [] if data else [{"message": "empty or missing metadata"}]}
+
+    def _web(self, call: Request) -> str:
+        given = call.json()
+        name = f"{given.get('organization') or call.account[0]}/{given['name']}"
+        return f"{given.get('type') or 'model'}s/{name}".removeprefix("models/")
+
+    def post_create(self, call: Request) -> Any:
+        web = self._web(call)
+        self._allow(call, web, "create")
+        if web in self.repos:
+            raise Reply(409, {"url": f"{self.url}/{web}", "error": f"{web} already exists"})
+        repo = self.repos[web] = Repo(web, call.json().get("visibility") == "private")
+        attributes = "".join(f"*{end} filter=lfs\n" for end in LFS_SUFFIXES).encode()
+        repo.record("refs/heads/main", "initial commit", {".gitattributes": self._put(attributes)})
+        return {"url": f"{self.url}/{web}"}
+
+    def delete_delete(self, call: Request) -> None:
+        self._allow(call, self._web(call), "write")
+        del self.repos[self._web(call)]
+
+    def put_settings(self, call: Request, repo: Repo) -> Any:
+        given = call.json()
+        repo.private = given.get("visibility", "private" if repo.private else "") == "private"
+        repo.gated = given.get("gated", repo.gated)
+        return given
+
+    def get_revision(self, call: Request, repo: Repo, rev: str = "main") -> Any:
+        head, name = repo.head(rev), "/".join(repo.web.split("/")[-2:])
+        card = front_matter(self.contents.get(head.files.get("README.md", ""), b"").decode())
+        siblings = [{"rfilename": path} for path in sorted(head.files)]
+        for item in siblings if "blobs" in call.query else []:
+            item |= self._blob(head.files[item["rfilename"]])
+        answer = {"id": name, "sha": head.id, "private": repo.private, "gated": repo.gated}
+        return answer | {"lastModified": head.date, "cardData": card, "siblings": siblings}
+
+    def _put(self, content: bytes) -> str:
+        self.contents[git_id(content)] = content
+        return git_id(content)
+
+    def _blob(self, key: str) -> dict[str, Any]:
+        """Ids and size of a content, under the names that siblings and tree give them."""
+        size, lfs = len(self.contents[key]), len(key) == 64
+        pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{key}\nsize {size}\n"
+        oid = git_id(pointer.encode()) if lfs else key
+        about = {"size": size, "oid": key, "sha256": key, "pointerSize": len(pointer)}
+        return {"size": size, "oid": oid, "blobId": oid} | ({"lfs": about} if lfs else {})
+
+    def _target(self, call: Request, repo: Repo, rev: str) -> tuple[str, Commit]:
+        """(ref, head) to commit to, for a caller who may; a new pull request gets a new ref."""
+        head, ref = repo.head(rev), rev if rev.startswith("refs/") else f"refs/heads/{rev}"
+        if "create_pr" in call.query:
+            return f"refs/pr/{sum('refs/pr/' in ref for ref in repo.refs) + 1}", head
+        if not ref.startswith("refs/pr/"):
+            self._allow(call, repo.web, "write")
+        if ref not in repo.refs or ref.startswith("refs/tags/"):
+            raise Reply(400, f"{rev} is not a branch")
+        return ref, head
+
+    def post_preupload(self, call: Request, repo: Repo, rev: str) -> Any:
+        files, old = call.json()["files"], self._target(call, repo, rev)[1].files
+        for file in files:
+            lfs = file["size"] > LFS_SIZE or file["path"].endswith(LFS_SUFFIXES)
+            lfs = lfs or b"\0" in base64.b64decode(file["sample"])
+            file |= {"uploadMode": "lfs" if lfs else "regular", "shouldIgnore": False}
+            file["oid"] = old.get(file["path"])
+        return {"files": files}
+
+    def post_batch(self, call: Request, repo: Repo) -> Any:
+        objects = call.json()["objects"]
+        for item in objects:
+            if item["oid"] not in repo.objects:
+                self._uploads[key := secrets.token_hex(8)] = (repo, item["oid"])
+                upload = {"href": f"{self.url}/lfs-upload/{key}/{item['oid']}"}
+                verify = {"href": f"{self.url}{call.path.removesuffix('batch')}verify"}
+                item["actions"] = {"upload": upload, "verify": verify}
+        return {"transfer": "basic", "objects": objects}
+
+    def put_lfs_upload(self, call: Request, key: str, oid: str) -> Any:
+        repo, wanted = self._uploads.get(key, (None, ""))
+        if repo is None or oid != wanted or hashlib.sha256(call.body).hexdigest() != oid:
+            raise Reply(400, f"The link is not valid or the content is not {oid}")
+        self.contents[oid] = bytes(call.body)
+        repo.objects.add(oid)
+
+    def post_verify(self, call: Request, repo: Repo) -> Any:
+        oid, size = call.json()["oid"], call.json()["size"]
+        if oid not in repo.objects or len(self.contents[oid]) != size:
+            raise Reply(404, f"No object {oid} of {size} bytes")
+
+    def post_commit(self, call: Request, repo: Repo, rev: str) -> Any:
+        """All operations or none: nothing changes before every line has been accepted."""
+        ref, head = self._target(call, repo, rev)
+        (_, header), *changes = [json.loads(line).values() for line in call.body.splitlines()]
+        parent = header.get("parentCommit") or head.id
+        if not head.id.startswith(parent) and "create_pr" not in call.query:
+            raise Reply(412, f"{rev} is at {head.id}, no longer at {parent}")
+        base = repo.head(parent)
+        files = dict(base.files)
+        for key, value in changes:
+            path = value["path"].removesuffix("/")
+            missing = key == "lfsFile" and value["oid"] not in repo.objects
+            if missing or {"", ".", ".."} & set(path.split("/")):
+                raise Reply(400, f"Invalid path, or LFS object not uploaded: {path}")
+            if key == "file":
+                files[path] = self._put(base64.b64decode(value["content"]))
+            elif key == "lfsFile":
+                files[path] = value["oid"]
+            else:  # deletedFile or deletedFolder; no path starts with a slash
+                folder = f"{path}/" if key == "deletedFolder" else "/"
+                kept = {n: k for n, k in files.items() if n != path and not n.startswith(folder)}
+                if kept == files:
+                    raise Reply(404, f"No such file: {path}", "EntryNotFound")
+                files = kept
+        oid = repo.record(ref, header["summary"], files, base.id)
+        web, num = f"{self.url}/{repo.web}", ref.split("/")[-1]
+        pull = {"pullRequestUrl": f"{web}/discussions/{num}"} if "create_pr" in call.query else {}
+        return {"commitOid": oid, "commitUrl": f"{web}/commit/{oid}"} | pull
+
+    def get_refs(self, call: Request, repo: Repo) -> Any:
+        names = {"heads": "branches", "tags": "tags", "pr": "pullRequests", "convert": "converts"}
+        answer: dict[str, list[Any]] = {name: [] for name in names.values()}
+        for ref, oid in repo.refs.items():
+            _, kind, name = ref.split("/", 2)
+            answer[names[kind]].append({"name": name, "ref": ref, "targetCommit": oid})
+        return answer
+
+    def post_tag(self, call: Request, repo: Repo, rev: str) -> None:
+        self._add_ref(repo, f"refs/tags/{call.json()['tag']}", rev)
+
+    def post_branch(self, call: Request, repo: Repo, name: str) -> None:
+        self._add_ref(repo, f"refs/heads/{name}", call.json().get("startingPoint", "main"))
+
+    def _add_ref(self, repo: Repo, ref: str, rev: str) -> None:
+        if ref in repo.refs:
+            raise Reply(409, f"{ref} already exists")
+        repo.refs[ref] = repo.head(rev).id
+
+    def delete_tag(self, call: Request, repo: Repo, name: str, kind: str = "tags") -> None:
+        if name == "main" or repo.refs.pop(f"refs/{kind}/{name}", None) is None:
+            raise Reply(404, f"{name} is not there to be deleted", "RevisionNotFound")
+
+    delete_branch = partialmethod(delete_tag, kind="heads")
+
+    def post_discussions(self, call: Request, repo: Repo, num: str, merge: str) -> None:
+        pull, main = repo.head(f"refs/pr/{num}"), repo.history()
+        root = next(commit for commit in repo.history(pull.id) if commit in main)
+        old, ours, theirs = root.files, main[0].files, pull.files
+        changed = {path for path in {**old, **theirs} if old.get(path) != theirs.get(path)}
+        clash = [p for p in changed if ours.get(p) not in (old.get(p), theirs.get(p))]
+        if clash or any(pull.id in commit.parents for commit in main):
+            raise Reply(409, f"Pull request {num} is merged already or conflicts: {clash}")
+        files = {path: key for path, key in ours.items() if path not in changed}
+        files |= {path: key for path, key in theirs.items() if path in changed}
+        repo.record("refs/heads/main", f"Merge #{num}", files, main[0].id, pull.id)
+
+    def _entry(self, repo: Repo, head: Commit, path: str, expand: bool) -> dict[str, Any]:
+        def within(commit: Commit) -> list[tuple[str, str]]:
+            return sorted(f for f in commit.files.items() if f"{f[0]}/".startswith(f"{path}/"))
+
+        entry: dict[str, Any] = {"type": "directory", "oid": git_id(repr(within(head)).encode())}
+        if path in head.files:
+            entry = {"type": "file"} | self._blob(head.files[path])
+        if expand:
+            *_, last = takewhile(lambda c: within(c) == within(head), repo.history(head.id))
+            entry["lastCommit"] = {"id": last.id, "title": last.title, "date": last.date}
+        return entry | {"path": path}
+
+    def get_tree(self, call: Request, repo: Repo, rev: str, path: str = "") -> Any:
+        head, start, deep = repo.head(rev), f"{path}/" if path else "", "recursive" in call.query
+        inside = [name[len(start) :].split("/") for name in head.files if name.startswith(start)]
+        if path and not inside:
+            raise Reply(404, f"{path} does not exist on {rev}", "EntryNotFound")
+        names = {start + "/".join(p[: n + 1]) for p in inside for n in range(len(p) if deep else 1)}
+        return [self._entry(repo, head, name, "expand" in call.query) for name in sorted(names)]
+
+    def post_paths_info(self, call: Request, repo: Repo, rev: str) -> Any:
+        head, form = repo.head(rev), parse_qs(call.body.decode())
+        known = [f"{name}/" for name in head.files]
+        paths = [path for path in form["paths"] if any(n.startswith(f"{path}/") for n in known)]
+        return [self._entry(repo, head, path, form["expand"] == ["true"]) for path in paths]
+
+    def get_resolve(self, call: Request, repo: Repo, rev: str, path: str) -> None:
+        head = repo.head(rev)
+        headers = {"X-Repo-Commit": head.id, "Accept-Ranges": "bytes"}
+        if path not in head.files:
+            raise Reply(404, f"{path} is not in {rev}", "EntryNotFound", **headers)
+        key = head.files[path]
+        content, size = self.contents[key], len(self.contents[key])
+        if content and call.method == "GET" and self.faults.take("corrupt", call):
+            at = size // 2
+            content = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+        headers["ETag"] = f'"{key}"'
+        if len(key) == 64:
+            headers |= {"X-Linked-Etag": f'"{key}"', "X-Linked-Size": str(size)}
+        asked = re.fullmatch(r"bytes=(?:(\d+)-(\d*)|-(\d+))", call.headers.get("range", ""))
+        if asked is None:
+            raise Reply(200, content, **headers)
+        start = int(asked[1]) if asked[1] else max(size - int(asked[3]), 0)
+        end = min(int(asked[2] or size) + 1, size)
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+        raise Reply(206 if start < end else 416, content[start:end], **headers)
+
+
+class Connection(BaseHTTPRequestHandler):
+    hub: LoopbackHub
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or small answers wait 40 ms for an acknowledgement
+
+    def _serve(self) -> None:
+        hub, url = self.hub, urlsplit(self.path)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        query = {key: value for key, value in parse_qsl(url.query) if value != "false"}
+        call = Request(self.command, unquote(url.path), query, headers)
+        hub.requests.append(call)
+        self.close_connection = True  # no idle connections to a Hub that has gone
+        size = int(headers.get("content-length", 0))
+        cut = hub.faults.take("cut", call, size) if size else None
+        limit = int(cut.value) if cut else size
+        while piece := self.rfile.read1(min(limit - call.received, 1 << 16)):
+            call.body += piece
+            call.received += len(piece)
+        if call.received < size:
+            return  # cut, or the client hung up
+        reply, call.body = hub.answer(call, url.path), bytearray()
+        if hub.faults.take("lose_reply", call):
+            return
+        body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+        head = {"Content-Length": str(len(body)), "Connection": "close", **reply.headers}
+        self.send_response_only(reply.status)
+        for name, value in head.items():
+            self.send_header(name, value)
+        self.end_headers()
+        cut = hub.faults.take("cut", call, len(body)) if call.method == "GET" else None
+        end = int(cut.value) if cut else 0 if call.method == "HEAD" else len(body)
+        call.status = None if cut else reply.status
+        call.sent = self.wfile.write(body[:end])
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815
