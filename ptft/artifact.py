@@ -20,6 +20,7 @@ from ptft.errors import ArtifactError, DigestError
 __all__ = [
     "FORMAT",
     "FolderFiles",
+    "GoldenKeys",
     "ModelInfo",
     "RunFiles",
     "file_sha256",
@@ -59,15 +60,27 @@ class FolderFiles:
     PREPROCESSOR = "preprocessor_config.json"
     TEXT_ONNX = "onnx/text_model.onnx"
     VISION_ONNX = "onnx/vision_model.onnx"
-    HEAD = "head.safetensors"  # classifiers: weight (C, D), bias (C,)
+    HEAD = "head.safetensors"  # classifiers: weight (C, D), bias (C,); logits of a normalised
+    # image embedding f: ModelInfo.logit_scale * f @ weight.T + bias
     INFO = "ptft.json"
     RECIPE = "recipe.yaml"
     METRICS = "metrics.json"
-    GOLDEN = "golden.safetensors"  # a few inputs and the embeddings that the checkpoint gave them
+    GOLDEN = "golden.safetensors"  # see GoldenKeys
     CARD = "README.md"
 
     UNHASHED = frozenset({INFO, CARD, ".gitattributes"})
     """Not in the digest: the record itself, and what people and the Hub edit."""
+
+
+class GoldenKeys:
+    """Names inside ``golden.safetensors``: inputs, and what the checkpoint itself made of them."""
+
+    PIXELS = "pixels"  # uint8 (N, H, W, 3), at the model's size, not normalised
+    TOKENS = "tokens"  # int64 (T, L), padded to the context length
+    IMAGE_EMBEDS = "image_embeds"  # float32 (N, D), not normalised
+    TEXT_EMBEDS = "text_embeds"  # float32 (T, D), not normalised
+    CLASS_LOGITS = "class_logits"  # float32 (N, C), classifiers only
+    TEXTS = "texts"  # in the file's metadata: a JSON list of the T texts
 
 
 @dataclass(frozen=True)
@@ -85,6 +98,7 @@ class ModelInfo:
         classes: class names in the order of the head's rows; empty unless ``classify``.
         templates: prompts that the head or zero-shot evaluation used; ``{}`` is the class.
         tokenizer: keyword arguments of ``ptft.preprocess.TextTokenizer`` but for the file.
+        preprocess: what ``ptft.preprocess.ImagePreprocess.from_config`` reads.
         recipe_digest, weights_digest: of the recipe and of the checkpoint's weights.
         files: name -> {"sha256", "size"} of every file but those in ``FolderFiles.UNHASHED``.
         versions: of ptft and the libraries that wrote it.
@@ -100,6 +114,7 @@ class ModelInfo:
     recipe_digest: str
     weights_digest: str
     tokenizer: dict[str, Any]
+    preprocess: dict[str, Any] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
     templates: list[str] = field(default_factory=list)
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
