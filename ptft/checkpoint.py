@@ -6,7 +6,6 @@ is written beside its place and renamed when complete, so a folder of that name 
 bytes were changed later, which the digests show. Nothing is pickled.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -145,12 +144,3 @@ def _sync(folder: Path) -> None:
         if path.is_file():
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
-
-
-def describe(path: Path) -> str:
-    """One line about a checkpoint, for messages."""
-    try:
-        progress = json.loads((path / _STATE).read_text(encoding="utf-8"))["progress"]
-        return f"{path.name} ({progress['seen']:,} samples seen)"
-    except (OSError, KeyError, ValueError):
-        return path.name

@@ -57,19 +57,10 @@ def parameter_names(optimizer: torch.optim.Optimizer) -> list[str]:
     return [name for group in optimizer.param_groups for name in group["names"]]
 
 
-def total_samples(section: OptimSection, samples: int | None) -> int:
-    """Length of training in samples, a whole number of steps.
-
-    Args:
-        samples: size of the training set, or None where it is a stream without a known end.
-
-    Raises:
-        TrainingError: ``epochs`` of a stream.
-    """
+def total_samples(section: OptimSection, samples: int) -> int:
+    """Length of training in samples, a whole number of steps, for a training set of ``samples``."""
     if section.samples_seen is not None:
         wanted = section.samples_seen
-    elif samples is None:
-        raise TrainingError("optim.epochs: the data is a stream; allowed: optim.samples_seen")
     else:
         assert section.epochs is not None
         wanted = math.ceil(section.epochs * samples)

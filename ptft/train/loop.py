@@ -89,7 +89,7 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         init_head(model, samples.classes, recipe.objective, seed=recipe.seed)
     model = model.to(device)
     learns = apply_adapt(model, recipe.adapt, recipe.objective)
-    total = total_samples(recipe.optim, samples.size)
+    total = total_samples(recipe.optim, len(samples))
     if record is None:
         recipe = _with_precision(recipe, model, samples, device, total)
         record = start_run(folder, recipe, device=str(device), total=total)
@@ -266,10 +266,13 @@ def to_device(
 ) -> TrainBatch:
     """Pixels normalised on the device, tokens cut to the longest text where that is exact."""
     labels = batch.labels if needs_labels(recipe.objective) else None
+    tokens = batch.tokens
+    if tokens is not None:
+        tokens = torch.from_numpy(model.spec.tokenizer.trim(tokens.numpy())).to(device)
     return TrainBatch(
         images=model.normalise(batch.images.to(device, non_blocking=True)),
-        tokens=None if batch.tokens is None else batch.tokens.to(device, non_blocking=True),
-        caption_ids=None if batch.tokens is None else batch.caption_ids.to(device),
+        tokens=tokens,
+        caption_ids=None if batch.caption_ids is None else batch.caption_ids.to(device),
         labels=None if labels is None else labels.to(device),
     )
 

@@ -71,8 +71,8 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
         "activations": sum(kept.values()) // 2 * size + pairs,
     }
     return {
-        "samples": samples.size,
-        "steps": total_samples(recipe.optim, samples.size) // size,
+        "samples": len(samples),
+        "steps": total_samples(recipe.optim, len(samples)) // size,
         "parameters": every,
         "learning": learning,
         "learns": learns,

@@ -1,0 +1,279 @@
+"""The loop: exact, interruptible, and clear about what went wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from ptft.artifact import RunFiles
+from ptft.checkpoint import checkpoints
+from ptft.errors import TrainingError, UsageError
+from ptft.recipe import Recipe, dump_recipe, load_recipe
+from ptft.recipe.load import parse_recipe
+from ptft.train import TrainResult, exit_code, train
+from ptft.train import loop as loop_module
+
+STEPS, BATCH = 8, 16
+
+
+def recipe(folder: Path, **changes: Any) -> Recipe:
+    """Eight steps on scenes with towers of a few hundred thousand weights, one with dropout."""
+    values: dict[str, Any] = {
+        "name": "tiny",
+        "model": {
+            "image": "test_vit",
+            "image_size": 32,
+            "text": {"width": 32, "layers": 1, "heads": 2, "context_length": 32},
+            "embed_dim": 16,
+        },
+        "data": {"kind": "scenes", "size": 32, "train": 80, "val": 16, "test": 16},
+        "optim": {
+            "samples_seen": STEPS * BATCH,
+            "global_batch": BATCH,
+            "lr": 1e-3,
+            "precision": "fp32",
+        },
+        "run": {
+            "dir": str(folder),
+            "workers": 0,
+            "checkpoint_every": 3,
+            "log_every": 1,
+            "trackers": [],
+        },
+    }
+    for dotted, value in changes.items():
+        place = values
+        *parents, last = dotted.split("__")
+        for key in parents:
+            place = place.setdefault(key, {})
+        place[last] = value
+    return parse_recipe(values, where="test")
+
+
+def quiet() -> Console:
+    return Console(stderr=True, quiet=True)
+
+
+def run(folder: Path, *, resume: bool = False, **changes: Any) -> TrainResult:
+    return train(recipe(folder, **changes), resume=resume, console=quiet())
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / RunFiles.FINAL / "model.safetensors")
+
+
+def largest_difference(one: Path, other: Path) -> float:
+    a, b = weights(one), weights(other)
+    assert a.keys() == b.keys()
+    return max((a[name].double() - b[name].double()).abs().max().item() for name in a)
+
+
+class _StopAt:
+    """Stands in for a signal that arrives during a given step."""
+
+    def __init__(self, step: int) -> None:
+        self.left = step
+
+    def __enter__(self) -> "_StopAt":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    @property
+    def signal(self) -> int | None:
+        return signal.SIGTERM if self.left <= 0 else None
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, folder: Path, step: int, **changes: Any) -> None:
+    """Run until ``step`` and stop there as SIGTERM would."""
+    stop = _StopAt(step)
+    plain = loop_module._Loop._step
+
+    def counted(self: Any, *args: Any) -> Any:
+        stop.left -= 1
+        return plain(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop_module, "Stop", lambda: stop)
+        patch.setattr(loop_module._Loop, "_step", counted)
+        result = run(folder, **changes)
+    assert not result.finished
+    assert exit_code(result) == 128 + signal.SIGTERM
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert run(folder).finished
+    return folder
+
+
+def test_same_recipe_and_seed_same_weights(whole: Path, tmp_path: Path) -> None:
+    run(tmp_path / "again", run__workers=2, run__checkpoint_every=100)
+    assert largest_difference(whole, tmp_path / "again") == 0.0
+    run(tmp_path / "other", seed=1)
+    assert largest_difference(whole, tmp_path / "other") > 0.0
+
+
+@pytest.mark.parametrize("step", [1, 3, 5, 7])
+def test_resumed_equals_uninterrupted(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    interrupt(monkeypatch, tmp_path / "run", step)
+    assert run(tmp_path / "run", resume=True).finished
+    assert largest_difference(whole, tmp_path / "run") == 0.0
+    lines = (tmp_path / "run" / RunFiles.LOG).read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, STEPS + 1))
+    same = (whole / RunFiles.LOG).read_text().splitlines()
+    assert [json.loads(a)["loss"] for a in lines] == [json.loads(b)["loss"] for b in same]
+
+
+@pytest.mark.parametrize("kind", ["siglip", "classify"])
+def test_other_objectives_resume_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    changes = {"objective__kind": kind, "adapt__kind": "full"}
+    assert run(tmp_path / "whole", **changes).finished
+    interrupt(monkeypatch, tmp_path / "cut", 4, **changes)
+    assert run(tmp_path / "cut", resume=True, **changes).finished
+    assert largest_difference(tmp_path / "whole", tmp_path / "cut") == 0.0
+
+
+def test_a_real_sigterm_saves_and_a_resume_goes_on(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump_recipe(recipe(folder)))
+    command = [sys.executable, "-m", "ptft.cli.main", "train", str(path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    log = folder / RunFiles.LOG
+    while process.poll() is None and not (log.is_file() and log.read_text()):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate()
+    assert process.returncode in (0, 143), err  # 0: the last step was already under way
+    assert out.strip() == str(folder)
+    subprocess.run([*command, "--resume"], check=True, capture_output=True)
+    assert largest_difference(whole, folder) == 0.0
+
+
+@pytest.mark.parametrize("spoiled", ["model.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_spoiled_newest_checkpoint_falls_back_to_the_one_before(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoiled: str
+) -> None:
+    folder = tmp_path / "run"
+    interrupt(monkeypatch, folder, 7)
+    newest, before = checkpoints(folder / RunFiles.CHECKPOINTS)
+    assert (newest.name, before.name) == ("step-00000007", "step-00000006")
+    data = bytearray((newest / spoiled).read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    (newest / spoiled).write_bytes(data)
+    assert run(folder, resume=True).finished
+    assert largest_difference(whole, folder) == 0.0
+
+
+def test_a_kill_before_any_checkpoint_starts_again(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump_recipe(recipe(folder)))
+    command = [sys.executable, "-m", "ptft.cli.main", "train", str(path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (folder / RunFiles.RUN).is_file():
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert run(folder, resume=True).finished
+    assert largest_difference(whole, folder) == 0.0
+
+
+def test_what_a_run_leaves(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    result = run(
+        folder,
+        evaluate=[{"kind": "retrieval", "name": "held-out", "split": "test"}],
+        run__evaluate_every=3,
+        run__trackers=["tensorboard"],
+    )
+    assert largest_difference(whole, folder) == 0.0, "evaluation must not change the weights"
+    record = json.loads((folder / RunFiles.RUN).read_text())
+    assert record["status"] == "finished"
+    assert (record["step"], record["seen"]) == (STEPS, STEPS * BATCH)
+    assert json.loads((folder / RunFiles.METRICS).read_text()) == result.metrics
+    assert set(result.metrics) == {"held-out"}
+    assert (folder / RunFiles.CURVES).read_bytes().startswith(b"\x89PNG")
+    assert list((folder / RunFiles.TENSORBOARD).glob("events.*"))
+    assert len(checkpoints(folder / RunFiles.CHECKPOINTS)) == 2
+    again = load_recipe(folder / RunFiles.RECIPE)
+    assert again.optim.precision == "fp32"
+    evaluations = [
+        line
+        for line in (folder / RunFiles.LOG).read_text().splitlines()
+        if any("held-out/" in key for key in json.loads(line))
+    ]
+    assert len(evaluations) == 3  # steps 3, 6 and the end
+
+
+def test_a_measured_precision_stands_in_the_resolved_recipe(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run(folder, optim__precision="auto", optim__samples_seen=BATCH)
+    resolved = load_recipe(folder / RunFiles.RECIPE)
+    assert resolved.optim.precision in ("fp32", "bf16")
+    assert run(folder, resume=True, optim__precision="auto", optim__samples_seen=BATCH).finished
+
+
+def test_runs_are_not_mixed_up(whole: Path, tmp_path: Path) -> None:
+    before = weights(whole)
+    with pytest.raises(UsageError, match="something is there already"):
+        run(whole)
+    with pytest.raises(UsageError, match=r"optim\.lr is 0\.001 there and 0\.5 here"):
+        run(whole, resume=True, optim__lr=0.5)
+    with pytest.raises(UsageError, match="no run to go on with"):
+        run(tmp_path / "absent", resume=True)
+    assert run(whole, resume=True).finished, "a finished run has nothing left to do"
+    after = weights(whole)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_folders_are_numbered_when_none_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    changes = {"run__dir": None, "optim__samples_seen": BATCH}
+    folders = [run(tmp_path, **changes).folder for _ in range(3)]
+    assert [str(folder) for folder in folders] == ["runs/tiny", "runs/tiny-2", "runs/tiny-3"]
+    assert str(run(tmp_path, resume=True, **changes).folder) == "runs/tiny-3"
+
+
+def test_a_loss_that_is_not_finite_names_its_samples(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf); its samples: .*train/0000"):
+        run(tmp_path / "run", optim__lr=1e30, optim__clip_grad_norm=None, optim__warmup=0.0)
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ptft import checkpoint
+    from ptft.errors import CheckpointError
+
+    folder, plain = tmp_path / "run", checkpoint.save_file
+
+    def full(tensors: Any, path: Path) -> None:
+        if "step-00000006" in str(path):
+            raise OSError(28, "No space left on device")
+        plain(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        run(folder)
+    kept = sorted(os.listdir(folder / RunFiles.CHECKPOINTS))
+    assert kept == ["step-00000003"]
