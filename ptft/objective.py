@@ -6,9 +6,11 @@ Choices worth knowing:
 
 - The logit scale and bias take part in the loss here, not in the towers; the scale is clamped
   after each step (:func:`clamp_logit_scale`), as CLIP did, so that its gradient stays alive.
-- Pairs of one caption are no negatives. Row i's target is spread evenly over all columns of its
-  caption (InfoNCE), or each of them is a positive (sigmoid). Where no caption repeats, both equal
-  the plain losses exactly: the plain branch is taken.
+- Pairs of one caption are positives, and no negatives of each other: each positive is held against
+  the pairs of other captions alone (InfoNCE), or is asked to be a yes (sigmoid). Spreading the
+  softmax's target over the positives, as UniCL does, would change nothing here: their text features
+  are equal, and so then are the gradients of both losses. Where no caption repeats, the plain losses
+  are computed.
 - Losses are computed in float32 whatever precision the towers ran in.
 """
 
@@ -106,18 +108,25 @@ def clip_loss(
     Args:
         image_bd, text_bd: L2-normalised features (B, D); row i of one belongs to row i of the other.
         scale: (1,), 1/temperature, multiplies the cosine similarities.
-        caption_ids: (B,), equal where captions are; their pairs share the target evenly.
+        caption_ids: (B,), equal where captions are. With P(i) the pairs of i's caption, row i's
+            loss is the mean over j in P(i) of -log(e_ij / (e_ij + sum of e_ik, k not in P(i))).
 
     Returns:
-        The mean of the image-to-text and text-to-image cross-entropies, a 0-d float32 tensor.
+        The mean of the image-to-text and text-to-image losses, a 0-d float32 tensor.
     """
     logits_bb = scale.float() * (image_bd.float() @ text_bd.float().T)
-    target = _targets(caption_ids)
-    if target is None:
+    same_bb = _same_caption(caption_ids)
+    if same_bb is None:
         target = torch.arange(len(logits_bb), device=logits_bb.device)
-    i2t = F.cross_entropy(logits_bb, target)
-    t2i = F.cross_entropy(logits_bb.T, target)  # the target matrix is symmetric
-    return (i2t + t2i) / 2
+        return (F.cross_entropy(logits_bb, target) + F.cross_entropy(logits_bb.T, target)) / 2
+    return (_multi_positive(logits_bb, same_bb) + _multi_positive(logits_bb.T, same_bb)) / 2
+
+
+def _multi_positive(logits_bb: Tensor, same_bb: Tensor) -> Tensor:
+    """Mean over rows of the mean over a row's positives, each against the row's negatives."""
+    negatives_b1 = logits_bb.masked_fill(same_bb, -math.inf).logsumexp(dim=1, keepdim=True)
+    loss_bb = F.softplus(negatives_b1 - logits_bb)  # -log(e_ij / (e_ij + negatives))
+    return (loss_bb * same_bb).sum(dim=1).div(same_bb.sum(dim=1)).mean()
 
 
 def siglip_loss(
@@ -136,11 +145,9 @@ def siglip_loss(
         The sum over all B * B pairs divided by B, a 0-d float32 tensor.
     """
     logits_bb = scale.float() * (image_bd.float() @ text_bd.float().T) + bias.float()
-    target = _targets(caption_ids)
-    if target is None:
+    positive = _same_caption(caption_ids)
+    if positive is None:
         positive = torch.eye(len(logits_bb), dtype=torch.bool, device=logits_bb.device)
-    else:
-        positive = target > 0
     return -F.logsigmoid(torch.where(positive, logits_bb, -logits_bb)).sum() / len(logits_bb)
 
 
@@ -150,12 +157,11 @@ def clamp_logit_scale(section: ObjectiveSection, model: DualEncoder) -> None:
         model.logit_scale.clamp_(0.0, math.log(section.max_logit_scale))
 
 
-def _targets(caption_ids: Tensor | None) -> Tensor | None:
-    """(B, B) rows that sum to 1 over the columns of one's caption; None where none repeats."""
+def _same_caption(caption_ids: Tensor | None) -> Tensor | None:
+    """bool (B, B), true where two pairs have one caption; None where none repeats."""
     if caption_ids is None or len(caption_ids.unique()) == len(caption_ids):
         return None
-    same_bb = (caption_ids[:, None] == caption_ids[None, :]).float()
-    return same_bb / same_bb.sum(dim=1, keepdim=True)
+    return caption_ids[:, None] == caption_ids[None, :]
 
 
 def _scale(model: DualEncoder) -> dict[str, float]:

@@ -30,16 +30,17 @@ def similarities(image: torch.Tensor, text: torch.Tensor) -> list[list[float]]:
 def clip_by_hand(
     image: torch.Tensor, text: torch.Tensor, scale: float, captions: list[str]
 ) -> float:
-    """InfoNCE both ways in plain Python: each query's target is spread over its caption's pairs."""
+    """InfoNCE both ways in plain Python: each pair of a caption against those of other captions."""
     cosine, total = similarities(image, text), 0.0
     for query in range(N):
         same = [other for other in range(N) if captions[other] == captions[query]]
         for row in (
-            [scale * cosine[query][other] for other in range(N)],
-            [scale * cosine[other][query] for other in range(N)],
+            [math.exp(scale * cosine[query][other]) for other in range(N)],
+            [math.exp(scale * cosine[other][query]) for other in range(N)],
         ):
-            log_sum = math.log(sum(math.exp(value) for value in row))
-            total += sum(log_sum - row[other] for other in same) / len(same) / 2
+            negatives = sum(row[other] for other in range(N) if other not in same)
+            terms = [-math.log(row[other] / (row[other] + negatives)) for other in same]
+            total += sum(terms) / len(terms) / 2
     return total / N
 
 
@@ -52,6 +53,17 @@ def siglip_by_hand(
             sign = 1.0 if captions[i] == captions[j] else -1.0
             total += math.log1p(math.exp(-sign * (scale * cosine[i][j] + bias)))
     return total / N
+
+
+def test_a_batch_of_one_caption_has_nothing_to_tell_apart(
+    features: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    image = features[0].clone().requires_grad_()
+    loss = clip_loss(image, features[1], torch.tensor([14.0]), caption_ids=torch.zeros(N))
+    loss.backward()
+    assert loss.item() == 0.0
+    assert image.grad is not None
+    assert torch.equal(image.grad, torch.zeros_like(image))
 
 
 @pytest.mark.parametrize("captions", ["abcdef", "abcabc", "aabbbc", "aaaaaa"])
