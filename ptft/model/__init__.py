@@ -1,0 +1,24 @@
+"""The dual encoder: towers, projections, logit scale, class head; built, loaded, locked, saved."""
+
+from ptft.model.build import build_model, check_pretrained
+from ptft.model.encoder import DualEncoder
+from ptft.model.head import class_head, init_head
+from ptft.model.lock import apply_adapt
+from ptft.model.names import open_clip_state_dict
+from ptft.model.source import load_model
+from ptft.model.spec import ModelSpec
+from ptft.model.store import load_weights, save_model
+
+__all__ = [
+    "DualEncoder",
+    "ModelSpec",
+    "apply_adapt",
+    "build_model",
+    "check_pretrained",
+    "class_head",
+    "init_head",
+    "load_model",
+    "load_weights",
+    "open_clip_state_dict",
+    "save_model",
+]

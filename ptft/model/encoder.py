@@ -1,0 +1,179 @@
+"""The dual encoder: two towers, one joint space.
+
+Shape letters: B batch, D width of the joint space, L text length in tokens, C classes.
+
+The towers are open_clip's own modules, so that an architecture is exactly open_clip's. What differs
+is around them: the text tower takes any length where padding does not matter, and the logit scale
+has shape (1,), since sharded training refuses parameters without a dimension.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ptft.errors import ModelError
+from ptft.model.spec import ModelSpec
+from ptft.model.towers import projection
+
+__all__ = ["DualEncoder"]
+
+CLIP_TEMPERATURE = 0.07  # at which CLIP starts (Radford et al. 2021)
+
+
+class DualEncoder(nn.Module):
+    """An image tower and a text tower that embed into one space.
+
+    Attributes:
+        image, text: the towers, projections included.
+        logit_scale: (1,), log of 1/temperature.
+        logit_bias: (1,), added to the scaled similarities (SigLIP), or None.
+        head: linear layer of a classifier on the image embedding, (C, D) and (C,), or None.
+        spec: everything but the weights.
+        locked: names of the towers that stay in eval mode.
+    """
+
+    image: Any  # open_clip's modules, which have no types
+    text: Any
+    logit_scale: nn.Parameter
+    logit_bias: nn.Parameter | None
+    head: nn.Linear | None
+
+    def __init__(
+        self, image: nn.Module, text: nn.Module, spec: ModelSpec, *, logit_bias: float | None = None
+    ) -> None:
+        super().__init__()
+        self.image = image
+        self.text = text
+        self.logit_scale = nn.Parameter(torch.full((1,), math.log(1 / CLIP_TEMPERATURE)))
+        bias = None if logit_bias is None else nn.Parameter(torch.full((1,), float(logit_bias)))
+        self.register_parameter("logit_bias", bias)
+        self.head = None
+        self.spec = spec
+        self.locked: frozenset[str] = frozenset()
+        self._native_text = hasattr(text, "token_embedding")  # open_clip's TextTransformer
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) -> float32 (B, 3, H, W), as ``ImagePreprocess.normalise`` does it."""
+        preprocess = self.spec.preprocess
+        channels = pixels.permute(0, 3, 1, 2).contiguous().float() / 255.0
+        mean = torch.tensor(preprocess.mean, device=channels.device)[:, None, None]
+        std = torch.tensor(preprocess.std, device=channels.device)[:, None, None]
+        return (channels - mean) / std
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """float (B, 3, H, W), normalised pixels -> embeddings (B, D), of any length."""
+        return self.image(images)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """int64 (B, L) -> embeddings (B, D), of any length.
+
+        L is the context length, or less where ``spec.text_trimmable``: a causal tower that pools
+        at the end mark never sees what comes after it, and a masked one ignores it.
+
+        Raises:
+            ModelError: fewer tokens than the context length, and padding matters.
+        """
+        if not self.spec.text_trimmable and tokens.shape[1] != self.context_length:
+            raise ModelError(
+                f"{tokens.shape[1]} tokens: the text tower of {self.spec.name} attends to padding "
+                f"or pools at the last position; allowed: exactly {self.context_length}"
+            )
+        if self._native_text:
+            return _encode_native(self.text, tokens)
+        return self.text(tokens)
+
+    def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) and tokens (B, L) -> two (B, D), L2-normalised."""
+        image_bd = F.normalize(self.encode_image(images), dim=-1)
+        text_bd = F.normalize(self.encode_text(tokens), dim=-1)
+        return image_bd, text_bd
+
+    def classify(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> logits (B, C).
+
+        exp(logit_scale) * (f . W^T) + b, with f the L2-normalised embedding: with the rows of
+        :func:`ptft.model.class_head` and b = 0 this is zero-shot classification.
+
+        Raises:
+            ModelError: the model has no head.
+        """
+        if self.head is None:
+            raise ModelError(f"{self.spec.name}: no classifier; it was not trained with classes")
+        image_bd = F.normalize(self.encode_image(images), dim=-1)
+        return self.logit_scale.exp() * F.linear(image_bd, self.head.weight) + self.head.bias
+
+    @property
+    def context_length(self) -> int:
+        """Longest text in tokens."""
+        return self.spec.tokenizer.context_length
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.logit_scale.device
+
+    def set_head(self, weight: Tensor, classes: Iterable[str], templates: Iterable[str]) -> None:
+        """Put a head of rows ``weight`` (C, D) and a bias of zeros on the image embedding."""
+        names = tuple(classes)
+        assert weight.shape == (len(names), self.spec.embed_dim)
+        head = nn.Linear(weight.shape[1], weight.shape[0]).to(self.device)
+        with torch.no_grad():
+            head.weight.copy_(weight)
+            head.bias.zero_()
+        self.head = head
+        self.spec = self.spec.with_(classes=names, templates=tuple(templates))
+
+    def drop_head(self) -> None:
+        """Take the head away, with its class names."""
+        self.head = None
+        self.spec = self.spec.with_(classes=(), templates=())
+
+    def lock(self, towers: Iterable[str]) -> None:
+        """Keep towers in eval mode, whatever :meth:`train` says; their projections follow it."""
+        self.locked = frozenset(towers)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "DualEncoder":
+        """As any module, but for locked towers, whose batch statistics never move."""
+        super().train(mode)
+        for name in self.locked:
+            tower = self.get_submodule(name)
+            tower.eval()
+            for part in projection(tower):
+                if isinstance(part, nn.Module):
+                    part.train(mode)
+        return self
+
+
+def _encode_native(text: Any, tokens: Tensor) -> Tensor:
+    """open_clip's TextTransformer.forward for any L: its own leaves the causal mask uncut."""
+    length = tokens.shape[1]
+    dtype = text.transformer.get_cast_dtype()
+    x_bld = text.token_embedding(tokens).to(dtype)
+    x_bld = x_bld + text.positional_embedding[:length].to(dtype)
+    mask = None if text.attn_mask is None else text.attn_mask[:length, :length]
+    x_bld = text.ln_final(text.transformer(x_bld, attn_mask=mask))
+    match text.pool_type:
+        case "first":
+            pooled_bd = x_bld[:, 0]
+        case "last":
+            pooled_bd = x_bld[:, -1]
+        case "eos":
+            pooled_bd = _take(x_bld, tokens.eq(text.eos_id).int().argmax(dim=-1))
+        case "argmax":  # CLIP's end mark has the highest id
+            pooled_bd = _take(x_bld, tokens.argmax(dim=-1))
+        case other:
+            raise ModelError(f"pool_type: {other!r}; allowed: first, last, eos, argmax")
+    if text.text_projection is None:
+        return pooled_bd
+    if isinstance(text.text_projection, nn.Linear):
+        return text.text_projection(pooled_bd)
+    return pooled_bd @ text.text_projection
+
+
+def _take(x_bld: Tensor, position_b: Tensor) -> Tensor:
+    return x_bld[torch.arange(x_bld.shape[0], device=x_bld.device), position_b]

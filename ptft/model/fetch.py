@@ -1,0 +1,57 @@
+"""Weights and configurations from the Hub and from local files; a pickle is never read."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from ptft.errors import HubError, ModelError
+from ptft.recipe.paths import split_hub_id
+
+__all__ = ["fetch_snapshot", "read_safetensors"]
+
+_PATTERNS = ("*.safetensors", "*.json", "*.txt")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npz", ".npy")
+
+
+def fetch_snapshot(source: str, patterns: tuple[str, ...] = _PATTERNS) -> Path:
+    """The local folder of ``org/repo@revision``, with safetensors, JSON and text files only.
+
+    Raises:
+        HubError: the Hub has no such repository or revision, or cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repo, _, revision = source.partition("@")
+    if "/" in repo:
+        repo, revision_or_none, _ = split_hub_id(source)
+        revision = revision_or_none or ""
+    try:
+        folder = snapshot_download(repo, revision=revision or None, allow_patterns=list(patterns))
+    except LocalEntryNotFoundError as error:
+        raise HubError(f"{source}: not in the cache, and the Hub cannot be reached") from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise HubError(f"{source}: cannot be fetched: {type(error).__name__}: {first}") from error
+    return Path(folder)
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file.
+
+    Raises:
+        ModelError: the file is absent, of another kind, or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if path.suffix in PICKLES:
+        raise ModelError(
+            f"{path}: a {path.suffix} file may run code when it is read; allowed: .safetensors"
+        )
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a safetensors file: {error}") from None

@@ -1,0 +1,84 @@
+"""Class heads: from the names of the classes through the text tower, or at random."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ptft.errors import ModelError
+from ptft.model.encoder import DualEncoder
+from ptft.model.towers import seeded
+from ptft.preprocess import TextTokenizer
+from ptft.recipe import ClassifyObjective
+
+__all__ = ["class_head", "init_head"]
+
+_BATCH = 256  # prompts encoded at once
+
+
+@torch.no_grad()
+def class_head(
+    model: DualEncoder,
+    classes: Sequence[str],
+    templates: Sequence[str],
+    tokenizer: TextTokenizer | None = None,
+) -> Tensor:
+    """One embedding a class, as CLIP's zero-shot classifier has them (Radford et al. 2021).
+
+    Each class is put in place of ``{}`` in every template; the L2-normalised embeddings of its
+    prompts are averaged and normalised again.
+
+    Args:
+        tokenizer: the model's own unless given.
+
+    Returns:
+        float32 (C, D), rows of length 1, on the model's device.
+
+    Raises:
+        ModelError: there are no classes or no templates, or a template lacks ``{}``.
+    """
+    if not classes or not templates:
+        raise ModelError("a class head needs at least one class and one template")
+    for template in templates:
+        if "{}" not in template:
+            raise ModelError(f"template {template!r}: it lacks {{}}, where the class name goes")
+    tokenizer = tokenizer or model.spec.tokenizer
+    prompts = [template.replace("{}", name) for name in classes for template in templates]
+    training = model.training
+    model.eval()
+    rows = []
+    for start in range(0, len(prompts), _BATCH):
+        tokens = tokenizer.trim(tokenizer(prompts[start : start + _BATCH]))
+        embedding = model.encode_text(torch.from_numpy(tokens).to(model.device))
+        rows.append(F.normalize(embedding.float(), dim=-1))
+    model.train(training)
+    mean_cd = torch.cat(rows).reshape(len(classes), len(templates), -1).mean(dim=1)
+    return F.normalize(mean_cd, dim=-1)
+
+
+def init_head(
+    model: DualEncoder, classes: Sequence[str] | None, section: ClassifyObjective, *, seed: int
+) -> None:
+    """Put a head on the model as the recipe's objective says.
+
+    A head that is there for the same classes in the same order stays: training goes on with it.
+
+    Raises:
+        ModelError: the data names no classes, or names one twice.
+    """
+    if not classes:
+        raise ModelError("objective.kind: 'classify' needs data with classes; see data.classes")
+    twice = sorted({name for name in classes if list(classes).count(name) > 1})
+    if twice:
+        raise ModelError(f"data.classes: named twice: {', '.join(twice)}")
+    if model.head is not None and model.spec.classes == tuple(classes):
+        return
+    if section.head == "prompts":
+        rows = class_head(model, classes, section.templates)
+        templates: Sequence[str] = section.templates
+    else:
+        with seeded(seed):
+            rows = F.normalize(torch.randn(len(classes), model.spec.embed_dim), dim=-1)
+        templates = ()
+    model.set_head(rows, classes, templates)

@@ -1,0 +1,133 @@
+"""Weights of a whole architecture: an open_clip tag, a repository on the Hub, a folder, a file."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ptft.artifact import FolderFiles, read_json
+from ptft.compat import import_open_clip
+from ptft.errors import HubError, ModelError, RecipeError, suggest
+from ptft.model.fetch import read_safetensors
+from ptft.model.source import find_folder, open_clip_weights
+from ptft.model.spec import SPEC, load_spec
+from ptft.model.store import WEIGHTS
+from ptft.recipe import ArchModel
+from ptft.recipe.paths import is_hub_id
+
+__all__ = ["Pretrained", "check_pretrained", "find_pretrained"]
+
+_PREPROCESS = ("mean", "std", "interpolation", "resize_mode")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Where weights are, and what they say about the model.
+
+    Attributes:
+        label: what they are called in a card.
+        read: fetches and reads them, by open_clip's or ptft's names.
+        quick_gelu: whether they were trained with QuickGELU; None: they do not say.
+        preprocess: parts of open_clip's ``preprocess_cfg``.
+    """
+
+    label: str
+    read: Callable[[], Mapping[str, Tensor]]
+    quick_gelu: bool | None = None
+    preprocess: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_pretrained(section: ArchModel) -> None:
+    """Check that ``model.pretrained`` is a tag of the architecture, a path, or of a Hub id's form.
+
+    Raises:
+        RecipeError: naming the near misses.
+    """
+    name = section.pretrained
+    if name is None or Path(name).expanduser().exists() or is_hub_id(name):
+        return
+    open_clip = import_open_clip()
+    if open_clip.get_pretrained_cfg(section.name, name):
+        return
+    tags = open_clip.list_pretrained_tags_by_model(section.name)
+    raise RecipeError(
+        f"model.pretrained: {name!r}: not a tag of {section.name}; {suggest(name, tags)} "
+        "(or a folder, a safetensors file, org/repo@revision)"
+    )
+
+
+def find_pretrained(section: ArchModel) -> Pretrained | None:
+    """What ``model.pretrained`` names; nothing large is read yet.
+
+    Raises:
+        RecipeError: it is neither a tag nor a path nor a Hub id.
+        ModelError, HubError: the folder or the repository holds no weights.
+    """
+    check_pretrained(section)
+    name = section.pretrained
+    if name is None:
+        return None
+    path = Path(name).expanduser()
+    if path.is_file():
+        return Pretrained(path.name, lambda: read_safetensors(path))
+    if path.is_dir() or is_hub_id(name):
+        return _from_folder(name)
+    cfg = import_open_clip().get_pretrained_cfg(section.name, name)
+    return Pretrained(
+        label=f"{section.name}/{name}",
+        read=lambda: _read_tag(section.name, name, cfg),
+        quick_gelu=bool(cfg.get("quick_gelu", False)),
+        preprocess={key: cfg[key] for key in _PREPROCESS if cfg.get(key) is not None},
+    )
+
+
+def _from_folder(name: str) -> Pretrained:
+    folder, label = find_folder(name)
+    if (folder / SPEC).is_file():
+        spec = load_spec(folder)
+        config, preprocess = spec.config, spec.preprocess.to_config()
+    else:
+        values = read_json(folder / FolderFiles.OPEN_CLIP_CONFIG)
+        config, preprocess = values.get("model_cfg", {}), values.get("preprocess_cfg", {})
+    try:
+        weights = open_clip_weights(folder)
+    except ModelError:
+        if not (folder / WEIGHTS).is_file():
+            raise
+        weights = folder / WEIGHTS
+
+    def read() -> Mapping[str, Tensor]:
+        state = read_safetensors(weights)
+        return {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
+
+    return Pretrained(
+        label=label,
+        read=read,
+        quick_gelu=bool(config.get("quick_gelu", False)),
+        preprocess={key: preprocess[key] for key in _PREPROCESS if key in preprocess},
+    )
+
+
+def _read_tag(architecture: str, tag: str, cfg: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """Fetch a tag's file as open_clip does: safetensors where there are any.
+
+    The few that are published as .pt or .bin only are read by torch's loader of plain tensors.
+    """
+    open_clip = import_open_clip()
+    from open_clip.factory import load_state_dict
+
+    try:
+        path = Path(open_clip.download_pretrained(dict(cfg)))
+    except Exception as error:  # urllib's, huggingface_hub's and open_clip's own
+        first = str(error).strip().split("\n")[0]
+        raise HubError(f"model.pretrained: {tag!r} of {architecture}: {first}") from error
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    if path.suffix not in (".pt", ".bin", ".pth"):
+        raise ModelError(f"model.pretrained: {tag!r}: published as {path.suffix}; not supported")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's about the file's age
+        return load_state_dict(str(path), weights_only=True)

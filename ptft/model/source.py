@@ -1,0 +1,196 @@
+"""A model from wherever it lies: a run, a checkpoint, a folder of ptft or open_clip, the Hub."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ptft.artifact import FolderFiles, ModelInfo, RunFiles, read_json, read_model_info
+from ptft.errors import ModelError
+from ptft.model.encoder import DualEncoder
+from ptft.model.fetch import PICKLES, fetch_snapshot, read_safetensors
+from ptft.model.names import fit_state_dict, from_open_clip
+from ptft.model.spec import HF_TEXT, SPEC, ModelSpec, load_spec
+from ptft.model.store import WEIGHTS, load_stored, shell
+from ptft.model.tokenizers import build_tokenizer
+from ptft.model.towers import build_towers, refuse_unsupported, seeded, text_trimmable
+from ptft.preprocess import ImagePreprocess, TextTokenizer
+from ptft.recipe.paths import is_hub_id
+
+__all__ = ["describe_spec", "find_folder", "load_model", "open_clip_weights"]
+
+# In the order in which open_clip looks
+_OPEN_CLIP_WEIGHTS = (FolderFiles.OPEN_CLIP_WEIGHTS, "open_clip_pytorch_model.safetensors")
+
+
+def load_model(source: str | Path) -> DualEncoder:
+    """Read a model, in eval mode, on the CPU.
+
+    Args:
+        source: a run folder (its ``final``, else its newest checkpoint), a checkpoint, a model
+            folder that ptft or open_clip wrote, or ``org/repo@revision`` on the Hub.
+
+    Raises:
+        ModelError: there is no model, or its weights do not fit, or they are pickled.
+        ArtifactError: a file of the folder is damaged.
+        HubError: the Hub refused, or cannot be reached.
+    """
+    folder, label = find_folder(source)
+    has_open_clip = any((folder / name).is_file() for name in _OPEN_CLIP_WEIGHTS)
+    if (folder / SPEC).is_file() and not has_open_clip:
+        model = load_stored(folder)
+    elif (folder / SPEC).is_file():
+        model = _fill(load_spec(folder), folder)
+    else:
+        model = _from_open_clip_folder(folder, label)
+    _add_head(model, folder)
+    return model.eval()
+
+
+def find_folder(source: str | Path) -> tuple[Path, str]:
+    """The folder of a source that holds the model's files, and what to call it.
+
+    Raises:
+        ModelError, HubError: there is none.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _inside(path), path.resolve().name
+    if path.exists():
+        raise ModelError(f"{path}: a file; allowed: a folder, or org/repo@revision on the Hub")
+    if is_hub_id(str(source)):
+        return _inside(fetch_snapshot(str(source))), str(source)
+    raise ModelError(
+        f"{source}: no such folder; allowed: a run, a checkpoint, a model folder, or "
+        "org/repo@revision on the Hub"
+    )
+
+
+def open_clip_weights(folder: Path) -> Path:
+    """The safetensors file of a folder that open_clip reads.
+
+    Raises:
+        ModelError: there is none; a pickle is named.
+    """
+    found = next((folder / n for n in _OPEN_CLIP_WEIGHTS if (folder / n).is_file()), None)
+    if found is not None:
+        return found
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+    if pickles:
+        raise ModelError(
+            f"{folder}: holds {pickles[0]}, a pickle, which may run code when it is read; "
+            f"allowed: {' or '.join(_OPEN_CLIP_WEIGHTS)}"
+        )
+    if (folder / WEIGHTS).is_file():  # open_clip's last choice
+        return folder / WEIGHTS
+    raise ModelError(f"{folder}: no weights; allowed: {' or '.join(_OPEN_CLIP_WEIGHTS)}")
+
+
+def describe_spec(
+    name: str,
+    config: Mapping[str, Any],
+    text: nn.Module,
+    tokenizer: tuple[TextTokenizer, Mapping[str, Any]],
+    preprocess: ImagePreprocess,
+    **more: Any,
+) -> ModelSpec:
+    """A specification; whether texts may be trimmed is read off the text tower."""
+    reader, reader_config = tokenizer
+    trimmable = not reader.pad_left and text_trimmable(config, text, pad_id=reader.pad_id)
+    return ModelSpec(
+        name=name,
+        config=dict(config),
+        preprocess=preprocess,
+        tokenizer=reader.with_(trimmable=trimmable),
+        tokenizer_config=dict(reader_config),
+        **more,
+    )
+
+
+def _inside(path: Path) -> Path:
+    """A model's folder itself, or the one within a run."""
+    steps = sorted((path / RunFiles.CHECKPOINTS).glob("step-[0-9]*"), reverse=True)
+    for folder in (path, path / RunFiles.FINAL, *steps):
+        if (folder / SPEC).is_file() or (folder / FolderFiles.OPEN_CLIP_CONFIG).is_file():
+            return folder
+    if (path / RunFiles.RUN).is_file():
+        raise ModelError(f"{path}: a run that has saved no checkpoint yet")
+    raise ModelError(
+        f"{path}: holds no model; looked for {SPEC}, {FolderFiles.OPEN_CLIP_CONFIG}, "
+        f"{RunFiles.FINAL}/ and {RunFiles.CHECKPOINTS}/"
+    )
+
+
+def _fill(spec: ModelSpec, folder: Path) -> DualEncoder:
+    """The model of ``spec`` with the open_clip weights of a folder."""
+    path = open_clip_weights(folder)
+    state = read_safetensors(path)
+    model = shell(spec, folder, _without_head(state))
+    fit_state_dict(model, from_open_clip(state, model), source=str(path))
+    return model
+
+
+def _from_open_clip_folder(folder: Path, label: str) -> DualEncoder:
+    """A model of which there is only ``open_clip_config.json`` and weights."""
+    path = folder / FolderFiles.OPEN_CLIP_CONFIG
+    values = read_json(path)
+    if not isinstance(values, dict) or "model_cfg" not in values:
+        raise ModelError(f"{path}: no model_cfg")
+    config = values["model_cfg"]
+    refuse_unsupported(label, config)
+    weights = open_clip_weights(folder)
+    hf_folder = folder / HF_TEXT if (folder / HF_TEXT).is_dir() else None
+    with seeded(0):
+        image, text = build_towers(config, hf_folder=hf_folder)
+    info = _info(folder)
+    if info is not None:
+        tokenizer = TextTokenizer(folder / FolderFiles.TOKENIZER, **info.tokenizer)
+        reader = (tokenizer, _tokenizer_config(folder))
+    else:
+        has_tokenizer = (folder / FolderFiles.TOKENIZER).is_file()
+        reader = build_tokenizer(config, folder=folder if has_tokenizer else None)
+    preprocess_cfg = {**values.get("preprocess_cfg", {}), "size": image.image_size}
+    spec = describe_spec(
+        info.name if info is not None else label.split("@")[0].rpartition("/")[2],
+        config,
+        text,
+        reader,
+        ImagePreprocess.from_config(preprocess_cfg),
+        base=label,
+    )
+    state = read_safetensors(weights)
+    biased = "logit_bias" in state or config.get("init_logit_bias") is not None
+    model = DualEncoder(image, text, spec, logit_bias=0.0 if biased else None)
+    fit_state_dict(model, from_open_clip(state, model), source=str(weights))
+    return model
+
+
+def _add_head(model: DualEncoder, folder: Path) -> None:
+    """The classifier of an exported folder, which lies in a file of its own."""
+    path = folder / FolderFiles.HEAD
+    info = _info(folder)
+    if not path.is_file() or info is None:
+        return
+    state = read_safetensors(path)
+    if set(state) != {"weight", "bias"} or len(state["weight"]) != len(info.classes):
+        raise ModelError(
+            f"{path}: allowed: weight and bias of {len(info.classes)} rows, a row for each class "
+            f"in {FolderFiles.INFO}"
+        )
+    model.set_head(state["weight"], info.classes, info.templates)
+    assert model.head is not None
+    model.head.load_state_dict(state)
+
+
+def _info(folder: Path) -> ModelInfo | None:
+    return read_model_info(folder) if (folder / FolderFiles.INFO).is_file() else None
+
+
+def _tokenizer_config(folder: Path) -> dict[str, Any]:
+    path = folder / "tokenizer_config.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def _without_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if not name.startswith("head.")}

@@ -1,0 +1,118 @@
+"""Everything about a model but its weights, as JSON: enough to build it again without a network."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ptft.artifact import FolderFiles, read_json, write_json
+from ptft.errors import ModelError
+from ptft.preprocess import ImagePreprocess, TextTokenizer
+
+__all__ = ["HF_TEXT", "SPEC", "ModelSpec", "load_spec", "save_spec"]
+
+SPEC = "model.json"
+HF_TEXT = "hf_text"  # folder of a transformers text tower's config.json
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Architecture, preprocessing and tokenizer of a model, and where it comes from.
+
+    Attributes:
+        name: of the architecture, for people.
+        config: open_clip's ``model_cfg`` of the architecture.
+        preprocess: what the model does to a picture.
+        tokenizer: what it does to a text.
+        tokenizer_config: ``tokenizer_config.json`` for transformers.
+        image_args: keyword arguments of ``timm.create_model`` beyond open_clip's.
+        timm_input_size: height and width that a timm tower was resized to after it was built.
+        open_clip_reason: why open_clip's own files cannot express the model; None where they can.
+        open_clip_needs: what must be there for open_clip to load it, beside the model folder.
+        base: what the weights started from; None: from scratch.
+        classes: names in the order of the head's rows; empty without a head.
+        templates: prompts that the head started from.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    preprocess: ImagePreprocess
+    tokenizer: TextTokenizer
+    tokenizer_config: Mapping[str, Any] = field(default_factory=dict)
+    image_args: Mapping[str, Any] = field(default_factory=dict)
+    timm_input_size: tuple[int, int] | None = None
+    open_clip_reason: str | None = None
+    open_clip_needs: str | None = None
+    base: str | None = None
+    classes: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ()
+
+    @property
+    def embed_dim(self) -> int:
+        """Width D of the joint space."""
+        return int(self.config["embed_dim"])
+
+    @property
+    def text_trimmable(self) -> bool:
+        """Whether padding does not reach the text embedding, so that tokens may be trimmed."""
+        return self.tokenizer.trimmable
+
+    @property
+    def open_clip_config(self) -> dict[str, Any] | None:
+        """``model_cfg`` for ``open_clip_config.json``; None: see ``open_clip_reason``."""
+        if self.open_clip_reason is not None:
+            return None
+        return json.loads(json.dumps(dict(self.config)))
+
+    def with_(self, **changes: Any) -> "ModelSpec":
+        """The same with other values."""
+        return replace(self, **changes)
+
+
+def save_spec(spec: ModelSpec, folder: Path) -> None:
+    """Write ``model.json`` and ``tokenizer.json``."""
+    plain = {
+        key: value
+        for key, value in asdict(replace(spec, tokenizer=None)).items()  # type: ignore[arg-type]
+        if key not in ("tokenizer", "preprocess")
+    }
+    values = {
+        "format": FORMAT,
+        **plain,
+        "preprocess": spec.preprocess.to_config(),
+        "tokenizer": spec.tokenizer.kwargs(),
+    }
+    spec.tokenizer.save(folder / FolderFiles.TOKENIZER)
+    write_json(folder / SPEC, values)
+
+
+def load_spec(folder: Path) -> ModelSpec:
+    """Read what :func:`save_spec` wrote.
+
+    Raises:
+        ArtifactError: a file is absent.
+        ModelError: it is of a newer format, or damaged.
+    """
+    path = folder / SPEC
+    values = read_json(path)
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        found = values.get("format") if isinstance(values, dict) else values
+        raise ModelError(f"{path}: format {found!r}; this ptft reads {FORMAT}")
+    del values["format"]
+    try:
+        size = values.pop("timm_input_size")
+        preprocess = ImagePreprocess.from_config(values.pop("preprocess"))
+        arguments = values.pop("tokenizer")
+        tokenizer = TextTokenizer(folder / FolderFiles.TOKENIZER, **arguments)
+        return ModelSpec(
+            preprocess=preprocess,
+            tokenizer=tokenizer,
+            timm_input_size=tuple(size) if size else None,
+            classes=tuple(values.pop("classes")),
+            templates=tuple(values.pop("templates")),
+            **values,
+        )
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"{path}: {error}") from None

@@ -1,0 +1,81 @@
+"""A model in a folder, by ptft's own names: weights, specification, tokenizer."""
+
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ptft.errors import ModelError
+from ptft.model.encoder import DualEncoder
+from ptft.model.fetch import read_safetensors
+from ptft.model.names import fit_state_dict
+from ptft.model.spec import HF_TEXT, SPEC, ModelSpec, load_spec, save_spec
+from ptft.model.towers import build_towers, seeded
+
+__all__ = ["WEIGHTS", "load_stored", "load_weights", "save_model", "shell"]
+
+WEIGHTS = "model.safetensors"
+
+
+def save_model(model: DualEncoder, folder: Path) -> None:
+    """Write ``model.safetensors``, ``model.json``, ``tokenizer.json`` (and ``hf_text/``)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_spec(model.spec, folder)
+    if "hf_model_name" in model.spec.config["text_cfg"]:
+        save_hf_config(model, folder / HF_TEXT)
+    tensors = {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in model.state_dict().items()
+    }
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def save_hf_config(model: DualEncoder, folder: Path) -> None:
+    """Write ``config.json`` of a transformers text tower, without where it was read from."""
+    config = model.text.config
+    config.name_or_path = ""
+    config.save_pretrained(folder)
+
+
+def load_stored(folder: Path) -> DualEncoder:
+    """The model that :func:`save_model` wrote; needs no network.
+
+    Raises:
+        ArtifactError, ModelError: a file is absent, damaged, or does not fit.
+    """
+    spec = load_spec(folder)
+    state = read_safetensors(folder / WEIGHTS)
+    model = shell(spec, folder, state)
+    fit_state_dict(model, state, source=str(folder / WEIGHTS))
+    return model
+
+
+def load_weights(model: DualEncoder, folder: Path) -> None:
+    """Put the weights of a folder into a model of the same architecture, in place.
+
+    Raises:
+        ModelError: the file is absent or damaged, or a weight does not fit.
+    """
+    fit_state_dict(model, read_safetensors(folder / WEIGHTS), source=str(folder / WEIGHTS))
+
+
+def shell(spec: ModelSpec, folder: Path, state: dict[str, Tensor]) -> DualEncoder:
+    """A model of the architecture of ``spec``, with the parts that ``state`` has weights for."""
+    hf_folder = folder / HF_TEXT
+    with seeded(0):
+        image, text = build_towers(
+            spec.config,
+            image_args=spec.image_args,
+            timm_input_size=spec.timm_input_size,
+            hf_folder=hf_folder if hf_folder.is_dir() else None,
+        )
+        biased = "logit_bias" in state
+        model = DualEncoder(image, text, spec, logit_bias=0.0 if biased else None)
+        if "head.weight" in state:
+            if len(state["head.weight"]) != len(spec.classes):
+                raise ModelError(
+                    f"{folder / SPEC}: {len(spec.classes)} classes; the head has "
+                    f"{len(state['head.weight'])} rows"
+                )
+            model.set_head(state["head.weight"], spec.classes, spec.templates)
+    return model

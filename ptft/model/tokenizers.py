@@ -1,0 +1,110 @@
+"""The tokenizer of an architecture, from open_clip's configuration of its text tower."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from ptft.compat import prepare_torchvision
+from ptft.errors import ModelError
+from ptft.preprocess import TextTokenizer, clip_bpe_json
+
+__all__ = ["build_tokenizer"]
+
+_CLEANS: dict[str, Literal["clip", "canonicalize", "whitespace"]] = {
+    "lower": "clip",
+    "canonicalize": "canonicalize",
+    "whitespace": "whitespace",
+}
+_CLIP_CONFIG = {
+    "tokenizer_class": "CLIPTokenizer",
+    "bos_token": "<|startoftext|>",
+    "eos_token": "<|endoftext|>",
+    "unk_token": "<|endoftext|>",
+    "pad_token": "<|endoftext|>",
+}
+
+
+def build_tokenizer(
+    config: Mapping[str, Any], *, folder: Path | None = None
+) -> tuple[TextTokenizer, dict[str, Any]]:
+    """The tokenizer that open_clip would take, and its ``tokenizer_config.json``.
+
+    Args:
+        config: open_clip's ``model_cfg``.
+        folder: holds the tokenizer's files, where they are local; else they come from the Hub under
+            the name in the configuration.
+
+    Raises:
+        ModelError: it cannot be found or read, or has no fast form.
+    """
+    text = config["text_cfg"]
+    length = int(text.get("context_length", 77))
+    options = dict(text.get("tokenizer_kwargs") or {})
+    clean = _clean(options.pop("clean", None), hf="hf_tokenizer_name" in text)
+    if not text.get("hf_tokenizer_name"):
+        if options:
+            raise ModelError(f"text_cfg.tokenizer_kwargs: {options}: not supported; allowed: clean")
+        tokenizer = TextTokenizer(clip_bpe_json(), context_length=length, clean=clean)
+        return tokenizer, {**_CLIP_CONFIG, "model_max_length": length}
+    strip = bool(options.pop("strip_sep_token", False))
+    if options:
+        raise ModelError(
+            f"text_cfg.tokenizer_kwargs: {options}: not supported; allowed: clean, strip_sep_token"
+        )
+    source = str(folder) if folder is not None else text["hf_tokenizer_name"]
+    return _from_transformers(source, length=length, clean=clean, strip=strip)
+
+
+def _clean(name: str | None, *, hf: bool) -> Literal["clip", "canonicalize", "whitespace"]:
+    name = name or ("whitespace" if hf else "lower")  # open_clip's defaults
+    if name not in _CLEANS:
+        raise ModelError(f"tokenizer_kwargs.clean: {name!r}; allowed: {', '.join(_CLEANS)}")
+    return _CLEANS[name]
+
+
+def _from_transformers(
+    source: str, *, length: int, clean: Literal["clip", "canonicalize", "whitespace"], strip: bool
+) -> tuple[TextTokenizer, dict[str, Any]]:
+    prepare_torchvision()  # transformers imports it
+    from transformers import AutoTokenizer
+
+    try:
+        theirs = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, ImportError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise ModelError(f"{source}: no tokenizer can be loaded: {first}") from error
+    if not getattr(theirs, "is_fast", False):
+        raise ModelError(f"{source}: its tokenizer has no fast form (tokenizer.json)")
+    if theirs.pad_token_id is None:
+        raise ModelError(f"{source}: its tokenizer names no padding token")
+    if theirs.truncation_side != "right":
+        raise ModelError(f"{source}: its tokenizer cuts texts on the {theirs.truncation_side}")
+    tokenizer = TextTokenizer(
+        _without_state(theirs.backend_tokenizer.to_str()),
+        context_length=length,
+        kind="hf",
+        clean=clean,
+        pad_id=theirs.pad_token_id,
+        pad_left=theirs.padding_side == "left",
+        zeroed_id=theirs.sep_token_id if strip else None,
+    )
+    return tokenizer, _saved_config(theirs)
+
+
+def _without_state(text: str) -> str:
+    """The backend's JSON without the truncation and padding of the last call."""
+    values = json.loads(text)
+    values.update(truncation=None, padding=None)
+    return json.dumps(values, ensure_ascii=False)
+
+
+def _saved_config(tokenizer: Any) -> dict[str, Any]:
+    """``tokenizer_config.json`` as transformers writes it, without where it was read from."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        path = Path(folder) / "tokenizer_config.json"
+        values = json.loads(path.read_text(encoding="utf-8"))
+    values.pop("name_or_path", None)
+    return values

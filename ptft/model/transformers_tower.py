@@ -1,0 +1,104 @@
+"""The transformers text tower of a recipe: where it is, and the weights it starts from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ptft.artifact import read_json
+from ptft.compat import import_open_clip
+from ptft.errors import ModelError, suggest
+from ptft.model.fetch import fetch_snapshot
+from ptft.recipe import TowersModel
+
+__all__ = ["TransformersText", "find_text", "load_text_weights"]
+
+_CONFIG = ("*.json", "*.txt")  # with the tokenizer's files
+
+
+@dataclass(frozen=True)
+class TransformersText:
+    """A transformers model on this machine.
+
+    Attributes:
+        name: Hub id without the revision, or the folder as the recipe names it.
+        folder: that holds ``config.json``, the tokenizer and, if asked for, the weights.
+        local: whether the recipe names a folder.
+    """
+
+    name: str
+    folder: Path
+    local: bool
+
+
+def find_text(section: TowersModel) -> TransformersText:
+    """The model that ``model.text`` names, fetched if it is on the Hub.
+
+    Raises:
+        ModelError: no kind that open_clip has a tower for, or the context is too long for it.
+        HubError: it cannot be fetched.
+    """
+    assert isinstance(section.text, str)
+    local = Path(section.text).expanduser()
+    if local.is_dir():
+        found = TransformersText(section.text, local, True)
+    else:
+        patterns = (*_CONFIG, "*.safetensors") if section.text_weights else _CONFIG
+        folder = fetch_snapshot(section.text, patterns)
+        found = TransformersText(section.text.partition("@")[0], folder, False)
+    import_open_clip()
+    from open_clip.hf_configs import arch_dict
+
+    config = read_json(found.folder / "config.json")
+    kind = config.get("model_type")
+    if kind not in arch_dict:
+        raise ModelError(
+            f"model.text: {section.text!r}: a {kind} model; {suggest(str(kind), arch_dict)}"
+        )
+    longest = config.get("max_position_embeddings")
+    if kind in ("roberta", "xlm-roberta") and longest is not None:
+        longest -= config.get("pad_token_id", 1) + 1  # positions are counted from after padding
+    if longest is not None and section.context_length > longest:
+        raise ModelError(
+            f"model.context_length: {section.context_length}; allowed for {section.text}: "
+            f"at most {longest}"
+        )
+    return found
+
+
+def load_text_weights(tower: Any, source: TransformersText) -> str:
+    """Give a text tower its published weights.
+
+    Returns:
+        What was loaded, and which parts (heads of its pretraining) were left out.
+
+    Raises:
+        ModelError: there are no safetensors, or a weight of the tower is missing.
+    """
+    from transformers import AutoModel
+
+    if not any(source.folder.glob("*.safetensors")):
+        raise ModelError(f"model.text: {source.name}: has no safetensors; pickles are not read")
+    encoder_decoder = bool(getattr(tower.config, "is_encoder_decoder", False))
+    pooled = getattr(tower.transformer, "pooler", None) is not None
+    extra = {} if encoder_decoder else {"add_pooling_layer": pooled}
+    model, info = AutoModel.from_pretrained(
+        source.folder,
+        dtype=torch.float32,
+        use_safetensors=True,
+        output_loading_info=True,
+        **extra,
+    )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        hint = "; try text_pool: cls_last_hidden_state_pooler" if pooled else ""
+        raise ModelError(f"model.text: {source.name}: no weights for {', '.join(missing)}{hint}")
+    if info["mismatched_keys"]:
+        raise ModelError(f"model.text: {source.name}: {info['mismatched_keys']}: other shapes")
+    tower.transformer = model.encoder if encoder_decoder else model
+    tower.transformer.train()
+    left_out = sorted({name.rpartition(".")[0] for name in info["unexpected_keys"]})
+    return f"{Path(source.name).name if source.local else source.name}" + (
+        f" without {', '.join(left_out)}" if left_out else ""
+    )
