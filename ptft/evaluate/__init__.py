@@ -1,0 +1,6 @@
+"""What a model is worth: retrieval, zero-shot, linear probe, and its own head; calibration."""
+
+from ptft.evaluate.embed import SplitEmbeddings, embed_split, embed_texts
+from ptft.evaluate.run import evaluate
+
+__all__ = ["SplitEmbeddings", "embed_split", "embed_texts", "evaluate"]

@@ -1,0 +1,155 @@
+"""Embeddings of a whole split, batch by batch: what every evaluation starts from.
+
+Shape letters: N images, M texts, D width of the joint space.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ptft.data import SampleSet, eval_batches
+from ptft.data.loader import Workers
+from ptft.errors import ModelError
+from ptft.model import DualEncoder
+
+__all__ = ["Progress", "SplitEmbeddings", "embed_split", "embed_texts", "evaluating"]
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being embedded, how many are done, and how many there are."""
+
+
+@dataclass(frozen=True)
+class SplitEmbeddings:
+    """What a model makes of the images of a split; captions are kept as words.
+
+    Attributes:
+        images_nd: float32 (N, D), L2-normalised, on the CPU.
+        indices: int64 (N,), of the samples in their set.
+        captions: of each image.
+        labels: int64 (N,), -1 for none; None where the set has no classes.
+        classes: their names.
+        skipped: name and reason of each sample that could not be read.
+    """
+
+    images_nd: Tensor
+    indices: Tensor
+    captions: list[tuple[str, ...]]
+    labels: Tensor | None
+    classes: list[str] | None
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    def labelled(self) -> tuple[Tensor, Tensor] | None:
+        """Embeddings and labels of the images that have one; None where the set has no classes."""
+        if self.labels is None:
+            return None
+        kept = self.labels >= 0
+        return self.images_nd[kept], self.labels[kept]
+
+
+@torch.no_grad()
+def embed_split(
+    model: DualEncoder,
+    samples: SampleSet,
+    *,
+    batch: int,
+    workers: Workers = "auto",
+    what: str = "images",
+    progress: Progress | None = None,
+) -> SplitEmbeddings:
+    """Embed every image of a set, where the model's weights are; at most one batch is held.
+
+    Args:
+        batch: images at once.
+        workers: processes that read; they change no result.
+        what: the name under which ``progress`` hears of it.
+
+    Raises:
+        DataError: no sample can be read.
+        ModelError: an embedding is not finite.
+    """
+    rows: list[Tensor] = []
+    indices: list[Tensor] = []
+    labels: list[Tensor] = []
+    captions: list[tuple[str, ...]] = []
+    skipped: list[tuple[str, str]] = []
+    with evaluating(model):
+        for part in eval_batches(
+            samples, preprocess=model.spec.preprocess, batch=batch, workers=workers
+        ):
+            embedding = F.normalize(model.encode_image(_normalised(model, part.images)), dim=-1)
+            rows.append(embedding.float().cpu())
+            indices.append(part.indices)
+            captions += part.captions
+            skipped += part.skipped
+            if part.labels is not None:
+                labels.append(part.labels)
+            _refuse_nan(rows[-1], [samples.name(int(index)) for index in part.indices])
+            if progress is not None:
+                progress(what, len(captions) + len(skipped), len(samples))
+    return SplitEmbeddings(
+        images_nd=torch.cat(rows) if rows else torch.empty(0, model.spec.embed_dim),
+        indices=torch.cat(indices) if indices else torch.empty(0, dtype=torch.int64),
+        captions=captions,
+        labels=torch.cat(labels) if labels else None,
+        classes=samples.classes,
+        skipped=skipped,
+    )
+
+
+@torch.no_grad()
+def embed_texts(
+    model: DualEncoder, texts: Sequence[str], *, batch: int, progress: Progress | None = None
+) -> Tensor:
+    """float32 (M, D), L2-normalised, on the CPU. Equal texts are embedded once.
+
+    They run in order of length, so that trimming to a batch's longest cuts most.
+
+    Raises:
+        ModelError: an embedding is not finite.
+    """
+    unique = sorted(set(texts), key=lambda text: (len(text), text))
+    rows: list[Tensor] = []
+    tokenizer = model.spec.tokenizer
+    with evaluating(model):
+        for start in range(0, len(unique), batch):
+            part = unique[start : start + batch]
+            tokens = torch.from_numpy(tokenizer.trim(tokenizer(part))).to(model.device)
+            rows.append(F.normalize(model.encode_text(tokens), dim=-1).float().cpu())
+            _refuse_nan(rows[-1], part)
+            if progress is not None:
+                progress("texts", start + len(part), len(unique))
+    if not rows:
+        return torch.empty(0, model.spec.embed_dim)
+    place = {text: index for index, text in enumerate(unique)}
+    return torch.cat(rows)[[place[text] for text in texts]]
+
+
+@contextmanager
+def evaluating(model: DualEncoder) -> Iterator[None]:
+    """The model in eval mode inside, and as it was afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _normalised(model: DualEncoder, pixels: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) on the model's device, as ``ImagePreprocess``."""
+    preprocess = model.spec.preprocess
+    channels = pixels.to(model.device).permute(0, 3, 1, 2).contiguous().float() / 255.0
+    mean = torch.tensor(preprocess.mean, device=channels.device)[:, None, None]
+    std = torch.tensor(preprocess.std, device=channels.device)[:, None, None]
+    return (channels - mean) / std
+
+
+def _refuse_nan(rows: Tensor, names: Sequence[str]) -> None:
+    finite = torch.isfinite(rows).all(dim=1)
+    if not bool(finite.all()):
+        first = names[int((~finite).nonzero()[0])]
+        raise ModelError(f"{first!r}: its embedding is not finite; the weights have diverged")

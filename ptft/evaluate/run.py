@@ -1,0 +1,220 @@
+"""The evaluations of a recipe: each item's figures by its name."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ptft.data import open_split
+from ptft.data.hashing import text_id
+from ptft.data.loader import Workers
+from ptft.errors import DataError, ModelError, suggest
+from ptft.evaluate.accuracy import accuracy_figures
+from ptft.evaluate.embed import Progress, SplitEmbeddings, embed_split, embed_texts
+from ptft.evaluate.probe import choose_c, fit_probe
+from ptft.evaluate.retrieval import retrieval_figures
+from ptft.model import DualEncoder, class_head
+from ptft.recipe import (
+    ClassifyEvaluation,
+    DataSection,
+    EvaluateItem,
+    ProbeEvaluation,
+    RetrievalEvaluation,
+    ZeroShotEvaluation,
+)
+
+__all__ = ["Figures", "evaluate"]
+
+Figures = dict[str, Any]
+"""Numbers by name, and ``skipped_samples``, names of samples that could not be read."""
+
+Split = Literal["train", "val", "test"]
+
+_NAMED = 20  # skipped samples that a result names
+
+
+@torch.no_grad()
+def evaluate(
+    model: DualEncoder,
+    items: Sequence[EvaluateItem],
+    data: DataSection,
+    *,
+    seed: int,
+    device: torch.device | str | None = None,
+    workers: Workers = "auto",
+    progress: Progress | None = None,
+) -> dict[str, Figures]:
+    """Run a recipe's evaluations of a model.
+
+    A split is embedded once, however many items read it. The model stays on ``device`` and in the
+    mode (training or not) that it was in; no random number of torch's is drawn.
+
+    Args:
+        items: the recipe's ``evaluate`` list.
+        data: the recipe's own data section, for items without one.
+        seed: of the recipe: subsets of data, and the fifth that a probe holds out.
+        device: absent: a GPU where torch sees one.
+        workers: processes that read images; they change no result.
+
+    Returns:
+        name of the item (or its kind) -> figures: shares of 1, ranks and counts, all JSON numbers;
+        ``skipped`` counts the samples that could not be read, ``skipped_samples`` names the first.
+
+    Raises:
+        DataError: the data lacks what an item needs (captions, labels), or no sample can be read.
+        ModelError: a ``classify`` item, and the model has no head; or embeddings are not finite.
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device)
+    splits = _Splits(model, data, seed, workers, progress)
+    results: dict[str, Figures] = {}
+    for item in items:
+        name = item.name or item.kind
+        match item:
+            case RetrievalEvaluation():
+                figures = _retrieval(splits, item)
+            case ZeroShotEvaluation():
+                figures = _zero_shot(splits, item)
+            case ProbeEvaluation():
+                figures = _probe(splits, item)
+            case ClassifyEvaluation():
+                figures = _classify(splits, item)
+        skipped = splits.get(item).skipped
+        figures["skipped"] = len(skipped)
+        if skipped:
+            figures["skipped_samples"] = [sample for sample, _ in skipped[:_NAMED]]
+        results[name] = figures
+    return results
+
+
+class _Splits:
+    """Embeddings by data section and split, each made when it is first asked for."""
+
+    def __init__(
+        self,
+        model: DualEncoder,
+        data: DataSection,
+        seed: int,
+        workers: Workers,
+        progress: Progress | None,
+    ) -> None:
+        self.model = model
+        self.data = data
+        self.seed = seed
+        self.workers = workers
+        self.progress = progress
+        self._known: dict[tuple[str, str], SplitEmbeddings] = {}
+
+    def get(self, item: EvaluateItem, split: Split | None = None) -> SplitEmbeddings:
+        """Of the item's data, and of its split unless another is named."""
+        section, split = item.data or self.data, split or item.split
+        key = (section.model_dump_json(by_alias=True), split)
+        if key not in self._known:
+            self._known[key] = embed_split(
+                self.model,
+                open_split(
+                    section, split, seed=self.seed, key="evaluate.data" if item.data else "data"
+                ),
+                batch=item.batch,
+                workers=self.workers,
+                what=f"{split} images",
+                progress=self.progress,
+            )
+        return self._known[key]
+
+    def labelled(
+        self, item: EvaluateItem, split: Split | None = None
+    ) -> tuple[Tensor, Tensor, list[str]]:
+        """Embeddings (N, D), labels (N,) and class names, on the model's device.
+
+        Raises:
+            DataError: the data has no classes, or no image of the split has a label.
+        """
+        found = self.get(item, split)
+        labelled = found.labelled()
+        if labelled is None or found.classes is None or len(labelled[1]) == 0:
+            raise DataError(
+                f"evaluate: {item.kind} needs labels, and no image of {split or item.split} has "
+                "one; see data.label"
+            )
+        images, labels = labelled
+        return images.to(self.model.device), labels.to(self.model.device), found.classes
+
+
+def _retrieval(splits: _Splits, item: RetrievalEvaluation) -> Figures:
+    model, found = splits.model, splits.get(item)
+    texts = [caption for captions in found.captions for caption in captions]
+    if not texts:
+        raise DataError(
+            f"evaluate: retrieval needs captions, and no image of {item.split} has one; "
+            "see data.captions"
+        )
+    texts_md = embed_texts(model, texts, batch=item.batch, progress=splits.progress)
+    counts = torch.tensor([len(captions) for captions in found.captions])
+    owner_m = torch.arange(len(counts)).repeat_interleave(counts)
+    ids_m = torch.tensor([text_id(text) for text in texts])
+    return {
+        **retrieval_figures(
+            found.images_nd.to(model.device),
+            texts_md.to(model.device),
+            owner_m.to(model.device),
+            ks=item.ks,
+            caption_ids_m=ids_m.to(model.device),
+        )
+    }
+
+
+def _zero_shot(splits: _Splits, item: ZeroShotEvaluation) -> Figures:
+    """Nearest class by the mean of its prompts' embeddings (Radford et al. 2021, section 3.1)."""
+    images_nd, labels_n, classes = splits.labelled(item)
+    rows_cd = class_head(splits.model, classes, item.templates)
+    scale = splits.model.logit_scale.exp()
+    return {**accuracy_figures(scale * images_nd @ rows_cd.T, labels_n)}
+
+
+def _classify(splits: _Splits, item: ClassifyEvaluation) -> Figures:
+    """The model's own head; labels are matched to its rows by the names of their classes."""
+    model = splits.model
+    if model.head is None:
+        raise ModelError(f"{model.spec.name}: evaluate: classify needs a head; this model has none")
+    images_nd, labels_n, classes = splits.labelled(item)
+    labels_n = _renumbered(labels_n, classes, model.spec.classes, "the model's head")
+    logits_nc = images_nd @ model.head.weight.T * model.logit_scale.exp() + model.head.bias
+    return {**accuracy_figures(logits_nc, labels_n)}
+
+
+def _probe(splits: _Splits, item: ProbeEvaluation) -> Figures:
+    train_nd, train_n, classes = splits.labelled(item, "train")
+    images_nd, labels_n, given = splits.labelled(item)
+    labels_n = _renumbered(labels_n, given, classes, "train")
+    c = item.c
+    if c is None:
+        c = choose_c(train_nd, train_n, classes=len(classes), seed=splits.seed)
+    probe = fit_probe(train_nd, train_n, classes=len(classes), c=c)
+    figures: Figures = {**accuracy_figures(probe.logits(images_nd), labels_n)}
+    figures["c"] = c
+    figures["train_images"] = len(train_n)
+    figures["train_skipped"] = len(splits.get(item, "train").skipped)
+    return figures
+
+
+def _renumbered(
+    labels_n: Tensor, given: Sequence[str], wanted: Sequence[str], where: str
+) -> Tensor:
+    """Labels by the numbers that ``wanted`` gives to their names.
+
+    Raises:
+        DataError: a class that occurs is unknown there.
+    """
+    if list(given) == list(wanted):
+        return labels_n
+    number = {name: index for index, name in enumerate(wanted)}
+    for label in torch.unique(labels_n).tolist():
+        if given[label] not in number:
+            raise DataError(
+                f"class {given[label]!r}: unknown to {where}; {suggest(given[label], wanted)}"
+            )
+    table = torch.tensor([number.get(name, -1) for name in given], device=labels_n.device)
+    return table[labels_n]
