@@ -1,7 +1,7 @@
 """The script of `helm test`, run as the pod runs it, against a server on this machine.
 
-The server here is a stand-in for what a real one does only when it is broken; tests/serving asks
-the real one.
+The server is a stand-in, for a real one does not give wrong answers on request; what it is asked
+and answers is held to the service's own schema.
 """
 
 import json
@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+
+from serving import schema
 
 from .conftest import ChartUnderTest
 
@@ -45,7 +47,17 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append((self.path, body))
-        answer = {"model": "m@sha256:1", "data": [{"index": 0, "embedding": self.server.embedding}]}
+        schema.OpenAIEmbeddings.model_validate(body)
+        data = [{"object": "embedding", "index": 0, "embedding": self.server.embedding}]
+        usage = {"prompt_tokens": 0, "total_tokens": 0}
+        answer = {
+            "object": "list",
+            "data": data,
+            "usage": usage,
+            "model": "m",
+            "digest": "sha256:1",
+        }
+        schema.OpenAIEmbedded.model_validate(answer)
         self.answer(self.server.status, answer)
 
     def answer(self, status: int, body: Any) -> None:
@@ -81,7 +93,7 @@ def test_a_good_answer(ptft_chart: ChartUnderTest, service: Service) -> None:
     service.refusals = 1  # not ready at first
     result = ask(ptft_chart, service.url)
     assert (result.returncode, result.stderr) == (0, "")
-    assert "ready, 2 dimensions, model m@sha256:1" in result.stdout
+    assert "ready, 2 dimensions, model sha256:1" in result.stdout
     assert service.asked == [("/v1/embeddings", {"input": ["a red circle"]})]
 
 

@@ -128,11 +128,13 @@ def test_model_in_the_image(ptft_chart: ChartUnderTest) -> None:
 
 def test_model_from_the_hub(ptft_chart: ChartUnderTest) -> None:
     release = ptft_chart.render({**HUB, "model.path": "/srv/model"})
-    assert release.pull["command"] == ["ptft", "pull", f"example/birds@{COMMIT}", "/srv/model"]
+    assert release.pull["command"] == ["ptft", "pull", f"example/birds@{COMMIT}", "/pulled/model"]
     pulled = {mount["name"]: mount for mount in release.pull["volumeMounts"]}
     served = {mount["name"]: mount for mount in release.server["volumeMounts"]}
-    assert pulled["model"]["mountPath"] == served["model"]["mountPath"] == "/srv/model"
-    assert served["model"]["readOnly"] is True and "readOnly" not in pulled["model"]
+    assert pulled["model"] == {"name": "model", "mountPath": "/pulled"}
+    mount = {"name": "model", "mountPath": "/srv/model", "subPath": "model", "readOnly": True}
+    assert served["model"] == mount
+    assert environment(release.server)["PTFT_MODEL"] == "/srv/model"
     assert environment(release.pull)["HF_HOME"] == pulled["cache"]["mountPath"]
     assert "cache" not in served
 

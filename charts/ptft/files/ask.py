@@ -45,4 +45,4 @@ vector, answer = embed(base, "a red circle")
 norm = math.sqrt(sum(value * value for value in vector))
 if not abs(norm - 1) < 1e-2:  # not a number fails, too
     sys.exit(f"an embedding of norm {norm}, expected 1")
-sys.stdout.write(f"{base}: ready, {len(vector)} dimensions, model {answer.get('model')}\n")
+sys.stdout.write(f"{base}: ready, {len(vector)} dimensions, model {answer['digest']}\n")

@@ -1,0 +1,110 @@
+"""The init container's command, run with its own environment against a Hub on this machine."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+from huggingface_hub import HfApi
+
+from ptft.artifact import FolderFiles, ModelInfo, hash_files, read_model_info, write_model_info
+from tests.loopback_hub import LoopbackHub
+
+from .conftest import ChartUnderTest, Release, environment
+
+REPO = "tester/birds"
+
+
+def publish(hub: LoopbackHub, folder: Path) -> str:
+    """Put a model folder into a private repository; returns the commit."""
+    folder.mkdir()
+    (folder / FolderFiles.RECIPE).write_text("name: birds\n")
+    (folder / "weights.safetensors").write_bytes(os.urandom(4096))
+    info = ModelInfo(
+        name="birds",
+        task="embed",
+        embed_dim=8,
+        context_length=16,
+        image_size=(32, 32),
+        logit_scale=1.0,
+        logit_bias=0.0,
+        recipe_digest="",
+        weights_digest="",
+        tokenizer={},
+        files=hash_files(folder),
+    )
+    write_model_info(folder, info)
+    api = HfApi(endpoint=hub.url, token=hub.token)
+    api.create_repo(REPO, private=True)
+    return str(api.upload_folder(repo_id=REPO, folder_path=folder).oid)
+
+
+def run_pull(
+    release: Release, root: Path, secrets: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run it with the container's mounts below ``root`` and with ``secrets`` as key -> value."""
+    mounts = [mount["mountPath"] for mount in release.pull["volumeMounts"]]
+
+    def below_root(text: str) -> str:
+        inside = any(text == mount or text.startswith(f"{mount}/") for mount in mounts)
+        return f"{root}{text}" if inside else text
+
+    for mount in mounts:
+        Path(below_root(mount)).mkdir(parents=True, exist_ok=True)
+    variables: dict[str, str] = {}
+    for name, value in environment(release.pull).items():
+        variables[name] = _reveal(value, secrets) if isinstance(value, dict) else below_root(value)
+    program, *arguments = release.pull["command"]
+    assert program == "ptft"
+    script = "import sys; from ptft.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", script, *map(below_root, arguments)]
+    repository = Path(__file__).resolve().parents[2]
+    variables["PYTHONPATH"] = str(repository)  # where the image has it installed
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120)
+
+
+def _reveal(source: dict[str, Any], secrets: dict[str, str]) -> str:
+    reference = source["secretKeyRef"]
+    return secrets[f"{reference['name']}/{reference['key']}"]
+
+
+@pytest.fixture
+def hub() -> Any:
+    with LoopbackHub() as running:
+        yield running
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's own upload
+def test_pull_brings_the_pinned_model_to_where_it_is_served(
+    ptft_chart: ChartUnderTest, hub: LoopbackHub, tmp_path: Path
+) -> None:
+    commit = publish(hub, tmp_path / "source")
+    settings = {
+        "model.source": "hub",
+        "model.hub.repo": REPO,
+        "model.hub.revision": commit,
+        "model.hub.endpoint": hub.url,
+        "model.hub.tokenSecret.name": "hub",
+        "model.hub.extraEnv": [{"name": "HF_HUB_DISABLE_XET", "value": "1"}],
+    }
+    release = ptft_chart.render(settings)
+    root = tmp_path / "container"
+    denied = run_pull(release, root, {"hub/token": "hf_wrong"})
+    assert denied.returncode == 1 and REPO in denied.stderr
+
+    for _ in range(2):  # a container that is started again finds the model and is content
+        result = run_pull(release, root, {"hub/token": hub.token})
+        assert result.returncode == 0, result.stderr
+
+    pulled, served = (
+        next(mount for mount in container["volumeMounts"] if mount["name"] == "model")
+        for container in (release.pull, release.server)
+    )
+    folder = PurePosixPath(pulled["mountPath"]) / served["subPath"]  # what the server mounts
+    found = read_model_info(Path(f"{root}{folder}"))
+    assert found == read_model_info(tmp_path / "source")
+    mounts = {mount["mountPath"] for mount in release.pull["volumeMounts"]}
+    assert {f"/{path.name}" for path in root.iterdir()} == mounts
+    assert not any((root / "tmp").iterdir())  # the cache holds the download, not /tmp
