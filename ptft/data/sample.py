@@ -44,6 +44,11 @@ class SampleSet(ABC):
     window: int | None = None
     blocks: np.ndarray | None = None
 
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+        return len(self)
+
     @abstractmethod
     def __len__(self) -> int: ...
 

@@ -1,0 +1,364 @@
+"""Two things drawn beside each other, in one of two styles; numpy alone.
+
+Every shape is a signed distance (negative inside, in pixels), after Quilez, "2D distance
+functions". From one distance come the antialiased silhouette, its soft shadow, the bevel that
+catches the light, and the thin outline of the line style. Only operations that IEEE 754 rounds
+exactly touch the arrays (no sines, no matrix products), so that every machine draws the same.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from ptft.data.hashing import uniforms
+
+__all__ = ["COLOURS", "PATTERNS", "SHAPES", "SIZES", "Scene", "Thing", "draw_scene"]
+
+SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "moon")
+COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
+PATTERNS = ("plain", "striped", "dotted")
+SIZES = ("small", "large")
+
+_FILL = {  # RGB of a lit surface
+    "red": (214, 38, 38),
+    "orange": (242, 134, 24),
+    "yellow": (246, 214, 40),
+    "green": (44, 158, 62),
+    "cyan": (44, 196, 204),
+    "blue": (40, 84, 210),
+    "purple": (128, 52, 176),
+    "pink": (246, 138, 190),
+}
+_RADIUS = {"small": (0.120, 0.140), "large": (0.205, 0.228)}  # of the image's side
+_TILT = {"heart": 0.25, "moon": 0.5, "square": 0.3, "cross": 0.3}  # radians, either way
+_DRAWS = 48  # uniform numbers a scene uses at most
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object of a scene, by the names in SIZES, PATTERNS, COLOURS and SHAPES."""
+
+    size: str
+    pattern: str
+    colour: str
+    shape: str
+
+    def __str__(self) -> str:
+        return f"{self.size} {self.pattern} {self.colour} {self.shape}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Two things, the first left of the second or, if ``vertical``, above it."""
+
+    first: Thing
+    second: Thing
+    vertical: bool
+
+
+def draw_scene(scene: Scene, style: str, side: int, key: int) -> np.ndarray:
+    """Draw a scene.
+
+    Args:
+        scene: what it shows.
+        style: ``shaded`` (lit, textured, with shadows, on varied grounds) or ``line`` (thin
+            coloured strokes on white).
+        side: height and width in pixels.
+        key: draws everything that the caption does not say: places, tilt, light, tints, ground.
+
+    Returns:
+        RGB, uint8 (side, side, 3).
+    """
+    draws = iter(uniforms(key, _DRAWS).tolist())
+    placed = _place(scene, side, draws)
+    if style == "line":
+        canvas = np.full((side, side, 3), 253.0, np.float32)
+        for thing, x, y, radius in placed:
+            _sketch(canvas, thing, x, y, radius, draws)
+    else:
+        light = 2 * math.pi * next(draws)
+        sun = (round(math.cos(light), 6), round(math.sin(light), 6))
+        canvas = _ground(side, draws)
+        for thing, x, y, radius in placed:
+            _paint(canvas, thing, x, y, radius, sun, draws)
+    canvas += 0.5
+    return np.clip(canvas, 0, 255).astype(np.uint8)
+
+
+def _place(
+    scene: Scene, side: int, draws: Iterator[float]
+) -> list[tuple[Thing, float, float, float]]:
+    """Centre and radius in pixels of both things, each within its own half of the picture."""
+    radii = []
+    for thing in (scene.first, scene.second):
+        low, high = _RADIUS[thing.size]
+        radii.append(side * (low + (high - low) * next(draws)))
+    across = []  # along the axis of the relation: within the first half, within the second
+    for half, radius in enumerate(radii):
+        low, high = half * side / 2 + radius + 0.5, (half + 1) * side / 2 - radius - 0.5
+        across.append(low + max(high - low, 0.0) * next(draws))
+    # along the other axis both drift together, and apart by so little that the relation is clear
+    apart = 0.3 * (across[1] - across[0])
+    room = side / 2 - max(radii) - apart / 2 - 1
+    middle = side / 2 + max(room, 0.0) * (2 * next(draws) - 1)
+    lean = apart * (next(draws) - 0.5)
+    along = (middle - lean, middle + lean)
+    things = (scene.first, scene.second)
+    if scene.vertical:
+        return [(things[i], along[i], across[i], radii[i]) for i in (0, 1)]
+    return [(things[i], across[i], along[i], radii[i]) for i in (0, 1)]
+
+
+@cache
+def _axis(side: int) -> np.ndarray:
+    return np.arange(side, dtype=np.float32) + np.float32(0.5)
+
+
+@cache
+def _grain() -> np.ndarray:
+    """A tile of noise in [-1, 1), float32 (256, 256), smoothed a little."""
+    noise = uniforms(7, 256 * 256).reshape(256, 256).astype(np.float32) * 2 - 1
+    return (noise + np.roll(noise, 1, 0) + np.roll(noise, 1, 1)) * np.float32(0.5)
+
+
+@cache
+def _waves() -> np.ndarray:
+    """Smooth curves over [0, 1) in 512 steps, float32 (24, 512), rounded so that every libm
+    agrees."""
+    phases = uniforms(11, 24).tolist()
+    rows = [
+        [round(math.sin(2 * math.pi * ((0.4 + 0.14 * n) * t / 512 + phase)), 5) for t in range(512)]
+        for n, phase in enumerate(phases)
+    ]
+    return np.array(rows, np.float32)
+
+
+def _ground(side: int, draws: Iterator[float]) -> np.ndarray:
+    """A muted surface: two tints that blend in soft waves, with grain. float32 (side, side, 3)."""
+    brightness = 0.42 + 0.45 * next(draws)
+    tint = [255 * brightness + 34 * (next(draws) - 0.5) for _ in range(3)]
+    other = [value * (0.72 + 0.5 * next(draws)) for value in tint]
+    bank = _waves()
+    steps = np.arange(side) * 512 // side
+    picks = [int(next(draws) * len(bank)) for _ in range(4)]
+    a, b, c, d = (bank[pick][steps] for pick in picks)
+    blend = (a[:, None] * b + c[:, None] + d) * np.float32(1 / 6) + np.float32(0.5)
+    top, left = int(next(draws) * (256 - side % 256)), int(next(draws) * (256 - side % 256))
+    grain = _tile(side, top, left) * np.float32(2 + 10 * next(draws) ** 2)
+    canvas = np.empty((side, side, 3), np.float32)
+    for channel in range(3):
+        low, high = np.float32(tint[channel]), np.float32(other[channel])
+        canvas[..., channel] = blend * (high - low) + (grain + low)
+    return canvas
+
+
+def _tile(side: int, top: int, left: int) -> np.ndarray:
+    grain = _grain()
+    if top + side <= 256 and left + side <= 256:
+        return grain[top : top + side, left : left + side]
+    rows = (np.arange(side) + top) % 256
+    return grain[rows][:, (np.arange(side) + left) % 256]
+
+
+@dataclass(frozen=True)
+class _Patch:
+    """The part of a canvas around a thing, with the thing's own coordinates."""
+
+    rows: slice
+    columns: slice
+    dx: np.ndarray  # (1, w) pixels right of the centre
+    dy: np.ndarray  # (h, 1) pixels below it
+    x: np.ndarray  # (h, w) in units of the radius, turned by the tilt
+    y: np.ndarray  # (h, w), upwards
+    distance: np.ndarray  # (h, w) pixels, negative inside
+
+
+def _patch(
+    side: int, shape: str, x: float, y: float, radius: float, reach: float, tilt: float
+) -> _Patch:
+    rows = slice(max(int(y - reach), 0), min(int(y + reach) + 2, side))
+    columns = slice(max(int(x - reach), 0), min(int(x + reach) + 2, side))
+    axis = _axis(side)
+    dx, dy = axis[None, columns] - np.float32(x), axis[rows, None] - np.float32(y)
+    cosine = np.float32(round(math.cos(tilt), 6) / radius)
+    sine = np.float32(round(math.sin(tilt), 6) / radius)
+    own_x, own_y = dx * cosine + dy * sine, dx * sine - dy * cosine
+    distance = _DISTANCES[shape](own_x, own_y) * np.float32(radius)
+    return _Patch(rows, columns, dx, dy, own_x, own_y, distance)
+
+
+def _cover(distance: np.ndarray, softness: float = 1.0) -> np.ndarray:
+    """Share of each pixel that lies inside, in [0, 1]; the edge is ``softness`` pixels wide."""
+    scale = np.float32(-1.0 / softness)
+    return np.minimum(np.maximum(distance * scale + np.float32(0.5), 0), 1)
+
+
+def _pattern(thing: Thing, patch: _Patch, radius: float, draws: Iterator[float]) -> np.ndarray:
+    """Signed distance in pixels to the stripes or the dots; negative on them."""
+    if thing.pattern == "striped":
+        angle = 0.5 + 0.6 * next(draws)
+        period = max(radius * 0.46, 4.0)  # pixels; below 4 stripes blur at 64 pixels
+        cosine = np.float32(round(math.cos(angle), 6) * radius / period)
+        sine = np.float32(round(math.sin(angle), 6) * radius / period)
+        phase = patch.x * cosine + patch.y * sine + np.float32(8 + next(draws))
+        saw = phase - np.floor(phase) - np.float32(0.5)
+        return (np.abs(saw) - np.float32(0.24)) * np.float32(period)
+    period = max(radius * 0.52, 4.4)
+    scale = np.float32(radius / period)
+    across = patch.x * scale + np.float32(8 + next(draws))
+    up = patch.y * scale + np.float32(8 + next(draws))
+    across -= np.floor(across) + np.float32(0.5)
+    up -= np.floor(up) + np.float32(0.5)
+    reach = np.sqrt(across * across + up * up)
+    return (reach - np.float32(0.30)) * np.float32(period)
+
+
+def _paint(
+    canvas: np.ndarray,
+    thing: Thing,
+    x: float,
+    y: float,
+    radius: float,
+    sun: tuple[float, float],
+    draws: Iterator[float],
+) -> None:
+    side = len(canvas)
+    tilt = _TILT.get(thing.shape, 0.35) * (2 * next(draws) - 1)
+    throw = radius * 0.22  # how far the shadow falls
+    patch = _patch(side, thing.shape, x, y, radius, radius * 1.2 + throw + 2, tilt)
+    area = canvas[patch.rows, patch.columns]
+    # the shadow is the silhouette blurred and moved away from the light by whole pixels
+    shadow = _cover(patch.distance, softness=radius * 0.35)
+    down, right = round(-sun[1] * throw), round(-sun[0] * throw)
+    shadow = _moved(shadow, down, right)
+    area *= 1 - np.float32(0.5) * shadow[..., None]
+    # a bevel rises over the outer third; the side towards the light is brighter
+    rise = np.minimum(patch.distance * np.float32(-2.4 / radius), 1)
+    facing = (patch.dx * np.float32(sun[0]) + patch.dy * np.float32(sun[1])) * np.float32(
+        1 / radius
+    )
+    shade = np.float32(0.84) + np.float32(0.16) * rise + np.float32(0.24) * facing
+    gleam_x = patch.dx - np.float32(sun[0] * radius * 0.42)
+    gleam_y = patch.dy - np.float32(sun[1] * radius * 0.42)
+    gleam = 1 - (gleam_x * gleam_x + gleam_y * gleam_y) * np.float32(1 / (0.45 * radius) ** 2)
+    gleam = np.maximum(gleam, 0)
+    gleam *= gleam * np.float32(70 * (0.3 + 0.7 * next(draws)))
+    cover = _cover(patch.distance)
+    fill = [value * (0.92 + 0.16 * next(draws)) for value in _FILL[thing.colour]]
+    mark = None
+    if thing.pattern != "plain":
+        # marks are of the same hue, nearly white or dark, so that the colour's name stays true
+        mark = _cover(_pattern(thing, patch, radius, draws))
+        towards = 255.0 if next(draws) < 0.7 else 20.0
+    for channel in range(3):
+        base = np.float32(fill[channel])
+        tone = base if mark is None else base + mark * np.float32(0.72 * (towards - fill[channel]))
+        lit = tone * shade + gleam
+        ground = area[..., channel]
+        ground += (lit - ground) * cover
+
+
+def _moved(mask: np.ndarray, down: int, right: int) -> np.ndarray:
+    """A mask moved by whole pixels, zero where nothing moved in."""
+    height, width = mask.shape
+    moved = np.zeros_like(mask)
+    moved[max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)] = mask[
+        max(-down, 0) : height + min(-down, 0), max(-right, 0) : width + min(-right, 0)
+    ]
+    return moved
+
+
+def _sketch(
+    canvas: np.ndarray, thing: Thing, x: float, y: float, radius: float, draws: Iterator[float]
+) -> None:
+    side = len(canvas)
+    tilt = _TILT.get(thing.shape, 0.35) * (2 * next(draws) - 1)
+    patch = _patch(side, thing.shape, x, y, radius, radius * 1.2 + 2, tilt)
+    pen = side / 64 * (1.0 + 0.3 * next(draws))  # width of the strokes in pixels
+    ink = _cover(np.abs(patch.distance) - np.float32(pen / 2))
+    if thing.pattern != "plain":
+        marks = np.abs(_pattern(thing, patch, radius, draws)) - np.float32(pen * 0.3)
+        # marks keep clear of the outline
+        inside = np.maximum(marks, patch.distance + np.float32(pen))
+        ink = np.maximum(ink, _cover(inside) * np.float32(0.8))
+    for channel in range(3):
+        tone = _FILL[thing.colour][channel] * (0.80 + 0.16 * next(draws))
+        paper = canvas[patch.rows, patch.columns, channel]
+        paper += (np.float32(tone) - paper) * ink
+
+
+def _circle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.sqrt(x * x + y * y) - np.float32(0.92)
+
+
+def _square(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.maximum(np.abs(x), np.abs(y)) - np.float32(0.80)
+
+
+def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    y = y + np.float32(0.22)
+    slope = np.abs(x) * np.float32(0.866025) + y * np.float32(0.5)
+    return np.maximum(-y, slope) - np.float32(0.56)
+
+
+def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Five points: folded twice by 36 degrees, then one edge (Quilez, sdStar5)."""
+    cosine, sine = np.float32(0.809017), np.float32(0.587785)
+    x, y = np.abs(x), y + np.float32(0.05)
+    fold = np.maximum(cosine * x - sine * y, 0) * 2
+    x, y = x - fold * cosine, y + fold * sine
+    fold = np.maximum(-cosine * x - sine * y, 0) * 2
+    x, y = np.abs(x + fold * cosine), y + fold * sine - np.float32(1.1)
+    edge_x, edge_y = 0.48 * 0.587785, 0.48 * 0.809017 - 1.0
+    along = (x * np.float32(edge_x) + y * np.float32(edge_y)) * np.float32(
+        1 / (edge_x**2 + edge_y**2)
+    )
+    along = np.minimum(np.maximum(along, 0), np.float32(1.1))
+    away_x, away_y = x - along * np.float32(edge_x), y - along * np.float32(edge_y)
+    length = np.sqrt(away_x * away_x + away_y * away_y)
+    inside = y * np.float32(edge_x) < x * np.float32(edge_y)
+    return np.where(inside, -length, length)
+
+
+def _heart(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Two quarter circles over a turned square (Quilez, sdHeart)."""
+    x, y = np.abs(x) * np.float32(0.62), y * np.float32(0.62) + np.float32(0.56)
+    lobe_x, lobe_y = x - np.float32(0.25), y - np.float32(0.75)
+    lobe = np.sqrt(lobe_x * lobe_x + lobe_y * lobe_y) - np.float32(0.353553)
+    near = np.maximum(x + y, 0) * np.float32(0.5)
+    low_x, low_y, high_y = x - near, y - near, y - 1
+    side = np.minimum(low_x * low_x + low_y * low_y, x * x + high_y * high_y)
+    side = np.where(x < y, -np.sqrt(side), np.sqrt(side))
+    return np.where(x + y > 1, lobe, side) * np.float32(1 / 0.62)
+
+
+def _cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    x, y = np.abs(x), np.abs(y)
+    bar = np.maximum(x - np.float32(0.95), y - np.float32(0.32))
+    post = np.maximum(x - np.float32(0.32), y - np.float32(0.95))
+    return np.minimum(bar, post)
+
+
+def _ring(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.abs(np.sqrt(x * x + y * y) - np.float32(0.68)) - np.float32(0.25)
+
+
+def _moon(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    bite = x - np.float32(0.48)
+    outer = np.sqrt(x * x + y * y) - np.float32(0.96)
+    return np.maximum(outer, np.float32(0.80) - np.sqrt(bite * bite + y * y))
+
+
+_DISTANCES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "circle": _circle,
+    "square": _square,
+    "triangle": _triangle,
+    "star": _star,
+    "heart": _heart,
+    "cross": _cross,
+    "ring": _ring,
+    "moon": _moon,
+}
