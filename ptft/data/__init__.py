@@ -1,0 +1,23 @@
+"""Samples and batches: where they come from, in which order, and how they are read ahead.
+
+section of a recipe --open_split--> SampleSet --Order--> position of the run --loader--> Batch
+"""
+
+from ptft.data.batch import Batch, EvalBatch
+from ptft.data.loader import eval_batches, train_batches
+from ptft.data.open import open_split
+from ptft.data.order import Order, rng_for
+from ptft.data.sample import Sample, SampleSet, contact_sheet
+
+__all__ = [
+    "Batch",
+    "EvalBatch",
+    "Order",
+    "Sample",
+    "SampleSet",
+    "contact_sheet",
+    "eval_batches",
+    "open_split",
+    "rng_for",
+    "train_batches",
+]

@@ -1,0 +1,184 @@
+"""What the loader yields, and how one batch is read."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ptft.data.hashing import fraction, text_id
+from ptft.data.order import Order, rng_for
+from ptft.data.sample import Sample, SampleSet
+from ptft.errors import DataError, SampleError
+from ptft.preprocess.images import Augmentation, ImagePreprocess
+
+__all__ = ["Batch", "EvalBatch", "EvalReader", "Skipped", "Tokenizer", "TrainReader"]
+
+Tokenizer = Callable[[Sequence[str]], np.ndarray]
+"""Texts to token ids, int64 (B, L)."""
+
+Skipped = list[tuple[str, str]]
+"""Name and reason of each sample that could not be read."""
+
+_CAPTION = 0x6361  # keeps the draw of a caption apart
+
+
+@dataclass
+class Batch:
+    """One rank's part of a global batch.
+
+    Attributes:
+        images: uint8 (B, H, W, 3), augmented, not normalised.
+        tokens: int64 (B, L) of the captions drawn; None where no tokenizer was given.
+        caption_ids: int64 (B,), equal where captions are; None with ``tokens``.
+        labels: int64 (B,), -1 for none; None where the set has no classes.
+        names: of the samples.
+        skipped: samples that stood in this batch's places and could not be read.
+    """
+
+    images: torch.Tensor
+    tokens: torch.Tensor | None
+    caption_ids: torch.Tensor | None
+    labels: torch.Tensor | None
+    names: list[str]
+    skipped: Skipped
+
+
+@dataclass
+class EvalBatch:
+    """Consecutive samples of a set, those left out that could not be read.
+
+    Attributes:
+        images: uint8 (B, H, W, 3), not normalised.
+        indices: int64 (B,), of the samples in their set.
+        captions: of each sample, in words.
+        labels: int64 (B,), -1 for none; None where the set has no classes.
+        skipped: samples that were left out.
+    """
+
+    images: torch.Tensor
+    indices: torch.Tensor
+    captions: list[tuple[str, ...]]
+    labels: torch.Tensor | None
+    skipped: Skipped
+
+
+@dataclass(frozen=True)
+class TrainReader:
+    """Reads the samples at given positions of a run.
+
+    Without a tokenizer captions are not needed and a label is; with one it is the other way round.
+    """
+
+    samples: SampleSet
+    order: Order
+    preprocess: ImagePreprocess
+    tokenizer: Tokenizer | None
+    augment: Augmentation | None
+
+    def read(self, positions: range) -> Batch:
+        """Read a batch.
+
+        Raises:
+            DataError: a sample could not be read, nor could any that may replace it.
+        """
+        skipped: Skipped = []
+        read = [self._read_one(position, skipped) for position in positions]
+        samples = [sample for sample, _ in read]
+        tokens, ids = None, None
+        if self.tokenizer is not None:
+            captions = [
+                self._draw_caption(sample, position)
+                for sample, position in zip(samples, positions, strict=True)
+            ]
+            tokens = torch.from_numpy(self.tokenizer(captions))
+            ids = torch.tensor([text_id(caption) for caption in captions], dtype=torch.int64)
+        return Batch(
+            images=torch.from_numpy(np.stack([pixels for _, pixels in read])),
+            tokens=tokens,
+            caption_ids=ids,
+            labels=_labels(self.samples, samples),
+            names=[sample.name for sample in samples],
+            skipped=skipped,
+        )
+
+    def _read_one(self, position: int, skipped: Skipped) -> tuple[Sample, np.ndarray]:
+        """The sample at a position, or the first that can be read of those that replace it."""
+        index, tried = self.order[position], 0
+        others = self.order.replacements(position)
+        while True:
+            tried += 1
+            try:
+                sample = self.samples[index]
+                self._check_use(sample)
+                return sample, self._pixels(sample, position)
+            except SampleError as error:
+                skipped.append(_reason(self.samples.name(index), error))
+            replacement = next(others, None)
+            if replacement is None:
+                raise _none_readable(tried, skipped[-tried]) from None
+            index = replacement
+
+    def _check_use(self, sample: Sample) -> None:
+        if self.tokenizer is not None and not sample.captions:
+            raise SampleError(f"{sample.name}: it has no caption")
+        if self.tokenizer is None and sample.label is None:
+            raise SampleError(f"{sample.name}: it has no label")
+
+    def _pixels(self, sample: Sample, position: int) -> np.ndarray:
+        if self.augment is None:
+            return self.preprocess.pixels(sample.image)
+        rng = rng_for(self.order.seed, position)
+        return self.preprocess.augment(sample.image, rng, self.augment)
+
+    def _draw_caption(self, sample: Sample, position: int) -> str:
+        chance = fraction(self.order.seed, _CAPTION, position)
+        return sample.captions[int(chance * len(sample.captions))]
+
+
+@dataclass(frozen=True)
+class EvalReader:
+    """Reads given samples of a set as they are."""
+
+    samples: SampleSet
+    preprocess: ImagePreprocess
+
+    def read(self, indices: range) -> EvalBatch:
+        """Read a batch; it may be empty."""
+        skipped: Skipped = []
+        kept: list[int] = []
+        samples: list[Sample] = []
+        pixels: list[np.ndarray] = []
+        for index in indices:
+            try:
+                sample = self.samples[index]
+                pixels.append(self.preprocess.pixels(sample.image))
+            except SampleError as error:
+                skipped.append(_reason(self.samples.name(index), error))
+                continue
+            kept.append(index)
+            samples.append(sample)
+        empty = np.zeros((0, *self.preprocess.size, 3), np.uint8)
+        return EvalBatch(
+            images=torch.from_numpy(np.stack(pixels) if pixels else empty),
+            indices=torch.tensor(kept, dtype=torch.int64),
+            captions=[sample.captions for sample in samples],
+            labels=_labels(self.samples, samples),
+            skipped=skipped,
+        )
+
+
+def _labels(samples: SampleSet, read: list[Sample]) -> torch.Tensor | None:
+    if samples.classes is None:
+        return None
+    labels = [-1 if sample.label is None else sample.label for sample in read]
+    return torch.tensor(labels, dtype=torch.int64)
+
+
+def _reason(name: str, error: SampleError) -> tuple[str, str]:
+    return name, str(error).removeprefix(f"{name}: ")
+
+
+def _none_readable(tried: int, first: tuple[str, str]) -> DataError:
+    name, reason = first
+    return DataError(f"none of {tried} samples could be read; first: {name}: {reason}")

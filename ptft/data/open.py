@@ -1,0 +1,89 @@
+"""A data section and the name of a split -> the sample set that they mean."""
+
+from collections.abc import Sequence
+from typing import Literal, assert_never
+
+from ptft.data.fields import FieldSection
+from ptft.data.sample import SampleSet, Subset
+from ptft.errors import DataError, RecipeError
+from ptft.recipe.data import DataSection, FolderData, ScenesData, ShardsData, TableData
+from ptft.recipe.paths import expand_paths
+
+__all__ = ["open_split"]
+
+Split = Literal["train", "val", "test"]
+
+
+def open_split(
+    section: DataSection,
+    split: Split,
+    *,
+    seed: int = 0,
+    classes: Sequence[str] | None = None,
+    key: str = "data",
+) -> SampleSet:
+    """Open one split.
+
+    Args:
+        section: of a recipe.
+        split: which one; ``limit`` is applied to ``train`` alone.
+        seed: of the recipe, which draws what ``limit`` keeps.
+        classes: names to number the labels by where the section and the data name none, such as
+            a trained model's. Absent: the training split's own labels, so that every split of a
+            section has the same numbers.
+        key: where the section stands in the recipe, for messages.
+
+    Raises:
+        RecipeError: the split is not given, or a path of it matches nothing.
+        DataError: what lies there cannot be read as a set of samples.
+    """
+    if isinstance(section, ScenesData):
+        from ptft.data.scenes import Scenes
+
+        return Scenes(section, split)
+    if getattr(section, split) is None:
+        given = [name for name in ("train", "val", "test") if getattr(section, name) is not None]
+        raise RecipeError(f"{key}.{split}: missing; given: {', '.join(given) or 'none'}")
+    samples = _open_here(section, split, key, classes)
+    needs_train = samples.classes is not None and not section.classes and classes is None
+    if needs_train and split != "train" and section.train is not None:
+        learned = _open_here(section, "train", key, None).classes
+        if learned is not None and learned != samples.classes:
+            samples = _open_here(section, split, key, learned)
+    if split == "train" and section.limit is not None and section.limit < len(samples):
+        return Subset(samples, section.limit, seed)
+    return samples
+
+
+def _open_here(
+    section: FieldSection, split: Split, key: str, classes: Sequence[str] | None
+) -> SampleSet:
+    try:
+        return _open(section, split, f"{key}.{split}", classes)
+    except DataError as error:
+        if str(error).startswith(f"{key}."):
+            raise
+        raise DataError(f"{key}.{split}: {error}") from None
+
+
+def _open(
+    section: FieldSection, split: Split, key: str, classes: Sequence[str] | None
+) -> SampleSet:
+    if isinstance(section, ShardsData):
+        from ptft.data.shards import Shards
+
+        return Shards(section, expand_paths(getattr(section, split), key), classes)
+    if isinstance(section, FolderData):
+        from ptft.data.folder import Folder
+
+        paths = expand_paths(getattr(section, split), key)
+        if len(paths) > 1:
+            raise RecipeError(
+                f"{key}: {getattr(section, split)!r}: {len(paths)} folders; allowed: 1"
+            )
+        return Folder(section, paths[0], classes)
+    if isinstance(section, TableData):
+        from ptft.data.table import open_table
+
+        return open_table(section, split, key, classes)
+    assert_never(section)

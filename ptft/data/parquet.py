@@ -1,0 +1,199 @@
+"""Rows of parquet files, read by row group when one of their rows is wanted."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+
+from ptft.errors import DataError, SampleError
+
+__all__ = ["ParquetRows"]
+
+_KEPT = 512 << 20  # bytes of decoded row groups that a process keeps at most
+_OPEN = 64  # files held open at once
+
+
+class ParquetRows:
+    """Rows of parquet files, file after file.
+
+    Where the pictures fit in memory (512 MiB) rows are shuffled freely. Else row groups are
+    shuffled as wholes and rows within as many of them as half of that holds; and with ``window``
+    groups are read in order, so that a disk or a network reads straight on.
+
+    Args:
+        paths: of the files, whose columns are the same.
+        window: read in order and shuffle within this many rows.
+
+    Raises:
+        DataError: a file is no parquet, has other columns than the first, or there is no row.
+    """
+
+    def __init__(self, paths: Sequence[Path], window: int | None) -> None:
+        self._paths = list(paths)
+        self.window = window
+        self.blocks: np.ndarray | None = None
+        self._groups: list[tuple[int, int]] = []  # (file, row group of it)
+        counts: list[int] = []
+        for number, path in enumerate(self._paths):
+            metadata, schema = _footer(path)
+            if number == 0:
+                self._schema = schema
+                self.columns = list(schema.names)
+            elif set(schema.names) != set(self.columns):
+                raise DataError(
+                    f"{path}: columns {', '.join(schema.names)}; {self._paths[0]} has "
+                    f"{', '.join(self.columns)}"
+                )
+            for group in range(metadata.num_row_groups):
+                if metadata.row_group(group).num_rows:
+                    self._groups.append((number, group))
+                    counts.append(metadata.row_group(group).num_rows)
+        self._firsts = np.cumsum([0, *counts])
+        if not len(self):
+            raise DataError(f"{self._paths[0]}: no rows")
+        self._picture = ""
+        self._fields: list[str] = []
+        self._kept = _Kept()
+        self._files: dict[int, pyarrow.parquet.ParquetFile] = {}
+
+    def __len__(self) -> int:
+        return int(self._firsts[-1])
+
+    def use(self, picture: str, fields: Sequence[str]) -> None:
+        kind = self._schema.field(picture).type
+        inner = kind
+        if pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            inner = kind.field("bytes").type
+        binary = (pyarrow.types.is_binary, pyarrow.types.is_large_binary)
+        if not any(is_kind(inner) for is_kind in binary):
+            raise DataError(
+                f"data.image: column {picture!r} of {self._paths[0]} holds {kind}; "
+                "allowed: encoded bytes, or a struct of bytes and path"
+            )
+        self._picture, self._fields = picture, list(fields)
+        size = self._picture_bytes()
+        if self.window is None and size > _KEPT:
+            self.blocks = self._firsts[:-1].astype(np.int64)
+            self.window = max(1, len(self) * (_KEPT // 2) // size)
+
+    def name(self, index: int) -> str:
+        group, within = self._find(index)
+        file, number = self._groups[group]
+        return f"{self._paths[file].name}/{number}/{within}"
+
+    def fields(self, index: int) -> Mapping[str, Any]:
+        group, within = self._find(index)
+        if not self._fields:
+            return {}
+        table = self._read(group, tuple(self._fields))
+        return {name: table[name][within].as_py() for name in self._fields}
+
+    def picture(self, index: int) -> Any:
+        group, within = self._find(index)
+        return self._read(group, (self._picture,))[self._picture][within].as_py()
+
+    def column(self, name: str) -> Sequence[Any] | None:
+        if self.window is not None and self.blocks is None:
+            return None
+        values: list[Any] = []
+        for path in self._paths:
+            try:
+                table = pyarrow.parquet.read_table(path, columns=[name], use_threads=False)
+            except (pyarrow.ArrowException, OSError) as error:
+                raise DataError(f"{path}: {error}") from None
+            values += table[name].to_pylist()
+        return values
+
+    def class_names(self, name: str) -> list[str] | None:
+        """Those of a ``ClassLabel`` that ``datasets`` wrote into the schema."""
+        try:
+            written = json.loads((self._schema.metadata or {})[b"huggingface"])
+            names = written["info"]["features"][name]["names"]
+        except (KeyError, TypeError, ValueError):
+            return None
+        return list(names) if all(isinstance(entry, str) for entry in names) else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": _Kept(), "_files": {}}
+
+    def __del__(self) -> None:
+        for file in getattr(self, "_files", {}).values():
+            file.close()
+
+    def _find(self, index: int) -> tuple[int, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"there are {len(self)} rows; there is no number {index}")
+        group = int(np.searchsorted(self._firsts, index, side="right")) - 1
+        return group, index - int(self._firsts[group])
+
+    def _read(self, group: int, columns: tuple[str, ...]) -> pyarrow.Table:
+        """Columns of one row group, from memory where they were read lately."""
+        table = self._kept.get((group, columns))
+        if table is None:
+            file, number = self._groups[group]
+            try:
+                table = self._open(file).read_row_group(
+                    number, columns=list(columns), use_threads=False
+                )
+            except (pyarrow.ArrowException, OSError) as error:
+                raise SampleError(
+                    f"{self._paths[file].name}: row group {number}: {error}"
+                ) from None
+            self._kept.put((group, columns), table)
+        return table
+
+    def _open(self, number: int) -> pyarrow.parquet.ParquetFile:
+        file = self._files.pop(number, None)
+        if file is None:
+            file = pyarrow.parquet.ParquetFile(self._paths[number])
+        self._files[number] = file  # last in the dict: most recently read
+        while len(self._files) > _OPEN:
+            self._files.pop(next(iter(self._files))).close()
+        return file
+
+    def _picture_bytes(self) -> int:
+        """Of the picture column as read, over all row groups."""
+        size = 0
+        for path in self._paths:
+            metadata, _ = _footer(path)
+            for group in range(metadata.num_row_groups):
+                row_group = metadata.row_group(group)
+                for column in range(metadata.num_columns):
+                    chunk = row_group.column(column)
+                    if chunk.path_in_schema.split(".")[0] == self._picture:
+                        size += chunk.total_uncompressed_size
+        return size
+
+
+class _Kept:
+    """Row groups in memory, the least recently used let go beyond ``_KEPT`` bytes."""
+
+    def __init__(self) -> None:
+        self._tables: dict[tuple[int, tuple[str, ...]], pyarrow.Table] = {}
+        self._bytes = 0
+
+    def get(self, key: tuple[int, tuple[str, ...]]) -> pyarrow.Table | None:
+        table = self._tables.pop(key, None)
+        if table is not None:
+            self._tables[key] = table
+        return table
+
+    def put(self, key: tuple[int, tuple[str, ...]], table: pyarrow.Table) -> None:
+        self._tables[key] = table
+        self._bytes += table.nbytes
+        while self._bytes > _KEPT and len(self._tables) > 1:
+            oldest = next(iter(self._tables))
+            self._bytes -= self._tables.pop(oldest).nbytes
+
+
+def _footer(path: Path) -> tuple[Any, pyarrow.Schema]:
+    """Metadata and schema. DataError where the file is no parquet."""
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            return file.metadata, file.schema_arrow
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path}: {' '.join(str(error).split())}") from None

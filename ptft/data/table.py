@@ -1,0 +1,138 @@
+"""Rows of a table as a sample set: one column is the picture, others are fields."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ptft.data.fields import FieldSet
+from ptft.data.rows import Rows
+from ptft.errors import DataError, RecipeError, SampleError, suggest
+from ptft.preprocess.images import decode_image
+from ptft.recipe.data import TableData
+from ptft.recipe.paths import expand_paths, is_hub_id, split_hub_id
+
+__all__ = ["Table", "open_table"]
+
+
+class Table(FieldSet):
+    """The rows of parquet files or of a Hugging Face dataset.
+
+    Args:
+        section: picture column, captions, label and classes.
+        rows: where rows come from.
+        classes: names to number the labels by, where neither the section nor the table has any.
+
+    Raises:
+        DataError: a column is absent or cannot be what it is meant to be, or a label is of no
+            class.
+    """
+
+    def __init__(
+        self, section: TableData, rows: Rows, classes: Sequence[str] | None = None
+    ) -> None:
+        super().__init__(section, label=None)
+        self._rows = rows
+        self._image = section.image
+        self._names: list[str] | None = None
+        self._require("data.image", section.image)
+        if self.label_field is not None:
+            self._require("data.label", self.label_field)
+            self._names = rows.class_names(self.label_field)
+        wanted = self.templates.fields - ({"class"} if self.label_field else set())
+        if not (self.templates.lenient and self.label_field):
+            for name in sorted(wanted):
+                self._require("data.captions", name)
+        wanted |= {self.label_field} if self.label_field else set()
+        rows.use(section.image, sorted(wanted & set(rows.columns)))
+        self.window, self.blocks = rows.window, rows.blocks
+        self._resolve_classes(self._names or classes)
+
+    def _require(self, key: str, column: str) -> None:
+        if column not in self._rows.columns:
+            raise DataError(
+                f"{key}: {column!r}: no such column; {suggest(column, self._rows.columns)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def name(self, index: int) -> str:
+        return self._rows.name(index)
+
+    def _read_fields(self, index: int) -> Mapping[str, Any]:
+        fields = dict(self._rows.fields(index))
+        if self._names is not None and fields.get(self.label_field or "") == -1:
+            fields[self.label_field or ""] = None  # what datasets writes for "not told"
+        return fields
+
+    def _read_picture(self, index: int) -> Image.Image:
+        name = self.name(index)
+        try:
+            cell = self._rows.picture(index)
+        except SampleError as error:
+            raise SampleError(f"{name}: {error}") from None
+        data = cell.get("bytes") if isinstance(cell, dict) else cell
+        if not isinstance(data, bytes | bytearray | memoryview):
+            given = cell.get("path") if isinstance(cell, dict) else cell
+            raise SampleError(
+                f"{name}: {self._image} is {str(given)[:80]!r}; allowed: encoded bytes "
+                "(paths and addresses are not followed)"
+            )
+        return decode_image(bytes(data), name=name)
+
+    def _label_values(self) -> Sequence[Any] | None:
+        values = self._rows.column(self.label_field or "")
+        if values is None or self._names is None:
+            return values
+        return [None if value == -1 else value for value in values]
+
+
+def open_table(
+    section: TableData, split: str, key: str, classes: Sequence[str] | None = None
+) -> Table:
+    """Open a split of a table: parquet files, a folder of ``datasets``, or a dataset on the Hub.
+
+    Raises:
+        RecipeError: a path matches nothing, or a revision is given twice.
+        DataError, MissingExtraError: see ``Table``, ``ParquetRows`` and ``open_rows``.
+    """
+    given = getattr(section, split)
+    if isinstance(given, str) and is_hub_id(given):
+        repo, revision, wanted = split_hub_id(given)
+        if revision is not None and section.revision not in (None, revision):
+            raise RecipeError(
+                f"data.revision: {section.revision!r}; {key} has {revision!r}; give one of them"
+            )
+        return Table(section, _open_dataset(section, repo, key, split, wanted, revision), classes)
+    paths = expand_paths(given, key)
+    folders = [path for path in paths if path.is_dir()]
+    if folders and len(paths) > 1:
+        raise RecipeError(f"{key}: {str(folders[0])!r}: a folder among paths; allowed: it alone")
+    if folders:
+        rows = _open_dataset(section, str(folders[0]), key, split, None, None)
+        return Table(section, rows, classes)
+    return Table(section, _open_parquet(section, paths), classes)
+
+
+def _open_parquet(section: TableData, paths: Sequence[Path]) -> Rows:
+    from ptft.data.parquet import ParquetRows
+
+    return ParquetRows(paths, section.window if section.streaming else None)
+
+
+def _open_dataset(
+    section: TableData, source: str, key: str, split: str, wanted: str | None, revision: str | None
+) -> Rows:
+    from ptft.data.hub_rows import open_rows
+
+    return open_rows(
+        source,
+        key=key,
+        split=split,
+        wanted=wanted,
+        revision=revision or section.revision,
+        streaming=section.streaming,
+        window=section.window,
+    )

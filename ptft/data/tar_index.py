@@ -1,0 +1,214 @@
+"""Where the samples of a WebDataset tar lie: read once, header by header, without reading data.
+
+Nothing but the headers is touched, so that a tar of gigabytes is indexed in the time of a few
+thousand small reads; afterwards any process reads any sample with one ``pread`` a member.
+"""
+
+import os
+import re
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ptft.errors import DataError
+
+__all__ = ["IMAGE_EXTENSIONS", "TarIndex", "index_tar"]
+
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp")
+
+_BLOCK = 512  # bytes; headers, and data padded to it (POSIX.1-1988 ustar)
+_KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
+_PLAIN = (b"0", b"\0", b"7")  # type flags of plain files
+_LINKS = (b"1", b"2", b"3", b"4", b"5", b"6")  # of links, devices and folders: they have no data
+_META = 1 << 20  # bytes; a longer name than that is no name
+_MAGIC = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"(\xb5": "zstd"}
+
+
+@dataclass
+class TarIndex:
+    """The samples of one tar.
+
+    Attributes:
+        path: of the tar.
+        keys: of the samples, in order.
+        extensions: the distinct ones, lower case.
+        starts: int64 (N + 1,); the members of sample ``i`` are ``starts[i]:starts[i + 1]``.
+        kinds: uint16 (M,), the extension of each member as a number in ``extensions``.
+        offsets, sizes: int64 (M,), of each member's data in bytes.
+    """
+
+    path: Path
+    keys: list[str]
+    extensions: list[str]
+    starts: np.ndarray
+    kinds: np.ndarray
+    offsets: np.ndarray
+    sizes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def members(self, index: int) -> dict[str, tuple[int, int]]:
+        """Extension -> (offset, size) of a sample's members."""
+        span = range(int(self.starts[index]), int(self.starts[index + 1]))
+        return {
+            self.extensions[self.kinds[i]]: (int(self.offsets[i]), int(self.sizes[i])) for i in span
+        }
+
+
+def index_tar(path: Path) -> TarIndex:
+    """Walk the headers of a tar and group its files as WebDataset does.
+
+    The key of a sample is a file's name up to the first dot of its last part, folder kept; files
+    of one key follow each other. Hidden files, links and folders are passed over.
+
+    Raises:
+        DataError: naming the file and, where it is broken, the offset: no tar, compressed, cut
+            short, a key or a file that comes twice, no sample in it, or no picture.
+    """
+    keys: list[str] = []
+    seen: set[str] = set()
+    numbers: dict[str, int] = {}
+    starts, kinds = array("q"), array("H")
+    offsets, sizes = array("q"), array("q")
+    inside: set[str] = set()
+    for header, name, offset, size in _walk(path):
+        match = _KEY.fullmatch(name)
+        if match is None:
+            continue
+        key, extension = match[1], match[2].lower()
+        if not keys or keys[-1] != key:
+            if key in seen:
+                raise DataError(
+                    f"{path}: offset {header}: {name!r}: key {key!r} came before; "
+                    "the files of a sample follow each other, and every key comes once"
+                )
+            seen.add(key)
+            keys.append(key)
+            starts.append(len(kinds))
+            inside.clear()
+        if extension in inside:
+            raise DataError(f"{path}: offset {header}: {name!r} comes twice in sample {key!r}")
+        inside.add(extension)
+        kinds.append(numbers.setdefault(extension, len(numbers)))
+        offsets.append(offset)
+        sizes.append(size)
+    starts.append(len(kinds))
+    if not keys:
+        raise DataError(f"{path}: no samples; allowed: files such as 0001.jpg and 0001.txt")
+    if not any(extension in IMAGE_EXTENSIONS for extension in numbers):
+        raise DataError(
+            f"{path}: no pictures; extensions: {', '.join(sorted(numbers))}; "
+            f"of a picture: {', '.join(IMAGE_EXTENSIONS)}"
+        )
+    return TarIndex(
+        path,
+        keys,
+        list(numbers),
+        np.array(starts, np.int64),
+        np.array(kinds, np.uint16),
+        np.array(offsets, np.int64),
+        np.array(sizes, np.int64),
+    )
+
+
+def _walk(path: Path) -> Iterator[tuple[int, str, int, int]]:
+    """Offset of the header, name, offset and size of the data, of each plain file."""
+    try:
+        with path.open("rb", buffering=0) as stream:
+            yield from _walk_open(path, stream.fileno())
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
+
+
+def _walk_open(path: Path, file: int) -> Iterator[tuple[int, str, int, int]]:
+    end = os.fstat(file).st_size
+    place = 0
+    long_name: str | None = None  # of the next member, where its header has no room for it
+    long_size: int | None = None
+    while place < end:
+        header = os.pread(file, _BLOCK, place)
+        if len(header) < _BLOCK:
+            raise DataError(f"{path}: offset {place}: cut short inside a header")
+        if header[:100].count(0) == 100 and header.count(0) == _BLOCK:
+            return  # the end mark
+        _check_header(path, header, place)
+        size = _number(path, header, place)
+        flag = header[156:157]
+        data = place + _BLOCK
+        if flag in _LINKS:
+            size = 0  # whatever the field says
+        elif long_size is not None and flag in _PLAIN:
+            size = long_size
+        if data + size > end:
+            raise DataError(
+                f"{path}: offset {place}: cut short: {_name(header)!r} has {size} bytes, "
+                f"{end - data} are left"
+            )
+        if flag == b"L":  # GNU: the data is the next member's name
+            long_name = _meta(file, data, size).rstrip(b"\0").decode("utf-8", "replace")
+        elif flag == b"x":  # POSIX.1-2001: records of the next member
+            records = _pax(_meta(file, data, size))
+            long_name = records.get("path", long_name)
+            long_size = int(records["size"]) if records.get("size", "").isdecimal() else None
+        elif flag not in (b"g", b"K"):
+            if flag in _PLAIN:
+                yield place, long_name or _name(header), data, size
+            long_name = long_size = None
+        place = data + -(-size // _BLOCK) * _BLOCK
+
+
+def _check_header(path: Path, header: bytes, place: int) -> None:
+    if header[257:262] == b"ustar":
+        return
+    stored = header[148:156].strip(b" \0")
+    plain = sum(header) - sum(header[148:156]) + 8 * ord(" ")
+    if stored and all(48 <= digit < 56 for digit in stored) and int(stored, 8) == plain:
+        return
+    kind = _MAGIC.get(header[:2]) if place == 0 else None
+    if kind:
+        raise DataError(
+            f"{path}: compressed ({kind}); allowed: a plain tar, whose samples lie open"
+        )
+    raise DataError(f"{path}: offset {place}: not a tar header")
+
+
+def _number(path: Path, header: bytes, place: int) -> int:
+    """A member's size: octal, or base 256 where it is 8 GiB or more (GNU)."""
+    field = header[124:136]
+    if field[0] & 0x80:
+        return int.from_bytes(field, "big") & ((1 << 95) - 1)
+    try:
+        return int(field.strip(b" \0") or b"0", 8)
+    except ValueError:
+        raise DataError(f"{path}: offset {place}: {field!r} is not a size") from None
+
+
+def _name(header: bytes) -> str:
+    name = header[:100].partition(b"\0")[0]
+    if header[257:263] == b"ustar\0":
+        prefix = header[345:500].partition(b"\0")[0]
+        if prefix:
+            name = prefix + b"/" + name
+    return name.decode("utf-8", "replace")
+
+
+def _meta(file: int, offset: int, size: int) -> bytes:
+    return os.pread(file, min(size, _META), offset)
+
+
+def _pax(data: bytes) -> dict[str, str]:
+    """Records ``"<length> <key>=<value>\\n"`` of an extended header."""
+    records: dict[str, str] = {}
+    while data:
+        length, space, _ = data.partition(b" ")
+        if not space or not length.isdigit() or int(length) <= len(length) + 1:
+            break
+        record = data[len(length) + 1 : int(length) - 1]
+        key, _, value = record.partition(b"=")
+        records[key.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
+        data = data[int(length) :]
+    return records
