@@ -154,7 +154,7 @@ def test_a_real_sigterm_saves_and_a_resume_goes_on(whole: Path, tmp_path: Path) 
     folder = tmp_path / "run"
     path = tmp_path / "recipe.yaml"
     path.write_text(dump_recipe(recipe(folder)))
-    command = [sys.executable, "-m", "ptft.cli.main", "train", str(path)]
+    command = [sys.executable, "-m", "ptft", "train", str(path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     log = folder / RunFiles.LOG
     while process.poll() is None and not (log.is_file() and log.read_text()):
@@ -186,7 +186,7 @@ def test_a_kill_before_any_checkpoint_starts_again(whole: Path, tmp_path: Path) 
     folder = tmp_path / "run"
     path = tmp_path / "recipe.yaml"
     path.write_text(dump_recipe(recipe(folder)))
-    command = [sys.executable, "-m", "ptft.cli.main", "train", str(path)]
+    command = [sys.executable, "-m", "ptft", "train", str(path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not (folder / RunFiles.RUN).is_file():
         time.sleep(0.01)
