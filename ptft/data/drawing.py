@@ -32,7 +32,8 @@ _FILL = {  # RGB of a lit surface
     "purple": (128, 52, 176),
     "pink": (246, 138, 190),
 }
-_RADIUS = {"small": (0.120, 0.140), "large": (0.205, 0.228)}  # of the image's side
+_RADIUS = {"small": (0.118, 0.138), "large": (0.196, 0.215)}  # of the image's side
+_REACH = 1.12  # of the radius: the points of stars and triangles
 _TILT = {"heart": 0.25, "moon": 0.5, "square": 0.3, "cross": 0.3}  # radians, either way
 _DRAWS = 48  # uniform numbers a scene uses at most
 
@@ -98,11 +99,12 @@ def _place(
         radii.append(side * (low + (high - low) * next(draws)))
     across = []  # along the axis of the relation: within the first half, within the second
     for half, radius in enumerate(radii):
-        low, high = half * side / 2 + radius + 0.5, (half + 1) * side / 2 - radius - 0.5
+        room = radius * _REACH + 0.5
+        low, high = half * side / 2 + room, (half + 1) * side / 2 - room
         across.append(low + max(high - low, 0.0) * next(draws))
     # along the other axis both drift together, and apart by so little that the relation is clear
     apart = 0.3 * (across[1] - across[0])
-    room = side / 2 - max(radii) - apart / 2 - 1
+    room = side / 2 - max(radii) * _REACH - apart / 2 - 0.5
     middle = side / 2 + max(room, 0.0) * (2 * next(draws) - 1)
     lean = apart * (next(draws) - 0.5)
     along = (middle - lean, middle + lean)
@@ -299,9 +301,9 @@ def _square(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    y = y + np.float32(0.22)
+    y = y + np.float32(0.05)
     slope = np.abs(x) * np.float32(0.866025) + y * np.float32(0.5)
-    return np.maximum(-y, slope) - np.float32(0.56)
+    return np.maximum(-y, slope) - np.float32(0.54)
 
 
 def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
