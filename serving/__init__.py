@@ -1,0 +1,1 @@
+"""The service: a model folder behind HTTP, on onnxruntime and without torch."""

@@ -1,0 +1,186 @@
+"""A model folder on onnxruntime: verified, then images and texts to embeddings.
+
+Letters in shapes: B batch, D width of the embeddings, L tokens of a text, C classes.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from ptft.artifact import FolderFiles, ModelInfo, read_model_info, verify_files
+from ptft.errors import ArtifactError, DigestError, PtftError
+from ptft.preprocess import ImagePreprocess, TextTokenizer
+from serving.settings import PRECISIONS, Settings
+
+__all__ = ["Model", "load_model", "verify_model"]
+
+_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")  # the first that is there
+
+
+class Model:
+    """The towers, what goes before them, and the head of a classifier if there is one.
+
+    Args:
+        folder: a model folder as ``ptft export`` writes it, already verified.
+        info: its ``ptft.json``.
+        precision: fp32, fp16 or int8.
+        threads: of each tower.
+
+    Raises:
+        ArtifactError: a file of that precision is absent, or none that onnxruntime can load.
+    """
+
+    def __init__(self, folder: Path, info: ModelInfo, precision: str, threads: int) -> None:
+        self.info = info
+        self.precision = precision
+        self.preprocess = ImagePreprocess.from_config(info.preprocess)
+        self.tokenizer = TextTokenizer(folder / FolderFiles.TOKENIZER, **info.tokenizer)
+        self._image_tower = _Tower(folder, FolderFiles.VISION_ONNX, precision, threads)
+        self._text_tower = _Tower(folder, FolderFiles.TEXT_ONNX, precision, threads)
+        self._head = _load_head(folder, info)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the model is a classifier, with classes of its own."""
+        return self._head is not None
+
+    def encode_images(self, images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """B preprocessed images (3, H, W) to L2-normalised embeddings (B, D)."""
+        return _normalise(self._image_tower(np.stack(images)))
+
+    def encode_texts(self, tokens: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+        """B rows of token ids (context length,) to L2-normalised embeddings (B, D)."""
+        return _normalise(self._text_tower(self.tokenizer.trim(np.stack(tokens))))
+
+    def head_probabilities(self, image_bd: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embeddings (B, D) to probabilities (B, C) of ``info.classes``.
+
+        As ``ptft.model.DualEncoder.classify``: exp(logit_scale) * (f . W^T) + b.
+        """
+        assert self._head is not None
+        weight_cd, bias_c = self._head
+        return _softmax(self.info.logit_scale * (image_bd @ weight_cd.T) + bias_c)
+
+    def zero_shot_probabilities(
+        self, image_bd: NDArray[np.float32], class_cd: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Embeddings of images (B, D) and of classes (C, D) to probabilities (B, C).
+
+        The softmax over the classes, as CLIP has it (section 3.1.2 of its paper). A logit bias
+        (SigLIP) shifts all classes alike and so drops out.
+        """
+        return _softmax(self.info.logit_scale * (image_bd @ class_cd.T))
+
+
+class _Tower:
+    """One ONNX file: its first input to its first output."""
+
+    def __init__(self, folder: Path, name: str, precision: str, threads: int) -> None:
+        path = folder / name.replace(".onnx", f"{PRECISIONS[precision]}.onnx")
+        if not path.is_file():
+            raise ArtifactError(f"{path}: missing; PTFT_PRECISION={precision} needs it")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Waiting threads would burn the very CPUs that decode the next images.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if precision == "fp16":
+            # NchwcTransformer, which only ALL runs, crashes on fp16 vision towers (1.31).
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        available = ort.get_available_providers()
+        try:
+            self._session = ort.InferenceSession(
+                path, options, providers=[name for name in _PROVIDERS if name in available]
+            )
+        except Exception as error:  # onnxruntime's own errors share no base below Exception
+            raise ArtifactError(f"{path}: onnxruntime cannot load it: {error}") from None
+        self._input = self._session.get_inputs()[0].name
+        self._output = self._session.get_outputs()[0].name
+
+    def __call__(self, batch: NDArray) -> NDArray[np.float32]:
+        (output,) = self._session.run([self._output], {self._input: batch})
+        return np.asarray(output, np.float32)
+
+
+def verify_model(settings: Settings) -> ModelInfo:
+    """Hold the folder's bytes against ``ptft.json``, and its digest against the one asked for.
+
+    Raises:
+        ArtifactError: no model folder, or one that this version does not read.
+        DigestError: other bytes, or another model.
+    """
+    if not settings.model.is_dir():
+        raise ArtifactError(f"PTFT_MODEL={settings.model}: no such folder")
+    info = read_model_info(settings.model)
+    if settings.model_digest and info.digest != settings.model_digest:
+        raise DigestError(
+            f"{settings.model}: the model's digest is {info.digest}; "
+            f"PTFT_MODEL_DIGEST asks for {settings.model_digest}"
+        )
+    verify_files(settings.model, info.files)
+    return info
+
+
+def load_model(settings: Settings) -> Model:
+    """Verify the folder, load it, and hold it against its golden embeddings.
+
+    Raises:
+        ArtifactError, DigestError: see ``verify_model`` and ``check_golden``.
+    """
+    from serving.golden import check_golden
+
+    info = verify_model(settings)
+    model = Model(settings.model, info, settings.precision, settings.threads)
+    check_golden(model, settings.model)
+    return model
+
+
+def _load_head(
+    folder: Path, info: ModelInfo
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    path = folder / FolderFiles.HEAD
+    if not path.is_file():
+        if info.task == "classify":
+            raise ArtifactError(f"{path}: missing; the model is a classifier")
+        return None
+    tensors = load_file(path)
+    weight, bias = tensors["weight"].astype(np.float32), tensors["bias"].astype(np.float32)
+    if weight.shape != (len(info.classes), info.embed_dim) or bias.shape != (len(info.classes),):
+        raise ArtifactError(
+            f"{path}: weight {weight.shape}, bias {bias.shape}; {FolderFiles.INFO} has "
+            f"{len(info.classes)} classes and {info.embed_dim} dimensions"
+        )
+    return weight, bias
+
+
+def _normalise(features_bd: NDArray[np.float32]) -> NDArray[np.float32]:
+    # 1e-12 is what torch.nn.functional.normalize has
+    return features_bd / np.maximum(np.linalg.norm(features_bd, axis=1, keepdims=True), 1e-12)
+
+
+def _softmax(logits_bc: NDArray[np.float32]) -> NDArray[np.float32]:
+    exponentials = np.exp(logits_bc - logits_bc.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def main() -> int:
+    """``python -m serving.model``: load the model of the environment as a worker would."""
+    import sys
+
+    from serving.settings import read_settings
+
+    try:
+        load_model(read_settings(os.environ))
+    except PtftError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
