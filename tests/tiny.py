@@ -13,8 +13,14 @@ import torch
 
 from ptft.compat import import_open_clip, prepare_torchvision
 from ptft.model import DualEncoder, build_model
-from ptft.recipe import ArchModel, ClipObjective, ModelSection, ObjectiveSection, TextTower
-from ptft.recipe import TowersModel
+from ptft.recipe import (
+    ArchModel,
+    ClipObjective,
+    ModelSection,
+    ObjectiveSection,
+    TextTower,
+    TowersModel,
+)
 
 _TEXT = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 _VIT = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16}
@@ -82,8 +88,13 @@ def hf_text_folder(folder: Path, kind: str = "bert", *, weights: bool = True) ->
     """A transformers text model (``bert`` or ``roberta``) with a tokenizer, in a folder."""
     prepare_torchvision()  # transformers imports it
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-    from transformers import RobertaConfig, RobertaModel
+    from transformers import (
+        BertConfig,
+        BertModel,
+        PreTrainedTokenizerFast,
+        RobertaConfig,
+        RobertaModel,
+    )
 
     names = ["<s>", "<pad>", "</s>", "<unk>"]
     letters = [chr(point) for point in range(33, 127)]

@@ -57,18 +57,17 @@ def open_clip_state_dict(model: DualEncoder) -> dict[str, Tensor]:
 
 
 def from_open_clip(state: Mapping[str, Tensor], model: DualEncoder) -> dict[str, Tensor]:
-    """open_clip's names, old and new, to ptft's; position embeddings are resized to the model's.
+    """open_clip's names, old and new, or ptft's, to ptft's; position embeddings are resized.
 
     Floating-point weights become float32. Weights without a logit bias get one of zero where the
     model has one, as open_clip does.
     """
-    open_clip = import_open_clip()
+    import_open_clip()
     from open_clip.convert import convert_state_dict
     from open_clip.model import resize_pos_embed, resize_text_pos_embed
 
-    del open_clip
     view = SimpleNamespace(visual=model.image, text=model.text)
-    plain = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    plain = {_visual(name.removeprefix("module.")): tensor for name, tensor in state.items()}
     plain = dict(convert_state_dict(view, plain))
     for stale in _STALE:
         plain.pop(stale, None)
@@ -96,20 +95,17 @@ def from_open_clip(state: Mapping[str, Tensor], model: DualEncoder) -> dict[str,
     return own
 
 
-def fit_state_dict(
-    module: nn.Module, state: Mapping[str, Tensor], *, source: str, ignore: tuple[str, ...] = ()
-) -> None:
+def fit_state_dict(module: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
     """Copy weights into a module; every one must be used, and every one of the module's be there.
 
     Args:
         source: what the weights are, for the message.
-        ignore: prefixes of the module's names that may be missing.
 
     Raises:
         ModelError: naming the weights that are missing, left over or of another shape.
     """
     own = module.state_dict()
-    missing = [n for n in own if n not in state and not (ignore and n.startswith(ignore))]
+    missing = [name for name in own if name not in state]
     left_over = [name for name in state if name not in own]
     misshapen = [
         f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
@@ -127,7 +123,11 @@ def fit_state_dict(
     ]
     if problems:
         raise ModelError(f"{source}: weights do not fit the architecture: {'; '.join(problems)}")
-    module.load_state_dict(dict(state), strict=not ignore)
+    module.load_state_dict(dict(state), strict=True)
+
+
+def _visual(name: str) -> str:
+    return "visual." + name.removeprefix("image.") if name.startswith("image.") else name
 
 
 def _custom_text(model: DualEncoder) -> bool:

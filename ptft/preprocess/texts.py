@@ -21,6 +21,7 @@ import re
 import string
 import unicodedata
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -141,6 +142,10 @@ class TextTokenizer:
 
     def with_(self, **changes: Any) -> "TextTokenizer":
         """The same vocabulary with other arguments."""
+        if set(changes) <= {"trimmable"}:  # parsing a vocabulary again takes a tenth of a second
+            same = object.__new__(TextTokenizer)
+            same.__dict__.update(self.__dict__, **changes)
+            return same
         return TextTokenizer(self._json, **{**self.kwargs(), **changes})
 
     def save(self, path: Path) -> None:
@@ -151,14 +156,11 @@ class TextTokenizer:
         return _restore, (self._json, self.kwargs())
 
     def _set_up_clip(self) -> None:
-        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
-        for mark in (_START, _END):
-            if mark not in vocabulary:
+        for written, mark in (("<start_of_text>", _START), ("<end_of_text>", _END)):
+            number = self._tokenizer.token_to_id(mark)
+            if number is None:
                 raise ModelError(f"tokenizer.json: no CLIP vocabulary, it lacks {mark}")
-        self._marks = {
-            "<start_of_text>": vocabulary[_START],
-            "<end_of_text>": vocabulary[_END],
-        }
+            self._marks[written] = number
         # The cleaning is complete. The file's normaliser, which serves clients that do not clean,
         # would also compose characters that HTML entities left decomposed; open_clip does not.
         self._tokenizer.normalizer = None
@@ -191,6 +193,7 @@ class TextTokenizer:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
 
+@cache
 def clip_bpe_json() -> str:
     """``tokenizer.json`` of CLIP's byte-pair vocabulary, from the file that open_clip installs.
 
