@@ -309,16 +309,16 @@ def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Five points: folded twice by 36 degrees, then one edge (Quilez, sdStar5)."""
     cosine, sine = np.float32(0.809017), np.float32(0.587785)
-    x, y = np.abs(x), y + np.float32(0.05)
+    x = np.abs(x)
     fold = np.maximum(cosine * x - sine * y, 0) * 2
     x, y = x - fold * cosine, y + fold * sine
     fold = np.maximum(-cosine * x - sine * y, 0) * 2
-    x, y = np.abs(x + fold * cosine), y + fold * sine - np.float32(1.1)
+    x, y = np.abs(x + fold * cosine), y + fold * sine - np.float32(1.06)
     edge_x, edge_y = 0.48 * 0.587785, 0.48 * 0.809017 - 1.0
     along = (x * np.float32(edge_x) + y * np.float32(edge_y)) * np.float32(
         1 / (edge_x**2 + edge_y**2)
     )
-    along = np.minimum(np.maximum(along, 0), np.float32(1.1))
+    along = np.minimum(np.maximum(along, 0), np.float32(1.06))
     away_x, away_y = x - along * np.float32(edge_x), y - along * np.float32(edge_y)
     length = np.sqrt(away_x * away_x + away_y * away_y)
     inside = y * np.float32(edge_x) < x * np.float32(edge_y)
