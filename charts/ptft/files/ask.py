@@ -12,7 +12,7 @@ import urllib.request
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never by way of a proxy
 
 
-def wait_until_ready(base, seconds=60):
+def wait_until_ready(base, seconds=120):
     """Ask /readyz each second until it answers 200."""
     deadline = time.monotonic() + seconds
     while True:
