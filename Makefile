@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(STAMP) ## pretrain, fine-tune, export, serve, ask: the whole pipeline on drawn scenes
-	PATH="$(CURDIR)/$(BIN):$$PATH" bash recipes/speedrun.sh
+	PATH="$(CURDIR)/$(BIN):$$PATH" recipes/speedrun.sh
 
 test: $(STAMP) ## the tests
 	$(BIN)/python -m pytest
