@@ -29,8 +29,9 @@ class _Fields(Section):
     the folder's name for ``folder``."""
 
     classes: str | list[str] | None = None
-    """Class names in the order of their numbers: a list, a text file with one a line, or a JSON file
-    (a list of names, or of objects with ``text`` or ``name``). Absent: the distinct labels, sorted."""
+    """Class names in the order of their numbers: a list, a text file with one a line, or a JSON
+    file (a list of names, or of objects with ``text`` or ``name``). Absent: the distinct labels,
+    sorted."""
 
     limit: int | None = Field(default=None, ge=1)
     """Use only this many training samples, drawn by the recipe's seed."""

@@ -2,7 +2,15 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
 
 from ptft.recipe.data import DataSection
 from ptft.recipe.section import Section
@@ -30,6 +38,16 @@ __all__ = [
     "TowersModel",
     "ZeroShotEvaluation",
 ]
+
+
+def _has_place(template: str) -> str:
+    if "{}" not in template:
+        raise ValueError(f"{template!r} lacks {{}}, where the class name goes")
+    return template
+
+
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+Template = Annotated[str, AfterValidator(_has_place)]
 
 
 class ArchModel(Section):
@@ -140,7 +158,7 @@ class ClassifyObjective(Section):
     kind: Literal["classify"] = "classify"
     head: Literal["prompts", "random"] = "prompts"
     """Rows start as the text embeddings of the class names in the templates, or at random."""
-    templates: list[str] = Field(default=["a photo of a {}."], min_length=1)
+    templates: list[Template] = Field(default=["a photo of a {}."], min_length=1)
     """Prompts; ``{}`` is the class name."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     max_logit_scale: float = Field(default=100.0, gt=1.0)
@@ -175,7 +193,7 @@ class OptimSection(Section):
     lr: float = Field(default=5e-4, gt=0.0)
     weight_decay: float = Field(default=0.2, ge=0.0)
     """Not applied to norms, biases, position and class embeddings, logit scale and bias."""
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Beta, Beta] = (0.9, 0.98)
     eps: float = Field(default=1e-6, gt=0.0)
     global_batch: int = Field(default=256, ge=1)
     """Samples a step over all ranks."""
@@ -238,14 +256,14 @@ class RetrievalEvaluation(_Evaluation):
     """recall@k in both directions; several captions of an image each count as its own query."""
 
     kind: Literal["retrieval"] = "retrieval"
-    ks: list[int] = Field(default=[1, 5, 10], min_length=1)
+    ks: list[PositiveInt] = Field(default=[1, 5, 10], min_length=1)
 
 
 class ZeroShotEvaluation(_Evaluation):
     """Accuracy of the class whose prompts' mean embedding is nearest."""
 
     kind: Literal["zero_shot"] = "zero_shot"
-    templates: list[str] = Field(default=["a photo of a {}."], min_length=1)
+    templates: list[Template] = Field(default=["a photo of a {}."], min_length=1)
 
 
 class ProbeEvaluation(_Evaluation):
@@ -276,7 +294,7 @@ class RunSection(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(default=None, ge=1)
     """Of torch on the CPU; absent: torch's own choice."""
-    workers: int | Literal["auto"] = "auto"
+    workers: NonNegativeInt | Literal["auto"] = "auto"
     """Processes that load data; 0: none. Results do not depend on it."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Steps between checkpoints; the last step always has one."""

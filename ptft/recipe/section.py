@@ -6,8 +6,15 @@ __all__ = ["Section"]
 
 
 class Section(BaseModel):
-    """A closed, frozen set of keys: an unknown key is an error, nothing changes after loading."""
+    """A closed, frozen set of keys: an unknown key is an error, nothing changes after loading.
+
+    Numbers are finite: none of a recipe's could mean anything otherwise.
+    """
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
