@@ -129,9 +129,14 @@ def _check_towers(model: TowersModel) -> None:
 
 
 def _check_source(key: str, source: str) -> None:
-    """A local path that exists, or the form of a Hub id."""
-    if Path(source).exists() or is_hub_id(source):
+    """A local path that exists, or the form of a Hub id.
+
+    ``runs/mine`` has that form too: where there is a folder ``runs``, a run in it is meant.
+    """
+    path = Path(source).expanduser()
+    if path.exists() or (is_hub_id(source) and not path.parent.is_dir()):
         return
     raise RecipeError(
-        f"{key}: {source!r}: no such file or folder; allowed: a path, or org/repo@revision on the Hub"
+        f"{key}: {source!r}: no such file or folder; "
+        "allowed: a path, or org/repo@revision on the Hub"
     )

@@ -4,7 +4,7 @@ import glob
 import re
 from pathlib import Path
 
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import braceexpand
 
 from ptft.errors import RecipeError
 
@@ -19,7 +19,8 @@ def expand_paths(patterns: str | list[str], key: str) -> list[Path]:
     """The files or folders that patterns mean, in the order given, globs sorted.
 
     Args:
-        patterns: ``a.tar``, ``train-*.tar``, ``{noto,blob}/train-{000..003}.tar``, or a list of these.
+        patterns: ``a.tar``, ``train-*.tar``, ``{noto,blob}/train-{000..003}.tar``, or a list of
+            these. What exists under exactly that name is meant, whatever characters it has.
         key: the recipe's key, for the message.
 
     Raises:
@@ -27,18 +28,28 @@ def expand_paths(patterns: str | list[str], key: str) -> list[Path]:
     """
     found: list[Path] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        try:
-            plain = list(braceexpand(pattern))
-        except UnbalancedBracesError:
-            raise RecipeError(f"{key}: {pattern!r}: unbalanced braces") from None
-        for path in plain:
-            matches = sorted(glob.glob(str(Path(path).expanduser())))
-            if not matches:
+        for path in _expand_braces(pattern, key):
+            literal = Path(path).expanduser()
+            matches = [literal] if literal.exists() else _sorted_glob(str(literal))
+            if not path or not matches:
                 raise RecipeError(f"{key}: {path!r}: no such file or folder")
-            found += [Path(match) for match in matches]
+            found += matches
     if not found:
         raise RecipeError(f"{key}: an empty list; allowed: at least one path")
     return found
+
+
+def _expand_braces(pattern: str, key: str) -> list[str]:
+    if Path(pattern).expanduser().exists():
+        return [pattern]
+    try:
+        return list(braceexpand(pattern))
+    except ValueError:
+        raise RecipeError(f"{key}: {pattern!r}: unbalanced braces") from None
+
+
+def _sorted_glob(pattern: str) -> list[Path]:
+    return [Path(match) for match in sorted(glob.glob(pattern))]  # noqa: PTH207 - absolute ones too
 
 
 def is_hub_id(text: str) -> bool:
