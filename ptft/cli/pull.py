@@ -1,0 +1,26 @@
+"""``ptft pull``: a model folder from the Hub, verified."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["command"]
+
+
+def command(
+    repo: Annotated[
+        str, typer.Argument(metavar="ORG/NAME[@REVISION]", help="A branch, a tag or a commit.")
+    ],
+    dest: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FOLDER]", help="Put a copy there; absent: the Hub's cache."),
+    ] = None,
+) -> None:
+    """Fetch a model folder and hold every byte against what was recorded. Prints the folder.
+
+    Files that are in the cache are not fetched again; with HF_HUB_OFFLINE=1 they have to be.
+    """
+    from ptft.hub import pull_model
+
+    print(pull_model(repo, dest))

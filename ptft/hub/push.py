@@ -1,0 +1,201 @@
+"""Publish a model folder: everything in one commit, or nothing.
+
+What is notable:
+
+- every byte is held against ``ptft.json`` before the first request;
+- what the Hub has already (by the ids in its listing) is not sent, so that a folder that is
+  there already makes no commit;
+- large files go up before the commit and are invisible until it; a push that is cut off leaves
+  the branch as it was, and the next one sends only the files that had not arrived;
+- the commit names its parent, so that nobody's concurrent change is overwritten.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ptft import __version__
+from ptft.artifact import FolderFiles, ModelInfo, file_sha256, read_model_info, verify_files
+from ptft.errors import HubError, UsageError
+from ptft.hub.card import card_metadata, merge_card
+from ptft.hub.names import local_files, split_target
+from ptft.hub.remote import Remote, check_tag, look, look_or_create
+from ptft.hub.trouble import explained, token_of
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+__all__ = ["PushResult", "push_model"]
+
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")  # of what git allows, what needs no quoting
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What a push did, or would do.
+
+    Attributes:
+        commit: id (40 hex digits) of the commit that holds the folder. In a dry run: of the one
+            that the branch is at, or "" where the repository is still to be created.
+        url: of that commit, or of the pull request.
+        tag: that names it, or None.
+        sent: name -> size in bytes of the files that the commit adds or changes. Large ones that
+            an earlier, interrupted push had brought to the Hub are not sent a second time.
+        deleted: files of the version before that this one does not have.
+        notes: what the publisher should know, a sentence each.
+    """
+
+    commit: str
+    url: str
+    tag: str | None
+    sent: dict[str, int]
+    deleted: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def sent_bytes(self) -> int:
+        """Size of all files in ``sent``."""
+        return sum(self.sent.values())
+
+
+def push_model(
+    folder: Path,
+    repo: str,
+    *,
+    tag: str | None = None,
+    private: bool | None = None,
+    create_pr: bool = False,
+    dry_run: bool = False,
+    revision: str = "main",
+    endpoint: str | None = None,
+    token: str | None = None,
+) -> PushResult:
+    """Publish a model folder in one commit.
+
+    Args:
+        folder: that ``export_model`` wrote.
+        repo: ``org/name``; created where it does not exist.
+        tag: name for this version; one that exists is never moved.
+        private: visibility of a repository that is created; None: the owner's default.
+        create_pr: propose the commit as a pull request instead of making it.
+        dry_run: look, compare, and change nothing.
+        revision: the branch.
+        endpoint: of the Hub; None: HF_ENDPOINT's, else huggingface.co.
+        token: None: that of ``hf auth login`` or HF_TOKEN.
+
+    Raises:
+        UsageError: a name that does not fit, or options that exclude each other.
+        ArtifactError, DigestError: the folder is none of ours, or has been changed.
+        HubError: the Hub refused or cannot be reached.
+    """
+    folder = Path(folder)
+    _check_arguments(folder, repo, tag, create_pr)
+    info = read_model_info(folder)
+    names = local_files(folder, info)
+    verify_files(folder, info.files)
+    if (folder / FolderFiles.CARD).is_file():
+        card_metadata((folder / FolderFiles.CARD).read_text(encoding="utf-8"))
+
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=endpoint, token=token, library_name="ptft", library_version=__version__)
+    if not dry_run and token_of(api) is None:
+        raise HubError(f"{repo}: there is no token; run: hf auth login, or set HF_TOKEN")
+    with explained(repo, api, revision=revision, doing="push"):
+        find = look if dry_run else look_or_create
+        remote = find(api, repo, revision, private=private)
+        contents = _contents(folder, names, remote)
+        changed = {
+            name: content
+            for name, content in contents.items()
+            if remote is None or not remote.holds(name, content, _sha256(name, content, info))
+        }
+        gone = sorted((remote.ours & set(remote.files)) - set(names)) if remote else []
+        if tag is not None and remote is not None:
+            check_tag(api, repo, tag, remote, changed=bool(changed or gone))
+        commit = remote.commit if remote else ""
+        url = f"{api.endpoint}/{repo}" + (f"/commit/{commit}" if commit else "")
+        if (changed or gone) and not dry_run:
+            message = f"Publish {info.name}" + (f" {tag}" if tag else "")
+            commit, url = _commit(
+                api, repo, changed, gone, info, message, revision, parent=commit, pr=create_pr
+            )
+        if tag is not None and not dry_run:
+            api.create_tag(repo, tag=tag, revision=commit, exist_ok=True)
+    sent = {name: _size(content) for name, content in changed.items()}
+    return PushResult(commit, url, tag, sent, tuple(gone), _notes(contents))
+
+
+def _check_arguments(folder: Path, repo: str, tag: str | None, create_pr: bool) -> None:
+    if split_target(repo)[1] is not None:
+        raise UsageError(f"{repo}: a push goes to a branch; allowed: org/name")
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder")
+    if tag is not None and _TAG.fullmatch(tag) is None:
+        raise UsageError(f"tag {tag!r}: allowed: letters, digits and . _ + -, such as v1.0")
+    if tag is not None and create_pr:
+        raise UsageError("--tag with --create-pr: a version is tagged once its request is merged")
+
+
+def _contents(folder: Path, names: list[str], remote: Remote | None) -> dict[str, Path | bytes]:
+    """What to publish by name: files, and the card with what people wrote into the Hub's."""
+    contents: dict[str, Path | bytes] = {name: folder / name for name in names}
+    if FolderFiles.CARD in contents:
+        card = (folder / FolderFiles.CARD).read_text(encoding="utf-8")
+        contents[FolderFiles.CARD] = merge_card(card, remote.card if remote else None).encode()
+    return contents
+
+
+def _sha256(name: str, content: Path | bytes, info: ModelInfo) -> str:
+    if name in info.files:
+        return str(info.files[name]["sha256"])
+    return (
+        hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else file_sha256(content)
+    )
+
+
+def _size(content: Path | bytes) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
+
+
+def _commit(
+    api: "HfApi",
+    repo: str,
+    changed: Mapping[str, Path | bytes],
+    gone: list[str],
+    info: ModelInfo,
+    message: str,
+    revision: str,
+    *,
+    parent: str,
+    pr: bool,
+) -> tuple[str, str]:
+    """Upload large files, then commit; (commit id, its URL or the pull request's)."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    lineage = {"digest": info.digest, "weights": info.weights_digest, "recipe": info.recipe_digest}
+    done = api.create_commit(
+        repo,
+        [
+            *(CommitOperationAdd(name, content) for name, content in changed.items()),
+            *(CommitOperationDelete(name) for name in gone),
+        ],
+        commit_message=message,
+        commit_description="\n".join(f"{key} {value}" for key, value in lineage.items()),
+        revision=revision,
+        parent_commit=parent,
+        create_pr=pr,
+    )
+    return done.oid, str(done.pr_url or done.commit_url)
+
+
+def _notes(contents: Mapping[str, Path | bytes]) -> tuple[str, ...]:
+    card = contents.get(FolderFiles.CARD)
+    if not isinstance(card, bytes):
+        return (f"there is no {FolderFiles.CARD}: the model has no card",)
+    if not card_metadata(card.decode()).get("license"):
+        return (f"{FolderFiles.CARD} names no license: nobody can tell whether they may use it",)
+    return ()
