@@ -6,6 +6,7 @@ cell gives as a path is read only where ``datasets`` itself has put that file.
 
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -187,7 +188,7 @@ class StreamedRows:
             columns = list(dict.fromkeys([self._picture, *self._fields]))
             self._rows = iter(self._dataset.select_columns(columns).skip(first))
         try:
-            rows = [row for row, _ in zip(self._rows, range(wanted), strict=False)]
+            rows = list(islice(self._rows, wanted))
         except Exception as error:  # whatever the network, the file system and the parsers raise
             self._rows = None
             raise DataError(
