@@ -1,0 +1,248 @@
+"""The model card: what the folder holds, what it measured, and the commands of each client.
+
+What people add stays: text between ``<!-- keep NAME -->`` and ``<!-- /keep NAME -->``, and keys of
+the front matter that the export does not write, are carried over when a model is exported again.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ptft.artifact import FolderFiles, ModelInfo
+from ptft.compat import import_open_clip
+from ptft.export.card_usage import usage
+from ptft.model.spec import ModelSpec
+from ptft.recipe import (
+    ArchModel,
+    ClassifyObjective,
+    DataSection,
+    FolderData,
+    Recipe,
+    ScenesData,
+    ShardsData,
+    TableData,
+    TowersModel,
+)
+from ptft.recipe.paths import is_hub_id
+
+__all__ = ["Kept", "make_card", "read_kept"]
+
+_KEEP = re.compile(r"<!-- keep (?P<name>[\w-]+) -->\n(?P<text>.*?)<!-- /keep (?P=name) -->", re.S)
+_NOTES = "notes"  # the block that every card has
+_EMPTY = (
+    "What people should know of this model. This block stays when the model is exported again.\n"
+)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is carried over from a card that was there.
+
+    Attributes:
+        blocks: name -> text between its marks.
+        front: the front matter's keys and values.
+    """
+
+    blocks: dict[str, str] = field(default_factory=dict)
+    front: dict[str, Any] = field(default_factory=dict)
+
+
+def read_kept(path: Path) -> Kept:
+    """The kept parts of a card; empty where there is none, or no front matter."""
+    if not path.is_file():
+        return Kept()
+    text = path.read_text(encoding="utf-8")
+    front: Any = None
+    if (match := re.match(r"---\n(.*?)\n---\n", text, re.S)) is not None:
+        try:
+            front = yaml.safe_load(match[1])
+        except yaml.YAMLError:
+            front = None  # spoilt by hand: the export writes a sound one
+    blocks = {match["name"]: match["text"] for match in _KEEP.finditer(text)}
+    return Kept(blocks, front if isinstance(front, dict) else {})
+
+
+def make_card(
+    info: ModelInfo,
+    spec: ModelSpec,
+    recipe: Recipe | None,
+    metrics: dict[str, Any],
+    files: list[str],
+    *,
+    licence: str | None,
+    kept: Kept,
+) -> str:
+    """The whole card as Markdown.
+
+    Args:
+        metrics: what ``metrics.json`` holds: ``evaluation`` and ``parity``.
+        files: names of all files in the folder.
+        licence: by the Hub's short name; None leaves the one of ``kept``, or none.
+    """
+    parts = [
+        _front_matter(info, spec, recipe, licence, kept),
+        f"# {info.name}\n",
+        _summary(info, spec),
+        _block(_NOTES, kept.blocks.get(_NOTES, _EMPTY)),
+        "## Trained on\n",
+        _trained_on(spec, recipe),
+        "## Measured\n",
+        _measured(metrics["evaluation"]),
+        "## Use\n",
+        usage(info, spec, files),
+        "## Files\n",
+        _exported(spec, metrics["parity"]),
+    ]
+    parts += [_block(name, text) for name, text in kept.blocks.items() if name != _NOTES]
+    return "\n".join(parts)
+
+
+def _front_matter(
+    info: ModelInfo, spec: ModelSpec, recipe: Recipe | None, licence: str | None, kept: Kept
+) -> str:
+    classify = info.task == "classify"
+    tags = ["ptft", "onnx", "image-text", *(["image-classification"] if classify else [])]
+    values: dict[str, Any] = {
+        "library_name": "open_clip" if spec.open_clip_config is not None else "onnx",
+        "pipeline_tag": "zero-shot-image-classification",
+        "tags": [*tags, *(tag for tag in kept.front.get("tags") or [] if tag not in tags)],
+    }
+    if bases := _bases(recipe):
+        values["base_model"] = bases if len(bases) > 1 else bases[0]
+    if recipe is not None and isinstance(recipe.data, TableData):
+        hub = [name for name in _paths(recipe.data) if is_hub_id(name)]
+        if hub:
+            values["datasets"] = [name.partition("@")[0].partition(":")[0] for name in hub]
+    if licence is not None:
+        values["license"] = licence
+    values = {**kept.front, **values}
+    return "---\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True) + "---\n"
+
+
+def _bases(recipe: Recipe | None) -> list[str]:
+    """Repositories on the Hub whose weights training started from."""
+    if recipe is None:
+        return []
+    given: list[str | None] = [recipe.init.from_ if recipe.init else None]
+    match recipe.model:
+        case ArchModel():
+            given += [recipe.model.pretrained, _tagged(recipe.model)]
+        case TowersModel():
+            given.append(recipe.model.image_weights)
+            if isinstance(recipe.model.text, str) and recipe.model.text_weights:
+                given.append(recipe.model.text)
+    found = [name.partition("@")[0] for name in given if name is not None and is_hub_id(name)]
+    return list(dict.fromkeys(found))
+
+
+def _tagged(model: ArchModel) -> str | None:
+    """The repository that open_clip takes the weights of a tag from."""
+    known = import_open_clip().get_pretrained_cfg(model.name, model.pretrained or "")
+    return str(known["hf_hub"]).rstrip("/") if known and known.get("hf_hub") else None
+
+
+def _summary(info: ModelInfo, spec: ModelSpec) -> str:
+    height, width = info.image_size
+    lines = [
+        f"Embeds images and texts into one space of {info.embed_dim} dimensions. Architecture: "
+        f"{spec.name}; images of {width}x{height} pixels, texts of up to {info.context_length} "
+        "tokens."
+    ]
+    if info.task == "classify":
+        names = ", ".join(info.classes[:10]) + (", ..." if len(info.classes) > 10 else "")
+        lines.append(f"It has a classifier of {len(info.classes)} classes: {names}.")
+    if spec.open_clip_reason is not None:
+        lines.append(
+            f"open_clip cannot load it: {spec.open_clip_reason}. The ONNX files and ptft can."
+        )
+    elif spec.open_clip_needs is not None:
+        lines.append(f"open_clip needs {spec.open_clip_needs} to load it.")
+    return "\n\n".join(lines) + "\n"
+
+
+def _trained_on(spec: ModelSpec, recipe: Recipe | None) -> str:
+    if recipe is None:
+        return "No recipe is recorded.\n"
+    start = spec.base or "random weights"
+    optim = recipe.optim
+    length = f"{optim.epochs:g} epochs" if optim.epochs else f"{optim.samples_seen:,} samples seen"
+    learns: str = recipe.adapt.kind
+    if locked := getattr(recipe.adapt, "lock", []):
+        learns += f", locked: {', '.join(locked)}"
+    rows = {
+        "data": _data(recipe.data),
+        "objective": recipe.objective.kind,
+        "started from": start,
+        "learns": learns,
+        "length": f"{length}, {optim.global_batch} a step, learning rate {optim.lr:g}",
+        "seed": str(recipe.seed),
+    }
+    if isinstance(recipe.objective, ClassifyObjective):
+        rows["prompts"] = "; ".join(recipe.objective.templates)
+    table = "".join(f"| {key} | {value} |\n" for key, value in rows.items())
+    return f"| | |\n|---|---|\n{table}\n`{FolderFiles.RECIPE}` holds every setting.\n"
+
+
+def _data(section: DataSection) -> str:
+    match section:
+        case ScenesData():
+            return f"scenes that ptft draws from a seed, style {section.style}, {section.train:,}"
+        case ShardsData() | FolderData() | TableData():
+            # Names without their folders: those are of the machine, and nobody else's business.
+            names = [n if is_hub_id(n) else Path(n).name for n in _paths(section)]
+            return f"{section.kind}: {', '.join(names)}"
+
+
+def _paths(section: ShardsData | FolderData | TableData) -> list[str]:
+    train = section.train
+    return [train] if isinstance(train, str) else list(train or [])
+
+
+def _measured(evaluation: dict[str, Any]) -> str:
+    if not evaluation:
+        return "Nothing was measured: the recipe names no evaluation.\n"
+    lines = ["Shares are of 1, ranks count from 1. By `ptft evaluate`.\n"]
+    lines += ["| evaluation | figure | value |", "|---|---|---|"]
+    for name, figures in evaluation.items():
+        for key, value in figures.items():
+            lines.append(f"| {name} | {key} | {_number(value)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _exported(spec: ModelSpec, parity: dict[str, Any]) -> str:
+    lines = [
+        "Each ONNX file was run in a process of its own by onnxruntime with default options, and "
+        "held against the checkpoint in torch. Differences are of normalised embeddings.\n",
+        "| file | MB | largest difference | smallest cosine | inputs run |",
+        "|---|---|---|---|---|",
+    ]
+    for name, figures in parity.items():
+        size = f"{figures['bytes'] / 1e6:.2f}"
+        shapes = ", ".join(figures["shapes"])
+        lines.append(
+            f"| {name} | {size} | {figures['max_abs']:.2e} | {figures['min_cosine']:.8f} "
+            f"| {shapes} |"
+        )
+    length = (
+        "any length up to the context length"
+        if spec.text_trimmable
+        else ("exactly the context length, since padding is part of what the tower reads")
+    )
+    lines += [
+        "",
+        f"Both take any batch; the text tower takes {length}. "
+        f"`{FolderFiles.GOLDEN}` holds inputs and the embeddings that the checkpoint gave them, "
+        f"`{FolderFiles.INFO}` the digest of every file.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float | int) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
+
+
+def _block(name: str, text: str) -> str:
+    return f"<!-- keep {name} -->\n{text}<!-- /keep {name} -->\n"

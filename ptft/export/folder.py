@@ -1,0 +1,239 @@
+"""The model folder: one folder for every client, written whole or not at all."""
+
+import math
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ptft import __version__
+from ptft.artifact import (
+    FolderFiles,
+    ModelInfo,
+    hash_files,
+    read_model_info,
+    write_json,
+    write_model_info,
+)
+from ptft.errors import ExportError, PtftError
+from ptft.export.card import Kept, make_card, read_kept
+from ptft.export.golden import make_golden, save_golden
+from ptft.export.model_files import portable, write_model_files
+from ptft.export.parity import Parity
+from ptft.export.source import Source, find_source
+from ptft.export.towers import write_towers
+from ptft.model import DualEncoder, load_model
+from ptft.recipe import Recipe, RunSection, ZeroShotEvaluation, dump_recipe
+
+__all__ = ["export_model"]
+
+
+def export_model(
+    source: str | Path,
+    out: Path,
+    *,
+    name: str | None = None,
+    licence: str | None = None,
+    overwrite: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> ModelInfo:
+    """Write the model folder of a run (or of another model folder) and return its ``ptft.json``.
+
+    The folder appears under its name when it is complete, parity included; a failure leaves
+    nothing. The same source on the same machine gives the same bytes, so the same digest.
+
+    Args:
+        source: a run, a checkpoint, a model folder, or ``org/repo@revision`` on the Hub.
+        out: the folder to write.
+        name: of the model; absent: the run's.
+        licence: for the card, by the Hub's short name (``apache-2.0``); absent: a licence that
+            the card of the replaced folder names, or none.
+        overwrite: replace a model folder that is there. The kept parts of its card stay, and its
+            hidden files (``.gitattributes``).
+        progress: told what is being done, in words.
+
+    Raises:
+        ExportError: ``out`` is taken, or a tower cannot be exported.
+        ParityError: an ONNX file does not give the checkpoint's embeddings.
+        ModelError, HubError, ArtifactError: the source cannot be read, or was changed.
+    """
+    say = progress or (lambda message: None)
+    out = Path(out)
+    _check_place(out, overwrite)
+    kept = read_kept(out / FolderFiles.CARD)
+    origin = find_source(source)
+    say(f"reading {origin.folder}")
+    model = load_model(origin.folder).cpu().float().eval()
+    model.spec = portable(model.spec)
+    with _whole(out) as folder:
+        say("writing weights, tokenizer and golden embeddings")
+        write_model_files(model, folder)
+        save_golden(make_golden(model), folder / FolderFiles.GOLDEN)
+        say("exporting both towers to ONNX and holding them against torch")
+        parity = write_towers(model, folder)
+        metrics = _metrics(origin, parity)
+        write_json(folder / FolderFiles.METRICS, metrics)
+        if origin.recipe is not None:
+            (folder / FolderFiles.RECIPE).write_text(_portable(origin.recipe), encoding="utf-8")
+        info = _info(model, origin, name or origin.name, folder)
+        _write_card(info, model, origin, metrics, folder, licence, kept)
+        write_model_info(folder, info)
+    say(f"{out}: {info.digest}")
+    return info
+
+
+def _check_place(out: Path, overwrite: bool) -> None:
+    """Refuse to write where something is that the export would lose."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not out.is_dir():
+        raise ExportError(f"{out}: a file is there; allowed: a new folder")
+    if not (out / FolderFiles.INFO).is_file():
+        raise ExportError(f"{out}: something else than a model folder is there; name a new folder")
+    if not overwrite:
+        raise ExportError(f"{out}: a model folder is there; --overwrite replaces it")
+    try:
+        known = set(read_model_info(out).files) | FolderFiles.UNHASHED
+    except PtftError:
+        return  # damaged, and to be replaced
+    for path in sorted(out.rglob("*")):
+        relative = path.relative_to(out)
+        if path.is_file() and relative.as_posix() not in known and relative.parts[0][0] != ".":
+            raise ExportError(
+                f"{out}: holds {relative}, which no export wrote and replacing would lose; "
+                "move it away first"
+            )
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """A folder beside ``out`` to write into, which takes its place at the end.
+
+    A process that is killed leaves only the hidden folder, which the next export removes.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for stale in out.parent.glob(f".{out.name}.*.export"):
+        if not _alive(stale.name.split(".")[-2]):
+            shutil.rmtree(stale, ignore_errors=True)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.export")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        if out.is_dir():
+            for hidden in out.glob(".*"):
+                _copy(hidden, partial / hidden.name)
+            before = out.with_name(f".{out.name}.{os.getpid()}.replaced.export")
+            out.rename(before)
+            partial.rename(out)
+            shutil.rmtree(before)
+        else:
+            partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _copy(path: Path, target: Path) -> None:
+    if path.is_dir():
+        shutil.copytree(path, target)
+    else:
+        shutil.copy2(path, target)
+
+
+def _metrics(origin: Source, parity: dict[str, Parity]) -> dict[str, Any]:
+    """``metrics.json``; names of samples that could not be read stay with the run."""
+    evaluation = {
+        name: {key: value for key, value in figures.items() if isinstance(value, int | float)}
+        for name, figures in origin.evaluation.items()
+    }
+    return {"evaluation": evaluation, "parity": {n: asdict(p) for n, p in parity.items()}}
+
+
+def _portable(recipe: Recipe) -> str:
+    """The recipe without its ``run`` section, which is about the machine and not the weights."""
+    return dump_recipe(recipe.model_copy(update={"run": RunSection()}))
+
+
+def _info(model: DualEncoder, origin: Source, name: str, folder: Path) -> ModelInfo:
+    spec = model.spec
+    templates = list(spec.templates)
+    if not templates and origin.recipe is not None:
+        for item in origin.recipe.evaluate:
+            if isinstance(item, ZeroShotEvaluation):
+                templates = list(item.templates)
+                break
+    with torch.no_grad():
+        scale = math.exp(model.logit_scale.item())
+        bias = 0.0 if model.logit_bias is None else model.logit_bias.item()
+    return ModelInfo(
+        name=name,
+        task="embed" if model.head is None else "classify",
+        embed_dim=spec.embed_dim,
+        context_length=model.context_length,
+        image_size=spec.preprocess.size,
+        logit_scale=scale,
+        logit_bias=bias,
+        recipe_digest=origin.recipe_digest,
+        weights_digest=origin.weights_digest,
+        tokenizer=spec.tokenizer.kwargs(),
+        preprocess=spec.preprocess.to_config(),
+        classes=list(spec.classes),
+        templates=templates,
+        files=hash_files(folder),
+        versions=_versions(),
+    )
+
+
+def _write_card(
+    info: ModelInfo,
+    model: DualEncoder,
+    origin: Source,
+    metrics: dict[str, Any],
+    folder: Path,
+    licence: str | None,
+    kept: Kept,
+) -> None:
+    text = make_card(
+        info,
+        model.spec,
+        origin.recipe,
+        metrics,
+        list(info.files),
+        licence=licence,
+        kept=kept,
+    )
+    (folder / FolderFiles.CARD).write_text(text, encoding="utf-8")
+
+
+def _versions() -> dict[str, str]:
+    names = (
+        "torch",
+        "open_clip_torch",
+        "timm",
+        "transformers",
+        "onnx",
+        "onnxscript",
+        "onnxruntime",
+    )
+    return {
+        "ptft": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+    }

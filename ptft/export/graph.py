@@ -1,0 +1,165 @@
+"""One tower of a torch model as an ONNX file, free of everything that is not the model.
+
+Opset 18: the one that torch's exporter writes without converting; onnxruntime reads it from
+1.14 on. Files over ``EXTERNAL_OVER`` bytes keep their weights in ``…onnx_data`` beside them, since
+protobuf ends at 2 GiB.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from ptft.errors import ExportError
+
+__all__ = ["EXTERNAL_OVER", "OPSET", "Tower", "check_axes", "write_graph"]
+
+OPSET = 18
+EXTERNAL_OVER = 1_800_000_000  # bytes of weights; below 2 GiB with room for the graph
+
+
+@dataclass(frozen=True)
+class Tower:
+    """What is exported: a module of one tensor to one tensor.
+
+    Attributes:
+        module: in eval mode, on the CPU.
+        input_name, output_name: as clients of exported CLIP models call them.
+        example: an input; its sizes along ``axes`` must be 2 or more, or they would be taken
+            for constants.
+        axes: number of an input's dimension that may vary -> its name and its largest size
+            (None: any).
+    """
+
+    module: nn.Module
+    input_name: str
+    output_name: str
+    example: Tensor
+    axes: Mapping[int, tuple[str, int | None]]
+
+
+def write_graph(tower: Tower, path: Path) -> None:
+    """Export a tower, strip it and check its axes.
+
+    Raises:
+        ExportError: torch cannot export it, or an axis that should vary came out fixed.
+    """
+    dims = {
+        axis: torch.export.Dim(name) if most is None else torch.export.Dim(name, max=most)
+        for axis, (name, most) in tower.axes.items()
+    }
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                tower.module,
+                (tower.example,),
+                dynamo=True,
+                input_names=[tower.input_name],
+                output_names=[tower.output_name],
+                dynamic_shapes=(dims,),
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except Exception as error:  # torch's exporter raises many kinds
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ExportError(f"{path.name}: torch cannot export this tower: {reason}") from error
+    assert program is not None
+    proto = program.model_proto
+    strip(proto)
+    _save(proto, path)
+    check_axes(path, tower)
+
+
+def strip(proto: onnx.ModelProto) -> None:
+    """Remove what tells of the machine and not of the model: stack traces, scopes, shapes between.
+
+    Intermediate shapes go too: onnxruntime infers them, and its quantiser fails on the exporter's.
+    """
+    proto.producer_name, proto.producer_version = "ptft", ""
+    proto.doc_string = ""
+    del proto.metadata_props[:]
+    graph = proto.graph
+    graph.name, graph.doc_string = "tower", ""
+    del graph.metadata_props[:]
+    del graph.value_info[:]
+    assert not proto.functions, "the exporter inlines its functions"
+    values = [*graph.input, *graph.output, *graph.initializer]
+    for item in [*values, *_nodes(graph)]:
+        item.doc_string = ""
+        del item.metadata_props[:]
+
+
+def check_axes(path: Path, tower: Tower) -> None:
+    """Hold the axes of a written file against the tower's.
+
+    Raises:
+        ExportError: naming the axis that came out fixed, or that should have been.
+    """
+    graph = onnx.load(path, load_external_data=False).graph
+    names = [value.name for value in [*graph.input, *graph.output]]
+    if names != [tower.input_name, tower.output_name]:
+        raise ExportError(
+            f"{path.name}: inputs and outputs are {names}; "
+            f"wanted: {[tower.input_name, tower.output_name]}"
+        )
+    found = [dim.dim_param or dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim]
+    wanted = [
+        tower.axes[axis][0] if axis in tower.axes else size
+        for axis, size in enumerate(tower.example.shape)
+    ]
+    if found != wanted:
+        raise ExportError(f"{path.name}: {tower.input_name} has axes {found}; wanted: {wanted}")
+    batch = graph.output[0].type.tensor_type.shape.dim[0].dim_param
+    if batch != tower.axes[0][0]:
+        raise ExportError(f"{path.name}: the batch of {tower.output_name} came out fixed")
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[Any]:
+    """Nodes, also those inside control flow, and what such an inner graph holds besides."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+                del inner.value_info[:]
+                yield inner
+                yield from inner.initializer
+                yield from _nodes(inner)
+
+
+def _save(proto: onnx.ModelProto, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
+    if weights > EXTERNAL_OVER:
+        onnx.save(
+            proto,
+            path,
+            save_as_external_data=True,
+            location=path.name + "_data",
+            size_threshold=1024,
+        )
+    else:
+        path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what the exporter says of its own inside; anything else comes through."""
+    folding = logging.getLogger("onnxscript.optimizer._constant_folding")
+    level = folding.level
+    folding.setLevel(logging.ERROR)  # "Skipping constant folding for op Split": nothing is lost
+    try:
+        with warnings.catch_warnings():
+            # torch's exporter copies a structure in a way that another part of torch deprecates
+            warnings.filterwarnings(
+                "ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning
+            )
+            yield
+    finally:
+        folding.setLevel(level)

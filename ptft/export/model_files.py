@@ -1,0 +1,76 @@
+"""The files that libraries load a model from: open_clip's, transformers' tokenizer, ptft's own."""
+
+import copy
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from ptft.artifact import FolderFiles, write_json
+from ptft.model import DualEncoder, open_clip_state_dict, save_model
+from ptft.model.spec import HF_TEXT, ModelSpec, save_spec
+from ptft.model.store import save_hf_config
+
+__all__ = ["TOKENIZER_CONFIG", "portable", "write_head", "write_model_files"]
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
+
+
+def write_model_files(model: DualEncoder, folder: Path) -> None:
+    """Write weights, configurations, tokenizer and preprocessing.
+
+    With ``open_clip_config.json`` and ``open_clip_model.safetensors`` where open_clip can express
+    the model; else the weights are ``model.safetensors``, by ptft's names. ``model.json`` lets ptft
+    build either again.
+    """
+    spec = model.spec
+    config = spec.open_clip_config
+    if config is None:
+        save_model(model, folder)
+    else:
+        save_spec(spec, folder)
+        if "hf_model_name" in config["text_cfg"]:
+            save_hf_config(model, folder / HF_TEXT)
+        write_json(
+            folder / FolderFiles.OPEN_CLIP_CONFIG,
+            {"model_cfg": config, "preprocess_cfg": spec.preprocess.to_config()},
+        )
+        tensors = {
+            name: tensor.detach().cpu().contiguous().clone()
+            for name, tensor in open_clip_state_dict(model).items()
+        }
+        save_file(tensors, folder / FolderFiles.OPEN_CLIP_WEIGHTS, metadata={"format": "pt"})
+    if spec.tokenizer_config:
+        write_json(folder / TOKENIZER_CONFIG, dict(spec.tokenizer_config))
+    preprocessor = spec.preprocess.preprocessor_config()
+    if preprocessor is not None:
+        write_json(folder / FolderFiles.PREPROCESSOR, preprocessor)
+    if model.head is not None:
+        write_head(model, folder / FolderFiles.HEAD)
+
+
+def portable(spec: ModelSpec) -> ModelSpec:
+    """The specification without folders of this machine.
+
+    A transformers text tower that came from a local folder is named by its configuration inside
+    the model folder, where open_clip finds it when it runs there.
+    """
+    if spec.open_clip_needs is None:
+        return spec
+    config = copy.deepcopy(dict(spec.config))
+    config["text_cfg"].update(hf_model_name=HF_TEXT, hf_tokenizer_name=HF_TEXT)
+    needs = f"this folder as its working directory, where it looks for `{HF_TEXT}`"
+    return spec.with_(config=config, open_clip_needs=needs)
+
+
+def write_head(model: DualEncoder, path: Path) -> None:
+    """Write a classifier's ``weight`` (C, D) and ``bias`` (C,), as they are trained.
+
+    Logits are ``exp(logit_scale) * f @ weight.T + bias`` for a normalised image embedding f.
+    """
+    assert model.head is not None
+    tensors: dict[str, torch.Tensor] = {
+        "weight": model.head.weight.detach().cpu().contiguous(),
+        "bias": model.head.bias.detach().cpu().contiguous(),
+    }
+    save_file(tensors, path, metadata={"format": "pt"})
