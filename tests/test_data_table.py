@@ -1,6 +1,8 @@
 """Parquet and Hugging Face datasets, by number and streamed."""
 
+import os
 import pickle
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,14 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from huggingface_hub import HfApi
 
 from ptft.data import parquet
 from ptft.data.open import open_split
 from ptft.data.order import Order
 from ptft.errors import DataError, MissingExtraError, RecipeError, SampleError
 from ptft.recipe.data import TableData
+from tests.loopback_hub import LoopbackHub
 from tests.test_data_shards import picture
 
 
@@ -300,3 +304,50 @@ def test_two_revisions_are_an_error() -> None:
     section = TableData(train="org/name@v2:train", revision="v1")
     with pytest.raises(RecipeError, match=r"data\.revision: 'v1'; data\.train has 'v2'"):
         open_split(section, "train")
+
+
+READ_FROM_HUB = """
+from ptft.data import open_split
+from ptft.recipe.data import TableData
+
+for train, revision, streaming in (
+    ("tester/greys", "v1", False), ("tester/greys@v1:train", None, True)
+):
+    section = TableData(train=train, revision=revision, streaming=streaming, window=10)
+    samples = open_split(section, "train")
+    captions = [samples[index].captions[0] for index in (0, 19, 12)]
+    print(len(samples), samples.window, captions, samples[5].image.size, samples.name(3))
+try:
+    open_split(TableData(train="tester/greys:tset", revision="v1"), "train")
+except Exception as error:
+    print(error)
+"""
+
+
+# huggingface_hub uploads through a deprecated argument of httpx
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_a_dataset_on_the_hub_is_read_at_its_revision(tmp_path: Path) -> None:
+    """By the real client in a process of its own, whose Hub is on this machine."""
+    _streams(tmp_path)
+    with LoopbackHub(token="hf_test") as hub:
+        api = HfApi(endpoint=hub.url, token="hf_test")
+        api.create_repo("tester/greys", repo_type="dataset")
+        api.upload_folder(
+            repo_id="tester/greys", repo_type="dataset", folder_path=tmp_path / "repo"
+        )
+        api.create_tag("tester/greys", repo_type="dataset", tag="v1")
+        api.delete_file("README.md", "tester/greys", repo_type="dataset")  # v1 still has it
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", READ_FROM_HUB],
+            env={**os.environ, **hub.env(), "HF_HOME": str(tmp_path / "home")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert "Traceback" not in done.stderr, done.stderr
+    greys = "['grey 0', 'grey 19', 'grey 12'] (8, 6) tester/greys/3"
+    assert done.stdout.splitlines() == [
+        f"47 None {greys}",
+        f"47 10 {greys}",
+        "data.train: 'tester/greys': no split 'tset'; allowed: train",
+    ]

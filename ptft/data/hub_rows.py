@@ -5,6 +5,7 @@ cell gives as a path is read only where ``datasets`` itself has put that file.
 """
 
 import importlib.util
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -143,6 +144,7 @@ class StreamedRows:
         self._picture = ""
         self._fields: list[str] = []
         self._rows: Iterator[dict[str, Any]] | None = None
+        self._close: weakref.finalize | None = None  # ends ``_rows`` before the interpreter does
         self._next = -1  # the window that ``_rows`` stands before
         self._kept: dict[int, list[dict[str, Any]]] = {}
 
@@ -169,7 +171,7 @@ class StreamedRows:
         return _class_names(self._features, name)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_rows": None, "_next": -1, "_kept": {}}
+        return {**self.__dict__, "_rows": None, "_close": None, "_next": -1, "_kept": {}}
 
     def _row(self, index: int) -> dict[str, Any]:
         if not 0 <= index < self._count:
@@ -185,8 +187,7 @@ class StreamedRows:
         first = number * self._length
         wanted = min(self._length, self._count - first)
         if self._rows is None or self._next != number:
-            columns = list(dict.fromkeys([self._picture, *self._fields]))
-            self._rows = iter(self._dataset.select_columns(columns).skip(first))
+            self._rows = self._start(first)
         try:
             rows = list(islice(self._rows, wanted))
         except Exception as error:  # whatever the network, the file system and the parsers raise
@@ -200,6 +201,15 @@ class StreamedRows:
                 f"{self._source}: it ended after {first + len(rows)} rows; it says that it has "
                 f"{self._count}"
             )
+        return rows
+
+    def _start(self, first: int) -> Iterator[dict[str, Any]]:
+        """The rows from ``first`` on; those that were read before are closed."""
+        if self._close is not None:
+            self._close()
+        columns = list(dict.fromkeys([self._picture, *self._fields]))
+        rows = iter(self._dataset.select_columns(columns).skip(first))
+        self._close = weakref.finalize(self, rows.close)
         return rows
 
 
