@@ -265,6 +265,20 @@ def test_a_stream_loses_and_repeats_no_row_and_goes_on_anywhere(
     assert _grey(samples, 30) == 30
 
 
+def test_a_part_of_a_stream_is_read_in_order_too(tmp_path: Path) -> None:
+    path = str(write_parquet(tmp_path / "p.parquet", 400))
+    section = TableData(train=path, streaming=True, window=100, limit=80)
+    samples = open_split(section, "train", seed=3)
+    assert len(samples) == 80 and samples.window == 10
+    order = Order(80, 0, samples.window, samples.blocks)
+    numbers = [
+        int(samples.captions(order[position])[0].removeprefix("grey ")) for position in range(80)
+    ]
+    assert len(set(numbers)) == 80 and numbers != sorted(numbers)
+    for start in range(0, 80, 10):  # two windows of the stream are all that it keeps
+        assert len({number // 100 for number in numbers[start : start + 10]}) <= 2
+
+
 def test_a_stream_with_labels_needs_its_classes(tmp_path: Path) -> None:
     path = str(write_parquet(tmp_path / "p.parquet", 12))
     section = TableData(train=path, streaming=True, label="kind")

@@ -76,7 +76,7 @@ def draw_scene(scene: Scene, style: str, side: int, key: int) -> np.ndarray:
     draws = iter(uniforms(key, _DRAWS).tolist())
     placed = _place(scene, side, draws)
     if style == "line":
-        canvas = np.full((side, side, 3), 253.0, np.float32)
+        canvas = np.full((3, side, side), 253.0, np.float32)
         for thing, x, y, radius in placed:
             _sketch(canvas, thing, x, y, radius, draws)
     else:
@@ -85,8 +85,9 @@ def draw_scene(scene: Scene, style: str, side: int, key: int) -> np.ndarray:
         canvas = _ground(side, draws)
         for thing, x, y, radius in placed:
             _paint(canvas, thing, x, y, radius, sun, draws)
-    canvas += 0.5
-    return np.clip(canvas, 0, 255).astype(np.uint8)
+    canvas += np.float32(0.5)
+    channels = np.minimum(np.maximum(canvas, 0), 255).astype(np.uint8)
+    return np.ascontiguousarray(channels.transpose(1, 2, 0))
 
 
 def _place(
@@ -139,7 +140,7 @@ def _waves() -> np.ndarray:
 
 
 def _ground(side: int, draws: Iterator[float]) -> np.ndarray:
-    """A muted surface: two tints that blend in soft waves, with grain. float32 (side, side, 3)."""
+    """A muted surface: two tints that blend in soft waves, with grain. float32 (3, side, side)."""
     brightness = 0.42 + 0.45 * next(draws)
     tint = [255 * brightness + 34 * (next(draws) - 0.5) for _ in range(3)]
     other = [value * (0.72 + 0.5 * next(draws)) for value in tint]
@@ -150,11 +151,13 @@ def _ground(side: int, draws: Iterator[float]) -> np.ndarray:
     blend = (a[:, None] * b + c[:, None] + d) * np.float32(1 / 6) + np.float32(0.5)
     top, left = int(next(draws) * (256 - side % 256)), int(next(draws) * (256 - side % 256))
     grain = _tile(side, top, left) * np.float32(2 + 10 * next(draws) ** 2)
-    canvas = np.empty((side, side, 3), np.float32)
-    for channel in range(3):
-        low, high = np.float32(tint[channel]), np.float32(other[channel])
-        canvas[..., channel] = blend * (high - low) + (grain + low)
-    return canvas
+    low = _channels(tint)
+    return blend * (_channels(other) - low) + (grain + low)
+
+
+def _channels(values: list[float]) -> np.ndarray:
+    """Red, green and blue, to be spread over (3, h, w)."""
+    return np.array(values, np.float32).reshape(3, 1, 1)
 
 
 def _tile(side: int, top: int, left: int) -> np.ndarray:
@@ -227,16 +230,16 @@ def _paint(
     sun: tuple[float, float],
     draws: Iterator[float],
 ) -> None:
-    side = len(canvas)
+    side = canvas.shape[-1]
     tilt = _TILT.get(thing.shape, 0.35) * (2 * next(draws) - 1)
     throw = radius * 0.22  # how far the shadow falls
     patch = _patch(side, thing.shape, x, y, radius, radius * 1.2 + throw + 2, tilt)
-    area = canvas[patch.rows, patch.columns]
+    area = canvas[:, patch.rows, patch.columns]
     # the shadow is the silhouette blurred and moved away from the light by whole pixels
     shadow = _cover(patch.distance, softness=radius * 0.35)
     down, right = round(-sun[1] * throw), round(-sun[0] * throw)
     shadow = _moved(shadow, down, right)
-    area *= 1 - np.float32(0.5) * shadow[..., None]
+    area *= 1 - np.float32(0.5) * shadow
     # a bevel rises over the outer third; the side towards the light is brighter
     rise = np.minimum(patch.distance * np.float32(-2.4 / radius), 1)
     facing = (patch.dx * np.float32(sun[0]) + patch.dy * np.float32(sun[1])) * np.float32(
@@ -248,19 +251,18 @@ def _paint(
     gleam = 1 - (gleam_x * gleam_x + gleam_y * gleam_y) * np.float32(1 / (0.45 * radius) ** 2)
     gleam = np.maximum(gleam, 0)
     gleam *= gleam * np.float32(70 * (0.3 + 0.7 * next(draws)))
-    cover = _cover(patch.distance)
     fill = [value * (0.92 + 0.16 * next(draws)) for value in _FILL[thing.colour]]
-    mark = None
+    tone = _channels(fill)
     if thing.pattern != "plain":
         # marks are of the same hue, nearly white or dark, so that the colour's name stays true
-        mark = _cover(_pattern(thing, patch, radius, draws))
         towards = 255.0 if next(draws) < 0.7 else 20.0
-    for channel in range(3):
-        base = np.float32(fill[channel])
-        tone = base if mark is None else base + mark * np.float32(0.72 * (towards - fill[channel]))
-        lit = tone * shade + gleam
-        ground = area[..., channel]
-        ground += (lit - ground) * cover
+        change = _channels([0.72 * (towards - value) for value in fill])
+        tone = tone + _cover(_pattern(thing, patch, radius, draws)) * change
+    lit = tone * shade
+    lit += gleam
+    lit -= area
+    lit *= _cover(patch.distance)
+    area += lit
 
 
 def _moved(mask: np.ndarray, down: int, right: int) -> np.ndarray:
@@ -276,7 +278,7 @@ def _moved(mask: np.ndarray, down: int, right: int) -> np.ndarray:
 def _sketch(
     canvas: np.ndarray, thing: Thing, x: float, y: float, radius: float, draws: Iterator[float]
 ) -> None:
-    side = len(canvas)
+    side = canvas.shape[-1]
     tilt = _TILT.get(thing.shape, 0.35) * (2 * next(draws) - 1)
     patch = _patch(side, thing.shape, x, y, radius, radius * 1.2 + 2, tilt)
     pen = side / 64 * (1.0 + 0.3 * next(draws))  # width of the strokes in pixels
@@ -286,10 +288,9 @@ def _sketch(
         # marks keep clear of the outline
         inside = np.maximum(marks, patch.distance + np.float32(pen))
         ink = np.maximum(ink, _cover(inside) * np.float32(0.8))
-    for channel in range(3):
-        tone = _FILL[thing.colour][channel] * (0.80 + 0.16 * next(draws))
-        paper = canvas[patch.rows, patch.columns, channel]
-        paper += (np.float32(tone) - paper) * ink
+    tone = _channels([value * (0.80 + 0.16 * next(draws)) for value in _FILL[thing.colour]])
+    paper = canvas[:, patch.rows, patch.columns]
+    paper += (tone - paper) * ink
 
 
 def _circle(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -87,7 +87,9 @@ class Subset(SampleSet):
         self.classes = samples.classes
         chosen = permutation(mix(seed, _SUBSET), len(samples))[:count]
         self.indices: np.ndarray = np.sort(chosen)
-        self.window = samples.window
+        if samples.window is not None:
+            # half as far as the whole set's windows reach, so that one lies in two of them at most
+            self.window = max(1, samples.window * len(self.indices) // len(samples) // 2)
         if samples.blocks is not None:
             starts = np.searchsorted(self.indices, samples.blocks)
             self.blocks = np.unique(starts[starts < len(self.indices)])
