@@ -68,3 +68,11 @@ def test_one_image_a_class_uses_the_fallback() -> None:
     assert choose_c(x, y, classes=5, seed=0) == C_FALLBACK
     fitted = fit_probe(x, y, classes=5, c=C_FALLBACK)
     assert torch.equal(fitted.logits(x).argmax(1), y)
+
+
+def test_an_easy_set_is_not_left_without_confidence() -> None:
+    """Every C separates three directions; only the cross-entropy can tell them apart."""
+    y = torch.arange(3).repeat(20)
+    x = torch.eye(8)[y] + 0.01 * torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
+    c = choose_c(torch.nn.functional.normalize(x, dim=1), y, classes=3, seed=0)
+    assert c >= 1e4
