@@ -1,23 +1,22 @@
 """Two things drawn beside each other, in one of two styles; numpy alone.
 
-Every shape is a signed distance (negative inside, in pixels), after Quilez, "2D distance
-functions". From one distance come the antialiased silhouette, its soft shadow, the bevel that
+Every shape is a signed distance (``shapes``), negative inside. From one distance come the antialiased silhouette, its soft shadow, the bevel that
 catches the light, and the thin outline of the line style. Only operations that IEEE 754 rounds
 exactly touch the arrays (no sines, no matrix products), so that every machine draws the same.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from ptft.data.hashing import uniforms
+from ptft.data.shapes import DISTANCES
 
-__all__ = ["COLOURS", "PATTERNS", "SHAPES", "SIZES", "Scene", "Thing", "draw_scene"]
+__all__ = ["COLOURS", "PATTERNS", "SIZES", "Scene", "Thing", "draw_scene"]
 
-SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "moon")
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
 PATTERNS = ("plain", "striped", "dotted")
 SIZES = ("small", "large")
@@ -191,7 +190,7 @@ def _patch(
     cosine = np.float32(round(math.cos(tilt), 6) / radius)
     sine = np.float32(round(math.sin(tilt), 6) / radius)
     own_x, own_y = dx * cosine + dy * sine, dx * sine - dy * cosine
-    distance = _DISTANCES[shape](own_x, own_y) * np.float32(radius)
+    distance = DISTANCES[shape](own_x, own_y) * np.float32(radius)
     return _Patch(rows, columns, dx, dy, own_x, own_y, distance)
 
 
@@ -291,77 +290,3 @@ def _sketch(
     tone = _channels([value * (0.80 + 0.16 * next(draws)) for value in _FILL[thing.colour]])
     paper = canvas[:, patch.rows, patch.columns]
     paper += (tone - paper) * ink
-
-
-def _circle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.sqrt(x * x + y * y) - np.float32(0.92)
-
-
-def _square(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.maximum(np.abs(x), np.abs(y)) - np.float32(0.80)
-
-
-def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    y = y + np.float32(0.05)
-    slope = np.abs(x) * np.float32(0.866025) + y * np.float32(0.5)
-    return np.maximum(-y, slope) - np.float32(0.54)
-
-
-def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Five points: folded twice by 36 degrees, then one edge (Quilez, sdStar5)."""
-    cosine, sine = np.float32(0.809017), np.float32(0.587785)
-    x = np.abs(x)
-    fold = np.maximum(cosine * x - sine * y, 0) * 2
-    x, y = x - fold * cosine, y + fold * sine
-    fold = np.maximum(-cosine * x - sine * y, 0) * 2
-    x, y = np.abs(x + fold * cosine), y + fold * sine - np.float32(1.06)
-    edge_x, edge_y = 0.48 * 0.587785, 0.48 * 0.809017 - 1.0
-    along = (x * np.float32(edge_x) + y * np.float32(edge_y)) * np.float32(
-        1 / (edge_x**2 + edge_y**2)
-    )
-    along = np.minimum(np.maximum(along, 0), np.float32(1.06))
-    away_x, away_y = x - along * np.float32(edge_x), y - along * np.float32(edge_y)
-    length = np.sqrt(away_x * away_x + away_y * away_y)
-    inside = y * np.float32(edge_x) < x * np.float32(edge_y)
-    return np.where(inside, -length, length)
-
-
-def _heart(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Two quarter circles over a turned square (Quilez, sdHeart)."""
-    x, y = np.abs(x) * np.float32(0.62), y * np.float32(0.62) + np.float32(0.56)
-    lobe_x, lobe_y = x - np.float32(0.25), y - np.float32(0.75)
-    lobe = np.sqrt(lobe_x * lobe_x + lobe_y * lobe_y) - np.float32(0.353553)
-    near = np.maximum(x + y, 0) * np.float32(0.5)
-    low_x, low_y, high_y = x - near, y - near, y - 1
-    side = np.minimum(low_x * low_x + low_y * low_y, x * x + high_y * high_y)
-    side = np.where(x < y, -np.sqrt(side), np.sqrt(side))
-    return np.where(x + y > 1, lobe, side) * np.float32(1 / 0.62)
-
-
-def _cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    x, y = np.abs(x), np.abs(y)
-    bar = np.maximum(x - np.float32(0.95), y - np.float32(0.32))
-    post = np.maximum(x - np.float32(0.32), y - np.float32(0.95))
-    return np.minimum(bar, post)
-
-
-def _ring(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.abs(np.sqrt(x * x + y * y) - np.float32(0.68)) - np.float32(0.25)
-
-
-def _moon(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    bite = x - np.float32(0.48)
-    outer = np.sqrt(x * x + y * y) - np.float32(0.96)
-    return np.maximum(outer, np.float32(0.80) - np.sqrt(bite * bite + y * y))
-
-
-_DISTANCES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "circle": _circle,
-    "square": _square,
-    "triangle": _triangle,
-    "star": _star,
-    "heart": _heart,
-    "cross": _cross,
-    "ring": _ring,
-    "moon": _moon,
-}

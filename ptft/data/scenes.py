@@ -12,9 +12,10 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
-from ptft.data.drawing import COLOURS, PATTERNS, SHAPES, SIZES, Scene, Thing, draw_scene
+from ptft.data.drawing import COLOURS, PATTERNS, SIZES, Scene, Thing, draw_scene
 from ptft.data.hashing import mix, permutation, uniforms
 from ptft.data.sample import Sample, SampleSet
+from ptft.data.shapes import SHAPES
 from ptft.errors import DataError
 from ptft.recipe.data import ScenesData
 
