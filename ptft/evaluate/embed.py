@@ -80,8 +80,8 @@ def embed_split(
         for part in eval_batches(
             samples, preprocess=model.spec.preprocess, batch=batch, workers=workers
         ):
-            embedding = F.normalize(model.encode_image(_normalised(model, part.images)), dim=-1)
-            rows.append(embedding.float().cpu())
+            pixels = model.normalise(part.images.to(model.device))
+            rows.append(F.normalize(model.encode_image(pixels), dim=-1).float().cpu())
             indices.append(part.indices)
             captions += part.captions
             skipped += part.skipped
@@ -137,15 +137,6 @@ def evaluating(model: DualEncoder) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-def _normalised(model: DualEncoder, pixels: Tensor) -> Tensor:
-    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) on the model's device, as ``ImagePreprocess``."""
-    preprocess = model.spec.preprocess
-    channels = pixels.to(model.device).permute(0, 3, 1, 2).contiguous().float() / 255.0
-    mean = torch.tensor(preprocess.mean, device=channels.device)[:, None, None]
-    std = torch.tensor(preprocess.std, device=channels.device)[:, None, None]
-    return (channels - mean) / std
 
 
 def _refuse_nan(rows: Tensor, names: Sequence[str]) -> None:

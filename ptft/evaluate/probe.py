@@ -136,8 +136,8 @@ def choose_c(embeddings_nd: Tensor, labels_n: Tensor, *, classes: int, seed: int
     """The C that is right most often on a held-out fifth of the training set.
 
     Of equals the one with the lowest cross-entropy there, so that an easy set does not end with the
-    strongest penalty and no confidence. Each C of ``C_GRID`` from the weakest up, every fit starting at the last, and then the half
-    decades beside the best one.
+    strongest penalty and no confidence. Tried are the values of ``C_GRID`` from the smallest up,
+    every fit starting at the last, and then the half decades beside the best one.
     """
     held = torch.from_numpy(stratified_fifth(labels_n.cpu().numpy(), seed=seed)).to(labels_n.device)
     if not bool(held.any()):
