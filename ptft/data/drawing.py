@@ -1,8 +1,9 @@
 """Two things drawn beside each other, in one of two styles; numpy alone.
 
-Every shape is a signed distance (``shapes``), negative inside. From one distance come the antialiased silhouette, its soft shadow, the bevel that
-catches the light, and the thin outline of the line style. Only operations that IEEE 754 rounds
-exactly touch the arrays (no sines, no matrix products), so that every machine draws the same.
+Every shape is a signed distance (``shapes``), negative inside. From one distance come the
+antialiased silhouette, its soft shadow, the bevel that catches the light, and the thin outline of
+the line style. Only operations that IEEE 754 rounds exactly touch the arrays (no sines, no matrix
+products), so that every machine draws the same.
 """
 
 import math
