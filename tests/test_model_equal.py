@@ -12,7 +12,7 @@ from ptft.model import DualEncoder, load_model, open_clip_state_dict
 from ptft.recipe import SiglipObjective
 from tests import tiny
 
-KINDS = ["tiny-vit", "tiny-resnet", "tiny-siglip", "towers", "bert", "roberta"]
+KINDS = ["tiny-vit", "tiny-resnet", "tiny-convnext", "tiny-siglip", "towers", "bert", "roberta"]
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -133,3 +133,26 @@ def test_every_kind_of_pooling_equals_open_clip(bias: bool) -> None:
                 pool_type=pool, proj_type=projection, proj_bias=bias, eos_id=2,
             ).eval()  # fmt: skip
             torch.testing.assert_close(_encode_native(tower, tokens), tower(tokens))
+
+
+@torch.no_grad()
+def test_text_exports_with_any_length(tmp_path: Path) -> None:
+    """What ONNX export starts from: neither the batch nor the length may be baked in."""
+    native = tiny.build(tiny.arch_section())
+    masked = tiny.build(tiny.hf_section(tiny.hf_text_folder(tmp_path, "roberta")))
+    for model in (native, masked):
+
+        class Text(torch.nn.Module):
+            def __init__(self, model: DualEncoder) -> None:
+                super().__init__()
+                self.model = model
+
+            def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+                return self.model.encode_text(tokens)
+
+        axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=16)}
+        tokens = tiny.tokens(model)
+        example = tokens[:, :7].contiguous()  # at full length the length would count as constant
+        program = torch.export.export(Text(model), (example,), dynamic_shapes=(axes,)).module()
+        for short in (tokens, tokens[:2, :7], tokens[:1, :9]):
+            torch.testing.assert_close(program(short), model.encode_text(short))

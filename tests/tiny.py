@@ -31,6 +31,17 @@ _CONFIGS: dict[str, dict[str, Any]] = {
         "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None},
         "text_cfg": _TEXT,
     },
+    "tiny-convnext": {  # a timm tower in open_clip's plain CLIP class, as convnext_base
+        "embed_dim": 24,
+        "vision_cfg": {
+            "image_size": 64,
+            "timm_model_name": "test_convnext",
+            "timm_model_pretrained": False,
+            "timm_pool": "",
+            "timm_proj": "linear",
+        },
+        "text_cfg": _TEXT,
+    },
     "tiny-siglip": {
         "embed_dim": 32,
         "init_logit_bias": -10,

@@ -150,12 +150,17 @@ class DualEncoder(nn.Module):
 
 
 def _encode_native(text: Any, tokens: Tensor) -> Tensor:
-    """open_clip's TextTransformer.forward for any L: its own leaves the causal mask uncut."""
+    """open_clip's TextTransformer.forward for any L: its own leaves the causal mask uncut.
+
+    The mask is made anew: slicing the tower's own makes an exporter exclude the full length.
+    """
     length = tokens.shape[1]
     dtype = text.transformer.get_cast_dtype()
     x_bld = text.token_embedding(tokens).to(dtype)
     x_bld = x_bld + text.positional_embedding[:length].to(dtype)
-    mask = None if text.attn_mask is None else text.attn_mask[:length, :length]
+    mask = None
+    if text.attn_mask is not None:
+        mask = torch.full((length, length), -math.inf, device=tokens.device).triu(1)
     x_bld = text.ln_final(text.transformer(x_bld, attn_mask=mask))
     match text.pool_type:
         case "first":

@@ -84,7 +84,10 @@ def open_clip_weights(folder: Path) -> Path:
         )
     if (folder / WEIGHTS).is_file():  # open_clip's last choice
         return folder / WEIGHTS
-    raise ModelError(f"{folder}: no weights; allowed: {' or '.join(_OPEN_CLIP_WEIGHTS)}")
+    raise ModelError(
+        f"{folder}: no safetensors weights; allowed: {' or '.join(_OPEN_CLIP_WEIGHTS)} "
+        "(a pickle, such as open_clip_pytorch_model.bin, is never fetched nor read)"
+    )
 
 
 def describe_spec(
