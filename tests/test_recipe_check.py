@@ -93,7 +93,8 @@ def test_what_is_a_hub_id(shards: Path) -> None:
 
 
 def test_architectures_are_those_of_the_libraries() -> None:
-    assert set(open_clip_architectures()) == set(import_open_clip().list_models())
+    known = {name for name in import_open_clip().list_models() if not name.startswith("tiny-")}
+    assert set(open_clip_architectures()) == known  # other tests add tiny ones to this process
     assert set(timm_architectures()) == set(import_timm().list_models())
 
 
