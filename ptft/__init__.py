@@ -2,7 +2,7 @@
 
 Five artefacts; every verb of the command reads one and writes the next::
 
-    recipe (YAML) -> run (checkpoints, metrics) -> model folder (the Hub repo) -> bento / image -> release
+    recipe (YAML) -> run (checkpoints, metrics) -> model folder (the Hub repo) -> bento -> release
 
 Layers, imports run downwards only (``make check`` holds them)::
 

@@ -2,7 +2,7 @@
 
 Each artefact records the digest of the one before it::
 
-    recipe --recipe_digest--> run (run.json) --weights digest--> model folder (ptft.json) --> service
+    recipe --recipe digest--> run (run.json) --weights digest--> model folder (ptft.json) -> service
 
 Nothing here imports torch: the service reads a model folder through this module alone.
 """

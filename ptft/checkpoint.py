@@ -80,9 +80,7 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-[0-9]*"), reverse=True)
 
 
-def load_checkpoint(
-    path: Path, model: DualEncoder, optimizer: torch.optim.Optimizer
-) -> Progress:
+def load_checkpoint(path: Path, model: DualEncoder, optimizer: torch.optim.Optimizer) -> Progress:
     """Put a checkpoint back into a model and an optimiser built from the same recipe.
 
     Raises:
@@ -120,6 +118,7 @@ def _restore_optimizer(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], path: Path
 ) -> None:
     number = {name: index for index, name in enumerate(parameter_names(optimizer))}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for label, tensor in tensors.items():
         key, _, name = label.partition("/")
@@ -127,6 +126,10 @@ def _restore_optimizer(
             continue
         if name not in number:
             raise CheckpointError(f"{path}: holds {name}, which does not learn in this recipe")
+        parameter = parameters[number[name]]
+        if tensor.shape == parameter.shape:
+            # The fused update walks both as flat memory: the layouts must agree (channels-last).
+            tensor = torch.empty_like(parameter).copy_(tensor)
         state.setdefault(number[name], {})[key] = tensor
     missing = [name for name, index in number.items() if index not in state]
     if state and missing:

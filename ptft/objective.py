@@ -9,8 +9,8 @@ Choices worth knowing:
 - Pairs of one caption are positives, and no negatives of each other: each positive is held against
   the pairs of other captions alone (InfoNCE), or is asked to be a yes (sigmoid). Spreading the
   softmax's target over the positives, as UniCL does, would change nothing here: their text features
-  are equal, and so then are the gradients of both losses. Where no caption repeats, the plain losses
-  are computed.
+  are equal, and so then are the gradients of both losses. Where no caption repeats, the plain
+  losses are computed.
 - Losses are computed in float32 whatever precision the towers ran in.
 """
 
@@ -106,7 +106,7 @@ def clip_loss(
     """Symmetric InfoNCE (van den Oord et al. 2018; Radford et al. 2021).
 
     Args:
-        image_bd, text_bd: L2-normalised features (B, D); row i of one belongs to row i of the other.
+        image_bd, text_bd: L2-normalised features (B, D); row i of one belongs to the other's.
         scale: (1,), 1/temperature, multiplies the cosine similarities.
         caption_ids: (B,), equal where captions are. With P(i) the pairs of i's caption, row i's
             loss is the mean over j in P(i) of -log(e_ij / (e_ij + sum of e_ik, k not in P(i))).

@@ -9,7 +9,13 @@ from torch import nn
 from ptft.errors import TrainingError
 from ptft.recipe import OptimSection
 
-__all__ = ["build_optimizer", "learning_rate_factor", "parameter_names", "set_learning_rate", "total_samples"]
+__all__ = [
+    "build_optimizer",
+    "learning_rate_factor",
+    "parameter_names",
+    "set_learning_rate",
+    "total_samples",
+]
 
 _NEVER_DECAYED = (
     "logit_scale",

@@ -142,9 +142,7 @@ def test_half_precision_features_give_a_float32_loss(
     image, text = (value.bfloat16() for value in features)
     loss = clip_loss(image, text, torch.tensor([14.0]))
     assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(
-        clip_by_hand(image, text, 14.0, list("abcdef")), rel=1e-5
-    )
+    assert loss.item() == pytest.approx(clip_by_hand(image, text, 14.0, list("abcdef")), rel=1e-5)
 
 
 def test_logit_scale_is_clamped_both_ways() -> None:

@@ -1,5 +1,6 @@
 """Groups, schedule and length of training."""
 
+import itertools
 import math
 
 import pytest
@@ -52,7 +53,7 @@ def test_cosine_rises_then_falls_to_almost_nothing() -> None:
     assert factors[0] == pytest.approx(0.1)  # 10 of 100 warm-up samples
     assert factors[9] == pytest.approx(1.0)
     assert max(factors) <= 1.0
-    assert all(a >= b for a, b in zip(factors[9:], factors[10:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(factors[9:]))
     middle = learning_rate_factor(section, 550, 1000)  # half-way down
     assert middle == pytest.approx(0.5)
     assert 0.0 < factors[-1] < 0.001

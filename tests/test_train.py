@@ -1,7 +1,6 @@
 """The loop: exact, interruptible, and clear about what went wrong."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -275,5 +274,5 @@ def test_a_full_disk_keeps_the_checkpoint_before(
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(CheckpointError, match="No space left on device"):
         run(folder)
-    kept = sorted(os.listdir(folder / RunFiles.CHECKPOINTS))
+    kept = sorted(path.name for path in (folder / RunFiles.CHECKPOINTS).iterdir())
     assert kept == ["step-00000003"]

@@ -64,8 +64,8 @@ def open_run(recipe: Recipe, *, resume: bool) -> tuple[Path, RunRecord | None]:
         folder = Path(recipe.run.dir) if recipe.run.dir else _free_folder(recipe.name)
         if recipe.run.dir and folder.exists() and any(folder.iterdir()):
             raise UsageError(
-                f"run.dir: {str(folder)!r}: something is there already; --resume goes on with a run, "
-                "run.dir=... starts another one elsewhere"
+                f"run.dir: {str(folder)!r}: something is there already; --resume goes on with a "
+                "run, run.dir=... starts another one elsewhere"
             )
         return folder, None
     candidates = [Path(recipe.run.dir)] if recipe.run.dir else _numbered(recipe.name)
