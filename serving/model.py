@@ -32,7 +32,7 @@ class Model:
         threads: of each tower.
 
     Raises:
-        ArtifactError: a file of that precision is absent, or none that onnxruntime can load.
+        ArtifactError: onnxruntime cannot load a file.
     """
 
     def __init__(self, folder: Path, info: ModelInfo, precision: str, threads: int) -> None:
@@ -81,9 +81,7 @@ class _Tower:
     """One ONNX file: its first input to its first output."""
 
     def __init__(self, folder: Path, name: str, precision: str, threads: int) -> None:
-        path = folder / name.replace(".onnx", f"{PRECISIONS[precision]}.onnx")
-        if not path.is_file():
-            raise ArtifactError(f"{path}: missing; PTFT_PRECISION={precision} needs it")
+        path = folder / _tower_file(name, precision)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -110,19 +108,34 @@ class _Tower:
 def verify_model(settings: Settings) -> ModelInfo:
     """Hold the folder's bytes against ``ptft.json``, and its digest against the one asked for.
 
+    The digest is that of the whole model folder. Files that the service does not read, such as
+    the weights for torch, may be absent, so that an image need not carry them.
+
     Raises:
         ArtifactError: no model folder, or one that this version does not read.
         DigestError: other bytes, or another model.
     """
-    if not settings.model.is_dir():
-        raise ArtifactError(f"PTFT_MODEL={settings.model}: no such folder")
-    info = read_model_info(settings.model)
+    folder = settings.model
+    if not folder.is_dir():
+        raise ArtifactError(f"PTFT_MODEL={folder}: no such folder")
+    info = read_model_info(folder)
     if settings.model_digest and info.digest != settings.model_digest:
         raise DigestError(
-            f"{settings.model}: the model's digest is {info.digest}; "
+            f"{folder}: the model's digest is {info.digest}; "
             f"PTFT_MODEL_DIGEST asks for {settings.model_digest}"
         )
-    verify_files(settings.model, info.files)
+    read = {FolderFiles.TOKENIZER, FolderFiles.GOLDEN, FolderFiles.HEAD}
+    for tower in (FolderFiles.VISION_ONNX, FolderFiles.TEXT_ONNX):
+        path = _tower_file(tower, settings.precision)
+        if path not in info.files:
+            has = [name for name in PRECISIONS if _tower_file(tower, name) in info.files]
+            raise ArtifactError(
+                f"{folder}: no {path}; PTFT_PRECISION={settings.precision} needs it; "
+                f"allowed: {', '.join(has)}"
+            )
+        read |= {path, f"{path}_data"}
+    files = {n: entry for n, entry in info.files.items() if n in read or (folder / n).is_file()}
+    verify_files(folder, files)
     return info
 
 
@@ -138,6 +151,10 @@ def load_model(settings: Settings) -> Model:
     model = Model(settings.model, info, settings.precision, settings.threads)
     check_golden(model, settings.model)
     return model
+
+
+def _tower_file(name: str, precision: str) -> str:
+    return name.replace(".onnx", f"{PRECISIONS[precision]}.onnx")
 
 
 def _load_head(

@@ -15,10 +15,11 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from ptft.artifact import ModelInfo, read_model_info
-from ptft.model import DualEncoder
+from ptft.export import export_model
+from ptft.model import DualEncoder, save_model
 from serving.routes import create_app
 from serving.settings import Settings
-from tests.serving.folders import make_model, write_folder
+from tests.serving.checkpoint import make_model
 from tests.serving.server import Server, serve, wait_until_ready
 
 
@@ -31,9 +32,10 @@ def model() -> DualEncoder:
 @pytest.fixture(scope="session")
 def folder(model: DualEncoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint's model folder."""
-    path = tmp_path_factory.mktemp("served") / "model"
-    write_folder(model, path)
-    return path
+    place = tmp_path_factory.mktemp("served")
+    save_model(model, place / "checkpoint")
+    export_model(place / "checkpoint", place / "model", name="tiny")
+    return place / "model"
 
 
 @pytest.fixture(scope="session")

@@ -3,18 +3,20 @@
 import asyncio
 import base64
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
-from ptft.artifact import ModelInfo
+from ptft.artifact import FolderFiles, ModelInfo, hash_files, read_model_info, write_model_info
 from ptft.model import DualEncoder
 from tests.serving.conftest import checkpoint_images, checkpoint_texts
 from tests.serving.server import REPO, TARGET, Server, command, environment, free_port, serve
@@ -179,13 +181,6 @@ def test_another_model_is_not_served(
 
 def _harmed_copy(folder: Path, copy: Path, harm: str, settings: dict[str, str]) -> str:
     """A copy with one byte changed, or one whose weights are of another model; what is said."""
-    import json
-    import shutil
-
-    from ptft.artifact import FolderFiles, hash_files
-    from ptft.artifact import read_model_info as read
-    from ptft.artifact import write_model_info
-
     shutil.copytree(folder, copy)
     if harm == "byte":
         with (copy / FolderFiles.TOKENIZER).open("r+b") as stream:
@@ -194,12 +189,10 @@ def _harmed_copy(folder: Path, copy: Path, harm: str, settings: dict[str, str]) 
             stream.seek(100)
             stream.write(b"x" if byte != b"x" else b"y")
         return "tokenizer.json: sha256"
-    from dataclasses import replace
-
-    info = read(copy)
+    info = read_model_info(copy)
     preprocess = {**info.preprocess, "mean": [0.1, 0.2, 0.3]}
     write_model_info(copy, replace(info, preprocess=preprocess, files=hash_files(copy)))
-    settings["PTFT_MODEL_DIGEST"] = json.loads((copy / FolderFiles.INFO).read_text())["digest"]
+    settings["PTFT_MODEL_DIGEST"] = read_model_info(copy).digest
     return "image_embeds differs by"
 
 

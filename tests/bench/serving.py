@@ -1,0 +1,97 @@
+"""CPU that the service takes for an image, against what the work itself takes in one process.
+
+    python -m tests.bench.serving MODEL_FOLDER [--clients 8] [--requests 400]
+
+Prints, for a 640x480 JPEG: CPU-milliseconds of the server a request at so many clients, the same
+for decoding, preprocessing and the tower alone in a loop (one image a batch, one thread), their
+ratio, and the latencies.
+"""
+
+import argparse
+import asyncio
+import io
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+from PIL import Image, ImageFilter
+
+from ptft.artifact import read_model_info
+from ptft.preprocess import decode_image
+from serving.model import Model
+from tests.serving.server import serve
+
+
+def picture() -> bytes:
+    """A JPEG of 640x480 with the detail of a photograph, about 60 kB."""
+    noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    image = Image.fromarray(noise).filter(ImageFilter.GaussianBlur(2))
+    image.save(stream, "JPEG", quality=90)
+    return stream.getvalue()
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def in_process(folder: Path, data: bytes, count: int) -> float:
+    """CPU-ms an image without any service."""
+    model = Model(folder, read_model_info(folder), "fp32", 1)
+    for warm in (True, False):
+        started = time.process_time()
+        for _ in range(20 if warm else count):
+            model.encode_images([model.preprocess(decode_image(data, name="bench"))])
+    return (time.process_time() - started) / count * 1e3
+
+
+async def drive(url: str, data: bytes, clients: int, count: int) -> list[float]:
+    seconds: list[float] = []
+
+    async def ask(client: httpx.AsyncClient, turns: int) -> None:
+        for _ in range(turns):
+            started = time.perf_counter()
+            answer = await client.post(
+                "/v1/embed/image", content=data, headers={"content-type": "image/jpeg"}
+            )
+            assert answer.status_code == 200, answer.text
+            seconds.append(time.perf_counter() - started)
+
+    async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+        await asyncio.gather(*(ask(client, count // clients) for _ in range(clients)))
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--requests", type=int, default=400)
+    arguments = parser.parse_args()
+    folder, clients, count = arguments.folder.resolve(), arguments.clients, arguments.requests
+    data = picture()
+    settings = {"PTFT_MODEL": str(folder)}
+    settings |= {key: value for key, value in os.environ.items() if key.startswith("PTFT_")}
+    with tempfile.TemporaryDirectory() as home, serve(Path(home), settings) as server:
+        worker = server.worker()
+        asyncio.run(drive(server.url, data, clients, 10 * clients))
+        before = cpu_seconds(worker)
+        seconds = asyncio.run(drive(server.url, data, clients, count))
+        served = (cpu_seconds(worker) - before) / len(seconds) * 1e3
+        alone = asyncio.run(drive(server.url, data, 1, 40))
+    limit = in_process(folder, data, max(50, count // 4))
+    tail = np.quantile(seconds, [0.5, 0.99]) * 1e3
+    print(f"JPEG of {len(data)} bytes, {clients} clients, {len(seconds)} requests")
+    print(f"server      {served:6.1f} CPU-ms a request")
+    print(f"in process  {limit:6.1f} CPU-ms an image")
+    print(f"ratio       {served / limit:6.2f}")
+    print(f"latency     {tail[0]:6.1f} ms at the median, {tail[1]:.1f} ms at 99 %")
+    print(f"lone client {np.median(alone) * 1e3:6.1f} ms at the median")
+
+
+if __name__ == "__main__":
+    main()

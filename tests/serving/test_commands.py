@@ -1,0 +1,81 @@
+"""The commands of serving/README.md, run as they stand there."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from ptft.artifact import ModelInfo
+from serving.settings import Settings
+from tests.serving.server import REPO, environment, serve
+
+README = (REPO / "serving" / "README.md").read_text(encoding="utf-8")
+
+
+def documented(start: str) -> list[str]:
+    """Words of the README's only command that begins so, settings before it left out."""
+    blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    (line,) = [line for line in lines if re.match(rf"(\w+=\S+ )*{re.escape(start)}", line)]
+    return [word for word in shlex.split(line) if not re.match(r"PTFT_\w+=", word)]
+
+
+@pytest.fixture(scope="module")
+def checkout(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a bento is built from, with the model where the README has it."""
+    place = tmp_path_factory.mktemp("checkout")
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("serving", "ptft"):
+        shutil.copytree(REPO / name, place / name, ignore=ignored)
+    shutil.copytree(folder, place / "model")
+    return place
+
+
+def test_serve_from_the_checkout(checkout: Path, info: ModelInfo, tmp_path: Path) -> None:
+    program, verb, target = documented("bentoml serve serving")
+    assert (program, verb) == ("bentoml", "serve")
+    settings = {"PTFT_MODEL": "model", "PTFT_MODEL_DIGEST": info.digest}
+    with serve(tmp_path, settings, target=target, cwd=checkout) as server:
+        assert httpx.get(f"{server.url}/v1/model").json()["digest"] == info.digest
+
+
+def test_build_and_serve_a_bento(checkout: Path, info: ModelInfo, tmp_path: Path) -> None:
+    _, *words = documented("bentoml build")
+    program = Path(sys.executable).with_name("bentoml")
+    settings = environment(tmp_path, {})
+    subprocess.run([program, *words], cwd=checkout, env=settings, check=True, capture_output=True)
+    bentos = tmp_path / "bentoml" / "bentos" / "ptft"
+    (bento,) = [path for path in bentos.iterdir() if path.is_dir()]
+    held = {path.relative_to(bento / "src").parts[0] for path in (bento / "src").rglob("*.py")}
+    assert held == {"serving", "ptft"}
+    assert not list(bento.rglob("open_clip_model.safetensors"))
+    wanted = (bento / "env" / "python" / "requirements.txt").read_text()
+    assert "onnxruntime" in wanted
+    assert "torch" not in [line.split(">")[0] for line in wanted.splitlines()]
+    _, _, target = documented("bentoml serve ptft")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with serve(tmp_path, {}, target=target, cwd=elsewhere) as server:
+        assert httpx.get(f"{server.url}/v1/model").json()["digest"] == info.digest
+        answer = httpx.post(f"{server.url}/v1/embed/text", json={"texts": ["a cat"]})
+        assert answer.status_code == 200
+
+
+def test_every_setting_is_documented() -> None:
+    rows = re.findall(r"^\| `(PTFT_\w+)` \|", README, re.MULTILINE)
+    assert rows == [f"PTFT_{name.upper()}" for name in Settings.__dataclass_fields__]
+
+
+def test_requirements_have_no_torch() -> None:
+    """Every module that the service imports comes with its requirements."""
+    lines = (REPO / "serving" / "requirements.txt").read_text().splitlines()
+    names = {re.split(r"[><=]", line)[0] for line in lines if line and line[0] != "#"}
+    assert not names & {"torch", "transformers", "timm", "open_clip_torch", "onnx"}
+    bento = yaml.safe_load((REPO / "serving" / "bentofile.yaml").read_text())
+    assert bento["python"]["requirements_txt"] == "serving/requirements.txt"

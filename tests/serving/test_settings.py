@@ -1,0 +1,60 @@
+"""Environment variables to settings, and what is said of wrong ones."""
+
+from pathlib import Path
+
+import pytest
+
+import serving.settings
+from ptft.errors import UsageError
+from serving.settings import available_cpus, read_settings, unknown_settings
+
+
+def test_defaults_and_values() -> None:
+    assert read_settings({}).model == Path("/model")
+    settings = read_settings(
+        {
+            "PTFT_MODEL": "some/where",
+            "PTFT_MAX_PIXELS": "1000",
+            "PTFT_PRECISION": "int8",
+            "PTFT_TIMEOUT_S": "2.5",
+            "PTFT_THREADS": "3",
+        }
+    )
+    assert settings.model == Path("some/where")
+    assert (settings.max_pixels, settings.precision, settings.threads) == (1000, "int8", 3)
+    assert settings.timeout_s == 2.5
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "part"),
+    [
+        ("PTFT_THREADS", "0", "PTFT_THREADS=0: allowed: a whole number of at least 1"),
+        ("PTFT_THREADS", "two", "PTFT_THREADS=two"),
+        ("PTFT_MAX_BODY_BYTES", "1", "at least 1024"),
+        ("PTFT_PRECISION", "fp61", "did you mean 'fp16'"),
+        ("PTFT_MODEL_DIGEST", "abc", "sha256: and 64 hex digits"),
+        ("PTFT_TIMEOUT_S", "nan", "seconds from 0.1 to 3600"),
+        ("PTFT_MAX_QUEUE", "8", "PTFT_MAX_BATCH=64"),
+    ],
+)
+def test_wrong_values(name: str, value: str, part: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_settings({name: value})
+    assert name in str(caught.value)
+    assert part in str(caught.value)
+
+
+def test_misspelt_names_are_told() -> None:
+    (message,) = unknown_settings({"PTFT_MAX_PIXEL": "1", "PTFT_MODEL": "x", "HOME": "/"})
+    assert message.startswith("PTFT_MAX_PIXEL is no setting")
+    assert "'PTFT_MAX_PIXELS'" in message
+
+
+def test_a_container_limits_the_threads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    limit = tmp_path / "cpu.max"
+    monkeypatch.setattr(serving.settings, "CGROUP_CPU_MAX", limit)
+    unlimited = available_cpus()
+    limit.write_text("max 100000\n")
+    assert available_cpus() == unlimited
+    limit.write_text("50000 100000\n")
+    assert available_cpus() == 1
