@@ -54,6 +54,7 @@ class DualEncoder(nn.Module):
         self.head = None
         self.spec = spec
         self.locked: frozenset[str] = frozenset()
+        self.norms_frozen = False
         self._native_text = hasattr(text, "token_embedding")  # open_clip's TextTransformer
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -138,7 +139,7 @@ class DualEncoder(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "DualEncoder":
-        """As any module, but for locked towers, whose batch statistics never move."""
+        """As any module, but for locked towers and frozen batch norms, whose statistics stay."""
         super().train(mode)
         for name in self.locked:
             tower = self.get_submodule(name)
@@ -146,6 +147,10 @@ class DualEncoder(nn.Module):
             for part in projection(tower):
                 if isinstance(part, nn.Module):
                     part.train(mode)
+        if self.norms_frozen:
+            for part in self.modules():
+                if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                    part.eval()
         return self
 
 

@@ -36,6 +36,7 @@ def apply_adapt(model: DualEncoder, adapt: AdaptSection, objective: ObjectiveSec
     classify = isinstance(objective, ClassifyObjective)
     probe = isinstance(adapt, ProbeAdapt)
     locked = set(_TOWERS) if isinstance(adapt, ProbeAdapt) else set(adapt.lock)
+    model.norms_frozen = not isinstance(adapt, ProbeAdapt) and adapt.freeze_norm
     unused = {"text"} if classify else set()
     for parameter in model.parameters():
         parameter.requires_grad_(False)

@@ -176,6 +176,9 @@ class FullAdapt(Section):
     lock: list[Literal["image", "text"]] = []
     """Towers that stay as they are and run in eval mode; their projections learn. A locked
     pretrained image tower under a new text tower is LiT (Zhai et al. 2022)."""
+    freeze_norm: bool = False
+    """Keep batch norms in eval mode, their statistics as they are: for small batches, and for
+    weights whose batch norms were folded into the convolutions."""
 
 
 class ProbeAdapt(Section):
