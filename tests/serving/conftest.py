@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,16 +54,28 @@ def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 Client = Callable[..., AbstractContextManager[TestClient]]
 
 
-@pytest.fixture
-def client(folder: Path) -> Client:
-    """``client(max_batch=2)``: the app in this process, with settings of the test's own."""
+@contextmanager
+def _start(settings: Settings) -> Iterator[TestClient]:
+    with TestClient(create_app(lambda: settings)) as asking:
+        wait_until_ready(asking)
+        yield asking
 
-    @contextmanager
-    def start(**settings: object) -> Iterator[TestClient]:
-        values = replace(Settings(model=folder), **settings)  # type: ignore[arg-type]
-        with TestClient(create_app(lambda: values)) as asking:
-            wait_until_ready(asking)
-            yield asking
+
+@pytest.fixture(scope="session")
+def plain_client(folder: Path) -> Iterator[TestClient]:
+    """The app in this process, with the settings that it has by default."""
+    with _start(Settings(model=folder)) as asking:
+        yield asking
+
+
+@pytest.fixture
+def client(folder: Path, plain_client: TestClient) -> Client:
+    """``client()`` is the one above; ``client(max_batch=2)`` is one of the test's own."""
+
+    def start(**settings: object) -> AbstractContextManager[TestClient]:
+        if not settings:
+            return nullcontext(plain_client)
+        return _start(replace(Settings(model=folder), **settings))  # type: ignore[arg-type]
 
     return start
 
