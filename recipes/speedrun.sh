@@ -8,6 +8,7 @@ set -euo pipefail
 
 OUT=${1:-runs/speedrun-$(date +%Y%m%d-%H%M%S)}
 PORT=${PORT:-3000}
+read -ra TRAIN <<<"${TRAIN:-}" # overrides for both runs: TRAIN="optim.samples_seen=5120"
 cd "$(dirname "$0")/.."
 if [ -e "$OUT" ]; then
   echo "speedrun: $OUT is there already; name another folder: recipes/speedrun.sh FOLDER" >&2
@@ -18,10 +19,10 @@ mkdir -p "$OUT"
 say() { printf '\n== %s\n' "$*" >&2; }
 
 say "1. Pretrain on shaded scenes; combinations of colour and shape are held out"
-ptft train pretrain/scenes run.dir="$OUT/pretrained"
+ptft train pretrain/scenes run.dir="$OUT/pretrained" "${TRAIN[@]}"
 
 say "2. Fine-tune to line drawings, from those weights"
-ptft train finetune/scenes-line init.from="$OUT/pretrained" run.dir="$OUT/tuned"
+ptft train finetune/scenes-line init.from="$OUT/pretrained" run.dir="$OUT/tuned" "${TRAIN[@]}"
 
 say "3. Export: open_clip files, ONNX held against the checkpoint, golden embeddings, a card"
 ptft export "$OUT/tuned" "$OUT/model" --name scenes-line
