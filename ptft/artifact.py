@@ -24,7 +24,6 @@ __all__ = [
     "ModelInfo",
     "RunFiles",
     "file_sha256",
-    "folder_digest",
     "hash_files",
     "read_json",
     "read_model_info",
@@ -123,8 +122,14 @@ class ModelInfo:
 
     @property
     def digest(self) -> str:
-        """``sha256:`` and 64 hex digits over the names and digests of all files."""
-        return folder_digest(self.files)
+        """``sha256:`` and 64 hex digits over all that decides an answer: the names and bytes of
+        the files, and every key here but ``name`` and ``versions``."""
+        decides = {
+            key: value
+            for key, value in asdict(self).items()
+            if key not in ("files", "name", "versions")
+        }
+        return _digest(self.files, decides)
 
 
 def file_sha256(path: Path) -> str:
@@ -152,10 +157,10 @@ def hash_files(folder: Path, names: Iterable[str] | None = None) -> dict[str, di
     }
 
 
-def folder_digest(files: Mapping[str, Mapping[str, Any]]) -> str:
-    """One digest for a set of files: over their sorted names and sha256."""
+def _digest(files: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]) -> str:
     lines = "".join(f"{files[name]['sha256']}  {name}\n" for name in sorted(files))
-    return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
+    text = lines + json.dumps(values, sort_keys=True)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def verify_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
@@ -230,5 +235,5 @@ def read_model_info(folder: Path) -> ModelInfo:
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: {error}") from None
     if recorded != info.digest:
-        raise DigestError(f"{path}: digest {recorded}; its files give {info.digest}")
+        raise DigestError(f"{path}: digest {recorded}; what it holds gives {info.digest}")
     return info

@@ -1,5 +1,6 @@
 """``ptft export``: a run to a model folder that every client reads."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,10 @@ def command(
     name: Annotated[
         str | None, typer.Option("--name", help="Of the model; absent: the run's.")
     ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option("--licence", help="For the card, by the Hub's short name: apache-2.0."),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a model folder that is there.")
     ] = False,
@@ -26,5 +31,8 @@ def command(
     """
     from ptft.export import export_model
 
-    export_model(source, out, name=name, overwrite=overwrite)
+    def say(message: str) -> None:
+        print(message, file=sys.stderr)
+
+    export_model(source, out, name=name, licence=licence, overwrite=overwrite, progress=say)
     print(out)

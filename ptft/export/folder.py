@@ -127,6 +127,11 @@ def _whole(out: Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
+        for path in partial.rglob("*"):
+            if path.is_file():
+                path.chmod(
+                    0o644
+                )  # safetensors writes 0600, which a mounted folder's user cannot read
         if out.is_dir():
             for hidden in out.glob(".*"):
                 _copy(hidden, partial / hidden.name)
