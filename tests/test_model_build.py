@@ -261,3 +261,8 @@ def test_real_mobilenet(shared_data: Path, tmp_path: Path) -> None:
     save_model(model, tmp_path)
     with torch.no_grad():
         torch.testing.assert_close(load_model(tmp_path).encode_image(images), features)
+
+
+def test_a_trunk_that_widens_after_pooling_is_refused_before_it_fails_in_a_step() -> None:
+    with pytest.raises(ModelError, match=r"'mobilenetv3_small_050': 288 features .* 1024 after"):
+        build_model(towers_section(image="mobilenetv3_small_050"), None, ClipObjective(), seed=0)

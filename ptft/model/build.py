@@ -194,10 +194,17 @@ def _towers_config(section: TowersModel, hf: TransformersText | None) -> dict[st
 
 def _check_widths(section: TowersModel, image: Any, text: Any) -> None:
     """Without a projection a tower's own width has to be the joint one."""
-    if section.image_projection == "none" and image.trunk.num_features != section.embed_dim:
+    width = getattr(image.trunk, "head_hidden_size", None) or image.trunk.num_features
+    if section.image_projection != "none" and width != image.trunk.num_features:
+        raise ModelError(
+            f"model.image: {section.image!r}: {image.trunk.num_features} features before a layer "
+            f"that makes them {width} after pooling; open_clip's projection expects the former. "
+            f"allowed: image_projection none with embed_dim {width}, or another architecture"
+        )
+    if section.image_projection == "none" and width != section.embed_dim:
         raise ModelError(
             f"model.embed_dim: {section.embed_dim}; with image_projection none allowed: "
-            f"{image.trunk.num_features}, the width of {section.image}"
+            f"{width}, the width of {section.image}"
         )
     if section.text_projection == "none":
         width = text.width if hasattr(text, "width") else text.config.hidden_size

@@ -1,8 +1,8 @@
 """CPU that the service takes for an image, against what the work itself takes in one process.
 
 Prints, for a 640x480 JPEG and ViT-S-32 with random weights: CPU-milliseconds of the server for a
-request at eight clients, the same for decoding, preprocessing and the tower alone in a loop (a
-batch, one thread), their ratio, and the latencies. Both run with one thread, one after the other.
+request at eight clients, the same for decoding, preprocessing and the tower alone in a loop (one
+image a batch), their ratio, and the latencies. Both have one thread and run one after the other.
 """
 
 import asyncio
