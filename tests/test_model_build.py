@@ -265,4 +265,6 @@ def test_real_mobilenet(shared_data: Path, tmp_path: Path) -> None:
 
 def test_a_trunk_that_widens_after_pooling_is_refused_before_it_fails_in_a_step() -> None:
     with pytest.raises(ModelError, match=r"'mobilenetv3_small_050': 288 features .* 1024 after"):
-        build_model(towers_section(image="mobilenetv3_small_050"), None, ClipObjective(), seed=0)
+        build_model(
+            tiny.towers_section(image="mobilenetv3_small_050"), None, ClipObjective(), seed=0
+        )
