@@ -35,6 +35,7 @@ def recipe(folder: Path, **changes: Any) -> Recipe:
             "embed_dim": 16,
         },
         "data": {"kind": "scenes", "size": 32, "train": 80, "val": 16, "test": 16},
+        "adapt": {"kind": "full"},
         "optim": {
             "samples_seen": STEPS * BATCH,
             "global_batch": BATCH,
@@ -138,11 +139,19 @@ def test_resumed_equals_uninterrupted(
     assert [json.loads(a)["loss"] for a in lines] == [json.loads(b)["loss"] for b in same]
 
 
-@pytest.mark.parametrize("kind", ["siglip", "classify"])
-def test_other_objectives_resume_exactly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"objective__kind": "siglip"},
+        {"objective__kind": "classify"},
+        {"model__image": "test_resnet", "adapt__freeze_norm": False},  # channels-last weights
+        {"adapt__kind": "probe"},
+    ],
+    ids=["siglip", "classify", "convolutions", "probe"],
+)
+def test_other_recipes_resume_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    changes = {"objective__kind": kind, "adapt__kind": "full"}
     assert run(tmp_path / "whole", **changes).finished
     interrupt(monkeypatch, tmp_path / "cut", 4, **changes)
     assert run(tmp_path / "cut", resume=True, **changes).finished

@@ -8,7 +8,6 @@ import math
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,26 +22,19 @@ from ptft.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
-from ptft.data import Batch, SampleSet, open_split, train_batches
+from ptft.data import Batch
 from ptft.errors import CheckpointError, TrainingError
 from ptft.evaluate import evaluate
-from ptft.model import DualEncoder, apply_adapt, build_model
-from ptft.model.head import init_head
-from ptft.model.store import WEIGHTS, save_model
-from ptft.objective import (
-    ObjectiveOutput,
-    TrainBatch,
-    clamp_logit_scale,
-    compute_objective,
-    needs_labels,
-    needs_text,
-)
+from ptft.model import DualEncoder, save_model
+from ptft.model.store import WEIGHTS
+from ptft.objective import ObjectiveOutput, clamp_logit_scale, compute_objective
 from ptft.optim import build_optimizer, learning_rate_factor, set_learning_rate, total_samples
-from ptft.recipe import ClassifyObjective, Recipe
+from ptft.recipe import Recipe
 from ptft.train.curves import plot_curves
 from ptft.train.precision import autocast, measure_precision
 from ptft.train.report import Report
 from ptft.train.run_folder import RunRecord, RunStatus, open_run, start_run, write_run
+from ptft.train.setup import Setup, batches, choose_device, set_up, to_device
 from ptft.train.stop import Stop
 
 __all__ = ["TrainResult", "train"]
@@ -77,34 +69,31 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
 
     # 1. Where: the run folder and the device.
     folder, record = open_run(recipe, resume=resume)
-    device = _device(recipe)
+    device = choose_device(recipe)
     if recipe.run.threads is not None:
         torch.set_num_threads(recipe.run.threads)
     torch.manual_seed(recipe.seed)
 
     # 2. What learns, and from what.
-    model = build_model(recipe.model, recipe.init, recipe.objective, seed=recipe.seed)
-    samples = open_split(recipe.data, "train", seed=recipe.seed)
-    if isinstance(recipe.objective, ClassifyObjective):
-        init_head(model, samples.classes, recipe.objective, seed=recipe.seed)
-    model = lay_out(model.to(device))
-    learns = apply_adapt(model, recipe.adapt, recipe.objective)
-    total = total_samples(recipe.optim, len(samples))
+    setup = set_up(recipe, device)
+    total = total_samples(recipe.optim, len(setup.samples))
     if record is None:
-        recipe = _with_precision(recipe, model, samples, device, total)
+        recipe = _with_precision(recipe, setup)
         record = start_run(folder, recipe, device=str(device), total=total)
     else:
         recipe = _with_recorded_precision(recipe, record)
-    optimizer = build_optimizer(model, recipe.optim)
+    optimizer = build_optimizer(setup.model, recipe.optim)
 
     # 3. How far it came before.
-    progress = _resume(folder, model, optimizer, console) if resume else Progress()
+    progress = _resume(folder, setup.model, optimizer, console) if resume else Progress()
     if record.status == RunStatus.FINISHED:
         console.print(f"{folder}: finished before; nothing to do", highlight=False)
         return TrainResult(folder, True, None, {})
 
     # 4. The steps.
-    console.print(f"{folder}: {learns}, {total:,} samples in {recipe.optim.precision}, {device}")
+    console.print(
+        f"{folder}: {setup.learns}, {total:,} samples in {recipe.optim.precision}, {device}"
+    )
     report = Report(
         folder,
         recipe,
@@ -113,12 +102,12 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         trackers=progress.trackers,
         console=console,
     )
-    loop = _Loop(recipe, folder, model, optimizer, samples, progress, record, device, report)
+    loop = _Loop(recipe, folder, setup, optimizer, progress, record, report)
     with report, Stop() as stop:
         loop.run(total, stop)
         finished = progress.seen >= total
         if finished:
-            _save_final(folder, model, record)
+            _save_final(folder, setup.model, record)
             metrics = loop.evaluate("after training")
             write_json(folder / RunFiles.METRICS, metrics)
         else:
@@ -135,19 +124,21 @@ class _Loop:
 
     recipe: Recipe
     folder: Path
-    model: DualEncoder
+    setup: Setup
     optimizer: torch.optim.AdamW
-    samples: SampleSet
     progress: Progress
     record: RunRecord
-    device: torch.device
     report: Report
+
+    @property
+    def model(self) -> DualEncoder:
+        return self.setup.model
 
     def run(self, total: int, stop: Stop) -> None:
         """Step until ``total`` samples are seen or a signal comes; end on a checkpoint."""
         run, progress = self.recipe.run, self.progress
         scaler = torch.amp.GradScaler(
-            self.device.type, enabled=self.recipe.optim.precision == "fp16"
+            self.model.device.type, enabled=self.recipe.optim.precision == "fp16"
         )
         if progress.scaler:
             scaler.load_state_dict(progress.scaler)
@@ -155,7 +146,14 @@ class _Loop:
         started, seen_then = time.monotonic(), progress.seen
         seconds_before = progress.seconds
         self.model.train()
-        for batch in self._batches(total):
+        for batch in batches(
+            self.recipe,
+            self.setup,
+            start=progress.seen,
+            end=total,
+            size=self.recipe.optim.global_batch,
+            workers=run.workers,
+        ):
             output, figures = self._step(batch, scaler, total)
             progress.step += 1
             progress.seen += self.recipe.optim.global_batch
@@ -185,7 +183,7 @@ class _Loop:
             return {}
         rng = torch.get_rng_state()
         metrics = evaluate(
-            self.model, recipe.evaluate, recipe.data, seed=recipe.seed, device=self.device
+            self.model, recipe.evaluate, recipe.data, seed=recipe.seed, device=self.model.device
         )
         torch.set_rng_state(rng)
         self.model.train()
@@ -200,20 +198,6 @@ class _Loop:
             self.report.message(f"{name} {when}: {_shown(figures)}")
         return metrics
 
-    def _batches(self, total: int) -> Iterator[Batch]:
-        recipe, spec = self.recipe, self.model.spec
-        return train_batches(
-            self.samples,
-            preprocess=spec.preprocess,
-            tokenizer=spec.tokenizer if needs_text(recipe.objective) else None,
-            augment=recipe.augment,
-            seed=recipe.seed,
-            start=self.progress.seen,
-            end=total,
-            global_batch=recipe.optim.global_batch,
-            workers=recipe.run.workers,
-        )
-
     def _step(
         self, batch: Batch, scaler: torch.amp.GradScaler, total: int
     ) -> tuple[ObjectiveOutput, dict[str, float]]:
@@ -222,10 +206,9 @@ class _Loop:
         factor = learning_rate_factor(recipe.optim, self.progress.seen, total)
         set_learning_rate(self.optimizer.param_groups, factor)
         self.optimizer.zero_grad(set_to_none=True)
-        with autocast(recipe.optim.precision, self.device):
-            output = compute_objective(
-                recipe.objective, self.model, to_device(batch, self.model, recipe, self.device)
-            )
+        with autocast(recipe.optim.precision, self.model.device):
+            inputs = to_device(batch, self.model, recipe)
+            output = compute_objective(recipe.objective, self.model, inputs)
         loss = output.loss.item()
         if not math.isfinite(loss):
             raise TrainingError(
@@ -261,81 +244,24 @@ class _Loop:
         write_run(self.folder, record)
 
 
-def lay_out(model: DualEncoder) -> DualEncoder:
-    """Put a convolutional image tower's weights channels-last, where convolutions are faster.
-
-    1.2 to 1.7 times on a CPU, for the ResNets and MobileNets that were tried at 64 pixels. A vision
-    transformer has one convolution and no use for it.
-    """
-    layers = [m for m in model.image.modules() if isinstance(m, torch.nn.Conv2d)]
-    if len(layers) > 1:
-        model.image.to(memory_format=torch.channels_last)
-    return model
-
-
-def to_device(batch: Batch, model: DualEncoder, recipe: Recipe, device: torch.device) -> TrainBatch:
-    """Pixels normalised on the device, tokens cut to the longest text where that is exact."""
-    labels = batch.labels if needs_labels(recipe.objective) else None
-    tokens = batch.tokens
-    if tokens is not None:
-        tokens = torch.from_numpy(model.spec.tokenizer.trim(tokens.numpy())).to(device)
-    images = model.normalise(batch.images.to(device, non_blocking=True))
-    return TrainBatch(
-        images=images.contiguous(memory_format=_memory_format(model)),
-        tokens=tokens,
-        caption_ids=None if batch.caption_ids is None else batch.caption_ids.to(device),
-        labels=None if labels is None else labels.to(device),
-    )
-
-
-def _memory_format(model: DualEncoder) -> torch.memory_format:
-    for layer in model.image.modules():
-        # weights of one channel or one pixel lie the same either way and tell nothing
-        if isinstance(layer, torch.nn.Conv2d) and not layer.weight.is_contiguous():
-            return torch.channels_last
-    return torch.contiguous_format
-
-
-def _device(recipe: Recipe) -> torch.device:
-    wanted = recipe.run.device
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("run.device: 'cuda': torch sees no GPU here; allowed: cpu, auto")
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
-
-
-def _with_precision(
-    recipe: Recipe, model: DualEncoder, samples: SampleSet, device: torch.device, total: int
-) -> Recipe:
+def _with_precision(recipe: Recipe, setup: Setup) -> Recipe:
     """The recipe with a measured precision in place of ``auto``; weights are left alone."""
     if recipe.optim.precision != "auto":
         return recipe
-    small = min(recipe.optim.global_batch, 32)
-    batches = train_batches(
-        samples,
-        preprocess=model.spec.preprocess,
-        tokenizer=model.spec.tokenizer if needs_text(recipe.objective) else None,
-        augment=recipe.augment,
-        seed=recipe.seed,
-        start=0,
-        end=small,
-        global_batch=small,
-        workers=0,
-    )
-    batch = to_device(next(iter(batches)), model, recipe, device)
+    model, small = setup.model, min(recipe.optim.global_batch, 32)
+    batch = next(iter(batches(recipe, setup, start=0, end=small, size=small, workers=0)))
+    inputs = to_device(batch, model, recipe)
     rng = torch.get_rng_state()
     model.eval()  # batch statistics must not move; timing hardly differs
 
     def step() -> torch.Tensor:
-        return compute_objective(recipe.objective, model, batch).loss
+        return compute_objective(recipe.objective, model, inputs).loss
 
-    precision = measure_precision(step, device)
+    precision = measure_precision(step, model.device)
     model.zero_grad(set_to_none=True)
     torch.set_rng_state(rng)
-    return recipe.model_copy(
-        update={"optim": recipe.optim.model_copy(update={"precision": precision})}
-    )
+    optim = recipe.optim.model_copy(update={"precision": precision})
+    return recipe.model_copy(update={"optim": optim})
 
 
 def _with_recorded_precision(recipe: Recipe, record: RunRecord) -> Recipe:

@@ -4,13 +4,10 @@ from typing import Any
 
 import torch
 
-from ptft.data import open_split, train_batches
-from ptft.model import apply_adapt, build_model
-from ptft.model.head import init_head
 from ptft.objective import compute_objective, needs_text
 from ptft.optim import total_samples
-from ptft.recipe import ClassifyObjective, Recipe
-from ptft.train.loop import to_device
+from ptft.recipe import Recipe
+from ptft.train.setup import batches, set_up, to_device
 
 __all__ = ["predict_memory"]
 
@@ -31,24 +28,10 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
     Raises:
         DataError, ModelError: as training would.
     """
-    model = build_model(recipe.model, recipe.init, recipe.objective, seed=recipe.seed)
-    samples = open_split(recipe.data, "train", seed=recipe.seed)
-    if isinstance(recipe.objective, ClassifyObjective):
-        init_head(model, samples.classes, recipe.objective, seed=recipe.seed)
-    learns = apply_adapt(model, recipe.adapt, recipe.objective)
-    model.train()
-    batches = train_batches(
-        samples,
-        preprocess=model.spec.preprocess,
-        tokenizer=model.spec.tokenizer if needs_text(recipe.objective) else None,
-        augment=recipe.augment,
-        seed=recipe.seed,
-        start=0,
-        end=2,
-        global_batch=2,
-        workers=0,
-    )
-    batch = to_device(next(iter(batches)), model, recipe, torch.device("cpu"))
+    setup = set_up(recipe, torch.device("cpu"))
+    model = setup.model.train()
+    two = next(iter(batches(recipe, setup, start=0, end=2, size=2, workers=0)))
+    batch = to_device(two, model, recipe)
     parameters = {p.data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -71,11 +54,11 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
         "activations": sum(kept.values()) // 2 * size + pairs,
     }
     return {
-        "samples": len(samples),
-        "steps": total_samples(recipe.optim, len(samples)) // size,
+        "samples": len(setup.samples),
+        "steps": total_samples(recipe.optim, len(setup.samples)) // size,
         "parameters": every,
         "learning": learning,
-        "learns": learns,
+        "learns": setup.learns,
         "gib": {
             **{name: round(value / 2**30, 3) for name, value in parts.items()},
             "total": round(sum(parts.values()) / 2**30, 3),

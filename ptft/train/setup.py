@@ -1,0 +1,107 @@
+"""What a run starts with: device, model, data; and a batch as the model takes it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from ptft.data import Batch, SampleSet, open_split, train_batches
+from ptft.data.loader import Workers
+from ptft.errors import TrainingError
+from ptft.model import DualEncoder, apply_adapt, build_model, init_head
+from ptft.objective import TrainBatch, needs_labels, needs_text
+from ptft.recipe import ClassifyObjective, Recipe
+
+__all__ = ["Setup", "batches", "choose_device", "set_up", "to_device"]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A model that is ready to learn, what it learns from, and what of it learns (in words)."""
+
+    model: DualEncoder
+    samples: SampleSet
+    learns: str
+
+
+def set_up(recipe: Recipe, device: torch.device) -> Setup:
+    """Build or load the model, open the training set, put a head on, lock what does not learn.
+
+    Raises:
+        DataError, ModelError: what the recipe names cannot be read or does not fit.
+    """
+    model = build_model(recipe.model, recipe.init, recipe.objective, seed=recipe.seed)
+    samples = open_split(recipe.data, "train", seed=recipe.seed)
+    if isinstance(recipe.objective, ClassifyObjective):
+        init_head(model, samples.classes, recipe.objective, seed=recipe.seed)
+    model = _lay_out(model.to(device))
+    learns = apply_adapt(model, recipe.adapt, recipe.objective)
+    return Setup(model, samples, learns)
+
+
+def choose_device(recipe: Recipe) -> torch.device:
+    """The device that ``run.device`` means here.
+
+    Raises:
+        TrainingError: ``cuda`` where torch sees no GPU.
+    """
+    wanted = recipe.run.device
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("run.device: 'cuda': torch sees no GPU here; allowed: cpu, auto")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def batches(
+    recipe: Recipe, setup: Setup, *, start: int, end: int, size: int, workers: Workers
+) -> Iterator[Batch]:
+    """Batches of ``size`` samples of the recipe's run, from sample ``start`` until ``end``."""
+    spec = setup.model.spec
+    return train_batches(
+        setup.samples,
+        preprocess=spec.preprocess,
+        tokenizer=spec.tokenizer if needs_text(recipe.objective) else None,
+        augment=recipe.augment,
+        seed=recipe.seed,
+        start=start,
+        end=end,
+        global_batch=size,
+        workers=workers,
+    )
+
+
+def to_device(batch: Batch, model: DualEncoder, recipe: Recipe) -> TrainBatch:
+    """Normalised pixels on the model's device; tokens cut to the longest text where exact."""
+    device = model.device
+    labels = batch.labels if needs_labels(recipe.objective) else None
+    tokens = batch.tokens
+    if tokens is not None:
+        tokens = torch.from_numpy(model.spec.tokenizer.trim(tokens.numpy())).to(device)
+    images = model.normalise(batch.images.to(device, non_blocking=True))
+    return TrainBatch(
+        images=images.contiguous(memory_format=_memory_format(model)),
+        tokens=tokens,
+        caption_ids=None if batch.caption_ids is None else batch.caption_ids.to(device),
+        labels=None if labels is None else labels.to(device),
+    )
+
+
+def _lay_out(model: DualEncoder) -> DualEncoder:
+    """Put a convolutional image tower's weights channels-last, where convolutions are faster.
+
+    1.2 to 1.7 times on a CPU, for the ResNets and MobileNets that were tried at 64 pixels. A vision
+    transformer has one convolution and no use for it.
+    """
+    layers = [m for m in model.image.modules() if isinstance(m, torch.nn.Conv2d)]
+    if len(layers) > 1:
+        model.image.to(memory_format=torch.channels_last)
+    return model
+
+
+def _memory_format(model: DualEncoder) -> torch.memory_format:
+    for layer in model.image.modules():
+        # weights of one channel or one pixel lie the same either way and tell nothing
+        if isinstance(layer, torch.nn.Conv2d) and not layer.weight.is_contiguous():
+            return torch.channels_last
+    return torch.contiguous_format
