@@ -15,12 +15,13 @@ _LABELS = {
     "grad_norm": "gradient norm",
     "samples_per_second": "samples/s",
 }
+_SHARES = ("recall@", "top1", "top5", "mean_per_class", "ece")  # of an evaluation's figures
 
 
 def plot_curves(folder: Path) -> Path | None:
     """Draw ``curves.png`` from ``metrics.jsonl``; None where nothing was logged yet.
 
-    One panel for the loss, one for each scalar, one for the figures of each evaluation.
+    One panel for the loss, one for each scalar, one for the shares that an evaluation measured.
     """
     series: dict[str, list[tuple[float, float]]] = defaultdict(list)
     log = folder / RunFiles.LOG
@@ -29,7 +30,8 @@ def plot_curves(folder: Path) -> Path | None:
     for line in log.read_text(encoding="utf-8").splitlines():
         values = json.loads(line)
         for name, value in values.items():
-            if name not in ("step", "seen") and isinstance(value, int | float):
+            counted = "/" not in name or any(share in name for share in _SHARES)
+            if name not in ("step", "seen") and counted and isinstance(value, int | float):
                 series[name].append((values["seen"], value))
     if not series:
         return None
@@ -50,19 +52,20 @@ def _draw(
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(5.0 * columns, 3.2 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False).flat
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis, (title, names) in zip(axes, panels.items(), strict=False):
         for name in names:
             x, y = zip(*series[name], strict=True)
-            mark = "o" if len(x) == 1 else None
+            mark = "o" if len(x) < 4 else None
             axis.plot(x, y, marker=mark, markersize=3, label=name.rpartition("/")[2])
         axis.set_title(_LABELS.get(title, title), fontsize=10)
         axis.set_xlabel("samples seen", fontsize=8)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.25)
-        if len(names) > 1:
-            axis.legend(fontsize=7)
-    for axis in list(axes)[len(panels) :]:
+        if "/" in names[0]:
+            axis.set_ylim(0.0, 1.0)
+            axis.legend(fontsize=7, ncols=2)
+    for axis in axes[len(panels) :]:
         axis.set_axis_off()
     figure.savefig(path, dpi=110)
     return path

@@ -32,7 +32,7 @@ from ptft.optim import build_optimizer, learning_rate_factor, set_learning_rate,
 from ptft.recipe import Recipe
 from ptft.train.curves import plot_curves
 from ptft.train.precision import autocast, measure_precision
-from ptft.train.report import Report
+from ptft.train.report import Report, say
 from ptft.train.run_folder import RunRecord, RunStatus, open_run, start_run, write_run
 from ptft.train.setup import Setup, batches, choose_device, set_up, to_device
 from ptft.train.stop import Stop
@@ -87,13 +87,12 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
     # 3. How far it came before.
     progress = _resume(folder, setup.model, optimizer, console) if resume else Progress()
     if record.status == RunStatus.FINISHED:
-        console.print(f"{folder}: finished before; nothing to do", highlight=False)
+        say(console, f"{folder}: finished before; nothing to do")
         return TrainResult(folder, True, None, {})
 
     # 4. The steps.
-    console.print(
-        f"{folder}: {setup.learns}, {total:,} samples in {recipe.optim.precision}, {device}"
-    )
+    precision = recipe.optim.precision
+    say(console, f"{folder}: {setup.learns}, {total:,} samples in {precision}, {device}")
     report = Report(
         folder,
         recipe,
@@ -277,7 +276,7 @@ def _resume(
         try:
             return load_checkpoint(path, model, optimizer)
         except CheckpointError as error:
-            console.print(f"{error}; going on from the one before", highlight=False)
+            say(console, f"{error}; going on from the one before")
     return Progress()
 
 

@@ -22,7 +22,7 @@ from ptft.artifact import RunFiles, write_atomic
 from ptft.errors import MissingExtraError
 from ptft.recipe import Recipe
 
-__all__ = ["Report"]
+__all__ = ["Report", "say"]
 
 
 class _Tracker(Protocol):
@@ -100,7 +100,7 @@ class Report:
         self._progress.update(self._task, completed=seen, figures=shown)
         if not self._console.is_terminal and time.monotonic() - self._plain > 10.0:
             self._plain = time.monotonic()
-            self._console.print(f"{seen:,}/{self._total:,} samples  {shown}", highlight=False)
+            say(self._console, f"{seen:,}/{self._total:,} samples  {shown}")
 
     def log(self, step: int, seen: int, figures: Mapping[str, float]) -> None:
         """Write figures to the log and the trackers."""
@@ -115,7 +115,7 @@ class Report:
 
     def message(self, text: str) -> None:
         """A line above the bar."""
-        self._console.print(text, highlight=False)
+        say(self._console, text)
 
     @staticmethod
     def _append(path: Path, values: Mapping[str, Any]) -> None:
@@ -134,6 +134,11 @@ class Report:
             except (ValueError, KeyError):
                 continue  # a line that the kill cut
         write_atomic(self._log, "".join(f"{line}\n" for line in kept))
+
+
+def say(console: Console, text: str) -> None:
+    """A plain line, as it is: no markup, no wrapping where nobody's terminal is narrow."""
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 class _TensorBoard:
