@@ -32,7 +32,7 @@ from ptft.optim import build_optimizer, learning_rate_factor, set_learning_rate,
 from ptft.recipe import Recipe
 from ptft.train.curves import plot_curves
 from ptft.train.precision import autocast, measure_precision
-from ptft.train.report import Report, say
+from ptft.train.report import Report, check_trackers, say
 from ptft.train.run_folder import RunRecord, RunStatus, open_run, start_run, write_run
 from ptft.train.setup import Setup, batches, choose_device, set_up, to_device
 from ptft.train.stop import Stop
@@ -62,12 +62,14 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
 
     Raises:
         UsageError: the run folder is taken, or there is nothing to resume.
+        MissingExtraError: a tracker is not installed.
         DataError, ModelError: what the recipe names cannot be read or does not fit.
         TrainingError: the loss is not finite; the samples of that batch are named in the message.
     """
     console = console or Console(stderr=True)
 
     # 1. Where: the run folder and the device.
+    check_trackers(recipe)
     folder, record = open_run(recipe, resume=resume)
     device = choose_device(recipe)
     if recipe.run.threads is not None:

@@ -1,5 +1,6 @@
 """What a run says while it goes: a progress bar, a log of figures, TensorBoard or W&B."""
 
+import importlib.util
 import json
 import time
 import warnings
@@ -22,7 +23,7 @@ from ptft.artifact import RunFiles, write_atomic
 from ptft.errors import MissingExtraError
 from ptft.recipe import Recipe
 
-__all__ = ["Report", "say"]
+__all__ = ["Report", "check_trackers", "say"]
 
 
 class _Tracker(Protocol):
@@ -136,6 +137,16 @@ class Report:
         write_atomic(self._log, "".join(f"{line}\n" for line in kept))
 
 
+def check_trackers(recipe: Recipe) -> None:
+    """Check that the recipe's trackers are installed, before anything is built or written.
+
+    Raises:
+        MissingExtraError: W&B is asked for and absent.
+    """
+    if "wandb" in recipe.run.trackers and importlib.util.find_spec("wandb") is None:
+        raise MissingExtraError("wandb", "wandb")
+
+
 def say(console: Console, text: str) -> None:
     """A plain line, as it is: no markup, no wrapping where nobody's terminal is narrow."""
     console.print(text, highlight=False, soft_wrap=True, markup=False)
@@ -158,10 +169,8 @@ class _TensorBoard:
 
 class _WandB:
     def __init__(self, folder: Path, recipe: Recipe, state: dict[str, str]) -> None:
-        try:
-            import wandb
-        except ImportError:
-            raise MissingExtraError("wandb", "wandb") from None
+        import wandb
+
         self._run = wandb.init(
             project="ptft",
             name=recipe.name,
