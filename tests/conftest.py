@@ -29,3 +29,16 @@ def shared_data() -> Path:
 def repo() -> Path:
     """The top of the checkout."""
     return REPO
+
+
+@pytest.fixture(scope="session")
+def classifier_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model folder of ``tests.serving.checkpoint.make_model``, really exported."""
+    from ptft.export import export_model
+    from ptft.model import save_model
+    from tests.serving.checkpoint import make_model
+
+    place = tmp_path_factory.mktemp("classifier")
+    save_model(make_model(), place / "checkpoint")
+    export_model(place / "checkpoint", place / "model", name="tiny")
+    return place / "model"

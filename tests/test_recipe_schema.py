@@ -174,10 +174,10 @@ optim: {samples_seen: 4, lr: .inf}
     optim.lr: inf: input should be a finite number
 
 optim: {}
-    optim: give exactly one of samples_seen and epochs
+    optim: give exactly one of samples_seen (here None) and epochs (here None); null takes one back
 
 optim: {samples_seen: 4, epochs: 1}
-    optim: give exactly one of samples_seen and epochs
+    optim: give exactly one of samples_seen (here 4) and epochs (here 1.0); null takes one back
 
 model: (left out)
     recipe: give either a model section, or init.from to start from an artefact's model

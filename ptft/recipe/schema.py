@@ -220,7 +220,10 @@ class OptimSection(Section):
     @model_validator(mode="after")
     def _one_length(self) -> "OptimSection":
         if (self.samples_seen is None) == (self.epochs is None):
-            raise ValueError("give exactly one of samples_seen and epochs")
+            raise ValueError(
+                f"give exactly one of samples_seen (here {self.samples_seen}) and epochs "
+                f"(here {self.epochs}); null takes one back"
+            )
         return self
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.serving.folders import make_model, write_folder
+from ptft.artifact import read_model_info
 
 from .conftest import CHART, ChartUnderTest, environment
 
@@ -22,9 +22,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_release_answers_helm_test(ptft_chart: ChartUnderTest, tmp_path: Path) -> None:
-    folder, scratch, port = tmp_path / "model", tmp_path / "tmp", free_port()
-    digest = write_folder(make_model(), folder).digest
+def test_release_answers_helm_test(
+    ptft_chart: ChartUnderTest, classifier_folder: Path, tmp_path: Path
+) -> None:
+    folder, scratch, port = classifier_folder, tmp_path / "tmp", free_port()
+    digest = read_model_info(folder).digest
     scratch.mkdir()
     settings = {"model.path": str(folder), "model.digest": digest, "serving.threads": 1}
     release = ptft_chart.render({**settings, "serving.maxBodyBytes": 33554432})
@@ -48,4 +50,4 @@ def test_release_answers_helm_test(ptft_chart: ChartUnderTest, tmp_path: Path) -
         log.seek(0)
         assert asked.returncode == 0, asked.stderr + log.read()
     assert f"model {digest}" in asked.stdout
-    assert {path.name for path in tmp_path.iterdir()} == {"model", "tmp", "log"}
+    assert {path.name for path in tmp_path.iterdir()} == {"tmp", "log"}

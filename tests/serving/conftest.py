@@ -15,8 +15,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from ptft.artifact import ModelInfo, read_model_info
-from ptft.export import export_model
-from ptft.model import DualEncoder, save_model
+from ptft.model import DualEncoder
 from serving.routes import create_app
 from serving.settings import Settings
 from tests.serving.checkpoint import make_model
@@ -30,12 +29,9 @@ def model() -> DualEncoder:
 
 
 @pytest.fixture(scope="session")
-def folder(model: DualEncoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(classifier_folder: Path) -> Path:
     """The checkpoint's model folder."""
-    place = tmp_path_factory.mktemp("served")
-    save_model(model, place / "checkpoint")
-    export_model(place / "checkpoint", place / "model", name="tiny")
-    return place / "model"
+    return classifier_folder
 
 
 @pytest.fixture(scope="session")
