@@ -11,6 +11,7 @@ Choices worth knowing:
   softmax's target over the positives, as UniCL does, would change nothing here: their text features
   are equal, and so then are the gradients of both losses. Where no caption repeats, the plain
   losses are computed.
+- From ``TILED_FROM`` pairs on the logits are made tile by tile (:mod:`ptft.tiled`); same gradients.
 - Losses are computed in float32 whatever precision the towers ran in.
 """
 
@@ -24,8 +25,10 @@ from torch import Tensor
 from ptft.errors import TrainingError
 from ptft.model.encoder import DualEncoder
 from ptft.recipe import ClassifyObjective, ClipObjective, ObjectiveSection, SiglipObjective
+from ptft.tiled import tiled_clip_loss, tiled_siglip_loss
 
 __all__ = [
+    "TILED_FROM",
     "ObjectiveOutput",
     "TrainBatch",
     "clamp_logit_scale",
@@ -35,6 +38,7 @@ __all__ = [
     "needs_text",
     "siglip_loss",
 ]
+TILED_FROM = 2048  # pairs of a batch: from here on the (B, B) logits are no longer kept
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,8 @@ def clip_loss(
     Returns:
         The mean of the image-to-text and text-to-image losses, a 0-d float32 tensor.
     """
+    if len(image_bd) >= TILED_FROM:
+        return tiled_clip_loss(image_bd.float(), text_bd.float(), scale.float(), caption_ids)
     logits_bb = scale.float() * (image_bd.float() @ text_bd.float().T)
     same_bb = _same_caption(caption_ids)
     if same_bb is None:
@@ -125,7 +131,7 @@ def clip_loss(
 def _multi_positive(logits_bb: Tensor, same_bb: Tensor) -> Tensor:
     """Mean over rows of the mean over a row's positives, each against the row's negatives."""
     negatives_b1 = logits_bb.masked_fill(same_bb, -math.inf).logsumexp(dim=1, keepdim=True)
-    loss_bb = F.softplus(negatives_b1 - logits_bb)  # -log(e_ij / (e_ij + negatives))
+    loss_bb = -F.logsigmoid(logits_bb - negatives_b1)  # -log(e_ij / (e_ij + negatives))
     return (loss_bb * same_bb).sum(dim=1).div(same_bb.sum(dim=1)).mean()
 
 
@@ -144,6 +150,9 @@ def siglip_loss(
     Returns:
         The sum over all B * B pairs divided by B, a 0-d float32 tensor.
     """
+    if len(image_bd) >= TILED_FROM:
+        features = image_bd.float(), text_bd.float()
+        return tiled_siglip_loss(*features, scale.float(), bias.float(), caption_ids)
     logits_bb = scale.float() * (image_bd.float() @ text_bd.float().T) + bias.float()
     positive = _same_caption(caption_ids)
     if positive is None:

@@ -84,7 +84,7 @@ def _arch(model: ArchModel) -> ArchModel:
 def _towers(recipe: Recipe, folder: Path) -> TowersModel:
     model = recipe.model
     assert isinstance(model, TowersModel)
-    families = {"vit": "test_vit", "resnet": "test_resnet"}
+    families = {"vit": "test_vit", "resnet": "test_resnet", "mobilenetv2": "mobilenetv2_035"}
     image = next((tiny for part, tiny in families.items() if part in model.image), None)
     changes: dict[str, Any] = {
         "image": image or "test_efficientnet",
@@ -92,8 +92,7 @@ def _towers(recipe: Recipe, folder: Path) -> TowersModel:
         "image_size": _SIDE,
     }
     if model.image_projection == "none":
-        assert image == "test_vit", "its features are 64 wide"
-        changes["embed_dim"] = 64
+        changes["embed_dim"] = {"test_vit": 64, "mobilenetv2_035": 1280}[str(image)]
     if isinstance(model.text, str):
         changes["text"] = str(hf_text_folder(folder / "bert"))
     else:

@@ -272,7 +272,9 @@ def test_runs_are_not_mixed_up(whole: Path, tmp_path: Path) -> None:
         run(whole, resume=True, optim__lr=0.5)
     with pytest.raises(UsageError, match="no run to go on with"):
         run(tmp_path / "absent", resume=True)
-    assert run(whole, resume=True).finished, "a finished run has nothing left to do"
+    again = run(whole, resume=True)
+    assert again.finished, "a finished run has nothing left to do"
+    assert again.metrics == json.loads((whole / RunFiles.METRICS).read_text())
     after = weights(whole)
     assert all(torch.equal(before[name], after[name]) for name in before)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from ptft.artifact import RunFiles, file_sha256, write_json
+from ptft.artifact import RunFiles, file_sha256, read_json, write_json
 from ptft.checkpoint import (
     Progress,
     checkpoints,
@@ -90,7 +90,7 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
     progress = _resume(folder, setup.model, optimizer, console) if resume else Progress()
     if record.status == RunStatus.FINISHED:
         say(console, f"{folder}: finished before; nothing to do")
-        return TrainResult(folder, True, None, {})
+        return TrainResult(folder, True, None, read_json(folder / RunFiles.METRICS))
 
     # 4. The steps.
     precision = recipe.optim.precision
@@ -184,7 +184,12 @@ class _Loop:
             return {}
         rng = torch.get_rng_state()
         metrics = evaluate(
-            self.model, recipe.evaluate, recipe.data, seed=recipe.seed, device=self.model.device
+            self.model,
+            recipe.evaluate,
+            recipe.data,
+            seed=recipe.seed,
+            device=self.model.device,
+            workers=recipe.run.workers,
         )
         torch.set_rng_state(rng)
         self.model.train()

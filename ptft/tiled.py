@@ -1,0 +1,180 @@
+"""Contrastive losses for batches whose (B, B) logits would not fit, in plain torch on any device.
+
+The logits are made a few rows at a time and never kept: a first pass takes each query's negatives
+together (a log-sum-exp over rows, a running one over columns), a second makes the same rows again
+and turns them into gradients at once. Memory beyond the features is their gradients and one tile.
+
+Inf-CLIP (Cheng et al. 2024) has the same idea as CUDA kernels. Here both passes are four matrix
+products in all, where the plain losses with autograd take six.
+
+Shape letters: B batch, D width of the joint space, R rows of a tile.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["tiled_clip_loss", "tiled_siglip_loss"]
+
+_TILE = 2**20  # logits of a tile: 4 MiB in float32, and a handful of them at a time
+
+
+def tiled_clip_loss(
+    image_bd: Tensor, text_bd: Tensor, scale: Tensor, caption_ids: Tensor | None = None
+) -> Tensor:
+    """:func:`ptft.objective.clip_loss`, with memory that grows with B alone. Same arguments."""
+    return _Clip.apply(image_bd, text_bd, scale, caption_ids)
+
+
+def tiled_siglip_loss(
+    image_bd: Tensor,
+    text_bd: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    caption_ids: Tensor | None = None,
+) -> Tensor:
+    """:func:`ptft.objective.siglip_loss`, with memory that grows with B alone. Same arguments."""
+    return _Siglip.apply(image_bd, text_bd, scale, bias, caption_ids)
+
+
+class _Tiles:
+    """The rows of the (B, B) cosines, tile by tile, and which of them are of one caption."""
+
+    def __init__(self, image_bd: Tensor, text_bd: Tensor, caption_ids: Tensor | None) -> None:
+        self.image_bd, self.text_bd = image_bd, text_bd
+        size = len(image_bd)
+        self.ids = (
+            torch.arange(size, device=image_bd.device) if caption_ids is None else caption_ids
+        )
+        self.rows = max(1, _TILE // size)
+
+    def __iter__(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Rows, their cosines (R, B), and a mask (R, B) of pairs of one caption."""
+        for start in range(0, len(self.image_bd), self.rows):
+            rows = slice(start, start + self.rows)
+            cosine_rb = self.image_bd[rows] @ self.text_bd.T
+            yield rows, cosine_rb, self.ids[rows, None] == self.ids[None, :]
+
+
+class _Gradients:
+    """Gradients of a loss by the logits, gathered tile by tile into those by its inputs."""
+
+    def __init__(self, tiles: _Tiles, scale: Tensor) -> None:
+        self.tiles, self.scale = tiles, scale
+        self.image_bd = torch.empty_like(tiles.image_bd)
+        self.text_bd = torch.zeros_like(tiles.text_bd)
+        self.scale_sum = torch.zeros_like(scale)
+        self.bias_sum = torch.zeros_like(scale)
+
+    def add(self, rows: slice, cosine_rb: Tensor, by_logit_rb: Tensor) -> None:
+        self.scale_sum += (by_logit_rb * cosine_rb).sum()
+        self.bias_sum += by_logit_rb.sum()
+        by_logit_rb *= self.scale
+        self.image_bd[rows] = by_logit_rb @ self.tiles.text_bd
+        self.text_bd.addmm_(by_logit_rb.T, self.tiles.image_bd[rows])
+
+
+class _Clip(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, image_bd: Tensor, text_bd: Tensor, scale: Tensor, caption_ids: Tensor | None
+    ) -> Tensor:
+        tiles, size = _Tiles(image_bd, text_bd, caption_ids), len(image_bd)
+        negatives_r, negatives_c = _negatives(tiles, scale)
+        positives_b = _counts(tiles)
+        pull_c = _column_pulls(tiles, scale, negatives_c, positives_b)
+        gradients = _Gradients(tiles, scale)
+        total = torch.zeros((), dtype=image_bd.dtype, device=image_bd.device)
+        for rows, cosine_rb, same_rb in tiles:
+            logits_rb = cosine_rb * scale
+            by_logit_rb = torch.zeros_like(logits_rb)
+            # image to text, then text to image: the query's negatives, positives and pull
+            for negatives, count, pull in (
+                (negatives_r[rows, None], positives_b[rows, None], None),
+                (negatives_c[None, :], positives_b[None, :], pull_c[None, :]),
+            ):
+                gap_rb = negatives - logits_rb
+                share_rb = (gap_rb.sigmoid() / count).masked_fill_(~same_rb, 0.0)
+                total -= (F.logsigmoid(-gap_rb) / count).masked_fill_(~same_rb, 0.0).sum()
+                if pull is None:
+                    pull = share_rb.sum(dim=1, keepdim=True)
+                push_rb = (gap_rb.neg_().exp_() * pull).masked_fill_(same_rb, 0.0)
+                by_logit_rb += push_rb.sub_(share_rb)
+            gradients.add(rows, cosine_rb, by_logit_rb.div_(2 * size))
+        ctx.gradients = [gradients.image_bd, gradients.text_bd, gradients.scale_sum]
+        return total / (2 * size)
+
+    @staticmethod
+    def backward(ctx: Any, *by_loss: Tensor) -> tuple[Tensor | None, ...]:
+        return *_hand_over(ctx, by_loss[0]), None
+
+
+class _Siglip(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        image_bd: Tensor,
+        text_bd: Tensor,
+        scale: Tensor,
+        bias: Tensor,
+        caption_ids: Tensor | None,
+    ) -> Tensor:
+        tiles, size = _Tiles(image_bd, text_bd, caption_ids), len(image_bd)
+        gradients = _Gradients(tiles, scale)
+        total = torch.zeros((), dtype=image_bd.dtype, device=image_bd.device)
+        for rows, cosine_rb, same_rb in tiles:
+            logits_rb = torch.addcmul(bias, cosine_rb, scale)
+            wrong_rb = torch.where(same_rb, -logits_rb, logits_rb)
+            total -= F.logsigmoid(-wrong_rb).sum()
+            by_logit_rb = wrong_rb.sigmoid_().div_(size)
+            gradients.add(rows, cosine_rb, torch.where(same_rb, -by_logit_rb, by_logit_rb))
+        ctx.gradients = [
+            *(gradients.image_bd, gradients.text_bd),
+            *(gradients.scale_sum, gradients.bias_sum),
+        ]
+        return total / size
+
+    @staticmethod
+    def backward(ctx: Any, *by_loss: Tensor) -> tuple[Tensor | None, ...]:
+        return *_hand_over(ctx, by_loss[0]), None
+
+
+def _hand_over(ctx: Any, by_loss: Tensor) -> list[Tensor]:
+    """The gradients, scaled in place: a copy would double what the loss holds."""
+    if ctx.gradients is None:
+        raise RuntimeError("a tiled loss runs backward once; compute it again")
+    gradients, ctx.gradients = ctx.gradients, None
+    return [gradient.mul_(by_loss) for gradient in gradients]
+
+
+def _negatives(tiles: _Tiles, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-sum-exp of each row's and each column's logits of other captions; -inf for none."""
+    row_b = torch.empty_like(tiles.image_bd[:, 0])
+    column_b = torch.full_like(row_b, -math.inf)
+    for rows, cosine_rb, same_rb in tiles:
+        others_rb = cosine_rb.mul_(scale).masked_fill_(same_rb, -math.inf)
+        row_b[rows] = others_rb.logsumexp(dim=1)
+        torch.logaddexp(column_b, others_rb.logsumexp(dim=0), out=column_b)
+    return row_b, column_b
+
+
+def _counts(tiles: _Tiles) -> Tensor:
+    """How many pairs have each one's caption, itself included."""
+    _, place, count = tiles.ids.unique(return_inverse=True, return_counts=True)
+    return count[place].to(tiles.image_bd.dtype)
+
+
+def _column_pulls(tiles: _Tiles, scale: Tensor, negatives_c: Tensor, positives_b: Tensor) -> Tensor:
+    """What each column's positives are pulled by in all; a pass only where a caption repeats."""
+    if bool((positives_b == 1).all()):
+        own_b = (tiles.image_bd * tiles.text_bd).sum(dim=1) * scale
+        return (negatives_c - own_b).sigmoid()
+    pull_b = torch.zeros_like(negatives_c)
+    for _, cosine_rb, same_rb in tiles:
+        share_rb = (negatives_c[None, :] - cosine_rb.mul_(scale)).sigmoid_() / positives_b[None, :]
+        pull_b += share_rb.masked_fill_(~same_rb, 0.0).sum(dim=0)
+    return pull_b

@@ -1,0 +1,89 @@
+"""Memory and CPU of a contrastive loss at 16,384 pairs, against open_clip's own losses.
+
+Each loss runs forward and backward once in a process of its own, D = 512, float32, on one thread;
+memory is the peak beyond what the process held with its features. ptft and open_clip alternate.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+
+B, D, ROUNDS = 16_384, 512, 2
+KINDS = ("clip", "siglip")
+
+
+def one(kind: str, whose: str) -> dict[str, float]:
+    """Measured in this process: peak memory beyond the features (GB), CPU seconds."""
+    import torch
+    import torch.nn.functional as F
+
+    from ptft.compat import import_open_clip
+    from ptft.objective import clip_loss, siglip_loss
+
+    import_open_clip()
+    from open_clip.loss import ClipLoss, SigLipLoss
+
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    features = [
+        F.normalize(torch.randn(B, D, generator=generator), dim=1).requires_grad_()
+        for _ in range(2)
+    ]
+    scale = torch.tensor([14.0], requires_grad=True)
+    bias = torch.tensor([-10.0], requires_grad=True)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.process_time()
+    if whose == "ptft":
+        loss = (
+            clip_loss(*features, scale) if kind == "clip" else siglip_loss(*features, scale, bias)
+        )
+    elif kind == "clip":
+        loss = ClipLoss()(*features, scale)
+    else:
+        loss = SigLipLoss()(*features, scale, logit_bias=bias)
+    loss.backward()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "gb": (peak - before) * 1024 / 1e9,
+        "cpu": time.process_time() - started,
+        "loss": loss.item(),
+    }
+
+
+def run() -> dict[str, float]:
+    found: dict[str, list[dict[str, float]]] = {}
+    for _ in range(ROUNDS):
+        for kind in KINDS:
+            for whose in ("ptft", "open_clip"):
+                out = subprocess.run(
+                    [sys.executable, "-m", "tests.bench.loss_memory", kind, whose],
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                ).stdout
+                found.setdefault(f"{kind}_{whose}", []).append(json.loads(out))
+    print(f"B = {B:,}, D = {D}, forward and backward, one thread, best of {ROUNDS}")
+    print(f"{'loss':<8}{'whose':<12}{'GB':>8}{'CPU-s':>8}{'value':>12}")
+    figures: dict[str, float] = {}
+    for kind in KINDS:
+        for whose in ("ptft", "open_clip"):
+            rounds = found[f"{kind}_{whose}"]
+            gb, cpu = (min(one[key] for one in rounds) for key in ("gb", "cpu"))
+            print(f"{kind:<8}{whose:<12}{gb:>8.3f}{cpu:>8.1f}{rounds[0]['loss']:>12.6f}")
+            figures |= {f"{kind}_{whose}_gb": round(gb, 3), f"{kind}_{whose}_cpu_s": round(cpu, 2)}
+        ratio = figures[f"{kind}_ptft_cpu_s"] / figures[f"{kind}_open_clip_cpu_s"]
+        figures[f"{kind}_cpu_ratio"] = round(ratio, 3)
+    return figures
+
+
+BARS = {
+    "clip_ptft_gb": ("<=", 0.15),
+    "siglip_ptft_gb": ("<=", 0.15),
+    "clip_cpu_ratio": ("<=", 1.0),
+    "siglip_cpu_ratio": ("<=", 1.0),
+}
+
+if __name__ == "__main__":
+    print(json.dumps(one(*sys.argv[1:])))
