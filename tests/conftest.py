@@ -1,9 +1,14 @@
 """Fixtures that more than one test file uses."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.loopback_hub import LoopbackHub
 
 os.environ.setdefault("HF_HUB_OFFLINE", "0")
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # the loopback Hub speaks LFS only
@@ -42,3 +47,18 @@ def classifier_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_model(make_model(), place / "checkpoint")
     export_model(place / "checkpoint", place / "model", name="tiny")
     return place / "model"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> "Iterator[LoopbackHub]":
+    """A Hub on loopback, and a client that has no token of its own."""
+    from huggingface_hub import constants
+
+    from tests.hub_parts import READ_TOKEN, TOKEN
+    from tests.loopback_hub import LoopbackHub
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with LoopbackHub(token=TOKEN, read_token=READ_TOKEN) as running:
+        yield running

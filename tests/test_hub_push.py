@@ -5,12 +5,11 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import CommitOperationAdd, HfApi, constants
+from huggingface_hub import CommitOperationAdd, HfApi
 
 from ptft.artifact import read_model_info
 from ptft.errors import ArtifactError, DigestError, HubError, UsageError
@@ -33,15 +32,6 @@ from tests.loopback_hub import LoopbackHub, Reply
 
 # huggingface_hub sends LFS files to its own HTTP client in a deprecated way
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LoopbackHub]:
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    with LoopbackHub(token=TOKEN, read_token=READ_TOKEN) as hub:
-        yield hub
 
 
 @pytest.fixture

@@ -99,11 +99,6 @@ class TextTokenizer:
             self._set_up_clip()
         self._tokenizer.enable_truncation(context_length)
 
-    @property
-    def vocab_size(self) -> int:
-        """Ids are below this."""
-        return self._tokenizer.get_vocab_size(with_added_tokens=True)
-
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Token ids (B, L), L the context length."""
         if isinstance(texts, str):

@@ -69,7 +69,7 @@ class Report:
         )
         self._plain = time.monotonic()
         self._total = total
-        self._trackers = [
+        self._trackers: list[_Tracker] = [
             _TensorBoard(folder / RunFiles.TENSORBOARD, seen // recipe.optim.global_batch)
             if name == "tensorboard"
             else _WandB(folder, recipe, trackers)
