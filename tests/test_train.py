@@ -297,7 +297,7 @@ def test_a_loss_that_is_not_finite_names_its_samples(tmp_path: Path) -> None:
 def test_a_full_disk_keeps_the_checkpoint_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ptft import checkpoint
+    from ptft.checkpoint import folder as checkpoint
     from ptft.errors import CheckpointError
 
     folder, plain = tmp_path / "run", checkpoint.save_file

@@ -1,0 +1,11 @@
+"""Checkpoints: save, load and prune them; resume exactly."""
+
+from ptft.checkpoint.folder import (
+    Progress,
+    checkpoints,
+    load_checkpoint,
+    prune_checkpoints,
+    save_checkpoint,
+)
+
+__all__ = ["Progress", "checkpoints", "load_checkpoint", "prune_checkpoints", "save_checkpoint"]
