@@ -122,7 +122,7 @@ def test_flattened_names_of_a_plain_clip() -> None:
 def test_every_kind_of_pooling_equals_open_clip(bias: bool) -> None:
     from open_clip.transformer import TextTransformer
 
-    from ptft.model.encoder import _encode_native
+    from ptft.model.trunk import project, text_trunk
 
     tokens = torch.randint(3, 90, (4, 12))
     tokens[:, 5] = 2
@@ -132,7 +132,7 @@ def test_every_kind_of_pooling_equals_open_clip(bias: bool) -> None:
                 context_length=12, vocab_size=99, width=16, heads=2, layers=1, output_dim=8,
                 pool_type=pool, proj_type=projection, proj_bias=bias, eos_id=2,
             ).eval()  # fmt: skip
-            torch.testing.assert_close(_encode_native(tower, tokens), tower(tokens))
+            torch.testing.assert_close(project(tower, text_trunk(tower, tokens)), tower(tokens))
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ptft.errors import ModelError
 from ptft.model.spec import ModelSpec
 from ptft.model.towers import projection
+from ptft.model.trunk import image_trunk, project, text_trunk
 
 __all__ = ["DualEncoder"]
 
@@ -55,7 +56,6 @@ class DualEncoder(nn.Module):
         self.spec = spec
         self.locked: frozenset[str] = frozenset()
         self.norms_frozen = False
-        self._native_text = hasattr(text, "token_embedding")  # open_clip's TextTransformer
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) -> float32 (B, 3, H, W), as ``ImagePreprocess.normalise`` does it."""
@@ -66,11 +66,21 @@ class DualEncoder(nn.Module):
         return (channels - mean) / std
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """float (B, 3, H, W), normalised pixels -> embeddings (B, D), of any length."""
-        return self.image(images)
+        """Normalised pixels, float (B, 3, H, W), or what :meth:`image_trunk` makes of them, float
+        (B, F) -> embeddings (B, D), of any length."""
+        return project(self.image, images) if images.ndim == 2 else self.image(images)
+
+    def image_trunk(self, images: Tensor) -> Tensor:
+        """Normalised pixels, float (B, 3, H, W) -> features (B, F) before the projection.
+
+        Raises:
+            ModelError: the tower's projection is given more than one row a picture.
+        """
+        return image_trunk(self.image, images)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """int64 (B, L) -> embeddings (B, D), of any length.
+        """int64 (B, L), or what :meth:`text_trunk` makes of it, float (B, F) -> embeddings (B, D),
+        of any length.
 
         L is the context length, or less where ``spec.text_trimmable``: a causal tower that pools
         at the end mark never sees what comes after it, and a masked one ignores it.
@@ -78,14 +88,17 @@ class DualEncoder(nn.Module):
         Raises:
             ModelError: fewer tokens than the context length, and padding matters.
         """
+        features = tokens if tokens.is_floating_point() else self.text_trunk(tokens)
+        return project(self.text, features)
+
+    def text_trunk(self, tokens: Tensor) -> Tensor:
+        """int64 (B, L) -> features (B, F) before the projection; L and errors as encode_text's."""
         if not self.spec.text_trimmable and tokens.shape[1] != self.context_length:
             raise ModelError(
                 f"{tokens.shape[1]} tokens: the text tower of {self.spec.name} attends to padding "
                 f"or pools at the last position; allowed: exactly {self.context_length}"
             )
-        if self._native_text:
-            return _encode_native(self.text, tokens)
-        return self.text(tokens)
+        return text_trunk(self.text, tokens)
 
     def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) and tokens (B, L) -> two (B, D), L2-normalised."""
@@ -152,38 +165,3 @@ class DualEncoder(nn.Module):
                 if isinstance(part, nn.modules.batchnorm._BatchNorm):
                     part.eval()
         return self
-
-
-def _encode_native(text: Any, tokens: Tensor) -> Tensor:
-    """open_clip's TextTransformer.forward for any L: its own leaves the causal mask uncut.
-
-    The mask is made anew: slicing the tower's own makes an exporter exclude the full length.
-    """
-    length = tokens.shape[1]
-    dtype = text.transformer.get_cast_dtype()
-    x_bld = text.token_embedding(tokens).to(dtype)
-    x_bld = x_bld + text.positional_embedding[:length].to(dtype)
-    mask = None
-    if text.attn_mask is not None:
-        mask = torch.full((length, length), -math.inf, device=tokens.device).triu(1)
-    x_bld = text.ln_final(text.transformer(x_bld, attn_mask=mask))
-    match text.pool_type:
-        case "first":
-            pooled_bd = x_bld[:, 0]
-        case "last":
-            pooled_bd = x_bld[:, -1]
-        case "eos":
-            pooled_bd = _take(x_bld, tokens.eq(text.eos_id).int().argmax(dim=-1))
-        case "argmax":  # CLIP's end mark has the highest id
-            pooled_bd = _take(x_bld, tokens.argmax(dim=-1))
-        case other:
-            raise ModelError(f"pool_type: {other!r}; allowed: first, last, eos, argmax")
-    if text.text_projection is None:
-        return pooled_bd
-    if isinstance(text.text_projection, nn.Linear):
-        return text.text_projection(pooled_bd)
-    return pooled_bd @ text.text_projection
-
-
-def _take(x_bld: Tensor, position_b: Tensor) -> Tensor:
-    return x_bld[torch.arange(x_bld.shape[0], device=x_bld.device), position_b]
