@@ -1,15 +1,21 @@
-"""Groups, schedule and length of training."""
+"""Groups, optimisers, schedule and length of training."""
 
+import copy
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from ptft.errors import TrainingError
+from ptft.compat import import_timm
+from ptft.errors import RecipeError, TrainingError
+from ptft.model import layer_depths
 from ptft.optim import build_optimizer, learning_rate_factor, parameter_names, total_samples
 from ptft.recipe import OptimSection
+from ptft.recipe.optimizers import timm_optimizers
+from tests.tiny import arch_section, build, hf_section, hf_text_folder, towers_section
 
 
 class _Towers(nn.Module):
@@ -70,3 +76,228 @@ def test_constant_stays_after_warm_up() -> None:
 def test_length_is_whole_steps() -> None:
     assert total_samples(OptimSection(samples_seen=100, global_batch=32), 999) == 128
     assert total_samples(OptimSection(epochs=1.5, global_batch=32), 100) == 160
+
+
+def test_a_constant_rate_falls_in_a_line_over_its_cooldown() -> None:
+    section = OptimSection(
+        samples_seen=1000,
+        global_batch=10,
+        warmup=0.1,
+        schedule="constant",
+        cooldown=0.25,
+        final_lr=0.2,
+    )
+    at = {seen: learning_rate_factor(section, seen, 1000) for seen in range(0, 1000, 10)}
+    assert at[0] == pytest.approx(0.1)
+    assert all(at[seen] == 1.0 for seen in range(90, 760, 10))
+    assert at[800] == pytest.approx(1 - 0.8 * 0.2)
+    assert at[990] == pytest.approx(1 - 0.8 * 0.96)
+    assert learning_rate_factor(section, 1000, 1000) == pytest.approx(0.2)
+
+
+def test_wsd_is_stable_and_then_falls_as_one_minus_root() -> None:
+    section = OptimSection(samples_seen=1000, global_batch=10, warmup=0.1, schedule="wsd")
+    at = {seen: learning_rate_factor(section, seen, 1000) for seen in range(0, 1000, 10)}
+    assert all(at[seen] == 1.0 for seen in range(90, 810, 10))
+    assert at[850] == pytest.approx(1 - math.sqrt(0.25))
+    assert at[990] == pytest.approx(1 - math.sqrt(0.95))
+    assert learning_rate_factor(section, 1000, 1000) == 0.0
+
+
+def test_a_cosine_falls_to_the_final_rate() -> None:
+    section = OptimSection(samples_seen=1000, global_batch=10, warmup=0.0, final_lr=0.1)
+    assert learning_rate_factor(section, 500, 1000) == pytest.approx(0.55)
+    assert learning_rate_factor(section, 1000, 1000) == pytest.approx(0.1)
+
+
+# --- optimisers -----------------------------------------------------------------------------------
+
+
+class _Small(nn.Module):
+    """A parameter of each kind that optimisers treat in their own ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+
+        def drawn(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.randn(*shape, generator=generator))
+
+        self.image = nn.Module()
+        self.image.conv = drawn(20, 3, 4, 4)
+        self.image.weight = drawn(24, 20)
+        self.image.bias = drawn(24)
+        self.text = nn.Embedding(30, 24)
+        self.text.weight = drawn(30, 24)
+        self.head = nn.Linear(24, 5)
+        self.head.weight = drawn(5, 24)
+        self.logit_scale = drawn(1)
+
+    def set_gradients(self, step: int) -> None:
+        generator = torch.Generator().manual_seed(1000 + step)
+        for parameter in self.parameters():
+            parameter.grad = torch.randn(
+                parameter.shape, generator=generator, dtype=parameter.dtype
+            )
+
+
+def _learn(model: _Small, optimizer: torch.optim.Optimizer, steps: range) -> None:
+    for step in steps:
+        model.set_gradients(step)
+        optimizer.step()
+
+
+def _difference(one: nn.Module, other: nn.Module) -> float:
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return max((a - b).abs().max().item() for a, b in pairs)
+
+
+def test_lion_is_the_papers_in_float64() -> None:
+    section = OptimSection(
+        epochs=1, optimizer="lion", lr=0.01, lr_image=0.003, weight_decay=0.1, betas=(0.8, 0.95)
+    )
+    model = _Small().double()
+    names = [name for name, _ in model.named_parameters()]
+    weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+    momentum = {name: torch.zeros_like(p) for name, p in weights.items()}
+    optimizer = build_optimizer(model, section)
+    for step in range(4):
+        model.set_gradients(step)
+        gradients = {name: p.grad for name, p in model.named_parameters()}
+        optimizer.step()
+        for name in names:  # Chen et al. 2023, algorithm 2
+            lr = 0.003 if name.startswith("image") else 0.01
+            decay = 0.1 if weights[name].ndim > 1 else 0.0
+            update = (0.8 * momentum[name] + 0.2 * gradients[name]).sign()
+            weights[name] -= lr * (update + decay * weights[name])
+            momentum[name] = 0.95 * momentum[name] + 0.05 * gradients[name]
+    found = dict(model.named_parameters())
+    assert max((found[name] - weights[name]).abs().max().item() for name in names) < 1e-12
+
+
+def test_muon_is_timms_with_embeddings_and_head_left_to_adamw() -> None:
+    import_timm()
+    from timm.optim import Muon
+
+    model = _Small()
+    by_hand = copy.deepcopy(model)
+    section = OptimSection(
+        epochs=1, optimizer="muon", lr=0.02, weight_decay=0.1, optimizer_args={"momentum": 0.95}
+    )
+    matrices = [by_hand.image.conv, by_hand.image.weight]
+    tables = [by_hand.text.weight, by_hand.head.weight]
+    vectors = [by_hand.image.bias, by_hand.head.bias, by_hand.logit_scale]
+    theirs = Muon(
+        [
+            {"params": matrices, "weight_decay": 0.1},
+            {"params": tables, "weight_decay": 0.1, "use_fallback": True},
+            {"params": vectors, "weight_decay": 0.0},
+        ],
+        lr=0.02,
+        momentum=0.95,
+    )
+    ours = build_optimizer(model, section)
+    for step in range(3):
+        model.set_gradients(step)
+        ours.step()
+        by_hand.set_gradients(step)
+        theirs.step()
+    assert _difference(model, by_hand) == 0.0
+    assert {"exp_avg", "exp_avg_sq"} < set(ours.state[model.text.weight])
+
+
+def test_a_decay_that_follows_the_schedule_does_so_from_each_groups_own_rate() -> None:
+    section = OptimSection(epochs=1, optimizer="lionc", lr=0.01, lr_image=0.001)
+    optimizer = build_optimizer(_Small(), section)
+    for group in optimizer.param_groups:
+        assert group["max_lr_snapshot"] == group["base_lr"]
+
+
+USABLE = [name for name, one in timm_optimizers().items() if one.refused is None]
+
+
+@pytest.mark.parametrize("name", USABLE)
+def test_every_optimiser_that_is_allowed_steps(name: str) -> None:
+    model = _Small()
+    before = copy.deepcopy(model)
+    optimizer = build_optimizer(model, OptimSection(epochs=1, optimizer=name, lr=0.01))
+    _learn(model, optimizer, range(2))
+    assert _difference(model, before) > 0.0
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"optimizer": "lyon"}, "optim.optimizer: 'lyon': not one of timm's; did you mean 'lion'"),
+        (
+            {"optimizer": "sgd", "optimizer_args": {"momentun": 0.9}},
+            "optim.optimizer_args.momentun: sgd takes no such argument; did you mean 'momentum'?",
+        ),
+        (
+            {"optimizer": "muon", "optimizer_args": {"conv_mode": "flat"}},
+            "optim.optimizer: 'muon' with {'conv_mode': 'flat'}: Invalid conv_mode: flat",
+        ),
+    ],
+)
+def test_what_an_optimiser_does_not_take_is_told(changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        build_optimizer(_Small(), OptimSection(epochs=1, **changes))
+    assert str(caught.value).startswith(expected)
+
+
+# --- layer-wise rates -----------------------------------------------------------------------------
+
+
+def test_layer_decay_of_a_timm_tower_is_timms() -> None:
+    from timm.optim import param_groups_layer_decay
+
+    timm = import_timm()
+    model = build(towers_section(image="test_vit"))
+    section = OptimSection(epochs=1, lr=1.0, lr_text=0.5, layer_decay=0.7)
+    optimizer = build_optimizer(model, section, depths=layer_depths(model))
+    scales = {n: g["base_lr"] for g in optimizer.param_groups for n in g["names"]}
+    classifier = timm.create_model("test_vit", num_classes=3)
+    names = {id(parameter): name for name, parameter in classifier.named_parameters()}
+    theirs = {
+        names[id(parameter)]: group["lr_scale"]
+        for group in param_groups_layer_decay(classifier, layer_decay=0.7)
+        for parameter in group["params"]
+    }
+    for name, scale in theirs.items():
+        ours = "image.head.proj.weight" if name.startswith("head.") else f"image.trunk.{name}"
+        assert scales[ours] == pytest.approx(scale), name
+    assert scales["text.text_projection"] == 0.5
+    assert scales["logit_scale"] == 1.0
+
+
+def _depths(model: nn.Module, *parts: str) -> list[set[int]]:
+    """The depths of the parameters under each part."""
+    depths = layer_depths(model)  # type: ignore[arg-type]
+    assert depths.keys() == dict(model.named_parameters()).keys()
+    found = [{d for name, d in depths.items() if name.startswith(part)} for part in parts]
+    assert all(found), "each part is there"
+    return found
+
+
+def test_layer_depths_of_open_clips_towers() -> None:
+    blocks = [f"text.transformer.resblocks.{i}." for i in range(2)]
+    text = ["text.token_embedding", "text.positional", *blocks, "text.ln_final", "text.text_proj"]
+    expected = [{3}, {3}, {2}, {1}, {1}, {0}]
+    vit = build(arch_section("tiny-vit"))
+    assert _depths(vit, *text) == expected
+    image = [name.replace("text.", "image.") for name in blocks]
+    stem = ["image.conv1", "image.class_embedding", "image.positional", "image.ln_pre"]
+    assert _depths(vit, *stem, *image, "image.ln_post", "image.proj") == [{3}] * 4 + expected[2:]
+    assert _depths(vit, "logit_scale") == [{0}]
+    resnet = build(arch_section("tiny-resnet"))
+    stages = [f"image.layer{i}." for i in range(1, 5)]  # a bottleneck each
+    found = _depths(resnet, "image.conv1", "image.bn3", *stages, "image.attnpool")
+    assert found == [{5}, {5}, {4}, {3}, {2}, {1}, {0}]
+
+
+def test_layer_depths_of_a_transformers_tower(tmp_path: Any) -> None:
+    model = build(hf_section(hf_text_folder(tmp_path), text_pool="cls_pooler"))
+    parts = ["embeddings", "encoder.layer.0", "encoder.layer.1", "pooler"]
+    found = _depths(model, *(f"text.transformer.{part}" for part in parts), "text.proj")
+    assert found == [{3}, {2}, {1}, {0}, {0}]

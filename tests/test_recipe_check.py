@@ -14,6 +14,7 @@ from ptft.errors import RecipeError
 from ptft.recipe import builtin_recipes, check_recipe
 from ptft.recipe.check import open_clip_architectures, timm_architectures
 from ptft.recipe.load import parse_recipe
+from ptft.recipe.optimizers import timm_optimizers
 from ptft.recipe.paths import expand_paths, is_hub_id, split_hub_id
 
 HEAVY = ("torch", "torchvision", "open_clip", "timm", "transformers", "onnxruntime", "matplotlib")
@@ -98,6 +99,21 @@ def test_architectures_are_those_of_the_libraries() -> None:
     assert set(timm_architectures()) == set(import_timm().list_models())
 
 
+def test_optimisers_are_those_of_timm() -> None:
+    import_timm()
+    from timm.optim import get_optimizer_info, list_optimizers
+
+    known = timm_optimizers()
+    assert set(known) == set(list_optimizers())
+    for name, one in known.items():
+        theirs = get_optimizer_info(name)
+        pair = theirs.has_betas and theirs.num_betas == 2
+        assert (one.betas, one.eps) == (pair, theirs.has_eps), name
+        elsewhere = isinstance(theirs.opt_class, str)
+        random = name.startswith("kron")
+        assert (one.refused is not None) == (elsewhere or theirs.second_order or random), name
+
+
 FINE = """
 model: {name: ViT-B-32}
 model: {name: ViT-B-32, pretrained: laion/of-the-hub@v1}
@@ -107,6 +123,7 @@ init: {from: org/repo@v1}
 init: {from: a}
 data: {kind: shards, train: "b/*.tar"}
 data: {kind: table, train: "org/data:train"}
+optim: {samples_seen: 4, optimizer: adan, optimizer_args: {betas: [0.9, 0.92, 0.99]}}
 """
 
 WRONG = """
@@ -151,6 +168,36 @@ evaluate: [{kind: retrieval, data: {kind: folder, val: c}}]
 
 evaluate: [{kind: probe, data: {kind: folder, val: a}}]
     evaluate.0.data.train: missing; this recipe reads that split
+
+optim: {samples_seen: 4, optimizer: lyon}
+    optim.optimizer: 'lyon': not one of timm's; did you mean 'lion'
+
+optim: {samples_seen: 4, optimizer: lookahead_lion}
+    optim.optimizer: 'lookahead_lion': lookahead keeps a second copy of the weights
+
+optim: {samples_seen: 4, optimizer: kronw}
+    optim.optimizer: 'kronw': it draws random numbers of its own
+
+optim: {samples_seen: 4, optimizer: adahessian}
+    optim.optimizer: 'adahessian': it needs gradients of gradients
+
+optim: {samples_seen: 4, optimizer: bnbadamw8bit}
+    optim.optimizer: 'bnbadamw8bit': it is bitsandbytes's
+
+optim: {samples_seen: 4, optimizer: sgd, betas: [0.9, 0.99]}
+    optim.betas: not an argument of sgd; allowed: null
+
+optim: {samples_seen: 4, optimizer: adan, betas: [0.9, 0.99]}
+    optim.betas: not an argument of adan; allowed: null
+
+optim: {samples_seen: 4, optimizer: lion, eps: 1.0e-6}
+    optim.eps: not an argument of lion; allowed: null
+
+optim: {samples_seen: 4, optimizer: lamb, optimizer_args: {weight_decay: 0.1}}
+    optim.optimizer_args.weight_decay: write it as optim.weight_decay
+
+optim: {samples_seen: 4, optimizer_args: {amsgrad: true}}
+    optim.optimizer_args.amsgrad: adamw has its keys; see optim.betas, eps
 """
 
 
@@ -212,6 +259,7 @@ BAD = {
     "an ill-typed value": ("optim.lr=fast", ["optim.lr", "'fast'", "valid number"]),
     "a missing file": ("data.train=nope/*.tar", ["data.train", "'nope/*.tar'", "no such file"]),
     "no such architecture": ("model.name=ViT-B-23", ["model.name", "'ViT-B-23'", "'ViT-B-32'"]),
+    "no such optimiser": ("optim.optimizer=lyon", ["optim.optimizer", "'lyon'", "'lion'"]),
     "no such kind": ("objective.kind=clap", ["objective.kind", "'clap'", "allowed: classify, "]),
 }
 
@@ -221,7 +269,7 @@ RUNS = [
     (v, c)
     for v in ("train", "check", "evaluate")
     for c in BAD
-    if "arch" not in c or v != "evaluate"
+    if (not c.startswith("no such arch") and not c.startswith("no such opt")) or v != "evaluate"
 ]
 
 

@@ -154,7 +154,7 @@ optim: {samples_seen: 4, betas: [0.9, 1.0]}
     optim.betas.1: 1.0: input should be less than 1
 
 optim: {samples_seen: 4, schedule: cosin}
-    optim.schedule: 'cosin': not allowed; did you mean 'cosine'? (allowed: constant, cosine)
+    optim.schedule: 'cosin': not allowed; did you mean 'cosine'? (allowed: constant, cosine, wsd)
 
 optim: {samples_seen: 0}
     optim.samples_seen: 0: input should be greater than or equal to 1
@@ -178,6 +178,18 @@ optim: {}
 
 optim: {samples_seen: 4, epochs: 1}
     optim: give exactly one of samples_seen (here 4) and epochs (here 1.0); null takes one back
+
+optim: {samples_seen: 4, cooldown: 0.1}
+    optim: cooldown 0.1 with schedule 'cosine', which falls all along; allowed: constant, wsd
+
+optim: {samples_seen: 4, schedule: wsd, cooldown: 0}
+    optim: cooldown 0 with schedule 'wsd'; allowed: above 0, or 'constant'
+
+optim: {samples_seen: 4, schedule: constant, final_lr: 0.1}
+    optim: final_lr 0.1 with a constant rate that never falls; allowed: with a cooldown above 0
+
+optim: {samples_seen: 4, schedule: wsd, warmup: 0.9}
+    optim: warmup 0.9 and cooldown 0.2 are more than all of training; allowed: at most 1 together
 
 model: (left out)
     recipe: give either a model section, or init.from to start from an artefact's model

@@ -1,5 +1,6 @@
 """The dual encoder: towers, projections, logit scale, class head; built, loaded, locked, saved."""
 
+from ptft.model.blocks import layer_depths, tower_blocks
 from ptft.model.build import build_model, check_pretrained
 from ptft.model.encoder import DualEncoder
 from ptft.model.head import class_head, init_head
@@ -17,8 +18,10 @@ __all__ = [
     "check_pretrained",
     "class_head",
     "init_head",
+    "layer_depths",
     "load_model",
     "load_weights",
     "open_clip_state_dict",
     "save_model",
+    "tower_blocks",
 ]

@@ -4,9 +4,9 @@ from ptft.recipe.builtin import builtin_recipes, find_recipe
 from ptft.recipe.check import check_evaluations, check_recipe
 from ptft.recipe.data import DataSection, FolderData, ScenesData, ShardsData, TableData
 from ptft.recipe.load import dump_recipe, load_recipe, recipe_digest, recipe_json_schema
+from ptft.recipe.model import ArchModel, ModelSection, TextTower, TowersModel
 from ptft.recipe.schema import (
     AdaptSection,
-    ArchModel,
     AugmentSection,
     ClassifyEvaluation,
     ClassifyObjective,
@@ -14,7 +14,6 @@ from ptft.recipe.schema import (
     EvaluateItem,
     FullAdapt,
     InitSection,
-    ModelSection,
     ObjectiveSection,
     OptimSection,
     ProbeAdapt,
@@ -23,8 +22,6 @@ from ptft.recipe.schema import (
     RetrievalEvaluation,
     RunSection,
     SiglipObjective,
-    TextTower,
-    TowersModel,
     ZeroShotEvaluation,
 )
 

@@ -11,11 +11,14 @@ from pathlib import Path
 
 from ptft.errors import RecipeError, suggest
 from ptft.recipe.data import DataSection, ScenesData, TableData
+from ptft.recipe.model import ArchModel, TextTower, TowersModel
+from ptft.recipe.optimizers import ADAMW, find_optimizer
 from ptft.recipe.paths import expand_paths, is_hub_id
-from ptft.recipe.schema import ArchModel, Recipe, TextTower, TowersModel
+from ptft.recipe.schema import OptimSection, Recipe
 
 __all__ = [
     "check_evaluations",
+    "check_optimizer",
     "check_recipe",
     "open_clip_architectures",
     "timm_architectures",
@@ -34,8 +37,27 @@ def check_recipe(recipe: Recipe) -> None:
         _check_towers(recipe.model)
     if recipe.init is not None:
         _check_source("init.from", recipe.init.from_)
+    check_optimizer(recipe.optim)
     check_data(recipe.data, "data", needed=("train",))
     check_evaluations(recipe)
+
+
+def check_optimizer(section: OptimSection) -> None:
+    """Check that timm has the optimiser, and that it takes what the recipe gives it.
+
+    Raises:
+        RecipeError: naming the key.
+    """
+    found = find_optimizer(section.optimizer)
+    for key, takes in (("betas", found.betas), ("eps", found.eps)):
+        if getattr(section, key) is not None and not takes:
+            raise RecipeError(f"optim.{key}: not an argument of {found.name}; allowed: null")
+    if section.optimizer == ADAMW and section.optimizer_args:
+        given = next(iter(section.optimizer_args))
+        raise RecipeError(f"optim.optimizer_args.{given}: adamw has its keys; see optim.betas, eps")
+    for given in section.optimizer_args:
+        if given in OptimSection.model_fields and (given != "betas" or found.betas):
+            raise RecipeError(f"optim.optimizer_args.{given}: write it as optim.{given}")
 
 
 def check_evaluations(recipe: Recipe) -> None:

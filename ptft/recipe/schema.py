@@ -4,20 +4,18 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    Discriminator,
     Field,
     NonNegativeInt,
     PositiveInt,
-    Tag,
     model_validator,
 )
 
 from ptft.recipe.data import DataSection
+from ptft.recipe.model import ModelSection
 from ptft.recipe.section import Section
 
 __all__ = [
     "AdaptSection",
-    "ArchModel",
     "AugmentSection",
     "ClassifyEvaluation",
     "ClassifyObjective",
@@ -25,7 +23,6 @@ __all__ = [
     "EvaluateItem",
     "FullAdapt",
     "InitSection",
-    "ModelSection",
     "ObjectiveSection",
     "OptimSection",
     "ProbeAdapt",
@@ -34,8 +31,6 @@ __all__ = [
     "RetrievalEvaluation",
     "RunSection",
     "SiglipObjective",
-    "TextTower",
-    "TowersModel",
     "ZeroShotEvaluation",
 ]
 
@@ -48,79 +43,6 @@ def _has_place(template: str) -> str:
 
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Template = Annotated[str, AfterValidator(_has_place)]
-
-
-class ArchModel(Section):
-    """An open_clip architecture by name."""
-
-    name: str
-    """As ``ptft ls --architectures`` lists them: ``ViT-B-32``, ``ViT-B-16-SigLIP``, ..."""
-    pretrained: str | None = None
-    """Weights to start from: an open_clip tag (``laion2b_s34b_b79k``), ``org/repo@revision`` on the
-    Hub, or a local folder or safetensors file. Absent: random."""
-    image_size: int | None = Field(default=None, ge=16)
-    """Side in pixels, where it differs from the architecture's; position embeddings are resized."""
-
-
-class TextTower(Section):
-    """A causal transformer with CLIP's byte-pair vocabulary, as in open_clip."""
-
-    width: int = Field(default=256, ge=16)
-    layers: int = Field(default=4, ge=1)
-    heads: int = Field(default=4, ge=1)
-    context_length: int = Field(default=77, ge=4)
-    """Longest text in tokens, the start and end marks included."""
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> "TextTower":
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
-        return self
-
-
-class TowersModel(Section):
-    """A timm image tower and a text tower, joined by projections of one width."""
-
-    image: str
-    """A timm model name: ``vit_small_patch16_224``, ``mobilenetv2_100``, ..."""
-    image_weights: str | None = None
-    """A timm tag, a local safetensors file, or a Hub id with revision. Absent: random."""
-    image_args: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    """Keyword arguments of ``timm.create_model`` (``pad_type: same``). open_clip's own files cannot
-    carry them; an export says so."""
-    image_size: int = Field(default=224, ge=16)
-    """Side in pixels."""
-    image_pool: str = ""
-    """timm's global pooling (``avg``, ``token``, ``map``); empty: the model's own."""
-    image_projection: Literal["linear", "mlp", "none"] = "linear"
-    text: str | TextTower = Field(default_factory=TextTower)
-    """A transformers model (Hub id or local folder), or the widths of a CLIP text transformer."""
-    text_weights: bool = True
-    """Whether a transformers text tower starts from its published weights."""
-    text_projection: Literal["linear", "mlp", "none"] = "linear"
-    text_pool: Literal[
-        "mean_pooler", "cls_pooler", "max_pooler", "cls_last_hidden_state_pooler"
-    ] = "mean_pooler"
-    """Pooling of a transformers text tower, by open_clip's names."""
-    context_length: int = Field(default=77, ge=4)
-    """Longest text in tokens, for a transformers text tower."""
-    embed_dim: int = Field(default=512, ge=8)
-    """Width of the joint space."""
-    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # OpenAI's CLIP
-    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
-    """Pixel normalisation, in units of full brightness."""
-
-
-def _which_model(value: object) -> str:
-    if isinstance(value, dict):
-        return "towers" if "image" in value else "name"
-    return "towers" if isinstance(value, TowersModel) else "name"
-
-
-ModelSection = Annotated[
-    Annotated[ArchModel, Tag("name")] | Annotated[TowersModel, Tag("towers")],
-    Discriminator(_which_model),
-]
 
 
 class InitSection(Section):
@@ -191,13 +113,20 @@ AdaptSection = Annotated[FullAdapt | ProbeAdapt, Field(discriminator="kind")]
 
 
 class OptimSection(Section):
-    """AdamW with warm-up and a schedule, counted in samples so that batch sizes compare."""
+    """Optimiser, warm-up and schedule, counted in samples so that batch sizes compare."""
 
+    optimizer: str = "adamw"
+    """``adamw`` is torch's own, fused; any other is timm's of that name (``lion``, ``muon``,
+    ``adafactor``, ``lamb``, ``sgd``, ``nadamw``, ...), as timm's factory makes it."""
+    optimizer_args: dict[str, bool | int | float | str | list[float]] = Field(default_factory=dict)
+    """More keyword arguments of the optimiser (``momentum: 0.95``); not those with a key here."""
     lr: float = Field(default=5e-4, gt=0.0)
     weight_decay: float = Field(default=0.2, ge=0.0)
     """Not applied to norms, biases, position and class embeddings, logit scale and bias."""
-    betas: tuple[Beta, Beta] = (0.9, 0.98)
-    eps: float = Field(default=1e-6, gt=0.0)
+    betas: tuple[Beta, Beta] | None = None
+    """Absent: CLIP's (0.9, 0.98) for ``adamw``, the optimiser's own otherwise."""
+    eps: float | None = Field(default=None, gt=0.0)
+    """Absent: CLIP's 1e-6 for ``adamw``, the optimiser's own otherwise."""
     global_batch: int = Field(default=256, ge=1)
     """Samples a step over all ranks."""
     samples_seen: int | None = Field(default=None, ge=1)
@@ -206,7 +135,14 @@ class OptimSection(Section):
     """Length of training in passes over the training set."""
     warmup: float = Field(default=0.1, ge=0.0, lt=1.0)
     """Share of training over which the learning rate rises from 0."""
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "wsd"] = "cosine"
+    """After the warm-up: half a cosine down; constant, and a straight line down over the
+    ``cooldown``; or the same with 1 - sqrt in place of the line (``wsd``, Hägele et al. 2024)."""
+    cooldown: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Share of training at its end over which ``constant`` (absent: 0) and ``wsd`` (absent: 0.2)
+    fall. A constant run has no horizon: ``init.from`` one of its checkpoints goes on from it."""
+    final_lr: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Where the schedule falls to, as a share of the learning rate."""
     clip_grad_norm: float | None = Field(default=1.0, gt=0.0)
     """Largest L2 norm of the gradient; absent: not clipped."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -216,6 +152,38 @@ class OptimSection(Section):
     """Learning rate of the image tower, where it differs (a pretrained tower, say)."""
     lr_text: float | None = Field(default=None, gt=0.0)
     """Learning rate of the text tower, where it differs."""
+    layer_decay: float | None = Field(default=None, gt=0.0, le=1.0)
+    """Factor on the learning rate from each block of a tower to the one below it (BEiT's and MAE's
+    fine-tuning: 0.65 to 0.9); projections, head and logit scale learn at the whole rate."""
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> "OptimSection":
+        cooldown = self.cooldown_share
+        if self.schedule == "cosine" and self.cooldown is not None:
+            raise ValueError(
+                f"cooldown {self.cooldown} with schedule 'cosine', which falls all along; "
+                "allowed: constant, wsd"
+            )
+        if self.schedule == "wsd" and cooldown == 0.0:
+            raise ValueError("cooldown 0 with schedule 'wsd'; allowed: above 0, or 'constant'")
+        if self.schedule == "constant" and cooldown == 0.0 and self.final_lr:
+            raise ValueError(
+                f"final_lr {self.final_lr} with a constant rate that never falls; "
+                "allowed: with a cooldown above 0"
+            )
+        if self.warmup + cooldown > 1.0:
+            raise ValueError(
+                f"warmup {self.warmup} and cooldown {cooldown} are more than all of training; "
+                "allowed: at most 1 together"
+            )
+        return self
+
+    @property
+    def cooldown_share(self) -> float:
+        """``cooldown``, with the schedule's own in place of an absent one."""
+        if self.cooldown is not None:
+            return self.cooldown
+        return 0.2 if self.schedule == "wsd" else 0.0  # 20 %: Hägele et al. 2024, figure 5
 
     @model_validator(mode="after")
     def _one_length(self) -> "OptimSection":

@@ -25,7 +25,7 @@ from ptft.checkpoint import (
 from ptft.data import Batch
 from ptft.errors import CheckpointError, TrainingError
 from ptft.evaluate import evaluate
-from ptft.model import DualEncoder, save_model
+from ptft.model import DualEncoder, layer_depths, save_model
 from ptft.model.store import WEIGHTS
 from ptft.objective import ObjectiveOutput, clamp_logit_scale, compute_objective
 from ptft.optim import build_optimizer, learning_rate_factor, set_learning_rate, total_samples
@@ -84,7 +84,8 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         record = start_run(folder, recipe, device=str(device), total=total)
     else:
         recipe = _with_recorded_precision(recipe, record)
-    optimizer = build_optimizer(setup.model, recipe.optim)
+    depths = layer_depths(setup.model) if recipe.optim.layer_decay is not None else None
+    optimizer = build_optimizer(setup.model, recipe.optim, depths=depths)
 
     # 3. How far it came before.
     progress = _resume(folder, setup.model, optimizer, console) if resume else Progress()
@@ -126,7 +127,7 @@ class _Loop:
     recipe: Recipe
     folder: Path
     setup: Setup
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     progress: Progress
     record: RunRecord
     report: Report
@@ -276,7 +277,7 @@ def _with_recorded_precision(recipe: Recipe, record: RunRecord) -> Recipe:
 
 
 def _resume(
-    folder: Path, model: DualEncoder, optimizer: torch.optim.AdamW, console: Console
+    folder: Path, model: DualEncoder, optimizer: torch.optim.Optimizer, console: Console
 ) -> Progress:
     """Load the newest checkpoint that is whole; from the start where there is none."""
     for path in checkpoints(folder / RunFiles.CHECKPOINTS):
