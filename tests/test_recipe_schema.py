@@ -159,8 +159,8 @@ optim: {samples_seen: 4, schedule: cosin}
 optim: {samples_seen: 0}
     optim.samples_seen: 0: input should be greater than or equal to 1
 
-run: {trackers: [wandbb]}
-    run.trackers.0: 'wandbb': not allowed; did you mean 'wandb'? (allowed: tensorboard, wandb)
+run: {trackers: [mlflow]}
+    run.trackers.0: 'mlflow': not allowed; allowed: tensorboard, trackio, wandb
 
 name: ../elsewhere
     name: '../elsewhere': string should match pattern '^[A-Za-z0-9][A-Za-z0-9_.-]*$'

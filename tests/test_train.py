@@ -1,6 +1,5 @@
 """The loop: exact, interruptible, and clear about what went wrong."""
 
-import importlib.util
 import json
 import signal
 import subprocess
@@ -16,7 +15,7 @@ from safetensors.torch import load_file
 
 from ptft.artifact import RunFiles
 from ptft.checkpoint import checkpoints
-from ptft.errors import MissingExtraError, TrainingError, UsageError
+from ptft.errors import TrainingError, UsageError
 from ptft.recipe import Recipe, dump_recipe, load_recipe
 from ptft.recipe.load import parse_recipe
 from ptft.train import TrainResult, exit_code, train
@@ -238,30 +237,6 @@ def test_a_measured_precision_stands_in_the_resolved_recipe(tmp_path: Path) -> N
     resolved = load_recipe(folder / RunFiles.RECIPE)
     assert resolved.optim.precision in ("fp32", "bf16")
     assert run(folder, resume=True, optim__precision="auto", optim__samples_seen=BATCH).finished
-
-
-WANDB = importlib.util.find_spec("wandb") is not None
-
-
-@pytest.mark.skipif(WANDB, reason="wandb is installed; the other test runs it")
-def test_a_tracker_that_is_not_installed_is_told_of_before_anything_is_written(
-    tmp_path: Path,
-) -> None:
-    with pytest.raises(
-        MissingExtraError, match=r"wandb is not installed; run: pip install 'ptft\[w"
-    ):
-        run(tmp_path / "run", run__trackers=["tensorboard", "wandb"])
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.skipif(not WANDB, reason="wandb is not installed (its pins and BentoML's differ)")
-def test_wandb_keeps_one_run_over_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    folder = tmp_path / "run"
-    interrupt(monkeypatch, folder, 4, run__trackers=["wandb"])
-    run(folder, resume=True, run__trackers=["wandb"])
-    parts = sorted((folder / "wandb").glob("offline-run-*"))
-    assert len({part.name.rpartition("-")[2] for part in parts}) == 1
 
 
 def test_runs_are_not_mixed_up(whole: Path, tmp_path: Path) -> None:

@@ -278,7 +278,8 @@ class RunSection(Section):
     """Steps between evaluations; absent: only after the last step."""
     log_every: int = Field(default=10, ge=1)
     """Steps between lines of metrics."""
-    trackers: list[Literal["tensorboard", "wandb"]] = ["tensorboard"]
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = ["tensorboard"]
+    """Where figures go beside the run folder. trackio stays on this machine."""
 
 
 class Recipe(Section):

@@ -7,7 +7,6 @@ number of samples seen, so a resumed run and an uninterrupted one give the same 
 import math
 import shutil
 import signal
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,10 +31,11 @@ from ptft.optim import build_optimizer, learning_rate_factor, set_learning_rate,
 from ptft.recipe import Recipe
 from ptft.train.curves import plot_curves
 from ptft.train.precision import autocast, measure_precision
-from ptft.train.report import Report, check_trackers, say
+from ptft.train.report import Report, say
 from ptft.train.run_folder import RunRecord, RunStatus, open_run, start_run, write_run
 from ptft.train.setup import Setup, batches, choose_device, set_up, to_device
 from ptft.train.stop import Stop
+from ptft.train.trackers import check_trackers
 
 __all__ = ["TrainResult", "train"]
 
@@ -95,15 +95,20 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
 
     # 4. The steps.
     precision = recipe.optim.precision
-    say(console, f"{folder}: {setup.learns}, {total:,} samples in {precision}, {device}")
     report = Report(
         folder,
         recipe,
-        total=total,
+        record,
         seen=progress.seen,
+        step=progress.step,
+        seconds=progress.seconds,
         trackers=progress.trackers,
         console=console,
     )
+    report.message(f"{folder}: {total:,} samples in {precision}, {device}")
+    report.note(f"learns: {setup.learns}")
+    for note in setup.notes:
+        report.note(note)
     loop = _Loop(recipe, folder, setup, optimizer, progress, record, report)
     with report, Stop() as stop:
         loop.run(total, stop)
@@ -145,8 +150,7 @@ class _Loop:
         if progress.scaler:
             scaler.load_state_dict(progress.scaler)
         saved = progress.seen if progress.step else -1
-        started, seen_then = time.monotonic(), progress.seen
-        seconds_before = progress.seconds
+        pace = self.report.pace
         self.model.train()
         for batch in batches(
             self.recipe,
@@ -160,22 +164,23 @@ class _Loop:
             progress.step += 1
             progress.seen += self.recipe.optim.global_batch
             self._note_skipped(batch)
-            elapsed = time.monotonic() - started
-            figures["samples_per_second"] = (progress.seen - seen_then) / elapsed
+            figures["samples_per_second"] = pace.step(progress.seen)
             figures.update(output.scalars)
-            progress.seconds = seconds_before + elapsed
+            progress.seconds = pace.seconds
             last = progress.seen >= total
             if last or progress.step % run.log_every == 0:
                 self.report.log(progress.step, progress.seen, figures)
             self.report.step(progress.seen, figures)
             if last or stop.signal or progress.step % run.checkpoint_every == 0:
                 progress.scaler = scaler.state_dict()
-                self._checkpoint()
+                with pace.paused():
+                    self._checkpoint()
                 saved = progress.seen
             if stop.signal:
                 break
             if run.evaluate_every and progress.step % run.evaluate_every == 0 and not last:
-                self.evaluate(f"at step {progress.step}")
+                with pace.paused():
+                    self.evaluate(f"at step {progress.step}")
         assert saved == progress.seen, "a run ends on a checkpoint"
 
     def evaluate(self, when: str) -> dict[str, dict[str, float]]:
@@ -237,7 +242,7 @@ class _Loop:
     def _note_skipped(self, batch: Batch) -> None:
         if batch.skipped:
             self.progress.skipped += len(batch.skipped)
-            self.report.skipped(batch.skipped)
+            self.report.skipped(self.progress.seen, batch.skipped)
             name, reason = batch.skipped[0]
             self.report.message(f"skipped {name}: {reason} ({self.progress.skipped} so far)")
 

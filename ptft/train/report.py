@@ -1,34 +1,31 @@
-"""What a run says while it goes: a progress bar, a log of figures, TensorBoard or W&B."""
+"""What a run says while it goes: a progress bar, a log of figures, trackers, its page."""
 
-import importlib.util
 import json
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from ptft.artifact import RunFiles, write_atomic
-from ptft.errors import MissingExtraError
 from ptft.recipe import Recipe
+from ptft.train.pace import Pace, duration
+from ptft.train.run_folder import RunRecord
+from ptft.train.trackers import Tracker, open_trackers
 
-__all__ = ["Report", "check_trackers", "say"]
+__all__ = ["Report", "say"]
 
-
-class _Tracker(Protocol):
-    def log(self, figures: Mapping[str, float], step: int) -> None: ...
-    def close(self) -> None: ...
+_SHOWN = {
+    "loss": "loss",
+    "accuracy": "accuracy",
+    "grad_norm": "gradient norm",
+    "logit_scale": "logit scale",
+    "samples_per_second": "samples/s",
+}
+_EVERY = 10.0  # seconds between lines where no bar can be drawn
 
 
 class Report:
@@ -36,45 +33,47 @@ class Report:
 
     Args:
         folder: the run's.
-        total: samples of the whole run.
-        seen: samples seen before (a resumed run); later lines of the log are dropped.
+        record: of the run; its notes begin anew with each part of a run.
+        seen, step, seconds: samples, steps and training time before (a resumed run); later lines
+            of the log are dropped.
         trackers: state of the trackers from the checkpoint; what they need next time is put there.
+
+    Attributes:
+        pace: the clock of training; what is no training pauses it.
     """
 
     def __init__(
         self,
         folder: Path,
         recipe: Recipe,
+        record: RunRecord,
         *,
-        total: int,
         seen: int,
+        step: int,
+        seconds: float,
         trackers: dict[str, str],
         console: Console,
     ) -> None:
         self._log = folder / RunFiles.LOG
-        self._drop_after(seen)
         self._skipped = folder / RunFiles.SKIPPED
+        self._drop_after(seen)
         self._console = console
+        self._record = record
+        record.notes = []
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
             console=console,
             refresh_per_second=4,
         )
         self._task: TaskID = self._progress.add_task(
-            recipe.name, total=total, completed=seen, figures=""
+            recipe.name, total=record.total, completed=seen, figures=""
         )
         self._plain = time.monotonic()
-        self._total = total
-        self._trackers: list[_Tracker] = [
-            _TensorBoard(folder / RunFiles.TENSORBOARD, seen // recipe.optim.global_batch)
-            if name == "tensorboard"
-            else _WandB(folder, recipe, trackers)
-            for name in recipe.run.trackers
-        ]
+        self._trackers: list[Tracker] = open_trackers(folder, recipe, step=step, state=trackers)
+        self.pace = Pace(seen=seen, total=record.total, seconds=seconds)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -91,17 +90,21 @@ class Report:
         for tracker in self._trackers:
             tracker.close()
 
+    def note(self, text: str) -> None:
+        """State a fact about how this part of the run works, in one line: here and on its page."""
+        self._record.notes.append(text)
+        self.message(f"  {text}")
+
     def step(self, seen: int, figures: Mapping[str, float]) -> None:
         """Move the bar; on a plain stream, print a line every ten seconds."""
-        shown = "  ".join(
-            f"{name} {figures[name]:.4g}"
-            for name in ("loss", "accuracy", "samples_per_second")
-            if name in figures
-        ).replace("samples_per_second", "samples/s")
+        parts = [f"{text} {figures[name]:.4g}" for name, text in _SHOWN.items() if name in figures]
+        if (left := self.pace.left) is not None:
+            parts.append(f"{duration(left)} left")
+        shown = "  ".join(parts)
         self._progress.update(self._task, completed=seen, figures=shown)
-        if not self._console.is_terminal and time.monotonic() - self._plain > 10.0:
+        if not self._console.is_terminal and time.monotonic() - self._plain > _EVERY:
             self._plain = time.monotonic()
-            say(self._console, f"{seen:,}/{self._total:,} samples  {shown}")
+            self.message(f"{seen:,}/{self._record.total:,} samples  {shown}")
 
     def log(self, step: int, seen: int, figures: Mapping[str, float]) -> None:
         """Write figures to the log and the trackers."""
@@ -109,10 +112,10 @@ class Report:
         for tracker in self._trackers:
             tracker.log(figures, step)
 
-    def skipped(self, samples: list[tuple[str, str]]) -> None:
-        """Record samples that could not be read: name and reason."""
+    def skipped(self, seen: int, samples: list[tuple[str, str]]) -> None:
+        """Record samples that could not be read, name and reason, and when that was."""
         for name, reason in samples:
-            self._append(self._skipped, {"name": name, "reason": reason})
+            self._append(self._skipped, {"seen": seen, "name": name, "reason": reason})
 
     def message(self, text: str) -> None:
         """A line above the bar."""
@@ -125,64 +128,19 @@ class Report:
 
     def _drop_after(self, seen: int) -> None:
         """Forget what a killed run logged beyond the checkpoint it goes on from."""
-        if not self._log.is_file():
-            return
-        kept = []
-        for line in self._log.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["seen"] <= seen:
-                    kept.append(line)
-            except (ValueError, KeyError):
-                continue  # a line that the kill cut
-        write_atomic(self._log, "".join(f"{line}\n" for line in kept))
-
-
-def check_trackers(recipe: Recipe) -> None:
-    """Check that the recipe's trackers are installed, before anything is built or written.
-
-    Raises:
-        MissingExtraError: W&B is asked for and absent.
-    """
-    if "wandb" in recipe.run.trackers and importlib.util.find_spec("wandb") is None:
-        raise MissingExtraError("wandb", "wandb")
+        for path in (self._log, self._skipped):
+            if not path.is_file():
+                continue
+            kept = []
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    if json.loads(line).get("seen", 0) <= seen:
+                        kept.append(line)
+                except ValueError:
+                    continue  # a line that the kill cut
+            write_atomic(path, "".join(f"{line}\n" for line in kept))
 
 
 def say(console: Console, text: str) -> None:
     """A plain line, as it is: no markup, no wrapping where nobody's terminal is narrow."""
     console.print(text, highlight=False, soft_wrap=True, markup=False)
-
-
-class _TensorBoard:
-    def __init__(self, folder: Path, step: int) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of its protobuf
-            from torch.utils.tensorboard.writer import SummaryWriter
-        self._writer = SummaryWriter(folder, purge_step=step or None)
-
-    def log(self, figures: Mapping[str, float], step: int) -> None:
-        for name, value in figures.items():
-            self._writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-class _WandB:
-    def __init__(self, folder: Path, recipe: Recipe, state: dict[str, str]) -> None:
-        import wandb
-
-        self._run = wandb.init(
-            project="ptft",
-            name=recipe.name,
-            dir=folder,
-            config=recipe.model_dump(mode="json", by_alias=True),
-            id=state.get("wandb"),
-            resume="allow",
-        )
-        state["wandb"] = self._run.id
-
-    def log(self, figures: Mapping[str, float], step: int) -> None:
-        self._run.log(dict(figures), step=step)
-
-    def close(self) -> None:
-        self._run.finish()

@@ -2,7 +2,7 @@
 
 import platform
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +32,8 @@ class RunRecord:
         recipe_digest: of the resolved recipe beside it.
         weights_digest: sha256 of the final weights, once they are written.
         seen, total: samples.
-        seconds: of training, over all its parts.
+        seconds: of training, over all its parts; without evaluations and checkpoints.
+        notes: facts about how its last part ran, one line each.
     """
 
     name: str
@@ -48,6 +49,7 @@ class RunRecord:
     skipped: int = 0
     seconds: float = 0.0
     weights_digest: str | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 def open_run(recipe: Recipe, *, resume: bool) -> tuple[Path, RunRecord | None]:

@@ -17,11 +17,16 @@ __all__ = ["Setup", "batches", "choose_device", "set_up", "to_device"]
 
 @dataclass(frozen=True)
 class Setup:
-    """A model that is ready to learn, what it learns from, and what of it learns (in words)."""
+    """A model that is ready to learn, what it learns from, and what of it learns (in words).
+
+    Attributes:
+        notes: facts about how it will run, one line each, for the report and the run's page.
+    """
 
     model: DualEncoder
     samples: SampleSet
     learns: str
+    notes: tuple[str, ...] = ()
 
 
 def set_up(recipe: Recipe, device: torch.device) -> Setup:
