@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 
 VERBS = ("ls", "show", "cp", "check", "train", "evaluate", "export", "push", "pull")
+GROUPS = ("data",)  # each has verbs of its own
 
 
 def _print_version(wanted: bool) -> None:
@@ -46,6 +47,8 @@ def _options(
 for _verb in VERBS:
     _command: Callable[..., None] = importlib.import_module(f"ptft.cli.{_verb}").command
     app.command(_verb)(_command)
+for _group in GROUPS:
+    app.add_typer(importlib.import_module(f"ptft.cli.{_group}").app, name=_group)
 
 
 def main() -> None:

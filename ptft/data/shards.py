@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ptft.data.fields import FieldSet
+from ptft.data.index_file import read_index
 from ptft.data.tar_index import IMAGE_EXTENSIONS, index_tar
 from ptft.errors import SampleError
 from ptft.preprocess.images import decode_image
@@ -34,13 +35,14 @@ class Shards(FieldSet):
         classes: names to number the labels by, where the section has none.
 
     Raises:
-        DataError: a tar is broken (file and offset are named), or a label is of no class.
+        DataError: a tar is broken (file and offset are named), the index beside it is of another,
+            or a label is of no class.
     """
 
     def __init__(
         self, section: ShardsData, paths: Sequence[Path], classes: Sequence[str] | None = None
     ) -> None:
-        self._tars = [index_tar(path) for path in paths]
+        self._tars = [read_index(path) or index_tar(path) for path in paths]
         self._firsts = np.cumsum([0, *(len(tar) for tar in self._tars)])
         self._files = _Files(paths)
         above = Path(os.path.commonpath([path.absolute().parent for path in paths]))

@@ -4,6 +4,7 @@ Nothing but the headers is touched, so that a tar of gigabytes is indexed in the
 thousand small reads; afterwards any process reads any sample with one ``pread`` a member.
 """
 
+import hashlib
 import os
 import re
 from array import array
@@ -15,7 +16,7 @@ import numpy as np
 
 from ptft.errors import DataError
 
-__all__ = ["IMAGE_EXTENSIONS", "TarIndex", "index_tar"]
+__all__ = ["IMAGE_EXTENSIONS", "TarIndex", "index_tar", "probe_tar"]
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp")
 
@@ -24,6 +25,7 @@ _KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
 _PLAIN = (b"0", b"\0", b"7")  # type flags of plain files
 _LINKS = (b"1", b"2", b"3", b"4", b"5", b"6")  # of links, devices and folders: they have no data
 _META = 1 << 20  # bytes; a longer name than that is no name
+_LABEL = 4096  # bytes; a longer text is no class
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"(\xb5": "zstd"}
 
 
@@ -38,6 +40,10 @@ class TarIndex:
         starts: int64 (N + 1,); the members of sample ``i`` are ``starts[i]:starts[i + 1]``.
         kinds: uint16 (M,), the extension of each member as a number in ``extensions``.
         offsets, sizes: int64 (M,), of each member's data in bytes.
+        size: of the tar in bytes.
+        probe: what ``probe_tar`` gives, to tell another tar of the same size.
+        labels: text of each sample's ``cls``, None where it has none; None where no sample has
+            one, or nobody asked.
     """
 
     path: Path
@@ -47,6 +53,9 @@ class TarIndex:
     kinds: np.ndarray
     offsets: np.ndarray
     sizes: np.ndarray
+    size: int
+    probe: str
+    labels: list[str | None] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -59,11 +68,14 @@ class TarIndex:
         }
 
 
-def index_tar(path: Path) -> TarIndex:
+def index_tar(path: Path, *, labels: bool = False) -> TarIndex:
     """Walk the headers of a tar and group its files as WebDataset does.
 
     The key of a sample is a file's name up to the first dot of its last part, folder kept; files
     of one key follow each other. Hidden files, links and folders are passed over.
+
+    Args:
+        labels: read the ``cls`` files too; nothing else but headers is ever read.
 
     Raises:
         DataError: naming the file and, where it is broken, the offset: no tar, compressed, cut
@@ -104,15 +116,53 @@ def index_tar(path: Path) -> TarIndex:
             f"{path}: no pictures; extensions: {', '.join(sorted(numbers))}; "
             f"of a picture: {', '.join(IMAGE_EXTENSIONS)}"
         )
-    return TarIndex(
+    places, lengths = np.array(offsets, np.int64), np.array(sizes, np.int64)
+    index = TarIndex(
         path,
         keys,
         list(numbers),
         np.array(starts, np.int64),
         np.array(kinds, np.uint16),
-        np.array(offsets, np.int64),
-        np.array(sizes, np.int64),
+        places,
+        lengths,
+        path.stat().st_size,
+        probe_tar(path, places, lengths),
     )
+    if labels and "cls" in numbers:
+        index.labels = _read_labels(index)
+    return index
+
+
+def probe_tar(path: Path, offsets: np.ndarray, sizes: np.ndarray) -> str:
+    """Digest of the headers of the first, the middle and the last file (name, size, time, owner)
+    and of what follows the last one, so that a tar written anew is told from the old one.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    places = [int(offsets[number]) - _BLOCK for number in (0, len(offsets) // 2, -1)]
+    places.append(int(offsets[-1]) + -(-int(sizes[-1]) // _BLOCK) * _BLOCK)
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb", buffering=0) as stream:
+            for place in places:
+                digest.update(os.pread(stream.fileno(), _BLOCK, place))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
+    return digest.hexdigest()
+
+
+def _read_labels(index: TarIndex) -> list[str | None]:
+    labels: list[str | None] = []
+    with index.path.open("rb", buffering=0) as stream:
+        for number in range(len(index)):
+            offset, size = index.members(number).get("cls", (0, 0))
+            data = os.pread(stream.fileno(), size, offset) if 0 < size <= _LABEL else b""
+            try:
+                labels.append(data.decode("utf-8").strip() or None)
+            except UnicodeDecodeError:
+                labels.append(None)  # reading the sample says so
+    return labels
 
 
 def _walk(path: Path) -> Iterator[tuple[int, str, int, int]]:
