@@ -136,13 +136,13 @@ def test_augment_crops_as_torchvision_does() -> None:
     from torchvision.transforms import RandomResizedCrop
     from torchvision.transforms.functional import to_tensor
 
-    from ptft.preprocess.images import _random_crop
+    from ptft.preprocess.images import random_crop
 
     section = Section(crop_scale=(0.5, 1.0))
     rng = np.random.default_rng(0)
     for size in [(100, 80), (300, 20), (20, 300)]:
         image = noise(size)
-        ours = np.array([_random_crop(size, rng, section) for _ in range(3000)], float)
+        ours = np.array([random_crop(size, rng, section) for _ in range(3000)], float)
         theirs = np.array(
             [
                 RandomResizedCrop.get_params(to_tensor(image), [0.5, 1.0], list(section.crop_ratio))

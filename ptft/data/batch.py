@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ptft.data.decode import train_pixels
 from ptft.data.hashing import fraction, text_id
 from ptft.data.order import Order, rng_for
 from ptft.data.sample import Sample, SampleSet
@@ -129,7 +130,7 @@ class TrainReader:
         if self.augment is None:
             return self.preprocess.pixels(sample.image)
         rng = rng_for(self.order.seed, position)
-        return self.preprocess.augment(sample.image, rng, self.augment)
+        return train_pixels(self.preprocess, sample.picture, rng, self.augment)
 
     def _draw_caption(self, sample: Sample, position: int) -> str:
         chance = fraction(self.order.seed, _CAPTION, position)

@@ -13,8 +13,8 @@ from string import Formatter
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from ptft.data.decode import Encoded
 from ptft.data.sample import Sample, SampleSet
 from ptft.errors import DataError, RecipeError, SampleError, suggest
 from ptft.recipe.data import FolderData, ShardsData, TableData
@@ -166,8 +166,8 @@ class FieldSet(SampleSet):
         """The fields of a sample, without its picture. Raises SampleError."""
 
     @abstractmethod
-    def _read_picture(self, index: int) -> Image.Image:
-        """The decoded picture. Raises SampleError."""
+    def read_picture(self, index: int) -> bytes:
+        """The picture, encoded as it is stored. Raises SampleError."""
 
     def _label_values(self) -> Sequence[Any] | None:
         """The label field of every sample (None for none), where that needs no picture."""
@@ -175,7 +175,8 @@ class FieldSet(SampleSet):
 
     def __getitem__(self, index: int) -> Sample:
         captions, label = self._describe(index)
-        return Sample(self.name(index), self._read_picture(index), captions, label)
+        name = self.name(index)
+        return Sample(name, Encoded(self.read_picture(index), name), captions, label)
 
     def captions(self, index: int) -> tuple[str, ...]:
         return self._describe(index)[0]

@@ -6,12 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import Image
-
 from ptft.data.fields import FieldSet
 from ptft.data.tar_index import IMAGE_EXTENSIONS
 from ptft.errors import DataError, SampleError
-from ptft.preprocess.images import decode_image
 from ptft.recipe.data import FolderData
 
 __all__ = ["Folder"]
@@ -59,16 +56,15 @@ class Folder(FieldSet):
     def _read_fields(self, index: int) -> Mapping[str, Any]:
         return {key: value for key, value in self._rows[index].items() if key != _FILE}
 
-    def _read_picture(self, index: int) -> Image.Image:
+    def read_picture(self, index: int) -> bytes:
         name = self.name(index)
         path = self._folder / name
         if self._checked and not path.resolve().is_relative_to(self._folder.resolve()):
             raise SampleError(f"{name}: it links to a place outside {self._folder}")
         try:
-            data = path.read_bytes()
+            return path.read_bytes()
         except OSError as error:
             raise SampleError(f"{name}: {error.strerror or error}") from None
-        return decode_image(data, name=name)
 
     def _label_values(self) -> Sequence[Any]:
         return [row.get(self.label_field or "") for row in self._rows]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from ptft.data.decode import Encoded
 from ptft.data.hashing import mix, permutation
 
 __all__ = ["Sample", "SampleSet", "Subset", "contact_sheet"]
@@ -18,15 +19,20 @@ class Sample:
 
     Attributes:
         name: of the sample within its set, for people.
-        image: RGB, of any size.
+        picture: of any size; encoded, or drawn (RGB).
         captions: texts that describe it; none where the set only has classes.
         label: its class as a number below ``len(classes)``, or None.
     """
 
     name: str
-    image: Image.Image
+    picture: Encoded | Image.Image
     captions: tuple[str, ...]
     label: int | None
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture in RGB, decoded each time. Raises SampleError where it is broken."""
+        return self.picture if isinstance(self.picture, Image.Image) else self.picture.image()
 
 
 class SampleSet(ABC):
@@ -54,7 +60,7 @@ class SampleSet(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
-        """Read sample ``index``.
+        """Read sample ``index``; its picture need not be decoded yet.
 
         Raises:
             SampleError: naming the sample and why it cannot be read.

@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ptft.data.fields import FieldSet
 from ptft.data.index_file import read_index
 from ptft.data.tar_index import IMAGE_EXTENSIONS, index_tar
 from ptft.errors import SampleError
-from ptft.preprocess.images import decode_image
 from ptft.recipe.data import ShardsData
 
 __all__ = ["Shards"]
@@ -94,13 +92,12 @@ class Shards(FieldSet):
         except UnicodeDecodeError as error:
             raise SampleError(f"{self.name(index)}: {extension}: not UTF-8: {error}") from None
 
-    def _read_picture(self, index: int) -> Image.Image:
+    def read_picture(self, index: int) -> bytes:
         shard, within = self._find(index)
         members = self._tars[shard].members(within)
         for extension in IMAGE_EXTENSIONS:
             if extension in members:
-                data = self._files.read(shard, *members[extension])
-                return decode_image(data, name=self.name(index))
+                return self._files.read(shard, *members[extension])
         raise SampleError(
             f"{self.name(index)}: no picture; its files: {', '.join(sorted(members))}"
         )

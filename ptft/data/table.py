@@ -4,12 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ptft.data.fields import FieldSet
 from ptft.data.rows import Rows
 from ptft.errors import DataError, RecipeError, SampleError, suggest
-from ptft.preprocess.images import decode_image
 from ptft.recipe.data import TableData
 from ptft.recipe.paths import expand_paths, is_hub_id, split_hub_id
 
@@ -67,7 +64,7 @@ class Table(FieldSet):
             fields[self.label_field or ""] = None  # what datasets writes for "not told"
         return fields
 
-    def _read_picture(self, index: int) -> Image.Image:
+    def read_picture(self, index: int) -> bytes:
         name = self.name(index)
         try:
             cell = self._rows.picture(index)
@@ -80,7 +77,7 @@ class Table(FieldSet):
                 f"{name}: {self._image} is {str(given)[:80]!r}; allowed: encoded bytes "
                 "(paths and addresses are not followed)"
             )
-        return decode_image(bytes(data), name=name)
+        return bytes(data)
 
     def _label_values(self) -> Sequence[Any] | None:
         values = self._rows.column(self.label_field or "")

@@ -17,7 +17,18 @@ from PIL import Image, ImageEnhance, ImageOps, UnidentifiedImageError
 
 from ptft.errors import ModelError, SampleError, suggest
 
-__all__ = ["Augmentation", "ImagePreprocess", "decode_image"]
+__all__ = [
+    "MAX_PIXELS",
+    "Augmentation",
+    "ImagePreprocess",
+    "decode_image",
+    "random_crop",
+    "too_many_pixels",
+    "vary",
+]
+
+MAX_PIXELS = 64_000_000
+"""Larger pictures are refused before they are decoded, unless told otherwise."""
 
 ResizeMode = Literal["shortest", "longest", "squash"]
 Interpolation = Literal["bicubic", "bilinear"]
@@ -178,16 +189,11 @@ class ImagePreprocess:
         (1, 1) the evaluation's resize and crop takes its place.
         """
         if section.crop_scale == (1.0, 1.0):
-            picture = Image.fromarray(self.pixels(image))
-        else:
-            left, top, width, height = _random_crop(image.size, rng, section)
-            crop = image.crop((left, top, left + width, top + height))
-            picture = crop.resize(self.size[::-1], _FILTERS[self.interpolation]).convert("RGB")
-        if section.flip and rng.random() < 0.5:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        if section.colour_jitter > 0:
-            picture = _jitter(picture, rng, section.colour_jitter)
-        return np.array(picture, dtype=np.uint8)
+            return vary(self.pixels(image), rng, section)
+        left, top, width, height = random_crop(image.size, rng, section)
+        crop = image.crop((left, top, left + width, top + height))
+        picture = crop.resize(self.size[::-1], _FILTERS[self.interpolation]).convert("RGB")
+        return vary(np.array(picture, dtype=np.uint8), rng, section)
 
     def _resize(self, image: Image.Image) -> Image.Image:
         width, height = image.size
@@ -216,7 +222,7 @@ class ImagePreprocess:
         return image.resize(new, resample)
 
 
-def decode_image(data: bytes, *, name: str, max_pixels: int = 64_000_000) -> Image.Image:
+def decode_image(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode an encoded picture as open_clip does: to RGB, transparency dropped, no rotation.
 
     Args:
@@ -231,7 +237,7 @@ def decode_image(data: bytes, *, name: str, max_pixels: int = 64_000_000) -> Ima
         with Image.open(io.BytesIO(data), formats=_available()) as image:
             width, height = image.size
             if width * height > max_pixels:
-                raise SampleError(f"{name}: {width}x{height} pixels; allowed: at most {max_pixels}")
+                raise too_many_pixels(name, (width, height), max_pixels)
             if image.mode == "P" and "transparency" in image.info:
                 image.apply_transparency()  # Pillow warns otherwise; the colours stay
             return image.convert("RGB")
@@ -241,6 +247,11 @@ def decode_image(data: bytes, *, name: str, max_pixels: int = 64_000_000) -> Ima
         raise SampleError(f"{name}: not a picture ({len(data)} bytes)") from None
     except Exception as error:  # a decoder may raise anything on broken bytes
         raise SampleError(f"{name}: {type(error).__name__}: {error}") from None
+
+
+def too_many_pixels(name: str, size: tuple[int, int], max_pixels: int) -> SampleError:
+    """What is wrong with a picture of this width and height."""
+    return SampleError(f"{name}: {size[0]}x{size[1]} pixels; allowed: at most {max_pixels}")
 
 
 def _available() -> list[str]:
@@ -263,10 +274,11 @@ def _center_crop_or_pad(image: Image.Image, size: tuple[int, int], fill: int) ->
     return image.crop((left, top, left + crop_width, top + crop_height))
 
 
-def _random_crop(
+def random_crop(
     size: tuple[int, int], rng: np.random.Generator, section: Augmentation
 ) -> tuple[int, int, int, int]:
-    """Left, top, width and height of a random crop."""
+    """Left, top, width and height of the crop that ``augment`` takes of a picture of this width
+    and height."""
     width, height = size
     low, high = section.crop_ratio
     for _ in range(10):
@@ -284,6 +296,18 @@ def _random_crop(
     else:
         crop_width, crop_height = width, height
     return (width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height
+
+
+def vary(
+    pixels: NDArray[np.uint8], rng: np.random.Generator, section: Augmentation
+) -> NDArray[np.uint8]:
+    """What ``augment`` does after the crop: uint8 (H, W, 3), mirrored and jittered by chance."""
+    if section.flip and rng.random() < 0.5:
+        pixels = np.ascontiguousarray(pixels[:, ::-1])
+    if section.colour_jitter > 0:
+        jittered = _jitter(Image.fromarray(pixels), rng, section.colour_jitter)
+        pixels = np.array(jittered, dtype=np.uint8)
+    return pixels
 
 
 def _jitter(image: Image.Image, rng: np.random.Generator, strength: float) -> Image.Image:
