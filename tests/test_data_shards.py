@@ -181,7 +181,7 @@ def test_broken_samples_are_named(tmp_path: Path) -> None:
     reasons = ["t.tar/0: ", "no picture; its files: txt", "txt: not UTF-8", "json: ", "not a pict"]
     for index, reason in enumerate([*reasons, "json: list; allowed: an object"]):
         with pytest.raises(SampleError, match=reason):
-            samples[index].image
+            samples[index].image.load()
         assert samples.name(index) == f"t.tar/{index}"
 
 

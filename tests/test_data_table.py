@@ -83,7 +83,7 @@ def test_a_column_of_plain_bytes_will_do(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match=r"p.parquet/0/1: jpg is 'None'; allowed: encoded bytes"):
         samples[1]
     with pytest.raises(SampleError, match=r"p.parquet/0/2: not a picture"):
-        samples[2].image
+        samples[2].image.load()
 
 
 def test_addresses_and_paths_are_not_followed(tmp_path: Path) -> None:
