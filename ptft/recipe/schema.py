@@ -155,6 +155,10 @@ class OptimSection(Section):
     layer_decay: float | None = Field(default=None, gt=0.0, le=1.0)
     """Factor on the learning rate from each block of a tower to the one below it (BEiT's and MAE's
     fine-tuning: 0.65 to 0.9); projections, head and logit scale learn at the whole rate."""
+    ema: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Decay, per step, of a moving average of what learns (0.9999 over 100,000 steps, 0.99 over
+    1,000); at step t it is min(ema, t / (t + 9)). The average is what is evaluated and left as the
+    run's model; checkpoints hold it beside the raw weights, from which training goes on."""
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> "OptimSection":

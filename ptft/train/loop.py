@@ -7,6 +7,7 @@ number of samples seen, so a resumed run and an uninterrupted one give the same 
 import math
 import shutil
 import signal
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from ptft.objective import ObjectiveOutput, clamp_logit_scale, compute_objective
 from ptft.optim import build_optimizer, learning_rate_factor, set_learning_rate, total_samples
 from ptft.recipe import Recipe
 from ptft.train.curves import plot_curves
+from ptft.train.ema import Ema
 from ptft.train.precision import autocast, measure_precision
 from ptft.train.report import Report, say
 from ptft.train.run_folder import RunRecord, RunStatus, open_run, start_run, write_run
@@ -86,9 +88,10 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         recipe = _with_recorded_precision(recipe, record)
     depths = layer_depths(setup.model) if recipe.optim.layer_decay is not None else None
     optimizer = build_optimizer(setup.model, recipe.optim, depths=depths)
+    ema = None if recipe.optim.ema is None else Ema(setup.model, recipe.optim.ema)
 
     # 3. How far it came before.
-    progress = _resume(folder, setup.model, optimizer, console) if resume else Progress()
+    progress = _resume(folder, setup.model, optimizer, ema, console) if resume else Progress()
     if record.status == RunStatus.FINISHED:
         say(console, f"{folder}: finished before; nothing to do")
         return TrainResult(folder, True, None, read_json(folder / RunFiles.METRICS))
@@ -109,12 +112,13 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
     report.note(f"learns: {setup.learns}")
     for note in setup.notes:
         report.note(note)
-    loop = _Loop(recipe, folder, setup, optimizer, progress, record, report)
+    loop = _Loop(recipe, folder, setup, optimizer, ema, progress, record, report)
     with report, Stop() as stop:
         loop.run(total, stop)
         finished = progress.seen >= total
         if finished:
-            _save_final(folder, setup.model, record)
+            with loop.averaged():
+                _save_final(folder, setup.model, record)
             metrics = loop.evaluate("after training")
             write_json(folder / RunFiles.METRICS, metrics)
         else:
@@ -133,6 +137,7 @@ class _Loop:
     folder: Path
     setup: Setup
     optimizer: torch.optim.Optimizer
+    ema: Ema | None
     progress: Progress
     record: RunRecord
     report: Report
@@ -163,6 +168,8 @@ class _Loop:
             output, figures = self._step(batch, scaler, total)
             progress.step += 1
             progress.seen += self.recipe.optim.global_batch
+            if self.ema is not None:
+                self.ema.update(progress.step)
             self._note_skipped(batch)
             figures["samples_per_second"] = pace.step(progress.seen)
             figures.update(output.scalars)
@@ -183,20 +190,25 @@ class _Loop:
                     self.evaluate(f"at step {progress.step}")
         assert saved == progress.seen, "a run ends on a checkpoint"
 
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside, the model has its averaged weights, where the recipe keeps an average."""
+        return nullcontext() if self.ema is None else self.ema.applied()
+
     def evaluate(self, when: str) -> dict[str, dict[str, float]]:
         """The recipe's evaluations of the model as it stands; leaves it in training mode."""
         recipe = self.recipe
         if not recipe.evaluate:
             return {}
         rng = torch.get_rng_state()
-        metrics = evaluate(
-            self.model,
-            recipe.evaluate,
-            recipe.data,
-            seed=recipe.seed,
-            device=self.model.device,
-            workers=recipe.run.workers,
-        )
+        with self.averaged():
+            metrics = evaluate(
+                self.model,
+                recipe.evaluate,
+                recipe.data,
+                seed=recipe.seed,
+                device=self.model.device,
+                workers=recipe.run.workers,
+            )
         torch.set_rng_state(rng)
         self.model.train()
         flat = {
@@ -248,7 +260,8 @@ class _Loop:
 
     def _checkpoint(self) -> None:
         folder = self.folder / RunFiles.CHECKPOINTS
-        save_checkpoint(folder, self.model, self.optimizer, self.progress)
+        extra = {} if self.ema is None else self.ema.tensors
+        save_checkpoint(folder, self.model, self.optimizer, self.progress, extra)
         prune_checkpoints(folder, self.recipe.run.keep)
         record, progress = self.record, self.progress
         record.step, record.seen, record.skipped = progress.step, progress.seen, progress.skipped
@@ -282,12 +295,16 @@ def _with_recorded_precision(recipe: Recipe, record: RunRecord) -> Recipe:
 
 
 def _resume(
-    folder: Path, model: DualEncoder, optimizer: torch.optim.Optimizer, console: Console
+    folder: Path,
+    model: DualEncoder,
+    optimizer: torch.optim.Optimizer,
+    ema: Ema | None,
+    console: Console,
 ) -> Progress:
     """Load the newest checkpoint that is whole; from the start where there is none."""
     for path in checkpoints(folder / RunFiles.CHECKPOINTS):
         try:
-            return load_checkpoint(path, model, optimizer)
+            return load_checkpoint(path, model, optimizer, {} if ema is None else ema.tensors)
         except CheckpointError as error:
             say(console, f"{error}; going on from the one before")
     return Progress()

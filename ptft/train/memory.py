@@ -23,7 +23,7 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
 
     Returns:
         Samples of the training set, parameters (all and learning), and GiB for weights, gradients
-        with optimiser state, activations, and their sum.
+        with optimiser state, the average of the weights, activations, and their sum.
 
     Raises:
         DataError, ModelError: as training would.
@@ -51,6 +51,7 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
     parts = {
         "weights": every * _FLOAT,
         "gradients_and_optimizer": learning * _FLOAT * (1 + _ADAM_MOMENTS),
+        "average": learning * _FLOAT if recipe.optim.ema is not None else 0,
         "activations": sum(kept.values()) // 2 * size + pairs,
     }
     return {
