@@ -11,8 +11,11 @@ Choices worth knowing:
   softmax's target over the positives, as UniCL does, would change nothing here: their text features
   are equal, and so then are the gradients of both losses. Where no caption repeats, the plain
   losses are computed.
-- From ``TILED_FROM`` pairs on the logits are made tile by tile (:mod:`ptft.tiled`); same gradients.
-- Losses are computed in float32 whatever precision the towers ran in.
+- From ``TILED_FROM`` pairs on, and over several ranks, the logits are made tile by tile
+  (:mod:`ptft.tiled`); same gradients.
+- Losses are computed in float32 whatever lower precision the towers ran in.
+- Features come first and the loss is a function of them (:func:`features_loss`), so that a batch
+  may be larger than what the towers can be run on at once (:mod:`ptft.train.step`).
 """
 
 import math
@@ -22,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ptft.distributed import ALONE, World
 from ptft.errors import TrainingError
 from ptft.model.encoder import DualEncoder
 from ptft.recipe import ClassifyObjective, ClipObjective, ObjectiveSection, SiglipObjective
@@ -29,11 +33,14 @@ from ptft.tiled import tiled_clip_loss, tiled_siglip_loss
 
 __all__ = [
     "TILED_FROM",
+    "Features",
     "ObjectiveOutput",
     "TrainBatch",
     "clamp_logit_scale",
+    "classify_loss",
     "clip_loss",
     "compute_objective",
+    "features_loss",
     "needs_labels",
     "needs_text",
     "siglip_loss",
@@ -56,6 +63,24 @@ class TrainBatch:
     tokens: Tensor | None
     caption_ids: Tensor | None
     labels: Tensor | None
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a contrastive loss reads of this rank's pairs.
+
+    Attributes:
+        image_bd, text_bd: L2-normalised (b, D); row i of one belongs to the other's.
+        log_scale: (1,), the model's logit scale (a logarithm).
+        bias: (1,), the model's logit bias (SigLIP), or None.
+        caption_ids: int64 (b,), equal where captions are.
+    """
+
+    image_bd: Tensor
+    text_bd: Tensor
+    log_scale: Tensor
+    bias: Tensor | None
+    caption_ids: Tensor
 
 
 @dataclass(frozen=True)
@@ -85,27 +110,63 @@ def compute_objective(
         TrainingError: the batch lacks what the objective reads.
     """
     if isinstance(section, ClassifyObjective):
-        if batch.labels is None:
-            raise TrainingError("objective.kind: 'classify' needs labels, and the data has none")
-        logits_bc = model.classify(batch.images).float()
-        loss = F.cross_entropy(logits_bc, batch.labels, label_smoothing=section.label_smoothing)
-        hits = (logits_bc.detach().argmax(1) == batch.labels).float().mean()
-        return ObjectiveOutput(loss, {"accuracy": hits.item(), **_scale(model)})
+        logits_bc, _ = model(batch.images, logits=True)
+        return classify_loss(section, logits_bc, batch.labels, model.logit_scale)
     if batch.tokens is None or batch.caption_ids is None:
         raise TrainingError(f"objective.kind: {section.kind!r} needs captions; the data has none")
     image_bd, text_bd = model(batch.images, batch.tokens)
-    ids = batch.caption_ids if section.multi_positive else None
-    scale = model.logit_scale.exp()
+    return features_loss(
+        section,
+        Features(image_bd, text_bd, model.logit_scale, model.logit_bias, batch.caption_ids),
+    )
+
+
+def classify_loss(
+    section: ClassifyObjective, logits_bc: Tensor, labels: Tensor | None, log_scale: Tensor
+) -> ObjectiveOutput:
+    """Cross-entropy of logits (b, C), its mean over them; ``log_scale`` is shown, not used.
+
+    Raises:
+        TrainingError: the data has no labels.
+    """
+    if labels is None:
+        raise TrainingError("objective.kind: 'classify' needs labels, and the data has none")
+    logits_bc = _single(logits_bc)
+    loss = F.cross_entropy(logits_bc, labels, label_smoothing=section.label_smoothing)
+    hits = (logits_bc.detach().argmax(1) == labels).float().mean()
+    shown = {"accuracy": hits.item(), "logit_scale": log_scale.detach().exp().item()}
+    return ObjectiveOutput(loss, shown)
+
+
+def features_loss(
+    section: ClipObjective | SiglipObjective, features: Features, world: World = ALONE
+) -> ObjectiveOutput:
+    """The contrastive loss of the pairs of all ranks.
+
+    Its value is the whole batch's on every rank; its gradients by this rank's features and by the
+    scale and bias are shares whose sum over the ranks is the whole batch's gradient.
+    """
+    image_bd, text_bd = features.image_bd, features.text_bd
+    ids = features.caption_ids if section.multi_positive else None
+    scale = features.log_scale.exp()
+    scalars = {"logit_scale": scale.detach().item()}
     if isinstance(section, ClipObjective):
-        loss = clip_loss(image_bd, text_bd, scale, caption_ids=ids)
+        loss = clip_loss(image_bd, text_bd, scale, caption_ids=ids, world=world)
     else:
-        assert model.logit_bias is not None
-        loss = siglip_loss(image_bd, text_bd, scale, model.logit_bias, caption_ids=ids)
-    return ObjectiveOutput(loss, _scale(model))
+        bias = features.bias
+        assert bias is not None
+        scalars["logit_bias"] = bias.detach().item()
+        loss = siglip_loss(image_bd, text_bd, scale, bias, caption_ids=ids, world=world)
+    return ObjectiveOutput(loss, scalars)
 
 
 def clip_loss(
-    image_bd: Tensor, text_bd: Tensor, scale: Tensor, *, caption_ids: Tensor | None = None
+    image_bd: Tensor,
+    text_bd: Tensor,
+    scale: Tensor,
+    *,
+    caption_ids: Tensor | None = None,
+    world: World = ALONE,
 ) -> Tensor:
     """Symmetric InfoNCE (van den Oord et al. 2018; Radford et al. 2021).
 
@@ -114,13 +175,15 @@ def clip_loss(
         scale: (1,), 1/temperature, multiplies the cosine similarities.
         caption_ids: (B,), equal where captions are. With P(i) the pairs of i's caption, row i's
             loss is the mean over j in P(i) of -log(e_ij / (e_ij + sum of e_ik, k not in P(i))).
+        world: whose pairs all belong to the batch; rows above are this rank's.
 
     Returns:
         The mean of the image-to-text and text-to-image losses, a 0-d float32 tensor.
     """
-    if len(image_bd) >= TILED_FROM:
-        return tiled_clip_loss(image_bd.float(), text_bd.float(), scale.float(), caption_ids)
-    logits_bb = scale.float() * (image_bd.float() @ text_bd.float().T)
+    image_bd, text_bd, scale = _single(image_bd), _single(text_bd), _single(scale)
+    if world.size > 1 or len(image_bd) >= TILED_FROM:
+        return tiled_clip_loss(image_bd, text_bd, scale, caption_ids, world)
+    logits_bb = scale * (image_bd @ text_bd.T)
     same_bb = _same_caption(caption_ids)
     if same_bb is None:
         target = torch.arange(len(logits_bb), device=logits_bb.device)
@@ -142,6 +205,7 @@ def siglip_loss(
     bias: Tensor,
     *,
     caption_ids: Tensor | None = None,
+    world: World = ALONE,
 ) -> Tensor:
     """Pairwise sigmoid loss (Zhai et al. 2023): every pair is a yes-or-no question.
 
@@ -150,10 +214,11 @@ def siglip_loss(
     Returns:
         The sum over all B * B pairs divided by B, a 0-d float32 tensor.
     """
-    if len(image_bd) >= TILED_FROM:
-        features = image_bd.float(), text_bd.float()
-        return tiled_siglip_loss(*features, scale.float(), bias.float(), caption_ids)
-    logits_bb = scale.float() * (image_bd.float() @ text_bd.float().T) + bias.float()
+    image_bd, text_bd = _single(image_bd), _single(text_bd)
+    scale, bias = _single(scale), _single(bias)
+    if world.size > 1 or len(image_bd) >= TILED_FROM:
+        return tiled_siglip_loss(image_bd, text_bd, scale, bias, caption_ids, world)
+    logits_bb = scale * (image_bd @ text_bd.T) + bias
     positive = _same_caption(caption_ids)
     if positive is None:
         positive = torch.eye(len(logits_bb), dtype=torch.bool, device=logits_bb.device)
@@ -173,8 +238,6 @@ def _same_caption(caption_ids: Tensor | None) -> Tensor | None:
     return caption_ids[:, None] == caption_ids[None, :]
 
 
-def _scale(model: DualEncoder) -> dict[str, float]:
-    scalars = {"logit_scale": model.logit_scale.detach().exp().item()}
-    if model.logit_bias is not None:
-        scalars["logit_bias"] = model.logit_bias.detach().item()
-    return scalars
+def _single(tensor: Tensor) -> Tensor:
+    """float32, or what is wider already."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

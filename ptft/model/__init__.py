@@ -4,7 +4,7 @@ from ptft.model.blocks import layer_depths, tower_blocks
 from ptft.model.build import build_model, check_pretrained
 from ptft.model.encoder import DualEncoder
 from ptft.model.head import class_head, init_head
-from ptft.model.lock import apply_adapt
+from ptft.model.lock import active_batch_norm, apply_adapt
 from ptft.model.names import open_clip_state_dict
 from ptft.model.source import load_model
 from ptft.model.spec import ModelSpec
@@ -13,6 +13,7 @@ from ptft.model.store import load_weights, save_model
 __all__ = [
     "DualEncoder",
     "ModelSpec",
+    "active_batch_norm",
     "apply_adapt",
     "build_model",
     "check_pretrained",

@@ -100,10 +100,21 @@ class DualEncoder(nn.Module):
             )
         return text_trunk(self.text, tokens)
 
-    def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) and tokens (B, L) -> two (B, D), L2-normalised."""
-        image_bd = F.normalize(self.encode_image(images), dim=-1)
-        text_bd = F.normalize(self.encode_text(tokens), dim=-1)
+    def forward(
+        self, images: Tensor | None = None, tokens: Tensor | None = None, *, logits: bool = False
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """What of images (B, 3, H, W) and tokens (B, L) is given -> (B, D) each, L2-normalised.
+
+        All of training goes through here, since wrappers for several ranks see nothing else.
+
+        Args:
+            logits: give the classifier's logits (B, C) of the images in place of their embeddings.
+        """
+        image_bd = text_bd = None
+        if images is not None:
+            image_bd = self.classify(images) if logits else _unit(self.encode_image(images))
+        if tokens is not None:
+            text_bd = _unit(self.encode_text(tokens))
         return image_bd, text_bd
 
     def classify(self, images: Tensor) -> Tensor:
@@ -117,7 +128,7 @@ class DualEncoder(nn.Module):
         """
         if self.head is None:
             raise ModelError(f"{self.spec.name}: no classifier; it was not trained with classes")
-        image_bd = F.normalize(self.encode_image(images), dim=-1)
+        image_bd = _unit(self.encode_image(images))
         return self.logit_scale.exp() * F.linear(image_bd, self.head.weight) + self.head.bias
 
     @property
@@ -165,3 +176,7 @@ class DualEncoder(nn.Module):
                 if isinstance(part, nn.modules.batchnorm._BatchNorm):
                     part.eval()
         return self
+
+
+def _unit(x_bd: Tensor) -> Tensor:
+    return F.normalize(x_bd, dim=-1)

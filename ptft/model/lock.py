@@ -13,7 +13,7 @@ from ptft.recipe import (
     SiglipObjective,
 )
 
-__all__ = ["apply_adapt"]
+__all__ = ["active_batch_norm", "apply_adapt"]
 
 _TOWERS = ("image", "text")
 
@@ -67,6 +67,20 @@ def apply_adapt(model: DualEncoder, adapt: AdaptSection, objective: ObjectiveSec
         learns.append("logit bias")
     model.lock(locked | unused)
     return f"{', '.join(learns)}: {_share(model)}"
+
+
+def active_batch_norm(model: DualEncoder) -> str | None:
+    """The first batch norm that takes its statistics from the batch in training, by name."""
+    training = model.training
+    model.train()
+    found = (
+        name
+        for name, part in model.named_modules()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training
+    )
+    name = next(found, None)
+    model.train(training)
+    return name
 
 
 def _share(model: nn.Module) -> str:

@@ -118,10 +118,17 @@ class TextTokenizer:
 
     def trim(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
         """(B, L) cut to the longest text of the batch; as it is where padding matters."""
-        if not self.trimmable or self.pad_left or not tokens.size:
+        if not tokens.size:
             return tokens
-        used = np.flatnonzero((tokens != self.pad_id).any(axis=0))
-        return tokens[:, : int(used[-1]) + 1 if used.size else 1]
+        return tokens[:, : int(self.lengths(tokens).max())]
+
+    def lengths(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of each row of (B, L) that are not padding, at least 1; L where that matters."""
+        if not self.trimmable or self.pad_left:
+            return np.full(len(tokens), tokens.shape[1], np.int64)
+        used = tokens != self.pad_id
+        lengths: NDArray[np.int64] = (used * np.arange(1, tokens.shape[1] + 1)).max(axis=1)
+        return np.maximum(lengths, 1)
 
     def kwargs(self) -> dict[str, Any]:
         """What makes the same tokenizer of the same file: ``TextTokenizer(file, **kwargs)``."""

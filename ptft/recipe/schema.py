@@ -129,6 +129,10 @@ class OptimSection(Section):
     """Absent: CLIP's 1e-6 for ``adamw``, the optimiser's own otherwise."""
     global_batch: int = Field(default=256, ge=1)
     """Samples a step over all ranks."""
+    micro_batch: PositiveInt | None = None
+    """Samples that a rank forwards at once: memory holds the activations of so many, however large
+    the batch, for a second forward pass (GradCache). The gradients are the whole batch's. Divides
+    the rank's share of ``global_batch``; absent: all of it at once."""
     samples_seen: int | None = Field(default=None, ge=1)
     """Length of training; this or ``epochs``."""
     epochs: float | None = Field(default=None, gt=0.0)
@@ -188,6 +192,14 @@ class OptimSection(Section):
         if self.cooldown is not None:
             return self.cooldown
         return 0.2 if self.schedule == "wsd" else 0.0  # 20 %: Hägele et al. 2024, figure 5
+
+    @model_validator(mode="after")
+    def _whole_micro_batches(self) -> "OptimSection":
+        if self.micro_batch is not None and self.global_batch % self.micro_batch:
+            raise ValueError(
+                f"micro_batch {self.micro_batch} does not divide global_batch {self.global_batch}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_length(self) -> "OptimSection":

@@ -23,6 +23,8 @@ from ptft.checkpoint import (
     save_checkpoint,
 )
 from ptft.data import Batch
+from ptft.data.hashing import mix
+from ptft.distributed import ALONE
 from ptft.errors import CheckpointError, TrainingError
 from ptft.evaluate import evaluate
 from ptft.model import DualEncoder, layer_depths, save_model
@@ -32,10 +34,12 @@ from ptft.optim import build_optimizer, learning_rate_factor, set_learning_rate,
 from ptft.recipe import Recipe
 from ptft.train.curves import plot_curves
 from ptft.train.ema import Ema
-from ptft.train.precision import autocast, measure_precision
+from ptft.train.parallel import share
+from ptft.train.precision import measure_precision
 from ptft.train.report import Report, say
 from ptft.train.run_folder import RunRecord, RunStatus, open_run, start_run, write_run
 from ptft.train.setup import Setup, batches, choose_device, set_up, to_device
+from ptft.train.step import Step
 from ptft.train.stop import Stop
 from ptft.train.trackers import check_trackers
 
@@ -157,6 +161,7 @@ class _Loop:
         saved = progress.seen if progress.step else -1
         pace = self.report.pace
         self.model.train()
+        step = Step(self.recipe, share(self.model, ALONE), scaler)
         for batch in batches(
             self.recipe,
             self.setup,
@@ -165,7 +170,7 @@ class _Loop:
             size=self.recipe.optim.global_batch,
             workers=run.workers,
         ):
-            output, figures = self._step(batch, scaler, total)
+            output, figures = self._step(batch, step, total)
             progress.step += 1
             progress.seen += self.recipe.optim.global_batch
             if self.ema is not None:
@@ -223,16 +228,16 @@ class _Loop:
         return metrics
 
     def _step(
-        self, batch: Batch, scaler: torch.amp.GradScaler, total: int
+        self, batch: Batch, step: Step, total: int
     ) -> tuple[ObjectiveOutput, dict[str, float]]:
         """Forward, backward, clip, update, clamp."""
         recipe = self.recipe
         factor = learning_rate_factor(recipe.optim, self.progress.seen, total)
         set_learning_rate(self.optimizer.param_groups, factor)
         self.optimizer.zero_grad(set_to_none=True)
-        with autocast(recipe.optim.precision, self.model.device):
-            inputs = to_device(batch, self.model, recipe)
-            output = compute_objective(recipe.objective, self.model, inputs)
+        # dropout is a function of the sample seen, too: nothing of it has to be saved
+        torch.manual_seed(mix(recipe.seed, self.progress.seen))
+        output = step(batch)
         loss = output.loss.item()
         if not math.isfinite(loss):
             raise TrainingError(
@@ -241,7 +246,7 @@ class _Loop:
                 f"The last good checkpoint is in {self.folder / RunFiles.CHECKPOINTS}; "
                 "a lower optim.lr or optim.clip_grad_norm helps"
             )
-        scaler.scale(output.loss).backward()
+        scaler = step.scaler
         scaler.unscale_(self.optimizer)
         learning = [p for group in self.optimizer.param_groups for p in group["params"]]
         limit = recipe.optim.clip_grad_norm

@@ -12,7 +12,15 @@ from ptft.model import DualEncoder, apply_adapt, build_model, init_head
 from ptft.objective import TrainBatch, needs_labels, needs_text
 from ptft.recipe import ClassifyObjective, Recipe
 
-__all__ = ["Setup", "batches", "choose_device", "set_up", "to_device"]
+__all__ = [
+    "Setup",
+    "batches",
+    "choose_device",
+    "images_to_device",
+    "set_up",
+    "to_device",
+    "tokens_to_device",
+]
 
 
 @dataclass(frozen=True)
@@ -77,19 +85,26 @@ def batches(
 
 
 def to_device(batch: Batch, model: DualEncoder, recipe: Recipe) -> TrainBatch:
-    """Normalised pixels on the model's device; tokens cut to the longest text where exact."""
-    device = model.device
+    """A whole batch on the model's device."""
     labels = batch.labels if needs_labels(recipe.objective) else None
-    tokens = batch.tokens
-    if tokens is not None:
-        tokens = torch.from_numpy(model.spec.tokenizer.trim(tokens.numpy())).to(device)
-    images = model.normalise(batch.images.to(device, non_blocking=True))
+    ids, device = batch.caption_ids, model.device
     return TrainBatch(
-        images=images.contiguous(memory_format=_memory_format(model)),
-        tokens=tokens,
-        caption_ids=None if batch.caption_ids is None else batch.caption_ids.to(device),
+        images=images_to_device(batch.images, model),
+        tokens=None if batch.tokens is None else tokens_to_device(batch.tokens, model),
+        caption_ids=None if ids is None else ids.to(device),
         labels=None if labels is None else labels.to(device),
     )
+
+
+def images_to_device(pixels: torch.Tensor, model: DualEncoder) -> torch.Tensor:
+    """uint8 (B, H, W, 3) -> normalised (B, 3, H, W) on the model's device."""
+    images = model.normalise(pixels.to(model.device, non_blocking=True))
+    return images.contiguous(memory_format=_memory_format(model))
+
+
+def tokens_to_device(tokens: torch.Tensor, model: DualEncoder) -> torch.Tensor:
+    """int64 (B, L) on the model's device, cut to the longest text where that is exact."""
+    return torch.from_numpy(model.spec.tokenizer.trim(tokens.numpy())).to(model.device)
 
 
 def _lay_out(model: DualEncoder) -> DualEncoder:

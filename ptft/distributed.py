@@ -1,0 +1,164 @@
+"""The processes that train together, as torchrun starts them, and what they tell each other.
+
+A :class:`World` is made once, at the start of a run, from torchrun's environment; whatever needs a
+rank or a collective is handed it. Alone, every collective is the identity, so nothing above has a
+second path for one process.
+
+Two process groups: tensors go through NCCL (CUDA) or gloo (CPU); small agreements on the host (a
+stop signal, a folder's name) and waiting for rank 0, which may evaluate for an hour, go through a
+gloo group of their own with a long timeout.
+
+Gradients: a gather whose backward only keeps the caller's own part gives gradients that are W times
+too small or point elsewhere; :meth:`World.gather` sums the parts of all ranks (reduce-scatter).
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ptft.errors import TrainingError
+
+__all__ = ["ALONE", "World", "join_world"]
+
+_PATIENCE = timedelta(hours=12)  # ranks wait this long for the first to evaluate or save
+
+
+@dataclass(frozen=True)
+class World:
+    """One process among ``size``.
+
+    Attributes:
+        rank: of this process among all; rank 0 alone writes.
+        size: processes in all.
+        local_rank: of this process on its machine.
+        restarts: how often torchrun has started the processes again.
+        tensors, host: the process groups; None alone.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    restarts: int = 0
+    tensors: dist.ProcessGroup | None = None
+    host: dist.ProcessGroup | None = None
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes, reports and evaluates."""
+        return self.rank == 0
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """(b, ...) of every rank, of one shape -> (W * b, ...) in the order of ranks.
+
+        Differentiable: the gradient of a rank's part is the sum of what all ranks have for it.
+        """
+        return tensor if self.tensors is None else _Gather.apply(tensor, self)
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Sum over the ranks, in place; returned for convenience. Not differentiable."""
+        if self.tensors is not None:
+            dist.all_reduce(tensor, dist.ReduceOp.SUM, group=self.tensors)
+        return tensor
+
+    def max_(self, tensor: Tensor) -> Tensor:
+        """Largest over the ranks, in place; returned for convenience. Not differentiable."""
+        if self.tensors is not None:
+            dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.tensors)
+        return tensor
+
+    def mean(self, figures: Sequence[float]) -> list[float]:
+        """Mean of each figure over the ranks; every rank gets the same. One small message."""
+        if self.host is None:
+            return list(figures)
+        values = torch.tensor(figures, dtype=torch.float64)
+        dist.all_reduce(values, dist.ReduceOp.SUM, group=self.host)
+        return [value / self.size for value in values.tolist()]
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        if self.host is not None:
+            dist.all_reduce(torch.zeros(1), group=self.host)
+
+    def gather_texts(self, text: str) -> list[str]:
+        """A text of every rank, in the order of ranks."""
+        if self.host is None:
+            return [text]
+        data = torch.frombuffer(bytearray(text.encode() or b"\0"), dtype=torch.uint8)
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        dist.all_gather(sizes, torch.tensor([len(data)]), group=self.host)
+        padded = torch.zeros(int(max(sizes)), dtype=torch.uint8)
+        padded[: len(data)] = data
+        every = [torch.zeros_like(padded) for _ in range(self.size)]
+        dist.all_gather(every, padded, group=self.host)
+        return [
+            bytes(part[: int(size)].tolist()).decode().rstrip("\0")
+            for part, size in zip(every, sizes, strict=True)
+        ]
+
+    def broadcast_text(self, text: str) -> str:
+        """What the first rank gave, on every rank."""
+        return self.gather_texts(text if self.first else "")[0]
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, world: World) -> Tensor:
+        ctx.world = world
+        every = tensor.new_empty((world.size * len(tensor), *tensor.shape[1:]))
+        dist.all_gather_single(every, tensor.contiguous(), group=world.tensors)
+        return every
+
+    @staticmethod
+    def backward(ctx: Any, *by_every: Tensor) -> tuple[Tensor, None]:
+        world, gradient = ctx.world, by_every[0].contiguous()
+        size = len(gradient) // world.size
+        own = gradient.new_empty((size, *gradient.shape[1:]))
+        dist.reduce_scatter_single(own, gradient, group=world.tensors)
+        return own, None
+
+
+ALONE = World()
+
+
+@contextlib.contextmanager
+def join_world(device: str, environment: Mapping[str, str] = os.environ) -> Iterator[World]:
+    """The world that torchrun describes in the environment, left again at the end.
+
+    Args:
+        device: ``cuda`` or ``cpu``: NCCL, with a GPU each by local rank, or gloo.
+        environment: torchrun's variables; without them this process is alone.
+
+    Raises:
+        TrainingError: the variables are incomplete, or there are fewer GPUs than ranks here.
+    """
+    if "WORLD_SIZE" not in environment or "RANK" not in environment:
+        yield ALONE
+        return
+    try:
+        rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+        local = int(environment["LOCAL_RANK"])
+        restarts = int(environment.get("TORCHELASTIC_RESTART_COUNT", 0))
+    except (KeyError, ValueError) as error:
+        raise TrainingError(f"the environment of torchrun is incomplete: {error}") from None
+    place = None
+    if device == "cuda":
+        if local >= torch.cuda.device_count():
+            raise TrainingError(
+                f"torchrun --nproc-per-node: local rank {local} has no GPU of its own; "
+                f"allowed: at most {torch.cuda.device_count()} here, or run.device: cpu"
+            )
+        place = torch.device("cuda", local)
+        torch.cuda.set_device(place)
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", device_id=place)
+    try:
+        host = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        yield World(rank, size, local, restarts, dist.group.WORLD, host)
+    finally:
+        dist.destroy_process_group()

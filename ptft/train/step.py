@@ -1,0 +1,252 @@
+"""The gradients of one batch, of any size on any memory (GradCache; Gao et al. 2021).
+
+A contrastive loss needs the features of the whole batch at once, but not what the towers keep for
+their backward pass. So, in three parts:
+
+1. the features of all pairs, ``micro_batch`` at a time, without a graph;
+2. the loss on them, and its gradients by the features, the logit scale and bias;
+3. the towers again, a micro batch at a time, now with a graph, and back through each from the
+   features' gradients.
+
+The second pass draws the same random numbers as the first (dropout, patch dropout), so the
+gradients are those of the whole batch. Where a share of a batch is forwarded at once, part 1 keeps
+its graph and part 3 only goes back through it. Memory holds one micro batch's activations and the
+features, however large the batch; a step costs one forward pass more, about a third.
+
+open_clip's accumulation instead lets every micro batch meet the cached others in a loss of its own,
+which counts the gradient of the logit scale once a micro batch.
+
+Texts are sorted by length before they are cut into micro batches, so that most are trimmed to less
+than the longest of the batch; their features are put back in order. Texts and images of one pair
+need not share a micro batch.
+"""
+
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from ptft.data import Batch
+from ptft.errors import RecipeError, TrainingError
+from ptft.model import DualEncoder, active_batch_norm
+from ptft.objective import Features, ObjectiveOutput, classify_loss, features_loss
+from ptft.recipe import ClassifyObjective, ClipObjective, Recipe, SiglipObjective
+from ptft.train.parallel import Parallel
+from ptft.train.precision import autocast
+from ptft.train.setup import images_to_device, tokens_to_device
+
+__all__ = ["Step", "micro_batch"]
+
+
+@dataclass(frozen=True)
+class _Micro:
+    """What is forwarded at once: rows of the rank's share."""
+
+    images: slice
+    texts: Tensor
+
+
+@dataclass(frozen=True)
+class _RandomState:
+    """Where torch's random numbers stand, on the CPU and on a GPU."""
+
+    cpu: Tensor
+    cuda: Tensor | None
+
+    @classmethod
+    def now(cls, device: torch.device) -> Self:
+        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(torch.get_rng_state(), cuda)
+
+    def restore(self, device: torch.device) -> None:
+        torch.set_rng_state(self.cpu)
+        if self.cuda is not None:
+            torch.cuda.set_rng_state(self.cuda, device)
+
+
+class Step:
+    """Forward and backward of a rank's share of a batch; gradients stay on the parameters.
+
+    Args:
+        recipe: its objective, micro batch and precision.
+        parallel: the model, alone or among ranks.
+        scaler: of the loss (fp16); gradients are left scaled.
+
+    Raises:
+        RecipeError: the micro batch does not fit the rank's share or the model.
+    """
+
+    def __init__(self, recipe: Recipe, parallel: Parallel, scaler: torch.amp.GradScaler) -> None:
+        self.objective = recipe.objective
+        self.precision = recipe.optim.precision
+        self.parallel = parallel
+        self.model = parallel.model
+        self.scaler = scaler
+        self.micro = micro_batch(recipe, parallel.model, parallel.world.size)
+
+    def __call__(self, batch: Batch) -> ObjectiveOutput:
+        """Add the gradients of the batch to the parameters'.
+
+        Returns:
+            The loss, without a graph: of all ranks where pairs are held against each other, of
+            this rank's share where each is classified by itself.
+
+        Raises:
+            TrainingError: the data lacks captions or labels.
+        """
+        if isinstance(self.objective, ClassifyObjective):
+            return self._classify(self.objective, batch)
+        return self._contrast(self.objective, batch)
+
+    def _contrast(
+        self, objective: ClipObjective | SiglipObjective, batch: Batch
+    ) -> ObjectiveOutput:
+        micros = self._cut(batch)
+        at_once = len(micros) == 1
+
+        # 1. the features of all pairs
+        encoded: list[tuple[Tensor | None, Tensor | None]] = []
+        drawn: list[_RandomState] = []
+        for micro in micros:
+            drawn.append(_RandomState.now(self.model.device))
+            with torch.set_grad_enabled(at_once):
+                encoded.append(self._encode(batch, micro))
+        features = self._features(batch, micros, encoded)
+
+        # 2. the loss on them. Wrappers average gradients over the ranks; these are to be summed.
+        output = features_loss(objective, features, self.parallel.world)
+        self.scaler.scale(output.loss * self.parallel.world.size).backward()
+
+        # 3. back through the towers
+        for number, micro in enumerate(micros):
+            last = number == len(micros) - 1
+            with self.parallel.reduced(last):
+                if not at_once:
+                    drawn[number].restore(self.model.device)
+                    encoded[number] = self._encode(batch, micro, again=True)
+                self._back(features, micro, encoded[number], last)
+        return ObjectiveOutput(output.loss.detach(), output.scalars)
+
+    def _classify(self, objective: ClassifyObjective, batch: Batch) -> ObjectiveOutput:
+        """Samples do not meet in this loss: a mean over micro batches is the whole share's."""
+        outputs: list[ObjectiveOutput] = []
+        micros = self._cut(batch)
+        for number, micro in enumerate(micros):
+            labels = None if batch.labels is None else batch.labels[micro.images]
+            with self.parallel.reduced(number == len(micros) - 1):
+                with autocast(self.precision, self.model.device):
+                    images = images_to_device(batch.images[micro.images], self.model)
+                    logits_bc, _ = self.parallel.forward(images, logits=True)
+                    labels = None if labels is None else labels.to(self.model.device)
+                    output = classify_loss(objective, logits_bc, labels, self.model.logit_scale)
+                self.scaler.scale(output.loss / len(micros)).backward()
+            outputs.append(ObjectiveOutput(output.loss.detach(), output.scalars))
+        loss = torch.stack([output.loss for output in outputs]).mean()
+        names = outputs[0].scalars
+        return ObjectiveOutput(
+            loss, {name: fmean(output.scalars[name] for output in outputs) for name in names}
+        )
+
+    def _cut(self, batch: Batch) -> list[_Micro]:
+        """Micro batches: images in their order, texts by length where short ones are trimmed."""
+        texts = torch.arange(len(batch.images))
+        if batch.tokens is not None:
+            lengths = self.model.spec.tokenizer.lengths(batch.tokens.numpy())
+            texts = torch.from_numpy(lengths).argsort(stable=True)
+        return [
+            _Micro(slice(start, start + self.micro), texts[start : start + self.micro])
+            for start in range(0, len(batch.images), self.micro)
+        ]
+
+    def _encode(
+        self, batch: Batch, micro: _Micro, *, again: bool = False
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Embeddings of a micro batch; the second time, of the towers that learn alone."""
+        if batch.tokens is None or batch.caption_ids is None:
+            kind = self.objective.kind
+            raise TrainingError(f"objective.kind: {kind!r} needs captions; the data has none")
+        images = tokens = None
+        with autocast(self.precision, self.model.device):
+            if not (again and _is_fixed(self.model.image)):
+                images = images_to_device(batch.images[micro.images], self.model)
+            if not (again and _is_fixed(self.model.text)):
+                tokens = tokens_to_device(batch.tokens[micro.texts], self.model)
+            return self.parallel.forward(images, tokens)
+
+    def _features(
+        self, batch: Batch, micros: list[_Micro], encoded: list[tuple[Tensor | None, Tensor | None]]
+    ) -> Features:
+        """The whole share's, in the batch's order, as leaves that take gradients."""
+        assert batch.caption_ids is not None
+        image_bd = torch.cat([image for image, _ in encoded if image is not None])
+        text_bd = torch.cat([text for _, text in encoded if text is not None])
+        places = torch.cat([micro.texts for micro in micros]).argsort()
+        bias = self.model.logit_bias
+        return Features(
+            _leaf(image_bd),
+            _leaf(text_bd[places.to(text_bd.device)]),
+            _leaf(self.model.logit_scale),
+            None if bias is None else _leaf(bias),
+            batch.caption_ids.to(image_bd.device),
+        )
+
+    def _back(
+        self,
+        features: Features,
+        micro: _Micro,
+        encoded: tuple[Tensor | None, Tensor | None],
+        last: bool,
+    ) -> None:
+        """One backward pass from a micro batch's embeddings; with the last, from the scale too."""
+        texts = micro.texts.to(features.text_bd.device)
+        ends: list[tuple[Tensor | None, Tensor | None]] = [
+            (encoded[0], _gradient(features.image_bd)[micro.images]),
+            (encoded[1], _gradient(features.text_bd)[texts]),
+        ]
+        if last:
+            ends.append((self.model.logit_scale, features.log_scale.grad))
+            if features.bias is not None:
+                ends.append((self.model.logit_bias, features.bias.grad))
+        learning = [(end, by) for end, by in ends if end is not None and end.requires_grad]
+        if learning:
+            tensors, gradients = zip(*learning, strict=True)
+            torch.autograd.backward(tensors, gradients)
+
+
+def micro_batch(recipe: Recipe, model: DualEncoder, ranks: int) -> int:
+    """Samples that a rank forwards at once.
+
+    Raises:
+        RecipeError: they do not divide the rank's share of the batch, or a batch norm would see
+            each micro batch's statistics in place of the batch's.
+    """
+    share = recipe.optim.global_batch // ranks
+    size = recipe.optim.micro_batch or share
+    if share % size:
+        raise RecipeError(
+            f"optim.micro_batch: {size}: does not divide a rank's {share} samples "
+            f"(optim.global_batch {recipe.optim.global_batch} over {ranks} ranks)"
+        )
+    norm = active_batch_norm(model)
+    if size < share and norm is not None:
+        raise RecipeError(
+            f"optim.micro_batch: {size}: {norm} is a batch norm, which would see {size} samples "
+            f"where the batch has {share}; allowed: adapt.freeze_norm: true, adapt.lock of that "
+            "tower, or no micro batch"
+        )
+    return size
+
+
+def _is_fixed(tower: nn.Module) -> bool:
+    return not tower.training and not any(part.requires_grad for part in tower.parameters())
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone().requires_grad_()
+
+
+def _gradient(leaf: Tensor) -> Tensor:
+    assert leaf.grad is not None
+    return leaf.grad
