@@ -57,14 +57,17 @@ def open_clip_state_dict(model: DualEncoder) -> dict[str, Tensor]:
 
 
 def from_open_clip(state: Mapping[str, Tensor], model: DualEncoder) -> dict[str, Tensor]:
-    """open_clip's names, old and new, or ptft's, to ptft's; position embeddings are resized.
+    """open_clip's names, old and new, or ptft's, to ptft's; position embeddings fitted to size.
+
+    Those of images are interpolated, as open_clip does it. Those of texts are cut, or go on with
+    the model's own random rows: open_clip would interpolate them too, and change every embedding.
 
     Floating-point weights become float32. Weights without a logit bias get one of zero where the
     model has one, as open_clip does.
     """
     import_open_clip()
     from open_clip.convert import convert_state_dict
-    from open_clip.model import resize_pos_embed, resize_text_pos_embed
+    from open_clip.model import resize_pos_embed
 
     view = SimpleNamespace(visual=model.image, text=model.text)
     plain = {_visual(name.removeprefix("module.")): tensor for name, tensor in state.items()}
@@ -82,7 +85,7 @@ def from_open_clip(state: Mapping[str, Tensor], model: DualEncoder) -> dict[str,
     }
     resize_pos_embed(plain, view)
     if hasattr(model.text, "positional_embedding"):
-        resize_text_pos_embed(plain, view)
+        _fit_text_positions(plain, model.text.positional_embedding.detach())
     if model.logit_bias is not None and "logit_bias" not in plain:
         plain["logit_bias"] = torch.zeros(1)
     own: dict[str, Tensor] = {}
@@ -124,6 +127,15 @@ def fit_state_dict(module: nn.Module, state: Mapping[str, Tensor], *, source: st
     if problems:
         raise ModelError(f"{source}: weights do not fit the architecture: {'; '.join(problems)}")
     module.load_state_dict(dict(state), strict=True)
+
+
+def _fit_text_positions(state: dict[str, Tensor], own_lw: Tensor) -> None:
+    name = "text.positional_embedding"
+    given_lw = state.get(name)
+    if given_lw is None or given_lw.shape[1:] != own_lw.shape[1:]:
+        return  # told of where the weights are loaded
+    length = len(own_lw)
+    state[name] = torch.cat([given_lw[:length], own_lw[len(given_lw) :].to(given_lw.dtype)])
 
 
 def _visual(name: str) -> str:
