@@ -7,7 +7,7 @@ one process and depends on nothing but itself, and jobs come back in their order
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from typing import Any, Literal, Protocol
 
@@ -20,7 +20,7 @@ from ptft.data.sample import SampleSet
 from ptft.errors import DataError, RecipeError
 from ptft.preprocess.images import Augmentation, ImagePreprocess
 
-__all__ = ["Workers", "eval_batches", "train_batches", "worker_count"]
+__all__ = ["Reader", "Workers", "eval_batches", "read_ahead", "train_batches", "worker_count"]
 
 Workers = int | Literal["auto"]
 """Processes that read ahead, or ``auto``; 0 reads in the caller's own."""
@@ -74,7 +74,7 @@ def train_batches(
     reader = TrainReader(samples, order, preprocess, tokenizer, augment)
     share = global_batch // world
     jobs = _Jobs(start + rank * share, end + rank * share, global_batch, share)
-    return _read(reader, jobs, worker_count(workers, samples, len(jobs), world))
+    return read_ahead(reader, jobs, worker_count(workers, samples, len(jobs), world))
 
 
 def eval_batches(
@@ -92,7 +92,7 @@ def eval_batches(
     """
     jobs = _Jobs(0, len(samples), batch, batch, stop=len(samples))
     reader = EvalReader(samples, preprocess)
-    results = _read(reader, jobs, worker_count(workers, samples, len(jobs), 1))
+    results = read_ahead(reader, jobs, worker_count(workers, samples, len(jobs), 1))
     return _without_empty(results, len(samples))
 
 
@@ -112,7 +112,9 @@ def worker_count(workers: Workers, samples: SampleSet, jobs: int, world: int) ->
     return min(1 if in_order else _MOST, max(1, (cores or 1) // (2 * world)))
 
 
-class _Reader(Protocol):
+class Reader(Protocol):
+    """Reads what a job asks for; it is pickled, and depends on nothing but itself and the job."""
+
     def read(self, job: range, /) -> Any: ...
 
 
@@ -139,7 +141,7 @@ class _Jobs(Sampler[range]):
 class _Results(Dataset[Any]):
     """A reader in the form that torch's DataLoader wants: an item is what one job gives."""
 
-    def __init__(self, reader: _Reader) -> None:
+    def __init__(self, reader: Reader) -> None:
         self.reader = reader
 
     def __getitem__(self, job: Any) -> Any:
@@ -149,8 +151,12 @@ class _Results(Dataset[Any]):
             return error  # raised in the parent, without the worker's traceback around it
 
 
-def _read(reader: _Reader, jobs: _Jobs, workers: int) -> Iterator[Any]:
-    """The results of all jobs in order."""
+def read_ahead(reader: Reader, jobs: Iterable[range], workers: int) -> Generator[Any]:
+    """What ``reader`` gives for each job, in order, read ahead by processes.
+
+    Raises:
+        DataError: (on iteration) the reader raised it, or a worker died.
+    """
     if workers == 0:
         for job in jobs:
             yield reader.read(job)
