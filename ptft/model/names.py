@@ -14,7 +14,7 @@ from ptft.compat import import_open_clip
 from ptft.errors import ModelError
 from ptft.model.encoder import DualEncoder
 
-__all__ = ["fit_state_dict", "from_open_clip", "open_clip_state_dict"]
+__all__ = ["check_fit", "fit_state_dict", "from_open_clip", "open_clip_state_dict"]
 
 _TEXT_PARTS = (
     "text_projection",
@@ -107,13 +107,25 @@ def fit_state_dict(module: nn.Module, state: Mapping[str, Tensor], *, source: st
     Raises:
         ModelError: naming the weights that are missing, left over or of another shape.
     """
-    own = module.state_dict()
-    missing = [name for name in own if name not in state]
-    left_over = [name for name in state if name not in own]
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    check_fit(module.state_dict(), shapes, source=source)
+    module.load_state_dict(dict(state), strict=True)
+
+
+def check_fit(
+    own: Mapping[str, Tensor], given: Mapping[str, tuple[int, ...]], *, source: str
+) -> None:
+    """Check that the names and shapes of weights are those of a module's state.
+
+    Raises:
+        ModelError: naming the weights that are missing, left over or of another shape.
+    """
+    missing = [name for name in own if name not in given]
+    left_over = [name for name in given if name not in own]
     misshapen = [
-        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
+        f"{name} {given[name]} for {tuple(own[name].shape)}"
         for name in own
-        if name in state and state[name].shape != own[name].shape
+        if name in given and given[name] != tuple(own[name].shape)
     ]
     problems = [
         f"{what} {_first(names)}"
@@ -126,7 +138,6 @@ def fit_state_dict(module: nn.Module, state: Mapping[str, Tensor], *, source: st
     ]
     if problems:
         raise ModelError(f"{source}: weights do not fit the architecture: {'; '.join(problems)}")
-    module.load_state_dict(dict(state), strict=True)
 
 
 def _fit_text_positions(state: dict[str, Tensor], own_lw: Tensor) -> None:
