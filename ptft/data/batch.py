@@ -7,13 +7,23 @@ import numpy as np
 import torch
 
 from ptft.data.decode import train_pixels
+from ptft.data.features import FeatureFile, TextFeatures
 from ptft.data.hashing import fraction, text_id
 from ptft.data.order import Order, rng_for
 from ptft.data.sample import Sample, SampleSet
 from ptft.errors import DataError, SampleError
 from ptft.preprocess.images import Augmentation, ImagePreprocess
 
-__all__ = ["Batch", "EvalBatch", "EvalReader", "Skipped", "Tokenizer", "TrainReader"]
+__all__ = [
+    "Batch",
+    "EvalBatch",
+    "EvalReader",
+    "PixelBlock",
+    "PixelReader",
+    "Skipped",
+    "Tokenizer",
+    "TrainReader",
+]
 
 Tokenizer = Callable[[Sequence[str]], np.ndarray]
 """Texts to token ids, int64 (B, L)."""
@@ -29,8 +39,9 @@ class Batch:
     """One rank's part of a global batch.
 
     Attributes:
-        images: uint8 (B, H, W, 3), augmented, not normalised.
-        tokens: int64 (B, L) of the captions drawn; None where no tokenizer was given.
+        images: uint8 (B, H, W, 3), augmented, not normalised; or float32 (B, F), kept features.
+        tokens: int64 (B, L) of the captions drawn, or float32 (B, F), kept features of them; None
+            where no tokenizer was given.
         caption_ids: int64 (B,), equal where captions are; None with ``tokens``.
         labels: int64 (B,), -1 for none; None where the set has no classes.
         names: of the samples.
@@ -69,6 +80,7 @@ class TrainReader:
     """Reads the samples at given positions of a run.
 
     Without a tokenizer captions are not needed and a label is; with one it is the other way round.
+    Where there are features of the pictures, no picture is read; likewise texts are not tokenised.
     """
 
     samples: SampleSet
@@ -76,6 +88,8 @@ class TrainReader:
     preprocess: ImagePreprocess
     tokenizer: Tokenizer | None
     augment: Augmentation | None
+    image_features: FeatureFile | None = None
+    text_features: TextFeatures | None = None
 
     def read(self, positions: range) -> Batch:
         """Read a batch.
@@ -92,8 +106,11 @@ class TrainReader:
                 self._draw_caption(sample, position)
                 for sample, position in zip(samples, positions, strict=True)
             ]
-            tokens = torch.from_numpy(self.tokenizer(captions))
             ids = torch.tensor([text_id(caption) for caption in captions], dtype=torch.int64)
+            if self.text_features is None:
+                tokens = torch.from_numpy(self.tokenizer(captions))
+            else:
+                tokens = torch.from_numpy(self.text_features.rows(ids.numpy()))
         return Batch(
             images=torch.from_numpy(np.stack([pixels for _, pixels in read])),
             tokens=tokens,
@@ -103,16 +120,22 @@ class TrainReader:
             skipped=skipped,
         )
 
-    def _read_one(self, position: int, skipped: Skipped) -> tuple[Sample, np.ndarray]:
-        """The sample at a position, or the first that can be read of those that replace it."""
+    def _read_one(self, position: int, skipped: Skipped) -> "tuple[_Told, np.ndarray]":
+        """The sample at a position, or the first that can be read of those that replace it, with
+        its pixels or features."""
         index, tried = self.order[position], 0
         others = self.order.replacements(position)
         while True:
             tried += 1
             try:
+                if self.image_features is not None:
+                    told = _Told(self.samples.name(index), *self.samples.describe(index))
+                    self._check_use(told)
+                    return told, self.image_features.row(index)
                 sample = self.samples[index]
-                self._check_use(sample)
-                return sample, self._pixels(sample, position)
+                told = _Told(sample.name, sample.captions, sample.label)
+                self._check_use(told)
+                return told, self.pixels(sample, position)
             except SampleError as error:
                 skipped.append(_reason(self.samples.name(index), error))
             replacement = next(others, None)
@@ -120,21 +143,66 @@ class TrainReader:
                 raise _none_readable(tried, skipped[-tried]) from None
             index = replacement
 
-    def _check_use(self, sample: Sample) -> None:
+    def _check_use(self, sample: "_Told") -> None:
         if self.tokenizer is not None and not sample.captions:
             raise SampleError(f"{sample.name}: it has no caption")
         if self.tokenizer is None and sample.label is None:
             raise SampleError(f"{sample.name}: it has no label")
 
-    def _pixels(self, sample: Sample, position: int) -> np.ndarray:
+    def pixels(self, sample: Sample, position: int) -> np.ndarray:
+        """uint8 (H, W, 3), augmented as at a position."""
         if self.augment is None:
             return self.preprocess.pixels(sample.image)
         rng = rng_for(self.order.seed, position)
         return train_pixels(self.preprocess, sample.picture, rng, self.augment)
 
-    def _draw_caption(self, sample: Sample, position: int) -> str:
+    def _draw_caption(self, sample: "_Told", position: int) -> str:
         chance = fraction(self.order.seed, _CAPTION, position)
         return sample.captions[int(chance * len(sample.captions))]
+
+
+@dataclass(frozen=True)
+class PixelReader:
+    """Reads the pictures of given samples as ``reader`` takes them, which augments nothing."""
+
+    reader: TrainReader
+
+    def read(self, indices: range) -> "PixelBlock":
+        """Read a block; there may be no picture in it."""
+        pixels: list[np.ndarray] = []
+        unreadable: dict[int, str] = {}
+        for index in indices:
+            try:
+                pixels.append(self.reader.pixels(self.reader.samples[index], index))
+            except SampleError as error:
+                unreadable[index] = _reason(self.reader.samples.name(index), error)[1]
+        empty = np.zeros((0, *self.reader.preprocess.size, 3), np.uint8)
+        images = torch.from_numpy(np.stack(pixels) if pixels else empty)
+        return PixelBlock(images, indices, unreadable)
+
+
+@dataclass
+class PixelBlock:
+    """Pictures of consecutive samples.
+
+    Attributes:
+        images: uint8 (B, H, W, 3), of those that could be read.
+        indices: of all samples of the block.
+        unreadable: number -> reason of the others.
+    """
+
+    images: torch.Tensor
+    indices: range
+    unreadable: dict[int, str]
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A sample without its picture, see ``Sample``."""
+
+    name: str
+    captions: tuple[str, ...]
+    label: int | None
 
 
 @dataclass(frozen=True)
@@ -169,7 +237,7 @@ class EvalReader:
         )
 
 
-def _labels(samples: SampleSet, read: list[Sample]) -> torch.Tensor | None:
+def _labels(samples: SampleSet, read: Sequence[Sample | _Told]) -> torch.Tensor | None:
     if samples.classes is None:
         return None
     labels = [-1 if sample.label is None else sample.label for sample in read]

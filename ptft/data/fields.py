@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ptft.data.decode import Encoded
+from ptft.data.hashing import digest_of
 from ptft.data.sample import Sample, SampleSet
 from ptft.errors import DataError, RecipeError, SampleError, suggest
 from ptft.recipe.data import FolderData, ShardsData, TableData
@@ -26,7 +27,6 @@ __all__ = [
     "Templates",
     "load_classes",
     "natural_classes",
-    "plain_field",
 ]
 
 FieldSection = ShardsData | FolderData | TableData
@@ -170,48 +170,28 @@ class FieldSet(SampleSet):
     def read_picture(self, index: int) -> bytes:
         """The picture, encoded as it is stored. Raises SampleError."""
 
-    def files(self, index: int) -> dict[str, bytes]:
-        """What belongs to a sample beside its picture, as files of a WebDataset: extension -> data.
-
-        Its fields as ``json`` and the name of its class as ``cls``, with which the section of
-        ``packed_section`` gives the same captions and label. A field that is no text, number or
-        list of these is left out, since no caption can hold it.
-
-        Raises:
-            SampleError: as reading the sample does.
-        """
-        fields = {key: plain_field(value) for key, value in self._read_fields(index).items()}
-        if self.templates.lenient and "text" in fields:
-            fields["txt"] = fields.pop("text")
-        kept = {key: value for key, value in fields.items() if value is not None}
-        files = {"json": json.dumps(kept, ensure_ascii=False, allow_nan=False).encode("utf-8")}
-        label = self._describe(index)[1]
-        if label is not None and self.classes is not None:
-            files["cls"] = self.classes[label].encode("utf-8")
-        return files
-
-    def packed_section(self, **paths: str) -> ShardsData:
-        """The section under which what ``files`` gives, in shards, is this set again.
-
-        Args:
-            paths: of the splits; and of ``classes``, where there are any.
-        """
-        values: dict[str, Any] = dict(paths)
-        if not self.templates.lenient:
-            values["captions"] = self.section.captions
-        return ShardsData(**values)
-
     def _label_values(self) -> Sequence[Any] | None:
         """The label field of every sample (None for none), where that needs no picture."""
         return None
 
     def __getitem__(self, index: int) -> Sample:
-        captions, label = self._describe(index)
+        captions, label = self.describe(index)
         name = self.name(index)
         return Sample(name, Encoded(self.read_picture(index), name), captions, label)
 
     def captions(self, index: int) -> tuple[str, ...]:
-        return self._describe(index)[0]
+        return self.describe(index)[0]
+
+    def _sources(self) -> Iterable[object] | None:
+        """What tells one state of the set from another; None: nothing does."""
+        return None
+
+    def fingerprint(self) -> str | None:
+        sources = self._sources()
+        if sources is None:
+            return None
+        meaning = self.section.model_dump_json(exclude={"train", "val", "test", "limit"})
+        return digest_of(meaning, self.classes, len(self), *sources)
 
     def labels(self) -> np.ndarray | None:
         return self._labels
@@ -220,7 +200,7 @@ class FieldSet(SampleSet):
     def _uses_class_name(self) -> bool:
         return "class" in self.templates.fields
 
-    def _describe(self, index: int) -> tuple[tuple[str, ...], int | None]:
+    def describe(self, index: int) -> tuple[tuple[str, ...], int | None]:
         name = self.name(index)
         fields = self._read_fields(index)
         label = None
@@ -295,15 +275,6 @@ def _texts(fields: Mapping[str, Any], field: str) -> list[str]:
         raise KeyError(field)
     entries = value if isinstance(value, _LISTS) else [value]
     return [_text(entry, field) for entry in entries if _is_there(entry)]
-
-
-def plain_field(value: Any) -> Any:
-    """A field as JSON can hold it; None for what is absent or no text, number or list of these."""
-    if isinstance(value, _LISTS):
-        return [entry for entry in map(plain_field, value) if entry is not None]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return value if isinstance(value, str | int | float) and _is_there(value) else None
 
 
 def _is_there(value: Any) -> bool:

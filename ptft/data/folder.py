@@ -2,11 +2,12 @@
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ptft.data.fields import FieldSet
+from ptft.data.hashing import file_state
 from ptft.data.tar_index import IMAGE_EXTENSIONS
 from ptft.errors import DataError, SampleError
 from ptft.recipe.data import FolderData
@@ -65,6 +66,10 @@ class Folder(FieldSet):
             return path.read_bytes()
         except OSError as error:
             raise SampleError(f"{name}: {error.strerror or error}") from None
+
+    def _sources(self) -> Iterator[object]:
+        for row in self._rows:
+            yield file_state(self._folder / row[_FILE], row[_FILE]), row
 
     def _label_values(self) -> Sequence[Any]:
         return [row.get(self.label_field or "") for row in self._rows]

@@ -7,10 +7,11 @@ streams may change between versions, is involved.
 """
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 
-__all__ = ["fraction", "mix", "permutation", "text_id", "uniforms"]
+__all__ = ["digest_of", "file_state", "fraction", "mix", "permutation", "text_id", "uniforms"]
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, SplitMix64's increment
@@ -47,6 +48,24 @@ def text_id(text: str) -> int:
     """A 63-bit number of a text: equal texts have equal numbers, others differ but by chance."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def digest_of(*parts: object) -> str:
+    """sha256 of bytes and texts (anything else by ``str``), one after another and apart."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.hexdigest()
+
+
+def file_state(path: Path, name: str) -> tuple[str, int, int]:
+    """A file by ``name``, its size in bytes and its time of change in ns; zeros where it is not."""
+    try:
+        state = path.stat()
+    except OSError:
+        return name, 0, 0
+    return name, state.st_size, state.st_mtime_ns
 
 
 def _stream(key: int, count: int) -> np.ndarray:

@@ -116,6 +116,9 @@ class HubRows:
     def column(self, name: str) -> Sequence[Any]:
         return self._dataset.select_columns([name])[:][name]
 
+    def sources(self) -> list[object]:
+        return [self._dataset._fingerprint]  # of datasets: of the data and all done to it
+
     def class_names(self, name: str) -> list[str] | None:
         return _class_names(self._dataset.features, name)
 
@@ -166,6 +169,9 @@ class StreamedRows:
 
     def column(self, name: str) -> None:
         return None
+
+    def sources(self) -> None:
+        return None  # a stream may change without a sign
 
     def class_names(self, name: str) -> list[str] | None:
         return _class_names(self._features, name)

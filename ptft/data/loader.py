@@ -7,20 +7,30 @@ one process and depends on nothing but itself, and jobs come back in their order
 import multiprocessing
 import os
 import signal
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any, Literal, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ptft.data.batch import Batch, EvalBatch, EvalReader, Skipped, Tokenizer, TrainReader
+from ptft.data.batch import (
+    Batch,
+    EvalBatch,
+    EvalReader,
+    PixelBlock,
+    PixelReader,
+    Skipped,
+    Tokenizer,
+    TrainReader,
+)
+from ptft.data.features import FeatureFile, TextFeatures
 from ptft.data.order import Order
 from ptft.data.sample import SampleSet
 from ptft.errors import DataError, RecipeError
 from ptft.preprocess.images import Augmentation, ImagePreprocess
 
-__all__ = ["Reader", "Workers", "eval_batches", "read_ahead", "train_batches", "worker_count"]
+__all__ = ["Workers", "eval_batches", "pixel_blocks", "train_batches", "worker_count"]
 
 Workers = int | Literal["auto"]
 """Processes that read ahead, or ``auto``; 0 reads in the caller's own."""
@@ -43,6 +53,8 @@ def train_batches(
     rank: int = 0,
     world: int = 1,
     workers: Workers = "auto",
+    image_features: FeatureFile | None = None,
+    text_features: TextFeatures | None = None,
 ) -> Iterator[Batch]:
     """This rank's part of each global batch of a run, from position ``start`` until ``end``.
 
@@ -61,6 +73,8 @@ def train_batches(
         global_batch: samples of a batch over all ranks; each takes an equal run of them.
         rank, world: this process among all.
         workers: processes that read ahead.
+        image_features, text_features: what a locked tower makes of the set's pictures and of its
+            captions, to be read in their place.
 
     Raises:
         RecipeError: the ranks do not divide the batch.
@@ -71,10 +85,12 @@ def train_batches(
             f"optim.global_batch: {global_batch} over {world} ranks; allowed: a multiple of {world}"
         )
     order = Order(len(samples), seed, samples.window, samples.blocks)
-    reader = TrainReader(samples, order, preprocess, tokenizer, augment)
+    reader = TrainReader(
+        samples, order, preprocess, tokenizer, augment, image_features, text_features
+    )
     share = global_batch // world
     jobs = _Jobs(start + rank * share, end + rank * share, global_batch, share)
-    return read_ahead(reader, jobs, worker_count(workers, samples, len(jobs), world))
+    return _read(reader, jobs, worker_count(workers, samples, len(jobs), world))
 
 
 def eval_batches(
@@ -92,8 +108,23 @@ def eval_batches(
     """
     jobs = _Jobs(0, len(samples), batch, batch, stop=len(samples))
     reader = EvalReader(samples, preprocess)
-    results = read_ahead(reader, jobs, worker_count(workers, samples, len(jobs), 1))
+    results = _read(reader, jobs, worker_count(workers, samples, len(jobs), 1))
     return _without_empty(results, len(samples))
+
+
+def pixel_blocks(
+    samples: SampleSet,
+    blocks: Sequence[range],
+    *,
+    preprocess: ImagePreprocess,
+    augment: Augmentation | None,
+    workers: Workers = "auto",
+) -> Iterator[PixelBlock]:
+    """Pictures of blocks of samples, as a training run whose augmentation leaves nothing to chance
+    takes them; a block whose pictures cannot be read comes empty."""
+    reader = TrainReader(samples, Order(len(samples), 0), preprocess, None, augment)
+    jobs = _Given(blocks)
+    return _read(PixelReader(reader), jobs, worker_count(workers, samples, len(jobs), 1))
 
 
 def worker_count(workers: Workers, samples: SampleSet, jobs: int, world: int) -> int:
@@ -112,9 +143,7 @@ def worker_count(workers: Workers, samples: SampleSet, jobs: int, world: int) ->
     return min(1 if in_order else _MOST, max(1, (cores or 1) // (2 * world)))
 
 
-class Reader(Protocol):
-    """Reads what a job asks for; it is pickled, and depends on nothing but itself and the job."""
-
+class _Reader(Protocol):
     def read(self, job: range, /) -> Any: ...
 
 
@@ -138,10 +167,23 @@ class _Jobs(Sampler[range]):
             yield range(start, end if self.stop is None else min(end, self.stop))
 
 
+class _Given(Sampler[range]):
+    """Ranges as they are given."""
+
+    def __init__(self, ranges: Sequence[range]) -> None:
+        self.ranges = list(ranges)
+
+    def __len__(self) -> int:
+        return len(self.ranges)
+
+    def __iter__(self) -> Iterator[range]:
+        return iter(self.ranges)
+
+
 class _Results(Dataset[Any]):
     """A reader in the form that torch's DataLoader wants: an item is what one job gives."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: _Reader) -> None:
         self.reader = reader
 
     def __getitem__(self, job: Any) -> Any:
@@ -151,12 +193,8 @@ class _Results(Dataset[Any]):
             return error  # raised in the parent, without the worker's traceback around it
 
 
-def read_ahead(reader: Reader, jobs: Iterable[range], workers: int) -> Generator[Any]:
-    """What ``reader`` gives for each job, in order, read ahead by processes.
-
-    Raises:
-        DataError: (on iteration) the reader raised it, or a worker died.
-    """
+def _read(reader: _Reader, jobs: _Jobs | _Given, workers: int) -> Iterator[Any]:
+    """The results of all jobs in order."""
     if workers == 0:
         for job in jobs:
             yield reader.read(job)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
+from ptft.data.hashing import file_state
 from ptft.errors import DataError, SampleError
 
 __all__ = ["ParquetRows"]
@@ -107,6 +108,9 @@ class ParquetRows:
                 raise DataError(f"{path}: {error}") from None
             values += table[name].to_pylist()
         return values
+
+    def sources(self) -> list[object]:
+        return [file_state(path, path.name) for path in self._paths]
 
     def class_names(self, name: str) -> list[str] | None:
         """Those of a ``ClassLabel`` that ``datasets`` wrote into the schema."""

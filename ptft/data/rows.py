@@ -40,5 +40,8 @@ class Rows(Protocol):
     def column(self, name: str) -> Sequence[Any] | None:
         """One column of all rows, None where that means to read everything."""
 
+    def sources(self) -> Sequence[object] | None:
+        """What tells one state of the rows from another; None: nothing does."""
+
     def class_names(self, name: str) -> list[str] | None:
         """The names that the table itself gives to the numbers of a column."""

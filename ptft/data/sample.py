@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ptft.data.decode import Encoded
-from ptft.data.hashing import mix, permutation
+from ptft.data.hashing import digest_of, mix, permutation
 
 __all__ = ["Sample", "SampleSet", "Subset", "contact_sheet"]
 
@@ -78,6 +78,16 @@ class SampleSet(ABC):
         """Classes of all samples, int64 (N,), -1 for none; None where that needs every picture."""
         return None
 
+    def describe(self, index: int) -> tuple[tuple[str, ...], int | None]:
+        """The captions and the label of a sample, its picture undecoded. Raises SampleError."""
+        sample = self[index]
+        return sample.captions, sample.label
+
+    def fingerprint(self) -> str | None:
+        """Changes when a sample may have changed, without reading any: from names, sizes and times
+        of files. None: the set cannot tell."""
+        return None
+
 
 class Subset(SampleSet):
     """A fixed choice of another set's samples, drawn by a seed and kept in the set's order.
@@ -115,6 +125,13 @@ class Subset(SampleSet):
     def labels(self) -> np.ndarray | None:
         labels = self.samples.labels()
         return None if labels is None else labels[self.indices]
+
+    def describe(self, index: int) -> tuple[tuple[str, ...], int | None]:
+        return self.samples.describe(int(self.indices[index]))
+
+    def fingerprint(self) -> str | None:
+        whole = self.samples.fingerprint()
+        return None if whole is None else digest_of("subset", whole, self.indices.tobytes())
 
 
 _SUBSET = 0x73756273  # "subs": keeps this draw apart from the others of the same seed

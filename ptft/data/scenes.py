@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ptft.data.drawing import COLOURS, PATTERNS, SIZES, Scene, Thing, draw_scene
-from ptft.data.hashing import mix, permutation, uniforms
+from ptft.data.hashing import digest_of, mix, permutation, uniforms
 from ptft.data.sample import Sample, SampleSet
 from ptft.data.shapes import SHAPES
 from ptft.errors import DataError
@@ -66,6 +66,13 @@ class Scenes(SampleSet):
 
     def captions(self, index: int) -> tuple[str, ...]:
         return captions_of(self.scene(index), self.split)
+
+    def describe(self, index: int) -> tuple[tuple[str, ...], int]:
+        scene = self.scene(index)
+        return captions_of(scene, self.split), SHAPES.index(scene.first.shape)
+
+    def fingerprint(self) -> str:
+        return digest_of(self.section.model_dump_json(), self.split)
 
     def labels(self) -> np.ndarray:
         shapes = [SHAPES.index(self.scene(index).first.shape) for index in range(len(self))]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ptft.data.fields import FieldSet
+from ptft.data.hashing import file_state
 from ptft.data.index_file import read_index
 from ptft.data.tar_index import IMAGE_EXTENSIONS, index_tar
 from ptft.errors import SampleError
@@ -42,6 +43,7 @@ class Shards(FieldSet):
     ) -> None:
         self._tars = [read_index(path) or index_tar(path) for path in paths]
         self._firsts = np.cumsum([0, *(len(tar) for tar in self._tars)])
+        self._paths = list(paths)
         self._files = _Files(paths)
         above = Path(os.path.commonpath([path.absolute().parent for path in paths]))
         self._names = [path.absolute().relative_to(above).as_posix() for path in paths]
@@ -102,18 +104,8 @@ class Shards(FieldSet):
             f"{self.name(index)}: no picture; its files: {', '.join(sorted(members))}"
         )
 
-    def files(self, index: int) -> dict[str, bytes]:
-        """The sample's own files as they are, whatever they hold, but for its pictures."""
-        shard, within = self._find(index)
-        return {
-            extension: self._files.read(shard, *place)
-            for extension, place in self._tars[shard].members(within).items()
-            if extension not in IMAGE_EXTENSIONS
-        }
-
-    def packed_section(self, **paths: str) -> ShardsData:
-        values = self.section.model_dump(exclude={"train", "val", "test"})
-        return ShardsData(**{**values, **paths})
+    def _sources(self) -> list[object]:
+        return [file_state(*pair) for pair in zip(self._paths, self._names, strict=True)]
 
     def _label_values(self) -> Sequence[Any]:
         return [self._label_value(index) for index in range(len(self))]

@@ -79,6 +79,9 @@ class Table(FieldSet):
             )
         return bytes(data)
 
+    def _sources(self) -> Sequence[object] | None:
+        return self._rows.sources()
+
     def _label_values(self) -> Sequence[Any] | None:
         values = self._rows.column(self.label_field or "")
         if values is None or self._names is None:

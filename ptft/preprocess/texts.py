@@ -150,6 +150,11 @@ class TextTokenizer:
             return same
         return TextTokenizer(self._json, **{**self.kwargs(), **changes})
 
+    @property
+    def json(self) -> str:
+        """The text of its ``tokenizer.json``."""
+        return self._json
+
     def save(self, path: Path) -> None:
         """Write ``tokenizer.json``, byte for byte what was read."""
         path.write_text(self._json, encoding="utf-8")

@@ -16,11 +16,17 @@ import torch
 from rich.console import Console
 
 from ptft.artifact import RunFiles, file_sha256, read_json, write_json
-from ptft.checkpoint import Progress, prune_checkpoints, resume_checkpoint, save_checkpoint
+from ptft.checkpoint import (
+    Progress,
+    checkpoints,
+    load_checkpoint,
+    prune_checkpoints,
+    save_checkpoint,
+)
 from ptft.data import Batch
 from ptft.data.hashing import mix
 from ptft.distributed import ALONE
-from ptft.errors import TrainingError
+from ptft.errors import CheckpointError, TrainingError
 from ptft.evaluate import evaluate
 from ptft.model import DualEncoder, layer_depths, save_model
 from ptft.model.store import WEIGHTS
@@ -29,6 +35,7 @@ from ptft.optim import build_optimizer, learning_rate_factor, set_learning_rate,
 from ptft.recipe import Recipe
 from ptft.train.curves import plot_curves
 from ptft.train.ema import Ema
+from ptft.train.features import keep_features
 from ptft.train.parallel import share
 from ptft.train.precision import measure_precision
 from ptft.train.report import Report, say
@@ -90,20 +97,25 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
     ema = None if recipe.optim.ema is None else Ema(setup.model, recipe.optim.ema)
 
     # 3. How far it came before.
-    progress = Progress()
-    if resume:
-        progress = resume_checkpoint(
-            folder / RunFiles.CHECKPOINTS,
-            setup.model,
-            optimizer,
-            {} if ema is None else ema.tensors,
-            say=partial(say, console),
-        )
+    progress = _resume(folder, setup.model, optimizer, ema, console) if resume else Progress()
     if record.status == RunStatus.FINISHED:
         say(console, f"{folder}: finished before; nothing to do")
         return TrainResult(folder, True, None, read_json(folder / RunFiles.METRICS))
 
-    # 4. The steps.
+    # 4. What need not be computed again.
+    setup = keep_features(
+        recipe,
+        setup,
+        total=total,
+        world=ALONE,
+        say=partial(say, console),
+        towers=record.features,
+    )
+    if record.features is None:
+        record.features = list(setup.kept)
+        write_run(folder, record)
+
+    # 5. The steps.
     precision = recipe.optim.precision
     report = Report(
         folder,
@@ -270,7 +282,7 @@ class _Loop:
         folder = self.folder / RunFiles.CHECKPOINTS
         extra = {} if self.ema is None else self.ema.tensors
         save_checkpoint(folder, self.model, self.optimizer, self.progress, extra)
-        prune_checkpoints(folder, self.recipe.run.keep, self.progress.step)
+        prune_checkpoints(folder, self.recipe.run.keep)
         record, progress = self.record, self.progress
         record.step, record.seen, record.skipped = progress.step, progress.seen, progress.skipped
         record.seconds = round(progress.seconds, 3)
@@ -300,6 +312,22 @@ def _with_precision(recipe: Recipe, setup: Setup) -> Recipe:
 def _with_recorded_precision(recipe: Recipe, record: RunRecord) -> Recipe:
     optim = recipe.optim.model_copy(update={"precision": record.precision})
     return recipe.model_copy(update={"optim": optim})
+
+
+def _resume(
+    folder: Path,
+    model: DualEncoder,
+    optimizer: torch.optim.Optimizer,
+    ema: Ema | None,
+    console: Console,
+) -> Progress:
+    """Load the newest checkpoint that is whole; from the start where there is none."""
+    for path in checkpoints(folder / RunFiles.CHECKPOINTS):
+        try:
+            return load_checkpoint(path, model, optimizer, {} if ema is None else ema.tensors)
+        except CheckpointError as error:
+            say(console, f"{error}; going on from the one before")
+    return Progress()
 
 
 def _save_final(folder: Path, model: DualEncoder, record: RunRecord) -> None:

@@ -31,6 +31,7 @@ class RunRecord:
     Attributes:
         recipe_digest: of the resolved recipe beside it.
         weights_digest: sha256 of the final weights, once they are written.
+        features: towers whose kept features are read; None: not decided yet.
         seen, total: samples.
         seconds: of training, over all its parts; without evaluations and checkpoints.
         notes: facts about how its last part ran, one line each.
@@ -43,6 +44,7 @@ class RunRecord:
     versions: dict[str, str]
     device: str = ""
     precision: str = ""
+    features: list[str] | None = None
     step: int = 0
     seen: int = 0
     total: int = 0

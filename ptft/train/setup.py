@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 
 from ptft.data import Batch, SampleSet, open_split, train_batches
+from ptft.data.features import FeatureFile, TextFeatures
 from ptft.data.loader import Workers
 from ptft.errors import TrainingError
-from ptft.model import DualEncoder, apply_adapt, build_model, init_head, set_patch_dropout
+from ptft.model import DualEncoder, apply_adapt, build_model, init_head
 from ptft.objective import TrainBatch, needs_labels, needs_text
 from ptft.recipe import ClassifyObjective, Recipe
 
@@ -29,12 +30,22 @@ class Setup:
 
     Attributes:
         notes: facts about how it will run, one line each, for the report and the run's page.
+        image_features, text_features: what locked towers make of the samples, where it is kept.
     """
 
     model: DualEncoder
     samples: SampleSet
     learns: str
     notes: tuple[str, ...] = ()
+    image_features: FeatureFile | None = None
+    text_features: TextFeatures | None = None
+
+    @property
+    def kept(self) -> dict[str, FeatureFile]:
+        """Towers whose kept features are read in place of running them, and where these are."""
+        text = None if self.text_features is None else self.text_features.file
+        given = {"image": self.image_features, "text": text}
+        return {tower: file for tower, file in given.items() if file is not None}
 
 
 def set_up(recipe: Recipe, device: torch.device) -> Setup:
@@ -49,10 +60,7 @@ def set_up(recipe: Recipe, device: torch.device) -> Setup:
         init_head(model, samples.classes, recipe.objective, seed=recipe.seed)
     model = _lay_out(model.to(device))
     learns = apply_adapt(model, recipe.adapt, recipe.objective)
-    notes = []
-    if recipe.augment.patch_dropout:
-        notes.append(set_patch_dropout(model, recipe.augment.patch_dropout))
-    return Setup(model, samples, learns, tuple(notes))
+    return Setup(model, samples, learns)
 
 
 def choose_device(recipe: Recipe) -> torch.device:
@@ -84,6 +92,8 @@ def batches(
         end=end,
         global_batch=size,
         workers=workers,
+        image_features=setup.image_features,
+        text_features=setup.text_features,
     )
 
 
@@ -100,13 +110,19 @@ def to_device(batch: Batch, model: DualEncoder, recipe: Recipe) -> TrainBatch:
 
 
 def images_to_device(pixels: torch.Tensor, model: DualEncoder) -> torch.Tensor:
-    """uint8 (B, H, W, 3) -> normalised (B, 3, H, W) on the model's device."""
+    """uint8 (B, H, W, 3) -> normalised (B, 3, H, W) on the model's device; kept features (B, F) go
+    there as they are."""
+    if pixels.is_floating_point():
+        return pixels.to(model.device, non_blocking=True)
     images = model.normalise(pixels.to(model.device, non_blocking=True))
     return images.contiguous(memory_format=_memory_format(model))
 
 
 def tokens_to_device(tokens: torch.Tensor, model: DualEncoder) -> torch.Tensor:
-    """int64 (B, L) on the model's device, cut to the longest text where that is exact."""
+    """int64 (B, L) on the model's device, cut to the longest text where that is exact; kept
+    features (B, F) go there as they are."""
+    if tokens.is_floating_point():
+        return tokens.to(model.device, non_blocking=True)
     return torch.from_numpy(model.spec.tokenizer.trim(tokens.numpy())).to(model.device)
 
 

@@ -152,7 +152,7 @@ class Step:
     def _cut(self, batch: Batch) -> list[_Micro]:
         """Micro batches: images in their order, texts by length where short ones are trimmed."""
         texts = torch.arange(len(batch.images))
-        if batch.tokens is not None:
+        if batch.tokens is not None and not batch.tokens.is_floating_point():
             lengths = self.model.spec.tokenizer.lengths(batch.tokens.numpy())
             texts = torch.from_numpy(lengths).argsort(stable=True)
         return [
