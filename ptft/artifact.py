@@ -163,8 +163,13 @@ def _digest(files: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]) -
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
-def verify_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
+def verify_files(
+    folder: Path, files: Mapping[str, Mapping[str, Any]], *, record: str = FolderFiles.INFO
+) -> None:
     """Compare every recorded file with what lies in ``folder``.
+
+    Args:
+        record: the file that records them, for the message.
 
     Raises:
         DigestError: naming the first file that is absent, or whose bytes differ.
@@ -172,14 +177,12 @@ def verify_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
     for name, recorded in files.items():
         path = folder / name
         if not path.is_file():
-            raise DigestError(f"{path}: missing; {FolderFiles.INFO} records it")
+            raise DigestError(f"{path}: missing; {record} records it")
         size, sha256 = path.stat().st_size, recorded["sha256"]
         if size != recorded["size"]:
-            raise DigestError(
-                f"{path}: {size} bytes; {FolderFiles.INFO} records {recorded['size']}"
-            )
+            raise DigestError(f"{path}: {size} bytes; {record} records {recorded['size']}")
         if (actual := file_sha256(path)) != sha256:
-            raise DigestError(f"{path}: sha256 {actual}; {FolderFiles.INFO} records {sha256}")
+            raise DigestError(f"{path}: sha256 {actual}; {record} records {sha256}")
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

@@ -203,6 +203,10 @@ model: {image: x, text: {width: 33, heads: 2}}
 augment: {crop_scale: [0.9, 0.1]}
     augment: crop_scale (0.9, 0.1): allowed is 0 < low <= high <= 1
 
+{augment: {patch_dropout: 0.5}, adapt: {kind: probe}}
+    recipe: augment.patch_dropout: 0.5: a locked image tower sees all patches;
+    allowed: 0, or an image tower that learns
+
 evaluate: [{kind: retrieval}, {kind: retrieval}]
     recipe: evaluate: two items are named retrieval; give each a name
 

@@ -267,23 +267,3 @@ def test_folders_are_numbered_when_none_is_named(
 def test_a_loss_that_is_not_finite_names_its_samples(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf); its samples: .*train/0000"):
         run(tmp_path / "run", optim__lr=1e30, optim__clip_grad_norm=None, optim__warmup=0.0)
-
-
-def test_a_full_disk_keeps_the_checkpoint_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ptft.checkpoint import folder as checkpoint
-    from ptft.errors import CheckpointError
-
-    folder, plain = tmp_path / "run", checkpoint.save_file
-
-    def full(tensors: Any, path: Path) -> None:
-        if "step-00000006" in str(path):
-            raise OSError(28, "No space left on device")
-        plain(tensors, path)
-
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(CheckpointError, match="No space left on device"):
-        run(folder)
-    kept = sorted(path.name for path in (folder / RunFiles.CHECKPOINTS).iterdir())
-    assert kept == ["step-00000003"]

@@ -5,7 +5,15 @@ from ptft.checkpoint.folder import (
     checkpoints,
     load_checkpoint,
     prune_checkpoints,
+    resume_checkpoint,
     save_checkpoint,
 )
 
-__all__ = ["Progress", "checkpoints", "load_checkpoint", "prune_checkpoints", "save_checkpoint"]
+__all__ = [
+    "Progress",
+    "checkpoints",
+    "load_checkpoint",
+    "prune_checkpoints",
+    "resume_checkpoint",
+    "save_checkpoint",
+]

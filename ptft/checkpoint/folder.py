@@ -1,34 +1,46 @@
 """Checkpoints: everything that the next step depends on, written so that a kill cannot spoil it.
 
 A checkpoint is a folder ``step-00000100``: the model as :mod:`ptft.model` saves it, the optimiser's
-moments and random states as safetensors, and ``state.json`` with the digests of these files. It
-is written beside its place and renamed when complete, so a folder of that name is whole unless its
-bytes were changed later, which the digests show. Nothing is pickled.
+moments as safetensors, and ``state.json`` with the digests of these files. It is written beside its
+place and renamed when complete, so a folder of that name is whole unless its bytes were changed
+later, which the digests show. Nothing is pickled.
+
+Under FSDP2 each rank writes its own rows (``model-rank00000-of-00002.safetensors``) and the first
+adds ``state.json`` once all have. Either form is read by any number of processes, sharded or not.
 """
 
+import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ptft.artifact import hash_files, read_json, verify_files, write_json
 from ptft.checkpoint.optimizer import pack_optimizer, restore_optimizer
-from ptft.errors import ArtifactError, CheckpointError
+from ptft.distributed import ALONE, World
+from ptft.errors import ArtifactError, CheckpointError, ModelError
 from ptft.model.encoder import DualEncoder
-from ptft.model.store import load_weights, save_model
+from ptft.model.store import MODEL, describe_model, load_weights
+from ptft.tensor_files import TensorFiles, is_sharded, tensor_file, write_tensors
 
-__all__ = ["Progress", "checkpoints", "load_checkpoint", "prune_checkpoints", "save_checkpoint"]
+__all__ = [
+    "Progress",
+    "checkpoints",
+    "load_checkpoint",
+    "prune_checkpoints",
+    "resume_checkpoint",
+    "save_checkpoint",
+]
 
-_OPTIMIZER = "optimizer.safetensors"
-_EXTRA = "extra.safetensors"
+_OPTIMIZER = "optimizer"
+_EXTRA = "extra"
 _STATE = "state.json"
 _FORMAT = 2  # of state.json
 
@@ -59,43 +71,65 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     progress: Progress,
     extra: Mapping[str, Tensor] | None = None,
+    *,
+    world: World = ALONE,
 ) -> Path:
-    """Write ``folder/step-…`` and return it.
+    """Write ``folder/step-…`` and return it. Every rank calls it.
 
     Args:
-        folder: the run's ``checkpoints``.
-        model: what learns.
+        folder: the run's ``checkpoints``, the same folder for every rank.
+        model: what learns; sharded by FSDP2, or whole on every rank.
         optimizer: any whose state is tensors, numbers and strings; its groups have ``names``.
         progress: where the run stands.
-        extra: further tensors that the next step depends on, by name (averaged weights, say).
+        extra: further tensors that the next step depends on, by name (averaged weights, say);
+            sharded as the model is, or alike on every rank.
+        world: the processes that train.
 
     Raises:
-        CheckpointError: the disk is full or not writable; what was there before is untouched.
+        CheckpointError: (on every rank) the disk is full or not writable; what was there before
+            is untouched.
     """
     final = folder / f"step-{progress.step:08d}"
     unfinished = folder / f".{final.name}.partial"
     tensors, values = pack_optimizer(optimizer)
+    parts = {MODEL: model.state_dict(), _OPTIMIZER: tensors, **({_EXTRA: extra} if extra else {})}
+    sharded = is_sharded(parts[MODEL].values())
+
+    def describe() -> dict[str, Any]:
+        if not world.first:
+            return {}
+        shutil.rmtree(unfinished, ignore_errors=True)
+        describe_model(model, unfinished)
+        return hash_files(unfinished)
+
+    def write() -> dict[str, Any]:
+        if not (sharded or world.first):
+            return {}
+        place = (world.rank, world.size) if sharded else (0, 1)
+        names = {tensor_file(stem, *place): part for stem, part in parts.items()}
+        for name, part in names.items():
+            write_tensors(unfinished / name, part, whole=world.first)
+            _sync(unfinished / name)
+        return hash_files(unfinished, names)
+
+    def complete() -> dict[str, Any]:
+        if world.first:
+            state = {"format": _FORMAT, "progress": asdict(progress), "optimizer": values}
+            write_json(unfinished / _STATE, {**state, "files": files})
+            for path in [*unfinished.rglob("*"), unfinished]:
+                _sync(path)
+            shutil.rmtree(final, ignore_errors=True)  # of a run that was resumed from before it
+            unfinished.rename(final)
+            _sync(folder)
+        return {}
+
     try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        save_model(model, unfinished)
-        _write(unfinished / _OPTIMIZER, {**tensors, **_random_states()})
-        if extra:
-            _write(unfinished / _EXTRA, extra)
-        write_json(
-            unfinished / _STATE,
-            {
-                "format": _FORMAT,
-                "progress": asdict(progress),
-                "optimizer": values,
-                "files": hash_files(unfinished),
-            },
-        )
-        _sync(unfinished)
-        shutil.rmtree(final, ignore_errors=True)  # of a run that was resumed from before it
-        unfinished.rename(final)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        files = _together(world, describe)
+        files |= _together(world, write)
+        _together(world, complete)
+    except CheckpointError as error:
+        if world.first:
+            shutil.rmtree(unfinished, ignore_errors=True)
         raise CheckpointError(f"{final}: cannot be written: {error}") from error
     return final
 
@@ -110,82 +144,154 @@ def load_checkpoint(
     model: DualEncoder,
     optimizer: torch.optim.Optimizer,
     extra: Mapping[str, Tensor] | None = None,
+    *,
+    world: World = ALONE,
 ) -> Progress:
     """Put a checkpoint back into a model and an optimiser built from the same recipe, in place.
+
+    Every rank calls it and reads the rows that it needs; how many ranks wrote it does not matter.
 
     Args:
         path: the checkpoint.
         model, optimizer: what to fill.
         extra: the tensors that :func:`save_checkpoint` was given, by the same names; filled.
+        world: the processes that train.
 
     Raises:
-        CheckpointError: it is incomplete, its bytes changed, or it fits another model.
+        CheckpointError: (on every rank) it is incomplete, its bytes changed, or it fits another
+            model. Nothing was filled unless it is whole.
     """
-    try:
-        values = read_json(path / _STATE)
-        if values.get("format") != _FORMAT:
-            raise CheckpointError(
-                f"{path}: format {values.get('format')!r}; this ptft reads {_FORMAT}"
-            )
-        verify_files(path, values["files"])
-        load_weights(model, path)
-        tensors = load_file(path / _OPTIMIZER)
-        read = partial(_laid_out, tensors)
-        restore_optimizer(optimizer, values["optimizer"], read, where=str(path))
-        _restore_random_states(tensors)
-        _fill(extra or {}, path)
-        return Progress(**values["progress"])
-    except (ArtifactError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise CheckpointError(f"{path}: {error}") from error
+    return _load(path, _verify(path, world), model, optimizer, extra or {}, world)
 
 
-def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Delete all but the newest ``keep`` checkpoints, and what a killed save left."""
-    for path in checkpoints(folder)[keep:]:
-        shutil.rmtree(path, ignore_errors=True)
+def resume_checkpoint(
+    folder: Path,
+    model: DualEncoder,
+    optimizer: torch.optim.Optimizer,
+    extra: Mapping[str, Tensor] | None = None,
+    *,
+    world: World = ALONE,
+    say: Callable[[str], None],
+) -> Progress:
+    """Load the newest checkpoint of a folder that is whole; from the start where there is none.
+
+    Args:
+        folder: the run's ``checkpoints``.
+        say: told of each that is not whole.
+        model, optimizer, extra, world: as :func:`load_checkpoint` takes them.
+
+    Raises:
+        CheckpointError: one that is whole fits another model.
+    """
+    names = world.broadcast_text("\n".join(path.name for path in checkpoints(folder))).split()
+    for name in names:
+        try:
+            state = _verify(folder / name, world)
+        except CheckpointError as error:
+            say(f"{error}; going on from the one before")
+            continue
+        return _load(folder / name, state, model, optimizer, extra or {}, world)
+    if names:
+        say(f"{folder}: none of {len(names)} checkpoints is whole; starting again")
+    return Progress()
+
+
+def prune_checkpoints(folder: Path, keep: int, step: int) -> None:
+    """Delete all but the newest ``keep`` checkpoints, and what a killed save left.
+
+    Args:
+        folder: the run's ``checkpoints``.
+        keep: at least 1.
+        step: at which the run stands. A checkpoint beyond it is of a time before the run was
+            resumed from an older one, since it was not whole.
+    """
+    kept = 0
+    for path in checkpoints(folder):
+        if int(path.name.removeprefix("step-")) <= step and kept < keep:
+            kept += 1
+        else:
+            shutil.rmtree(path, ignore_errors=True)
     for path in folder.glob(".step-*.partial"):
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
+def _verify(path: Path, world: World) -> dict[str, Any]:
+    """``state.json`` of a checkpoint that is whole; each rank reads a part of its files.
+
+    Raises:
+        CheckpointError: (on every rank) it is not.
+    """
+    state: dict[str, Any] = {}
+
+    def verify() -> dict[str, Any]:
+        values = read_json(path / _STATE)
+        if not isinstance(values, dict) or values.get("format") != _FORMAT:
+            found = values.get("format") if isinstance(values, dict) else None
+            raise CheckpointError(f"{path}: format {found!r}; this ptft reads {_FORMAT}")
+        if absent := {"progress", "optimizer", "files"} - values.keys():
+            raise CheckpointError(f"{path / _STATE}: lacks {', '.join(sorted(absent))}")
+        part = sorted(values["files"])[world.rank :: world.size]
+        verify_files(path, {name: values["files"][name] for name in part}, record=_STATE)
+        state.update(values)
+        return {}
+
+    _together(world, verify)
+    return state
 
 
-def _laid_out(tensors: Mapping[str, Tensor], label: str, parameter: Tensor | None) -> Tensor:
-    tensor = tensors[label]
-    if parameter is None or tensor.shape != parameter.shape:
-        return tensor
-    # The fused update walks both as flat memory: the layouts must agree (channels-last).
-    return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
+def _load(
+    path: Path,
+    state: Mapping[str, Any],
+    model: DualEncoder,
+    optimizer: torch.optim.Optimizer,
+    extra: Mapping[str, Tensor],
+    world: World,
+) -> Progress:
+    def fill() -> dict[str, Any]:
+        load_weights(model, path)
+        with TensorFiles(path, _OPTIMIZER) as files:
+            restore_optimizer(optimizer, state["optimizer"], files.read, where=str(path))
+        _fill(extra, path)
+        return {}
+
+    _together(world, fill)
+    return Progress(**state["progress"])
+
+
+def _together(world: World, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Do something on every rank; what all gave, as one.
+
+    Raises:
+        CheckpointError: on every rank, if one failed, so that none waits for it.
+    """
+    try:
+        text = json.dumps(work())
+    except (OSError, SafetensorError, ArtifactError, CheckpointError, ModelError) as error:
+        text = f"!{error}"
+    texts = world.gather_texts(text)
+    failed = next((text for text in texts if text.startswith("!")), None)
+    if failed is not None:
+        raise CheckpointError(failed[1:])
+    return {key: value for text in texts for key, value in json.loads(text).items()}
 
 
 def _fill(extra: Mapping[str, Tensor], path: Path) -> None:
-    saved = load_file(path / _EXTRA) if (path / _EXTRA).is_file() else {}
-    different = sorted(saved.keys() ^ extra.keys())
-    if different:
-        which = "lacks" if different[0] in extra else "holds"
-        raise CheckpointError(f"{path}: {which} {different[0]}, unlike this recipe")
-    with torch.no_grad():
+    with ExitStack() as stack:
+        saved = any(path.glob(f"{_EXTRA}*.safetensors"))
+        files = stack.enter_context(TensorFiles(path, _EXTRA)) if saved else None
+        different = sorted((set(files.names()) if files else set()) ^ extra.keys())
+        if different:
+            which = "lacks" if different[0] in extra else "holds"
+            raise CheckpointError(f"{path}: {which} {different[0]}, unlike this recipe")
         for name, tensor in extra.items():
-            tensor.copy_(saved[name])
+            assert files is not None
+            files.fill(name, tensor)
 
 
-def _random_states() -> dict[str, Tensor]:
-    states = {"rng/cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["rng/cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def _restore_random_states(tensors: Mapping[str, Tensor]) -> None:
-    torch.set_rng_state(tensors["rng/cpu"])
-    if "rng/cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["rng/cuda"])
-
-
-def _sync(folder: Path) -> None:
-    """Force the files of a folder to disk, so that the rename is not ahead of them."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
+def _sync(path: Path) -> None:
+    """Force a file, or the entries of a folder, to disk, so that no rename is ahead of them."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

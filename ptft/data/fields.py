@@ -27,6 +27,7 @@ __all__ = [
     "Templates",
     "load_classes",
     "natural_classes",
+    "plain_field",
 ]
 
 FieldSection = ShardsData | FolderData | TableData
@@ -170,6 +171,37 @@ class FieldSet(SampleSet):
     def read_picture(self, index: int) -> bytes:
         """The picture, encoded as it is stored. Raises SampleError."""
 
+    def files(self, index: int) -> dict[str, bytes]:
+        """What belongs to a sample beside its picture, as files of a WebDataset: extension -> data.
+
+        Its fields as ``json`` and the name of its class as ``cls``, with which the section of
+        ``packed_section`` gives the same captions and label. A field that is no text, number or
+        list of these is left out, since no caption can hold it.
+
+        Raises:
+            SampleError: as reading the sample does.
+        """
+        fields = {key: plain_field(value) for key, value in self._read_fields(index).items()}
+        if self.templates.lenient and "text" in fields:
+            fields["txt"] = fields.pop("text")
+        kept = {key: value for key, value in fields.items() if value is not None}
+        files = {"json": json.dumps(kept, ensure_ascii=False, allow_nan=False).encode("utf-8")}
+        label = self.describe(index)[1]
+        if label is not None and self.classes is not None:
+            files["cls"] = self.classes[label].encode("utf-8")
+        return files
+
+    def packed_section(self, **paths: str) -> ShardsData:
+        """The section under which what ``files`` gives, in shards, is this set again.
+
+        Args:
+            paths: of the splits; and of ``classes``, where there are any.
+        """
+        values: dict[str, Any] = dict(paths)
+        if not self.templates.lenient:
+            values["captions"] = self.section.captions
+        return ShardsData(**values)
+
     def _label_values(self) -> Sequence[Any] | None:
         """The label field of every sample (None for none), where that needs no picture."""
         return None
@@ -275,6 +307,15 @@ def _texts(fields: Mapping[str, Any], field: str) -> list[str]:
         raise KeyError(field)
     entries = value if isinstance(value, _LISTS) else [value]
     return [_text(entry, field) for entry in entries if _is_there(entry)]
+
+
+def plain_field(value: Any) -> Any:
+    """A field as JSON can hold it; None for what is absent or no text, number or list of these."""
+    if isinstance(value, _LISTS):
+        return [entry for entry in map(plain_field, value) if entry is not None]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return value if isinstance(value, str | int | float) and _is_there(value) else None
 
 
 def _is_there(value: Any) -> bool:

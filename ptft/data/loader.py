@@ -7,7 +7,7 @@ one process and depends on nothing but itself, and jobs come back in their order
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, Literal, Protocol
 
@@ -30,7 +30,15 @@ from ptft.data.sample import SampleSet
 from ptft.errors import DataError, RecipeError
 from ptft.preprocess.images import Augmentation, ImagePreprocess
 
-__all__ = ["Workers", "eval_batches", "pixel_blocks", "train_batches", "worker_count"]
+__all__ = [
+    "Reader",
+    "Workers",
+    "eval_batches",
+    "pixel_blocks",
+    "read_ahead",
+    "train_batches",
+    "worker_count",
+]
 
 Workers = int | Literal["auto"]
 """Processes that read ahead, or ``auto``; 0 reads in the caller's own."""
@@ -90,7 +98,7 @@ def train_batches(
     )
     share = global_batch // world
     jobs = _Jobs(start + rank * share, end + rank * share, global_batch, share)
-    return _read(reader, jobs, worker_count(workers, samples, len(jobs), world))
+    return read_ahead(reader, jobs, worker_count(workers, samples, len(jobs), world))
 
 
 def eval_batches(
@@ -108,7 +116,7 @@ def eval_batches(
     """
     jobs = _Jobs(0, len(samples), batch, batch, stop=len(samples))
     reader = EvalReader(samples, preprocess)
-    results = _read(reader, jobs, worker_count(workers, samples, len(jobs), 1))
+    results = read_ahead(reader, jobs, worker_count(workers, samples, len(jobs), 1))
     return _without_empty(results, len(samples))
 
 
@@ -123,8 +131,8 @@ def pixel_blocks(
     """Pictures of blocks of samples, as a training run whose augmentation leaves nothing to chance
     takes them; a block whose pictures cannot be read comes empty."""
     reader = TrainReader(samples, Order(len(samples), 0), preprocess, None, augment)
-    jobs = _Given(blocks)
-    return _read(PixelReader(reader), jobs, worker_count(workers, samples, len(jobs), 1))
+    count = worker_count(workers, samples, len(blocks), 1)
+    return read_ahead(PixelReader(reader), blocks, count)
 
 
 def worker_count(workers: Workers, samples: SampleSet, jobs: int, world: int) -> int:
@@ -143,7 +151,9 @@ def worker_count(workers: Workers, samples: SampleSet, jobs: int, world: int) ->
     return min(1 if in_order else _MOST, max(1, (cores or 1) // (2 * world)))
 
 
-class _Reader(Protocol):
+class Reader(Protocol):
+    """Reads what a job asks for; it is pickled, and depends on nothing but itself and the job."""
+
     def read(self, job: range, /) -> Any: ...
 
 
@@ -167,23 +177,10 @@ class _Jobs(Sampler[range]):
             yield range(start, end if self.stop is None else min(end, self.stop))
 
 
-class _Given(Sampler[range]):
-    """Ranges as they are given."""
-
-    def __init__(self, ranges: Sequence[range]) -> None:
-        self.ranges = list(ranges)
-
-    def __len__(self) -> int:
-        return len(self.ranges)
-
-    def __iter__(self) -> Iterator[range]:
-        return iter(self.ranges)
-
-
 class _Results(Dataset[Any]):
     """A reader in the form that torch's DataLoader wants: an item is what one job gives."""
 
-    def __init__(self, reader: _Reader) -> None:
+    def __init__(self, reader: Reader) -> None:
         self.reader = reader
 
     def __getitem__(self, job: Any) -> Any:
@@ -193,8 +190,12 @@ class _Results(Dataset[Any]):
             return error  # raised in the parent, without the worker's traceback around it
 
 
-def _read(reader: _Reader, jobs: _Jobs | _Given, workers: int) -> Iterator[Any]:
-    """The results of all jobs in order."""
+def read_ahead(reader: Reader, jobs: Iterable[range], workers: int) -> Generator[Any]:
+    """What ``reader`` gives for each job, in order, read ahead by processes.
+
+    Raises:
+        DataError: (on iteration) the reader raised it, or a worker died.
+    """
     if workers == 0:
         for job in jobs:
             yield reader.read(job)

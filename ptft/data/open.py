@@ -9,9 +9,10 @@ from ptft.errors import DataError, RecipeError
 from ptft.recipe.data import DataSection, FolderData, ScenesData, ShardsData, TableData
 from ptft.recipe.paths import expand_paths
 
-__all__ = ["open_split"]
+__all__ = ["Split", "open_split"]
 
 Split = Literal["train", "val", "test"]
+"""Of a data section."""
 
 
 def open_split(

@@ -104,6 +104,19 @@ class Shards(FieldSet):
             f"{self.name(index)}: no picture; its files: {', '.join(sorted(members))}"
         )
 
+    def files(self, index: int) -> dict[str, bytes]:
+        """The sample's own files as they are, whatever they hold, but for its pictures."""
+        shard, within = self._find(index)
+        return {
+            extension: self._files.read(shard, *place)
+            for extension, place in self._tars[shard].members(within).items()
+            if extension not in IMAGE_EXTENSIONS
+        }
+
+    def packed_section(self, **paths: str) -> ShardsData:
+        values = self.section.model_dump(exclude={"train", "val", "test"})
+        return ShardsData(**{**values, **paths})
+
     def _sources(self) -> list[object]:
         return [file_state(*pair) for pair in zip(self._paths, self._names, strict=True)]
 

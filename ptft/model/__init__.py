@@ -6,6 +6,7 @@ from ptft.model.encoder import DualEncoder
 from ptft.model.head import class_head, init_head
 from ptft.model.lock import active_batch_norm, apply_adapt
 from ptft.model.names import open_clip_state_dict
+from ptft.model.patch_dropout import set_patch_dropout
 from ptft.model.source import load_model
 from ptft.model.spec import ModelSpec
 from ptft.model.store import load_weights, save_model
@@ -24,5 +25,6 @@ __all__ = [
     "load_weights",
     "open_clip_state_dict",
     "save_model",
+    "set_patch_dropout",
     "tower_blocks",
 ]

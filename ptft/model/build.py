@@ -14,10 +14,16 @@ from ptft.model.encoder import DualEncoder
 from ptft.model.names import fit_state_dict, from_open_clip
 from ptft.model.pretrained import Pretrained, check_pretrained, find_pretrained
 from ptft.model.source import describe_spec, load_model
+from ptft.model.spec import ModelSpec
 from ptft.model.timm_tower import build_timm_config, image_weights, load_image_weights
 from ptft.model.tokenizers import build_tokenizer
 from ptft.model.towers import build_towers, refuse_unsupported, resize_timm, seeded
-from ptft.model.transformers_tower import TransformersText, find_text, load_text_weights
+from ptft.model.transformers_tower import (
+    TransformersText,
+    check_context,
+    find_text,
+    load_text_weights,
+)
 from ptft.preprocess import ImagePreprocess
 from ptft.recipe import (
     ArchModel,
@@ -83,6 +89,8 @@ def _from_architecture(section: ArchModel, seed: int) -> DualEncoder:
     timm = "timm_model_name" in config["vision_cfg"]
     if section.image_size is not None and not timm:
         config["vision_cfg"]["image_size"] = section.image_size
+    if section.context_length is not None:
+        config["text_cfg"]["context_length"] = section.context_length
     if pretrained is not None and pretrained.quick_gelu is not None:
         # weights that were trained with QuickGELU lose several points with GELU, silently
         config["quick_gelu"] = pretrained.quick_gelu
@@ -98,12 +106,27 @@ def _from_architecture(section: ArchModel, seed: int) -> DualEncoder:
         ImagePreprocess.from_config({**preprocess_cfg, "size": image.image_size}),
         base=pretrained.label if pretrained is not None else None,
     )
+    _check_context(section, spec, text)
     model = DualEncoder(image, text, spec, logit_bias=bias)
     if pretrained is not None:
         _load(model, pretrained)
     if section.image_size is not None and timm:
         _resize(model, section.image_size)
     return model
+
+
+def _check_context(section: ArchModel, spec: ModelSpec, text: Any) -> None:
+    """Whether the text tower can take ``model.context_length``, if the recipe names one."""
+    if section.context_length is None:
+        return
+    if hasattr(text, "config"):
+        check_context(section.context_length, text.config.to_dict(), section.name)
+    if section.pretrained is not None and not spec.text_trimmable:
+        raise ModelError(
+            f"model.context_length: {section.context_length}: the text tower of {section.name} "
+            "attends to padding or pools at the last position, so that trained weights hold at "
+            "their own length alone; allowed: null, or model.pretrained null"
+        )
 
 
 def _load(model: DualEncoder, pretrained: Pretrained) -> None:

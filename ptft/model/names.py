@@ -14,7 +14,7 @@ from ptft.compat import import_open_clip
 from ptft.errors import ModelError
 from ptft.model.encoder import DualEncoder
 
-__all__ = ["fit_state_dict", "from_open_clip", "open_clip_state_dict"]
+__all__ = ["check_fit", "fit_state_dict", "from_open_clip", "open_clip_state_dict"]
 
 _TEXT_PARTS = (
     "text_projection",
@@ -57,14 +57,17 @@ def open_clip_state_dict(model: DualEncoder) -> dict[str, Tensor]:
 
 
 def from_open_clip(state: Mapping[str, Tensor], model: DualEncoder) -> dict[str, Tensor]:
-    """open_clip's names, old and new, or ptft's, to ptft's; position embeddings are resized.
+    """open_clip's names, old and new, or ptft's, to ptft's; position embeddings fitted to size.
+
+    Those of images are interpolated, as open_clip does it. Those of texts are cut, or go on with
+    the model's own random rows: open_clip would interpolate them too, and change every embedding.
 
     Floating-point weights become float32. Weights without a logit bias get one of zero where the
     model has one, as open_clip does.
     """
     import_open_clip()
     from open_clip.convert import convert_state_dict
-    from open_clip.model import resize_pos_embed, resize_text_pos_embed
+    from open_clip.model import resize_pos_embed
 
     view = SimpleNamespace(visual=model.image, text=model.text)
     plain = {_visual(name.removeprefix("module.")): tensor for name, tensor in state.items()}
@@ -82,7 +85,7 @@ def from_open_clip(state: Mapping[str, Tensor], model: DualEncoder) -> dict[str,
     }
     resize_pos_embed(plain, view)
     if hasattr(model.text, "positional_embedding"):
-        resize_text_pos_embed(plain, view)
+        _fit_text_positions(plain, model.text.positional_embedding.detach())
     if model.logit_bias is not None and "logit_bias" not in plain:
         plain["logit_bias"] = torch.zeros(1)
     own: dict[str, Tensor] = {}
@@ -104,13 +107,25 @@ def fit_state_dict(module: nn.Module, state: Mapping[str, Tensor], *, source: st
     Raises:
         ModelError: naming the weights that are missing, left over or of another shape.
     """
-    own = module.state_dict()
-    missing = [name for name in own if name not in state]
-    left_over = [name for name in state if name not in own]
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    check_fit(module.state_dict(), shapes, source=source)
+    module.load_state_dict(dict(state), strict=True)
+
+
+def check_fit(
+    own: Mapping[str, Tensor], given: Mapping[str, tuple[int, ...]], *, source: str
+) -> None:
+    """Check that the names and shapes of weights are those of a module's state.
+
+    Raises:
+        ModelError: naming the weights that are missing, left over or of another shape.
+    """
+    missing = [name for name in own if name not in given]
+    left_over = [name for name in given if name not in own]
     misshapen = [
-        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
+        f"{name} {given[name]} for {tuple(own[name].shape)}"
         for name in own
-        if name in state and state[name].shape != own[name].shape
+        if name in given and given[name] != tuple(own[name].shape)
     ]
     problems = [
         f"{what} {_first(names)}"
@@ -123,7 +138,15 @@ def fit_state_dict(module: nn.Module, state: Mapping[str, Tensor], *, source: st
     ]
     if problems:
         raise ModelError(f"{source}: weights do not fit the architecture: {'; '.join(problems)}")
-    module.load_state_dict(dict(state), strict=True)
+
+
+def _fit_text_positions(state: dict[str, Tensor], own_lw: Tensor) -> None:
+    name = "text.positional_embedding"
+    given_lw = state.get(name)
+    if given_lw is None or given_lw.shape[1:] != own_lw.shape[1:]:
+        return  # told of where the weights are loaded
+    length = len(own_lw)
+    state[name] = torch.cat([given_lw[:length], own_lw[len(given_lw) :].to(given_lw.dtype)])
 
 
 def _visual(name: str) -> str:

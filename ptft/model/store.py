@@ -2,32 +2,41 @@
 
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ptft.errors import ModelError
 from ptft.model.encoder import DualEncoder
-from ptft.model.fetch import read_safetensors
-from ptft.model.names import fit_state_dict
+from ptft.model.names import check_fit, fit_state_dict
 from ptft.model.spec import HF_TEXT, SPEC, ModelSpec, load_spec, save_spec
 from ptft.model.towers import build_towers, seeded
+from ptft.tensor_files import TensorFiles, tensor_file, write_tensors
 
-__all__ = ["WEIGHTS", "load_stored", "load_weights", "save_model", "shell"]
+__all__ = [
+    "MODEL",
+    "WEIGHTS",
+    "describe_model",
+    "load_stored",
+    "load_weights",
+    "save_model",
+    "shell",
+]
 
-WEIGHTS = "model.safetensors"
+MODEL = "model"
+WEIGHTS = tensor_file(MODEL)
 
 
 def save_model(model: DualEncoder, folder: Path) -> None:
     """Write ``model.safetensors``, ``model.json``, ``tokenizer.json`` (and ``hf_text/``)."""
+    describe_model(model, folder)
+    write_tensors(folder / WEIGHTS, model.state_dict())
+
+
+def describe_model(model: DualEncoder, folder: Path) -> None:
+    """Write all that :func:`save_model` does, but for the weights."""
     folder.mkdir(parents=True, exist_ok=True)
     save_spec(model.spec, folder)
     if "hf_model_name" in model.spec.config["text_cfg"]:
         save_hf_config(model, folder / HF_TEXT)
-    tensors = {
-        name: tensor.detach().cpu().contiguous().clone()
-        for name, tensor in model.state_dict().items()
-    }
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def save_hf_config(model: DualEncoder, folder: Path) -> None:
@@ -44,19 +53,28 @@ def load_stored(folder: Path) -> DualEncoder:
         ArtifactError, ModelError: a file is absent, damaged, or does not fit.
     """
     spec = load_spec(folder)
-    state = read_safetensors(folder / WEIGHTS)
+    with TensorFiles(folder, MODEL) as files:
+        state = {name: files.read(name) for name in files.names()}
     model = shell(spec, folder, state)
-    fit_state_dict(model, state, source=str(folder / WEIGHTS))
+    fit_state_dict(model, state, source=files.label)
     return model
 
 
 def load_weights(model: DualEncoder, folder: Path) -> None:
     """Put the weights of a folder into a model of the same architecture, in place.
 
+    Either side may be sharded: only the rows that are here are read.
+
     Raises:
-        ModelError: the file is absent or damaged, or a weight does not fit.
+        ModelError: a weight does not fit.
+        ArtifactError: a file is absent or damaged.
     """
-    fit_state_dict(model, read_safetensors(folder / WEIGHTS), source=str(folder / WEIGHTS))
+    own = model.state_dict()
+    with TensorFiles(folder, MODEL) as files:
+        shapes = {name: files.shape(name) for name in files.names()}
+        check_fit(own, shapes, source=files.label)
+        for name, tensor in own.items():
+            files.fill(name, tensor)
 
 
 def shell(spec: ModelSpec, folder: Path, state: dict[str, Tensor]) -> DualEncoder:

@@ -1,5 +1,6 @@
 """The transformers text tower of a recipe: where it is, and the weights it starts from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ptft.errors import ModelError, suggest
 from ptft.model.fetch import fetch_snapshot
 from ptft.recipe import TowersModel
 
-__all__ = ["TransformersText", "find_text", "load_text_weights"]
+__all__ = ["TransformersText", "check_context", "find_text", "load_text_weights"]
 
 _CONFIG = ("*.json", "*.txt")  # with the tokenizer's files
 
@@ -56,15 +57,25 @@ def find_text(section: TowersModel) -> TransformersText:
         raise ModelError(
             f"model.text: {section.text!r}: a {kind} model; {suggest(str(kind), arch_dict)}"
         )
-    longest = config.get("max_position_embeddings")
-    if kind in ("roberta", "xlm-roberta") and longest is not None:
-        longest -= config.get("pad_token_id", 1) + 1  # positions are counted from after padding
-    if longest is not None and section.context_length > longest:
-        raise ModelError(
-            f"model.context_length: {section.context_length}; allowed for {section.text}: "
-            f"at most {longest}"
-        )
+    check_context(section.context_length, config, section.text)
     return found
+
+
+def check_context(length: int, config: Mapping[str, Any], name: str) -> None:
+    """Check that a transformers model has positions for ``length`` tokens.
+
+    Args:
+        config: its ``config.json``.
+        name: what to call it.
+
+    Raises:
+        ModelError: it has fewer.
+    """
+    longest = config.get("max_position_embeddings")
+    if config.get("model_type") in ("roberta", "xlm-roberta") and longest is not None:
+        longest -= config.get("pad_token_id", 1) + 1  # positions are counted from after padding
+    if longest is not None and length > longest:
+        raise ModelError(f"model.context_length: {length}; allowed for {name}: at most {longest}")
 
 
 def load_text_weights(tower: Any, source: TransformersText) -> str:

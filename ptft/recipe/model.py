@@ -19,6 +19,10 @@ class ArchModel(Section):
     Hub, or a local folder or safetensors file. Absent: random."""
     image_size: int | None = Field(default=None, ge=16)
     """Side in pixels, where it differs from the architecture's; position embeddings are resized."""
+    context_length: int | None = Field(default=None, ge=4)
+    """Longest text in tokens, marks included, where it differs from the architecture's. Of trained
+    position embeddings the first ones are kept as they are, so that a text that fits both lengths
+    has the embedding that it had; positions beyond them start at random."""
 
 
 class TextTower(Section):

@@ -222,6 +222,9 @@ class AugmentSection(Section):
     """Mirror half of the pictures. Off, since captions speak of left and right."""
     colour_jitter: float = Field(default=0.0, ge=0.0, le=1.0)
     """Largest relative change of brightness, contrast and saturation."""
+    patch_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of an image's patches that a vision transformer does not see in training (FLIP: 0.5 to
+    0.75 of a large model's); evaluation sees all."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "AugmentSection":
@@ -326,6 +329,12 @@ class Recipe(Section):
         if (self.model is None) == (self.init is None):
             raise ValueError(
                 "give either a model section, or init.from to start from an artefact's model"
+            )
+        locked = isinstance(self.adapt, ProbeAdapt) or "image" in self.adapt.lock
+        if self.augment.patch_dropout and locked:
+            raise ValueError(
+                f"augment.patch_dropout: {self.augment.patch_dropout}: a locked image tower sees "
+                "all patches; allowed: 0, or an image tower that learns"
             )
         names = [item.name or item.kind for item in self.evaluate]
         twice = sorted({name for name in names if names.count(name) > 1})

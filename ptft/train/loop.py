@@ -16,17 +16,11 @@ import torch
 from rich.console import Console
 
 from ptft.artifact import RunFiles, file_sha256, read_json, write_json
-from ptft.checkpoint import (
-    Progress,
-    checkpoints,
-    load_checkpoint,
-    prune_checkpoints,
-    save_checkpoint,
-)
+from ptft.checkpoint import Progress, prune_checkpoints, resume_checkpoint, save_checkpoint
 from ptft.data import Batch
 from ptft.data.hashing import mix
 from ptft.distributed import ALONE
-from ptft.errors import CheckpointError, TrainingError
+from ptft.errors import TrainingError
 from ptft.evaluate import evaluate
 from ptft.model import DualEncoder, layer_depths, save_model
 from ptft.model.store import WEIGHTS
@@ -97,7 +91,15 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
     ema = None if recipe.optim.ema is None else Ema(setup.model, recipe.optim.ema)
 
     # 3. How far it came before.
-    progress = _resume(folder, setup.model, optimizer, ema, console) if resume else Progress()
+    progress = Progress()
+    if resume:
+        progress = resume_checkpoint(
+            folder / RunFiles.CHECKPOINTS,
+            setup.model,
+            optimizer,
+            {} if ema is None else ema.tensors,
+            say=partial(say, console),
+        )
     if record.status == RunStatus.FINISHED:
         say(console, f"{folder}: finished before; nothing to do")
         return TrainResult(folder, True, None, read_json(folder / RunFiles.METRICS))
@@ -282,7 +284,7 @@ class _Loop:
         folder = self.folder / RunFiles.CHECKPOINTS
         extra = {} if self.ema is None else self.ema.tensors
         save_checkpoint(folder, self.model, self.optimizer, self.progress, extra)
-        prune_checkpoints(folder, self.recipe.run.keep)
+        prune_checkpoints(folder, self.recipe.run.keep, self.progress.step)
         record, progress = self.record, self.progress
         record.step, record.seen, record.skipped = progress.step, progress.seen, progress.skipped
         record.seconds = round(progress.seconds, 3)
@@ -312,22 +314,6 @@ def _with_precision(recipe: Recipe, setup: Setup) -> Recipe:
 def _with_recorded_precision(recipe: Recipe, record: RunRecord) -> Recipe:
     optim = recipe.optim.model_copy(update={"precision": record.precision})
     return recipe.model_copy(update={"optim": optim})
-
-
-def _resume(
-    folder: Path,
-    model: DualEncoder,
-    optimizer: torch.optim.Optimizer,
-    ema: Ema | None,
-    console: Console,
-) -> Progress:
-    """Load the newest checkpoint that is whole; from the start where there is none."""
-    for path in checkpoints(folder / RunFiles.CHECKPOINTS):
-        try:
-            return load_checkpoint(path, model, optimizer, {} if ema is None else ema.tensors)
-        except CheckpointError as error:
-            say(console, f"{error}; going on from the one before")
-    return Progress()
 
 
 def _save_final(folder: Path, model: DualEncoder, record: RunRecord) -> None:

@@ -9,7 +9,7 @@ from ptft.data import Batch, SampleSet, open_split, train_batches
 from ptft.data.features import FeatureFile, TextFeatures
 from ptft.data.loader import Workers
 from ptft.errors import TrainingError
-from ptft.model import DualEncoder, apply_adapt, build_model, init_head
+from ptft.model import DualEncoder, apply_adapt, build_model, init_head, set_patch_dropout
 from ptft.objective import TrainBatch, needs_labels, needs_text
 from ptft.recipe import ClassifyObjective, Recipe
 
@@ -60,7 +60,10 @@ def set_up(recipe: Recipe, device: torch.device) -> Setup:
         init_head(model, samples.classes, recipe.objective, seed=recipe.seed)
     model = _lay_out(model.to(device))
     learns = apply_adapt(model, recipe.adapt, recipe.objective)
-    return Setup(model, samples, learns)
+    notes = []
+    if recipe.augment.patch_dropout:
+        notes.append(set_patch_dropout(model, recipe.augment.patch_dropout))
+    return Setup(model, samples, learns, tuple(notes))
 
 
 def choose_device(recipe: Recipe) -> torch.device:
