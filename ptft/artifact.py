@@ -44,7 +44,7 @@ class RunFiles:
     LOG = "metrics.jsonl"  # one line each run.log_every steps, and one an evaluation
     METRICS = "metrics.json"  # what the last evaluation measured
     CURVES = "curves.png"
-    SKIPPED = "skipped.jsonl"  # samples that could not be read: name, reason
+    SKIPPED = "skipped.jsonl"  # samples that could not be read: name, reason, fault
     TENSORBOARD = "tensorboard"
     CHECKPOINTS = "checkpoints"  # checkpoints/step-00000100/
     FINAL = "final"  # final/: the trained model alone, once training is done

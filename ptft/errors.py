@@ -20,13 +20,16 @@ A message names the key or file, the value, and what is allowed.
 
 import difflib
 from collections.abc import Iterable
+from typing import Literal
 
 __all__ = [
+    "FAULTS",
     "ArtifactError",
     "CheckpointError",
     "DataError",
     "DigestError",
     "ExportError",
+    "Fault",
     "HubError",
     "MissingExtraError",
     "ModelError",
@@ -38,6 +41,19 @@ __all__ = [
     "UsageError",
     "suggest",
 ]
+
+
+Fault = Literal["corrupt", "empty", "oversized", "mislabelled", "unreadable"]
+"""What is wrong with a sample."""
+
+FAULTS: dict[Fault, str] = {
+    "corrupt": "its bytes are no whole picture, no text, or no JSON",
+    "empty": "it has no picture, no caption or no label, or an empty one",
+    "oversized": "its picture has more pixels than data.max_pixels",
+    "mislabelled": "its label is not among the classes",
+    "unreadable": "the disk, or the table that it is in, does not give it",
+}
+"""Each fault and what it means."""
 
 
 class PtftError(Exception):
@@ -61,7 +77,16 @@ class DataError(PtftError):
 
 
 class SampleError(DataError):
-    """One sample cannot be read; the loop counts it, names it and goes on."""
+    """One sample cannot be read; the loop counts it, names it and goes on.
+
+    Args:
+        message: names the sample and says why.
+        fault: by which it is counted, see ``FAULTS``.
+    """
+
+    def __init__(self, message: str, fault: Fault = "corrupt") -> None:
+        super().__init__(message)
+        self.fault: Fault = fault
 
 
 class ModelError(PtftError):

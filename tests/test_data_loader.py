@@ -185,8 +185,8 @@ def test_broken_samples_are_replaced_counted_and_named(
     batches = _train(samples, end=104, global_batch=26)  # four epochs
     assert [len(batch.images) for batch in batches] == [26] * 4
     for batch in batches:
-        ((name, reason),) = set(batch.skipped)
-        assert name == "s-1.tar/3" and "s-1.tar/3" not in reason
+        ((name, reason, fault),) = set(batch.skipped)
+        assert name == "s-1.tar/3" and "s-1.tar/3" not in reason and fault == "corrupt"
         assert "s-1.tar/3" not in batch.names
         assert len(set(batch.names)) == 25  # one came twice, in place of the broken one
 
@@ -197,7 +197,7 @@ def test_evaluation_leaves_broken_samples_out(sections: dict[str, DataSection]) 
         batches = list(eval_batches(samples, preprocess=PREPROCESS, batch=4, workers=workers))
         indices = torch.cat([batch.indices for batch in batches]).tolist()
         assert indices == [index for index in range(26) if index != 20]
-        assert [name for batch in batches for name, _ in batch.skipped] == ["s-1.tar/3"]
+        assert [skip.name for batch in batches for skip in batch.skipped] == ["s-1.tar/3"]
         captions = [caption for batch in batches for caption in batch.captions]
         assert captions == [samples.captions(index) for index in indices]
         pictures = torch.cat([batch.images for batch in batches]).numpy()
@@ -215,7 +215,7 @@ def test_evaluation_yields_no_empty_batch(tmp_path: Path) -> None:
         eval_batches(samples, preprocess=PREPROCESS, batch=2, workers=0)
     )
     assert [batch.indices.tolist() for batch in batches] == [[3], [4, 5], [10]]
-    assert sorted(name for batch in batches for name, _ in batch.skipped) == [
+    assert sorted(skip.name for batch in batches for skip in batch.skipped) == [
         f"t.tar/{number:02d}" for number in (0, 1, 2, 6, 7, 8, 9, 11, 12, 13)
     ]
 
@@ -238,7 +238,7 @@ def test_what_a_run_needs_of_a_sample_depends_on_the_tokenizer(tmp_path: Path) -
     samples = open_split(ShardsData(train=path, classes=["a", "b"]), "train")
     spoken = _join(_train(samples))
     assert set(spoken["names"]) == {f"t.tar/{i}" for i in (2, 3, 4, 5)}
-    assert set(spoken["skipped"]) == {(f"t.tar/{i}", "it has no caption") for i in (0, 1)}
+    assert set(spoken["skipped"]) == {(f"t.tar/{i}", "it has no caption", "empty") for i in (0, 1)}
     labelled = _train(samples, tokenizer=None)
     assert labelled[0].tokens is None and labelled[0].caption_ids is None
     joined = _join(labelled)

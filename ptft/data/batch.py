@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,9 +10,9 @@ import torch
 from ptft.data.decode import train_pixels
 from ptft.data.features import FeatureFile, TextFeatures
 from ptft.data.hashing import fraction, text_id
-from ptft.data.order import Order, rng_for
+from ptft.data.order import RunOrder, rng_for
 from ptft.data.sample import Sample, SampleSet
-from ptft.errors import DataError, SampleError
+from ptft.errors import DataError, Fault, SampleError
 from ptft.preprocess.images import Augmentation, ImagePreprocess
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "EvalReader",
     "PixelBlock",
     "PixelReader",
+    "Skip",
     "Skipped",
     "Tokenizer",
     "TrainReader",
@@ -28,8 +30,16 @@ __all__ = [
 Tokenizer = Callable[[Sequence[str]], np.ndarray]
 """Texts to token ids, int64 (B, L)."""
 
-Skipped = list[tuple[str, str]]
-"""Name and reason of each sample that could not be read."""
+
+class Skip(NamedTuple):
+    """A sample that could not be read: its name, why, and the kind of fault."""
+
+    name: str
+    reason: str
+    fault: Fault
+
+
+Skipped = list[Skip]
 
 _CAPTION = 0x6361  # keeps the draw of a caption apart
 
@@ -84,7 +94,7 @@ class TrainReader:
     """
 
     samples: SampleSet
-    order: Order
+    order: RunOrder
     preprocess: ImagePreprocess
     tokenizer: Tokenizer | None
     augment: Augmentation | None
@@ -145,9 +155,9 @@ class TrainReader:
 
     def _check_use(self, sample: "_Told") -> None:
         if self.tokenizer is not None and not sample.captions:
-            raise SampleError(f"{sample.name}: it has no caption")
+            raise SampleError(f"{sample.name}: it has no caption", "empty")
         if self.tokenizer is None and sample.label is None:
-            raise SampleError(f"{sample.name}: it has no label")
+            raise SampleError(f"{sample.name}: it has no label", "empty")
 
     def pixels(self, sample: Sample, position: int) -> np.ndarray:
         """uint8 (H, W, 3), augmented as at a position."""
@@ -244,10 +254,9 @@ def _labels(samples: SampleSet, read: Sequence[Sample | _Told]) -> torch.Tensor 
     return torch.tensor(labels, dtype=torch.int64)
 
 
-def _reason(name: str, error: SampleError) -> tuple[str, str]:
-    return name, str(error).removeprefix(f"{name}: ")
+def _reason(name: str, error: SampleError) -> Skip:
+    return Skip(name, str(error).removeprefix(f"{name}: "), error.fault)
 
 
-def _none_readable(tried: int, first: tuple[str, str]) -> DataError:
-    name, reason = first
-    return DataError(f"none of {tried} samples could be read; first: {name}: {reason}")
+def _none_readable(tried: int, first: Skip) -> DataError:
+    return DataError(f"none of {tried} samples could be read; first: {first.name}: {first.reason}")

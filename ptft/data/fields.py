@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from ptft.data.decode import Encoded
+from ptft.data.faults import tolerated
 from ptft.data.hashing import digest_of
 from ptft.data.sample import Sample, SampleSet
 from ptft.errors import DataError, RecipeError, SampleError, suggest
-from ptft.recipe.data import FolderData, ShardsData, TableData
+from ptft.recipe.data import INDIFFERENT, FolderData, ShardsData, TableData
 
 __all__ = [
     "ClassNumbers",
@@ -33,6 +34,7 @@ __all__ = [
 FieldSection = ShardsData | FolderData | TableData
 """A data section whose samples have fields."""
 
+_NO_MEANING = {"train", "val", "test", "limit", "resample", *INDIFFERENT}  # of a sample's fields
 _LISTS = (list, tuple, np.ndarray)
 _SHOWN = 80  # characters of a value in a message
 
@@ -77,12 +79,15 @@ class Templates:
                     continue
                 raise SampleError(
                     f"{name}: no field {error.args[0]!r} for the caption {template!r}; "
-                    f"{_fields_there(fields)}"
+                    f"{_fields_there(fields)}",
+                    "empty",
                 ) from None
             except TypeError as error:
                 raise SampleError(f"{name}: caption {template!r}: {error}") from None
         if not captions and not (labelled and self.lenient):
-            raise SampleError(f"{name}: its captions are empty lists; {_fields_there(fields)}")
+            raise SampleError(
+                f"{name}: its captions are empty lists; {_fields_there(fields)}", "empty"
+            )
         return tuple(dict.fromkeys(captions))
 
 
@@ -112,7 +117,8 @@ class ClassNumbers:
             if text.lstrip("-").isdecimal():
                 allowed = f"allowed: 0 to {len(self.names) - 1}, or a class name"
             raise SampleError(
-                f"{sample}: label {text[:_SHOWN]!r} is not in data.classes; {allowed}"
+                f"{sample}: label {text[:_SHOWN]!r} is not in data.classes; {allowed}",
+                "mislabelled",
             )
         return number
 
@@ -209,7 +215,8 @@ class FieldSet(SampleSet):
     def __getitem__(self, index: int) -> Sample:
         captions, label = self.describe(index)
         name = self.name(index)
-        return Sample(name, Encoded(self.read_picture(index), name), captions, label)
+        picture = Encoded(self.read_picture(index), name, self.section.max_pixels)
+        return Sample(name, picture, captions, label)
 
     def captions(self, index: int) -> tuple[str, ...]:
         return self.describe(index)[0]
@@ -222,7 +229,7 @@ class FieldSet(SampleSet):
         sources = self._sources()
         if sources is None:
             return None
-        meaning = self.section.model_dump_json(exclude={"train", "val", "test", "limit"})
+        meaning = self.section.model_dump_json(exclude=_NO_MEANING)
         return digest_of(meaning, self.classes, len(self), *sources)
 
     def labels(self) -> np.ndarray | None:
@@ -249,7 +256,8 @@ class FieldSet(SampleSet):
         themselves, and check all that can be had without pictures.
 
         Raises:
-            DataError: a label is not among the classes, or no sample has the field.
+            DataError: more labels than ``data.max_skipped`` are not among the classes, or no sample
+                has the field.
         """
         if self.label_field is None:
             return
@@ -277,12 +285,17 @@ class FieldSet(SampleSet):
     def _number_all(self, values: Sequence[Any]) -> np.ndarray:
         assert self._numbers is not None
         labels = np.full(len(values), -1, np.int64)
+        strangers: list[SampleError] = []
         for index, value in enumerate(values):
             if _is_there(value):
                 try:
                     labels[index] = self._numbers(value, self.name(index))
-                except SampleError as error:  # of the set: it was opened with the wrong classes
-                    raise DataError(str(error)) from None
+                except SampleError as error:
+                    strangers.append(error)  # a few are bad samples, more are the wrong classes
+        if len(strangers) > tolerated(self.section.max_skipped, len(values)):
+            raise DataError(
+                f"{strangers[0]}; so are the labels of {len(strangers):,} of {len(values):,} samples"
+            )
         return labels
 
 

@@ -61,11 +61,11 @@ class Folder(FieldSet):
         name = self.name(index)
         path = self._folder / name
         if self._checked and not path.resolve().is_relative_to(self._folder.resolve()):
-            raise SampleError(f"{name}: it links to a place outside {self._folder}")
+            raise SampleError(f"{name}: it links to a place outside {self._folder}", "unreadable")
         try:
             return path.read_bytes()
         except OSError as error:
-            raise SampleError(f"{name}: {error.strerror or error}") from None
+            raise SampleError(f"{name}: {error.strerror or error}", "unreadable") from None
 
     def _sources(self) -> Iterator[object]:
         for row in self._rows:

@@ -261,4 +261,4 @@ def _own_file(cell: Any) -> Any:
     try:
         return {"bytes": path.read_bytes(), "path": cell["path"]}
     except OSError as error:
-        raise SampleError(f"{path.name}: {error.strerror or error}") from None
+        raise SampleError(f"{path.name}: {error.strerror or error}", "unreadable") from None

@@ -67,7 +67,8 @@ def train_batches(
     """This rank's part of each global batch of a run, from position ``start`` until ``end``.
 
     The global batches are the same at any ``world`` and ``workers`` and wherever the run was
-    interrupted. Each epoch visits each sample once. A sample that cannot be read is replaced by
+    interrupted. Each epoch visits each sample once, unless
+    the set resamples or mixes others. A sample that cannot be read is replaced by
     another, drawn by the seed, and named in ``Batch.skipped``.
 
     Args:
@@ -92,7 +93,7 @@ def train_batches(
         raise RecipeError(
             f"optim.global_batch: {global_batch} over {world} ranks; allowed: a multiple of {world}"
         )
-    order = Order(len(samples), seed, samples.window, samples.blocks)
+    order = samples.order(seed)
     reader = TrainReader(
         samples, order, preprocess, tokenizer, augment, image_features, text_features
     )
@@ -139,7 +140,7 @@ def worker_count(workers: Workers, samples: SampleSet, jobs: int, world: int) ->
     """How many processes read ahead.
 
     ``auto`` is half of this process's share of the cores, at most 8; none where there is little to
-    read. A set that is read in order (``window`` without ``blocks``) has one at most, since each
+    read. A set that is read in order (``SampleSet.in_order``) has one at most, since each
     worker would read all of it.
     """
     if workers != "auto":
@@ -147,8 +148,7 @@ def worker_count(workers: Workers, samples: SampleSet, jobs: int, world: int) ->
     if jobs <= _FEW:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    in_order = samples.window is not None and samples.blocks is None
-    return min(1 if in_order else _MOST, max(1, (cores or 1) // (2 * world)))
+    return min(1 if samples.in_order else _MOST, max(1, (cores or 1) // (2 * world)))
 
 
 class Reader(Protocol):
@@ -271,7 +271,8 @@ def _without_empty(results: Iterator[EvalBatch], count: int) -> Iterator[EvalBat
     if waiting is None:
         if not skipped:
             return
-        name, reason = skipped[0]
-        raise DataError(f"none of {count} samples could be read; first: {name}: {reason}")
+        raise DataError(
+            f"none of {count} samples could be read; first: {skipped[0].name}: {skipped[0].reason}"
+        )
     waiting.skipped += skipped
     yield waiting

@@ -6,7 +6,14 @@ from typing import Literal, assert_never
 from ptft.data.fields import FieldSection
 from ptft.data.sample import SampleSet, Subset
 from ptft.errors import DataError, RecipeError
-from ptft.recipe.data import DataSection, FolderData, ScenesData, ShardsData, TableData
+from ptft.recipe.data import (
+    DataSection,
+    FolderData,
+    MixtureData,
+    ScenesData,
+    ShardsData,
+    TableData,
+)
 from ptft.recipe.paths import expand_paths
 
 __all__ = ["Split", "open_split"]
@@ -38,6 +45,8 @@ def open_split(
         RecipeError: the split is not given, or a path of it matches nothing.
         DataError: what lies there cannot be read as a set of samples.
     """
+    if isinstance(section, MixtureData):
+        return _open_mixture(section, split, seed, classes, key)
     if isinstance(section, ScenesData):
         from ptft.data.scenes import Scenes
 
@@ -51,9 +60,52 @@ def open_split(
         learned = _open_here(section, "train", key, None).classes
         if learned is not None and learned != samples.classes:
             samples = _open_here(section, split, key, learned)
-    if split == "train" and section.limit is not None and section.limit < len(samples):
-        return Subset(samples, section.limit, seed)
+    if split == "train":
+        if section.limit is not None and section.limit < len(samples):
+            samples = Subset(samples, section.limit, seed)
+        _set_resample(samples, section, key)
     return samples
+
+
+def _set_resample(samples: SampleSet, section: FieldSection, key: str) -> None:
+    """Let a set draw as its section says, where it can."""
+    where = f"{key}.resample: 'class': "
+    if section.resample == "class":
+        labels = samples.labels()
+        if samples.window is not None:
+            raise RecipeError(
+                f"{where}this set is read a piece at a time, and the samples of a class lie in all "
+                "of them; allowed: none, uniform"
+            )
+        if labels is None or not (labels >= 0).any():
+            raise RecipeError(
+                f"{where}no sample has a label; allowed: none, uniform; or data.label"
+            )
+    samples.resample = section.resample
+
+
+def _open_mixture(
+    section: MixtureData, split: Split, seed: int, classes: Sequence[str] | None, key: str
+) -> SampleSet:
+    """``train``: all the parts, drawn from by their weights; else those that have the split."""
+    from ptft.data.mixture import Joined, Mixture
+
+    has = [split == "train" or getattr(part.data, split) is not None for part in section.parts]
+    if not any(has):
+        raise RecipeError(f"{key}.{split}: missing; no part of the mixture has it")
+    numbers = [number for number, there in enumerate(has) if there]
+    chosen = [section.parts[number] for number in numbers]
+    parts = [
+        open_split(part.data, split, seed=seed, classes=classes, key=f"{key}.parts.{number}.data")
+        for number, part in zip(numbers, chosen, strict=True)
+    ]
+    names = [part.name or "" for part in chosen]
+    try:
+        if split == "train":
+            return Mixture(parts, names, [part.weight for part in chosen], f"{key}.parts")
+        return Joined(parts, names)
+    except DataError as error:
+        raise DataError(f"{key}.parts: {error}") from None
 
 
 def _open_here(

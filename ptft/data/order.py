@@ -8,19 +8,38 @@ the position alone, so a run's state is one integer, whatever the number of work
 import math
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 
 from ptft.data.hashing import mix, permutation
 
-__all__ = ["Order", "rng_for"]
+__all__ = ["BalancedOrder", "Order", "RunOrder", "rng_for"]
 
 _ORDER, _BLOCKS, _REPLACE, _CHANCE = 0x6F72, 0x626C, 0x7265, 0x6368  # keep the draws apart
+_DRAW, _CLASS = 0x6472, 0x636C
 _TRIES = 1000  # replacements that are tried for one sample; N - 1 where the set is smaller
 
 
+class RunOrder(Protocol):
+    """Position -> sample, whatever the rule.
+
+    Attributes:
+        seed: of the recipe, for whatever else is drawn at a position.
+    """
+
+    @property
+    def seed(self) -> int: ...
+
+    def __getitem__(self, position: int) -> int:
+        """The sample at a position."""
+
+    def replacements(self, position: int) -> Iterator[int]:
+        """Samples to try in place of the one at ``position``, in order."""
+
+
 class Order:
-    """Position -> sample.
+    """Position -> sample, each once an epoch.
 
     Args:
         count: number of samples N.
@@ -29,20 +48,28 @@ class Order:
         blocks: where pieces of the set begin, see ``SampleSet.blocks``; absent: windows are
             visited in the order of the set. An epoch's order takes 8 bytes a sample unless there
             is a window and no blocks.
+        redraw: draw with replacement: at each position any of its window, by the seed and the
+            position.
     """
 
     def __init__(
-        self, count: int, seed: int, window: int | None = None, blocks: np.ndarray | None = None
+        self,
+        count: int,
+        seed: int,
+        window: int | None = None,
+        blocks: np.ndarray | None = None,
+        redraw: bool = False,
     ) -> None:
         self.count = count
         self.seed = seed
         self.window = count if window is None else min(window, count)
         self.blocks = blocks
+        self.redraw = redraw
         self._cached = lru_cache(maxsize=2)(self._shuffled)
         self._row = lru_cache(maxsize=2)(self._block_row)
 
     def __reduce__(self) -> tuple[type["Order"], tuple[object, ...]]:
-        return Order, (self.count, self.seed, self.window, self.blocks)
+        return Order, (self.count, self.seed, self.window, self.blocks, self.redraw)
 
     def __getitem__(self, position: int) -> int:
         """The sample at a position."""
@@ -55,18 +82,17 @@ class Order:
         They come from its window, so that a streamed set need not look elsewhere.
         """
         members, place = self._find(position)
-        size = len(members)
-        stride = 1 + mix(self.seed, _REPLACE, position) % max(size - 1, 1)
-        while math.gcd(stride, size) > 1:
-            stride += 1  # coprime: the walk passes through all before it returns
-        for step in range(1, min(size, _TRIES + 1)):
-            yield int(members[(place + step * stride) % size])
+        for other in _walk(mix(self.seed, _REPLACE, position), place, len(members)):
+            yield int(members[other])
 
     def _find(self, position: int) -> tuple[np.ndarray, int]:
         """The window's samples in the epoch's order, and the place of a position among them."""
         epoch, within = divmod(position, self.count)
         number, place = divmod(within, self.window)
-        return self._cached(epoch, number), place
+        members = self._cached(epoch, number)
+        if self.redraw:
+            place = mix(self.seed, _DRAW, position) * len(members) >> 64
+        return members, place
 
     def _shuffled(self, epoch: int, number: int) -> np.ndarray:
         start = number * self.window
@@ -82,6 +108,66 @@ class Order:
         ends = np.append(self.blocks[1:], self.count)
         order = permutation(mix(self.seed, _BLOCKS, epoch), len(self.blocks))
         return np.concatenate([np.arange(self.blocks[i], ends[i]) for i in order])
+
+
+class BalancedOrder:
+    """Position -> sample, every class equally often: each comes once in a round, in an order of the
+    round's own, and its samples take turns. Samples without a class never come.
+
+    Args:
+        labels: int64 (N,), -1 for none; at least one is there.
+        seed: of the recipe.
+    """
+
+    def __init__(self, labels: np.ndarray, seed: int) -> None:
+        self.labels = labels
+        self.seed = seed
+        by_class = np.argsort(labels, kind="stable")
+        self._members = by_class[int((labels < 0).sum()) :]
+        _, starts = np.unique(labels[self._members], return_index=True)
+        self._groups: list[np.ndarray] = np.split(self._members, starts[1:])
+        self._orders: dict[int, Order] = {}
+        self._round = lru_cache(maxsize=2)(self._shuffled)
+
+    def __reduce__(self) -> tuple[type["BalancedOrder"], tuple[np.ndarray, int]]:
+        return BalancedOrder, (self.labels, self.seed)
+
+    def __getitem__(self, position: int) -> int:
+        number, turn = self._find(position)
+        return int(self._groups[number][self._order(number)[turn]])
+
+    def replacements(self, position: int) -> Iterator[int]:
+        """Others of the class, then any: a class may have nothing else to give."""
+        number, turn = self._find(position)
+        for other in self._order(number).replacements(turn):
+            yield int(self._groups[number][other])
+        key = mix(self.seed, _REPLACE, position)
+        for other in _walk(key, key % len(self._members), len(self._members)):
+            if self.labels[self._members[other]] != self.labels[self._groups[number][0]]:
+                yield int(self._members[other])
+
+    def _find(self, position: int) -> tuple[int, int]:
+        """The group whose turn it is, and how often it was before."""
+        turn, place = divmod(position, len(self._groups))
+        return int(self._round(turn)[place]), turn
+
+    def _shuffled(self, turn: int) -> np.ndarray:
+        return permutation(mix(self.seed, _CLASS, turn), len(self._groups))
+
+    def _order(self, number: int) -> Order:
+        if number not in self._orders:
+            seed = mix(self.seed, _CLASS, _ORDER, number)
+            self._orders[number] = Order(len(self._groups[number]), seed)
+        return self._orders[number]
+
+
+def _walk(key: int, place: int, size: int) -> Iterator[int]:
+    """Other places of ``size``, each once, the first ``_TRIES`` of them."""
+    stride = 1 + key % max(size - 1, 1)
+    while math.gcd(stride, size) > 1:
+        stride += 1  # coprime: the walk passes through all before it returns
+    for step in range(1, min(size, _TRIES + 1)):
+        yield (place + step * stride) % size
 
 
 def rng_for(seed: int, position: int) -> np.random.Generator:

@@ -145,7 +145,7 @@ class ParquetRows:
                 )
             except (pyarrow.ArrowException, OSError) as error:
                 raise SampleError(
-                    f"{self._paths[file].name}: row group {number}: {error}"
+                    f"{self._paths[file].name}: row group {number}: {error}", "unreadable"
                 ) from None
             self._kept.put((group, columns), table)
         return table

@@ -3,14 +3,19 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from ptft.data.decode import Encoded
 from ptft.data.hashing import digest_of, mix, permutation
+from ptft.data.order import BalancedOrder, Order, RunOrder
 
-__all__ = ["Sample", "SampleSet", "Subset", "contact_sheet"]
+__all__ = ["Resample", "Sample", "SampleSet", "Subset", "contact_sheet"]
+
+Resample = Literal["none", "uniform", "class"]
+"""Each once an epoch; drawn with replacement; every class equally often."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,13 @@ class SampleSet(ABC):
             well in runs of this many consecutive ones, so they are shuffled within such runs.
         blocks: None, or the numbers at which pieces of the set begin (int64, ascending from 0)
             that are read as a whole; they are shuffled as wholes, then within windows.
+        resample: how a run draws from the set, see ``order``.
     """
 
     classes: list[str] | None = None
     window: int | None = None
     blocks: np.ndarray | None = None
+    resample: Resample = "none"
 
     @property
     def size(self) -> int:
@@ -87,6 +94,21 @@ class SampleSet(ABC):
         """Changes when a sample may have changed, without reading any: from names, sizes and times
         of files. None: the set cannot tell."""
         return None
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the set is read well in its own order only, so that each process that reads it
+        reads all of it."""
+        return self.window is not None and self.blocks is None
+
+    def order(self, seed: int) -> RunOrder:
+        """Which sample comes at which position of a run."""
+        if self.resample == "class":
+            labels = self.labels()
+            assert labels is not None, "open_split refuses what has none"
+            return BalancedOrder(labels, seed)
+        redraw = self.resample == "uniform"
+        return Order(len(self), seed, self.window, self.blocks, redraw)
 
 
 class Subset(SampleSet):

@@ -101,7 +101,7 @@ class Shards(FieldSet):
             if extension in members:
                 return self._files.read(shard, *members[extension])
         raise SampleError(
-            f"{self.name(index)}: no picture; its files: {', '.join(sorted(members))}"
+            f"{self.name(index)}: no picture; its files: {', '.join(sorted(members))}", "empty"
         )
 
     def files(self, index: int) -> dict[str, bytes]:
@@ -153,11 +153,15 @@ class _Files:
                 while left:
                     piece = os.pread(file, left, offset + size - left)
                     if not piece:
-                        raise SampleError(f"{path}: offset {offset}: it became shorter")
+                        raise SampleError(
+                            f"{path}: offset {offset}: it became shorter", "unreadable"
+                        )
                     pieces.append(piece)
                     left -= len(piece)
         except OSError as error:
-            raise SampleError(f"{path}: offset {offset}: {error.strerror or error}") from None
+            raise SampleError(
+                f"{path}: offset {offset}: {error.strerror or error}", "unreadable"
+            ) from None
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     @contextmanager

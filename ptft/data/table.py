@@ -69,13 +69,14 @@ class Table(FieldSet):
         try:
             cell = self._rows.picture(index)
         except SampleError as error:
-            raise SampleError(f"{name}: {error}") from None
+            raise SampleError(f"{name}: {error}", error.fault) from None
         data = cell.get("bytes") if isinstance(cell, dict) else cell
         if not isinstance(data, bytes | bytearray | memoryview):
             given = cell.get("path") if isinstance(cell, dict) else cell
             raise SampleError(
                 f"{name}: {self._image} is {str(given)[:80]!r}; allowed: encoded bytes "
-                "(paths and addresses are not followed)"
+                "(paths and addresses are not followed)",
+                "empty",
             )
         return bytes(data)
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ptft.data import SampleSet, eval_batches
+from ptft.data.batch import Skipped
 from ptft.data.loader import Workers
 from ptft.errors import ModelError
 from ptft.model import DualEncoder
@@ -32,7 +33,7 @@ class SplitEmbeddings:
         captions: of each image.
         labels: int64 (N,), -1 for none; None where the set has no classes.
         classes: their names.
-        skipped: name and reason of each sample that could not be read.
+        skipped: the samples that could not be read.
     """
 
     images_nd: Tensor
@@ -40,7 +41,7 @@ class SplitEmbeddings:
     captions: list[tuple[str, ...]]
     labels: Tensor | None
     classes: list[str] | None
-    skipped: list[tuple[str, str]] = field(default_factory=list)
+    skipped: Skipped = field(default_factory=list)
 
     def labelled(self) -> tuple[Tensor, Tensor] | None:
         """Embeddings and labels of the images that have one; None where the set has no classes."""
@@ -75,7 +76,7 @@ def embed_split(
     indices: list[Tensor] = []
     labels: list[Tensor] = []
     captions: list[tuple[str, ...]] = []
-    skipped: list[tuple[str, str]] = []
+    skipped: Skipped = []
     with evaluating(model):
         for part in eval_batches(
             samples, preprocess=model.spec.preprocess, batch=batch, workers=workers

@@ -84,7 +84,7 @@ def evaluate(
         skipped = splits.get(item).skipped
         figures["skipped"] = len(skipped)
         if skipped:
-            figures["skipped_samples"] = [sample for sample, _ in skipped[:_NAMED]]
+            figures["skipped_samples"] = [skip.name for skip in skipped[:_NAMED]]
         results[name] = figures
     return results
 

@@ -20,6 +20,7 @@ from ptft.recipe import (
     ClassifyObjective,
     DataSection,
     FolderData,
+    MixtureData,
     Recipe,
     ScenesData,
     ShardsData,
@@ -188,6 +189,9 @@ def _trained_on(spec: ModelSpec, recipe: Recipe | None) -> str:
 
 def _data(section: DataSection) -> str:
     match section:
+        case MixtureData():
+            shares = [f"{part.weight:g} x {_data(part.data)}" for part in section.parts]
+            return f"mixture: {'; '.join(shares)}"
         case ScenesData():
             return f"scenes that ptft draws from a seed, style {section.style}, {section.train:,}"
         case ShardsData() | FolderData() | TableData():

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps, UnidentifiedImageError
 
-from ptft.errors import ModelError, SampleError, suggest
+from ptft.errors import Fault, ModelError, SampleError, suggest
 
 __all__ = [
     "MAX_PIXELS",
@@ -217,7 +217,8 @@ class ImagePreprocess:
         if new[0] * new[1] > _MAX_RESIZED:
             raise SampleError(
                 f"a picture of {width}x{height} pixels would be resized to {new[0]}x{new[1]}; "
-                f"allowed: at most {_MAX_RESIZED} pixels"
+                f"allowed: at most {_MAX_RESIZED} pixels",
+                "oversized",
             )
         return image.resize(new, resample)
 
@@ -244,14 +245,17 @@ def decode_image(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> Ima
     except SampleError:
         raise
     except UnidentifiedImageError:
-        raise SampleError(f"{name}: not a picture ({len(data)} bytes)") from None
+        fault: Fault = "corrupt" if data else "empty"
+        raise SampleError(f"{name}: not a picture ({len(data)} bytes)", fault) from None
     except Exception as error:  # a decoder may raise anything on broken bytes
         raise SampleError(f"{name}: {type(error).__name__}: {error}") from None
 
 
 def too_many_pixels(name: str, size: tuple[int, int], max_pixels: int) -> SampleError:
     """What is wrong with a picture of this width and height."""
-    return SampleError(f"{name}: {size[0]}x{size[1]} pixels; allowed: at most {max_pixels}")
+    return SampleError(
+        f"{name}: {size[0]}x{size[1]} pixels; allowed: at most {max_pixels}", "oversized"
+    )
 
 
 def _available() -> list[str]:

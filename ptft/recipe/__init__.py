@@ -2,7 +2,15 @@
 
 from ptft.recipe.builtin import builtin_recipes, find_recipe
 from ptft.recipe.check import check_evaluations, check_recipe
-from ptft.recipe.data import DataSection, FolderData, ScenesData, ShardsData, TableData
+from ptft.recipe.data import (
+    DataSection,
+    FolderData,
+    MixtureData,
+    MixturePart,
+    ScenesData,
+    ShardsData,
+    TableData,
+)
 from ptft.recipe.load import dump_recipe, load_recipe, recipe_digest, recipe_json_schema
 from ptft.recipe.model import ArchModel, ModelSection, TextTower, TowersModel
 from ptft.recipe.schema import (
@@ -37,6 +45,8 @@ __all__ = [
     "FolderData",
     "FullAdapt",
     "InitSection",
+    "MixtureData",
+    "MixturePart",
     "ModelSection",
     "ObjectiveSection",
     "OptimSection",

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from ptft.errors import RecipeError, suggest
-from ptft.recipe.data import DataSection, ScenesData, TableData
+from ptft.recipe.data import DataSection, MixtureData, ScenesData, TableData
 from ptft.recipe.model import ArchModel, TextTower, TowersModel
 from ptft.recipe.optimizers import ADAMW, find_optimizer
 from ptft.recipe.paths import expand_paths, is_hub_id
@@ -80,6 +80,14 @@ def check_data(section: DataSection, key: str, needed: tuple[str, ...]) -> None:
         RecipeError: a split is absent, or a path of it matches nothing.
     """
     if isinstance(section, ScenesData):
+        return
+    if isinstance(section, MixtureData):
+        for number, part in enumerate(section.parts):
+            own = tuple(split for split in needed if split == "train")
+            check_data(part.data, f"{key}.parts.{number}.data", own)
+        for split in needed:
+            if not any(getattr(part.data, split) is not None for part in section.parts):
+                raise RecipeError(f"{key}: no part has {split}; this recipe reads that split")
         return
     for split in ("train", "val", "test"):
         paths = getattr(section, split)

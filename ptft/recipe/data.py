@@ -6,11 +6,20 @@ Every kind has the splits ``train``, ``val`` and ``test``. What is selected on i
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ptft.recipe.section import Section
 
-__all__ = ["DataSection", "FolderData", "ScenesData", "ShardsData", "TableData"]
+__all__ = [
+    "DataSection",
+    "FolderData",
+    "MixtureData",
+    "MixturePart",
+    "PartData",
+    "ScenesData",
+    "ShardsData",
+    "TableData",
+]
 
 Paths = str | list[str]
 """A path, a glob or a brace pattern (``shard-{0000..0099}.tar``), or a list of them."""
@@ -35,6 +44,21 @@ class _Fields(Section):
 
     limit: int | None = Field(default=None, ge=1)
     """Use only this many training samples, drawn by the recipe's seed."""
+
+    resample: Literal["none", "uniform", "class"] = "none"
+    """How training draws. ``none``: every sample once an epoch; ``uniform``: with replacement;
+    ``class``: every class equally often, its samples in turn (those without a label never). An
+    epoch is as many draws as there are samples."""
+
+    max_pixels: int = Field(default=64_000_000, ge=1)
+    """A picture of more pixels is refused before it is decoded, and counted as oversized."""
+
+    max_skipped: float = Field(default=0.01, ge=0.0, le=1.0)
+    """Largest share of the samples seen that may be skipped for a fault; beyond it the run stops.
+    Judged once 1,000 samples were seen, or the whole set where it is smaller. One bad sample alone
+    never stops a run; nor, in a set of which this share is ten samples or more, do ten different
+    ones. 0: the first one does. Labels that are no class are held to the same share of the set
+    when it is opened."""
 
     @field_validator("captions")
     @classmethod
@@ -126,6 +150,49 @@ class TableData(_Fields):
     """Rows that are shuffled together when streaming."""
 
 
+PartData = Annotated[ScenesData | ShardsData | FolderData | TableData, Field(discriminator="kind")]
+
+
+class MixturePart(Section):
+    """One of the sets of a mixture."""
+
+    data: PartData
+    weight: float = Field(default=1.0, gt=0.0)
+    """Of its draws beside the other parts'; any scale. Shares are exact to 1 in 4,096."""
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")
+    """Before the names of its samples, in reports."""
+
+
+class MixtureData(Section):
+    """Several sets in one run, drawn from by weights.
+
+    An epoch is as many draws as the parts have samples together; a part with more than its share
+    by size is then seen more than once, one with less not whole. ``val`` and ``test`` are those of
+    all the parts that have the split, one after another; weights do not matter there. Parts that
+    have classes have the same ones.
+    """
+
+    kind: Literal["mixture"] = "mixture"
+    parts: list[MixturePart] = Field(min_length=1)
+    max_skipped: float = Field(default=0.01, ge=0.0, le=1.0)
+    """As of the other kinds, over all parts together; the parts' own are left at the default."""
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> "MixtureData":
+        names = [part.name for part in self.parts if part.name]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"parts: two are named {twice[0]!r}; allowed: different names")
+        for number, part in enumerate(self.parts):
+            given = getattr(part.data, "max_skipped", None)
+            if given not in (None, _Fields.model_fields["max_skipped"].default):
+                raise ValueError(
+                    f"parts.{number}.data.max_skipped: {given}: set it on the mixture, which is "
+                    "judged as a whole"
+                )
+        return self
+
+
 DataSection = Annotated[
-    ScenesData | ShardsData | FolderData | TableData, Field(discriminator="kind")
+    ScenesData | ShardsData | FolderData | TableData | MixtureData, Field(discriminator="kind")
 ]

@@ -277,8 +277,10 @@ class _Loop:
         if batch.skipped:
             self.progress.skipped += len(batch.skipped)
             self.report.skipped(self.progress.seen, batch.skipped)
-            name, reason = batch.skipped[0]
-            self.report.message(f"skipped {name}: {reason} ({self.progress.skipped} so far)")
+            first = batch.skipped[0]
+            self.report.message(
+                f"skipped {first.name}: {first.reason} ({self.progress.skipped} so far)"
+            )
 
     def _checkpoint(self) -> None:
         folder = self.folder / RunFiles.CHECKPOINTS

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from ptft.artifact import RunFiles, write_atomic
+from ptft.data.batch import Skipped
 from ptft.recipe import Recipe
 from ptft.train.pace import Pace, duration
 from ptft.train.run_folder import RunRecord
@@ -112,10 +113,10 @@ class Report:
         for tracker in self._trackers:
             tracker.log(figures, step)
 
-    def skipped(self, seen: int, samples: list[tuple[str, str]]) -> None:
-        """Record samples that could not be read, name and reason, and when that was."""
-        for name, reason in samples:
-            self._append(self._skipped, {"seen": seen, "name": name, "reason": reason})
+    def skipped(self, seen: int, samples: Skipped) -> None:
+        """Record samples that could not be read, name, reason and fault, and when that was."""
+        for skip in samples:
+            self._append(self._skipped, {"seen": seen, **skip._asdict()})
 
     def message(self, text: str) -> None:
         """A line above the bar."""
