@@ -100,10 +100,10 @@ run: {chekpoint_every: 1}
 REFUSED = cases("""
 data: {kind: scene}
     data.kind: 'scene': not allowed; did you mean 'scenes'?
-    (allowed: folder, scenes, shards, table)
+    (allowed: folder, mixture, scenes, shards, table)
 
 data: {train: a.tar}
-    data: needs a kind; allowed: folder, scenes, shards, table
+    data: needs a kind; allowed: folder, mixture, scenes, shards, table
 
 data: scenes
     data: 'scenes': allowed: a section, that is keys with values
@@ -452,3 +452,23 @@ def test_a_recipe_is_found_by_path_or_by_name(tmp_path: Path) -> None:
     assert load_recipe(f"recipes/{name}.yaml") == load_recipe(name) == load_recipe(f"{name}.yaml")
     with pytest.raises(RecipeError, match=r"'pretrain/scene': .* did you mean 'pretrain/scenes'"):
         load_recipe("pretrain/scene")
+
+
+def test_a_mixture_is_checked_as_a_whole() -> None:
+    part = {"data": {"kind": "scenes"}, "weight": 2.0}
+
+    def told(**changed: Any) -> str:
+        data = {"kind": "mixture", "parts": [part, {**part, **changed}]}
+        return "\n".join(problems(data=data))
+
+    assert "data.parts.1.weight: 0: input should be greater than 0" in told(weight=0)
+    assert "data.parts.1.wieght: unknown key; did you mean 'weight'?" in told(wieght=1)
+    nested = told(data={"kind": "mixture", "parts": []})
+    assert "data.parts.1.data.kind: 'mixture': not allowed" in nested
+    own = told(data={"kind": "shards", "train": "x", "max_skipped": 0.5})
+    assert "parts.1.data.max_skipped: 0.5: set it on the mixture" in own
+    wrong = told(data={"kind": "shards", "tran": "x"})
+    assert "data.parts.1.data.tran: unknown key; did you mean 'train'?" in wrong
+    assert "two are named 'a'" in "\n".join(
+        problems(data={"kind": "mixture", "parts": [{**part, "name": "a"}] * 2})
+    )

@@ -53,6 +53,7 @@ class Progress:
         step: optimiser steps done.
         seen: samples seen, the position in the order of samples.
         skipped: samples that could not be read so far.
+        faults: of which kinds they were, and the names of the first (``data.faults.Tally``).
         trackers: what a tracker needs to go on in the same run (W&B's run id).
         scaler: state of the loss scaler (fp16).
     """
@@ -60,6 +61,7 @@ class Progress:
     step: int = 0
     seen: int = 0
     skipped: int = 0
+    faults: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     trackers: dict[str, str] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)

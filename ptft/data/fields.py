@@ -294,7 +294,8 @@ class FieldSet(SampleSet):
                     strangers.append(error)  # a few are bad samples, more are the wrong classes
         if len(strangers) > tolerated(self.section.max_skipped, len(values)):
             raise DataError(
-                f"{strangers[0]}; so are the labels of {len(strangers):,} of {len(values):,} samples"
+                f"{strangers[0]}; so are the labels of {len(strangers):,} of {len(values):,} "
+                "samples"
             )
         return labels
 

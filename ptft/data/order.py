@@ -142,7 +142,8 @@ class BalancedOrder:
         for other in self._order(number).replacements(turn):
             yield int(self._groups[number][other])
         key = mix(self.seed, _REPLACE, position)
-        for other in _walk(key, key % len(self._members), len(self._members)):
+        start = key % len(self._members)
+        for other in [start, *_walk(key, start, len(self._members))]:
             if self.labels[self._members[other]] != self.labels[self._groups[number][0]]:
                 yield int(self._members[other])
 

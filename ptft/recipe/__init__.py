@@ -11,7 +11,13 @@ from ptft.recipe.data import (
     ShardsData,
     TableData,
 )
-from ptft.recipe.load import dump_recipe, load_recipe, recipe_digest, recipe_json_schema
+from ptft.recipe.load import (
+    deciding_values,
+    dump_recipe,
+    load_recipe,
+    recipe_digest,
+    recipe_json_schema,
+)
 from ptft.recipe.model import ArchModel, ModelSection, TextTower, TowersModel
 from ptft.recipe.schema import (
     AdaptSection,
@@ -65,6 +71,7 @@ __all__ = [
     "builtin_recipes",
     "check_evaluations",
     "check_recipe",
+    "deciding_values",
     "dump_recipe",
     "find_recipe",
     "load_recipe",

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from ptft.recipe.section import Section
 
 __all__ = [
+    "INDIFFERENT",
     "DataSection",
     "FolderData",
     "MixtureData",
@@ -20,6 +21,9 @@ __all__ = [
     "ShardsData",
     "TableData",
 ]
+
+INDIFFERENT = frozenset({"max_skipped"})
+"""Keys of a data section that change no weight, so that a run may go on with another value."""
 
 Paths = str | list[str]
 """A path, a glob or a brace pattern (``shard-{0000..0099}.tar``), or a list of them."""

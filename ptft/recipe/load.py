@@ -11,11 +11,19 @@ from pydantic import ValidationError
 
 from ptft.errors import RecipeError
 from ptft.recipe.builtin import find_recipe
+from ptft.recipe.data import INDIFFERENT
 from ptft.recipe.document import read_yaml
 from ptft.recipe.explain import explain
 from ptft.recipe.schema import Recipe
 
-__all__ = ["dump_recipe", "load_recipe", "parse_recipe", "recipe_digest", "recipe_json_schema"]
+__all__ = [
+    "deciding_values",
+    "dump_recipe",
+    "load_recipe",
+    "parse_recipe",
+    "recipe_digest",
+    "recipe_json_schema",
+]
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -61,9 +69,21 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def recipe_digest(recipe: Recipe) -> str:
-    """sha256 (hex) of what determines the weights: the recipe without its ``run`` section."""
-    values = recipe.model_dump(mode="json", by_alias=True, exclude={"run"})
+    """sha256 (hex) of what determines the weights, see :func:`deciding_values`."""
+    values = deciding_values(recipe)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def deciding_values(recipe: Recipe) -> dict[str, Any]:
+    """The keys that determine the weights, with their values: all but the ``run`` section and what
+    a data section says of caches and of how much may be skipped."""
+    values = recipe.model_dump(mode="json", by_alias=True, exclude={"run"})
+    sections = [values["data"], *(item["data"] for item in values["evaluate"] if item["data"])]
+    for section in sections:
+        for part in [section, *(part["data"] for part in section.get("parts", []))]:
+            for key in INDIFFERENT & part.keys():
+                del part[key]
+    return values
 
 
 def recipe_json_schema() -> dict[str, Any]:

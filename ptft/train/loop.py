@@ -18,6 +18,7 @@ from rich.console import Console
 from ptft.artifact import RunFiles, file_sha256, read_json, write_json
 from ptft.checkpoint import Progress, prune_checkpoints, resume_checkpoint, save_checkpoint
 from ptft.data import Batch
+from ptft.data.faults import Tally
 from ptft.data.hashing import mix
 from ptft.distributed import ALONE
 from ptft.errors import TrainingError
@@ -211,6 +212,8 @@ class _Loop:
                 with pace.paused():
                     self.evaluate(f"at step {progress.step}")
         assert saved == progress.seen, "a run ends on a checkpoint"
+        if progress.skipped:
+            self.report.note(Tally.restore(progress.faults).summary(progress.seen))
 
     def averaged(self) -> AbstractContextManager[None]:
         """Inside, the model has its averaged weights, where the recipe keeps an average."""
@@ -274,13 +277,20 @@ class _Loop:
         return output, {"loss": loss, "lr": recipe.optim.lr * factor, "grad_norm": norm.item()}
 
     def _note_skipped(self, batch: Batch) -> None:
-        if batch.skipped:
-            self.progress.skipped += len(batch.skipped)
-            self.report.skipped(self.progress.seen, batch.skipped)
+        """Count, record and tell what a batch skipped. Raises DataError where that is too much."""
+        if not batch.skipped:
+            return
+        progress, before = self.progress, self.progress.skipped
+        tally = Tally.restore(progress.faults)
+        tally.add(batch.skipped)
+        progress.skipped, progress.faults = tally.total, tally.state()
+        self.report.skipped(progress.seen, batch.skipped)
+        if before < 10 or before.bit_length() < tally.total.bit_length():  # then ever more rarely
             first = batch.skipped[0]
-            self.report.message(
-                f"skipped {first.name}: {first.reason} ({self.progress.skipped} so far)"
-            )
+            self.report.message(f"skipped {first.name}: {first.reason} ({tally.total} so far)")
+        share = getattr(self.recipe.data, "max_skipped", 1.0)  # scenes have no such key
+        size = min(len(self.setup.samples), self.record.total)
+        tally.check(share, seen=progress.seen, size=size)
 
     def _checkpoint(self) -> None:
         folder = self.folder / RunFiles.CHECKPOINTS
@@ -289,6 +299,7 @@ class _Loop:
         prune_checkpoints(folder, self.recipe.run.keep, self.progress.step)
         record, progress = self.record, self.progress
         record.step, record.seen, record.skipped = progress.step, progress.seen, progress.skipped
+        record.faults = Tally.restore(progress.faults).counts
         record.seconds = round(progress.seconds, 3)
         write_run(self.folder, record)
 

@@ -11,7 +11,7 @@ from typing import Any
 from ptft import __version__
 from ptft.artifact import RunFiles, read_json, write_atomic, write_json
 from ptft.errors import ArtifactError, UsageError
-from ptft.recipe import Recipe, dump_recipe, load_recipe, recipe_digest
+from ptft.recipe import Recipe, deciding_values, dump_recipe, load_recipe, recipe_digest
 
 __all__ = ["RunRecord", "RunStatus", "open_run", "read_run", "start_run", "write_run"]
 
@@ -33,6 +33,7 @@ class RunRecord:
         weights_digest: sha256 of the final weights, once they are written.
         features: towers whose kept features are read; None: not decided yet.
         seen, total: samples.
+        skipped, faults: samples that could not be read, in all and by the kind of fault.
         seconds: of training, over all its parts; without evaluations and checkpoints.
         notes: facts about how its last part ran, one line each.
     """
@@ -49,6 +50,7 @@ class RunRecord:
     seen: int = 0
     total: int = 0
     skipped: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     weights_digest: str | None = None
     notes: list[str] = field(default_factory=list)
@@ -147,8 +149,8 @@ def _difference(given: Recipe, recorded: Recipe) -> str | None:
         given = given.model_copy(update={"optim": optim})
     if recipe_digest(given) == recipe_digest(recorded):
         return None
-    here = dict(_leaves(given.model_dump(mode="json", by_alias=True, exclude={"run"})))
-    there = dict(_leaves(recorded.model_dump(mode="json", by_alias=True, exclude={"run"})))
+    here = dict(_leaves(deciding_values(given)))
+    there = dict(_leaves(deciding_values(recorded)))
     for key in [*here, *there]:
         if here.get(key) != there.get(key):
             return f"{key} is {there.get(key)!r} there and {here.get(key)!r} here"
