@@ -220,11 +220,12 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
 
 def test_an_unreadable_row_says_why_in_any_process(tmp_path: Path) -> None:
     file = FeatureFile.create(tmp_path / "f", count=3, width=2, block=2, about={})
-    file.write(range(2), np.ones((1, 2), np.float32), {1: "not a picture"})
+    file.write(range(2), np.ones((1, 2), np.float32), {1: SampleError("not a picture", "empty")})
     for one in (file, FeatureFile(tmp_path / "f")):
         assert one.row(0).tolist() == [1.0, 1.0]
-        with pytest.raises(SampleError, match="not a picture"):
+        with pytest.raises(SampleError, match="not a picture") as caught:
             one.row(1)
+        assert caught.value.fault == "empty"
         assert one.missing() == [range(2, 3)]
 
 

@@ -180,12 +180,12 @@ class PixelReader:
     def read(self, indices: range) -> "PixelBlock":
         """Read a block; there may be no picture in it."""
         pixels: list[np.ndarray] = []
-        unreadable: dict[int, str] = {}
+        unreadable: dict[int, SampleError] = {}
         for index in indices:
             try:
                 pixels.append(self.reader.pixels(self.reader.samples[index], index))
             except SampleError as error:
-                unreadable[index] = _reason(self.reader.samples.name(index), error)[1]
+                unreadable[index] = error
         empty = np.zeros((0, *self.reader.preprocess.size, 3), np.uint8)
         images = torch.from_numpy(np.stack(pixels) if pixels else empty)
         return PixelBlock(images, indices, unreadable)
@@ -198,12 +198,12 @@ class PixelBlock:
     Attributes:
         images: uint8 (B, H, W, 3), of those that could be read.
         indices: of all samples of the block.
-        unreadable: number -> reason of the others.
+        unreadable: number -> what is wrong with it, of the others.
     """
 
     images: torch.Tensor
     indices: range
-    unreadable: dict[int, str]
+    unreadable: dict[int, SampleError]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from ptft.artifact import read_json, write_json
-from ptft.errors import DataError, SampleError
+from ptft.errors import DataError, Fault, SampleError
 
 __all__ = ["FeatureFile", "TextFeatures"]
 
@@ -47,7 +47,7 @@ class FeatureFile:
                 f"{folder}: damaged features ({error}); delete the folder, it is made again"
             ) from None
         self.block = int(read_json(folder / _ABOUT)["block"])
-        self._reasons: dict[int, str] | None = None
+        self._reasons: dict[int, tuple[str, Fault]] | None = None
 
     @classmethod
     def create(
@@ -145,17 +145,17 @@ class FeatureFile:
         """
         state = self._states[index]
         if state == _UNREADABLE:
-            raise SampleError(self._reason(index))
+            raise self._error(index)
         assert state == _THERE, f"row {index} is missing"
         return self.rows[index]
 
-    def write(self, block: range, rows: np.ndarray, unreadable: Mapping[int, str]) -> None:
+    def write(self, block: range, rows: np.ndarray, unreadable: Mapping[int, SampleError]) -> None:
         """Put a block on the disk.
 
         Args:
             block: of sample numbers.
             rows: float32 (rows of the block that could be read, F), in their order.
-            unreadable: number -> reason of the block's other samples.
+            unreadable: number -> what is wrong with it, of the block's other samples.
 
         Raises:
             DataError: the disk is full, or has gone.
@@ -170,7 +170,10 @@ class FeatureFile:
         whole[states == _THERE] = rows
         try:
             if unreadable:
-                lines = [json.dumps({"index": i, "reason": why}) for i, why in unreadable.items()]
+                lines = [
+                    json.dumps({"index": index, "reason": str(error), "fault": error.fault})
+                    for index, error in unreadable.items()
+                ]
                 with (self.folder / _REASONS).open("a", encoding="utf-8") as stream:
                     stream.write("".join(f"{line}\n" for line in lines))
                 self._reasons = None
@@ -187,13 +190,13 @@ class FeatureFile:
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield
 
-    def _reason(self, index: int) -> str:
+    def _error(self, index: int) -> SampleError:
         if self._reasons is None:
             path = self.folder / _REASONS
             lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
             entries = [json.loads(line) for line in lines if line.endswith("}")]
-            self._reasons = {entry["index"]: entry["reason"] for entry in entries}
-        return self._reasons.get(index, "it could not be read")
+            self._reasons = {entry["index"]: (entry["reason"], entry["fault"]) for entry in entries}
+        return SampleError(*self._reasons.get(index, ("it could not be read", "unreadable")))
 
 
 class TextFeatures:

@@ -203,7 +203,8 @@ class FieldSet(SampleSet):
         Args:
             paths: of the splits; and of ``classes``, where there are any.
         """
-        values: dict[str, Any] = dict(paths)
+        kept = ("resample", "max_skipped")
+        values: dict[str, Any] = {**paths, **{key: getattr(self.section, key) for key in kept}}
         if not self.templates.lenient:
             values["captions"] = self.section.captions
         return ShardsData(**values)
@@ -256,8 +257,8 @@ class FieldSet(SampleSet):
         themselves, and check all that can be had without pictures.
 
         Raises:
-            DataError: more labels than ``data.max_skipped`` are not among the classes, or no sample
-                has the field.
+            DataError: no label, or too few (``data.max_skipped``), are among the classes; or no
+                sample has the field.
         """
         if self.label_field is None:
             return
@@ -292,7 +293,10 @@ class FieldSet(SampleSet):
                     labels[index] = self._numbers(value, self.name(index))
                 except SampleError as error:
                     strangers.append(error)  # a few are bad samples, more are the wrong classes
-        if len(strangers) > tolerated(self.section.max_skipped, len(values)):
+        fits = bool((labels >= 0).any())
+        if strangers and (
+            len(strangers) > tolerated(self.section.max_skipped, len(values)) or not fits
+        ):
             raise DataError(
                 f"{strangers[0]}; so are the labels of {len(strangers):,} of {len(values):,} "
                 "samples"

@@ -45,7 +45,7 @@ _SAID_EVERY = 10.0  # seconds
 _ARCHITECTURE = ("vision_cfg", "text_cfg", "quick_gelu")
 
 Say = Callable[[str], None]
-_Computed = tuple[range, Tensor, dict[int, str]]
+_Computed = tuple[range, Tensor, dict[int, SampleError]]
 """A block, the rows of what of it could be read, and why the rest could not."""
 
 
