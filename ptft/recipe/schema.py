@@ -287,6 +287,9 @@ class RunSection(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(default=None, ge=1)
     """Of torch on the CPU; absent: torch's own choice."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile of each transformer block: ``auto`` on CUDA, for runs of 1,000 steps and more;
+    ``on`` wherever there is a compiler."""
     workers: NonNegativeInt | Literal["auto"] = "auto"
     """Processes that load data; 0: none. Results do not depend on it."""
     features: Literal["auto", "on", "off"] = "auto"

@@ -28,6 +28,7 @@ from ptft.model.store import WEIGHTS
 from ptft.objective import ObjectiveOutput, clamp_logit_scale, compute_objective
 from ptft.optim import build_optimizer, learning_rate_factor, set_learning_rate, total_samples
 from ptft.recipe import Recipe
+from ptft.train.compiled import compile_blocks, uncompiled, wants_compiling
 from ptft.train.curves import plot_curves
 from ptft.train.ema import Ema
 from ptft.train.features import keep_features
@@ -87,6 +88,9 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         record = start_run(folder, recipe, device=str(device), total=total)
     else:
         recipe = _with_recorded_precision(recipe, record)
+    compiled = None
+    if wants_compiling(recipe, device, total):
+        compiled = compile_blocks(setup.model)
     depths = layer_depths(setup.model) if recipe.optim.layer_decay is not None else None
     optimizer = build_optimizer(setup.model, recipe.optim, depths=depths)
     ema = None if recipe.optim.ema is None else Ema(setup.model, recipe.optim.ema)
@@ -132,8 +136,9 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
     )
     report.message(f"{folder}: {total:,} samples in {precision}, {device}")
     report.note(f"learns: {setup.learns}")
-    for note in setup.notes:
-        report.note(note)
+    for note in (*setup.notes, compiled):
+        if note is not None:
+            report.note(note)
     loop = _Loop(recipe, folder, setup, optimizer, ema, progress, record, report)
     with report, Stop() as stop:
         loop.run(total, stop)
@@ -225,7 +230,7 @@ class _Loop:
         if not recipe.evaluate:
             return {}
         rng = torch.get_rng_state()
-        with self.averaged():
+        with self.averaged(), uncompiled(self.model):
             metrics = evaluate(
                 self.model,
                 recipe.evaluate,
