@@ -44,6 +44,8 @@ class RunFiles:
     LOG = "metrics.jsonl"  # one line each run.log_every steps, and one an evaluation
     METRICS = "metrics.json"  # what the last evaluation measured
     CURVES = "curves.png"
+    PAGE = "page.html"  # the run for people, in one file
+    NEIGHBOURS = "neighbours.json"  # what the model found nearest, before and after training
     SKIPPED = "skipped.jsonl"  # samples that could not be read: name, reason, fault
     TENSORBOARD = "tensorboard"
     CHECKPOINTS = "checkpoints"  # checkpoints/step-00000100/

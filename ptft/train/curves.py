@@ -1,50 +1,97 @@
-"""The curves of a run as one picture, from its log alone."""
+"""The figures of a run over samples seen, from its log alone: for ``curves.png`` and the page."""
 
 import json
-from collections import defaultdict
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
 from ptft.artifact import RunFiles
 
-__all__ = ["plot_curves"]
+__all__ = ["Panel", "Series", "group_panels", "is_share", "plot_curves", "read_series"]
+
+Series = dict[str, list[tuple[int, float]]]
+"""Name of a figure -> samples seen and value, in the order of the log."""
 
 _LABELS = {
     "loss": "loss",
+    "accuracy": "accuracy in training",
     "lr": "learning rate",
-    "logit_scale": "logit scale (1/temperature)",
+    "logit_scale": "logit scale",
+    "logit_bias": "logit bias",
     "grad_norm": "gradient norm",
     "samples_per_second": "samples/s",
 }
-_SHARES = ("recall@", "top1", "top5", "mean_per_class", "ece")  # of an evaluation's figures
+_SHARES = ("recall@", "top1", "top5", "mean_per_class", "ece")  # of an evaluation, to be drawn
+_BOUNDS = ("chance",)  # shares too, but the same all along
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Series that are drawn into one pair of axes.
+
+    Attributes:
+        title: what is measured, or the name of an evaluation.
+        names: of the series.
+        shares: whether they are shares of 1.
+        evaluation: whether an evaluation measured them.
+    """
+
+    title: str
+    names: list[str]
+    shares: bool
+    evaluation: bool
+
+
+def read_series(folder: Path) -> Series:
+    """Every number of ``metrics.jsonl``; lines that a kill cut and values that are not finite are
+    left out. Empty where nothing was logged yet."""
+    series: Series = {}
+    log = folder / RunFiles.LOG
+    if not log.is_file():
+        return series
+    with log.open(encoding="utf-8") as lines:
+        for line in lines:
+            try:
+                values = json.loads(line)
+                seen = int(values.pop("seen"))
+            except (ValueError, KeyError):
+                continue
+            for name, value in values.items():
+                number = isinstance(value, int | float) and not isinstance(value, bool)
+                if name != "step" and number and math.isfinite(value):
+                    series.setdefault(name, []).append((seen, value))
+    return series
+
+
+def is_share(name: str) -> bool:
+    """Whether a figure of this name is a share of 1."""
+    last = name.rpartition("/")[2]
+    return last == "accuracy" or any(part in last for part in (*_SHARES, *_BOUNDS))
+
+
+def group_panels(series: Series) -> list[Panel]:
+    """A panel for each scalar of training, best known first, and one for each evaluation's
+    shares."""
+    scalars = [name for name in series if "/" not in name]
+    known = list(_LABELS)
+    scalars.sort(key=lambda name: known.index(name) if name in known else len(known))
+    panels = [Panel(_LABELS.get(name, name), [name], is_share(name), False) for name in scalars]
+    evaluations: dict[str, list[str]] = {}
+    for name in series:
+        group, slash, last = name.rpartition("/")
+        if slash and any(part in last for part in _SHARES):
+            evaluations.setdefault(group, []).append(name)
+    return [*panels, *(Panel(title, names, True, True) for title, names in evaluations.items())]
 
 
 def plot_curves(folder: Path) -> Path | None:
-    """Draw ``curves.png`` from ``metrics.jsonl``; None where nothing was logged yet.
-
-    One panel for the loss, one for each scalar, one for the shares that an evaluation measured.
-    """
-    series: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    log = folder / RunFiles.LOG
-    if not log.is_file():
-        return None
-    for line in log.read_text(encoding="utf-8").splitlines():
-        values = json.loads(line)
-        for name, value in values.items():
-            counted = "/" not in name or any(share in name for share in _SHARES)
-            if name not in ("step", "seen") and counted and isinstance(value, int | float):
-                series[name].append((values["seen"], value))
-    if not series:
-        return None
-    panels: dict[str, list[str]] = {}
-    for name in series:
-        group, slash, _ = name.rpartition("/")
-        panels.setdefault(group if slash else name, []).append(name)
-    return _draw(folder / RunFiles.CURVES, panels, series)
+    """Draw ``curves.png`` from ``metrics.jsonl``; None where nothing was logged yet."""
+    series = read_series(folder)
+    panels = group_panels(series)
+    return _draw(folder / RunFiles.CURVES, panels, series) if panels else None
 
 
-def _draw(
-    path: Path, panels: dict[str, list[str]], series: dict[str, list[tuple[float, float]]]
-) -> Path:
+def _draw(path: Path, panels: list[Panel], series: Series) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -53,17 +100,18 @@ def _draw(
     figure = Figure(figsize=(5.0 * columns, 3.2 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axis, (title, names) in zip(axes, panels.items(), strict=False):
-        for name in names:
+    for axis, panel in zip(axes, panels, strict=False):
+        for name in panel.names:
             x, y = zip(*series[name], strict=True)
             mark = "o" if len(x) < 4 else None
             axis.plot(x, y, marker=mark, markersize=3, label=name.rpartition("/")[2])
-        axis.set_title(_LABELS.get(title, title), fontsize=10)
+        axis.set_title(panel.title, fontsize=10)
         axis.set_xlabel("samples seen", fontsize=8)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.25)
-        if "/" in names[0]:
+        if panel.shares:
             axis.set_ylim(0.0, 1.0)
+        if len(panel.names) > 1:
             axis.legend(fontsize=7, ncols=2)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from rich.console import Console
@@ -32,6 +33,7 @@ from ptft.train.compiled import compile_blocks, uncompiled, wants_compiling
 from ptft.train.curves import plot_curves
 from ptft.train.ema import Ema
 from ptft.train.features import keep_features
+from ptft.train.neighbours import look
 from ptft.train.parallel import share
 from ptft.train.precision import measure_precision
 from ptft.train.report import Report, say
@@ -141,6 +143,9 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
             report.note(note)
     loop = _Loop(recipe, folder, setup, optimizer, ema, progress, record, report)
     with report, Stop() as stop:
+        if progress.seen == 0:
+            loop.look("before")
+        report.page()
         loop.run(total, stop)
         finished = progress.seen >= total
         if finished:
@@ -148,11 +153,13 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
                 _save_final(folder, setup.model, record)
             metrics = loop.evaluate("after training")
             write_json(folder / RunFiles.METRICS, metrics)
+            loop.look("after")
         else:
             metrics = {}
     record.status = RunStatus.FINISHED if finished else RunStatus.STOPPED
     write_run(folder, record)
     plot_curves(folder)
+    report.page(last=True)
     return TrainResult(folder, finished, None if finished else stop.signal, metrics)
 
 
@@ -250,7 +257,17 @@ class _Loop:
         self.report.log(self.progress.step, self.progress.seen, flat)
         for name, figures in metrics.items():
             self.report.message(f"{name} {when}: {_shown(figures)}")
+        self.report.page()
         return metrics
+
+    def look(self, stage: Literal["before", "after"]) -> None:
+        """Note for the page what the model finds nearest; no weight and no random number moves."""
+        if not self.recipe.run.neighbours:
+            return
+        with self.report.pace.paused(), self.averaged(), uncompiled(self.model):
+            reason = look(self.folder, self.recipe, self.model, stage, total=self.record.total)
+        if reason:
+            self.report.message(f"page: no nearest neighbours: {reason}")
 
     def _step(
         self, batch: Batch, step: Step, total: int
@@ -307,6 +324,7 @@ class _Loop:
         record.faults = Tally.restore(progress.faults).counts
         record.seconds = round(progress.seconds, 3)
         write_run(self.folder, record)
+        self.report.page()
 
 
 def _with_precision(recipe: Recipe, setup: Setup) -> Recipe:

@@ -1,5 +1,6 @@
 """What a run says while it goes: a progress bar, a log of figures, trackers, its page."""
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping
@@ -12,9 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from ptft.artifact import RunFiles, write_atomic
 from ptft.data.batch import Skipped
+from ptft.errors import PtftError
 from ptft.recipe import Recipe
 from ptft.train.pace import Pace, duration
-from ptft.train.run_folder import RunRecord
+from ptft.train.page import write_page
+from ptft.train.run_folder import RunRecord, RunStatus, write_run
 from ptft.train.trackers import Tracker, open_trackers
 
 __all__ = ["Report", "say"]
@@ -27,6 +30,7 @@ _SHOWN = {
     "samples_per_second": "samples/s",
 }
 _EVERY = 10.0  # seconds between lines where no bar can be drawn
+_PAGE_SHARE = 0.01  # of a run's time that writing its page may take
 
 
 class Report:
@@ -34,7 +38,7 @@ class Report:
 
     Args:
         folder: the run's.
-        record: of the run; its notes begin anew with each part of a run.
+        record: of the run, which runs from here on; its notes begin anew with each part of a run.
         seen, step, seconds: samples, steps and training time before (a resumed run); later lines
             of the log are dropped.
         trackers: state of the trackers from the checkpoint; what they need next time is put there.
@@ -59,8 +63,11 @@ class Report:
         self._skipped = folder / RunFiles.SKIPPED
         self._drop_after(seen)
         self._console = console
+        self._folder = folder
         self._record = record
-        record.notes = []
+        record.status, record.error, record.notes = RunStatus.RUNNING, "", []
+        self._page_due = 0.0
+        self._page_failed = False
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -87,7 +94,10 @@ class Report:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._progress.stop()
+        if self._console.is_terminal:
+            self._progress.stop()
+        if error is not None:
+            self._failed(error)
         for tracker in self._trackers:
             tracker.close()
 
@@ -118,9 +128,40 @@ class Report:
         for skip in samples:
             self._append(self._skipped, {"seen": seen, **skip._asdict()})
 
+    def page(self, *, last: bool = False) -> None:
+        """Write the run's page anew, unless that would take more than its share of time.
+
+        It is for people: where it cannot be written, that is said once and the run goes on.
+
+        Args:
+            last: write it whatever it takes, and say where it lies.
+        """
+        begin = time.monotonic()
+        if begin < self._page_due and not last:
+            return
+        try:
+            path = write_page(self._folder, left=self.pace.left)
+            if last:
+                self.message(f"page: {path}")
+        except Exception as error:
+            if not self._page_failed:
+                self.message(f"{RunFiles.PAGE}: not written: {type(error).__name__}: {error}")
+            self._page_failed = True
+        end = time.monotonic()
+        self._page_due = end + (end - begin) / _PAGE_SHARE
+
     def message(self, text: str) -> None:
         """A line above the bar."""
         say(self._console, text)
+
+    def _failed(self, error: BaseException) -> None:
+        """Leave word of an error that ends the run; where the disk is full, there is no place."""
+        record = self._record
+        name = "" if isinstance(error, PtftError) else f"{type(error).__name__}: "
+        record.status, record.error = RunStatus.FAILED, f"{name}{error}"
+        with contextlib.suppress(OSError):
+            write_run(self._folder, record)
+        self.page(last=True)
 
     @staticmethod
     def _append(path: Path, values: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ class RunStatus:
     RUNNING = "running"  # or killed: a checkpoint tells how far it came
     STOPPED = "stopped"  # by a signal, after a checkpoint
     FINISHED = "finished"
+    FAILED = "failed"  # by an error; --resume goes on from the last checkpoint
 
 
 @dataclass
@@ -36,6 +37,7 @@ class RunRecord:
         skipped, faults: samples that could not be read, in all and by the kind of fault.
         seconds: of training, over all its parts; without evaluations and checkpoints.
         notes: facts about how its last part ran, one line each.
+        error: what it failed of.
     """
 
     name: str
@@ -54,6 +56,7 @@ class RunRecord:
     seconds: float = 0.0
     weights_digest: str | None = None
     notes: list[str] = field(default_factory=list)
+    error: str = ""
 
 
 def open_run(recipe: Recipe, *, resume: bool) -> tuple[Path, RunRecord | None]:
