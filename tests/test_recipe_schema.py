@@ -207,6 +207,13 @@ augment: {crop_scale: [0.9, 0.1]}
     recipe: augment.patch_dropout: 0.5: a locked image tower sees all patches;
     allowed: 0, or an image tower that learns
 
+distill: {from: a/b, weight: 0}
+    recipe: distill: weight and features are 0; allowed: one above 0, or null
+
+{distill: {from: a/b, features: 1}, objective: {kind: classify}}
+    recipe: distill.features: 1.0 with objective.kind 'classify', which compares class
+    probabilities; allowed: 0
+
 evaluate: [{kind: retrieval}, {kind: retrieval}]
     recipe: evaluate: two items are named retrieval; give each a name
 

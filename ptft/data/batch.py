@@ -56,6 +56,7 @@ class Batch:
         labels: int64 (B,), -1 for none; None where the set has no classes.
         names: of the samples.
         skipped: samples that stood in this batch's places and could not be read.
+        teacher_tokens: int64 (B, L'), the captions as a teacher's own tokenizer has them.
     """
 
     images: torch.Tensor
@@ -64,6 +65,7 @@ class Batch:
     labels: torch.Tensor | None
     names: list[str]
     skipped: Skipped
+    teacher_tokens: torch.Tensor | None = None
 
 
 @dataclass

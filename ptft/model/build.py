@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ptft.artifact import RunFiles
 from ptft.compat import import_open_clip
 from ptft.errors import ModelError, RecipeError, suggest
 from ptft.model.encoder import DualEncoder
@@ -261,8 +262,14 @@ def _name(section: TowersModel) -> str:
 
 
 def _label(source: str) -> str:
-    """A Hub id as it is; of a path only the last part, since a card has no use for the rest."""
-    return source if is_hub_id(source) else Path(source).resolve().name
+    """A Hub id as it is; of a path only the last part, since a card has no use for the rest; of a
+    checkpoint also its run's name."""
+    if is_hub_id(source) and not Path(source).is_dir():
+        return source
+    path = Path(source).resolve()
+    if path.parent.name == RunFiles.CHECKPOINTS:
+        return f"{path.parent.parent.name} {path.name}"
+    return path.name
 
 
 def _fit_objective(model: DualEncoder, objective: ObjectiveSection, *, fresh: bool) -> None:

@@ -11,6 +11,7 @@ from ptft.recipe.data import (
     ShardsData,
     TableData,
 )
+from ptft.recipe.distill import DistillSection
 from ptft.recipe.load import (
     deciding_values,
     dump_recipe,
@@ -47,6 +48,7 @@ __all__ = [
     "ClassifyObjective",
     "ClipObjective",
     "DataSection",
+    "DistillSection",
     "EvaluateItem",
     "FolderData",
     "FullAdapt",

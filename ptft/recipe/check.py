@@ -37,6 +37,8 @@ def check_recipe(recipe: Recipe) -> None:
         _check_towers(recipe.model)
     if recipe.init is not None:
         _check_source("init.from", recipe.init.from_)
+    if recipe.distill is not None:
+        _check_source("distill.from", recipe.distill.from_)
     check_optimizer(recipe.optim)
     check_data(recipe.data, "data", needed=("train",))
     check_evaluations(recipe)

@@ -11,6 +11,7 @@ from pydantic import (
 )
 
 from ptft.recipe.data import DataSection
+from ptft.recipe.distill import DistillSection
 from ptft.recipe.model import ModelSection
 from ptft.recipe.section import Section
 
@@ -324,6 +325,7 @@ class Recipe(Section):
     init: InitSection | None = None
     data: DataSection
     objective: ObjectiveSection = Field(default_factory=ClipObjective)
+    distill: DistillSection | None = None
     adapt: AdaptSection = Field(default_factory=FullAdapt)
     augment: AugmentSection = Field(default_factory=AugmentSection)
     optim: OptimSection
@@ -341,6 +343,13 @@ class Recipe(Section):
             raise ValueError(
                 f"augment.patch_dropout: {self.augment.patch_dropout}: a locked image tower sees "
                 "all patches; allowed: 0, or an image tower that learns"
+            )
+        if self.distill is not None and not (self.distill.weight or self.distill.features):
+            raise ValueError("distill: weight and features are 0; allowed: one above 0, or null")
+        if self.distill is not None and self.objective.kind == "classify" and self.distill.features:
+            raise ValueError(
+                f"distill.features: {self.distill.features} with objective.kind 'classify', which "
+                "compares class probabilities; allowed: 0"
             )
         names = [item.name or item.kind for item in self.evaluate]
         twice = sorted({name for name in names if names.count(name) > 1})

@@ -146,6 +146,8 @@ def _locked(recipe: Recipe, model: DualEncoder) -> list[str]:
 
 def _not_exact(tower: str, recipe: Recipe, model: DualEncoder, samples: SampleSet) -> str | None:
     """Why kept features would not be those of each pass, or None."""
+    if recipe.distill is not None:
+        return "the teacher of distill reads the samples themselves"
     if samples.fingerprint() is None:
         return "the data is streamed, and could change without a sign"
     if tower == "image":

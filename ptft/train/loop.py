@@ -191,7 +191,7 @@ class _Loop:
         saved = progress.seen if progress.step else -1
         pace = self.report.pace
         self.model.train()
-        step = Step(self.recipe, share(self.model, ALONE), scaler)
+        step = Step(self.recipe, share(self.model, ALONE), scaler, self.setup.teacher)
         for batch in batches(
             self.recipe,
             self.setup,

@@ -23,7 +23,7 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
 
     Returns:
         Samples of the training set, parameters (all and learning), and GiB for weights, gradients
-        with optimiser state, the average of the weights, activations, and their sum.
+        with optimiser state, the average of the weights, the teacher, activations, and their sum.
 
     Raises:
         DataError, ModelError: as training would.
@@ -45,13 +45,14 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
         output = compute_objective(recipe.objective, model, batch)
     del output
     size = recipe.optim.global_batch
-    every = sum(p.numel() for p in model.parameters())
+    every = _numbers(model)
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     pairs = 4 * size * size * _FLOAT if needs_text(recipe.objective) else 0  # logits, their grads
     parts = {
         "weights": every * _FLOAT,
         "gradients_and_optimizer": learning * _FLOAT * (1 + _ADAM_MOMENTS),
         "average": learning * _FLOAT if recipe.optim.ema is not None else 0,
+        "teacher": 0 if setup.teacher is None else _FLOAT * _numbers(setup.teacher.model),
         "activations": sum(kept.values()) // 2 * size + pairs,
     }
     return {
@@ -65,3 +66,7 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
             "total": round(sum(parts.values()) / 2**30, 3),
         },
     }
+
+
+def _numbers(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

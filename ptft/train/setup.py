@@ -6,12 +6,14 @@ from dataclasses import dataclass
 import torch
 
 from ptft.data import Batch, SampleSet, open_split, train_batches
+from ptft.data.batch import Tokenizer
 from ptft.data.features import FeatureFile, TextFeatures
 from ptft.data.loader import Workers
 from ptft.errors import TrainingError
 from ptft.model import DualEncoder, apply_adapt, build_model, init_head, set_patch_dropout
 from ptft.objective import TrainBatch, needs_labels, needs_text
 from ptft.recipe import ClassifyObjective, Recipe
+from ptft.train.teacher import PairedTokenizer, Teacher, load_teacher, split_tokens
 
 __all__ = [
     "Setup",
@@ -31,6 +33,7 @@ class Setup:
     Attributes:
         notes: facts about how it will run, one line each, for the report and the run's page.
         image_features, text_features: what locked towers make of the samples, where it is kept.
+        teacher: a model whose answers are learned too.
     """
 
     model: DualEncoder
@@ -39,6 +42,7 @@ class Setup:
     notes: tuple[str, ...] = ()
     image_features: FeatureFile | None = None
     text_features: TextFeatures | None = None
+    teacher: Teacher | None = None
 
     @property
     def kept(self) -> dict[str, FeatureFile]:
@@ -63,7 +67,8 @@ def set_up(recipe: Recipe, device: torch.device) -> Setup:
     notes = []
     if recipe.augment.patch_dropout:
         notes.append(set_patch_dropout(model, recipe.augment.patch_dropout))
-    return Setup(model, samples, learns, tuple(notes))
+    teacher = load_teacher(recipe, model)
+    return Setup(model, samples, learns, tuple(notes), teacher=teacher)
 
 
 def choose_device(recipe: Recipe) -> torch.device:
@@ -85,10 +90,14 @@ def batches(
 ) -> Iterator[Batch]:
     """Batches of ``size`` samples of the recipe's run, from sample ``start`` until ``end``."""
     spec = setup.model.spec
-    return train_batches(
+    tokenizer: Tokenizer | None = spec.tokenizer if needs_text(recipe.objective) else None
+    teachers = None if setup.teacher is None else setup.teacher.tokenizer
+    if teachers is not None:
+        tokenizer = PairedTokenizer(spec.tokenizer, teachers)
+    read = train_batches(
         setup.samples,
         preprocess=spec.preprocess,
-        tokenizer=spec.tokenizer if needs_text(recipe.objective) else None,
+        tokenizer=tokenizer,
         augment=recipe.augment,
         seed=recipe.seed,
         start=start,
@@ -98,6 +107,7 @@ def batches(
         image_features=setup.image_features,
         text_features=setup.text_features,
     )
+    return read if teachers is None else split_tokens(read, spec.tokenizer.context_length)
 
 
 def to_device(batch: Batch, model: DualEncoder, recipe: Recipe) -> TrainBatch:

@@ -36,6 +36,7 @@ from ptft.recipe import ClassifyObjective, ClipObjective, Recipe, SiglipObjectiv
 from ptft.train.parallel import Parallel
 from ptft.train.precision import autocast
 from ptft.train.setup import images_to_device, tokens_to_device
+from ptft.train.teacher import Teacher
 
 __all__ = ["Step", "micro_batch"]
 
@@ -73,12 +74,20 @@ class Step:
         recipe: its objective, micro batch and precision.
         parallel: the model, alone or among ranks.
         scaler: of the loss (fp16); gradients are left scaled.
+        teacher: a model whose answers are learned too.
 
     Raises:
         RecipeError: the micro batch does not fit the rank's share or the model.
     """
 
-    def __init__(self, recipe: Recipe, parallel: Parallel, scaler: torch.amp.GradScaler) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        parallel: Parallel,
+        scaler: torch.amp.GradScaler,
+        teacher: Teacher | None = None,
+    ) -> None:
+        self.teacher = teacher
         self.objective = recipe.objective
         self.precision = recipe.optim.precision
         self.parallel = parallel
@@ -117,6 +126,15 @@ class Step:
 
         # 2. the loss on them. Wrappers average gradients over the ranks; these are to be summed.
         output = features_loss(objective, features, self.parallel.world)
+        if self.teacher is not None:
+            output = self.teacher.contrast(
+                output,
+                features,
+                batch,
+                precision=self.precision,
+                micro=self.micro,
+                world=self.parallel.world,
+            )
         self.scaler.scale(output.loss * self.parallel.world.size).backward()
 
         # 3. back through the towers
@@ -141,6 +159,11 @@ class Step:
                     logits_bc, _ = self.parallel.forward(images, logits=True)
                     labels = None if labels is None else labels.to(self.model.device)
                     output = classify_loss(objective, logits_bc, labels, self.model.logit_scale)
+                if self.teacher is not None:
+                    pixels = batch.images[micro.images]
+                    output = self.teacher.classify(
+                        output, logits_bc, pixels, precision=self.precision
+                    )
                 self.scaler.scale(output.loss / len(micros)).backward()
             outputs.append(ObjectiveOutput(output.loss.detach(), output.scalars))
         loss = torch.stack([output.loss for output in outputs]).mean()

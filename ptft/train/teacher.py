@@ -1,0 +1,205 @@
+"""A teacher: a model that does not learn, and what it says about the student's batch."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ptft.data import Batch
+from ptft.distill import Pairs, class_distillation, contrast_distillation, feature_distance
+from ptft.distributed import ALONE, World
+from ptft.errors import ModelError
+from ptft.model import DualEncoder, class_head, load_model
+from ptft.objective import Features, ObjectiveOutput, needs_text
+from ptft.preprocess import TextTokenizer
+from ptft.recipe import ClassifyObjective, DistillSection, Recipe
+from ptft.train.precision import autocast
+
+__all__ = ["PairedTokenizer", "Teacher", "load_teacher", "split_tokens"]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A model in eval mode that takes no gradient.
+
+    Attributes:
+        model: on the student's device.
+        section: the recipe's.
+        head: rows (C, E) and bias (C) of its classifier, in the order of the student's classes.
+        tokenizer: its own, where the student's tokens are none that it knows.
+    """
+
+    model: DualEncoder
+    section: DistillSection
+    head: tuple[Tensor, Tensor] | None = None
+    tokenizer: TextTokenizer | None = None
+
+    def contrast(
+        self,
+        output: ObjectiveOutput,
+        features: Features,
+        batch: Batch,
+        *,
+        precision: str,
+        micro: int,
+        world: World = ALONE,
+    ) -> ObjectiveOutput:
+        """The objective's loss with the teacher's added.
+
+        Args:
+            output: of the objective alone.
+            features: the student's, of this rank's share.
+            batch: the same share.
+            precision: that the teacher's towers run in, as the student's do.
+            micro: pairs that the teacher is run on at once.
+            world: the ranks.
+        """
+        student = Pairs(
+            _single(features.image_bd), _single(features.text_bd), features.log_scale.exp()
+        )
+        teacher = self._pairs(batch, micro, precision, student.image_bd.dtype)
+        section, loss = self.section, output.loss
+        scalars = {**output.scalars, "objective_loss": loss.item()}
+        if section.weight:
+            taught = contrast_distillation(
+                student, teacher, temperature=section.temperature, world=world
+            )
+            scalars["distill_loss"] = taught.item()
+            loss = loss + section.weight * taught
+        if section.features:
+            apart = feature_distance(student, teacher, world)
+            scalars["feature_distance"] = apart.item()
+            loss = loss + section.features * apart
+        return ObjectiveOutput(loss, scalars)
+
+    def classify(
+        self, output: ObjectiveOutput, logits_bc: Tensor, pixels: Tensor, *, precision: str
+    ) -> ObjectiveOutput:
+        """The objective's loss with the teacher's added.
+
+        Args:
+            output: of the objective alone.
+            logits_bc: the student's.
+            pixels: uint8 (b, H, W, 3), the same samples.
+        """
+        assert self.head is not None
+        logits_bc = _single(logits_bc)
+        with torch.no_grad():
+            image_be = self._images(pixels, precision).to(logits_bc.dtype)
+            weight, bias = (part.to(logits_bc.dtype) for part in self.head)
+            teaching_bc = self.model.logit_scale.exp() * F.linear(image_be, weight) + bias
+        taught = class_distillation(logits_bc, teaching_bc, temperature=self.section.temperature)
+        scalars = {"objective_loss": output.loss.item(), "distill_loss": taught.item()}
+        loss = output.loss + self.section.weight * taught
+        return ObjectiveOutput(loss, {**output.scalars, **scalars})
+
+    @torch.no_grad()
+    def _pairs(self, batch: Batch, micro: int, precision: str, dtype: torch.dtype) -> Pairs:
+        tokens = batch.tokens if batch.teacher_tokens is None else batch.teacher_tokens
+        assert tokens is not None
+        parts = [slice(start, start + micro) for start in range(0, len(tokens), micro)]
+        images = torch.cat([self._images(batch.images[part], precision) for part in parts])
+        texts = torch.cat([self._texts(tokens[part], precision) for part in parts])
+        return Pairs(images.to(dtype), texts.to(dtype), self.model.logit_scale.exp().to(dtype))
+
+    def _images(self, pixels: Tensor, precision: str) -> Tensor:
+        with autocast(precision, self.model.device):
+            images = self.model.normalise(pixels.to(self.model.device, non_blocking=True))
+            return _single(F.normalize(self.model.encode_image(images), dim=-1))
+
+    def _texts(self, tokens: Tensor, precision: str) -> Tensor:
+        tokenizer = self.model.spec.tokenizer
+        with autocast(precision, self.model.device):
+            trimmed = torch.from_numpy(tokenizer.trim(tokens.numpy())).to(self.model.device)
+            return _single(F.normalize(self.model.encode_text(trimmed), dim=-1))
+
+
+def load_teacher(recipe: Recipe, student: DualEncoder) -> Teacher | None:
+    """The teacher that the recipe names, on the student's device; None where it names none.
+
+    Raises:
+        ModelError: there is no such model, or it takes pictures of another size, or embeds in
+            another width where features are compared.
+        HubError: it cannot be fetched.
+    """
+    section = recipe.distill
+    if section is None:
+        return None
+    model = load_model(section.from_).requires_grad_(False).to(student.device)
+    ours, theirs = student.spec, model.spec
+    if theirs.preprocess.size != ours.preprocess.size:
+        raise ModelError(
+            f"distill.from: {section.from_}: takes pictures of {_size(model)}, the student of "
+            f"{_size(student)}; both see the same crop; allowed: a teacher of that size"
+        )
+    if section.features and theirs.embed_dim != ours.embed_dim:
+        raise ModelError(
+            f"distill.features: {section.features}: the teacher's embeddings have "
+            f"{theirs.embed_dim} numbers, the student's {ours.embed_dim}; allowed: 0, or equal"
+        )
+    head = None
+    if isinstance(recipe.objective, ClassifyObjective):
+        head = _head(model, ours.classes, recipe.objective.templates)
+    own = needs_text(recipe.objective) and not _same_tokens(ours.tokenizer, theirs.tokenizer)
+    return Teacher(model.eval(), section, head, theirs.tokenizer if own else None)
+
+
+class PairedTokenizer:
+    """Two tokenizers as one: the rows of both, side by side.
+
+    Args:
+        first, second: of the student and of the teacher.
+    """
+
+    def __init__(self, first: TextTokenizer, second: TextTokenizer) -> None:
+        self.first, self.second = first, second
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Token ids (B, L1 + L2)."""
+        return np.concatenate([self.first(texts), self.second(texts)], axis=1)
+
+
+def split_tokens(batches: Iterator[Batch], length: int) -> Iterator[Batch]:
+    """Batches of a :class:`PairedTokenizer`, taken apart after the student's ``length`` tokens."""
+    with closing(batches):  # type: ignore[type-var]
+        for batch in batches:
+            assert batch.tokens is not None
+            yield replace(
+                batch,
+                tokens=batch.tokens[:, :length].contiguous(),
+                teacher_tokens=batch.tokens[:, length:].contiguous(),
+            )
+
+
+def _head(
+    model: DualEncoder, classes: Sequence[str], templates: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """The teacher's own rows, in the student's order; or the embeddings of the classes' prompts."""
+    own = model.spec.classes
+    if model.head is not None and sorted(own) == sorted(classes):
+        order = torch.tensor([own.index(name) for name in classes], device=model.device)
+        return model.head.weight[order], model.head.bias[order]
+    rows = class_head(model, classes, templates)
+    return rows, rows.new_zeros(len(rows))
+
+
+def _same_tokens(one: TextTokenizer, other: TextTokenizer) -> bool:
+    """Whether two tokenizers give the same rows."""
+    if one.json != other.json:
+        return False
+    return one.with_(trimmable=True).kwargs() == other.with_(trimmable=True).kwargs()
+
+
+def _size(model: DualEncoder) -> str:
+    height, width = model.spec.preprocess.size
+    return f"{height}x{width} pixels"
+
+
+def _single(tensor: Tensor) -> Tensor:
+    """float32 where the precision is lower, for softmaxes."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
