@@ -105,3 +105,32 @@ def test_a_run_leaves_the_average_and_its_checkpoint_the_raw_weights(
         tmp_path / "cut" / RunFiles.CHECKPOINTS / f"step-{STEPS:08d}" / "extra.safetensors"
     )
     assert all(torch.equal(cut[name], extra[name]) for name in extra)
+
+
+def test_sharded_weights_are_averaged_shard_by_shard(tmp_path: Path) -> None:
+    import torch.distributed as dist
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import DTensor
+
+    dist.init_process_group(
+        "gloo", store=dist.FileStore(str(tmp_path / "s"), 1), rank=0, world_size=1
+    )
+    try:
+        torch.manual_seed(0)
+        whole, model = nn.Linear(4, 3), nn.Linear(4, 3)
+        model.load_state_dict(whole.state_dict())
+        fully_shard(model, mesh=dist.device_mesh.init_device_mesh("cpu", (1,)))
+        averages = [Ema(one, 0.5) for one in (whole, model)]
+        for step in (1, 2, 3):
+            for one, ema in zip((whole, model), averages, strict=True):
+                with torch.no_grad():
+                    for parameter in one.parameters():
+                        parameter.mul_(1.0 + step)
+                ema.update(step)
+        assert all(isinstance(tensor, DTensor) for tensor in averages[1].tensors.values())
+        images = torch.ones(2, 4)
+        with averages[0].applied(), averages[1].applied():
+            assert torch.equal(whole(images), model(images))
+        assert torch.equal(whole(images), model(images))
+    finally:
+        dist.destroy_process_group()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 __all__ = ["Ema", "ema_decay"]
@@ -34,12 +35,14 @@ class Ema:
     averaged shard by shard, since the update is elementwise.
 
     Args:
-        model: whose present weights the average starts from.
+        model: whose present weights the average starts from, on its device and sharded if it is to
+            be.
         decay: per optimiser step, in (0, 1).
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
+        self._sharded = [part for part in model.modules() if isinstance(part, FSDPModule)]
         live = _averaged(model)
         self._live = [_local(tensor) for tensor in live.values()]
         # as they are laid out (channels-last, sharded), since a swap copies one into the other
@@ -71,6 +74,8 @@ class Ema:
             kept = live.clone()
             live.copy_(_local(average))
             _local(average).copy_(kept)
+        for part in self._sharded:  # may still hold whole weights, gathered before the swap
+            part.reshard()
 
 
 def _averaged(model: nn.Module) -> dict[str, Tensor]:
