@@ -30,7 +30,9 @@ class _Split(StrEnum):
 def index(
     shards: Annotated[
         list[str],
-        typer.Argument(metavar="SHARD...", help="Tars, globs or brace patterns; in quotes."),
+        typer.Argument(
+            metavar="SHARD...", help="Tars: paths or addresses, globs or braces in quotes."
+        ),
     ],
     force: Annotated[
         bool, typer.Option("--force", help="Write those again that are there and fit.")
@@ -43,18 +45,11 @@ def index(
     """
     import json
 
-    from ptft.data.index_file import index_path, read_index, write_index
-    from ptft.errors import DataError
-    from ptft.recipe.paths import expand_paths
+    from ptft.data.indexing import index_shard
+    from ptft.data.shards import find_shards
 
-    for path in expand_paths(shards, "SHARD"):
-        try:
-            found = None if force else read_index(path)
-        except DataError:
-            found = None  # of another tar, or broken: what this command is for
-        index = found or write_index(path)
-        values = {"index": str(index_path(path)), "samples": len(index), "written": found is None}
-        print(json.dumps(values), flush=True)
+    for source in find_shards(shards, "SHARD"):
+        print(json.dumps(index_shard(source, force=force)), flush=True)
 
 
 @app.command("pack")

@@ -135,6 +135,7 @@ class TrainReader:
     def _read_one(self, position: int, skipped: Skipped) -> "tuple[_Told, np.ndarray]":
         """The sample at a position, or the first that can be read of those that replace it, with
         its pixels or features."""
+        self.samples.look_ahead(self.order, position)
         index, tried = self.order[position], 0
         others = self.order.replacements(position)
         while True:

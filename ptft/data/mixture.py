@@ -115,6 +115,21 @@ class Mixture(Joined):
         super().__init__(parts, names)
         self.draws = draws_of(weights, key)
 
+    def notes(self, readers: int) -> list[str]:
+        notes = []
+        for number, (part, draws) in enumerate(zip(self.parts, self.draws, strict=True)):
+            passes = len(self) * draws / EPOCH / len(part)
+            notes.append(
+                f"{self.names[number] or f'part {number}'}: {draws / EPOCH:.2%} of the draws, "
+                f"{passes:.2f} times its {len(part):,} samples an epoch"
+            )
+        return [*notes, *(note for part in self.parts for note in part.notes(readers))]
+
+    def look_ahead(self, order: RunOrder, position: int) -> None:
+        assert isinstance(order, MixtureOrder)
+        part, own = order.draw(position)
+        self.parts[part].look_ahead(order.orders[part], own)
+
     def order(self, seed: int) -> "MixtureOrder":
         orders = [part.order(mix(seed, _PART, i)) for i, part in enumerate(self.parts)]
         return MixtureOrder(orders, self.draws, self.firsts[:-1].tolist(), seed)
@@ -154,6 +169,9 @@ class MixtureOrder:
         part, own = self.draw(position)
         for other in self.orders[part].replacements(own):
             yield self.firsts[part] + other
+
+    def coming(self, position: int) -> None:
+        """The orders of the parts know."""
 
     def draw(self, position: int) -> tuple[int, int]:
         """The part that a position goes to, and the position in that part's own order."""

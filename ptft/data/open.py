@@ -123,9 +123,9 @@ def _open(
     section: FieldSection, split: Split, key: str, classes: Sequence[str] | None
 ) -> SampleSet:
     if isinstance(section, ShardsData):
-        from ptft.data.shards import Shards
+        from ptft.data.shards import Shards, find_shards
 
-        return Shards(section, expand_paths(getattr(section, split), key), classes)
+        return Shards(section, find_shards(getattr(section, split), key), classes)
     if isinstance(section, FolderData):
         from ptft.data.folder import Folder
 

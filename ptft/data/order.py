@@ -37,6 +37,10 @@ class RunOrder(Protocol):
     def replacements(self, position: int) -> Iterator[int]:
         """Samples to try in place of the one at ``position``, in order."""
 
+    def coming(self, position: int) -> np.ndarray | None:
+        """Samples that are read about ``position`` and next, in order, where they come in windows
+        of pieces; the same array while nothing changes."""
+
 
 class Order:
     """Position -> sample, each once an epoch.
@@ -65,7 +69,8 @@ class Order:
         self.window = count if window is None else min(window, count)
         self.blocks = blocks
         self.redraw = redraw
-        self._cached = lru_cache(maxsize=2)(self._shuffled)
+        self._cached = lru_cache(maxsize=3)(self._shuffled)
+        self._coming = lru_cache(maxsize=1)(self._two_windows)
         self._row = lru_cache(maxsize=2)(self._block_row)
 
     def __reduce__(self) -> tuple[type["Order"], tuple[object, ...]]:
@@ -84,6 +89,18 @@ class Order:
         members, place = self._find(position)
         for other in _walk(mix(self.seed, _REPLACE, position), place, len(members)):
             yield int(members[other])
+
+    def coming(self, position: int) -> np.ndarray | None:
+        """The samples of the position's window, and of the next."""
+        if self.blocks is None:
+            return None
+        epoch, within = divmod(position, self.count)
+        return self._coming(epoch, within // self.window)
+
+    def _two_windows(self, epoch: int, number: int) -> np.ndarray:
+        last = (number + 1) * self.window >= self.count
+        following = (epoch + 1, 0) if last else (epoch, number + 1)
+        return np.concatenate([self._cached(epoch, number), self._cached(*following)])
 
     def _find(self, position: int) -> tuple[np.ndarray, int]:
         """The window's samples in the epoch's order, and the place of a position among them."""
@@ -146,6 +163,9 @@ class BalancedOrder:
         for other in [start, *_walk(key, start, len(self._members))]:
             if self.labels[self._members[other]] != self.labels[self._groups[number][0]]:
                 yield int(self._members[other])
+
+    def coming(self, position: int) -> None:
+        """A set that is balanced is read freely."""
 
     def _find(self, position: int) -> tuple[int, int]:
         """The group whose turn it is, and how often it was before."""

@@ -56,6 +56,7 @@ class SampleSet(ABC):
     window: int | None = None
     blocks: np.ndarray | None = None
     resample: Resample = "none"
+    _expected: np.ndarray | None = None
 
     @property
     def size(self) -> int:
@@ -81,6 +82,10 @@ class SampleSet(ABC):
     def captions(self, index: int) -> tuple[str, ...]:
         """The captions of a sample, without decoding its picture. Raises SampleError."""
 
+    def notes(self, readers: int) -> list[str]:
+        """What is worth knowing before a run begins, a line each; ``readers`` processes read."""
+        return []
+
     def labels(self) -> np.ndarray | None:
         """Classes of all samples, int64 (N,), -1 for none; None where that needs every picture."""
         return None
@@ -100,6 +105,16 @@ class SampleSet(ABC):
         """Whether the set is read well in its own order only, so that each process that reads it
         reads all of it."""
         return self.window is not None and self.blocks is None
+
+    def look_ahead(self, order: RunOrder, position: int) -> None:
+        """Told before the sample at a position of a run is read."""
+        coming = order.coming(position)
+        if coming is not None and coming is not self._expected:
+            self._expected = coming
+            self.expect(coming)
+
+    def expect(self, indices: np.ndarray) -> None:  # noqa: B027 - most sets are near
+        """These samples will be read soon, about in this order: what is far may be fetched."""
 
     def order(self, seed: int) -> RunOrder:
         """Which sample comes at which position of a run."""
@@ -150,6 +165,12 @@ class Subset(SampleSet):
 
     def describe(self, index: int) -> tuple[tuple[str, ...], int | None]:
         return self.samples.describe(int(self.indices[index]))
+
+    def notes(self, readers: int) -> list[str]:
+        return self.samples.notes(readers)
+
+    def expect(self, indices: np.ndarray) -> None:
+        self.samples.expect(self.indices[indices])
 
     def fingerprint(self) -> str | None:
         whole = self.samples.fingerprint()

@@ -1,54 +1,80 @@
 """WebDataset tars as a sample set: any sample by number, in any process.
 
 Samples are found by an index (``tar_index``) and read by ``os.pread``; what of the tar is in memory
-is the operating system's business.
+is the operating system's business. Tars that lie elsewhere are fetched whole into a folder when one
+of their samples is first needed (``shard_cache``), then read like any other; so they are shuffled
+as wholes, and within a few of them at a time.
 """
 
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from ptft.data.fields import FieldSet
 from ptft.data.hashing import file_state
-from ptft.data.index_file import read_index
-from ptft.data.tar_index import IMAGE_EXTENSIONS, index_tar
-from ptft.errors import SampleError
+from ptft.data.remote import RemoteShard, list_shards
+from ptft.data.shard_cache import ShardCache
+from ptft.data.tar_files import Source, TarAhead, TarFiles, TarIndexes
+from ptft.data.tar_index import IMAGE_EXTENSIONS
+from ptft.errors import RecipeError, SampleError
 from ptft.recipe.data import ShardsData
+from ptft.recipe.paths import expand_paths, is_url
 
-__all__ = ["Shards"]
+__all__ = ["Shards", "find_shards"]
 
-_OPEN = 64  # files held open at once; a process may often have no more than 1,024
+
+def find_shards(patterns: str | list[str], key: str) -> list[Source]:
+    """The tars that paths and addresses mean, in the order given, globs sorted.
+
+    Raises:
+        RecipeError: a pattern matches nothing, or an address is of a protocol that is not allowed.
+        DataError, MissingExtraError: a store cannot be asked, see ``list_shards``.
+    """
+    given = [patterns] if isinstance(patterns, str) else patterns
+    if not any(map(is_url, given)):
+        return list(expand_paths(patterns, key))
+    found: list[Source] = []
+    for pattern in given:
+        found += list_shards([pattern], key) if is_url(pattern) else expand_paths(pattern, key)
+    return found
 
 
 class Shards(FieldSet):
     """The samples of tars, shard after shard.
 
     Args:
-        section: captions, label and classes.
-        paths: of the tars.
+        section: captions, label and classes; of fetched shards, where they are kept.
+        sources: the tars.
         classes: names to number the labels by, where the section has none.
 
     Raises:
         DataError: a tar is broken (file and offset are named), the index beside it is of another,
-            or a label is of no class.
+            it cannot be fetched, or labels are of no class.
+        RecipeError: fetched shards that are shuffled together do not fit into the cache.
     """
 
     def __init__(
-        self, section: ShardsData, paths: Sequence[Path], classes: Sequence[str] | None = None
+        self, section: ShardsData, sources: Sequence[Source], classes: Sequence[str] | None = None
     ) -> None:
-        self._tars = [read_index(path) or index_tar(path) for path in paths]
-        self._firsts = np.cumsum([0, *(len(tar) for tar in self._tars)])
-        self._paths = list(paths)
-        self._files = _Files(paths)
-        above = Path(os.path.commonpath([path.absolute().parent for path in paths]))
-        self._names = [path.absolute().relative_to(above).as_posix() for path in paths]
-        with_cls = any("cls" in tar.extensions for tar in self._tars)
-        super().__init__(section, label="cls" if with_cls else None)
+        self._cache = cache = ShardCache(section.cache, section.cache_gb * 1e9)
+        remote = [source for source in sources if isinstance(source, RemoteShard)]
+        _check_room(section, remote)
+        self._tar_sources = list(sources)
+        self._tars = TarIndexes(sources, cache, _tell)
+        self._firsts = np.cumsum([0, *self._tars.counts.tolist()])
+        self._remote = bool(remote)
+        most = {"most": section.shuffle_shards + 2} if remote else {}  # an open one takes room
+        self._files = TarFiles(sources, cache, **most)
+        self._ahead = TarAhead(cache)
+        self._names = _short_names(sources)
+        if remote:
+            self.blocks = self._firsts[:-1]
+            self.window = section.shuffle_shards * -(-len(self) // len(sources))
+        super().__init__(section, label="cls" if "cls" in self._tars.extensions else None)
         wanted = self.templates.fields | {self.label_field} - {None}
         # txt is looked at even when unused, so that an error can list it
         self._texts = {"txt", "cls", *wanted} - {"json", *IMAGE_EXTENSIONS}
@@ -117,11 +143,49 @@ class Shards(FieldSet):
         values = self.section.model_dump(exclude={"train", "val", "test"})
         return ShardsData(**{**values, **paths})
 
-    def _sources(self) -> list[object]:
-        return [file_state(*pair) for pair in zip(self._paths, self._names, strict=True)]
+    def notes(self, readers: int) -> list[str]:
+        remote = [source for source in self._tar_sources if isinstance(source, RemoteShard)]
+        if not remote:
+            return []
+        size = sum(shard.size for shard in remote) / 1e9
+        notes = [f"{len(remote):,} shards ({size:,.2f} GB) are fetched into {self._cache.folder}"]
+        if len(remote) < readers:
+            notes.append(
+                f"{len(remote)} fetched shards for {readers} processes that read: some wait for a "
+                "shard that another is fetching; more and smaller shards start sooner"
+            )
+        return notes
 
-    def _label_values(self) -> Sequence[Any]:
-        return [self._label_value(index) for index in range(len(self))]
+    def expect(self, indices: np.ndarray) -> None:
+        """Fetch the shards of these samples in the background."""
+        if not self._remote:
+            return
+        numbers = np.searchsorted(self._firsts, indices, side="right") - 1
+        distinct, firsts = np.unique(numbers, return_index=True)
+        sources = [self._tar_sources[number] for number in distinct[np.argsort(firsts)]]
+        self._ahead.expect([source for source in sources if isinstance(source, RemoteShard)])
+
+    def _sources(self) -> list[object]:
+        return [
+            file_state(source, name)
+            if isinstance(source, Path)
+            else (source.url, source.size, source.version)
+            for source, name in zip(self._tar_sources, self._names, strict=True)
+        ]
+
+    def _label_values(self) -> Sequence[Any] | None:
+        if not self._remote:
+            return [self._label_value(index) for index in range(len(self))]
+        if self.label_field != "cls" or not self._tars.labelled:
+            return None  # it would take fetching everything
+        labels: list[str | None] = []
+        for number, count in enumerate(self._tars.counts.tolist()):
+            first = int(self._firsts[number])
+            if isinstance(self._tar_sources[number], Path):
+                labels += [self._label_value(index) for index in range(first, first + count)]
+            else:
+                labels += self._tars[number].labels or [None] * count
+        return labels
 
     def _label_value(self, index: int) -> Any:
         """The label of a sample, None where it has none or its fields are broken (reading the
@@ -137,47 +201,34 @@ class Shards(FieldSet):
             return None
 
 
-class _Files:
-    """Tars opened when they are first read, the least recently read closed beyond ``_OPEN``."""
+def _tell(text: str) -> None:
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True, markup=False)
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = list(paths)
-        self._open: dict[int, int] = {}
 
-    def read(self, number: int, offset: int, size: int) -> bytes:
-        """Exactly ``size`` bytes. Raises SampleError where the file no longer has them."""
-        path = self._paths[number]
-        try:
-            with self._file(number) as file:
-                pieces, left = [], size
-                while left:
-                    piece = os.pread(file, left, offset + size - left)
-                    if not piece:
-                        raise SampleError(
-                            f"{path}: offset {offset}: it became shorter", "unreadable"
-                        )
-                    pieces.append(piece)
-                    left -= len(piece)
-        except OSError as error:
-            raise SampleError(
-                f"{path}: offset {offset}: {error.strerror or error}", "unreadable"
-            ) from None
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+def _short_names(sources: Sequence[Source]) -> list[str]:
+    """Of the tars, without the folders that they have in common."""
+    names = [
+        source.absolute().as_posix() if isinstance(source, Path) else source.url
+        for source in sources
+    ]
+    folders = [name.split("/")[:-1] for name in names]
+    shared = 0
+    while all(len(f) > shared and f[shared] == folders[0][shared] for f in folders):
+        shared += 1
+    return ["/".join(name.split("/")[shared:]) for name in names]
 
-    @contextmanager
-    def _file(self, number: int) -> Iterator[int]:
-        file = self._open.pop(number, None)
-        if file is None:
-            file = os.open(self._paths[number], os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        self._open[number] = file  # last in the dict: most recently read
-        while len(self._open) > _OPEN:
-            os.close(self._open.pop(next(iter(self._open))))
-        yield file
 
-    def __reduce__(self) -> tuple[type["_Files"], tuple[list[Path]]]:
-        return _Files, (self._paths,)  # a process opens its own
-
-    def __del__(self) -> None:
-        for file in self._open.values():
-            os.close(file)
-        self._open = {}
+def _check_room(section: ShardsData, shards: Sequence[RemoteShard]) -> None:
+    """The window that is read and the one that is fetched meanwhile must fit, each of which may
+    reach into one shard more."""
+    size = sum(shard.size for shard in shards)
+    most = 2 * (section.shuffle_shards + 1)
+    if size <= section.cache_gb * 1e9 or not shards:
+        return
+    needed = min(size, most * max(shard.size for shard in shards)) / 1e9
+    if needed > section.cache_gb:
+        raise RecipeError(
+            f"data.cache_gb: {section.cache_gb:g}: too small for {most} shards, which are twice "
+            f"data.shuffle_shards: {section.shuffle_shards} and one more; allowed: at least "
+            f"{needed:.3g}, or fewer data.shuffle_shards"
+        )

@@ -10,10 +10,10 @@ from functools import cache
 from pathlib import Path
 
 from ptft.errors import RecipeError, suggest
-from ptft.recipe.data import DataSection, MixtureData, ScenesData, TableData
+from ptft.recipe.data import DataSection, MixtureData, ScenesData, ShardsData, TableData
 from ptft.recipe.model import ArchModel, TextTower, TowersModel
 from ptft.recipe.optimizers import ADAMW, find_optimizer
-from ptft.recipe.paths import expand_paths, is_hub_id
+from ptft.recipe.paths import check_url, expand_paths, is_hub_id, is_url
 from ptft.recipe.schema import OptimSection, Recipe
 
 __all__ = [
@@ -97,9 +97,15 @@ def check_data(section: DataSection, key: str, needed: tuple[str, ...]) -> None:
             if split in needed:
                 raise RecipeError(f"{key}.{split}: missing; this recipe reads that split")
             continue
-        remote = isinstance(section, TableData) and isinstance(paths, str) and is_hub_id(paths)
-        if not remote:
-            expand_paths(paths, f"{key}.{split}")
+        if isinstance(section, TableData) and isinstance(paths, str) and is_hub_id(paths):
+            continue
+        given = [paths] if isinstance(paths, str) else list(paths)
+        urls = [path for path in given if isinstance(section, ShardsData) and is_url(path)]
+        for url in urls:  # whether they are there is seen when they are opened
+            check_url(url, f"{key}.{split}")
+        local = [path for path in given if path not in urls]
+        if local or not urls:
+            expand_paths(local, f"{key}.{split}")
     if isinstance(section.classes, str) and not Path(section.classes).is_file():
         raise RecipeError(f"{key}.classes: {section.classes!r}: no such file")
 

@@ -22,7 +22,7 @@ __all__ = [
     "TableData",
 ]
 
-INDIFFERENT = frozenset({"max_skipped"})
+INDIFFERENT = frozenset({"cache", "cache_gb", "max_skipped"})
 """Keys of a data section that change no weight, so that a run may go on with another value."""
 
 Paths = str | list[str]
@@ -110,12 +110,26 @@ class ShardsData(_Fields):
     """WebDataset tars: ``key.jpg`` beside ``key.txt`` and/or ``key.cls`` and/or ``key.json``.
 
     The fields of a sample are its extensions and the keys of its JSON.
+
+    A path may be an address (``s3://bucket/train-{0000..0099}.tar``, ``gs://``, ``hf://``,
+    ``file://`` of a mounted disk), globs and braces included; http is refused. Such a shard is
+    fetched whole when one of its samples is first needed, and kept in ``cache``. What it holds is
+    read from the index beside it (``shard.tar.index``: ``ptft data index``); without one it is
+    fetched once at the start.
     """
 
     kind: Literal["shards"] = "shards"
     train: Paths | None = None
     val: Paths | None = None
     test: Paths | None = None
+    cache: str | None = None
+    """The folder of fetched shards, for any number of processes and runs. Absent:
+    ``ptft/shards`` in the platform's cache folder."""
+    cache_gb: float = Field(default=32.0, gt=0.0)
+    """Size of that folder in 10^9 bytes; beyond it the shards go that were opened longest ago."""
+    shuffle_shards: int = Field(default=8, ge=1)
+    """Fetched shards are shuffled as wholes, then the samples of so many of them together. Local
+    ones are shuffled freely."""
 
 
 class FolderData(_Fields):

@@ -1,4 +1,4 @@
-"""Paths as a recipe writes them: plain, globs, brace patterns, Hub ids."""
+"""Paths as a recipe writes them: plain, globs, brace patterns, addresses, Hub ids."""
 
 import glob
 import re
@@ -8,7 +8,20 @@ from braceexpand import braceexpand
 
 from ptft.errors import RecipeError
 
-__all__ = ["expand_paths", "is_hub_id", "split_hub_id"]
+__all__ = [
+    "PROTOCOLS",
+    "check_url",
+    "expand_braces",
+    "expand_paths",
+    "is_hub_id",
+    "is_url",
+    "split_hub_id",
+]
+
+PROTOCOLS = ("file", "gcs", "gs", "hf", "memory", "s3")
+"""Of the addresses that shards may have; ``file`` is a mounted network disk, say."""
+
+_URL = re.compile(r"(?P<protocol>[A-Za-z][A-Za-z0-9+.-]*)(::|://)")
 
 _HUB_ID = re.compile(
     r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w][\w./-]*))?(:(?P<split>\w+))?"
@@ -24,11 +37,16 @@ def expand_paths(patterns: str | list[str], key: str) -> list[Path]:
         key: the recipe's key, for the message.
 
     Raises:
-        RecipeError: a pattern matches nothing.
+        RecipeError: a pattern matches nothing, or is an address.
     """
     found: list[Path] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        for path in _expand_braces(pattern, key):
+        if is_url(pattern):
+            raise RecipeError(
+                f"{key}: {pattern!r}: an address; allowed: a local path (data.kind: shards alone "
+                "reads from elsewhere)"
+            )
+        for path in expand_braces(pattern, key):
             literal = Path(path).expanduser()
             matches = [literal] if literal.exists() else _sorted_glob(str(literal))
             if not path or not matches:
@@ -39,8 +57,33 @@ def expand_paths(patterns: str | list[str], key: str) -> list[Path]:
     return found
 
 
-def _expand_braces(pattern: str, key: str) -> list[str]:
-    if Path(pattern).expanduser().exists():
+def is_url(text: str) -> bool:
+    """Whether ``text`` is an address (``s3://bucket/shard.tar``) and no local path."""
+    return _URL.match(text) is not None
+
+
+def check_url(url: str, key: str) -> None:
+    """Refuse the address of a shard that is not of ``PROTOCOLS``.
+
+    Raises:
+        RecipeError: naming what is allowed.
+    """
+    match = _URL.match(url)
+    protocol = match["protocol"].lower() if match else ""
+    if protocol in PROTOCOLS and match is not None and match[2] == "://" and "::" not in url:
+        return
+    allowed = ", ".join(f"{name}://" for name in PROTOCOLS if name != "memory")
+    hint = "such addresses are not fetched; " if protocol in ("http", "https", "ftp") else ""
+    raise RecipeError(f"{key}: {url!r}: {hint}allowed: {allowed} or a local path")
+
+
+def expand_braces(pattern: str, key: str) -> list[str]:
+    """``s-{0..2}.tar`` -> three texts; what exists under exactly that name is left alone.
+
+    Raises:
+        RecipeError: a brace is not closed.
+    """
+    if not is_url(pattern) and Path(pattern).expanduser().exists():
         return [pattern]
     try:
         return list(braceexpand(pattern))

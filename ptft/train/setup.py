@@ -8,10 +8,11 @@ import torch
 from ptft.data import Batch, SampleSet, open_split, train_batches
 from ptft.data.batch import Tokenizer
 from ptft.data.features import FeatureFile, TextFeatures
-from ptft.data.loader import Workers
+from ptft.data.loader import Workers, worker_count
 from ptft.errors import TrainingError
 from ptft.model import DualEncoder, apply_adapt, build_model, init_head, set_patch_dropout
 from ptft.objective import TrainBatch, needs_labels, needs_text
+from ptft.optim import total_samples
 from ptft.recipe import ClassifyObjective, Recipe
 from ptft.train.teacher import PairedTokenizer, Teacher, load_teacher, split_tokens
 
@@ -64,7 +65,8 @@ def set_up(recipe: Recipe, device: torch.device) -> Setup:
         init_head(model, samples.classes, recipe.objective, seed=recipe.seed)
     model = _lay_out(model.to(device))
     learns = apply_adapt(model, recipe.adapt, recipe.objective)
-    notes = []
+    steps = total_samples(recipe.optim, len(samples)) // recipe.optim.global_batch
+    notes = samples.notes(max(1, worker_count(recipe.run.workers, samples, steps, 1)))
     if recipe.augment.patch_dropout:
         notes.append(set_patch_dropout(model, recipe.augment.patch_dropout))
     teacher = load_teacher(recipe, model)
