@@ -209,7 +209,7 @@ def _entry(name: str, points: Points, panel: Panel, style: str) -> Markup:
         aria_hidden="true",
     )
     value = element("output", figure_text(panel.shares, points[-1][1]))
-    return element("li", swatch, join((_short(name), " ")), value)
+    return element("li", swatch, join((_label(name), " ")), value)
 
 
 def _values(panel: Panel, lines: list[Points], scale: _Scale, end: int) -> str:
@@ -226,6 +226,11 @@ def _values(panel: Panel, lines: list[Points], scale: _Scale, end: int) -> str:
         },
         separators=(",", ":"),
     )
+
+
+def _label(name: str) -> str:
+    """A name for the legend, where two stand side by side: ``i2t R@10``."""
+    return _short(name).replace("recall@", "R@").replace("_", " ")
 
 
 def _short(name: str) -> str:

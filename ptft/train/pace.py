@@ -51,7 +51,11 @@ class Pace:
         try:
             yield
         finally:
-            self._paused += self._clock() - begin
+            elapsed = self._clock() - begin
+            if len(self._marks) == 1:
+                self._started += elapsed  # before the first step: it will not come again
+            else:
+                self._paused += elapsed
 
     @property
     def seconds(self) -> float:

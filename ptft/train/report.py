@@ -3,18 +3,20 @@
 import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.text import Text
 
 from ptft.artifact import RunFiles, write_atomic
 from ptft.data.batch import Skipped
 from ptft.errors import PtftError
 from ptft.recipe import Recipe
+from ptft.train.charts import figure_text
 from ptft.train.pace import Pace, duration
 from ptft.train.page import write_page
 from ptft.train.run_folder import RunRecord, RunStatus, write_run
@@ -25,7 +27,7 @@ __all__ = ["Report", "say"]
 _SHOWN = {
     "loss": "loss",
     "accuracy": "accuracy",
-    "grad_norm": "gradient norm",
+    "grad_norm": "grad norm",
     "logit_scale": "logit scale",
     "samples_per_second": "samples/s",
 }
@@ -45,6 +47,7 @@ class Report:
 
     Attributes:
         pace: the clock of training; what is no training pauses it.
+        record: of the run.
     """
 
     def __init__(
@@ -64,20 +67,20 @@ class Report:
         self._drop_after(seen)
         self._console = console
         self._folder = folder
-        self._record = record
+        self.record = record
         record.status, record.error, record.notes = RunStatus.RUNNING, "", []
         self._page_due = 0.0
         self._page_failed = False
-        self._progress = Progress(
-            TextColumn("{task.description}"),
+        self._progress = _Bar(
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[left]}"),
             console=console,
             refresh_per_second=4,
         )
         self._task: TaskID = self._progress.add_task(
-            recipe.name, total=record.total, completed=seen, figures=""
+            recipe.name, total=record.total, completed=seen, figures="", left=""
         )
         self._plain = time.monotonic()
         self._trackers: list[Tracker] = open_trackers(folder, recipe, step=step, state=trackers)
@@ -103,19 +106,21 @@ class Report:
 
     def note(self, text: str) -> None:
         """State a fact about how this part of the run works, in one line: here and on its page."""
-        self._record.notes.append(text)
+        self.record.notes.append(text)
         self.message(f"  {text}")
 
     def step(self, seen: int, figures: Mapping[str, float]) -> None:
         """Move the bar; on a plain stream, print a line every ten seconds."""
-        parts = [f"{text} {figures[name]:.4g}" for name, text in _SHOWN.items() if name in figures]
-        if (left := self.pace.left) is not None:
-            parts.append(f"{duration(left)} left")
-        shown = "  ".join(parts)
-        self._progress.update(self._task, completed=seen, figures=shown)
+        shown = "  ".join(
+            f"{text} {figure_text(False, figures[name])}"
+            for name, text in _SHOWN.items()
+            if name in figures
+        )
+        left = "" if self.pace.left is None else f"{duration(self.pace.left)} left"
+        self._progress.update(self._task, completed=seen, figures=shown, left=left)
         if not self._console.is_terminal and time.monotonic() - self._plain > _EVERY:
             self._plain = time.monotonic()
-            self.message(f"{seen:,}/{self._record.total:,} samples  {shown}")
+            self.message(f"{seen:,}/{self.record.total:,} samples  {shown}  {left}")
 
     def log(self, step: int, seen: int, figures: Mapping[str, float]) -> None:
         """Write figures to the log and the trackers."""
@@ -156,7 +161,7 @@ class Report:
 
     def _failed(self, error: BaseException) -> None:
         """Leave word of an error that ends the run; where the disk is full, there is no place."""
-        record = self._record
+        record = self.record
         name = "" if isinstance(error, PtftError) else f"{type(error).__name__}: "
         record.status, record.error = RunStatus.FAILED, f"{name}{error}"
         with contextlib.suppress(OSError):
@@ -181,6 +186,15 @@ class Report:
                 except ValueError:
                     continue  # a line that the kill cut
             write_atomic(path, "".join(f"{line}\n" for line in kept))
+
+
+class _Bar(Progress):
+    """A bar with its figures on a line of their own, since both do not fit into 80 columns."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            yield Text(task.fields["figures"], no_wrap=True, overflow="ellipsis")
 
 
 def say(console: Console, text: str) -> None:
