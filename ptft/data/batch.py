@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ptft.data.decode import train_pixels
+from ptft.data.decode import stack, train_pixels
 from ptft.data.features import FeatureFile, TextFeatures
 from ptft.data.hashing import fraction, text_id
 from ptft.data.order import RunOrder, rng_for
@@ -124,7 +124,7 @@ class TrainReader:
             else:
                 tokens = torch.from_numpy(self.text_features.rows(ids.numpy()))
         return Batch(
-            images=torch.from_numpy(np.stack([pixels for _, pixels in read])),
+            images=stack([pixels for _, pixels in read]),
             tokens=tokens,
             caption_ids=ids,
             labels=_labels(self.samples, samples),

@@ -10,6 +10,7 @@ What is not an everyday JPEG (CMYK, broken, PNG, WebP, ...) is decoded by Pillow
 export and serving use Pillow for everything (``ptft.preprocess``).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,7 @@ from ptft.preprocess.images import (
     vary,
 )
 
-__all__ = ["Encoded", "resize", "train_pixels"]
+__all__ = ["Encoded", "resize", "stack", "train_pixels"]
 
 _JPEG = b"\xff\xd8\xff"
 _PLAIN = ("YCbCr", "RGB", "Gray")  # what is stored; others need Pillow's conversion
@@ -109,16 +110,29 @@ def resize(
 ) -> NDArray[np.uint8]:
     """An antialiased resize of bytes, near Pillow's: uint8 (h, w, 3) to (H, W, 3).
 
+    The result lies channel by channel in memory, which is how torch leaves it.
+
     Args:
         pixels: writable, in any layout.
         size: height and width wanted.
         interpolation: ``bicubic`` or ``bilinear``.
     """
-    planes = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # (1, 3, h, w), channels last
+    planes = torch.from_numpy(pixels[None]).permute(0, 3, 1, 2)  # (1, 3, h, w), channels last
     if _rows_first(pixels.shape[:2], size):
         planes = _interpolate(planes, (size[0], pixels.shape[1]), interpolation)
     planes = _interpolate(planes, size, interpolation)
-    return np.ascontiguousarray(planes[0].permute(1, 2, 0).numpy())
+    return planes[0].permute(1, 2, 0).numpy()
+
+
+def stack(pictures: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
+    """Pictures of one size as a batch, uint8 (B, H, W, 3).
+
+    In memory they lie channel by channel, as ``resize`` leaves them and a model takes them; and in
+    a process that reads ahead they are put at once where the other process will read them.
+    """
+    planes = [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures]
+    batch: torch.Tensor = torch.utils.data.default_collate(planes)
+    return batch.permute(0, 2, 3, 1)
 
 
 def _interpolate(planes: torch.Tensor, size: tuple[int, int], mode: str) -> torch.Tensor:

@@ -14,6 +14,7 @@ from ptft.model import DualEncoder, apply_adapt, build_model, init_head, set_pat
 from ptft.objective import TrainBatch, needs_labels, needs_text
 from ptft.optim import total_samples
 from ptft.recipe import ClassifyObjective, Recipe
+from ptft.train.prefetch import copy_ahead
 from ptft.train.teacher import PairedTokenizer, Teacher, load_teacher, split_tokens
 
 __all__ = [
@@ -90,7 +91,8 @@ def choose_device(recipe: Recipe) -> torch.device:
 def batches(
     recipe: Recipe, setup: Setup, *, start: int, end: int, size: int, workers: Workers
 ) -> Iterator[Batch]:
-    """Batches of ``size`` samples of the recipe's run, from sample ``start`` until ``end``."""
+    """Batches of ``size`` samples of the recipe's run, from sample ``start`` until ``end``; their
+    pictures are on their way to the GPU, if there is one."""
     spec = setup.model.spec
     tokenizer: Tokenizer | None = spec.tokenizer if needs_text(recipe.objective) else None
     teachers = None if setup.teacher is None else setup.teacher.tokenizer
@@ -109,7 +111,9 @@ def batches(
         image_features=setup.image_features,
         text_features=setup.text_features,
     )
-    return read if teachers is None else split_tokens(read, spec.tokenizer.context_length)
+    if teachers is not None:
+        read = split_tokens(read, spec.tokenizer.context_length)
+    return copy_ahead(read, setup.model.device)
 
 
 def to_device(batch: Batch, model: DualEncoder, recipe: Recipe) -> TrainBatch:
