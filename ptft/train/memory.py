@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 
+from ptft.model import layer_depths
 from ptft.objective import compute_objective, needs_text
-from ptft.optim import total_samples
+from ptft.optim import build_optimizer, total_samples
 from ptft.recipe import Recipe
 from ptft.train.setup import batches, set_up, to_device
 
@@ -18,6 +19,8 @@ _ADAM_MOMENTS = 2
 def predict_memory(recipe: Recipe) -> dict[str, Any]:
     """Build the model, run two samples, and predict bytes for the whole batch in fp32.
 
+    Optimisers are counted as AdamW, with two moments a weight; lion and muon keep one.
+
     What autograd keeps for the backward pass is counted as it is saved, so the figure holds for
     any architecture; the loss's own (B, B) matrices are added.
 
@@ -26,10 +29,12 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
         with optimiser state, the average of the weights, the teacher, activations, and their sum.
 
     Raises:
-        DataError, ModelError: as training would.
+        DataError, ModelError, RecipeError: as training would.
     """
     setup = set_up(recipe, torch.device("cpu"))
     model = setup.model.train()
+    depths = layer_depths(model) if recipe.optim.layer_decay is not None else None
+    build_optimizer(model, recipe.optim, depths=depths)  # it may refuse what it is given
     two = next(iter(batches(recipe, setup, start=0, end=2, size=2, workers=0)))
     batch = to_device(two, model, recipe)
     parameters = {p.data_ptr() for p in model.parameters()}
