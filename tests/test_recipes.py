@@ -264,6 +264,10 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path, repo: Pa
     assert tops - {"serving"} == {"ptft", *(top for top in tops if top.endswith(".dist-info"))}
     assert "ptft/py.typed" in names
     assert "ptft/recipes/speedrun.sh" in names or not (repo / "recipes/speedrun.sh").exists()
-    sources = {path.relative_to(repo).as_posix() for path in (repo / "ptft").rglob("*.py")}
+    sources = {
+        path.relative_to(repo).as_posix()
+        for kind in ("*.py", "*.css", "*.js")
+        for path in (repo / "ptft").rglob(kind)
+    }
     assert sources <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]

@@ -298,7 +298,7 @@ def _skipped(folder: Path, record: RunRecord) -> Markup | None:
         return None
     with path.open(encoding="utf-8") as lines:
         rows = [_skipped_row(line) for line in itertools.islice(lines, _NAMED)]
-    heads = (element("th", name, scope="col") for name in ("sample", "why", "fault"))
+    heads = (element("th", name, scope="col") for name in ("sample", "why"))
     table = element("table", element("tbody", element("tr", *heads), *rows), class_="words")
     more = record.skipped - len(rows)
     rest = element("p", f"and {more:,} more in {RunFiles.SKIPPED}") if more > 0 else None
@@ -310,10 +310,10 @@ def _skipped(folder: Path, record: RunRecord) -> Markup | None:
 def _skipped_row(line: str) -> Markup | None:
     try:
         values = json.loads(line)
-        cells = [str(values[key]) for key in ("name", "reason", "fault")]
+        name, why = str(values["name"]), f"{values['fault']}: {values['reason']}"
     except (ValueError, KeyError, TypeError):
         return None  # a line that a kill cut
-    return element("tr", *(element("td", cell) for cell in cells))
+    return element("tr", element("td", name), element("td", why))
 
 
 def _recipe(folder: Path, record: RunRecord) -> Markup:
