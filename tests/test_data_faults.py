@@ -182,9 +182,19 @@ def test_a_run_tells_what_it_skipped_and_goes_on_counting_after_a_resume(tmp_pat
     assert largest_difference(whole, cut) == 0
 
 
+def _item(data: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": "retrieval", "data": data}
+
+
 def test_patience_is_no_part_of_what_a_run_is(tmp_path: Path) -> None:
     section = write_faulty(tmp_path / "t.tar", fine=1)
     one, other = (recipe(tmp_path, **_on(section, max_skipped=share)) for share in (0.1, 0.2))
     assert recipe_digest(one) == recipe_digest(other)
+    parts = [
+        {"kind": "mixture", "parts": [{"data": {"kind": "shards", "train": "x", "cache_gb": size}}]}
+        for size in (1, 2)
+    ]
+    mixed = [recipe(tmp_path, data=data, evaluate=[_item(data)]) for data in parts]
+    assert recipe_digest(mixed[0]) == recipe_digest(mixed[1])
     larger = recipe(tmp_path, **_on(section, max_pixels=1))
     assert recipe_digest(one) != recipe_digest(larger)

@@ -25,6 +25,7 @@ from ptft.errors import DataError
 __all__ = ["ShardCache"]
 
 _WAITS = (1.0, 4.0)  # seconds before a failed download is tried again
+_MANY = 200  # indexes that take more than a moment
 _AT_ONCE = 8  # indexes fetched at once
 _WHOLE_AT_ONCE = 2  # shards fetched at once to be indexed; each fills a disk and a network
 
@@ -84,6 +85,8 @@ class ShardCache:
         absent = [shard for shard in shards if not self._index_path(shard).is_file()]
         bare = [shard for shard in absent if shard.index_version is None]
         beside = [shard for shard in absent if shard.index_version is not None]
+        if len(beside) > _MANY:
+            tell(f"fetching the indexes of {len(beside):,} shards")
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(self._index_file, beside))
         if bare:
