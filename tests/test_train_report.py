@@ -19,8 +19,11 @@ FIGURES = {
 }
 
 
-def report(folder: Path, console: Console) -> Report:
-    record = RunRecord("tiny", "", "stopped", "", {}, total=1_000_000, notes=["of the part before"])
+def stopped() -> RunRecord:
+    return RunRecord("tiny", "", "stopped", "", {}, total=1_000_000, notes=["of the part before"])
+
+
+def report(folder: Path, record: RunRecord, console: Console) -> Report:
     return Report(
         folder, recipe(folder), record, seen=0, step=0, seconds=0.0, trackers={}, console=console
     )
@@ -29,7 +32,7 @@ def report(folder: Path, console: Console) -> Report:
 def test_a_bar_and_its_figures_fit_into_eighty_columns(tmp_path: Path) -> None:
     stream = io.StringIO()
     console = Console(file=stream, width=80, force_terminal=True, color_system=None)
-    with report(tmp_path, console) as shown:
+    with report(tmp_path, stopped(), console) as shown:
         shown.pace.step(250_000)
         shown.step(250_000, {**FIGURES, "samples_per_second": 12345.678})
     screen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
@@ -46,10 +49,11 @@ def test_a_bar_and_its_figures_fit_into_eighty_columns(tmp_path: Path) -> None:
 def test_a_stream_gets_plain_lines_and_notes(tmp_path: Path) -> None:
     stream = io.StringIO()
     console = Console(file=stream, width=80, force_terminal=False)
-    with report(tmp_path, console) as shown:
-        assert shown.record.notes == [], "notes are of this part"
+    record = stopped()
+    with report(tmp_path, record, console) as shown:
+        assert record.notes == [], "notes are of this part"
         shown.note("learns: [bold]everything[/bold]")
         shown.step(16, FIGURES)  # within ten seconds of the start: no line
     assert stream.getvalue() == "  learns: [bold]everything[/bold]\n"
-    assert shown.record.notes == ["learns: [bold]everything[/bold]"]
-    assert shown.record.status == "running"
+    assert record.notes == ["learns: [bold]everything[/bold]"]
+    assert record.status == "running"

@@ -47,7 +47,6 @@ class Report:
 
     Attributes:
         pace: the clock of training; what is no training pauses it.
-        record: of the run.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class Report:
         self._drop_after(seen)
         self._console = console
         self._folder = folder
-        self.record = record
+        self._record = record
         record.status, record.error, record.notes = RunStatus.RUNNING, "", []
         self._page_due = 0.0
         self._page_failed = False
@@ -106,7 +105,7 @@ class Report:
 
     def note(self, text: str) -> None:
         """State a fact about how this part of the run works, in one line: here and on its page."""
-        self.record.notes.append(text)
+        self._record.notes.append(text)
         self.message(f"  {text}")
 
     def step(self, seen: int, figures: Mapping[str, float]) -> None:
@@ -120,7 +119,7 @@ class Report:
         self._progress.update(self._task, completed=seen, figures=shown, left=left)
         if not self._console.is_terminal and time.monotonic() - self._plain > _EVERY:
             self._plain = time.monotonic()
-            self.message(f"{seen:,}/{self.record.total:,} samples  {shown}  {left}")
+            self.message(f"{seen:,}/{self._record.total:,} samples  {shown}  {left}")
 
     def log(self, step: int, seen: int, figures: Mapping[str, float]) -> None:
         """Write figures to the log and the trackers."""
@@ -161,7 +160,7 @@ class Report:
 
     def _failed(self, error: BaseException) -> None:
         """Leave word of an error that ends the run; where the disk is full, there is no place."""
-        record = self.record
+        record = self._record
         name = "" if isinstance(error, PtftError) else f"{type(error).__name__}: "
         record.status, record.error = RunStatus.FAILED, f"{name}{error}"
         with contextlib.suppress(OSError):
