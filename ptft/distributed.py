@@ -13,8 +13,9 @@ too small or point elsewhere; :meth:`World.gather` sums the parts of all ranks (
 """
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -73,13 +74,13 @@ class World:
             dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.tensors)
         return tensor
 
-    def mean(self, figures: Sequence[float]) -> list[float]:
+    def mean(self, figures: Mapping[str, float]) -> dict[str, float]:
         """Mean of each figure over the ranks; every rank gets the same. One small message."""
         if self.host is None:
-            return list(figures)
-        values = torch.tensor(figures, dtype=torch.float64)
+            return dict(figures)
+        values = torch.tensor(list(figures.values()), dtype=torch.float64)
         dist.all_reduce(values, dist.ReduceOp.SUM, group=self.host)
-        return [value / self.size for value in values.tolist()]
+        return dict(zip(figures, (values / self.size).tolist(), strict=True))
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
@@ -105,6 +106,27 @@ class World:
     def broadcast_text(self, text: str) -> str:
         """What the first rank gave, on every rank."""
         return self.gather_texts(text if self.first else "")[0]
+
+    def told(self, work: Callable[[], Any]) -> Any:
+        """What ``work`` gives on the first rank, which alone does it; JSON values.
+
+        Raises:
+            TrainingError: on the other ranks, if it fails on the first, which raises as it did.
+        """
+        if self.host is None:
+            return work()
+        if self.first:
+            try:
+                result = work()
+            except Exception as error:
+                self.broadcast_text(json.dumps({"error": str(error)}))
+                raise
+            self.broadcast_text(json.dumps({"result": result}))
+            return result
+        answer = json.loads(self.broadcast_text(""))
+        if "error" in answer:
+            raise TrainingError(f"rank 0 stopped: {answer['error']}")
+        return answer["result"]
 
 
 class _Gather(torch.autograd.Function):

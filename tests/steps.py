@@ -25,7 +25,7 @@ def recipe(**changes: Any) -> Recipe:
         "data": {"kind": "scenes"},
         "objective": {"kind": "clip"},
         "adapt": {"kind": "full"},
-        "optim": {"samples_seen": 120, "global_batch": 12, "precision": "fp32", "lr": 1e-2},
+        "optim": {"samples_seen": 120, "global_batch": 12, "precision": "fp32", "lr": 1e-3},
     }
     for dotted, value in changes.items():
         *parents, last = dotted.split("__")

@@ -29,5 +29,6 @@ def command(
     from ptft.train import exit_code, train
 
     result = train(loaded, resume=resume)
-    print(result.folder)
+    if result.first:  # of the ranks of torchrun one tells
+        print(result.folder)
     raise typer.Exit(exit_code(result))

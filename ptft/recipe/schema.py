@@ -286,6 +286,9 @@ class RunSection(Section):
     dir: str | None = None
     """The run folder. Absent: ``runs/<name>``, numbered when that one exists."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Under torchrun: every rank keeps all weights, or a part of each (FSDP2) with its gradient and
+    optimiser state. The numbers are the same."""
     threads: int | None = Field(default=None, ge=1)
     """Of torch on the CPU; absent: torch's own choice."""
     compile: Literal["auto", "on", "off"] = "auto"

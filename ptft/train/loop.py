@@ -4,11 +4,13 @@ It reads top to bottom. Everything that decides the weights is a function of the
 number of samples seen, so a resumed run and an uninterrupted one give the same weights.
 """
 
+import json
 import math
 import shutil
 import signal
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -19,14 +21,15 @@ from rich.console import Console
 from ptft.artifact import RunFiles, file_sha256, read_json, write_json
 from ptft.checkpoint import Progress, prune_checkpoints, resume_checkpoint, save_checkpoint
 from ptft.data import Batch
+from ptft.data.batch import Skip, Skipped
 from ptft.data.faults import Tally
 from ptft.data.hashing import mix
-from ptft.distributed import ALONE
+from ptft.distributed import World, join_world
 from ptft.errors import TrainingError
 from ptft.evaluate import evaluate
 from ptft.model import DualEncoder, layer_depths, save_model
 from ptft.model.store import WEIGHTS
-from ptft.objective import ObjectiveOutput, clamp_logit_scale, compute_objective
+from ptft.objective import clamp_logit_scale
 from ptft.optim import build_optimizer, learning_rate_factor, set_learning_rate, total_samples
 from ptft.recipe import Recipe
 from ptft.train.compiled import compile_blocks, uncompiled, wants_compiling
@@ -34,11 +37,10 @@ from ptft.train.curves import plot_curves
 from ptft.train.ema import Ema
 from ptft.train.features import keep_features
 from ptft.train.neighbours import look
-from ptft.train.parallel import share
-from ptft.train.precision import measure_precision
-from ptft.train.report import Report, say
-from ptft.train.run_folder import RunRecord, RunStatus, open_run, start_run, write_run
-from ptft.train.setup import Setup, batches, choose_device, set_up, to_device
+from ptft.train.parallel import Parallel, check_agreement, share, whole_tensor
+from ptft.train.report import Mute, Report, say
+from ptft.train.run_folder import RunRecord, RunStatus, open_together, start_together, write_run
+from ptft.train.setup import Setup, batches, choose_device, choose_precision, set_up
 from ptft.train.step import Step
 from ptft.train.stop import Stop
 from ptft.train.trackers import check_trackers
@@ -54,17 +56,23 @@ class TrainResult:
         folder: the run folder.
         finished: False where a signal stopped it; ``--resume`` goes on.
         signal: the signal's number, if one did.
-        metrics: what the last evaluation measured, by the names of the recipe's items.
+        metrics: what the last evaluation measured, by the names of the recipe's items; empty on
+            ranks other than the first.
+        first: whether this process is the first rank, or alone.
     """
 
     folder: Path
     finished: bool
     signal: int | None
     metrics: dict[str, dict[str, float]]
+    first: bool = True
 
 
 def train(recipe: Recipe, *, resume: bool = False, console: Console | None = None) -> TrainResult:
     """Run a recipe to its end, or to the next checkpoint when a signal asks to stop.
+
+    Under torchrun every rank calls this, and the first alone writes, reports and evaluates.
+    Processes that torchrun starts again go on with the run that they were in.
 
     Raises:
         UsageError: the run folder is taken, or there is nothing to resume.
@@ -73,60 +81,105 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         TrainingError: the loss is not finite; the samples of that batch are named in the message.
     """
     console = console or Console(stderr=True)
-
-    # 1. Where: the run folder and the device.
     check_trackers(recipe)
-    folder, record = open_run(recipe, resume=resume)
+    with join_world(choose_device(recipe).type) as world:
+        return _train(recipe, resume, console if world.first else Console(quiet=True), world)
+
+
+def _train(recipe: Recipe, resume: bool, console: Console, world: World) -> TrainResult:
+    # 1. Where: the run folder and the device.
+    folder, record = open_together(recipe, world, resume=resume)
+    if record is not None and record.status == RunStatus.FINISHED:
+        say(console, f"{folder}: finished before; nothing to do")
+        metrics = world.told(lambda: read_json(folder / RunFiles.METRICS))
+        return TrainResult(folder, True, None, metrics, world.first)
+    resume = record is not None
     device = choose_device(recipe)
     if recipe.run.threads is not None:
         torch.set_num_threads(recipe.run.threads)
     torch.manual_seed(recipe.seed)
 
-    # 2. What learns, and from what.
-    setup = set_up(recipe, device)
+    # 2. What learns, and from what; what of it need not be computed again.
+    setup = set_up(recipe, device, world)
+    check_agreement(setup.model, len(setup.samples), world)
     total = total_samples(recipe.optim, len(setup.samples))
     if record is None:
-        recipe = _with_precision(recipe, setup)
-        record = start_run(folder, recipe, device=str(device), total=total)
-    else:
-        recipe = _with_recorded_precision(recipe, record)
-    compiled = None
+        precision = world.told(lambda: choose_precision(recipe, setup))
+        recipe = _with_precision(recipe, precision)
+        record = start_together(folder, recipe, world, device=str(device), total=total)
+    recipe = _with_precision(recipe, record.precision)
+    setup = _keep_features(recipe, setup, folder, record, console, world)
     if wants_compiling(recipe, device, total):
-        compiled = compile_blocks(setup.model)
+        setup = replace(setup, notes=(*setup.notes, compile_blocks(setup.model)))
+
+    # 3. The optimiser, over ranks where there are several; and how far it came before.
     depths = layer_depths(setup.model) if recipe.optim.layer_decay is not None else None
+    parallel = share(setup.model, world, recipe.run.parallel)
     optimizer = build_optimizer(setup.model, recipe.optim, depths=depths)
     ema = None if recipe.optim.ema is None else Ema(setup.model, recipe.optim.ema)
-
-    # 3. How far it came before.
     progress = Progress()
     if resume:
         progress = resume_checkpoint(
             folder / RunFiles.CHECKPOINTS,
             setup.model,
             optimizer,
-            {} if ema is None else ema.tensors,
+            None if ema is None else ema.tensors,
+            world=world,
             say=partial(say, console),
         )
-    if record.status == RunStatus.FINISHED:
-        say(console, f"{folder}: finished before; nothing to do")
-        return TrainResult(folder, True, None, read_json(folder / RunFiles.METRICS))
 
-    # 4. What need not be computed again.
-    setup = keep_features(
+    # 4. The steps.
+    report = _open_report(folder, recipe, record, progress, console, world)
+    report.message(f"{folder}: {total:,} samples in {recipe.optim.precision}, {device}")
+    for note in _notes(recipe, setup, world):
+        report.note(note)
+    loop = _Loop(recipe, folder, setup, parallel, optimizer, ema, progress, record, report)
+    with report, Stop() as stop:
+        if progress.seen == 0:
+            loop.look("before")
+        report.page()
+        loop.run(total, stop)
+        finished = progress.seen >= total
+        metrics = loop.finish() if finished else {}
+    record.status = RunStatus.FINISHED if finished else RunStatus.STOPPED
+    if world.first:
+        write_run(folder, record)
+        plot_curves(folder)
+    report.page(last=True)
+    number = None if finished else stop.signal or signal.SIGTERM  # it may have come to another rank
+    return TrainResult(folder, finished, number, metrics, world.first)
+
+
+def _keep_features(
+    recipe: Recipe, setup: Setup, folder: Path, record: RunRecord, console: Console, world: World
+) -> Setup:
+    """The setup that reads the features of locked towers, of those that the run began with."""
+    kept = keep_features(
         recipe,
         setup,
-        total=total,
-        world=ALONE,
+        total=record.total,
+        world=world,
         say=partial(say, console),
         towers=record.features,
     )
     if record.features is None:
-        record.features = list(setup.kept)
-        write_run(folder, record)
+        record.features = list(kept.kept)
+        if world.first:
+            write_run(folder, record)
+    return kept
 
-    # 5. The steps.
-    precision = recipe.optim.precision
-    report = Report(
+
+def _open_report(
+    folder: Path,
+    recipe: Recipe,
+    record: RunRecord,
+    progress: Progress,
+    console: Console,
+    world: World,
+) -> Report:
+    if not world.first:
+        return Mute(record, seen=progress.seen, seconds=progress.seconds)
+    return Report(
         folder,
         recipe,
         record,
@@ -136,31 +189,31 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         trackers=progress.trackers,
         console=console,
     )
-    report.message(f"{folder}: {total:,} samples in {precision}, {device}")
-    report.note(f"learns: {setup.learns}")
-    for note in (*setup.notes, compiled):
-        if note is not None:
-            report.note(note)
-    loop = _Loop(recipe, folder, setup, optimizer, ema, progress, record, report)
-    with report, Stop() as stop:
-        if progress.seen == 0:
-            loop.look("before")
-        report.page()
-        loop.run(total, stop)
-        finished = progress.seen >= total
-        if finished:
-            with loop.averaged():
-                _save_final(folder, setup.model, record)
-            metrics = loop.evaluate("after training")
-            write_json(folder / RunFiles.METRICS, metrics)
-            loop.look("after")
-        else:
-            metrics = {}
-    record.status = RunStatus.FINISHED if finished else RunStatus.STOPPED
-    write_run(folder, record)
-    plot_curves(folder)
-    report.page(last=True)
-    return TrainResult(folder, finished, None if finished else stop.signal, metrics)
+
+
+def _notes(recipe: Recipe, setup: Setup, world: World) -> Iterator[str]:
+    """What runs, and how."""
+    yield f"learns: {setup.learns}"
+    if world.size > 1:
+        yield f"on {world.size} ranks ({recipe.run.parallel})"
+    if recipe.optim.micro_batch is not None:
+        yield f"at most {recipe.optim.micro_batch} samples at once on a rank (GradCache)"
+    yield from setup.notes
+
+
+@dataclass(frozen=True)
+class _Stepped:
+    """What a step gave, over all ranks.
+
+    Attributes:
+        figures: means over the ranks.
+        stopping: whether one of them was asked to stop.
+        skipped: samples that could not be read.
+    """
+
+    figures: dict[str, float]
+    stopping: bool
+    skipped: Skipped
 
 
 @dataclass
@@ -170,6 +223,7 @@ class _Loop:
     recipe: Recipe
     folder: Path
     setup: Setup
+    parallel: Parallel
     optimizer: torch.optim.Optimizer
     ema: Ema | None
     progress: Progress
@@ -179,6 +233,10 @@ class _Loop:
     @property
     def model(self) -> DualEncoder:
         return self.setup.model
+
+    @property
+    def world(self) -> World:
+        return self.parallel.world
 
     def run(self, total: int, stop: Stop) -> None:
         """Step until ``total`` samples are seen or a signal comes; end on a checkpoint."""
@@ -191,7 +249,7 @@ class _Loop:
         saved = progress.seen if progress.step else -1
         pace = self.report.pace
         self.model.train()
-        step = Step(self.recipe, share(self.model, ALONE), scaler, self.setup.teacher)
+        step = Step(self.recipe, self.parallel, scaler, self.setup.teacher)
         for batch in batches(
             self.recipe,
             self.setup,
@@ -199,26 +257,27 @@ class _Loop:
             end=total,
             size=self.recipe.optim.global_batch,
             workers=run.workers,
+            world=self.world,
         ):
-            output, figures = self._step(batch, step, total)
+            stepped = self._step(batch, step, total, stop)
+            figures = stepped.figures
             progress.step += 1
             progress.seen += self.recipe.optim.global_batch
             if self.ema is not None:
                 self.ema.update(progress.step)
-            self._note_skipped(batch)
+            self._note_skipped(stepped.skipped)
             figures["samples_per_second"] = pace.step(progress.seen)
-            figures.update(output.scalars)
             progress.seconds = pace.seconds
             last = progress.seen >= total
             if last or progress.step % run.log_every == 0:
                 self.report.log(progress.step, progress.seen, figures)
             self.report.step(progress.seen, figures)
-            if last or stop.signal or progress.step % run.checkpoint_every == 0:
+            if last or stepped.stopping or progress.step % run.checkpoint_every == 0:
                 progress.scaler = scaler.state_dict()
                 with pace.paused():
                     self._checkpoint()
                 saved = progress.seen
-            if stop.signal:
+            if stepped.stopping:
                 break
             if run.evaluate_every and progress.step % run.evaluate_every == 0 and not last:
                 with pace.paused():
@@ -227,26 +286,33 @@ class _Loop:
         if progress.skipped:
             self.report.note(Tally.restore(progress.faults).summary(progress.seen))
 
-    def averaged(self) -> AbstractContextManager[None]:
-        """Inside, the model has its averaged weights, where the recipe keeps an average."""
-        return nullcontext() if self.ema is None else self.ema.applied()
+    @contextmanager
+    def whole(self) -> Iterator[DualEncoder | None]:
+        """The model to look at or to save: with its averaged weights, where the recipe keeps an
+        average, whole and not compiled; on the first rank, None on the others."""
+        averaged = nullcontext() if self.ema is None else self.ema.applied()
+        with averaged, uncompiled(self.model), self.parallel.whole() as model:
+            yield model
 
     def evaluate(self, when: str) -> dict[str, dict[str, float]]:
-        """The recipe's evaluations of the model as it stands; leaves it in training mode."""
+        """The recipe's evaluations of the model as it stands; leaves it in training mode.
+
+        The first rank makes them, and the others wait and get none.
+        """
         recipe = self.recipe
         if not recipe.evaluate:
             return {}
-        rng = torch.get_rng_state()
-        with self.averaged(), uncompiled(self.model):
-            metrics = evaluate(
-                self.model,
-                recipe.evaluate,
-                recipe.data,
-                seed=recipe.seed,
-                device=self.model.device,
-                workers=recipe.run.workers,
-            )
-        torch.set_rng_state(rng)
+        metrics: dict[str, dict[str, float]] = {}
+        with self.whole() as model:
+            if model is not None:
+                metrics = evaluate(
+                    model,
+                    recipe.evaluate,
+                    recipe.data,
+                    seed=recipe.seed,
+                    device=self.model.device,
+                    workers=recipe.run.workers,
+                )
         self.model.train()
         flat = {
             f"{name}/{key}": value
@@ -264,23 +330,35 @@ class _Loop:
         """Note for the page what the model finds nearest; no weight and no random number moves."""
         if not self.recipe.run.neighbours:
             return
-        with self.report.pace.paused(), self.averaged(), uncompiled(self.model):
-            reason = look(self.folder, self.recipe, self.model, stage, total=self.record.total)
+        reason = None
+        with self.report.pace.paused(), self.whole() as model:
+            if model is not None:
+                reason = look(self.folder, self.recipe, model, stage, total=self.record.total)
         if reason:
             self.report.message(f"page: no nearest neighbours: {reason}")
 
-    def _step(
-        self, batch: Batch, step: Step, total: int
-    ) -> tuple[ObjectiveOutput, dict[str, float]]:
+    def finish(self) -> dict[str, dict[str, float]]:
+        """Leave the model and its last evaluation in the run folder."""
+        with self.whole() as model:
+            if model is not None:
+                _save_final(self.folder, model, self.record)
+        metrics = self.evaluate("after training")
+        if self.world.first:
+            write_json(self.folder / RunFiles.METRICS, metrics)
+        self.look("after")
+        return metrics
+
+    def _step(self, batch: Batch, step: Step, total: int, stop: Stop) -> _Stepped:
         """Forward, backward, clip, update, clamp."""
         recipe = self.recipe
         factor = learning_rate_factor(recipe.optim, self.progress.seen, total)
         set_learning_rate(self.optimizer.param_groups, factor)
         self.optimizer.zero_grad(set_to_none=True)
         # dropout is a function of the sample seen, too: nothing of it has to be saved
-        torch.manual_seed(mix(recipe.seed, self.progress.seen))
+        torch.manual_seed(mix(recipe.seed, self.progress.seen, self.world.rank))
         output = step(batch)
-        loss = output.loss.item()
+        stepped = self._agree({"loss": output.loss.item(), **output.scalars}, batch, stop)
+        loss = stepped.figures["loss"]
         if not math.isfinite(loss):
             raise TrainingError(
                 f"step {self.progress.step + 1}: the loss is {loss}; its samples: "
@@ -296,19 +374,30 @@ class _Loop:
         scaler.step(self.optimizer)
         scaler.update()
         clamp_logit_scale(recipe.objective, self.model)
-        return output, {"loss": loss, "lr": recipe.optim.lr * factor, "grad_norm": norm.item()}
+        stepped.figures["lr"] = recipe.optim.lr * factor
+        stepped.figures["grad_norm"] = whole_tensor(norm).item()
+        return stepped
 
-    def _note_skipped(self, batch: Batch) -> None:
-        """Count, record and tell what a batch skipped. Raises DataError where that is too much."""
-        if not batch.skipped:
+    def _agree(self, figures: dict[str, float], batch: Batch, stop: Stop) -> _Stepped:
+        """Make one of what the ranks have to say, in one message."""
+        own = {**figures, "stop": float(bool(stop.signal)), "skipped": float(len(batch.skipped))}
+        agreed = self.world.mean(own)
+        stopping, skips = agreed.pop("stop") > 0, agreed.pop("skipped") > 0
+        texts = self.world.gather_texts(json.dumps(batch.skipped)) if skips else []
+        skipped = [Skip(*values) for text in texts for values in json.loads(text)]
+        return _Stepped(agreed, stopping, skipped)
+
+    def _note_skipped(self, skipped: Skipped) -> None:
+        """Count, record and tell what a step skipped. Raises DataError where that is too much."""
+        if not skipped:
             return
         progress, before = self.progress, self.progress.skipped
         tally = Tally.restore(progress.faults)
-        tally.add(batch.skipped)
+        tally.add(skipped)
         progress.skipped, progress.faults = tally.total, tally.state()
-        self.report.skipped(progress.seen, batch.skipped)
+        self.report.skipped(progress.seen, skipped)
         if before < 10 or before.bit_length() < tally.total.bit_length():  # then ever more rarely
-            first = batch.skipped[0]
+            first = skipped[0]
             self.report.message(f"skipped {first.name}: {first.reason} ({tally.total} so far)")
         share = getattr(self.recipe.data, "max_skipped", 1.0)  # scenes have no such key
         size = min(len(self.setup.samples), self.record.total)
@@ -317,7 +406,9 @@ class _Loop:
     def _checkpoint(self) -> None:
         folder = self.folder / RunFiles.CHECKPOINTS
         extra = {} if self.ema is None else self.ema.tensors
-        save_checkpoint(folder, self.model, self.optimizer, self.progress, extra)
+        save_checkpoint(folder, self.model, self.optimizer, self.progress, extra, world=self.world)
+        if not self.world.first:
+            return
         prune_checkpoints(folder, self.recipe.run.keep, self.progress.step)
         record, progress = self.record, self.progress
         record.step, record.seen, record.skipped = progress.step, progress.seen, progress.skipped
@@ -327,28 +418,8 @@ class _Loop:
         self.report.page()
 
 
-def _with_precision(recipe: Recipe, setup: Setup) -> Recipe:
-    """The recipe with a measured precision in place of ``auto``; weights are left alone."""
-    if recipe.optim.precision != "auto":
-        return recipe
-    model, small = setup.model, min(recipe.optim.global_batch, 32)
-    batch = next(iter(batches(recipe, setup, start=0, end=small, size=small, workers=0)))
-    inputs = to_device(batch, model, recipe)
-    rng = torch.get_rng_state()
-    model.eval()  # batch statistics must not move; timing hardly differs
-
-    def step() -> torch.Tensor:
-        return compute_objective(recipe.objective, model, inputs).loss
-
-    precision = measure_precision(step, model.device)
-    model.zero_grad(set_to_none=True)
-    torch.set_rng_state(rng)
+def _with_precision(recipe: Recipe, precision: str) -> Recipe:
     optim = recipe.optim.model_copy(update={"precision": precision})
-    return recipe.model_copy(update={"optim": optim})
-
-
-def _with_recorded_precision(recipe: Recipe, record: RunRecord) -> Recipe:
-    optim = recipe.optim.model_copy(update={"precision": record.precision})
     return recipe.model_copy(update={"optim": optim})
 
 

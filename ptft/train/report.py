@@ -22,7 +22,7 @@ from ptft.train.page import write_page
 from ptft.train.run_folder import RunRecord, RunStatus, write_run
 from ptft.train.trackers import Tracker, open_trackers
 
-__all__ = ["Report", "say"]
+__all__ = ["Mute", "Report", "say"]
 
 _SHOWN = {
     "loss": "loss",
@@ -194,6 +194,35 @@ class _Bar(Progress):
         yield self.make_tasks_table(self.tasks)
         for task in self.tasks:
             yield Text(task.fields["figures"], no_wrap=True, overflow="ellipsis")
+
+
+class Mute(Report):
+    """The report of a rank that is not the first: only its clock runs."""
+
+    def __init__(self, record: RunRecord, *, seen: int, seconds: float) -> None:
+        self._record = record
+        self.pace = Pace(seen=seen, total=record.total, seconds=seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def step(self, seen: int, figures: Mapping[str, float]) -> None:
+        pass
+
+    def log(self, step: int, seen: int, figures: Mapping[str, float]) -> None:
+        pass
+
+    def skipped(self, seen: int, samples: Skipped) -> None:
+        pass
+
+    def page(self, *, last: bool = False) -> None:
+        pass
+
+    def message(self, text: str) -> None:
+        pass
 
 
 def say(console: Console, text: str) -> None:

@@ -10,10 +10,20 @@ from typing import Any
 
 from ptft import __version__
 from ptft.artifact import RunFiles, read_json, write_atomic, write_json
+from ptft.distributed import World
 from ptft.errors import ArtifactError, UsageError
 from ptft.recipe import Recipe, deciding_values, dump_recipe, load_recipe, recipe_digest
 
-__all__ = ["RunRecord", "RunStatus", "open_run", "read_run", "start_run", "write_run"]
+__all__ = [
+    "RunRecord",
+    "RunStatus",
+    "open_run",
+    "open_together",
+    "read_run",
+    "start_run",
+    "start_together",
+    "write_run",
+]
 
 
 class RunStatus:
@@ -90,6 +100,36 @@ def open_run(recipe: Recipe, *, resume: bool) -> tuple[Path, RunRecord | None]:
     raise UsageError("--resume: no run to go on with" + "".join(f"\n  {p}" for p in problems))
 
 
+def open_together(recipe: Recipe, world: World, *, resume: bool) -> tuple[Path, RunRecord | None]:
+    """As :func:`open_run`, by the first rank for all.
+
+    Processes that torchrun started again go on with the run that they were in, or start one if it
+    had not come to that.
+
+    Raises:
+        UsageError: as :func:`open_run`, on the first rank.
+        TrainingError: then on the others.
+    """
+
+    def find() -> tuple[str, dict[str, Any] | None]:
+        found = _go_on(recipe) if world.restarts else open_run(recipe, resume=resume)
+        folder, record = found
+        return str(folder), None if record is None else asdict(record)
+
+    name, values = world.told(find)
+    return Path(name), None if values is None else RunRecord(**values)
+
+
+def _go_on(recipe: Recipe) -> tuple[Path, RunRecord | None]:
+    try:
+        folder, record = open_run(recipe, resume=True)
+    except UsageError:
+        return open_run(recipe, resume=False)
+    if record is not None and record.status == RunStatus.FINISHED and not recipe.run.dir:
+        return open_run(recipe, resume=False)  # an earlier run; a finished one is not started again
+    return folder, record
+
+
 def start_run(folder: Path, recipe: Recipe, *, device: str, total: int) -> RunRecord:
     """Create a run folder with its resolved recipe and first record."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,6 +146,14 @@ def start_run(folder: Path, recipe: Recipe, *, device: str, total: int) -> RunRe
     )
     write_run(folder, record)
     return record
+
+
+def start_together(
+    folder: Path, recipe: Recipe, world: World, *, device: str, total: int
+) -> RunRecord:
+    """As :func:`start_run`, by the first rank for all."""
+    values = world.told(lambda: asdict(start_run(folder, recipe, device=device, total=total)))
+    return RunRecord(**values)
 
 
 def read_run(folder: Path) -> RunRecord:

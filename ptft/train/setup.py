@@ -9,11 +9,13 @@ from ptft.data import Batch, SampleSet, open_split, train_batches
 from ptft.data.batch import Tokenizer
 from ptft.data.features import FeatureFile, TextFeatures
 from ptft.data.loader import Workers, worker_count
+from ptft.distributed import ALONE, World
 from ptft.errors import TrainingError
 from ptft.model import DualEncoder, apply_adapt, build_model, init_head, set_patch_dropout
-from ptft.objective import TrainBatch, needs_labels, needs_text
+from ptft.objective import TrainBatch, compute_objective, needs_labels, needs_text
 from ptft.optim import total_samples
 from ptft.recipe import ClassifyObjective, Recipe
+from ptft.train.precision import measure_precision
 from ptft.train.prefetch import copy_ahead
 from ptft.train.teacher import PairedTokenizer, Teacher, load_teacher, split_tokens
 
@@ -21,6 +23,7 @@ __all__ = [
     "Setup",
     "batches",
     "choose_device",
+    "choose_precision",
     "images_to_device",
     "set_up",
     "to_device",
@@ -54,7 +57,7 @@ class Setup:
         return {tower: file for tower, file in given.items() if file is not None}
 
 
-def set_up(recipe: Recipe, device: torch.device) -> Setup:
+def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     """Build or load the model, open the training set, put a head on, lock what does not learn.
 
     Raises:
@@ -67,7 +70,8 @@ def set_up(recipe: Recipe, device: torch.device) -> Setup:
     model = _lay_out(model.to(device))
     learns = apply_adapt(model, recipe.adapt, recipe.objective)
     steps = total_samples(recipe.optim, len(samples)) // recipe.optim.global_batch
-    notes = samples.notes(max(1, worker_count(recipe.run.workers, samples, steps, 1)))
+    readers = max(1, worker_count(recipe.run.workers, samples, steps, world.size))
+    notes = samples.notes(world.size * readers)
     if recipe.augment.patch_dropout:
         notes.append(set_patch_dropout(model, recipe.augment.patch_dropout))
     teacher = load_teacher(recipe, model)
@@ -88,11 +92,40 @@ def choose_device(recipe: Recipe) -> torch.device:
     return torch.device(wanted)
 
 
+def choose_precision(recipe: Recipe, setup: Setup) -> str:
+    """The recipe's precision, measured on a batch of its own where it says ``auto``.
+
+    Weights and random numbers are left as they were.
+    """
+    if recipe.optim.precision != "auto":
+        return recipe.optim.precision
+    model, small = setup.model, min(recipe.optim.global_batch, 32)
+    batch = next(iter(batches(recipe, setup, start=0, end=small, size=small, workers=0)))
+    inputs = to_device(batch, model, recipe)
+    rng = torch.get_rng_state()
+    model.eval()  # batch statistics must not move; timing hardly differs
+
+    def step() -> torch.Tensor:
+        return compute_objective(recipe.objective, model, inputs).loss
+
+    precision = measure_precision(step, model.device)
+    model.zero_grad(set_to_none=True)
+    torch.set_rng_state(rng)
+    return precision
+
+
 def batches(
-    recipe: Recipe, setup: Setup, *, start: int, end: int, size: int, workers: Workers
+    recipe: Recipe,
+    setup: Setup,
+    *,
+    start: int,
+    end: int,
+    size: int,
+    workers: Workers,
+    world: World = ALONE,
 ) -> Iterator[Batch]:
-    """Batches of ``size`` samples of the recipe's run, from sample ``start`` until ``end``; their
-    pictures are on their way to the GPU, if there is one."""
+    """A rank's share of each batch of ``size`` samples of the recipe's run, from sample ``start``
+    until ``end``; its pictures are on their way to the GPU, if there is one."""
     spec = setup.model.spec
     tokenizer: Tokenizer | None = spec.tokenizer if needs_text(recipe.objective) else None
     teachers = None if setup.teacher is None else setup.teacher.tokenizer
@@ -107,6 +140,8 @@ def batches(
         start=start,
         end=end,
         global_batch=size,
+        rank=world.rank,
+        world=world.size,
         workers=workers,
         image_features=setup.image_features,
         text_features=setup.text_features,

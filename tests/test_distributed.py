@@ -1,0 +1,84 @@
+"""Several ranks against one process: the same losses, gradients and weights, in float64.
+
+The ranks (gloo, on this machine) run in one program, ``tests/ranks.py``, with deprecations as
+errors.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ptft.artifact import RunFiles
+from ptft.distributed import ALONE, join_world
+from ptft.errors import TrainingError
+from tests.ranks import CASES, learn
+from tests.steps import largest_gap
+from tests.test_train import largest_difference, run
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What came out of every case."""
+    folder = tmp_path_factory.mktemp("ranks")
+    strict = ["-W", "error::DeprecationWarning", "-W", "error::FutureWarning"]
+    done = subprocess.run(
+        [sys.executable, *strict, "-m", "tests.ranks", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, dict[str, torch.Tensor]]:
+    return {
+        name: learn(name, "ddp", ALONE) for name in sorted({name for name, _, _ in CASES.values()})
+    }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_ranks_equal_one_process(
+    ranks: Path, alone: dict[str, dict[str, torch.Tensor]], case: str
+) -> None:
+    assert largest_gap(load_file(ranks / f"{case}.safetensors"), alone[CASES[case][0]]) <= 1e-12
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that the ranks made, in one process."""
+    folder = tmp_path_factory.mktemp("one") / "run"
+    assert run(folder, optim__micro_batch=4, optim__ema=0.9).finished
+    return folder
+
+
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+def test_a_run_on_ranks_is_the_run_of_one_process(ranks: Path, one: Path, how: str) -> None:
+    """Under FSDP2 a signal to one rank stopped both halfway, and a restart went on."""
+    folder = ranks / how
+    assert largest_difference(folder, one) < 1e-5  # float32
+    record = json.loads((folder / RunFiles.RUN).read_text())
+    assert record["status"] == "finished"
+    assert json.loads((folder / RunFiles.METRICS).read_text())["held-out"]
+    lines = [json.loads(line) for line in (folder / RunFiles.LOG).read_text().splitlines()]
+    losses = {line["step"]: line["loss"] for line in lines if "loss" in line}
+    expected = [json.loads(line)["loss"] for line in (one / RunFiles.LOG).read_text().splitlines()]
+    assert list(losses) == list(range(1, 9))
+    assert list(losses.values()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_without_torchrun_a_process_is_alone() -> None:
+    with join_world("cpu", {}) as world:
+        assert world is ALONE
+    with (
+        pytest.raises(TrainingError, match="the environment of torchrun is incomplete"),
+        join_world("cpu", {"RANK": "0", "WORLD_SIZE": "2"}),
+    ):
+        pass
