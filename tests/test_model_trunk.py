@@ -75,3 +75,26 @@ def test_a_head_that_pools_is_not_cut() -> None:
 
     with pytest.raises(ModelError, match="begins before its pooling"):
         image_trunk(TimmModel(), torch.zeros(1, 3, 4, 4))
+
+
+@pytest.mark.parametrize("pool", ["argmax", "eos", "first", "last"])
+def test_the_last_block_of_one_position_learns_what_the_whole_one_does(pool: str) -> None:
+    """In training, against open_clip's own forward, in float64: outputs and all gradients."""
+    model = tiny.build(tiny.arch_section("tiny-vit")).double()
+    model.text.pool_type = pool
+    images, tokens = tiny.pictures(model).double(), tiny.tokens(model)
+    if pool == "eos":
+        model.text.eos_id = int(tokens.max())
+    found: dict[str, list[torch.Tensor]] = {}
+    for way in ("whole", "pooled"):
+        model.train(way == "pooled")
+        model.zero_grad(set_to_none=True)
+        image_bd = model.encode_image(images)
+        text_bd = model.encode_text(tokens)
+        (image_bd.square().sum() + text_bd.pow(3).sum()).backward()
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        found[way] = [image_bd, text_bd, *gradients]
+    assert len(found["whole"]) == len(found["pooled"]) > 40
+    for one, other in zip(found["whole"], found["pooled"], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
+    assert any(not torch.equal(*pair) for pair in zip(*found.values(), strict=True)), "another way"

@@ -68,7 +68,11 @@ class DualEncoder(nn.Module):
     def encode_image(self, images: Tensor) -> Tensor:
         """Normalised pixels, float (B, 3, H, W), or what :meth:`image_trunk` makes of them, float
         (B, F) -> embeddings (B, D), of any length."""
-        return project(self.image, images) if images.ndim == 2 else self.image(images)
+        if images.ndim == 2:
+            return project(self.image, images)
+        if self.image.training and type(self.image).__name__ == "VisionTransformer":
+            return project(self.image, self.image_trunk(images))
+        return self.image(images)
 
     def image_trunk(self, images: Tensor) -> Tensor:
         """Normalised pixels, float (B, 3, H, W) -> features (B, F) before the projection.

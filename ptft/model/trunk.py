@@ -7,7 +7,6 @@ projection still learn.
 """
 
 import hashlib
-import math
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ptft.errors import ModelError
+from ptft.model.pooled import run_pooled
 from ptft.model.towers import projection
 
 __all__ = ["image_trunk", "project", "text_trunk", "trunk_digest", "trunk_learns"]
@@ -27,6 +27,8 @@ def image_trunk(tower: Any, images: Tensor) -> Tensor:
         ModelError: the tower's projection is given more than one row a picture.
     """
     match type(tower).__name__:
+        case "VisionTransformer" if tower.attn_pool is None and tower.pool_type == "tok":
+            features = tower.ln_post(run_pooled(tower.transformer, tower._embeds(images), 0))
         case "VisionTransformer":
             features, _ = tower._pool(tower.transformer(tower._embeds(images)))
         case "ModifiedResNet":
@@ -125,30 +127,21 @@ def _resnet_trunk(tower: Any, images: Tensor) -> Tensor:
 
 
 def _native_text_trunk(text: Any, tokens: Tensor) -> Tensor:
-    """open_clip's TextTransformer.forward up to its projection, for any L.
-
-    The mask is made anew: slicing the tower's own makes an exporter exclude the full length.
-    """
-    length = tokens.shape[1]
+    """open_clip's TextTransformer.forward up to its projection, for any L."""
     dtype = text.transformer.get_cast_dtype()
-    x_bld = text.token_embedding(tokens).to(dtype)
-    x_bld = x_bld + text.positional_embedding[:length].to(dtype)
-    mask = None
-    if text.attn_mask is not None:
-        mask = torch.full((length, length), -math.inf, device=tokens.device).triu(1)
-    x_bld = text.ln_final(text.transformer(x_bld, attn_mask=mask))
+    x_blf = text.token_embedding(tokens).to(dtype)
+    x_blf = x_blf + text.positional_embedding[: tokens.shape[1]].to(dtype)
+    position_b: Tensor | int
     match text.pool_type:
         case "first":
-            return x_bld[:, 0]
+            position_b = 0
         case "last":
-            return x_bld[:, -1]
+            position_b = -1
         case "eos":
-            return _take(x_bld, tokens.eq(text.eos_id).int().argmax(dim=-1))
+            position_b = tokens.eq(text.eos_id).int().argmax(dim=-1)
         case "argmax":  # CLIP's end mark has the highest id
-            return _take(x_bld, tokens.argmax(dim=-1))
+            position_b = tokens.argmax(dim=-1)
         case other:
             raise ModelError(f"pool_type: {other!r}; allowed: first, last, eos, argmax")
-
-
-def _take(x_bld: Tensor, position_b: Tensor) -> Tensor:
-    return x_bld[torch.arange(x_bld.shape[0], device=x_bld.device), position_b]
+    causal = text.attn_mask is not None
+    return text.ln_final(run_pooled(text.transformer, x_blf, position_b, causal=causal))
