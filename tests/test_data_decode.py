@@ -11,8 +11,7 @@ import pytest
 import sklearn.datasets
 from PIL import Image
 
-from ptft.data import decode
-from ptft.data.decode import Encoded, resize, train_pixels
+from ptft.data.decode import Encoded, decode, resize, stack, train_pixels
 from ptft.data.open import open_split
 from ptft.data.order import rng_for
 from ptft.errors import SampleError
@@ -76,7 +75,7 @@ def test_plain_jpegs_decode_to_pillows_bits_without_pillow(
     mode, options = PLAIN[kind]
     data = encode(photo.convert(mode), **options)
     expected = pillow(data)
-    monkeypatch.setattr(decode, "decode_image", None)
+    monkeypatch.setattr("ptft.data.decode.decode_image", None)
     pixels = Encoded(data, "x").pixels()
     assert pixels.shape == (ODD[1], ODD[0], 3) and pixels.flags.writeable
     assert np.array_equal(pixels, expected)
@@ -157,7 +156,7 @@ def _compare(
     preprocess: ImagePreprocess, data: bytes, position: int, section: AugmentSection
 ) -> np.ndarray:
     picture = Encoded(data, "x")
-    fast = train_pixels(preprocess, picture, rng_for(0, position), section)
+    fast = train_pixels(preprocess, decode(picture, section), rng_for(0, position), section)
     slow = preprocess.augment(picture.image(), rng_for(0, position), section)
     assert fast.shape == slow.shape and fast.dtype == slow.dtype
     return np.abs(fast.astype(int) - slow)
@@ -199,7 +198,21 @@ def test_without_a_random_crop_training_sees_what_evaluation_sees(photo: Image.I
     preprocess = ImagePreprocess(size=(64, 64))
     still = AugmentSection(crop_scale=(1.0, 1.0))
     picture = Encoded(encode(photo), "x")
-    pixels = train_pixels(preprocess, picture, rng_for(0, 0), still)
+    pixels = train_pixels(preprocess, decode(picture, still), rng_for(0, 0), still)
     assert np.array_equal(pixels, preprocess.pixels(picture.image()))
-    drawn = train_pixels(preprocess, photo, rng_for(0, 0), AugmentSection())
+    decoded = decode(photo, AugmentSection())
+    drawn = train_pixels(preprocess, decoded, rng_for(0, 0), AugmentSection())
     assert np.array_equal(drawn, preprocess.augment(photo, rng_for(0, 0), AugmentSection()))
+
+
+def test_a_batch_holds_its_pictures_and_features_in_their_order(photo: Image.Image) -> None:
+    whole = np.array(photo)
+    pictures = [whole[:40, start : start + 30].copy() for start in range(3)]
+    pictures.append(resize(whole, (40, 30), "bicubic"))
+    batch = stack(pictures)
+    assert np.array_equal(batch.numpy(), np.stack(pictures))
+    assert batch.permute(0, 3, 1, 2).is_contiguous()
+    features = [np.arange(5, dtype=np.float32) + row for row in range(3)]
+    for row in features:
+        row.flags.writeable = False  # as in a mapped file
+    assert np.array_equal(stack(features).numpy(), np.stack(features))

@@ -12,6 +12,7 @@ export and serving use Pillow for everything (``ptft.preprocess``).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -31,7 +32,7 @@ from ptft.preprocess.images import (
     vary,
 )
 
-__all__ = ["Encoded", "resize", "stack", "train_pixels"]
+__all__ = ["Decoded", "Encoded", "decode", "resize", "stack", "train_pixels"]
 
 _JPEG = b"\xff\xd8\xff"
 _PLAIN = ("YCbCr", "RGB", "Gray")  # what is stored; others need Pillow's conversion
@@ -80,28 +81,42 @@ class Encoded:
         return pixels
 
 
-def train_pixels(
-    preprocess: ImagePreprocess,
-    picture: Encoded | Image.Image,
-    rng: np.random.Generator,
-    section: Augmentation,
-) -> NDArray[np.uint8]:
-    """``preprocess.augment`` the fast way: the same crop, mirror and jitter, uint8 (H, W, 3).
+Decoded = NDArray[np.uint8] | Image.Image
+"""What training starts from: an array, uint8 (H, W, 3), or Pillow's picture."""
 
-    Without a random crop (a ``crop_scale`` of (1, 1)) training sees what evaluation sees, and a
-    picture that was drawn rather than decoded is Pillow's already: both go through ``augment``.
+
+def decode(picture: Encoded | Image.Image, section: Augmentation | None) -> Decoded:
+    """A picture as training under ``section`` needs it.
+
+    Without a random crop (none, or a ``crop_scale`` of (1, 1)) training sees what evaluation sees,
+    and a picture that was drawn rather than encoded is Pillow's already: these are Pillow's.
 
     Raises:
         SampleError: the bytes are no whole picture, or too large a one.
     """
     if isinstance(picture, Image.Image):
+        return picture
+    still = section is None or section.crop_scale == (1.0, 1.0)
+    return picture.image() if still else picture.pixels()
+
+
+def train_pixels(
+    preprocess: ImagePreprocess,
+    picture: Decoded,
+    rng: np.random.Generator,
+    section: Augmentation,
+) -> NDArray[np.uint8]:
+    """``preprocess.augment``, the fast way for an array: the same crop, mirror and jitter, uint8
+    (H, W, 3).
+
+    Raises:
+        SampleError: the picture cannot be resized, see ``ImagePreprocess.pixels``.
+    """
+    if isinstance(picture, Image.Image):
         return preprocess.augment(picture, rng, section)
-    if section.crop_scale == (1.0, 1.0):
-        return preprocess.augment(picture.image(), rng, section)
-    pixels = picture.pixels()
-    height, width = pixels.shape[:2]
+    height, width = picture.shape[:2]
     left, top, across, down = random_crop((width, height), rng, section)
-    crop = pixels[top : top + down, left : left + across]
+    crop = picture[top : top + down, left : left + across]
     return vary(resize(crop, preprocess.size, preprocess.interpolation), rng, section)
 
 
@@ -124,13 +139,15 @@ def resize(
     return planes[0].permute(1, 2, 0).numpy()
 
 
-def stack(pictures: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
-    """Pictures of one size as a batch, uint8 (B, H, W, 3).
+def stack(rows: Sequence[NDArray[Any]]) -> torch.Tensor:
+    """Pictures of one size as a batch, uint8 (B, H, W, 3); or features, float32 (B, F).
 
-    In memory they lie channel by channel, as ``resize`` leaves them and a model takes them; and in
-    a process that reads ahead they are put at once where the other process will read them.
+    Pictures lie channel by channel in memory, as ``resize`` leaves them and a model takes them; and
+    in a process that reads ahead they are put at once where the other process will read them.
     """
-    planes = [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures]
+    if rows[0].ndim != 3:
+        return torch.from_numpy(np.stack(rows))
+    planes = [torch.from_numpy(row).permute(2, 0, 1) for row in rows]
     batch: torch.Tensor = torch.utils.data.default_collate(planes)
     return batch.permute(0, 2, 3, 1)
 

@@ -7,6 +7,7 @@ as wholes, and within a few of them at a time.
 """
 
 import json
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ class Shards(FieldSet):
         self._tar_sources = list(sources)
         self._tars = TarIndexes(sources, cache, _tell)
         self._firsts = np.cumsum([0, *self._tars.counts.tolist()])
+        self._starts: list[int] = self._firsts.tolist()  # quicker to look up
         self._remote = bool(remote)
         most = {"most": section.shuffle_shards + 2} if remote else {}  # an open one takes room
         self._files = TarFiles(sources, cache, **most)
@@ -81,7 +83,7 @@ class Shards(FieldSet):
         self._resolve_classes(classes)
 
     def __len__(self) -> int:
-        return int(self._firsts[-1])
+        return self._starts[-1]
 
     def name(self, index: int) -> str:
         shard, within = self._find(index)
@@ -91,8 +93,8 @@ class Shards(FieldSet):
     def _find(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"there are {len(self)} samples; there is no number {index}")
-        shard = int(np.searchsorted(self._firsts, index, side="right")) - 1
-        return shard, index - int(self._firsts[shard])
+        shard = bisect_right(self._starts, index) - 1
+        return shard, index - self._starts[shard]
 
     def _read_fields(self, index: int) -> Mapping[str, Any]:
         shard, within = self._find(index)
