@@ -23,6 +23,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from ptft.errors import TrainingError
 
@@ -178,9 +179,28 @@ def join_world(device: str, environment: Mapping[str, str] = os.environ) -> Iter
             )
         place = torch.device("cuda", local)
         torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if device == "cuda" else "gloo", device_id=place)
+    dist.init_process_group(
+        "nccl" if device == "cuda" else "gloo",
+        store=_meeting_place(environment, rank, size, restarts),
+        rank=rank,
+        world_size=size,
+        device_id=place,
+    )
     try:
         host = dist.new_group(backend="gloo", timeout=_PATIENCE)
         yield World(rank, size, local, restarts, dist.group.WORLD, host)
     finally:
         dist.destroy_process_group()
+
+
+def _meeting_place(environment: Mapping[str, str], rank: int, size: int, restarts: int) -> Any:
+    """torchrun's store, in which ranks find each other's addresses.
+
+    On one machine torchrun keeps the store when it starts the ranks again, and a rank that is early
+    finds the address of one that is dead: it waits, fails, and a restart is lost. There, each start
+    has names of its own. Over several machines the counts of restarts differ between them.
+    """
+    store, _, _ = next(rendezvous("env://", rank, size))
+    alone = int(environment.get("GROUP_WORLD_SIZE", 1)) == 1
+    prefix = f"start-{restarts}" if alone else "start"
+    return dist.PrefixStore(prefix, store)  # type: ignore[attr-defined] # it has no stub

@@ -6,11 +6,12 @@ goes on from the raw weights, and a checkpoint holds both.
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
+
+from ptft.tensor_files import is_sharded
 
 __all__ = ["Ema", "ema_decay"]
 
@@ -42,7 +43,7 @@ class Ema:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self._sharded = [part for part in model.modules() if isinstance(part, FSDPModule)]
+        self._sharded = _sharded_parts(model)
         live = _averaged(model)
         self._live = [_local(tensor) for tensor in live.values()]
         # as they are laid out (channels-last, sharded), since a swap copies one into the other
@@ -89,7 +90,17 @@ def _averaged(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def _sharded_parts(model: nn.Module) -> list[Any]:
+    """FSDP2's modules, which gather their weights; none where no weight is sharded."""
+    if not is_sharded(model.parameters()):
+        return []
+    from torch.distributed.fsdp import FSDPModule  # seconds that a run of one process need not pay
+
+    return [part for part in model.modules() if isinstance(part, FSDPModule)]
+
+
 def _local(tensor: Tensor) -> Tensor:
     """This rank's part of a tensor, sharing its memory."""
     tensor = tensor.detach()
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    sharded: Any = tensor
+    return sharded.to_local() if is_sharded([tensor]) else tensor

@@ -17,12 +17,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ptft.distributed import World
 from ptft.errors import RecipeError, TrainingError
 from ptft.model import DualEncoder, active_batch_norm, tower_blocks
+from ptft.tensor_files import is_sharded
 
 __all__ = ["Parallel", "check_agreement", "share", "whole_tensor"]
 
@@ -65,7 +65,7 @@ class Parallel:
         What is done with it needs no other rank: evaluating, saving.
         """
         device = self.model.device
-        if isinstance(self.model.logit_scale, DTensor):
+        if is_sharded([self.model.logit_scale]):
             _gather_into(self.twin, self.model)
         model = (self.twin or self.model) if self.world.first else None
         try:
@@ -138,7 +138,8 @@ def check_agreement(model: DualEncoder, samples: int, world: World) -> None:
 
 def whole_tensor(tensor: Tensor) -> Tensor:
     """A tensor that may be sharded, whole, on every rank; all ranks call it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    sharded: Any = tensor  # a DTensor, whose module takes a second to import
+    return sharded.full_tensor() if is_sharded([tensor]) else tensor
 
 
 def _digest(model: nn.Module) -> str:
@@ -146,7 +147,8 @@ def _digest(model: nn.Module) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for name, tensor in model.state_dict().items():
         flat = tensor.detach().flatten()
-        sampled = flat[:: max(1, len(flat) // _SAMPLED)].cpu().contiguous()
+        spread = torch.arange(0, len(flat), max(1, len(flat) // _SAMPLED), device=flat.device)
+        sampled = flat[spread].cpu()
         digest.update(name.encode() + sampled.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
