@@ -47,6 +47,8 @@ class RunFiles:
     PAGE = "page.html"  # the run for people, in one file
     NEIGHBOURS = "neighbours.json"  # what the model found nearest, before and after training
     SKIPPED = "skipped.jsonl"  # samples that could not be read: name, reason, fault
+    BAD_BATCH = "bad_batch.json"  # the batch at which a run stopped: its loss was not finite, say
+    LOCK = ".lock"  # held by the process that trains here
     TENSORBOARD = "tensorboard"
     CHECKPOINTS = "checkpoints"  # checkpoints/step-00000100/
     FINAL = "final"  # final/: the trained model alone, once training is done

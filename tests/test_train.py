@@ -2,9 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ from safetensors.torch import load_file
 from ptft.artifact import RunFiles
 from ptft.checkpoint import checkpoints
 from ptft.errors import TrainingError, UsageError
-from ptft.recipe import Recipe, dump_recipe, load_recipe
+from ptft.recipe import Recipe, load_recipe
 from ptft.recipe.load import parse_recipe
 from ptft.train import TrainResult, exit_code, train
 from ptft.train import loop as loop_module
@@ -158,23 +155,6 @@ def test_other_recipes_resume_exactly(
     assert largest_difference(tmp_path / "whole", tmp_path / "cut") == 0.0
 
 
-def test_a_real_sigterm_saves_and_a_resume_goes_on(whole: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    path = tmp_path / "recipe.yaml"
-    path.write_text(dump_recipe(recipe(folder)))
-    command = [sys.executable, "-m", "ptft", "train", str(path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    log = folder / RunFiles.LOG
-    while process.poll() is None and not (log.is_file() and log.read_text()):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate()
-    assert process.returncode in (0, 143), err  # 0: the last step was already under way
-    assert out.strip() == str(folder)
-    subprocess.run([*command, "--resume"], check=True, capture_output=True)
-    assert largest_difference(whole, folder) == 0.0
-
-
 @pytest.mark.parametrize("spoiled", ["model.safetensors", "optimizer.safetensors", "state.json"])
 def test_a_spoiled_newest_checkpoint_falls_back_to_the_one_before(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoiled: str
@@ -186,20 +166,6 @@ def test_a_spoiled_newest_checkpoint_falls_back_to_the_one_before(
     data = bytearray((newest / spoiled).read_bytes())
     data[len(data) // 2] ^= 0xFF
     (newest / spoiled).write_bytes(data)
-    assert run(folder, resume=True).finished
-    assert largest_difference(whole, folder) == 0.0
-
-
-def test_a_kill_before_any_checkpoint_starts_again(whole: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    path = tmp_path / "recipe.yaml"
-    path.write_text(dump_recipe(recipe(folder)))
-    command = [sys.executable, "-m", "ptft", "train", str(path)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not (folder / RunFiles.RUN).is_file():
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
     assert run(folder, resume=True).finished
     assert largest_difference(whole, folder) == 0.0
 

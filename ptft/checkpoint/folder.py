@@ -56,6 +56,7 @@ class Progress:
         faults: of which kinds they were, and the names of the first (``data.faults.Tally``).
         trackers: what a tracker needs to go on in the same run (W&B's run id).
         scaler: state of the loss scaler (fp16).
+        guard: state of what watches the loss.
     """
 
     step: int = 0
@@ -65,6 +66,7 @@ class Progress:
     seconds: float = 0.0
     trackers: dict[str, str] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
+    guard: dict[str, float] = field(default_factory=dict)
 
 
 def save_checkpoint(

@@ -130,6 +130,16 @@ class TextTokenizer:
         lengths: NDArray[np.int64] = (used * np.arange(1, tokens.shape[1] + 1)).max(axis=1)
         return np.maximum(lengths, 1)
 
+    def decode(self, tokens: NDArray[np.int64]) -> list[str]:
+        """Texts of token ids (B, L), for people: cleaned, and spaced where words were split."""
+        end = self._marks.get("<end_of_text>")
+        texts = []
+        for row in tokens.tolist():
+            ids = row[: row.index(end)] if end in row else row  # CLIP's padding is a token, too
+            text = self._tokenizer.decode(ids, skip_special_tokens=True)
+            texts.append(text.replace("</w>", " ").replace(" ##", "").strip())
+        return texts
+
     def kwargs(self) -> dict[str, Any]:
         """What makes the same tokenizer of the same file: ``TextTokenizer(file, **kwargs)``."""
         return {

@@ -150,6 +150,10 @@ class OptimSection(Section):
     """Where the schedule falls to, as a share of the learning rate."""
     clip_grad_norm: float | None = Field(default=1.0, gt=0.0)
     """Largest L2 norm of the gradient; absent: not clipped."""
+    stop_above: float | None = Field(default=3.0, gt=0.0)
+    """The run stops, its batch named in ``bad_batch.json``, once the loss on average of about the
+    last 20 steps lies this many nats above the lowest such average; null: never. Guessing costs
+    log(global_batch) nats under ``clip``: give less than the default where batches are small."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """``auto`` measures a forward and backward pass of the model on this device and takes the
     faster of fp32 and bf16; fp16 scales the loss."""

@@ -4,12 +4,13 @@ It reads top to bottom. Everything that decides the weights is a function of the
 number of samples seen, so a resumed run and an uninterrupted one give the same weights.
 """
 
+import errno
 import json
 import math
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,10 +33,12 @@ from ptft.model.store import WEIGHTS
 from ptft.objective import clamp_logit_scale
 from ptft.optim import build_optimizer, learning_rate_factor, set_learning_rate, total_samples
 from ptft.recipe import Recipe
+from ptft.train.claim import claim_run
 from ptft.train.compiled import compile_blocks, uncompiled, wants_compiling
 from ptft.train.curves import plot_curves
 from ptft.train.ema import Ema
 from ptft.train.features import keep_features
+from ptft.train.guard import Guard, describe_batch, stop_run
 from ptft.train.neighbours import look
 from ptft.train.parallel import Parallel, check_agreement, share, whole_tensor
 from ptft.train.report import Mute, Report, say
@@ -46,6 +49,8 @@ from ptft.train.stop import Stop
 from ptft.train.trackers import check_trackers
 
 __all__ = ["TrainResult", "train"]
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -78,15 +83,23 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         UsageError: the run folder is taken, or there is nothing to resume.
         MissingExtraError: a tracker is not installed.
         DataError, ModelError: what the recipe names cannot be read or does not fit.
-        TrainingError: the loss is not finite; the samples of that batch are named in the message.
+        TrainingError: the loss or a gradient is not finite, or the loss explodes, and
+            ``bad_batch.json`` names the samples; or the disk is full.
+        CheckpointError: a checkpoint cannot be written, or does not fit.
     """
     console = console or Console(stderr=True)
     check_trackers(recipe)
-    with join_world(choose_device(recipe).type) as world:
-        return _train(recipe, resume, console if world.first else Console(quiet=True), world)
+    with join_world(choose_device(recipe).type) as world, ExitStack() as held:
+        own = console if world.first else Console(quiet=True)
+        try:
+            return _train(recipe, resume, own, world, held)
+        except OSError as error:
+            raise _explained(error) from error
 
 
-def _train(recipe: Recipe, resume: bool, console: Console, world: World) -> TrainResult:
+def _train(
+    recipe: Recipe, resume: bool, console: Console, world: World, held: ExitStack
+) -> TrainResult:
     # 1. Where: the run folder and the device.
     folder, record = open_together(recipe, world, resume=resume)
     if record is not None and record.status == RunStatus.FINISHED:
@@ -94,6 +107,8 @@ def _train(recipe: Recipe, resume: bool, console: Console, world: World) -> Trai
         metrics = world.told(lambda: read_json(folder / RunFiles.METRICS))
         return TrainResult(folder, True, None, metrics, world.first)
     resume = record is not None
+    if resume:
+        world.told(lambda: held.enter_context(claim_run(folder)))
     device = choose_device(recipe)
     if recipe.run.threads is not None:
         torch.set_num_threads(recipe.run.threads)
@@ -106,6 +121,7 @@ def _train(recipe: Recipe, resume: bool, console: Console, world: World) -> Trai
     if record is None:
         precision = world.told(lambda: choose_precision(recipe, setup))
         recipe = _with_precision(recipe, precision)
+        world.told(lambda: held.enter_context(claim_run(folder)))
         record = start_together(folder, recipe, world, device=str(device), total=total)
     recipe = _with_precision(recipe, record.precision)
     setup = _keep_features(recipe, setup, folder, record, console, world)
@@ -133,7 +149,8 @@ def _train(recipe: Recipe, resume: bool, console: Console, world: World) -> Trai
     report.message(f"{folder}: {total:,} samples in {recipe.optim.precision}, {device}")
     for note in _notes(recipe, setup, world):
         report.note(note)
-    loop = _Loop(recipe, folder, setup, parallel, optimizer, ema, progress, record, report)
+    guard = Guard(recipe.optim.stop_above, progress.guard)
+    loop = _Loop(recipe, folder, setup, parallel, optimizer, ema, progress, record, report, guard)
     with report, Stop() as stop:
         if progress.seen == 0:
             loop.look("before")
@@ -229,6 +246,7 @@ class _Loop:
     progress: Progress
     record: RunRecord
     report: Report
+    guard: Guard
 
     @property
     def model(self) -> DualEncoder:
@@ -358,25 +376,28 @@ class _Loop:
         torch.manual_seed(mix(recipe.seed, self.progress.seen, self.world.rank))
         output = step(batch)
         stepped = self._agree({"loss": output.loss.item(), **output.scalars}, batch, stop)
-        loss = stepped.figures["loss"]
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"step {self.progress.step + 1}: the loss is {loss}; its samples: "
-                f"{', '.join(batch.names[:8])}{', ...' if len(batch.names) > 8 else ''}. "
-                f"The last good checkpoint is in {self.folder / RunFiles.CHECKPOINTS}; "
-                "a lower optim.lr or optim.clip_grad_norm helps"
-            )
         scaler = step.scaler
         scaler.unscale_(self.optimizer)
         learning = [p for group in self.optimizer.param_groups for p in group["params"]]
         limit = recipe.optim.clip_grad_norm
         norm = torch.nn.utils.clip_grad_norm_(learning, math.inf if limit is None else limit)
+        stepped.figures["lr"] = recipe.optim.lr * factor
+        stepped.figures["grad_norm"] = whole_tensor(norm).item()
+        self._judge(stepped.figures, batch, scaler.get_scale())
         scaler.step(self.optimizer)
         scaler.update()
         clamp_logit_scale(recipe.objective, self.model)
-        stepped.figures["lr"] = recipe.optim.lr * factor
-        stepped.figures["grad_norm"] = whole_tensor(norm).item()
         return stepped
+
+    def _judge(self, figures: dict[str, float], batch: Batch, loss_scale: float) -> None:
+        """Stop before the update, where the loss or the gradient tells that the run goes wrong."""
+        reason = self.guard.judge(
+            self.progress.step + 1, figures["loss"], figures["grad_norm"], loss_scale=loss_scale
+        )
+        if reason is not None:
+            first = self.progress.seen + self.world.rank * len(batch.names)
+            samples = describe_batch(batch, first, self.setup)
+            raise stop_run(reason, self.guard, samples, self.folder, self.world)
 
     def _agree(self, figures: dict[str, float], batch: Batch, stop: Stop) -> _Stepped:
         """Make one of what the ranks have to say, in one message."""
@@ -416,6 +437,15 @@ class _Loop:
         record.seconds = round(progress.seconds, 3)
         write_run(self.folder, record)
         self.report.page()
+
+
+def _explained(error: OSError) -> Exception:
+    """An error that a full disk explains, as one that says what to do."""
+    if error.errno not in _NO_ROOM:
+        return error
+    return TrainingError(
+        f"{error}; with room there, --resume goes on from the last good checkpoint"
+    )
 
 
 def _with_precision(recipe: Recipe, precision: str) -> Recipe:

@@ -81,7 +81,7 @@ def open_run(recipe: Recipe, *, resume: bool) -> tuple[Path, RunRecord | None]:
     """
     if not resume:
         folder = Path(recipe.run.dir) if recipe.run.dir else _free_folder(recipe.name)
-        if recipe.run.dir and folder.exists() and any(folder.iterdir()):
+        if recipe.run.dir and _is_taken(folder):
             raise UsageError(
                 f"run.dir: {str(folder)!r}: something is there already; --resume goes on with a "
                 "run, run.dir=... starts another one elsewhere"
@@ -133,6 +133,10 @@ def _go_on(recipe: Recipe) -> tuple[Path, RunRecord | None]:
 def start_run(folder: Path, recipe: Recipe, *, device: str, total: int) -> RunRecord:
     """Create a run folder with its resolved recipe and first record."""
     folder.mkdir(parents=True, exist_ok=True)
+    if (folder / RunFiles.RUN).exists():
+        raise UsageError(
+            f"{folder}: another run has just begun there; run.dir=... starts elsewhere"
+        )
     write_atomic(folder / RunFiles.RECIPE, dump_recipe(recipe))
     record = RunRecord(
         name=recipe.name,
@@ -172,6 +176,11 @@ def read_run(folder: Path) -> RunRecord:
 def write_run(folder: Path, record: RunRecord) -> None:
     """Write ``run.json`` atomically."""
     write_json(folder / RunFiles.RUN, asdict(record))
+
+
+def _is_taken(folder: Path) -> bool:
+    """Whether anything lies there but the lock of a run that never began."""
+    return folder.exists() and any(path.name != RunFiles.LOCK for path in folder.iterdir())
 
 
 def _free_folder(name: str) -> Path:
