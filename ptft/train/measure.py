@@ -83,7 +83,7 @@ class Measured:
                     "adapt.lock leaves a tower out; a larger optim.global_batch updates less often"
                 )
             case "backward":
-                return "adapt.lock or adapt.kind: probe learns less; lora keeps the towers"
+                return "adapt.lock or adapt.kind: probe learns less"
         if self.device == "cuda":
             return "a smaller model or picture; augment.patch_dropout; run.compile: on"
         return "a smaller model or picture; augment.patch_dropout; a GPU"
@@ -108,7 +108,7 @@ def measure_step(recipe: Recipe, *, steps: int = _STEPS) -> Measured:
     workers = worker_count(recipe.run.workers, setup.samples, total, 1)
     read = iter(batches(recipe, setup, start=0, end=size * (steps + 2), size=size, workers=0))
     first = next(read)
-    precision = recipe.optim.precision
+    precision: str = recipe.optim.precision
     if precision == "auto":
         setup.model.eval()
         inputs = to_device(first, setup.model, recipe)
