@@ -8,7 +8,7 @@ has shape (1,), since sharded training refuses parameters without a dimension.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -105,20 +105,26 @@ class DualEncoder(nn.Module):
         return text_trunk(self.text, tokens)
 
     def forward(
-        self, images: Tensor | None = None, tokens: Tensor | None = None, *, logits: bool = False
+        self,
+        images: Tensor | None = None,
+        tokens: Tensor | Sequence[Tensor] | None = None,
+        *,
+        logits: bool = False,
     ) -> tuple[Tensor | None, Tensor | None]:
         """What of images (B, 3, H, W) and tokens (B, L) is given -> (B, D) each, L2-normalised.
 
         All of training goes through here, since wrappers for several ranks see nothing else.
 
         Args:
+            tokens: or several of them, of other L each, whose embeddings come one after another.
             logits: give the classifier's logits (B, C) of the images in place of their embeddings.
         """
         image_bd = text_bd = None
         if images is not None:
             image_bd = self.classify(images) if logits else _unit(self.encode_image(images))
         if tokens is not None:
-            text_bd = _unit(self.encode_text(tokens))
+            groups = [tokens] if isinstance(tokens, Tensor) else tokens
+            text_bd = _unit(torch.cat([self.encode_text(group) for group in groups]))
         return image_bd, text_bd
 
     def classify(self, images: Tensor) -> Tensor:

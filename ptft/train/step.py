@@ -18,7 +18,8 @@ which counts the gradient of the logit scale once a micro batch.
 
 Texts are sorted by length before they are cut into micro batches, so that most are trimmed to less
 than the longest of the batch; their features are put back in order. Texts and images of one pair
-need not share a micro batch.
+need not share a micro batch. Within one they go through the tower in groups of like length, where
+that is cheaper (:mod:`ptft.train.lengths`).
 """
 
 from dataclasses import dataclass
@@ -33,9 +34,10 @@ from ptft.errors import RecipeError, TrainingError
 from ptft.model import DualEncoder, active_batch_norm
 from ptft.objective import Features, ObjectiveOutput, classify_loss, features_loss
 from ptft.recipe import ClassifyObjective, ClipObjective, Recipe, SiglipObjective
+from ptft.train.lengths import grouped_tokens
 from ptft.train.parallel import Parallel
 from ptft.train.precision import autocast
-from ptft.train.setup import images_to_device, tokens_to_device
+from ptft.train.setup import images_to_device
 from ptft.train.teacher import Teacher
 
 __all__ = ["Step", "micro_batch"]
@@ -195,7 +197,7 @@ class Step:
             if not (again and _is_fixed(self.model.image)):
                 images = images_to_device(batch.images[micro.images], self.model)
             if not (again and _is_fixed(self.model.text)):
-                tokens = tokens_to_device(batch.tokens[micro.texts], self.model)
+                tokens = grouped_tokens(batch.tokens[micro.texts], self.model)
             return self.parallel.forward(images, tokens)
 
     def _features(
