@@ -1,8 +1,8 @@
 """``python -m tests.bench`` lists the benchmarks, ``python -m tests.bench NAME`` runs one.
 
 A benchmark is a module here: ``run()`` prints a table and returns figures by name; ``BARS`` names
-what they must hold; what was not measured does not hold. The last line printed is one JSON object, the exit
-code is 0 if every bar holds.
+what they must hold, and what was not measured does not. The last line printed is one JSON object,
+the exit code 0 if every bar holds.
 """
 
 import importlib
