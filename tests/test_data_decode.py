@@ -11,7 +11,7 @@ import pytest
 import sklearn.datasets
 from PIL import Image
 
-from ptft.data.decode import Encoded, decode, resize, stack, train_pixels
+from ptft.data.decode import Encoded, decode, draw, resize, stack, train_pixels
 from ptft.data.open import open_split
 from ptft.data.order import rng_for
 from ptft.errors import SampleError
@@ -138,6 +138,7 @@ def test_the_resize_is_pillows_within_a_tenth_of_a_grey_level(photo: Image.Image
         for size, form in (((64, 64), "BICUBIC"), ((48, 80), "BILINEAR")):
             found = resize(whole[3 : 3 + height, 5 : 5 + width], size, form.lower())
             assert found.dtype == np.uint8 and found.shape == (*size, 3)
+            assert found.flags.c_contiguous
             off = np.abs(found - by_pillow(pixels, size, form))
             assert off.mean() <= 0.1, (height, width, size)
             assert off.max() <= 3, (height, width, size)  # in practice 1, rarely 2
@@ -156,7 +157,9 @@ def _compare(
     preprocess: ImagePreprocess, data: bytes, position: int, section: AugmentSection
 ) -> np.ndarray:
     picture = Encoded(data, "x")
-    fast = train_pixels(preprocess, decode(picture, section), rng_for(0, position), section)
+    decoded = decode(picture, section)
+    drawn = draw(decoded, rng_for(0, position), section)
+    fast = train_pixels(preprocess, decoded, drawn, section)
     slow = preprocess.augment(picture.image(), rng_for(0, position), section)
     assert fast.shape == slow.shape and fast.dtype == slow.dtype
     return np.abs(fast.astype(int) - slow)
@@ -198,11 +201,13 @@ def test_without_a_random_crop_training_sees_what_evaluation_sees(photo: Image.I
     preprocess = ImagePreprocess(size=(64, 64))
     still = AugmentSection(crop_scale=(1.0, 1.0))
     picture = Encoded(encode(photo), "x")
-    pixels = train_pixels(preprocess, decode(picture, still), rng_for(0, 0), still)
+    evaluated = decode(picture, still)
+    pixels = train_pixels(preprocess, evaluated, draw(evaluated, rng_for(0, 0), still), still)
     assert np.array_equal(pixels, preprocess.pixels(picture.image()))
-    decoded = decode(photo, AugmentSection())
-    drawn = train_pixels(preprocess, decoded, rng_for(0, 0), AugmentSection())
-    assert np.array_equal(drawn, preprocess.augment(photo, rng_for(0, 0), AugmentSection()))
+    section = AugmentSection()
+    scene = decode(photo, section)
+    pixels = train_pixels(preprocess, scene, draw(scene, rng_for(0, 0), section), section)
+    assert np.array_equal(pixels, preprocess.augment(photo, rng_for(0, 0), AugmentSection()))
 
 
 def test_a_batch_holds_its_pictures_and_features_in_their_order(photo: Image.Image) -> None:
@@ -211,7 +216,6 @@ def test_a_batch_holds_its_pictures_and_features_in_their_order(photo: Image.Ima
     pictures.append(resize(whole, (40, 30), "bicubic"))
     batch = stack(pictures)
     assert np.array_equal(batch.numpy(), np.stack(pictures))
-    assert batch.permute(0, 3, 1, 2).is_contiguous()
     features = [np.arange(5, dtype=np.float32) + row for row in range(3)]
     for row in features:
         row.flags.writeable = False  # as in a mapped file

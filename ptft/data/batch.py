@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ptft.data.decode import Decoded, Encoded, decode, stack, train_pixels
+from ptft.data.decode import Decoded, Draw, Encoded, decode, draw, stack, train_pixels
 from ptft.data.features import FeatureFile, TextFeatures
 from ptft.data.hashing import fraction, text_id
 from ptft.data.order import RunOrder, rng_for
@@ -158,18 +158,22 @@ class TrainReader:
         decoded = [
             one if isinstance(one, SampleError) else _tried(self._decode, one[1]) for one in taken
         ]
+        drawn = [
+            None if isinstance(picture, SampleError) else self._draw(picture, position)
+            for position, picture in zip(positions, decoded, strict=True)
+        ]
         read: list[_Read] = []
-        for position, index, one, picture in zip(positions, indices, taken, decoded, strict=True):
-            done = (
-                picture
-                if isinstance(picture, SampleError)
-                else _tried(self._finish, picture, position)
-            )
-            if isinstance(done, SampleError):
-                skipped.append(_reason(self.samples.name(index), done))
-                read.append(self._replace(position, skipped))
+        for number, (one, picture) in enumerate(zip(taken, decoded, strict=True)):
+            done: np.ndarray | SampleError
+            if isinstance(picture, SampleError):
+                done = picture
             else:
-                assert not isinstance(one, SampleError), "what was not taken cannot be finished"
+                done = _tried(self._finish, picture, drawn[number])
+            if isinstance(done, SampleError):
+                skipped.append(_reason(self.samples.name(indices[number]), done))
+                read.append(self._replace(positions[number], skipped))
+            else:
+                assert not isinstance(one, SampleError), "what was not taken is not finished"
                 read.append((one[0], done))
         return read
 
@@ -184,7 +188,8 @@ class TrainReader:
             tried += 1
             try:
                 told, picture = self._take(index)
-                return told, self._finish(self._decode(picture), position)
+                decoded = self._decode(picture)
+                return told, self._finish(decoded, self._draw(decoded, position))
             except SampleError as error:
                 skipped.append(_reason(self.samples.name(index), error))
         raise _none_readable(tried, skipped[-tried])
@@ -204,16 +209,20 @@ class TrainReader:
         """Features are ready as they are."""
         return picture if isinstance(picture, np.ndarray) else decode(picture, self.augment)
 
-    def _finish(self, picture: Decoded, position: int) -> np.ndarray:
-        """uint8 (H, W, 3), augmented as at a position; or features."""
-        if self.image_features is not None:
-            assert isinstance(picture, np.ndarray)
+    def _draw(self, picture: Decoded, position: int) -> Draw | None:
+        """What chance holds for a picture at a position; None for features and without chance."""
+        if self.augment is None or self.image_features is not None:
+            return None
+        return draw(picture, rng_for(self.order.seed, position), self.augment)
+
+    def _finish(self, picture: Decoded, drawn: Draw | None) -> np.ndarray:
+        """uint8 (H, W, 3), augmented as drawn; features as they are."""
+        if isinstance(picture, np.ndarray) and self.image_features is not None:
             return picture
-        if self.augment is None:
+        if self.augment is None or drawn is None:
             assert isinstance(picture, Image.Image)
             return self.preprocess.pixels(picture)
-        rng = rng_for(self.order.seed, position)
-        return train_pixels(self.preprocess, picture, rng, self.augment)
+        return train_pixels(self.preprocess, picture, drawn, self.augment)
 
     def _check_use(self, sample: _Told) -> None:
         if self.tokenizer is not None and not sample.captions:
@@ -223,7 +232,8 @@ class TrainReader:
 
     def pixels(self, sample: Sample, position: int) -> np.ndarray:
         """uint8 (H, W, 3), augmented as at a position."""
-        return self._finish(self._decode(sample.picture), position)
+        picture = self._decode(sample.picture)
+        return self._finish(picture, self._draw(picture, position))
 
     def _draw_caption(self, sample: _Told, position: int) -> str:
         chance = fraction(self.order.seed, _CAPTION, position)

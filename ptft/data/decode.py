@@ -32,7 +32,7 @@ from ptft.preprocess.images import (
     vary,
 )
 
-__all__ = ["Decoded", "Encoded", "decode", "resize", "stack", "train_pixels"]
+__all__ = ["Decoded", "Draw", "Encoded", "decode", "draw", "resize", "stack", "train_pixels"]
 
 _JPEG = b"\xff\xd8\xff"
 _PLAIN = ("YCbCr", "RGB", "Gray")  # what is stored; others need Pillow's conversion
@@ -100,11 +100,24 @@ def decode(picture: Encoded | Image.Image, section: Augmentation | None) -> Deco
     return picture.image() if still else picture.pixels()
 
 
+@dataclass(frozen=True)
+class Draw:
+    """What chance holds for one picture: the crop, where it is an array; and what comes after."""
+
+    rng: np.random.Generator
+    crop: tuple[int, int, int, int] | None
+
+
+def draw(picture: Decoded, rng: np.random.Generator, section: Augmentation) -> Draw:
+    """The crop that ``preprocess.augment`` takes by the same ``rng``."""
+    if isinstance(picture, Image.Image):
+        return Draw(rng, None)  # it draws by itself
+    height, width = picture.shape[:2]
+    return Draw(rng, random_crop((width, height), rng, section))
+
+
 def train_pixels(
-    preprocess: ImagePreprocess,
-    picture: Decoded,
-    rng: np.random.Generator,
-    section: Augmentation,
+    preprocess: ImagePreprocess, picture: Decoded, drawn: Draw, section: Augmentation
 ) -> NDArray[np.uint8]:
     """``preprocess.augment``, the fast way for an array: the same crop, mirror and jitter, uint8
     (H, W, 3).
@@ -113,11 +126,11 @@ def train_pixels(
         SampleError: the picture cannot be resized, see ``ImagePreprocess.pixels``.
     """
     if isinstance(picture, Image.Image):
-        return preprocess.augment(picture, rng, section)
-    height, width = picture.shape[:2]
-    left, top, across, down = random_crop((width, height), rng, section)
-    crop = picture[top : top + down, left : left + across]
-    return vary(resize(crop, preprocess.size, preprocess.interpolation), rng, section)
+        return preprocess.augment(picture, drawn.rng, section)
+    assert drawn.crop is not None, "the draw of another picture"
+    left, top, width, height = drawn.crop
+    crop = picture[top : top + height, left : left + width]
+    return vary(resize(crop, preprocess.size, preprocess.interpolation), drawn.rng, section)
 
 
 def resize(
@@ -125,35 +138,33 @@ def resize(
 ) -> NDArray[np.uint8]:
     """An antialiased resize of bytes, near Pillow's: uint8 (h, w, 3) to (H, W, 3).
 
-    The result lies channel by channel in memory, which is how torch leaves it.
-
     Args:
         pixels: writable, in any layout.
         size: height and width wanted.
         interpolation: ``bicubic`` or ``bilinear``.
     """
-    planes = torch.from_numpy(pixels[None]).permute(0, 3, 1, 2)  # (1, 3, h, w), channels last
+    # A batch of one, (1, 3, h, w), whose strides say channels last: numpy's would not, and torch
+    # would take the channels apart, which costs a third more.
+    picture = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
     if _rows_first(pixels.shape[:2], size):
-        planes = _interpolate(planes, (size[0], pixels.shape[1]), interpolation)
-    planes = _interpolate(planes, size, interpolation)
-    return planes[0].permute(1, 2, 0).numpy()
+        picture = _interpolate(picture, (size[0], pixels.shape[1]), interpolation)
+    picture = _interpolate(picture, size, interpolation)
+    return np.ascontiguousarray(picture[0].permute(1, 2, 0).numpy())
 
 
 def stack(rows: Sequence[NDArray[Any]]) -> torch.Tensor:
     """Pictures of one size as a batch, uint8 (B, H, W, 3); or features, float32 (B, F).
 
-    Pictures lie channel by channel in memory, as ``resize`` leaves them and a model takes them; and
-    in a process that reads ahead they are put at once where the other process will read them.
+    In a process that reads ahead, pictures are put at once where the other process will read them.
     """
     if rows[0].ndim != 3:
         return torch.from_numpy(np.stack(rows))
-    planes = [torch.from_numpy(row).permute(2, 0, 1) for row in rows]
-    batch: torch.Tensor = torch.utils.data.default_collate(planes)
-    return batch.permute(0, 2, 3, 1)
+    batch: torch.Tensor = torch.utils.data.default_collate([torch.from_numpy(row) for row in rows])
+    return batch
 
 
-def _interpolate(planes: torch.Tensor, size: tuple[int, int], mode: str) -> torch.Tensor:
-    return F.interpolate(planes, size=size, mode=mode, antialias=True)
+def _interpolate(picture: torch.Tensor, size: tuple[int, int], mode: str) -> torch.Tensor:
+    return F.interpolate(picture, size=size, mode=mode, antialias=True)
 
 
 def _rows_first(old: tuple[int, int], new: tuple[int, int]) -> bool:

@@ -307,7 +307,7 @@ def vary(
 ) -> NDArray[np.uint8]:
     """What ``augment`` does after the crop: uint8 (H, W, 3), mirrored and jittered by chance."""
     if section.flip and rng.random() < 0.5:
-        pixels = pixels[:, ::-1].copy(order="K")  # in the layout that they have
+        pixels = np.ascontiguousarray(pixels[:, ::-1])
     if section.colour_jitter > 0:
         jittered = _jitter(Image.fromarray(pixels), rng, section.colour_jitter)
         pixels = np.array(jittered, dtype=np.uint8)

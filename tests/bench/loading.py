@@ -37,7 +37,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ptft.compat import import_open_clip
 from ptft.data import open_split, rng_for, train_batches
-from ptft.data.decode import Encoded, decode, train_pixels
+from ptft.data.decode import Encoded, decode, draw, train_pixels
 from ptft.data.pack import PackSettings, pack
 from ptft.data.sample import SampleSet
 from ptft.preprocess.images import ImagePreprocess
@@ -228,7 +228,9 @@ def difference(samples: SampleSet) -> float:
     for index in range(0, len(samples), 4):
         picture = samples[index].picture
         assert isinstance(picture, Encoded)
-        fast = train_pixels(PREPROCESS, decode(picture, SECTION), rng_for(0, index), SECTION)
+        decoded = decode(picture, SECTION)
+        drawn = draw(decoded, rng_for(0, index), SECTION)
+        fast = train_pixels(PREPROCESS, decoded, drawn, SECTION)
         slow = PREPROCESS.augment(picture.image(), rng_for(0, index), SECTION)
         off.append(np.abs(fast.astype(int) - slow).mean())
     return float(np.mean(off))
