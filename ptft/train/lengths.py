@@ -15,8 +15,8 @@ from ptft.train.setup import tokens_to_device
 
 __all__ = ["cut_by_length", "grouped_tokens"]
 
-# What a group costs, in tokens that could be run in its place. Measured 60 to 110 with the text towers
-# of ViT-S-32 and ViT-B-32 on a CPU; on a GPU estimated: 10 ms of launches at 8e5 tokens/s.
+# What a group costs, in tokens that could be run in its place. Measured 60 to 110 with the text
+# towers of ViT-S-32 and ViT-B-32 on a CPU; on a GPU estimated: 10 ms of launches at 8e5 tokens/s.
 _GROUP_COST = {"cpu": 96, "cuda": 8192}
 
 
