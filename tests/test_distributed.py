@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 from ptft.artifact import RunFiles
-from ptft.distributed import ALONE, join_world
+from ptft.distributed import ALONE, _meeting_place, join_world
 from ptft.errors import TrainingError
 from tests.ranks import CASES, learn
 from tests.steps import largest_gap
@@ -72,6 +73,18 @@ def test_a_run_on_ranks_is_the_run_of_one_process(ranks: Path, one: Path, how: s
     expected = [json.loads(line)["loss"] for line in (one / RunFiles.LOG).read_text().splitlines()]
     assert list(losses) == list(range(1, 9))
     assert list(losses.values()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_ranks_that_are_started_again_do_not_find_the_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = dist.TCPStore("127.0.0.1", 0, is_master=True)  # as torchrun keeps it over a restart
+    values = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(kept.port)}
+    for name, value in {**values, "TORCHELASTIC_USE_AGENT_STORE": "True"}.items():
+        monkeypatch.setenv(name, value)
+    one_machine, two = {"GROUP_WORLD_SIZE": "1"}, {"GROUP_WORLD_SIZE": "2"}
+    _meeting_place(one_machine, 0, 1, restarts=0).set("address of rank 0", "dead")
+    assert not _meeting_place(one_machine, 0, 1, restarts=1).check(["address of rank 0"])
+    _meeting_place(two, 0, 1, restarts=0).set("address of rank 0", "alive")
+    assert _meeting_place(two, 0, 1, restarts=1).check(["address of rank 0"])
 
 
 def test_without_torchrun_a_process_is_alone() -> None:

@@ -184,9 +184,9 @@ def record_order(path: Path) -> None:
     def batches(*args: Any, start: int, size: int, **kwargs: Any) -> Any:
         for number, batch in enumerate(plain(*args, start=start, size=size, **kwargs)):
             digest = zlib.crc32("\n".join(batch.names).encode())
-            digest = zlib.crc32(batch.images.numpy(), digest)
+            digest = zlib.crc32(batch.images.numpy().tobytes(), digest)
             if batch.tokens is not None:
-                digest = zlib.crc32(batch.tokens.numpy(), digest)
+                digest = zlib.crc32(batch.tokens.numpy().tobytes(), digest)
             with path.open("a") as stream:
                 stream.write(f"{start + number * size} {digest}\n")
             yield batch
