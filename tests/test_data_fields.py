@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptft.data.fields import ClassNumbers, Templates, load_classes, natural_classes
+from ptft.data.classes import ClassNumbers, load_classes, natural_classes
+from ptft.data.templates import Templates
 from ptft.errors import RecipeError, SampleError
 
 

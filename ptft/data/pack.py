@@ -125,7 +125,7 @@ def _pack_split(
     progress: Progress | None,
 ) -> list[PackedShard]:
     count, run = len(samples), settings.samples_per_shard
-    manifest.check_count(split, count)
+    manifest.check_source(split, samples)
     packer = ShardPacker(samples, out, split, run, settings.short_side, settings.quality)
     runs = [range(start, min(start + run, count)) for start in range(0, count, run)]
     shards = {packer.name(indices): manifest.finished(packer.name(indices)) for indices in runs}
@@ -189,15 +189,16 @@ class _Manifest:
         if out.is_dir() and any(out.iterdir()):
             raise UsageError(f"{out}: it is not empty and holds no {MANIFEST}; allowed: a new one")
         out.mkdir(parents=True, exist_ok=True)
-        self._values = {**head, "samples": {}, "shards": {}}
+        self._values = {**head, "source": {}, "shards": {}}
 
-    def check_count(self, split: str, count: int) -> None:
-        """Note the source's size, or hold it against what was noted. Raises UsageError."""
-        noted = self._values["samples"].setdefault(split, count)
-        if noted != count:
+    def check_source(self, split: str, samples: FieldSet) -> None:
+        """Note what the source is, or hold it against what was noted. Raises UsageError."""
+        now = {"samples": len(samples), "fingerprint": samples.fingerprint()}
+        noted = self._values["source"].setdefault(split, now)
+        if noted != now:
             raise UsageError(
-                f"{self._path}: the source's {split} had {noted} samples and has {count}; "
-                "allowed: the same source, or an empty folder"
+                f"{self._path}: the source's {split} had {noted['samples']} samples and has "
+                f"{len(samples)}, or its files changed; allowed: the same, or an empty folder"
             )
 
     def finished(self, name: str) -> PackedShard | None:
