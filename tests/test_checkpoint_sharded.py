@@ -38,13 +38,14 @@ from ptft.tensor_files import TensorFiles, tensor_file, write_tensors
 from tests.tiny import build, towers_section
 
 RANKS, BATCH, SAVED, STEPS = 4, 8, 2, 3
+_WORDS = 50
 
 # What wrote a checkpoint -> what goes on with it; a number is of ranks
 _PAIRS = {
-    "fsdp2": ("plain1", "fsdp1", "fsdp2", "fsdp4", "ddp2", "ddp4"),
+    "fsdp2": ("plain1", "fsdp2", "fsdp4", "ddp2", "ddp4"),
     "fsdp4": ("fsdp2", "plain1"),
-    "ddp2": ("fsdp4", "plain1"),
-    "plain1": ("fsdp2", "ddp4"),
+    "ddp2": ("fsdp4",),
+    "plain1": ("fsdp2",),
 }
 
 
@@ -64,7 +65,7 @@ class Run:
         for step in range(self.progress.step, last):
             generator = torch.Generator().manual_seed(step)
             images = torch.randn(BATCH, 3, 32, 32, generator=generator, dtype=torch.float64)
-            tokens = torch.randint(1, 40000, (BATCH, 6), generator=generator)
+            tokens = torch.randint(1, _WORDS, (BATCH, 6), generator=generator)
             mine = slice(self.world.rank * share, (self.world.rank + 1) * share)
             self.optimizer.zero_grad()
             image_bd, text_bd = self.wrapped(images[mine], tokens[mine])
@@ -198,6 +199,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     # the rows of the image projection are 23, which no number of ranks here divides
     plain = build(towers_section(image="test_vit", embed_dim=23)).double().train()
+    plain.text.token_embedding = nn.Embedding(_WORDS, 32, dtype=torch.float64)  # of 49,408
     children = []
     for rank in range(RANKS):
         process = os.fork()
