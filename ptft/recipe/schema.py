@@ -217,7 +217,10 @@ class OptimSection(Section):
 
 
 class AugmentSection(Section):
-    """What training does to a picture before it is normalised."""
+    """What training does to a picture before it is normalised.
+
+    Random crops are decoded and resized by a faster way than evaluation's, within a tenth of a grey
+    level (of 255) of it on average, and the same on every run."""
 
     crop_scale: tuple[float, float] = (0.9, 1.0)
     """Range of the area share of a random crop; (1, 1): the evaluation transform."""
