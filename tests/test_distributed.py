@@ -49,7 +49,10 @@ def alone() -> dict[str, dict[str, torch.Tensor]]:
 def test_ranks_equal_one_process(
     ranks: Path, alone: dict[str, dict[str, torch.Tensor]], case: str
 ) -> None:
-    assert largest_gap(load_file(ranks / f"{case}.safetensors"), alone[CASES[case][0]]) <= 1e-12
+    found, wanted = load_file(ranks / f"{case}.safetensors"), dict(alone[CASES[case][0]])
+    # losses and gradient norms, of which some are near 100: rounding grows with them
+    torch.testing.assert_close(found.pop("figures"), wanted.pop("figures"), rtol=1e-12, atol=1e-12)
+    assert largest_gap(found, wanted) <= 1e-12
 
 
 @pytest.fixture(scope="module")
