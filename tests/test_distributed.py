@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,10 +16,11 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 
 from ptft.artifact import RunFiles
-from ptft.distributed import ALONE, _meeting_place, join_world
-from ptft.errors import TrainingError
+from ptft.distributed import ALONE, World, _meeting_place, join_world
+from ptft.errors import RecipeError, TrainingError
+from ptft.train.parallel import check_agreement, share
 from tests.ranks import CASES, learn
-from tests.steps import largest_gap
+from tests.steps import largest_gap, learner, recipe
 from tests.test_train import largest_difference, run
 
 
@@ -98,3 +100,22 @@ def test_without_torchrun_a_process_is_alone() -> None:
         join_world("cpu", {"RANK": "0", "WORLD_SIZE": "2"}),
     ):
         pass
+
+
+class _Two(World):
+    """Rank 1 of two, of which the other has learned a step already."""
+
+    def gather_texts(self, text: str) -> list[str]:
+        return [f"{text[:-1]}?", text]
+
+
+def test_ranks_that_start_from_different_weights_are_told() -> None:
+    model = learner(recipe(), double=False)
+    with pytest.raises(TrainingError, match=r"rank 1 starts from 80 samples, weights \w+; rank 0"):
+        check_agreement(model, 80, _Two(rank=1, size=2))
+
+
+def test_a_batch_norm_that_would_see_a_share_is_refused() -> None:
+    group: Any = object()
+    with pytest.raises(RecipeError, match=r"run\.parallel: ddp: image\.bn1 is a batch norm"):
+        share(learner(recipe(), "tiny-resnet", double=False), World(size=2, tensors=group), "ddp")

@@ -9,9 +9,9 @@ their backward pass. So, in three parts:
    features' gradients.
 
 The second pass draws the same random numbers as the first (dropout, patch dropout), so the
-gradients are those of the whole batch. Where a share of a batch is forwarded at once, part 1 keeps
-its graph and part 3 only goes back through it. Memory holds one micro batch's activations and the
-features, however large the batch; a step costs one forward pass more, about a third.
+gradients are those of the whole batch. Of the last micro batch, which may be the only one, part 1
+keeps the graph and part 3 only goes back through it. Memory holds one micro batch's activations and
+the features, however large the batch; a step costs one forward pass more, about a third.
 
 open_clip's accumulation instead lets every micro batch meet the cached others in a loss of its own,
 which counts the gradient of the logit scale once a micro batch.
@@ -115,15 +115,16 @@ class Step:
         self, objective: ClipObjective | SiglipObjective, batch: Batch
     ) -> ObjectiveOutput:
         micros = self._cut(batch)
-        at_once = len(micros) == 1
+        kept = len(micros) - 1  # of the last the graph stays, and is gone back through first
 
         # 1. the features of all pairs
         encoded: list[tuple[Tensor | None, Tensor | None]] = []
         drawn: list[_RandomState] = []
-        for micro in micros:
+        for number, micro in enumerate(micros):
             drawn.append(_RandomState.now(self.model.device))
-            with torch.set_grad_enabled(at_once):
+            with self.parallel.reduced(len(micros) == 1), torch.set_grad_enabled(number == kept):
                 encoded.append(self._encode(batch, micro))
+        after = _RandomState.now(self.model.device)
         features = self._features(batch, micros, encoded)
 
         # 2. the loss on them. Wrappers average gradients over the ranks; these are to be summed.
@@ -139,14 +140,16 @@ class Step:
             )
         self.scaler.scale(output.loss * self.parallel.world.size).backward()
 
-        # 3. back through the towers
-        for number, micro in enumerate(micros):
-            last = number == len(micros) - 1
+        # 3. back through the towers, the longest texts first: what they free serves the shorter
+        for number in reversed(range(len(micros))):
+            micro, last = micros[number], number == 0
             with self.parallel.reduced(last):
-                if not at_once:
+                if number != kept:
                     drawn[number].restore(self.model.device)
                     encoded[number] = self._encode(batch, micro, again=True)
                 self._back(features, micro, encoded[number], last)
+            encoded[number] = (None, None)
+        after.restore(self.model.device)
         return ObjectiveOutput(output.loss.detach(), output.scalars)
 
     def _classify(self, objective: ClassifyObjective, batch: Batch) -> ObjectiveOutput:
