@@ -119,8 +119,8 @@ class TrainReader:
     image_features: FeatureFile | None = None
     text_features: TextFeatures | None = None
 
-    def read(self, positions: range) -> Batch:
-        """Read a batch.
+    def read(self, positions: range, out: torch.Tensor | None = None) -> Batch:
+        """Read a batch; its pictures go to ``out`` where that is given.
 
         Raises:
             DataError: a sample could not be read, nor could any that may replace it.
@@ -142,7 +142,7 @@ class TrainReader:
             else:
                 tokens = torch.from_numpy(self.text_features.rows(ids.numpy()))
         return Batch(
-            images=stack([pixels for _, pixels in read]),
+            images=stack([pixels for _, pixels in read], out),
             tokens=tokens,
             caption_ids=ids,
             labels=_labels(self.samples, samples),

@@ -152,14 +152,20 @@ def resize(
     return np.ascontiguousarray(picture[0].permute(1, 2, 0).numpy())
 
 
-def stack(rows: Sequence[NDArray[Any]]) -> torch.Tensor:
+def stack(rows: Sequence[NDArray[Any]], out: torch.Tensor | None = None) -> torch.Tensor:
     """Pictures of one size as a batch, uint8 (B, H, W, 3); or features, float32 (B, F).
 
-    In a process that reads ahead, pictures are put at once where the other process will read them.
+    Args:
+        rows: of the batch.
+        out: where pictures are put. Absent: in a process that reads ahead, at once where the other
+            process will read them.
     """
     if rows[0].ndim != 3:
         return torch.from_numpy(np.stack(rows))
-    batch: torch.Tensor = torch.utils.data.default_collate([torch.from_numpy(row) for row in rows])
+    tensors = [torch.from_numpy(row) for row in rows]
+    if out is not None:
+        return torch.stack(tensors, out=out)
+    batch: torch.Tensor = torch.utils.data.default_collate(tensors)
     return batch
 
 

@@ -27,6 +27,7 @@ from ptft.data.batch import (
 from ptft.data.features import FeatureFile, TextFeatures
 from ptft.data.order import Order
 from ptft.data.sample import SampleSet
+from ptft.data.slots import SlotReader, Slots
 from ptft.errors import DataError, RecipeError
 from ptft.preprocess.images import Augmentation, ImagePreprocess
 
@@ -99,7 +100,12 @@ def train_batches(
     )
     share = global_batch // world
     jobs = _Jobs(start + rank * share, end + rank * share, global_batch, share)
-    return read_ahead(reader, jobs, worker_count(workers, samples, len(jobs), world))
+    count = worker_count(workers, samples, len(jobs), world)
+    if count == 0 or image_features is not None:
+        return read_ahead(reader, jobs, count)
+    # read ahead by each worker, in use, waiting beside it for the device, and just let go
+    slots = Slots(min(count * _AHEAD + 3, len(jobs)), (share, *preprocess.size, 3))
+    return _from_slots(reader, slots, jobs, count)
 
 
 def eval_batches(
@@ -154,7 +160,7 @@ def worker_count(workers: Workers, samples: SampleSet, jobs: int, world: int) ->
 class Reader(Protocol):
     """Reads what a job asks for; it is pickled, and depends on nothing but itself and the job."""
 
-    def read(self, job: range, /) -> Any: ...
+    def read(self, job: Any, /) -> Any: ...
 
 
 class _Jobs(Sampler[range]):
@@ -190,7 +196,7 @@ class _Results(Dataset[Any]):
             return error  # raised in the parent, without the worker's traceback around it
 
 
-def read_ahead(reader: Reader, jobs: Iterable[range], workers: int) -> Generator[Any]:
+def read_ahead(reader: Reader, jobs: Iterable[Any], workers: int) -> Generator[Any]:
     """What ``reader`` gives for each job, in order, read ahead by processes.
 
     Raises:
@@ -232,6 +238,15 @@ def read_ahead(reader: Reader, jobs: Iterable[range], workers: int) -> Generator
         shut_down = getattr(results, "_shutdown_workers", None)
         if shut_down is not None:
             shut_down()
+
+
+def _from_slots(
+    reader: TrainReader, slots: Slots, jobs: Iterable[range], workers: int
+) -> Iterator[Batch]:
+    """The batches of ``jobs``, their pictures in slots."""
+    with closing(read_ahead(SlotReader(reader, slots), slots.assign(jobs), workers)) as results:
+        for read in results:
+            yield slots.receive(read)
 
 
 def _context() -> Any:
