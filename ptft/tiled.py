@@ -26,9 +26,9 @@ from torch import Tensor
 
 from ptft.distributed import ALONE, World
 
-__all__ = ["tiled_clip_loss", "tiled_siglip_loss"]
+__all__ = ["TILE", "tiled_clip_loss", "tiled_siglip_loss"]
 
-_TILE = 2**20  # logits of a tile: 4 MiB in float32, and a handful of them at a time
+TILE = 2**20  # logits of a tile: 4 MiB in float32, and a handful of them at a time
 
 
 def tiled_clip_loss(
@@ -77,7 +77,7 @@ class _Tiles:
         size = len(text_bd)
         self.ids = torch.arange(size, device=text_bd.device) if caption_ids is None else caption_ids
         self.own = slice(world.rank * len(image_rd), (world.rank + 1) * len(image_rd))
-        self.rows = max(1, _TILE // size)
+        self.rows = max(1, TILE // size)
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Rows, their cosines (R, B), and a mask (R, B) of pairs of one caption."""

@@ -32,7 +32,7 @@ def test_equal_to_the_plain_loss(
     monkeypatch: pytest.MonkeyPatch, rows: int, captions: str, kind: str
 ) -> None:
     double(monkeypatch)
-    monkeypatch.setattr(tiled, "_TILE", rows * N)
+    monkeypatch.setattr(tiled, "TILE", rows * N)
     ours, ids = leaves(captions)
     theirs, _ = leaves(captions)
     if kind == "clip":

@@ -10,6 +10,7 @@ from ptft.model.patch_dropout import set_patch_dropout
 from ptft.model.source import load_model
 from ptft.model.spec import ModelSpec
 from ptft.model.store import load_weights, save_model
+from ptft.model.trunk import packs_texts
 
 __all__ = [
     "DualEncoder",
@@ -24,6 +25,7 @@ __all__ = [
     "load_model",
     "load_weights",
     "open_clip_state_dict",
+    "packs_texts",
     "save_model",
     "set_patch_dropout",
     "tower_blocks",

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ptft.errors import ModelError
-from ptft.model.pooled import run_pooled
+from ptft.model.pooled import packs, run_pooled
 from ptft.model.towers import projection
 
-__all__ = ["image_trunk", "project", "text_trunk", "trunk_digest", "trunk_learns"]
+__all__ = ["image_trunk", "packs_texts", "project", "text_trunk", "trunk_digest", "trunk_learns"]
 
 
 def image_trunk(tower: Any, images: Tensor) -> Tensor:
@@ -54,6 +54,16 @@ def text_trunk(tower: Any, tokens: Tensor) -> Tensor:
         return _native_text_trunk(tower, tokens)
     mask = (tokens != tower.config.pad_token_id).long()
     return tower.pooler(tower.transformer(input_ids=tokens, attention_mask=mask), mask)
+
+
+def packs_texts(tower: Any) -> bool:
+    """Whether a text tower leaves padding out by itself, as it stands."""
+    return (
+        type(tower).__name__ == "TextTransformer"
+        and tower.attn_mask is not None
+        and tower.pool_type in ("eos", "argmax")
+        and packs(tower.transformer)
+    )
 
 
 def project(tower: Any, features: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from ptft.model import DualEncoder
+from ptft.model import DualEncoder, packs_texts
 from ptft.train.setup import tokens_to_device
 
 __all__ = ["cut_by_length", "grouped_tokens"]
@@ -49,9 +49,11 @@ def cut_by_length(lengths: np.ndarray, group_cost: int) -> list[slice]:
 
 def grouped_tokens(tokens: Tensor, model: DualEncoder) -> list[Tensor]:
     """Texts in the order of their lengths, int64 (B, L), on the model's device in groups, each
-    trimmed to its longest. One group where that is cheapest, where padding matters, where each
-    group would gather sharded weights again, and of kept features, float32 (B, F)."""
-    if tokens.is_floating_point() or isinstance(model.logit_scale, DTensor):
+    trimmed to its longest. One group where that is cheapest, where padding matters, where the tower
+    leaves padding out by itself, where each group would gather sharded weights again, and of kept
+    features, float32 (B, F)."""
+    sharded = isinstance(model.logit_scale, DTensor)
+    if tokens.is_floating_point() or sharded or packs_texts(model.text):
         return [tokens_to_device(tokens, model)]
     lengths = model.spec.tokenizer.lengths(tokens.numpy())
     cuts = cut_by_length(lengths, _GROUP_COST[model.device.type])

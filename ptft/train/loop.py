@@ -39,6 +39,7 @@ from ptft.train.curves import plot_curves
 from ptft.train.ema import Ema
 from ptft.train.features import keep_features
 from ptft.train.guard import Guard, describe_batch, stop_run
+from ptft.train.heap import keep_freed_memory
 from ptft.train.neighbours import look
 from ptft.train.parallel import Parallel, check_agreement, share, whole_tensor
 from ptft.train.report import Mute, Report, say
@@ -110,6 +111,8 @@ def _train(
     if resume:
         world.told(lambda: held.enter_context(claim_run(folder)))
     device = choose_device(recipe)
+    if device.type == "cpu":
+        keep_freed_memory()
     if recipe.run.threads is not None:
         torch.set_num_threads(recipe.run.threads)
     torch.manual_seed(recipe.seed)

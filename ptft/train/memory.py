@@ -8,6 +8,7 @@ from ptft.model import layer_depths
 from ptft.objective import compute_objective, needs_text
 from ptft.optim import build_optimizer, total_samples
 from ptft.recipe import Recipe
+from ptft.tiled import TILE
 from ptft.train.setup import batches, set_up, to_device
 
 __all__ = ["predict_memory"]
@@ -22,7 +23,7 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
     Optimisers are counted as AdamW, with two moments a weight; lion and muon keep one.
 
     What autograd keeps for the backward pass is counted as it is saved, so the figure holds for
-    any architecture; the loss's own (B, B) matrices are added.
+    any architecture; embeddings of the batch, their gradients and the loss's tiles are added.
 
     Returns:
         Samples of the training set, parameters (all and learning), and GiB for weights, gradients
@@ -52,13 +53,16 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
     size = recipe.optim.global_batch
     every = _numbers(model)
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    pairs = 4 * size * size * _FLOAT if needs_text(recipe.objective) else 0  # logits, their grads
+    at_once = recipe.optim.micro_batch or size
+    pairs = (
+        _loss_numbers(size, model.spec.embed_dim) * _FLOAT if needs_text(recipe.objective) else 0
+    )
     parts = {
         "weights": every * _FLOAT,
         "gradients_and_optimizer": learning * _FLOAT * (1 + _ADAM_MOMENTS),
         "average": learning * _FLOAT if recipe.optim.ema is not None else 0,
         "teacher": 0 if setup.teacher is None else _FLOAT * _numbers(setup.teacher.model),
-        "activations": sum(kept.values()) // 2 * size + pairs,
+        "activations": sum(kept.values()) // 2 * at_once + pairs,
     }
     return {
         "samples": len(setup.samples),
@@ -71,6 +75,11 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
             "total": round(sum(parts.values()) / 2**30, 3),
         },
     }
+
+
+def _loss_numbers(size: int, width: int) -> int:
+    """Embeddings of both towers with gradients; a tile of logits, and three of its size."""
+    return 4 * size * width + 4 * min(size * size, TILE)
 
 
 def _numbers(model: torch.nn.Module) -> int:
