@@ -6,6 +6,7 @@
     ├── DataError              a sample set cannot be read
     │   └── SampleError        one sample cannot be read (counted, named and skipped)
     ├── ModelError             an architecture or weights that do not fit
+    │   └── AdaptError         ... an adapter that does not fit, does not train or does not merge
     ├── ArtifactError          a folder is not the run or model folder that it should be
     │   └── DigestError        ... its bytes are not the ones that were recorded
     ├── CheckpointError        a checkpoint cannot be written or read back
@@ -24,6 +25,7 @@ from typing import Literal
 
 __all__ = [
     "FAULTS",
+    "AdaptError",
     "ArtifactError",
     "CheckpointError",
     "DataError",
@@ -91,6 +93,10 @@ class SampleError(DataError):
 
 class ModelError(PtftError):
     """An architecture, or weights that do not fit it."""
+
+
+class AdaptError(ModelError):
+    """An adapter that does not fit the model, does not train, or changes it when merged."""
 
 
 class ArtifactError(PtftError):

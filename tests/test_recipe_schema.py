@@ -114,8 +114,21 @@ data: {kind: shards, train: [a, 1]}
 objective: {kind: clap}
     objective.kind: 'clap': not allowed; did you mean 'clip'? (allowed: classify, clip, siglip)
 
-adapt: {kind: lora}
-    adapt.kind: 'lora': not allowed; allowed: full, probe
+adapt: {kind: loar}
+    adapt.kind: 'loar': not allowed; did you mean 'lora'?
+    (allowed: bottleneck, dora, full, ia3, lora, prefix, probe, projection)
+
+adapt: {kind: lora, targets: [q, qkv]}
+    adapt.targets.1: 'qkv': not allowed; allowed: conv, fc1, fc2, k, out, q, v
+
+adapt: {kind: lora, towers: [text, text]}
+    adapt.towers: named twice: text
+
+adapt: {kind: prefix, length: 0}
+    adapt.length: 0: input should be greater than or equal to 1
+
+adapt: {kind: full, rank: 8}
+    adapt.rank: unknown key; allowed: freeze_norm, kind, lock
 
 adapt: {kind: full, lock: [imge]}
     adapt.lock.0: 'imge': not allowed; did you mean 'image'? (allowed: image, text)
@@ -204,6 +217,10 @@ augment: {crop_scale: [0.9, 0.1]}
     augment: crop_scale (0.9, 0.1): allowed is 0 < low <= high <= 1
 
 {augment: {patch_dropout: 0.5}, adapt: {kind: probe}}
+    recipe: augment.patch_dropout: 0.5: a locked image tower sees all patches;
+    allowed: 0, or an image tower that learns
+
+{augment: {patch_dropout: 0.5}, adapt: {kind: lora, towers: [text]}}
     recipe: augment.patch_dropout: 0.5: a locked image tower sees all patches;
     allowed: 0, or an image tower that learns
 

@@ -2,29 +2,40 @@
 
 from torch import nn
 
-from ptft.errors import ModelError
+from ptft.errors import AdaptError, ModelError
+from ptft.model.adapt import adapter_names, attach
 from ptft.model.encoder import DualEncoder
 from ptft.model.towers import projection
 from ptft.recipe import (
+    AdapterSection,
     AdaptSection,
     ClassifyObjective,
     ObjectiveSection,
     ProbeAdapt,
+    ProjectionAdapt,
     SiglipObjective,
 )
+from ptft.recipe.adapt import Adapter
 
-__all__ = ["active_batch_norm", "apply_adapt"]
+__all__ = ["active_batch_norm", "apply_adapt", "scale_learns"]
 
 _TOWERS = ("image", "text")
 
 
-def apply_adapt(model: DualEncoder, adapt: AdaptSection, objective: ObjectiveSection) -> str:
+def apply_adapt(
+    model: DualEncoder, adapt: AdaptSection, objective: ObjectiveSection, *, seed: int = 0
+) -> str:
     """Let learn what the recipe says, and lock the rest, in place.
 
     ``full``: everything that the objective reads, but for the towers in ``lock``, whose projections
     still learn. ``probe``: the head (``classify``), or the projections with the logit scale and
     bias. A locked tower stays in eval mode, so that its batch statistics do not move. What the
     objective does not read (the text tower of a classifier) is locked too: it gets no gradient.
+    Every other kind puts an adapter into the towers it names (:mod:`ptft.model.adapt`): the base
+    stays, its batch statistics included, and a tower without adapter is locked.
+
+    Args:
+        seed: of an adapter's random start.
 
     Returns:
         What learns, for people: ``text tower, image projection, logit scale: 1,234 of 5,678
@@ -32,7 +43,10 @@ def apply_adapt(model: DualEncoder, adapt: AdaptSection, objective: ObjectiveSec
 
     Raises:
         ModelError: a classifier without a head.
+        AdaptError: an adapter that the model has no place for.
     """
+    if isinstance(adapt, AdapterSection):
+        return _apply_adapter(model, adapt, objective, seed)
     classify = isinstance(objective, ClassifyObjective)
     probe = isinstance(adapt, ProbeAdapt)
     locked = set(_TOWERS) if isinstance(adapt, ProbeAdapt) else set(adapt.lock)
@@ -59,7 +73,7 @@ def apply_adapt(model: DualEncoder, adapt: AdaptSection, objective: ObjectiveSec
             raise ModelError("objective.kind: 'classify' needs a head; see init_head")
         model.head.requires_grad_(True)
         learns.append("head")
-    if not (classify and probe):
+    if scale_learns(adapt, objective):
         model.logit_scale.requires_grad_(True)
         learns.append("logit scale")
     if isinstance(objective, SiglipObjective) and model.logit_bias is not None:
@@ -81,6 +95,54 @@ def active_batch_norm(model: DualEncoder) -> str | None:
     name = next(found, None)
     model.train(training)
     return name
+
+
+def scale_learns(adapt: AdaptSection, objective: ObjectiveSection) -> bool:
+    """Whether the recipe lets the logit scale learn."""
+    if isinstance(adapt, AdapterSection):
+        return adapt.logit_scale
+    return not (isinstance(adapt, ProbeAdapt) and isinstance(objective, ClassifyObjective))
+
+
+def _apply_adapter(
+    model: DualEncoder, adapt: Adapter, objective: ObjectiveSection, seed: int
+) -> str:
+    """An adapter in the towers that the objective reads, and the whole weights named beside it."""
+    classify = isinstance(objective, ClassifyObjective)
+    if classify and model.head is None:
+        raise ModelError("objective.kind: 'classify' needs a head; see init_head")
+    read = ["image"] if classify else list(_TOWERS)
+    towers = [name for name in adapt.towers if name in read]
+    if not towers:
+        raise AdaptError(
+            f"adapt.towers: {', '.join(adapt.towers)}: objective.kind 'classify' reads images alone"
+        )
+    attach(model, adapt.model_copy(update={"towers": towers}), seed=seed)
+    only_projections = isinstance(adapt, ProjectionAdapt)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    learns = [] if only_projections else [f"{adapt.kind} in {' and '.join(towers)} tower"]
+    for name in adapter_names(model):
+        model.get_parameter(name).requires_grad_(True)
+    for name in towers:
+        if isinstance(adapt, ProjectionAdapt) or adapt.projections:
+            parts = projection(model.get_submodule(name))
+            for part in parts:
+                part.requires_grad_(True)
+            learns += [f"{name} projection"] if parts else []
+    if classify and adapt.head:
+        assert model.head is not None
+        model.head.requires_grad_(True)
+        learns.append("head")
+    if adapt.logit_scale:
+        model.logit_scale.requires_grad_(True)
+        learns.append("logit scale")
+        if isinstance(objective, SiglipObjective) and model.logit_bias is not None:
+            model.logit_bias.requires_grad_(True)
+            learns.append("logit bias")
+    model.norms_frozen = True
+    model.lock(set(_TOWERS) if only_projections else set(_TOWERS) - set(towers))
+    return f"{', '.join(learns)}: {_share(model)}"
 
 
 def _share(model: nn.Module) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ptft.artifact import FolderFiles, ModelInfo, RunFiles, read_json, read_model_info
 from ptft.errors import ModelError
+from ptft.model.adapt import merge
 from ptft.model.encoder import DualEncoder
 from ptft.model.fetch import PICKLES, fetch_snapshot, read_safetensors
 from ptft.model.names import fit_state_dict, from_open_clip
@@ -31,15 +32,18 @@ def load_model(source: str | Path) -> DualEncoder:
         source: a run folder (its ``final``, else its newest checkpoint), a checkpoint, a model
             folder that ptft or open_clip wrote, or ``org/repo@revision`` on the Hub.
 
+    An adapter in a checkpoint is merged, where its kind can be.
+
     Raises:
         ModelError: there is no model, or its weights do not fit, or they are pickled.
+        AdaptError: merged, the model gives other embeddings.
         ArtifactError: a file of the folder is damaged.
         HubError: the Hub refused, or cannot be reached.
     """
     folder, label = find_folder(source)
     has_open_clip = any((folder / name).is_file() for name in _OPEN_CLIP_WEIGHTS)
     if (folder / SPEC).is_file() and not has_open_clip:
-        model = load_stored(folder)
+        model = merge(load_stored(folder))
     elif (folder / SPEC).is_file():
         model = _fill(load_spec(folder), folder)
     else:

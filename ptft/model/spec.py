@@ -34,6 +34,8 @@ class ModelSpec:
         base: what the weights started from; None: from scratch.
         classes: names in the order of the head's rows; empty without a head.
         templates: prompts that the head started from.
+        adapter: the adapter in the model: its ``section`` of the recipe and the digest of the
+            ``base`` it was put on; None without one, and once it is merged.
     """
 
     name: str
@@ -48,6 +50,7 @@ class ModelSpec:
     base: str | None = None
     classes: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
+    adapter: Mapping[str, Any] | None = None
 
     @property
     def embed_dim(self) -> int:

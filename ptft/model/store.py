@@ -5,6 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ptft.errors import ModelError
+from ptft.model.adapt import rebuild
 from ptft.model.encoder import DualEncoder
 from ptft.model.names import check_fit, fit_state_dict
 from ptft.model.spec import HF_TEXT, SPEC, ModelSpec, load_spec, save_spec
@@ -96,4 +97,5 @@ def shell(spec: ModelSpec, folder: Path, state: dict[str, Tensor]) -> DualEncode
                     f"{len(state['head.weight'])} rows"
                 )
             model.set_head(state["head.weight"], spec.classes, spec.templates)
+    rebuild(model)
     return model

@@ -17,7 +17,15 @@ from ptft.errors import ModelError
 from ptft.model.pooled import packs, run_pooled
 from ptft.model.towers import projection
 
-__all__ = ["image_trunk", "packs_texts", "project", "text_trunk", "trunk_digest", "trunk_learns"]
+__all__ = [
+    "hash_tensor",
+    "image_trunk",
+    "packs_texts",
+    "project",
+    "text_trunk",
+    "trunk_digest",
+    "trunk_learns",
+]
 
 
 def image_trunk(tower: Any, images: Tensor) -> Tensor:
@@ -98,12 +106,16 @@ def trunk_digest(tower: Any) -> str:
     apart = _projected(tower)
     digest = hashlib.sha256(type(tower).__name__.encode())
     for name, tensor in tower.state_dict(keep_vars=True).items():
-        if id(tensor) in apart:
-            continue
-        plain = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
-        digest.update(plain.view(-1).view(torch.uint8).numpy())
+        if id(tensor) not in apart:
+            hash_tensor(digest, name, tensor)
     return digest.hexdigest()
+
+
+def hash_tensor(digest: "hashlib._Hash", name: str, tensor: Tensor) -> None:
+    """Add a tensor's name, type, shape and bytes to a digest."""
+    plain = tensor.detach().cpu().contiguous()
+    digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
+    digest.update(plain.view(-1).view(torch.uint8).numpy().data)
 
 
 def _projected(tower: Any) -> set[int]:

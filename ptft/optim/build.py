@@ -24,6 +24,9 @@ _NEVER_DECAYED = (
     "cls_token",
     "cls_emb",
     "reg_token",
+    "ia3_l",  # factors around 1
+    "lora_magnitude_vector",
+    "prefix.tokens",
 )
 _CLIP_BETAS, _CLIP_EPS = (0.9, 0.98), 1e-6  # Radford et al. 2021, table 20, for vision transformers
 _OURS = ("params", "lr", "weight_decay")  # arguments that the groups carry

@@ -1,5 +1,14 @@
 """The recipe: what to train, on what, how, and how it is judged."""
 
+from ptft.recipe.adapt import (
+    AdapterSection,
+    BottleneckAdapt,
+    DoraAdapt,
+    Ia3Adapt,
+    LoraAdapt,
+    PrefixAdapt,
+    ProjectionAdapt,
+)
 from ptft.recipe.builtin import builtin_recipes, find_recipe
 from ptft.recipe.check import check_evaluations, check_recipe
 from ptft.recipe.data import (
@@ -42,24 +51,31 @@ from ptft.recipe.schema import (
 
 __all__ = [
     "AdaptSection",
+    "AdapterSection",
     "ArchModel",
     "AugmentSection",
+    "BottleneckAdapt",
     "ClassifyEvaluation",
     "ClassifyObjective",
     "ClipObjective",
     "DataSection",
     "DistillSection",
+    "DoraAdapt",
     "EvaluateItem",
     "FolderData",
     "FullAdapt",
+    "Ia3Adapt",
     "InitSection",
+    "LoraAdapt",
     "MixtureData",
     "MixturePart",
     "ModelSection",
     "ObjectiveSection",
     "OptimSection",
+    "PrefixAdapt",
     "ProbeAdapt",
     "ProbeEvaluation",
+    "ProjectionAdapt",
     "Recipe",
     "RetrievalEvaluation",
     "RunSection",

@@ -10,6 +10,7 @@ from pydantic import (
     model_validator,
 )
 
+from ptft.recipe.adapt import Adapter, ProjectionAdapt
 from ptft.recipe.data import DataSection
 from ptft.recipe.distill import DistillSection
 from ptft.recipe.model import ModelSection
@@ -110,7 +111,7 @@ class ProbeAdapt(Section):
     kind: Literal["probe"] = "probe"
 
 
-AdaptSection = Annotated[FullAdapt | ProbeAdapt, Field(discriminator="kind")]
+AdaptSection = Annotated[FullAdapt | ProbeAdapt | Adapter, Field(discriminator="kind")]
 
 
 class OptimSection(Section):
@@ -324,6 +325,14 @@ class RunSection(Section):
     holds small copies of pictures of the evaluated set."""
 
 
+def _locks_image(adapt: AdaptSection) -> bool:
+    if isinstance(adapt, FullAdapt):
+        return "image" in adapt.lock
+    if isinstance(adapt, ProbeAdapt | ProjectionAdapt):
+        return True
+    return "image" not in adapt.towers
+
+
 class Recipe(Section):
     """A whole run: model, data, objective, what learns, how long, and how it is judged."""
 
@@ -348,8 +357,7 @@ class Recipe(Section):
             raise ValueError(
                 "give either a model section, or init.from to start from an artefact's model"
             )
-        locked = isinstance(self.adapt, ProbeAdapt) or "image" in self.adapt.lock
-        if self.augment.patch_dropout and locked:
+        if self.augment.patch_dropout and _locks_image(self.adapt):
             raise ValueError(
                 f"augment.patch_dropout: {self.augment.patch_dropout}: a locked image tower sees "
                 "all patches; allowed: 0, or an image tower that learns"
