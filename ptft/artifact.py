@@ -51,7 +51,8 @@ class RunFiles:
     LOCK = ".lock"  # held by the process that trains here
     TENSORBOARD = "tensorboard"
     CHECKPOINTS = "checkpoints"  # checkpoints/step-00000100/
-    FINAL = "final"  # final/: the trained model alone, once training is done
+    FINAL = "final"  # final/: the trained model alone, once training is done; adapters merged
+    ADAPTER = "adapter"  # adapter/: what learned alone, where adapt.kind is an adapter
 
 
 class FolderFiles:

@@ -23,6 +23,7 @@ from ptft.artifact import (
     write_model_info,
 )
 from ptft.errors import ExportError, PtftError
+from ptft.export.adapted import check_adapted, find_reference
 from ptft.export.card import Kept, make_card, read_kept
 from ptft.export.golden import make_golden, save_golden
 from ptft.export.model_files import portable, write_model_files
@@ -62,6 +63,7 @@ def export_model(
     Raises:
         ExportError: ``out`` is taken, or a tower cannot be exported.
         ParityError: an ONNX file does not give the checkpoint's embeddings.
+        AdaptError: it does not give those of the adapted model that was trained.
         ModelError, HubError, ArtifactError: the source cannot be read, or was changed.
     """
     say = progress or (lambda message: None)
@@ -71,6 +73,7 @@ def export_model(
     origin = find_source(source)
     say(f"reading {origin.folder}")
     model = load_model(origin.folder).cpu().float().eval()
+    trained = find_reference(origin.folder)
     model.spec = portable(model.spec)
     with _whole(out) as folder:
         say("writing weights, tokenizer and golden embeddings")
@@ -78,6 +81,9 @@ def export_model(
         save_golden(make_golden(model), folder / FolderFiles.GOLDEN)
         say("exporting both towers to ONNX and holding them against torch")
         parity = write_towers(model, folder)
+        if trained is not None:
+            say("holding the files against the adapted model as it was trained")
+            check_adapted(trained, model, folder)
         metrics = _metrics(origin, parity)
         write_json(folder / FolderFiles.METRICS, metrics)
         if origin.recipe is not None:

@@ -33,6 +33,7 @@ from ptft.model.store import WEIGHTS
 from ptft.objective import clamp_logit_scale
 from ptft.optim import build_optimizer, learning_rate_factor, set_learning_rate, total_samples
 from ptft.recipe import Recipe
+from ptft.train.adapter import check_learning, check_saved, save_and_merge
 from ptft.train.claim import claim_run
 from ptft.train.compiled import compile_blocks, uncompiled, wants_compiling
 from ptft.train.curves import plot_curves
@@ -87,6 +88,7 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         TrainingError: the loss or a gradient is not finite, or the loss explodes, and
             ``bad_batch.json`` names the samples; or the disk is full.
         CheckpointError: a checkpoint cannot be written, or does not fit.
+        AdaptError: what is said to learn does not, or a merged adapter gives another model.
     """
     console = console or Console(stderr=True)
     check_trackers(recipe)
@@ -120,6 +122,7 @@ def _train(
     # 2. What learns, and from what; what of it need not be computed again.
     setup = set_up(recipe, device, world)
     check_agreement(setup.model, len(setup.samples), world)
+    check_learning(recipe, setup)
     total = total_samples(recipe.optim, len(setup.samples))
     if record is None:
         precision = world.told(lambda: choose_precision(recipe, setup))
@@ -362,7 +365,7 @@ class _Loop:
         """Leave the model and its last evaluation in the run folder."""
         with self.whole() as model:
             if model is not None:
-                _save_final(self.folder, model, self.record)
+                _save_final(self.folder, model, self.recipe, self.record)
         metrics = self.evaluate("after training")
         if self.world.first:
             write_json(self.folder / RunFiles.METRICS, metrics)
@@ -456,12 +459,14 @@ def _with_precision(recipe: Recipe, precision: str) -> Recipe:
     return recipe.model_copy(update={"optim": optim})
 
 
-def _save_final(folder: Path, model: DualEncoder, record: RunRecord) -> None:
+def _save_final(folder: Path, model: DualEncoder, recipe: Recipe, record: RunRecord) -> None:
+    model, trained = save_and_merge(recipe, model, folder)
     final = folder / RunFiles.FINAL
     partial = folder / f".{RunFiles.FINAL}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     save_model(model, partial)
+    check_saved(trained, partial)
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     record.weights_digest = file_sha256(final / WEIGHTS)

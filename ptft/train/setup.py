@@ -68,7 +68,7 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     if isinstance(recipe.objective, ClassifyObjective):
         init_head(model, samples.classes, recipe.objective, seed=recipe.seed)
     model = _lay_out(model.to(device))
-    learns = apply_adapt(model, recipe.adapt, recipe.objective)
+    learns = apply_adapt(model, recipe.adapt, recipe.objective, seed=recipe.seed)
     steps = total_samples(recipe.optim, len(samples)) // recipe.optim.global_batch
     readers = max(1, worker_count(recipe.run.workers, samples, steps, world.size))
     notes = samples.notes(world.size * readers)

@@ -1,0 +1,57 @@
+"""An exported model that was trained through an adapter, held against the model as it trained.
+
+The run keeps what the adapted, unmerged model made of the reference inputs. Weights that were
+merged, saved, read and exported to ONNX have to give the same.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ptft.artifact import FolderFiles, RunFiles
+from ptft.export.parity import run_apart
+from ptft.model import DualEncoder, check_merged
+from ptft.model.adapt import Reference, compare, read_reference, reference_inputs
+
+__all__ = ["check_adapted", "find_reference"]
+
+
+def find_reference(folder: Path) -> Reference | None:
+    """What the run of a folder of weights recorded; None where no adapter was trained.
+
+    Raises:
+        ModelError: the run's ``adapter/`` is damaged.
+    """
+    adapter = folder.parent / RunFiles.ADAPTER
+    if folder.name != RunFiles.FINAL or not adapter.is_dir():
+        return None
+    return read_reference(adapter)
+
+
+def check_adapted(reference: Reference, model: DualEncoder, folder: Path) -> float:
+    """Hold a model and its ONNX files against the adapted model, within 1e-5.
+
+    Args:
+        model: as it was read for the export.
+        folder: holds the files.
+
+    Returns:
+        The largest difference of an entry of a normalised embedding.
+
+    Raises:
+        AdaptError: one of them gives other embeddings.
+        ExportError: onnxruntime cannot run a file.
+    """
+    worst = check_merged(reference, model, what="the model that is exported")
+    images, tokens = reference_inputs(model)
+    found = Reference(
+        _embed(folder / FolderFiles.VISION_ONNX, images.numpy()),
+        _embed(folder / FolderFiles.TEXT_ONNX, tokens.numpy()),
+    )
+    return max(worst, compare(reference, found, "the ONNX files"))
+
+
+def _embed(path: Path, batch: np.ndarray) -> torch.Tensor:
+    rows = torch.from_numpy(run_apart(path, {"reference": batch})["reference"])
+    return torch.nn.functional.normalize(rows, dim=-1)
