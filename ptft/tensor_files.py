@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ptft.errors import ArtifactError
 
-__all__ = ["TensorFiles", "is_sharded", "tensor_file", "write_tensors"]
+__all__ = ["TensorFiles", "is_sharded", "local_part", "tensor_file", "write_tensors"]
 
 _ROWS = "rows"  # in the metadata: JSON, name -> [first row, rows of the whole]
 
@@ -38,6 +38,13 @@ def tensor_file(stem: str, rank: int = 0, size: int = 1) -> str:
 def is_sharded(tensors: Iterable[Tensor]) -> bool:
     """Whether any of the tensors lies on several ranks."""
     return any(hasattr(tensor, "placements") for tensor in tensors)
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """This rank's part of a tensor, detached and sharing its memory."""
+    tensor = tensor.detach()
+    sharded: Any = tensor
+    return sharded.to_local() if is_sharded([tensor]) else tensor
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, whole: bool = True) -> None:

@@ -23,6 +23,7 @@ from ptft.objective import clamp_logit_scale
 from ptft.optim import build_optimizer
 from ptft.train import loop, train
 from ptft.train.parallel import share, whole_tensor
+from ptft.train.regularise import Pull
 from ptft.train.step import Step
 from tests.steps import batch, learner, recipe
 from tests.test_train import quiet
@@ -37,6 +38,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "siglip": SIGLIP,
     "siglip-gradcache": {**SIGLIP, "optim__micro_batch": 1},
     "classify-gradcache": {"optim__micro_batch": 2, **CLASSIFY},
+    "clip-pull": {"regularise": {"start": 0.3}},
     "clip-single-positive": {"objective__multi_positive": False},
     "classify-probe": {**CLASSIFY, "adapt": {"kind": "probe"}},
     "locked-gradcache": {"adapt__lock": ["image"], "optim__micro_batch": 3},
@@ -51,22 +53,28 @@ EVALUATE = [{"kind": "retrieval", "name": "held-out", "split": "test"}]
 
 
 def learn(name: str, how: str, world: World) -> dict[str, torch.Tensor]:
-    """A few steps of a setting in float64: the weights, and losses and norms by step."""
+    """A few steps of a setting in float64: the weights, and losses, norms and pulls by step."""
     section = recipe(run__parallel=how, **SETTINGS[name])
     model = learner(section)
     parallel = share(model, world, section.run.parallel)
     optimizer = build_optimizer(model, section.optim)
+    pull = None
+    if section.regularise is not None:
+        assert section.regularise.start != "auto"
+        held = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        pull = Pull(held, section.regularise.start)
     step = Step(section, parallel, torch.amp.GradScaler("cpu", enabled=False))
     figures = []
     for number in range(STEPS):
         optimizer.zero_grad(set_to_none=True)
         output = step(_rows(batch(model, seed=number), world))
         loss = world.mean({"loss": output.loss.item()})["loss"]
+        penalty = 0.0 if pull is None else pull.add_gradients(world)
         learning = [p for group in optimizer.param_groups for p in group["params"]]
         norm = whole_tensor(torch.nn.utils.clip_grad_norm_(learning, 1.0))
         optimizer.step()
         clamp_logit_scale(section.objective, model)
-        figures.append([loss, norm.item()])
+        figures.append([loss, norm.item(), penalty])
     with parallel.whole() as whole:
         state = {} if whole is None else {k: v.clone() for k, v in whole.state_dict().items()}
     return {**state, "figures": torch.tensor(figures, dtype=torch.float64)}

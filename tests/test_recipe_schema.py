@@ -224,6 +224,10 @@ augment: {crop_scale: [0.9, 0.1]}
     recipe: augment.patch_dropout: 0.5: a locked image tower sees all patches;
     allowed: 0, or an image tower that learns
 
+{regularise: {start: auto}, adapt: {kind: lora}}
+    recipe: regularise: with adapt.kind 'lora', whose new weights have no start worth keeping;
+    allowed: full, probe, projection
+
 distill: {from: a/b, weight: 0}
     recipe: distill: weight and features are 0; allowed: one above 0, or null
 

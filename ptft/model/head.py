@@ -59,10 +59,13 @@ def class_head(
 
 def init_head(
     model: DualEncoder, classes: Sequence[str] | None, section: ClassifyObjective, *, seed: int
-) -> None:
+) -> bool:
     """Put a head on the model as the recipe's objective says.
 
     A head that is there for the same classes in the same order stays: training goes on with it.
+
+    Returns:
+        Whether its rows were drawn at random just now.
 
     Raises:
         ModelError: the data names no classes, or names one twice.
@@ -73,7 +76,7 @@ def init_head(
     if twice:
         raise ModelError(f"data.classes: named twice: {', '.join(twice)}")
     if model.head is not None and model.spec.classes == tuple(classes):
-        return
+        return False
     if section.head == "prompts":
         rows = class_head(model, classes, section.templates)
         templates: Sequence[str] = section.templates
@@ -82,3 +85,4 @@ def init_head(
             rows = F.normalize(torch.randn(len(classes), model.spec.embed_dim), dim=-1)
         templates = ()
     model.set_head(rows, classes, templates)
+    return section.head == "random"

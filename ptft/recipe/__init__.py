@@ -29,6 +29,7 @@ from ptft.recipe.load import (
     recipe_json_schema,
 )
 from ptft.recipe.model import ArchModel, ModelSection, TextTower, TowersModel
+from ptft.recipe.regularise import RegulariseSection
 from ptft.recipe.schema import (
     AdaptSection,
     AugmentSection,
@@ -77,6 +78,7 @@ __all__ = [
     "ProbeEvaluation",
     "ProjectionAdapt",
     "Recipe",
+    "RegulariseSection",
     "RetrievalEvaluation",
     "RunSection",
     "ScenesData",

@@ -14,6 +14,7 @@ from ptft.recipe.adapt import Adapter, ProjectionAdapt
 from ptft.recipe.data import DataSection
 from ptft.recipe.distill import DistillSection
 from ptft.recipe.model import ModelSection
+from ptft.recipe.regularise import RegulariseSection
 from ptft.recipe.section import Section
 
 __all__ = [
@@ -346,6 +347,7 @@ class Recipe(Section):
     objective: ObjectiveSection = Field(default_factory=ClipObjective)
     distill: DistillSection | None = None
     adapt: AdaptSection = Field(default_factory=FullAdapt)
+    regularise: RegulariseSection | None = None
     augment: AugmentSection = Field(default_factory=AugmentSection)
     optim: OptimSection
     evaluate: list[EvaluateItem] = []
@@ -361,6 +363,11 @@ class Recipe(Section):
             raise ValueError(
                 f"augment.patch_dropout: {self.augment.patch_dropout}: a locked image tower sees "
                 "all patches; allowed: 0, or an image tower that learns"
+            )
+        if self.regularise is not None and self.adapt.kind not in ("full", "probe", "projection"):
+            raise ValueError(
+                f"regularise: with adapt.kind {self.adapt.kind!r}, whose new weights have no start "
+                "worth keeping; allowed: full, probe, projection"
             )
         if self.distill is not None and not (self.distill.weight or self.distill.features):
             raise ValueError("distill: weight and features are 0; allowed: one above 0, or null")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ptft.tensor_files import is_sharded
+from ptft.tensor_files import is_sharded, local_part
 
 __all__ = ["Ema", "ema_decay"]
 
@@ -45,7 +45,7 @@ class Ema:
         self.decay = decay
         self._sharded = _sharded_parts(model)
         live = _averaged(model)
-        self._live = [_local(tensor) for tensor in live.values()]
+        self._live = [local_part(tensor) for tensor in live.values()]
         # as they are laid out (channels-last, sharded), since a swap copies one into the other
         self._average = {name: tensor.detach().clone() for name, tensor in live.items()}
 
@@ -57,7 +57,7 @@ class Ema:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move the average towards the weights after optimiser step ``step`` (1, 2, ...)."""
-        averages = [_local(tensor) for tensor in self._average.values()]
+        averages = [local_part(tensor) for tensor in self._average.values()]
         torch._foreach_lerp_(averages, self._live, 1.0 - ema_decay(self.decay, step))
 
     @contextlib.contextmanager
@@ -73,8 +73,8 @@ class Ema:
     def _swap(self) -> None:
         for live, average in zip(self._live, self._average.values(), strict=True):
             kept = live.clone()
-            live.copy_(_local(average))
-            _local(average).copy_(kept)
+            live.copy_(local_part(average))
+            local_part(average).copy_(kept)
         for part in self._sharded:  # may still hold whole weights, gathered before the swap
             part.reshard()
 
@@ -97,10 +97,3 @@ def _sharded_parts(model: nn.Module) -> list[Any]:
     from torch.distributed.fsdp import FSDPModule  # seconds that a run of one process need not pay
 
     return [part for part in model.modules() if isinstance(part, FSDPModule)]
-
-
-def _local(tensor: Tensor) -> Tensor:
-    """This rank's part of a tensor, sharing its memory."""
-    tensor = tensor.detach()
-    sharded: Any = tensor
-    return sharded.to_local() if is_sharded([tensor]) else tensor

@@ -43,6 +43,7 @@ from ptft.train.guard import Guard, describe_batch, stop_run
 from ptft.train.heap import keep_freed_memory
 from ptft.train.neighbours import look
 from ptft.train.parallel import Parallel, check_agreement, share, whole_tensor
+from ptft.train.regularise import Pull, pull_to_start
 from ptft.train.report import Mute, Report, say
 from ptft.train.run_folder import RunRecord, RunStatus, open_together, start_together, write_run
 from ptft.train.setup import Setup, batches, choose_device, choose_precision, set_up
@@ -139,6 +140,7 @@ def _train(
     parallel = share(setup.model, world, recipe.run.parallel)
     optimizer = build_optimizer(setup.model, recipe.optim, depths=depths)
     ema = None if recipe.optim.ema is None else Ema(setup.model, recipe.optim.ema)
+    pull = pull_to_start(recipe, setup)  # to the weights of now, before a checkpoint's are read
     progress = Progress()
     if resume:
         progress = resume_checkpoint(
@@ -153,10 +155,12 @@ def _train(
     # 4. The steps.
     report = _open_report(folder, recipe, record, progress, console, world)
     report.message(f"{folder}: {total:,} samples in {recipe.optim.precision}, {device}")
-    for note in _notes(recipe, setup, world):
+    for note in _notes(recipe, setup, world, pull):
         report.note(note)
     guard = Guard(recipe.optim.stop_above, progress.guard)
-    loop = _Loop(recipe, folder, setup, parallel, optimizer, ema, progress, record, report, guard)
+    loop = _Loop(
+        recipe, folder, setup, parallel, optimizer, ema, pull, progress, record, report, guard
+    )
     with report, Stop() as stop:
         if progress.seen == 0:
             loop.look("before")
@@ -214,9 +218,11 @@ def _open_report(
     )
 
 
-def _notes(recipe: Recipe, setup: Setup, world: World) -> Iterator[str]:
+def _notes(recipe: Recipe, setup: Setup, world: World, pull: Pull | None) -> Iterator[str]:
     """What runs, and how."""
     yield f"learns: {setup.learns}"
+    if pull is not None:
+        yield str(pull)
     if world.size > 1:
         yield f"on {world.size} ranks ({recipe.run.parallel})"
     if recipe.optim.micro_batch is not None:
@@ -249,6 +255,7 @@ class _Loop:
     parallel: Parallel
     optimizer: torch.optim.Optimizer
     ema: Ema | None
+    pull: Pull | None
     progress: Progress
     record: RunRecord
     report: Report
@@ -384,6 +391,8 @@ class _Loop:
         stepped = self._agree({"loss": output.loss.item(), **output.scalars}, batch, stop)
         scaler = step.scaler
         scaler.unscale_(self.optimizer)
+        if self.pull is not None:
+            stepped.figures["pull"] = self.pull.add_gradients(self.world)
         learning = [p for group in self.optimizer.param_groups for p in group["params"]]
         limit = recipe.optim.clip_grad_norm
         norm = torch.nn.utils.clip_grad_norm_(learning, math.inf if limit is None else limit)

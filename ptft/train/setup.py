@@ -39,6 +39,7 @@ class Setup:
         notes: facts about how it will run, one line each, for the report and the run's page.
         image_features, text_features: what locked towers make of the samples, where it is kept.
         teacher: a model whose answers are learned too.
+        random_head: whether a classifier's head was drawn at random just now.
     """
 
     model: DualEncoder
@@ -48,6 +49,7 @@ class Setup:
     image_features: FeatureFile | None = None
     text_features: TextFeatures | None = None
     teacher: Teacher | None = None
+    random_head: bool = False
 
     @property
     def kept(self) -> dict[str, FeatureFile]:
@@ -65,8 +67,9 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     """
     model = build_model(recipe.model, recipe.init, recipe.objective, seed=recipe.seed)
     samples = open_split(recipe.data, "train", seed=recipe.seed)
+    random_head = False
     if isinstance(recipe.objective, ClassifyObjective):
-        init_head(model, samples.classes, recipe.objective, seed=recipe.seed)
+        random_head = init_head(model, samples.classes, recipe.objective, seed=recipe.seed)
     model = _lay_out(model.to(device))
     learns = apply_adapt(model, recipe.adapt, recipe.objective, seed=recipe.seed)
     steps = total_samples(recipe.optim, len(samples)) // recipe.optim.global_batch
@@ -75,7 +78,7 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     if recipe.augment.patch_dropout:
         notes.append(set_patch_dropout(model, recipe.augment.patch_dropout))
     teacher = load_teacher(recipe, model)
-    return Setup(model, samples, learns, tuple(notes), teacher=teacher)
+    return Setup(model, samples, learns, tuple(notes), teacher=teacher, random_head=random_head)
 
 
 def choose_device(recipe: Recipe) -> torch.device:
