@@ -1,6 +1,7 @@
 """What a model is worth: retrieval, zero-shot, linear probe, and its own head; calibration."""
 
 from ptft.evaluate.embed import SplitEmbeddings, embed_split, embed_texts
+from ptft.evaluate.probe_head import probe_head
 from ptft.evaluate.run import evaluate
 
-__all__ = ["SplitEmbeddings", "embed_split", "embed_texts", "evaluate"]
+__all__ = ["SplitEmbeddings", "embed_split", "embed_texts", "evaluate", "probe_head"]

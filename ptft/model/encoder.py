@@ -151,14 +151,22 @@ class DualEncoder(nn.Module):
         """Where the weights are."""
         return self.logit_scale.device
 
-    def set_head(self, weight: Tensor, classes: Iterable[str], templates: Iterable[str]) -> None:
-        """Put a head of rows ``weight`` (C, D) and a bias of zeros on the image embedding."""
+    def set_head(
+        self,
+        weight: Tensor,
+        classes: Iterable[str],
+        templates: Iterable[str],
+        bias: Tensor | None = None,
+    ) -> None:
+        """Put a head on the image embedding: rows ``weight`` (C, D), and ``bias`` (C,) or zeros."""
         names = tuple(classes)
         assert weight.shape == (len(names), self.spec.embed_dim)
         head = nn.Linear(weight.shape[1], weight.shape[0]).to(self.device)
         with torch.no_grad():
             head.weight.copy_(weight)
             head.bias.zero_()
+            if bias is not None:
+                head.bias.copy_(bias)
         self.head = head
         self.spec = self.spec.with_(classes=names, templates=tuple(templates))
 

@@ -1,6 +1,7 @@
-"""Class heads: from the names of the classes through the text tower, or at random."""
+"""Class heads: from the names of the classes through the text tower, from a linear probe, or at
+random."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,10 @@ from ptft.model.towers import seeded
 from ptft.preprocess import TextTokenizer
 from ptft.recipe import ClassifyObjective
 
-__all__ = ["class_head", "init_head"]
+__all__ = ["FitHead", "class_head", "init_head"]
+
+FitHead = Callable[[], tuple[Tensor, Tensor]]
+"""Fits a probe to a model, and gives it as rows (C, D) and biases (C,) of the model's head."""
 
 _BATCH = 256  # prompts encoded at once
 
@@ -58,11 +62,19 @@ def class_head(
 
 
 def init_head(
-    model: DualEncoder, classes: Sequence[str] | None, section: ClassifyObjective, *, seed: int
+    model: DualEncoder,
+    classes: Sequence[str] | None,
+    section: ClassifyObjective,
+    *,
+    seed: int,
+    fit: FitHead | None = None,
 ) -> bool:
     """Put a head on the model as the recipe's objective says.
 
     A head that is there for the same classes in the same order stays: training goes on with it.
+
+    Args:
+        fit: the probe, called where ``section.head`` is ``probe`` and no head stays.
 
     Returns:
         Whether its rows were drawn at random just now.
@@ -78,11 +90,13 @@ def init_head(
     if model.head is not None and model.spec.classes == tuple(classes):
         return False
     if section.head == "prompts":
-        rows = class_head(model, classes, section.templates)
-        templates: Sequence[str] = section.templates
+        model.set_head(class_head(model, classes, section.templates), classes, section.templates)
+    elif section.head == "probe":
+        assert fit is not None, "a probe is fitted by the caller, who has the data"
+        rows, bias = fit()
+        model.set_head(rows, classes, (), bias)
     else:
         with seeded(seed):
             rows = F.normalize(torch.randn(len(classes), model.spec.embed_dim), dim=-1)
-        templates = ()
-    model.set_head(rows, classes, templates)
+        model.set_head(rows, classes, ())
     return section.head == "random"

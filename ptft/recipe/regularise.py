@@ -15,8 +15,9 @@ class RegulariseSection(Section):
     The penalty ``start * sum ||w - w0||^2`` joins the objective (L2-SP, Li et al. 2018); with
     ``adapt.kind: projection`` it is the last projections' alone (ProLIP, Fahes et al. 2024). w0 is
     what the run starts with. Parts that start at random are not held: new towers and projections,
-    and a head drawn at random; nor are the logit scale and bias. A head made of prompts is held.
-    ``optim.weight_decay`` pulls towards zero beside it: set it to 0 for the penalty alone.
+    and a head drawn at random; nor are the logit scale and bias. A head made of prompts or of a
+    probe is held. ``optim.weight_decay`` pulls towards zero beside it: set it to 0 for the penalty
+    alone.
     """
 
     start: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | Literal["auto"]

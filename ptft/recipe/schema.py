@@ -81,8 +81,11 @@ class ClassifyObjective(Section):
     """Cross-entropy on a head over the image embedding, one row a class."""
 
     kind: Literal["classify"] = "classify"
-    head: Literal["prompts", "random"] = "prompts"
-    """Rows start as the text embeddings of the class names in the templates, or at random."""
+    head: Literal["prompts", "probe", "random"] = "prompts"
+    """Rows start as the text embeddings of the class names in the templates; as logistic regression
+    on the starting image tower's embeddings of the training set, fitted as the ``probe`` evaluation
+    fits it (LP-FT, Kumar et al. 2022); or at random. A head that ``init.from`` has for the same
+    classes stays."""
     templates: list[Template] = Field(default=["a photo of a {}."], min_length=1)
     """Prompts; ``{}`` is the class name."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)

@@ -11,6 +11,7 @@ from ptft.data.features import FeatureFile, TextFeatures
 from ptft.data.loader import Workers, worker_count
 from ptft.distributed import ALONE, World
 from ptft.errors import TrainingError
+from ptft.evaluate import probe_head
 from ptft.model import DualEncoder, apply_adapt, build_model, init_head, set_patch_dropout
 from ptft.objective import TrainBatch, compute_objective, needs_labels, needs_text
 from ptft.optim import total_samples
@@ -69,7 +70,15 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     samples = open_split(recipe.data, "train", seed=recipe.seed)
     random_head = False
     if isinstance(recipe.objective, ClassifyObjective):
-        random_head = init_head(model, samples.classes, recipe.objective, seed=recipe.seed)
+        random_head = init_head(
+            model,
+            samples.classes,
+            recipe.objective,
+            seed=recipe.seed,
+            fit=lambda: probe_head(
+                model.to(device), samples, seed=recipe.seed, workers=recipe.run.workers
+            ),
+        )
     model = _lay_out(model.to(device))
     learns = apply_adapt(model, recipe.adapt, recipe.objective, seed=recipe.seed)
     steps = total_samples(recipe.optim, len(samples)) // recipe.optim.global_batch
