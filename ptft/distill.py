@@ -16,10 +16,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ptft.distributed import ALONE, World
+from ptft.tiled import TILE
 
 __all__ = ["Pairs", "class_distillation", "contrast_distillation", "feature_distance"]
-
-_TILE = 2**20  # logits of a tile, as in ptft.tiled
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def contrast_distillation(
         keys_bd = world.gather(getattr(student, key))
         teachers_be = world.gather(getattr(teacher, key))
         queries_bd, teaching_be = getattr(student, query), getattr(teacher, query)
-        rows = max(1, _TILE // len(keys_bd))
+        rows = max(1, TILE // len(keys_bd))
         for start in range(0, len(queries_bd), rows):
             tile = slice(start, start + rows)
             arguments = (
