@@ -11,6 +11,8 @@ Choices worth knowing:
   softmax's target over the positives, as UniCL does, would change nothing here: their text features
   are equal, and so then are the gradients of both losses. Where no caption repeats, the plain
   losses are computed.
+- Where captions are made of class names (``templates``), pairs of one class count as of one
+  caption: "a photo of a cat" is no negative of "a drawing of a cat".
 - From ``TILED_FROM`` pairs on, and over several ranks, the logits are made tile by tile
   (:mod:`ptft.tiled`); same gradients.
 - Losses are computed in float32 whatever lower precision the towers ran in.

@@ -82,7 +82,7 @@ data: {kind: table, table: y}
 
 objective: {kind: siglip, head: prompts}
     objective.head: unknown key;
-    allowed: init_bias, init_temperature, kind, max_logit_scale, multi_positive
+    allowed: init_bias, init_temperature, kind, max_logit_scale, multi_positive, templates
 
 adapt: {kind: probe, lock: [image]}
     adapt.lock: unknown key; allowed: kind
@@ -243,6 +243,9 @@ data: {kind: shards, captions: ["{a.b}"]}
 
 data: {kind: shards, captions: ["{a"]}
     data.captions: caption template '{a': expected '}' before end of string
+
+objective: {kind: clip, templates: [a photo]}
+    objective.templates.0: 'a photo' lacks {}, where the class name goes
 
 objective: {kind: classify, templates: [a photo]}
     objective.templates.0: 'a photo' lacks {}, where the class name goes

@@ -54,7 +54,8 @@ class Batch:
         images: uint8 (B, H, W, 3), augmented, not normalised; or float32 (B, F), kept features.
         tokens: int64 (B, L) of the captions drawn, or float32 (B, F), kept features of them; None
             where no tokenizer was given.
-        caption_ids: int64 (B,), equal where captions are; None with ``tokens``.
+        caption_ids: int64 (B,), equal where captions are, or classes where captions are made of
+            these; None with ``tokens``.
         labels: int64 (B,), -1 for none; None where the set has no classes.
         names: of the samples.
         skipped: samples that stood in this batch's places and could not be read.

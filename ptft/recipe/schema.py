@@ -65,6 +65,10 @@ class ClipObjective(Section):
     """The learned scale (1/temperature) is clamped to at most this."""
     multi_positive: bool = True
     """Pairs of one caption are positives of each other, not negatives."""
+    templates: Annotated[list[Template], Field(min_length=1)] | None = None
+    """Captions of training are the sample's class name in these, one drawn each time it is seen, in
+    place of the data's own (FLYP, Goyal et al. 2023); ``{}`` is the name. Under ``multi_positive``
+    pairs of one class are then positives, whatever their templates."""
 
 
 class SiglipObjective(Section):
@@ -75,6 +79,8 @@ class SiglipObjective(Section):
     init_bias: float = -10.0
     max_logit_scale: float = Field(default=100.0, gt=1.0)
     multi_positive: bool = True
+    templates: Annotated[list[Template], Field(min_length=1)] | None = None
+    """As of ``clip``."""
 
 
 class ClassifyObjective(Section):

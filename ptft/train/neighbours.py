@@ -29,7 +29,6 @@ from ptft.evaluate import SplitEmbeddings, embed_split, embed_texts
 from ptft.evaluate.embed import evaluating
 from ptft.model import DualEncoder, class_head
 from ptft.recipe import (
-    ClassifyObjective,
     DataSection,
     MixtureData,
     Recipe,
@@ -190,9 +189,7 @@ def _fill(known: Neighbours, recipe: Recipe, model: DualEncoder, stage: Stage, t
 
 def _which(recipe: Recipe) -> tuple[DataSection, Literal["train", "val", "test"], list[str]]:
     """The evaluated set whose samples are looked at, and prompts for its classes."""
-    templates: list[str] = []
-    if isinstance(recipe.objective, ClassifyObjective):
-        templates = recipe.objective.templates
+    templates = recipe.objective.templates or []
     wanted = ("classify", "zero_shot") if templates else ("retrieval", "zero_shot")
     for kind in (*wanted, "retrieval", "classify", "probe"):
         for item in recipe.evaluate:

@@ -7,6 +7,7 @@ import torch
 
 from ptft.data import Batch, SampleSet, open_split, train_batches
 from ptft.data.batch import Tokenizer
+from ptft.data.class_captions import ClassCaptions, same_class
 from ptft.data.features import FeatureFile, TextFeatures
 from ptft.data.loader import Workers, worker_count
 from ptft.distributed import ALONE, World
@@ -68,6 +69,8 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     """
     model = build_model(recipe.model, recipe.init, recipe.objective, seed=recipe.seed)
     samples = open_split(recipe.data, "train", seed=recipe.seed)
+    if not isinstance(recipe.objective, ClassifyObjective) and recipe.objective.templates:
+        samples = ClassCaptions(samples, recipe.objective.templates)
     random_head = False
     if isinstance(recipe.objective, ClassifyObjective):
         random_head = init_head(
@@ -160,6 +163,8 @@ def batches(
     )
     if teachers is not None:
         read = split_tokens(read, spec.tokenizer.context_length)
+    if isinstance(setup.samples, ClassCaptions):
+        read = same_class(read)
     return copy_ahead(read, setup.model.device)
 
 
