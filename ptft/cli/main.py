@@ -25,7 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-VERBS = ("ls", "show", "cp", "check", "train", "evaluate", "export", "push", "pull")
+VERBS = ("ls", "show", "cp", "check", "train", "evaluate", "compare", "export", "push", "pull")
 GROUPS = ("data",)  # each has verbs of its own
 
 

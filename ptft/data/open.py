@@ -50,7 +50,7 @@ def open_split(
     if isinstance(section, ScenesData):
         from ptft.data.scenes import Scenes
 
-        return Scenes(section, split)
+        return _drawn(Scenes(section, split), section, split, seed)
     if getattr(section, split) is None:
         given = [name for name in ("train", "val", "test") if getattr(section, name) is not None]
         raise RecipeError(f"{key}.{split}: missing; given: {', '.join(given) or 'none'}")
@@ -60,11 +60,20 @@ def open_split(
         learned = _open_here(section, "train", key, None).classes
         if learned is not None and learned != samples.classes:
             samples = _open_here(section, split, key, learned)
+    samples = _drawn(samples, section, split, seed)
     if split == "train":
-        if section.limit is not None and section.limit < len(samples):
-            samples = Subset(samples, section.limit, seed)
         _set_resample(samples, section, key)
     return samples
+
+
+def _drawn(
+    samples: SampleSet, section: ScenesData | FieldSection, split: Split, seed: int
+) -> SampleSet:
+    """What ``limit`` and ``shots`` leave of a training set."""
+    limit, shots = section.limit, section.shots
+    if split != "train" or (shots is None and (limit is None or limit >= len(samples))):
+        return samples
+    return Subset(samples, limit, seed, shots)
 
 
 def _set_resample(samples: SampleSet, section: FieldSection, key: str) -> None:

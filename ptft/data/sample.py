@@ -11,8 +11,9 @@ from PIL import Image
 from ptft.data.decode import Encoded
 from ptft.data.hashing import digest_of, mix, permutation
 from ptft.data.order import BalancedOrder, Order, RunOrder
+from ptft.errors import DataError
 
-__all__ = ["Resample", "Sample", "SampleSet", "Subset", "contact_sheet"]
+__all__ = ["Resample", "Sample", "SampleSet", "Subset", "contact_sheet", "draw"]
 
 Resample = Literal["none", "uniform", "class"]
 """Each once an epoch; drawn with replacement; every class equally often."""
@@ -126,20 +127,49 @@ class SampleSet(ABC):
         return Order(len(self), seed, self.window, self.blocks, redraw)
 
 
+def draw(
+    samples: SampleSet, seed: int, *, limit: int | None = None, shots: int | None = None
+) -> np.ndarray:
+    """Numbers of samples drawn by a seed, ascending, int64.
+
+    A smaller draw with the same seed is a part of a larger one.
+
+    Args:
+        limit: how many in all; absent, or at least ``len(samples)``: all.
+        shots: how many of each class at most, before ``limit``; samples without a class are left
+            out.
+
+    Raises:
+        DataError: ``shots``, and the classes cannot be read without the pictures.
+    """
+    order = permutation(mix(seed, _SUBSET), len(samples))
+    if shots is not None:
+        labels = samples.labels()
+        if labels is None:
+            raise DataError("data.shots: this set's classes are not known before it is read")
+        drawn = labels[order]
+        place = np.zeros(len(order), np.int64)  # among those of its class
+        for label in np.unique(drawn):
+            members = drawn == label
+            place[members] = np.arange(int(members.sum()))
+        order = order[(place < shots) & (drawn >= 0)]
+    return np.sort(order[:limit])
+
+
 class Subset(SampleSet):
     """A fixed choice of another set's samples, drawn by a seed and kept in the set's order.
 
     Args:
         samples: the whole set.
-        count: how many to keep; at least ``len(samples)`` keeps all.
-        seed: of the draw. A smaller count with the same seed is a part of a larger one.
+        count, seed, shots: see :func:`draw`.
     """
 
-    def __init__(self, samples: SampleSet, count: int, seed: int) -> None:
+    def __init__(
+        self, samples: SampleSet, count: int | None, seed: int, shots: int | None = None
+    ) -> None:
         self.samples = samples
         self.classes = samples.classes
-        chosen = permutation(mix(seed, _SUBSET), len(samples))[:count]
-        self.indices: np.ndarray = np.sort(chosen)
+        self.indices: np.ndarray = draw(samples, seed, limit=count, shots=shots)
         if samples.window is not None:
             # half as far as the whole set's windows reach, so that one lies in two of them at most
             self.window = max(1, samples.window * len(self.indices) // len(samples) // 2)

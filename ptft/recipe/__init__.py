@@ -11,6 +11,7 @@ from ptft.recipe.adapt import (
 )
 from ptft.recipe.builtin import builtin_recipes, find_recipe
 from ptft.recipe.check import check_evaluations, check_recipe
+from ptft.recipe.comparison import ArmSection, CompareSection, Comparison, Search
 from ptft.recipe.data import (
     DataSection,
     FolderData,
@@ -24,6 +25,7 @@ from ptft.recipe.distill import DistillSection
 from ptft.recipe.load import (
     deciding_values,
     dump_recipe,
+    load_comparison,
     load_recipe,
     recipe_digest,
     recipe_json_schema,
@@ -54,11 +56,14 @@ __all__ = [
     "AdaptSection",
     "AdapterSection",
     "ArchModel",
+    "ArmSection",
     "AugmentSection",
     "BottleneckAdapt",
     "ClassifyEvaluation",
     "ClassifyObjective",
     "ClipObjective",
+    "CompareSection",
+    "Comparison",
     "DataSection",
     "DistillSection",
     "DoraAdapt",
@@ -82,6 +87,7 @@ __all__ = [
     "RetrievalEvaluation",
     "RunSection",
     "ScenesData",
+    "Search",
     "ShardsData",
     "SiglipObjective",
     "TableData",
@@ -94,6 +100,7 @@ __all__ = [
     "deciding_values",
     "dump_recipe",
     "find_recipe",
+    "load_comparison",
     "load_recipe",
     "recipe_digest",
     "recipe_json_schema",

@@ -29,7 +29,18 @@ Paths = str | list[str]
 """A path, a glob or a brace pattern (``shard-{0000..0099}.tar``), or a list of them."""
 
 
-class _Fields(Section):
+class _Drawn(Section):
+    """How much of the training set is used."""
+
+    limit: int | None = Field(default=None, ge=1)
+    """Use only this many training samples, drawn by the recipe's seed; a smaller number is a part
+    of a larger one."""
+
+    shots: int | None = Field(default=None, ge=1)
+    """Use only this many training samples of each class, drawn likewise."""
+
+
+class _Fields(_Drawn):
     """How the fields of a sample become captions and a label."""
 
     captions: list[str] = Field(default=["{txt}"], min_length=1)
@@ -45,9 +56,6 @@ class _Fields(Section):
     """Class names in the order of their numbers: a list, a text file with one a line, or a JSON
     file (a list of names, or of objects with ``text`` or ``name``). Absent: the distinct labels,
     sorted."""
-
-    limit: int | None = Field(default=None, ge=1)
-    """Use only this many training samples, drawn by the recipe's seed."""
 
     resample: Literal["none", "uniform", "class"] = "none"
     """How training draws. ``none``: every sample once an epoch; ``uniform``: with replacement;
@@ -83,7 +91,7 @@ class _Fields(Section):
         return templates
 
 
-class ScenesData(Section):
+class ScenesData(_Drawn):
     """Images of coloured shapes with compositional captions, drawn from a seed.
 
     A share of the combinations is never drawn for ``train``; ``val`` and ``test`` hold only those.

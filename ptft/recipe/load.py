@@ -4,13 +4,14 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from ptft.errors import RecipeError
 from ptft.recipe.builtin import find_recipe
+from ptft.recipe.comparison import Comparison
 from ptft.recipe.data import INDIFFERENT
 from ptft.recipe.document import read_yaml
 from ptft.recipe.explain import explain
@@ -19,11 +20,15 @@ from ptft.recipe.schema import Recipe
 __all__ = [
     "deciding_values",
     "dump_recipe",
+    "load_comparison",
     "load_recipe",
     "parse_recipe",
     "recipe_digest",
     "recipe_json_schema",
+    "set_key",
 ]
+
+_Kind = TypeVar("_Kind", bound=Recipe)
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -37,6 +42,15 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: the file is absent or no YAML mapping, or a key or value is not allowed.
     """
+    return _load(source, overrides, Recipe)
+
+
+def load_comparison(source: str | Path, overrides: Sequence[str] = ()) -> Comparison:
+    """The same of a recipe with a ``compare`` section; absent, the section has its defaults."""
+    return _load(source, overrides, Comparison)
+
+
+def _load(source: str | Path, overrides: Sequence[str], kind: type[_Kind]) -> _Kind:
     path = find_recipe(str(source))
     try:
         values = read_yaml(path.read_text(encoding="utf-8"))
@@ -46,7 +60,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: a recipe is a YAML mapping, not {type(values).__name__}")
     for override in overrides:
         _override(values, override)
-    return parse_recipe(values, where=str(path))
+    return _parse(values, str(path), kind)
 
 
 def parse_recipe(values: Mapping[str, Any], where: str) -> Recipe:
@@ -55,10 +69,16 @@ def parse_recipe(values: Mapping[str, Any], where: str) -> Recipe:
     Raises:
         RecipeError: one line a problem, each naming the key, the value and what is allowed.
     """
+    return _parse(values, where, Recipe)
+
+
+def _parse(values: Mapping[str, Any], where: str, kind: type[_Kind]) -> _Kind:
+    if kind is Recipe and "compare" in values:
+        raise RecipeError(f"{where}: compare: a comparison of several runs; run: ptft compare")
     try:
-        return Recipe.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        problems = explain(error.errors(include_url=False), values, Recipe)
+        problems = explain(error.errors(include_url=False), values, kind)
         raise RecipeError("\n".join(f"{where}: {problem}" for problem in problems)) from None
 
 
@@ -101,6 +121,16 @@ def _override(values: dict[str, Any], override: str) -> None:
         value = read_yaml(text) if text.strip() else ""
     except yaml.YAMLError:
         value = text  # no YAML, so plain text: a title with a colon, say
+    set_key(values, dotted.strip(), value, what=f"override {override!r}")
+
+
+def set_key(values: dict[str, Any], dotted: str, value: Any, *, what: str) -> None:
+    """Set ``a.b.0.c`` in nested plain values; ``what`` starts the message of an error.
+
+    Raises:
+        RecipeError: the path leads through something that has no such key.
+    """
+    keys = dotted.split(".")
     place: Any = values
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1
@@ -108,13 +138,13 @@ def _override(values: dict[str, Any], override: str) -> None:
             if not key.isdigit() or int(key) >= len(place):
                 name = ".".join(keys[:depth])
                 raise RecipeError(
-                    f"override {override!r}: {name} is a list of {len(place)}; "
+                    f"{what}: {name} is a list of {len(place)}; "
                     f"allowed: a number below {len(place)}"
                 )
             key = int(key)  # type: ignore[assignment]
         elif not isinstance(place, dict):
             name = ".".join(keys[:depth])
-            raise RecipeError(f"override {override!r}: {name} is {place!r}, which has no keys")
+            raise RecipeError(f"{what}: {name} is {place!r}, which has no keys")
         if last:
             place[key] = value
         elif isinstance(place, list):

@@ -1,0 +1,32 @@
+"""``ptft compare``: which way to a model wins in a domain, at which number of labels."""
+
+from typing import Annotated
+
+import typer
+
+from ptft.cli.arguments import Overrides, RecipeName
+
+__all__ = ["command"]
+
+
+def command(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option("--max-minutes", min=0.0, help="Start nothing new after so many minutes."),
+    ] = None,
+) -> None:
+    """Compare arms at label budgets and seeds. Prints the folder with report.html and report.md.
+
+    Stopped or killed, it goes on from the finished cells when the same command is run again.
+    """
+    from ptft.recipe import check_recipe, load_comparison
+
+    loaded = load_comparison(recipe, overrides or ())
+    check_recipe(loaded)
+    from ptft.compare import compare
+
+    outcome = compare(loaded, max_minutes=max_minutes)
+    print(outcome.folder)
+    raise typer.Exit(1 if outcome.left else 0)

@@ -1,0 +1,146 @@
+"""An arm of a comparison -> the recipe that it stands for at one budget and seed."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ptft.errors import RecipeError
+from ptft.recipe import ClassifyObjective, Recipe
+from ptft.recipe.comparison import ArmKind, ArmSection, Comparison, Search
+from ptft.recipe.load import parse_recipe, set_key
+
+__all__ = ["LEARNS", "MIXES", "arm_recipe", "search_space"]
+
+LEARNS: dict[ArmKind, bool] = {
+    "zero_shot": False,
+    "scratch": True,
+    "probe": True,
+    "full": True,
+    "lp_ft": True,
+    "flyp": True,
+    "lora": True,
+    "dora": True,
+    "prefix": True,
+    "bottleneck": True,
+    "l2_sp": True,
+    "tip": True,
+}
+"""Whether an arm of a kind is trained at all."""
+
+MIXES: tuple[ArmKind, ...] = ("probe", "full", "lp_ft", "flyp", "lora", "dora", "l2_sp")
+"""Kinds whose weights can be mixed with those that they started from: the same tensors."""
+
+_FASTER: dict[ArmKind, float] = {"lora": 3.0, "dora": 3.0, "prefix": 10.0, "bottleneck": 3.0}
+"""How much higher a learning rate suits few fresh weights than all the old ones."""
+
+_FACTOR = 3.0  # a search goes from a third of the rate to three times it
+
+
+def arm_recipe(
+    comparison: Comparison,
+    arm: ArmSection,
+    *,
+    budget: int,
+    samples: int,
+    seed: int,
+    chosen: Mapping[str, Any],
+    folder: str,
+) -> Recipe:
+    """The recipe of an arm that learns.
+
+    Args:
+        budget: labelled samples (of each class for ``classify``).
+        samples: how many that are in all.
+        seed: of the cell: which labels, in which order.
+        chosen: dotted keys and values of a trial.
+        folder: where its run is to lie.
+
+    Raises:
+        RecipeError: ``set`` or ``search`` names what a recipe does not have.
+    """
+    values = comparison.model_dump(mode="json", by_alias=True, exclude={"compare"})
+    classify = isinstance(comparison.objective, ClassifyObjective)
+    values["name"] = f"{comparison.name}-{arm.label}"
+    values["seed"] = comparison.seed + seed
+    values["evaluate"] = []
+    values["data"]["shots" if classify else "limit"] = budget
+    _apply_kind(values, arm.kind, classify=classify)
+    for key, value in {**arm.set, **chosen}.items():
+        set_key(values, key, value, what=f"compare.arms.{arm.label}")
+    _limit_length(values, comparison, samples=samples)
+    values["run"] |= {
+        "dir": folder,
+        "workers": 0,
+        "threads": 1,
+        "trackers": [],
+        "checkpoint_every": 1_000_000,
+        "evaluate_every": None,
+    }
+    return parse_recipe(values, where=f"compare.arms.{arm.label}")
+
+
+def search_space(comparison: Comparison, arm: ArmSection) -> dict[str, Search | list[Any]]:
+    """What the trials of an arm may set; empty where there is nothing to choose."""
+    if arm.search is not None:
+        return arm.search
+    if not LEARNS[arm.kind]:
+        return {}
+    lr = _learning_rate(comparison, arm)
+    return {"optim.lr": Search(low=lr / _FACTOR, high=lr * _FACTOR)}
+
+
+def _learning_rate(comparison: Comparison, arm: ArmSection) -> float:
+    if "optim.lr" in arm.set:
+        return float(arm.set["optim.lr"])
+    return comparison.optim.lr * _FASTER.get(arm.kind, 1.0)
+
+
+def _apply_kind(values: dict[str, Any], kind: ArmKind, *, classify: bool) -> None:
+    """The changes that make the comparison's recipe one of this kind."""
+    adapt = values["adapt"] if values["adapt"]["kind"] == "full" else {"kind": "full"}
+    match kind:
+        case "scratch":
+            if values["init"] is not None:
+                values["init"]["weights"] = False
+            else:
+                for key in ("pretrained", "image_weights"):
+                    if key in values["model"]:
+                        values["model"][key] = None
+            values["adapt"] = {"kind": "full"}
+            if classify:
+                values["objective"]["head"] = "random"
+        case "probe" | "lora" | "dora" | "prefix" | "bottleneck" | "tip":
+            values["adapt"] = {"kind": kind}
+        case "full":
+            values["adapt"] = adapt
+        case "lp_ft":
+            values["adapt"] = adapt
+            if not classify:
+                raise RecipeError("compare.arms: lp_ft fits a head first; allowed with classify")
+            values["objective"]["head"] = "probe"
+        case "flyp":
+            if not classify:
+                raise RecipeError(
+                    "compare.arms: flyp learns classes as captions; with captions 'full' is it"
+                )
+            templates = values["objective"]["templates"]
+            values["objective"] = {"kind": "clip", "templates": templates}
+            values["adapt"] = adapt
+        case "l2_sp":
+            values["adapt"] = adapt
+            values["regularise"] = {"start": "auto"}
+        case "zero_shot":
+            raise AssertionError("a zero-shot arm has no recipe")
+    values["optim"]["lr"] *= _FASTER.get(kind, 1.0)
+
+
+def _limit_length(values: dict[str, Any], comparison: Comparison, *, samples: int) -> None:
+    """Passes over few samples: at most the recipe's own length, and a batch that they fill."""
+    optim = values["optim"]
+    wanted = comparison.compare.samples_per_label * samples
+    if optim["samples_seen"] is not None:
+        wanted = min(wanted, optim["samples_seen"])
+    else:
+        wanted = min(wanted, optim["epochs"] * samples)
+    batch = min(optim["global_batch"], samples)
+    optim |= {"global_batch": batch, "samples_seen": max(batch, math.ceil(wanted)), "epochs": None}

@@ -1,0 +1,110 @@
+"""What a model is worth on a set: one figure, hits per query, and how far to trust it.
+
+Shape letters: Q queries, C candidates (classes, or the texts or images of a retrieval).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ptft.data import SampleSet
+from ptft.errors import DataError, RecipeError, suggest
+from ptft.evaluate import embed_split, embed_texts
+from ptft.evaluate.accuracy import class_ranks
+from ptft.evaluate.retrieval import caption_ranks, image_ranks
+from ptft.model import DualEncoder, class_head
+from ptft.recipe import ClassifyEvaluation, EvaluateItem, RetrievalEvaluation, ZeroShotEvaluation
+
+__all__ = ["Measured", "default_metric", "measure", "metrics_of"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One evaluation.
+
+    Attributes:
+        value: the metric, a share of 1: the mean of ``hits``.
+        hits: bool (Q,), in the order of the set.
+        logits_qc: scaled scores; own_qc: which candidates are right.
+    """
+
+    value: float
+    hits: Tensor
+    logits_qc: Tensor
+    own_qc: Tensor
+
+
+def metrics_of(item: EvaluateItem) -> list[str]:
+    """Names of the metrics that an evaluation can be compared by."""
+    if isinstance(item, RetrievalEvaluation):
+        return [f"{way}_recall@{k}" for way in ("i2t", "t2i") for k in item.ks]
+    if isinstance(item, ZeroShotEvaluation | ClassifyEvaluation):
+        return ["top1"]
+    return []
+
+
+def default_metric(item: EvaluateItem, wanted: str | None = None, key: str = "evaluate.0") -> str:
+    """The metric that is wanted, or the kind's first.
+
+    Raises:
+        RecipeError: the evaluation has no such metric.
+    """
+    known = metrics_of(item)
+    if not known:
+        raise RecipeError(f"{key}.kind: {item.kind!r}; allowed: retrieval, zero_shot, classify")
+    if wanted is None:
+        return known[0]
+    if wanted not in known:
+        raise RecipeError(f"compare.metric: {wanted!r}; {suggest(wanted, known)}")
+    return wanted
+
+
+@torch.no_grad()
+def measure(
+    model: DualEncoder, item: EvaluateItem, samples: SampleSet, metric: str, classes: Sequence[str]
+) -> Measured:
+    """Run one evaluation of a model on a set.
+
+    Args:
+        item: of a recipe; its data and split are ``samples`` already.
+        metric: one of :func:`metrics_of`.
+        classes: names in the order of the set's numbers, for classes.
+
+    Raises:
+        DataError: the set lacks captions or labels.
+    """
+    found = embed_split(model, samples, batch=item.batch, workers=0)
+    scale = model.logit_scale.exp().float().cpu()
+    if isinstance(item, RetrievalEvaluation):
+        texts = [caption for captions in found.captions for caption in captions]
+        if not texts:
+            raise DataError("compare: retrieval needs captions, and no image has one")
+        texts_md = embed_texts(model, texts, batch=item.batch)
+        counts = torch.tensor([len(captions) for captions in found.captions])
+        owner_m = torch.arange(len(counts)).repeat_interleave(counts)
+        way, _, k = metric.partition("_recall@")
+        if way == "i2t":
+            ranks = image_ranks(found.images_nd, texts_md, owner_m)
+            logits = scale * found.images_nd @ texts_md.T
+            own = owner_m[None, :] == torch.arange(len(counts))[:, None]
+        else:
+            ranks = caption_ranks(found.images_nd, texts_md, owner_m)
+            logits = scale * texts_md @ found.images_nd.T
+            own = owner_m[:, None] == torch.arange(len(counts))[None, :]
+        hits = ranks < int(k)
+        return Measured(float(hits.double().mean()), hits, logits, own)
+    labelled = found.labelled()
+    if labelled is None or len(labelled[1]) == 0:
+        raise DataError(f"compare: {item.kind} needs labels, and no image has one")
+    images_nd, labels_n = labelled
+    if isinstance(item, ZeroShotEvaluation):
+        logits = scale * images_nd @ class_head(model, list(classes), item.templates).cpu().T
+    else:
+        assert model.head is not None, "an arm for classes has a head"
+        head = model.head
+        logits = scale * images_nd @ head.weight.float().cpu().T + head.bias.float().cpu()
+    hits = class_ranks(logits, labels_n) < 1
+    own = torch.nn.functional.one_hot(labels_n, logits.shape[1]).bool()
+    return Measured(float(hits.double().mean()), hits, logits, own)

@@ -1,0 +1,306 @@
+"""The report of a comparison: JSON for programs, Markdown and one HTML file for people."""
+
+import html
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from ptft.artifact import RunFiles, read_json, write_atomic, write_json
+from ptft.compare.measure import default_metric
+from ptft.compare.plots import cost_bars, label_curves, retention_plane
+from ptft.compare.recommend import Arm, Recommendation, counterfactual, gather, recommend
+from ptft.compare.results import Cell
+from ptft.recipe import ClassifyObjective, Comparison
+
+__all__ = ["results_table", "write_report"]
+
+Table = list[list[str]]
+"""Rows of words; the first is the heading."""
+
+
+def write_report(comparison: Comparison, cells: Sequence[Cell], folder: Path, *, left: int) -> None:
+    """Write ``results.json``, ``report.md`` and ``report.html`` from finished cells.
+
+    Args:
+        left: cells that are missing; the report says so.
+    """
+    section = comparison.compare
+    arms = gather(cells, confidence=section.confidence)
+    whole = [b for b in section.budgets if any(arm.budget == b for arm in arms)]
+    chosen = [
+        recommend(
+            [arm for arm in arms if arm.budget == budget],
+            retention=section.retention,
+            confidence=section.confidence,
+        )
+        for budget in whole
+        if any(arm.budget == budget and arm.kind == "zero_shot" for arm in arms)
+    ]
+    write_json(folder / "results.json", _values(comparison, arms, chosen, left))
+    if not chosen:
+        return
+    write_atomic(folder / "report.md", _markdown(comparison, arms, chosen, left, folder))
+    write_atomic(folder / "report.html", _page(comparison, arms, chosen, left, folder))
+
+
+def results_table(arms: Sequence[Arm], chosen: Sequence[Recommendation]) -> Table:
+    """Everything measured that is the same each time: no clock is in it."""
+    rows = [
+        [
+            "labels",
+            "arm",
+            "val",
+            "test",
+            "band",
+            "retention",
+            "ece",
+            "ece scaled",
+            "learns",
+            "GFLOP",
+        ]
+    ]
+    taken = {(r.budget, r.arm) for r in chosen}
+    for arm in sorted(arms, key=lambda arm: (arm.budget, -arm.val, arm.name)):
+        mark = " *" if (arm.budget, arm.name) in taken else ""
+        rows.append(
+            [
+                f"{arm.budget:,}",
+                arm.name + mark,
+                f"{100 * arm.val:.1f}",
+                f"{100 * arm.test:.1f}",
+                f"{100 * arm.low:.1f} to {100 * arm.high:.1f}",
+                f"{100 * arm.test_retention:.1f}",
+                f"{100 * arm.ece:.1f}",
+                f"{100 * arm.ece_scaled:.1f}",
+                f"{100 * arm.trainable_share:.3g}",
+                f"{arm.flops / 1e9:,.1f}",
+            ]
+        )
+    return rows
+
+
+def _values(
+    comparison: Comparison, arms: Sequence[Arm], chosen: Sequence[Recommendation], left: int
+) -> dict[str, object]:
+    plain = [
+        {key: value for key, value in vars(arm).items() if key not in ("val_sq", "test_sq")}
+        for arm in arms
+    ]
+    return {
+        "name": comparison.name,
+        "metric": default_metric(comparison.evaluate[0], comparison.compare.metric),
+        "retention": comparison.compare.retention,
+        "arms": plain,
+        "recommendations": [asdict(r) for r in chosen],
+        "cells_left": left,
+    }
+
+
+def _sentences(
+    comparison: Comparison, arms: Sequence[Arm], chosen: Sequence[Recommendation], left: int
+) -> list[str]:
+    """What came out, in words."""
+    section, last = comparison.compare, chosen[-1]
+    start = next(arm for arm in arms if arm.kind == "zero_shot" and arm.budget == last.budget)
+    unit = "labels of each class" if _per_class(comparison) else "labels"
+    gain = 100 * (last.test - start.test)
+    if last.arm == start.name:
+        verdict = f"With {last.budget:,} {unit}: do not fine-tune."
+    else:
+        verdict = f"With {last.budget:,} {unit}: {last.arm}, {gain:+.1f} points over the start."
+    said = [
+        verdict,
+        f"It reaches {100 * last.test:.1f} % on test and keeps {100 * last.test_retention:.1f} % "
+        f"of what the start knew (asked: {100 * section.retention:.0f} % on validation).",
+        f"The rule: of the arms that retain enough, the highest on validation ({last.best}); then "
+        f"the cheapest of those that a paired bootstrap at {100 * section.confidence:.0f} % cannot "
+        f"tell from it ({', '.join(last.equals)}). On test the best candidate was "
+        f"{last.test_best}, {100 * last.regret:.1f} points ahead.",
+    ]
+    more = 256 if last.budget >= 256 else last.budget
+    found = counterfactual(arms, chosen, more)
+    if found is not None:
+        said.append(
+            f"{more:,} more {unit} would add about {100 * found[0]:.1f} points "
+            f"({100 * found[1]:.1f} for each doubling between the last two budgets)."
+        )
+    if left:
+        said.append(f"Not finished: {left} cells are missing; run the same command again.")
+    return said
+
+
+def _article(
+    comparison: Comparison, arms: Sequence[Arm], chosen: Sequence[Recommendation]
+) -> Table:
+    """Pretraining beside fine-tuning, in this domain's own figures."""
+    last = chosen[-1]
+    tuned = next(a for a in arms if (a.name, a.budget) == (last.arm, last.budget))
+    start = next(a for a in arms if a.kind == "zero_shot" and a.budget == last.budget)
+    before = _pretraining(comparison)
+    unit = "of each class" if _per_class(comparison) else "in all"
+    return [
+        ["", "pretraining", f"fine-tuning ({tuned.name})"],
+        [
+            "definition",
+            "general knowledge from many pairs",
+            "the same weights, taken on with labels of one domain",
+        ],
+        ["data requirement", before["data"], f"{tuned.budget:,} labels {unit}"],
+        ["training time", before["time"], f"{tuned.cpu_seconds:,.1f} CPU-s, search included"],
+        ["purpose", "a start for any domain", f"{comparison.name}"],
+        ["computational cost", before["cost"], f"{tuned.flops / 1e12:,.3f} TFLOP"],
+        [
+            "output",
+            f"a model: {100 * start.test:.1f} % here, untouched",
+            f"{tuned.artefact_bytes / 1e6:,.1f} MB: {100 * tuned.test:.1f} % here, "
+            f"{100 * tuned.test_retention:.1f} % of the rest kept",
+        ],
+        [
+            "use case",
+            "many domains, few labels in each",
+            "this domain"
+            if tuned.kind != "zero_shot"
+            else "none: at this budget the start is as good",
+        ],
+    ]
+
+
+def _pretraining(comparison: Comparison) -> dict[str, str]:
+    """What the starting run's own record says, where the start is a run."""
+    record = Path(comparison.init.from_) / RunFiles.RUN if comparison.init else None
+    if record is None or not record.is_file():
+        return {"data": "not recorded", "time": "not recorded", "cost": "not recorded"}
+    run = read_json(record)
+    return {
+        "data": f"{run['seen']:,} pairs seen, no label of this domain",
+        "time": f"{run['seconds']:,.0f} s",
+        "cost": f"{run['seen']:,} samples on {run['device']}",
+    }
+
+
+def _costs(arms: Sequence[Arm]) -> Table:
+    rows = [["labels", "arm", "CPU-s", "peak MB", "MB stored", "chosen"]]
+    for arm in sorted(arms, key=lambda arm: (arm.budget, arm.name)):
+        chosen = ", ".join(
+            f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in arm.chosen.items()
+        )
+        rows.append(
+            [
+                f"{arm.budget:,}",
+                arm.name,
+                f"{arm.cpu_seconds:.1f}",
+                f"{arm.peak_bytes / 1e6:,.0f}",
+                f"{arm.artefact_bytes / 1e6:,.2f}",
+                chosen or "as it stands",
+            ]
+        )
+    return rows
+
+
+def _choices(chosen: Sequence[Recommendation]) -> Table:
+    rows = [["labels", "recommended", "test", "retention", "best on test", "regret"]]
+    return rows + [
+        [
+            f"{r.budget:,}",
+            r.arm,
+            f"{100 * r.test:.1f}",
+            f"{100 * r.test_retention:.1f}",
+            r.test_best,
+            f"{100 * r.regret:.1f}",
+        ]
+        for r in chosen
+    ]
+
+
+def _parts(
+    comparison: Comparison, arms: Sequence[Arm], chosen: Sequence[Recommendation]
+) -> list[tuple[str, Table]]:
+    return [
+        ("Recommended", _choices(chosen)),
+        ("Pretraining and fine-tuning, measured", _article(comparison, arms, chosen)),
+        ("Everything measured, in % (* recommended)", results_table(arms, chosen)),
+        ("What it took here, in mean over seeds", _costs(arms)),
+    ]
+
+
+def _markdown(
+    comparison: Comparison,
+    arms: Sequence[Arm],
+    chosen: Sequence[Recommendation],
+    left: int,
+    folder: Path,
+) -> str:
+    lines = [f"# {comparison.name}", "", *_sentences(comparison, arms, chosen, left), ""]
+    for title, table in _parts(comparison, arms, chosen):
+        lines += [f"## {title}", "", _row(table[0]), "|" + "---|" * len(table[0])]
+        lines += [*(_row(row) for row in table[1:]), ""]
+    return "\n".join(lines)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _page(
+    comparison: Comparison,
+    arms: Sequence[Arm],
+    chosen: Sequence[Recommendation],
+    left: int,
+    folder: Path,
+) -> str:
+    metric = default_metric(comparison.evaluate[0], comparison.compare.metric)
+    last = [arm for arm in arms if arm.budget == chosen[-1].budget]
+    pictures = [
+        ("Target over labels", label_curves(arms, chosen, metric)),
+        (
+            f"Target and retention at {chosen[-1].budget:,} labels",
+            retention_plane(last, comparison.compare.retention, metric),
+        ),
+        (f"Costs at {chosen[-1].budget:,} labels", cost_bars(last)),
+    ]
+    said = "".join(
+        f"<p>{html.escape(text)}</p>" for text in _sentences(comparison, arms, chosen, left)
+    )
+    drawn = "".join(
+        f'<h2>{html.escape(title)}</h2><figure role="img" aria-label="{html.escape(title)}">'
+        f"{svg}</figure>"
+        for title, svg in pictures
+    )
+    tables = "".join(
+        f"<h2>{html.escape(title)}</h2>{_html_table(table)}"
+        for title, table in _parts(comparison, arms, chosen)
+    )
+    title = html.escape(comparison.name)
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>{title}</title><style>{_STYLE}</style><body><h1>{title}</h1>"
+        f"{said}{drawn}{tables}</body></html>\n"
+    )
+
+
+def _html_table(table: Table) -> str:
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table[0])
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+        for row in table[1:]
+    )
+    inner = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="wide"><table>{inner}</table></div>'
+
+
+def _per_class(comparison: Comparison) -> bool:
+    return isinstance(comparison.objective, ClassifyObjective)
+
+
+_STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
+color:#222;background:#fff}
+h1{font-size:1.6rem}h2{font-size:1.15rem;margin-top:2rem}
+p:first-of-type{font-size:1.15rem;font-weight:600}
+figure{margin:0;overflow-x:auto}figure svg{max-width:100%;height:auto;background:#fff}
+.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem}
+th,td{padding:.25rem .6rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
+th:nth-child(-n+2),td:nth-child(-n+2){text-align:left}
+"""

@@ -1,0 +1,203 @@
+"""A whole comparison: what is left to do, in processes of one thread each, and what came out."""
+
+import multiprocessing
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ptft.artifact import RunFiles, write_atomic
+from ptft.compare.results import Cell, Cells
+from ptft.errors import PtftError, UsageError
+from ptft.recipe import ArmSection, Comparison
+from ptft.recipe.load import dump_recipe, load_comparison, recipe_digest
+
+__all__ = ["Outcome", "compare"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a comparison left behind.
+
+    Attributes:
+        folder: of the comparison, with the report.
+        cells: all that are finished.
+        left: cells that time did not suffice for.
+    """
+
+    folder: Path
+    cells: list[Cell]
+    left: int
+
+
+@dataclass(frozen=True)
+class _Job:
+    arm: ArmSection
+    budget: int
+
+
+def compare(
+    comparison: Comparison, *, max_minutes: float | None = None, console: Console | None = None
+) -> Outcome:
+    """Run every cell that is not finished, then write the report.
+
+    A comparison that was stopped or killed goes on from its finished cells when it is run again.
+
+    Args:
+        max_minutes: start nothing after so many minutes; the report says what is left out.
+
+    Raises:
+        RecipeError, DataError: before any training: a budget larger than the data, a class
+            without a picture, a retained set that shares pictures with the target.
+        UsageError: the folder holds another comparison.
+    """
+    from ptft.compare.page import write_report
+
+    console = console or Console(stderr=True)
+    folder = _folder(comparison)
+    digest = _digest(comparison)
+    _check(comparison)
+    cells = Cells(folder, digest)
+    jobs = [job for job in _jobs(comparison) if not _finished(cells, comparison, job)]
+    started = time.monotonic()
+    deadline = None if max_minutes is None else started + 60 * max_minutes
+    if jobs:
+        total = len(list(_jobs(comparison)))
+        console.print(
+            f"{folder}: {len(jobs)} of {total} arms x budgets to run, {comparison.compare.seeds} "
+            f"seeds and {comparison.compare.trials} trials each",
+            highlight=False,
+        )
+        _run(jobs, comparison, folder, digest, deadline, console)
+    left = sum(
+        cells.read(job.arm.label, job.budget, seed) is None
+        for job in _jobs(comparison)
+        for seed in range(comparison.compare.seeds)
+    )
+    found = cells.all()
+    write_report(comparison, found, folder, left=left)
+    return Outcome(folder, found, left)
+
+
+def _jobs(comparison: Comparison) -> Iterator[_Job]:
+    """Smallest budgets first, so that a report after little time has whole rows."""
+    for budget in comparison.compare.budgets:
+        for arm in comparison.compare.arms:
+            yield _Job(arm, budget)
+
+
+def _finished(cells: Cells, comparison: Comparison, job: _Job) -> bool:
+    seeds = range(comparison.compare.seeds)
+    return all(cells.read(job.arm.label, job.budget, seed) is not None for seed in seeds)
+
+
+def _run(
+    jobs: list[_Job],
+    comparison: Comparison,
+    folder: Path,
+    digest: str,
+    deadline: float | None,
+    console: Console,
+) -> None:
+    """Run jobs in processes; what the finished ones took says how long the others will."""
+    waiting, started, done = list(jobs), time.monotonic(), 0.0
+    whole = sum(_size(comparison, job) for job in jobs)
+    running: dict[Future[None], _Job] = {}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ptft.compare.task"])
+    with ProcessPoolExecutor(
+        comparison.compare.jobs, mp_context=context, max_tasks_per_child=1
+    ) as pool:
+        while waiting or running:
+            out_of_time = deadline is not None and time.monotonic() > deadline
+            while waiting and len(running) < comparison.compare.jobs and not out_of_time:
+                job = waiting.pop(0)
+                values = comparison.model_dump(mode="json", by_alias=True)
+                arm = comparison.compare.arms.index(job.arm)
+                running[pool.submit(_work, values, arm, job.budget, folder, digest)] = job
+            if not running:
+                break
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                job = running.pop(future)
+                future.result()
+                done += _size(comparison, job)
+                spent = time.monotonic() - started
+                rest = spent * (whole - done) / done if done else 0.0
+                console.print(
+                    f"{job.arm.label} at {job.budget}: done; {done / whole:.0%}, "
+                    f"about {rest / 60:.1f} minutes to go",
+                    highlight=False,
+                )
+
+
+def _size(comparison: Comparison, job: _Job) -> float:
+    """Rough length of a job, in units that compare."""
+    section = comparison.compare
+    trainings = section.trials + section.seeds - 1
+    longest = comparison.optim.samples_seen or section.budgets[-1] * section.samples_per_label
+    samples = min(section.samples_per_label * job.budget, longest)
+    return 100.0 + (trainings * samples if job.arm.kind != "zero_shot" else 0.0)
+
+
+def _work(values: dict[str, Any], arm: int, budget: int, folder: Path, digest: str) -> None:
+    """In a process of its own."""
+    from ptft.compare.task import Task
+
+    comparison = Comparison.model_validate(values)
+    Task(comparison, comparison.compare.arms[arm], budget, folder, digest).run()
+
+
+def _check(comparison: Comparison) -> None:
+    """Everything that can be wrong with an arm or the data, before the first training."""
+    from ptft.compare.arms import LEARNS, arm_recipe, search_space
+    from ptft.compare.target import Target
+
+    target = Target(comparison)
+    for arm in comparison.compare.arms:
+        if LEARNS[arm.kind]:
+            budget = comparison.compare.budgets[0]
+            arm_recipe(
+                comparison,
+                arm,
+                budget=budget,
+                samples=target.samples(budget),
+                seed=0,
+                chosen={
+                    key: part[0] if isinstance(part, list) else part.low
+                    for key, part in search_space(comparison, arm).items()
+                },
+                folder="unused",
+            )
+
+
+def _digest(comparison: Comparison) -> str:
+    """Of what decides the cells: not how many processes or what the report is told with."""
+    section = comparison.compare.model_copy(update={"jobs": 1})
+    return recipe_digest(comparison.model_copy(update={"compare": section}))
+
+
+def _folder(comparison: Comparison) -> Path:
+    """The comparison's folder: new, or one of the very same comparison."""
+    folder = Path(comparison.run.dir) if comparison.run.dir else Path("runs") / comparison.name
+    recipe = folder / RunFiles.RECIPE
+    if recipe.is_file():
+        try:
+            other = _digest(load_comparison(recipe))
+        except PtftError:
+            other = ""
+        if other != _digest(comparison):
+            raise UsageError(
+                f"run.dir: {str(folder)!r}: holds another run or comparison; run.dir=... puts "
+                "this one elsewhere"
+            )
+        return folder
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"run.dir: {str(folder)!r}: something is there already")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(recipe, dump_recipe(comparison))
+    return folder

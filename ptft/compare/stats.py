@@ -1,0 +1,43 @@
+"""Means, bands and paired differences, by the bootstrap; the same seed gives the same numbers."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["band", "paired_interval"]
+
+_DRAWS = 2000
+Hits = NDArray[np.float64]
+"""(S, Q): S seeds, Q queries; 1 where the right answer was found."""
+
+
+def band(hits_sq: Hits, *, confidence: float, seed: int = 0) -> tuple[float, float]:
+    """Bootstrap interval of the mean: seeds are drawn, and queries, both with replacement."""
+    return _interval(_draws(hits_sq, seed), confidence)
+
+
+def paired_interval(
+    a_sq: Hits, b_sq: Hits, *, confidence: float, seed: int = 0
+) -> tuple[float, float]:
+    """Bootstrap interval of mean(a) - mean(b), with the same seeds and queries drawn for both.
+
+    What makes a query hard is common to both arms and falls out of the difference, which an
+    interval of each alone would count twice (Efron & Tibshirani 1993, chapter 13).
+    """
+    assert a_sq.shape == b_sq.shape
+    return _interval(_draws(a_sq - b_sq, seed), confidence)
+
+
+def _draws(values_sq: Hits, seed: int) -> Hits:
+    rng = np.random.default_rng(seed)
+    seeds, queries = values_sq.shape
+    means = np.empty(_DRAWS)
+    for draw in range(_DRAWS):
+        rows = rng.integers(0, seeds, seeds)
+        weight = np.bincount(rng.integers(0, queries, queries), minlength=queries)
+        means[draw] = (values_sq[rows] @ weight).mean() / queries
+    return means
+
+
+def _interval(means: Hits, confidence: float) -> tuple[float, float]:
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)

@@ -1,0 +1,177 @@
+"""What the arms are compared on: the target and the retained sets, and who may see which samples.
+
+Labels are drawn by seed: the budget's from ``train``, for learning, and at most as many from
+``val``, for choosing. ``test`` is what the tables tell; nothing is chosen by it.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ptft.compare.measure import Measured, default_metric, measure
+from ptft.data import SampleSet, open_split
+from ptft.data.sample import Subset, draw
+from ptft.errors import DataError, RecipeError, SampleError
+from ptft.model import DualEncoder
+from ptft.recipe import ClassifyObjective, Comparison, EvaluateItem
+
+__all__ = ["Target"]
+
+_VAL_SEED = 0x76616C  # "val": keeps the draw of validation apart from that of training labels
+
+
+@dataclass(frozen=True)
+class _Set:
+    """One evaluation with its two splits."""
+
+    name: str
+    item: EvaluateItem
+    metric: str
+    val: SampleSet
+    test: SampleSet
+    classes: list[str]
+
+    def measure(self, model: DualEncoder, samples: SampleSet) -> Measured:
+        return measure(model, self.item, samples, self.metric, self.classes)
+
+
+class Target:
+    """The data of a comparison, opened and checked.
+
+    Raises:
+        RecipeError: a budget is larger than the data, or an evaluation has no metric to compare by.
+        DataError: a class without a picture, a label outside the list, a retained set that shares
+            samples with the target.
+    """
+
+    def __init__(self, comparison: Comparison) -> None:
+        self.comparison = comparison
+        section = comparison.compare
+        item = comparison.evaluate[0]
+        metric = default_metric(item, section.metric)
+        data = item.data or comparison.data
+        self.train = open_split(comparison.data, "train", seed=comparison.seed)
+        classes = list(self.train.classes or [])
+        self.target = _Set(
+            item.name or item.kind,
+            item,
+            metric,
+            open_split(data, "val", seed=comparison.seed, classes=classes or None),
+            open_split(data, "test", seed=comparison.seed, classes=classes or None),
+            classes,
+        )
+        self.retained = [_open_retained(item, comparison.seed) for item in section.retain]
+        self.per_class = isinstance(comparison.objective, ClassifyObjective)
+        self._check_budgets(section.budgets)
+        self._check_shared()
+
+    def samples(self, budget: int) -> int:
+        """Labelled samples in all at a budget."""
+        return budget * len(self.target.classes) if self.per_class else budget
+
+    def val(self, budget: int, seed: int) -> SampleSet:
+        """The validation samples that a budget allows, drawn by a cell's seed."""
+        most = min(self.samples(budget), self.comparison.compare.val_most, len(self.target.val))
+        return Subset(self.target.val, most, self.comparison.seed + seed + _VAL_SEED)
+
+    def measure(self, model: DualEncoder, samples: SampleSet) -> Measured:
+        """The target's metric of a model on some of its samples."""
+        return self.target.measure(model, samples)
+
+    def retained_shares(
+        self, model: DualEncoder, split: str, start: dict[str, float]
+    ) -> dict[str, float]:
+        """Figures on each retained set as shares of the starting model's."""
+        figures = self.retained_figures(model, split)
+        return {name: figures[name] / start[name] if start[name] else 1.0 for name in figures}
+
+    def retained_figures(self, model: DualEncoder, split: str) -> dict[str, float]:
+        """Figures on each retained set."""
+        return {
+            kept.name: kept.measure(model, kept.val if split == "val" else kept.test).value
+            for kept in self.retained
+        }
+
+    @cached_property
+    def labels_left(self) -> int:
+        """Samples of ``train`` (of each class's smallest, where budgets are per class)."""
+        if not self.per_class:
+            return len(self.train)
+        return min(_per_class(self.train, self.target.classes).values())
+
+    def _check_budgets(self, budgets: Sequence[int]) -> None:
+        if self.per_class:
+            for name, count in _per_class(self.train, self.target.classes).items():
+                if count == 0:
+                    raise DataError(f"data.train: class {name!r} has no picture")
+        unit = "of the smallest class" if self.per_class else "in data.train"
+        if budgets[-1] > self.labels_left:
+            raise RecipeError(
+                f"compare.budgets: {budgets[-1]}; allowed: at most {self.labels_left}, "
+                f"the samples {unit}"
+            )
+
+    def _check_shared(self) -> None:
+        """Pictures that any budget may learn from are in no retained set, to the last pixel."""
+        if not self.retained:
+            return
+        learned = _pictures(self._learned())
+        for kept in self.retained:
+            for split, samples in (("val", kept.val), ("test", kept.test)):
+                shared = learned.keys() & _pictures(samples).keys()
+                if shared:
+                    first = sorted(learned[digest] for digest in shared)[0]
+                    raise DataError(
+                        f"compare.retain.{kept.name}.data.{split}: shares {len(shared)} pictures "
+                        f"with the target's data.train, such as {first}; allowed: sets that no arm "
+                        "learns from"
+                    )
+
+    def _learned(self) -> Iterator[tuple[SampleSet, int]]:
+        section = self.comparison.compare
+        drawn = {
+            int(index)
+            for seed in range(section.seeds)
+            for index in draw(
+                self.train,
+                self.comparison.seed + seed,
+                **{"shots" if self.per_class else "limit": section.budgets[-1]},
+            )
+        }
+        return ((self.train, index) for index in sorted(drawn))
+
+
+def _open_retained(item: EvaluateItem, seed: int) -> _Set:
+    name = item.name or item.kind
+    if item.data is None:
+        raise RecipeError(f"compare.retain.{name}.data: missing; what is to be retained?")
+    metric = default_metric(item, key=f"compare.retain.{name}")
+    val = open_split(item.data, "val", seed=seed, key=f"compare.retain.{name}.data")
+    test = open_split(item.data, "test", seed=seed, key=f"compare.retain.{name}.data")
+    return _Set(name, item, metric, val, test, list(test.classes or []))
+
+
+def _per_class(samples: SampleSet, classes: Sequence[str]) -> dict[str, int]:
+    labels = samples.labels()
+    if labels is None:
+        raise DataError(
+            "data.train: its labels cannot be read without its pictures; see data.label"
+        )
+    return {name: int((labels == number).sum()) for number, name in enumerate(classes)}
+
+
+def _pictures(samples: SampleSet | Iterator[tuple[SampleSet, int]]) -> dict[bytes, str]:
+    """Digest of each picture's pixels -> its sample's name; what cannot be read has none."""
+    if isinstance(samples, SampleSet):
+        whole = samples
+        samples = ((whole, index) for index in range(len(whole)))
+    found = {}
+    for holder, index in samples:
+        try:
+            picture = holder[index].image
+        except SampleError:
+            continue
+        size = f"{picture.size}".encode()
+        found[hashlib.sha256(size + picture.tobytes()).digest()] = holder.name(index)
+    return found

@@ -1,0 +1,235 @@
+"""One arm at one budget, in a process of its own: its trials on the first seed, then every seed.
+
+Whatever a task does follows from the comparison's recipe, the arm, the budget and the seed, so a
+comparison gives the same cells in any order, in one process or many, interrupted or not.
+"""
+
+import io
+import resource
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from ptft.compare.arms import LEARNS, MIXES, arm_recipe, search_space
+from ptft.compare.measure import Measured
+from ptft.compare.results import Cell, Cells, Costs
+from ptft.compare.search import Search
+from ptft.compare.target import Target
+from ptft.data.hashing import text_id
+from ptft.evaluate.calibrate import expected_calibration_error, fit_temperature
+from ptft.model import DualEncoder, build_model, init_head, load_model
+from ptft.model.average import interpolate
+from ptft.objective import compute_objective
+from ptft.recipe import ArmSection, ClassifyObjective, Comparison, Recipe
+from ptft.train import train
+from ptft.train.setup import batches, set_up, to_device
+
+__all__ = ["Task", "starting_model"]
+
+
+@dataclass(frozen=True)
+class _Trained:
+    model: DualEncoder
+    chosen: dict[str, Any]
+    costs: Costs
+
+
+class Task:
+    """Runs the cells of one arm at one budget that are not finished yet.
+
+    Args:
+        comparison: the whole recipe.
+        arm: of it.
+        budget: of it.
+        folder: of the comparison.
+        digest: of the recipe.
+    """
+
+    def __init__(
+        self, comparison: Comparison, arm: ArmSection, budget: int, folder: Path, digest: str
+    ) -> None:
+        self.comparison = comparison
+        self.arm = arm
+        self.budget = budget
+        self.folder = folder / "tasks" / f"{arm.label}_{budget}"
+        self.cells = Cells(folder, digest)
+        self.target = Target(comparison)
+        self.start = starting_model(comparison, self.target)
+        self.start_val = self.target.retained_figures(self.start, "val")
+        self.start_test = self.target.retained_figures(self.start, "test")
+
+    def run(self) -> None:
+        """Finish every cell."""
+        torch.set_num_threads(1)
+        seeds = range(self.comparison.compare.seeds)
+        if all(self.cells.read(self.arm.label, self.budget, seed) for seed in seeds):
+            return
+        if not LEARNS[self.arm.kind]:
+            for seed in seeds:
+                self._write(_Trained(self.start, {}, Costs()), seed=seed)
+            return
+        best, searched = self._search()
+        for seed in seeds:
+            if self.cells.read(self.arm.label, self.budget, seed) is None:
+                trained = best if seed == 0 else self._train(seed, best.chosen)
+                costs = replace(trained.costs, search_cpu_seconds=searched if seed == 0 else 0.0)
+                trained = replace(trained, costs=costs)
+                if self.arm.kind in MIXES:
+                    self._mix(trained, seed)
+                self._write(trained, seed=seed)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _search(self) -> tuple[_Trained, float]:
+        """The trial with the best validation figure that retains enough; CPU seconds of all."""
+        section = self.comparison.compare
+        search = Search(
+            search_space(self.comparison, self.arm),
+            trials=section.trials,
+            seed=self.comparison.seed + text_id(f"{self.arm.label} {self.budget}") % 2**31,
+        )
+        best: tuple[tuple[float, float], _Trained] | None = None
+        seconds = 0.0
+        for trial in search:
+            trained = self._train(0, trial.values)
+            val = self.target.measure(trained.model, self.target.val(self.budget, 0)).value
+            retained = self._retention(trained.model)
+            search.tell(trial, val, short_of=section.retention - retained)
+            seconds += trained.costs.cpu_seconds
+            # what retains too little comes after all that retain enough, the nearest first
+            rank = (min(0.0, retained - section.retention), val)
+            if best is None or rank > best[0]:
+                best = (rank, trained)
+        assert best is not None
+        return best[1], seconds
+
+    def _retention(self, model: DualEncoder) -> float:
+        shares = self.target.retained_shares(model, "val", self.start_val)
+        return sum(shares.values()) / len(shares) if shares else 1.0
+
+    def _train(self, seed: int, chosen: Mapping[str, Any]) -> _Trained:
+        """One run of the arm's recipe, and what it took."""
+        folder = self.folder / "run"
+        shutil.rmtree(folder, ignore_errors=True)
+        recipe = arm_recipe(
+            self.comparison,
+            self.arm,
+            budget=self.budget,
+            samples=self.target.samples(self.budget),
+            seed=seed,
+            chosen=chosen,
+            folder=str(folder),
+        )
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = train(recipe, console=Console(file=io.StringIO()))
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        model = load_model(folder)
+        flops, share = _flops(recipe)
+        return _Trained(
+            model,
+            dict(chosen),
+            Costs(
+                cpu_seconds=round(cpu, 2),
+                gpu_seconds=round(wall, 2) if model.device.type == "cuda" else 0.0,
+                flops=flops,
+                peak_bytes=max(0, after - before) * 1024,
+                artefact_bytes=_artefact_bytes(result.folder),
+                trainable_share=share,
+            ),
+        )
+
+    def _mix(self, trained: _Trained, seed: int) -> None:
+        """WiSE-FT: the mix that validation likes best among those that retain enough."""
+        section = self.comparison.compare
+        if not section.wise:
+            return
+        best: tuple[tuple[float, float], float, DualEncoder] | None = None
+        for alpha in [*section.wise, 1.0]:
+            model = interpolate(self.start, trained.model, alpha)
+            val = self.target.measure(model, self.target.val(self.budget, seed)).value
+            rank = (min(0.0, self._retention(model) - section.retention), val)
+            if best is None or rank > best[0]:
+                best = (rank, alpha, model)
+        assert best is not None
+        chosen = {**trained.chosen, "alpha": best[1]}
+        self._write(
+            replace(trained, model=best[2], chosen=chosen),
+            seed=seed,
+            label=f"{self.arm.label}+wise",
+        )
+
+    def _write(self, trained: _Trained, *, seed: int, label: str = "") -> None:
+        """Measure a model on everything, and keep the cell."""
+        model = trained.model
+        val = self.target.measure(model, self.target.val(self.budget, seed))
+        test = self.target.measure(model, self.target.target.test)
+        temperature = fit_temperature(val.logits_qc, val.own_qc)
+        self.cells.write(
+            Cell(
+                arm=label or self.arm.label,
+                kind=self.arm.kind,
+                budget=self.budget,
+                seed=seed,
+                chosen=trained.chosen,
+                val=val.value,
+                test=test.value,
+                val_hits=_bits(val),
+                test_hits=_bits(test),
+                val_retained=self.target.retained_shares(model, "val", self.start_val),
+                test_retained=self.target.retained_shares(model, "test", self.start_test),
+                ece=expected_calibration_error(test.logits_qc, test.own_qc),
+                ece_scaled=expected_calibration_error(test.logits_qc / temperature, test.own_qc),
+                temperature=temperature,
+                costs=trained.costs,
+            )
+        )
+
+
+def starting_model(comparison: Comparison, target: Target) -> DualEncoder:
+    """What every arm but scratch begins with; for classes with the head of their names."""
+    model = build_model(
+        comparison.model, comparison.init, comparison.objective, seed=comparison.seed
+    )
+    if isinstance(comparison.objective, ClassifyObjective):
+        init_head(model, target.target.classes, comparison.objective, seed=comparison.seed)
+    return model.eval()
+
+
+def _flops(recipe: Recipe) -> tuple[float, float]:
+    """Floating-point operations of the whole training, counted on one small step; and the share
+    of the parameters that learns."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    setup = set_up(recipe, torch.device("cpu"))
+    count = min(2, len(setup.samples))
+    batch = next(iter(batches(recipe, setup, start=0, end=count, size=count, workers=0)))
+    counter = FlopCounterMode(display=False)
+    with counter:
+        compute_objective(
+            recipe.objective, setup.model, to_device(batch, setup.model, recipe)
+        ).loss.backward()
+    seen = recipe.optim.samples_seen or 0
+    parameters = list(setup.model.parameters())
+    learning = sum(p.numel() for p in parameters if p.requires_grad)
+    return (
+        counter.get_total_flops() / count * seen,
+        learning / sum(p.numel() for p in parameters),
+    )
+
+
+def _artefact_bytes(folder: Path) -> int:
+    """Of what is stored beside the start: an adapter where there is one, else the whole model."""
+    adapter = folder / "adapter"
+    kept = adapter if adapter.is_dir() else folder / "final"
+    return sum(path.stat().st_size for path in kept.rglob("*.safetensors"))
+
+
+def _bits(measured: Measured) -> str:
+    return "".join(str(int(hit)) for hit in measured.hits.tolist())

@@ -1,0 +1,135 @@
+"""The schema of a comparison: a recipe of the target domain, and what is to be held against what.
+
+Every arm is a recipe of its own, made from the comparison's by the changes that its kind stands
+for, then by its ``set``.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from ptft.recipe.schema import EvaluateItem, Recipe
+from ptft.recipe.section import Section
+
+__all__ = ["ArmKind", "ArmSection", "CompareSection", "Comparison", "Search"]
+
+ArmKind = Literal[
+    "zero_shot",
+    "scratch",
+    "probe",
+    "full",
+    "lp_ft",
+    "flyp",
+    "lora",
+    "dora",
+    "prefix",
+    "bottleneck",
+    "l2_sp",
+    "tip",
+]
+
+
+class Search(Section):
+    """Where a trial may set a number: evenly between two, or evenly in its logarithm."""
+
+    low: float
+    high: float
+    log: bool = True
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Search":
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(
+                f"low {self.low}, high {self.high}: allowed is low < high, above 0 where log"
+            )
+        return self
+
+
+class ArmSection(Section):
+    """One way to get a model for the target domain."""
+
+    kind: ArmKind
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")
+    """Absent: the kind."""
+    set: dict[str, Any] = {}
+    """Dotted keys of the recipe and their values in this arm: ``{adapt.rank: 4}``."""
+    search: dict[str, Search | list[Any]] | None = None
+    """Dotted keys and what trials may set them to; absent: a learning rate from a third to three
+    times that of ``set`` or of the recipe. The first trial is always the arm as it stands."""
+
+    @property
+    def label(self) -> str:
+        """The name that tables have."""
+        return self.name or self.kind
+
+
+def _arms() -> list[ArmSection]:
+    kinds: tuple[ArmKind, ...] = ("zero_shot", "scratch", "probe", "full", "lora", "l2_sp")
+    return [ArmSection(kind=kind) for kind in kinds]
+
+
+class CompareSection(Section):
+    """Arms x label budgets x seeds, and what is asked of the winner."""
+
+    arms: list[ArmSection] = Field(default_factory=_arms, min_length=1)
+    wise: list[Annotated[float, Field(gt=0.0, lt=1.0)]] = [0.25, 0.5, 0.75]
+    """Shares of the trained weights at which each trained arm is mixed with the weights that it
+    started from (WiSE-FT, Wortsman et al. 2022); each costs one evaluation. Empty: no mixing."""
+    budgets: list[PositiveInt] = Field(default=[64, 256, 1024], min_length=1)
+    """Labelled samples that an arm may learn from; smaller ones are parts of larger ones."""
+    seeds: int = Field(default=3, ge=1, le=64)
+    """Each draws its own labels, order and (where there are any) random weights."""
+    trials: int = Field(default=3, ge=1)
+    """Trainings per arm and budget that hyperparameters are chosen from, on the first seed; the
+    same for every arm that learns."""
+    metric: str | None = None
+    """Of the target's evaluation; absent: ``top1``, or ``i2t_recall@k`` of its smallest k."""
+    samples_per_label: float = Field(default=20.0, gt=0.0)
+    """Length of training in passes over a budget's samples, at most the recipe's own length."""
+    val_most: int = Field(default=512, ge=1)
+    """Validation never holds more samples than the budget, nor than this."""
+    retain: list[EvaluateItem] = []
+    """Evaluations of what is not to be forgotten: ``val`` of each to choose, ``test`` to tell."""
+    retention: float = Field(default=0.98, gt=0.0, le=1.0)
+    """Least mean share of the starting model's figures on ``retain`` that a winner keeps."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
+    """Of the bands and of the paired bootstrap intervals."""
+    jobs: int = Field(default=2, ge=1)
+    """Processes, of one thread each; they change no figure."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "CompareSection":
+        labels = [arm.label for arm in self.arms]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"arms: two are named {', '.join(twice)}; give each a name")
+        names = [item.name or item.kind for item in self.retain]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"retain: two are named {', '.join(twice)}; give each a name")
+        if sorted(set(self.budgets)) != self.budgets:
+            raise ValueError(f"budgets {self.budgets}: allowed: ascending, each once")
+        return self
+
+
+class Comparison(Recipe):
+    """A recipe with a ``compare`` section. The first item of ``evaluate`` is the target."""
+
+    compare: CompareSection = Field(default_factory=CompareSection)
+
+    @model_validator(mode="after")
+    def _has_target(self) -> "Comparison":
+        if not self.evaluate:
+            raise ValueError("evaluate: empty; its first item is what the arms are compared by")
+        if self.init is None and any(arm.kind != "scratch" for arm in self.compare.arms):
+            model = self.model
+            if model is None or not _has_weights(model):
+                raise ValueError(
+                    "init.from: missing; all arms but scratch start from pretrained weights "
+                    "(init.from, model.pretrained or model.image_weights)"
+                )
+        return self
+
+
+def _has_weights(model: Any) -> bool:
+    return bool(getattr(model, "pretrained", None) or getattr(model, "image_weights", None))
