@@ -28,13 +28,12 @@ def paired_interval(
 
 
 def _draws(values_sq: Hits, seed: int) -> Hits:
+    """Means of bootstrap samples: how often each row and column is drawn is multinomial."""
     rng = np.random.default_rng(seed)
     seeds, queries = values_sq.shape
-    means = np.empty(_DRAWS)
-    for draw in range(_DRAWS):
-        rows = rng.integers(0, seeds, seeds)
-        weight = np.bincount(rng.integers(0, queries, queries), minlength=queries)
-        means[draw] = (values_sq[rows] @ weight).mean() / queries
+    rows_ds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=_DRAWS)
+    columns_dq = rng.multinomial(queries, np.full(queries, 1 / queries), size=_DRAWS)
+    means: Hits = ((rows_ds @ values_sq) * columns_dq).sum(axis=1) / (seeds * queries)
     return means
 
 

@@ -14,7 +14,7 @@ from ptft.errors import ModelError, RecipeError, suggest
 from ptft.model.encoder import DualEncoder
 from ptft.model.names import fit_state_dict, from_open_clip
 from ptft.model.pretrained import Pretrained, check_pretrained, find_pretrained
-from ptft.model.source import describe_spec, load_model
+from ptft.model.source import describe_spec, load_model, load_untrained
 from ptft.model.spec import ModelSpec
 from ptft.model.timm_tower import build_timm_config, image_weights, load_image_weights
 from ptft.model.tokenizers import build_tokenizer
@@ -64,7 +64,9 @@ def build_model(
         ModelError: parts or weights that do not fit together, naming them.
         HubError: weights cannot be fetched.
     """
-    if init is not None:
+    if init is not None and not init.weights:
+        model, fresh = load_untrained(init.from_, seed=seed), True
+    elif init is not None:
         model = load_model(init.from_)
         model.spec = model.spec.with_(base=_label(init.from_))
         fresh = False

@@ -19,7 +19,7 @@ from ptft.model.towers import build_towers, refuse_unsupported, seeded, text_tri
 from ptft.preprocess import ImagePreprocess, TextTokenizer
 from ptft.recipe.paths import is_hub_id
 
-__all__ = ["describe_spec", "find_folder", "load_model", "open_clip_weights"]
+__all__ = ["describe_spec", "find_folder", "load_model", "load_untrained", "open_clip_weights"]
 
 # In the order in which open_clip looks
 _OPEN_CLIP_WEIGHTS = (FolderFiles.OPEN_CLIP_WEIGHTS, "open_clip_pytorch_model.safetensors")
@@ -50,6 +50,17 @@ def load_model(source: str | Path) -> DualEncoder:
         model = _from_open_clip_folder(folder, label)
     _add_head(model, folder)
     return model.eval()
+
+
+def load_untrained(source: str | Path, *, seed: int) -> DualEncoder:
+    """The architecture of a model, its tokenizer and preprocessing, with random weights.
+
+    Raises: as :func:`load_model`.
+    """
+    model = load_model(source)
+    spec = model.spec.with_(classes=(), templates=())
+    kept = {name: value for name, value in model.state_dict().items() if name == "logit_bias"}
+    return shell(spec, find_folder(source)[0], kept, seed=seed)
 
 
 def find_folder(source: str | Path) -> tuple[Path, str]:

@@ -78,10 +78,13 @@ def load_weights(model: DualEncoder, folder: Path) -> None:
             files.fill(name, tensor)
 
 
-def shell(spec: ModelSpec, folder: Path, state: dict[str, Tensor]) -> DualEncoder:
-    """A model of the architecture of ``spec``, with the parts that ``state`` has weights for."""
+def shell(spec: ModelSpec, folder: Path, state: dict[str, Tensor], *, seed: int = 0) -> DualEncoder:
+    """A model of the architecture of ``spec``, with the parts that ``state`` has weights for.
+
+    Its weights are random, from ``seed``.
+    """
     hf_folder = folder / HF_TEXT
-    with seeded(0):
+    with seeded(seed):
         image, text = build_towers(
             spec.config,
             image_args=spec.image_args,

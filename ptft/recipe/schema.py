@@ -53,6 +53,8 @@ class InitSection(Section):
 
     from_: str = Field(alias="from")
     """A run folder, a model folder, or ``org/repo@revision`` on the Hub."""
+    weights: bool = True
+    """False: the architecture, tokenizer and preprocessing alone, with random weights."""
 
 
 class ClipObjective(Section):
