@@ -39,9 +39,9 @@ def cell(
     )
 
 
-def choose(*cells: Cell, retention: float = 0.98) -> str:
+def choose(*cells: Cell, retention: float = 0.98, margin: float = 0.01) -> str:
     arms = gather(cells, confidence=0.95)
-    return recommend(arms, retention=retention, confidence=0.95).arm
+    return recommend(arms, retention=retention, confidence=0.95, margin=margin).arm
 
 
 def test_the_highest_arm_wins_where_the_difference_is_clear() -> None:
@@ -52,6 +52,12 @@ def test_the_cheapest_of_what_cannot_be_told_apart_wins() -> None:
     one = cell("full", 0.800, flops=9.0)
     other = cell("lora", 0.7975, flops=2.0)  # one query of 400
     assert choose(cell("zero_shot", 0.4), one, other) == "lora"
+
+
+def test_what_is_lower_by_more_than_the_margin_is_not_as_good() -> None:
+    one, other = cell("full", 0.80, flops=9.0, queries=50), cell("lora", 0.78, queries=50)
+    assert choose(cell("zero_shot", 0.4, queries=50), one, other) == "full"
+    assert choose(cell("zero_shot", 0.4, queries=50), one, other, margin=0.02) == "lora"
 
 
 def test_what_forgets_more_than_allowed_is_no_candidate() -> None:
@@ -70,7 +76,7 @@ def test_regret_is_what_the_choice_costs_on_test() -> None:
         [cell("zero_shot", 0.4), cell("full", 0.8, flops=9.0), cell("lora", 0.7975)],
         confidence=0.95,
     )
-    found = recommend(arms, retention=0.98, confidence=0.95)
+    found = recommend(arms, retention=0.98, confidence=0.95, margin=0.01)
     assert (found.arm, found.best, found.test_best) == ("lora", "full", "full")
     assert found.regret == pytest.approx(0.0025)
 
@@ -87,7 +93,7 @@ def test_more_labels_are_read_off_a_line_over_their_logarithm() -> None:
     cells += [cell("full", 0.5, budget=64), cell("full", 0.6, budget=128)]
     arms = gather(cells, confidence=0.95)
     chosen = [
-        recommend([a for a in arms if a.budget == b], retention=0.9, confidence=0.95)
+        recommend([a for a in arms if a.budget == b], retention=0.9, confidence=0.95, margin=0.01)
         for b in (64, 128)
     ]
     found = counterfactual(arms, chosen, 128)

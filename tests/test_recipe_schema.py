@@ -19,7 +19,7 @@ from ptft.recipe import (
 from ptft.recipe.document import read_yaml
 from ptft.recipe.load import parse_recipe
 
-BUILTIN = list(builtin_recipes())
+BUILTIN = [name for name in builtin_recipes() if not name.startswith("compare/")]
 OPTIM = {"samples_seen": 4}
 RETRIEVAL = {"kind": "retrieval"}
 OUT = "(left out)"

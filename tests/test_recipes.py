@@ -23,13 +23,17 @@ from ptft.recipe import (
     Recipe,
     SiglipObjective,
     builtin_recipes,
+    load_comparison,
     load_recipe,
 )
 from ptft.recipe.document import read_yaml
 from ptft.train import train
 from tests.reduced import BATCH, reduce
 
-RECIPES = builtin_recipes()
+RECIPES = {
+    name: path for name, path in builtin_recipes().items() if not name.startswith("compare/")
+}
+COMPARISONS = builtin_recipes().keys() - RECIPES.keys()
 FIELDS = ("command", "hardware", "hours", "expected")
 """What a header says below its first line; ``source``, ``differs`` and others may follow."""
 
@@ -59,6 +63,13 @@ def test_there_are_recipes_for_each_purpose() -> None:
     assert {"pretrain", "finetune"} <= purposes
     objectives = {type(load_recipe(name).objective).__name__ for name in RECIPES}
     assert objectives == {"ClipObjective", "SiglipObjective", "ClassifyObjective"}
+
+
+@pytest.mark.parametrize("name", sorted(COMPARISONS))
+def test_comparisons_load_and_say_what_they_ask(name: str) -> None:
+    comparison = load_comparison(name, ["init.from=somewhere"])
+    assert comparison.compare.retain
+    assert builtin_recipes()[name].read_text(encoding="utf-8").partition("\n")[0].endswith("?")
 
 
 @pytest.mark.parametrize("name", RECIPES)

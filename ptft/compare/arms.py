@@ -23,11 +23,12 @@ LEARNS: dict[ArmKind, bool] = {
     "prefix": True,
     "bottleneck": True,
     "l2_sp": True,
+    "replay": True,
     "tip": True,
 }
 """Whether an arm of a kind is trained at all."""
 
-MIXES: tuple[ArmKind, ...] = ("probe", "full", "lp_ft", "flyp", "lora", "dora", "l2_sp")
+MIXES: tuple[ArmKind, ...] = ("probe", "full", "lp_ft", "flyp", "lora", "dora", "l2_sp", "replay")
 """Kinds whose weights can be mixed with those that they started from: the same tensors."""
 
 _FASTER: dict[ArmKind, float] = {"lora": 3.0, "dora": 3.0, "prefix": 10.0, "bottleneck": 3.0}
@@ -63,11 +64,15 @@ def arm_recipe(
     values["name"] = f"{comparison.name}-{arm.label}"
     values["seed"] = comparison.seed + seed
     values["evaluate"] = []
+    values["retain"] = [item.model_dump(mode="json") for item in comparison.compare.retain]
     values["data"]["shots" if classify else "limit"] = budget
     _apply_kind(values, arm.kind, classify=classify)
+    values.pop("retain", None)
     for key, value in {**arm.set, **chosen}.items():
         set_key(values, key, value, what=f"compare.arms.{arm.label}")
-    _limit_length(values, comparison, samples=samples)
+    # replay sees the target's samples as often as the others do, and as many retained ones
+    times = 2 if arm.kind == "replay" else 1
+    _limit_length(values, comparison, samples=samples, times=times)
     values["run"] |= {
         "dir": folder,
         "workers": 0,
@@ -129,12 +134,30 @@ def _apply_kind(values: dict[str, Any], kind: ArmKind, *, classify: bool) -> Non
         case "l2_sp":
             values["adapt"] = adapt
             values["regularise"] = {"start": "auto"}
+        case "replay":
+            values["adapt"] = adapt
+            values["data"] = _with_replay(values, classify=classify)
         case "zero_shot":
             raise AssertionError("a zero-shot arm has no recipe")
     values["optim"]["lr"] *= _FASTER.get(kind, 1.0)
 
 
-def _limit_length(values: dict[str, Any], comparison: Comparison, *, samples: int) -> None:
+def _with_replay(values: dict[str, Any], *, classify: bool) -> dict[str, Any]:
+    """The target's labels and the training splits of what is to be retained, half and half."""
+    kept = [item["data"] for item in values.pop("retain")]
+    if classify or not kept:
+        raise RecipeError(
+            "compare.arms: replay mixes captions of compare.retain into the target's; allowed with "
+            "captions and at least one retained set"
+        )
+    parts = [{"data": values["data"], "weight": float(len(kept)), "name": "target"}]
+    parts += [{"data": data, "name": f"kept{number}"} for number, data in enumerate(kept)]
+    return {"kind": "mixture", "parts": parts}
+
+
+def _limit_length(
+    values: dict[str, Any], comparison: Comparison, *, samples: int, times: int
+) -> None:
     """Passes over few samples: at most the recipe's own length, and a batch that they fill."""
     optim = values["optim"]
     wanted = comparison.compare.samples_per_label * samples
@@ -143,4 +166,5 @@ def _limit_length(values: dict[str, Any], comparison: Comparison, *, samples: in
     else:
         wanted = min(wanted, optim["epochs"] * samples)
     batch = min(optim["global_batch"], samples)
-    optim |= {"global_batch": batch, "samples_seen": max(batch, math.ceil(wanted)), "epochs": None}
+    seen = times * max(batch, math.ceil(wanted))
+    optim |= {"global_batch": batch, "samples_seen": seen, "epochs": None}

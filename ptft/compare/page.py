@@ -32,6 +32,7 @@ def write_report(comparison: Comparison, cells: Sequence[Cell], folder: Path, *,
             [arm for arm in arms if arm.budget == budget],
             retention=section.retention,
             confidence=section.confidence,
+            margin=section.margin,
         )
         for budget in whole
         if any(arm.budget == budget and arm.kind == "zero_shot" for arm in arms)
@@ -113,8 +114,9 @@ def _sentences(
         f"It reaches {100 * last.test:.1f} % on test and keeps {100 * last.test_retention:.1f} % "
         f"of what the start knew (asked: {100 * section.retention:.0f} % on validation).",
         f"The rule: of the arms that retain enough, the highest on validation ({last.best}); then "
-        f"the cheapest of those that a paired bootstrap at {100 * section.confidence:.0f} % cannot "
-        f"tell from it ({', '.join(last.equals)}). On test the best candidate was "
+        f"the cheapest of those at most {100 * section.margin:g} points lower that a paired "
+        f"bootstrap at {100 * section.confidence:.0f} % cannot tell from it "
+        f"({', '.join(last.equals)}). On test the best candidate was "
         f"{last.test_best}, {100 * last.regret:.1f} points ahead.",
     ]
     more = 256 if last.budget >= 256 else last.budget

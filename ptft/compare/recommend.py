@@ -2,7 +2,9 @@
 
 The rule, on validation alone: of the arms that retain enough, the one with the highest target
 figure; then the cheapest to train (in counted operations, which no other load of the machine moves)
-of those whose paired bootstrap interval against it includes no difference. The starting model is
+of those within a margin of it whose paired bootstrap interval against it includes no difference.
+Few validation samples tell little apart, so the interval alone would always take the cheapest. The
+starting model is
 always a candidate, so "do not fine-tune" can win. Test figures only tell how good the choice was
 (its regret).
 """
@@ -86,12 +88,19 @@ def gather(cells: Iterable[Cell], *, confidence: float) -> list[Arm]:
     ]
 
 
-def recommend(arms: Sequence[Arm], *, retention: float, confidence: float) -> Recommendation:
-    """Choose among the arms of one budget."""
+def recommend(
+    arms: Sequence[Arm], *, retention: float, confidence: float, margin: float
+) -> Recommendation:
+    """Choose among the arms of one budget, see ``CompareSection`` for what is asked."""
     candidates = [arm for arm in arms if _stays(arm) or arm.val_retention >= retention]
     assert candidates, "the starting model is always one"
     best = max(candidates, key=lambda arm: (arm.val, -arm.flops, arm.name))
-    equals = [arm for arm in candidates if arm is best or _no_difference(best, arm, confidence)]
+    equals = [
+        arm
+        for arm in candidates
+        if arm is best
+        or (best.val - arm.val <= margin + 1e-9 and _no_difference(best, arm, confidence))
+    ]
     equals.sort(key=lambda arm: (arm.flops, arm.artefact_bytes, arm.name))
     taken = equals[0]
     allowed = [arm for arm in arms if _stays(arm) or arm.test_retention >= retention]

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from ptft.artifact import RunFiles, write_atomic
+from ptft.compare.arms import LEARNS, arm_recipe, search_space
 from ptft.compare.results import Cell, Cells
+from ptft.compare.target import Target
 from ptft.errors import PtftError, UsageError
-from ptft.recipe import ArmSection, Comparison
+from ptft.recipe import ArmSection, Comparison, Recipe
 from ptft.recipe.load import dump_recipe, load_comparison, recipe_digest
 
 __all__ = ["Outcome", "compare"]
@@ -60,7 +63,7 @@ def compare(
     console = console or Console(stderr=True)
     folder = _folder(comparison)
     digest = _digest(comparison)
-    _check(comparison)
+    target = _check(comparison)
     cells = Cells(folder, digest)
     jobs = [job for job in _jobs(comparison) if not _finished(cells, comparison, job)]
     started = time.monotonic()
@@ -69,7 +72,8 @@ def compare(
         total = len(list(_jobs(comparison)))
         console.print(
             f"{folder}: {len(jobs)} of {total} arms x budgets to run, {comparison.compare.seeds} "
-            f"seeds and {comparison.compare.trials} trials each",
+            f"seeds and {comparison.compare.trials} trials each; estimated from a step and an "
+            f"evaluation here: {_estimate(jobs, comparison, target) / 60:.1f} minutes",
             highlight=False,
         )
         _run(jobs, comparison, folder, digest, deadline, console)
@@ -152,27 +156,52 @@ def _work(values: dict[str, Any], arm: int, budget: int, folder: Path, digest: s
     Task(comparison, comparison.compare.arms[arm], budget, folder, digest).run()
 
 
-def _check(comparison: Comparison) -> None:
+def _check(comparison: Comparison) -> Target:
     """Everything that can be wrong with an arm or the data, before the first training."""
-    from ptft.compare.arms import LEARNS, arm_recipe, search_space
-    from ptft.compare.target import Target
-
     target = Target(comparison)
     for arm in comparison.compare.arms:
         if LEARNS[arm.kind]:
-            budget = comparison.compare.budgets[0]
-            arm_recipe(
-                comparison,
-                arm,
-                budget=budget,
-                samples=target.samples(budget),
-                seed=0,
-                chosen={
-                    key: part[0] if isinstance(part, list) else part.low
-                    for key, part in search_space(comparison, arm).items()
-                },
-                folder="unused",
-            )
+            _first_recipe(comparison, arm, comparison.compare.budgets[0], target)
+    return target
+
+
+def _first_recipe(comparison: Comparison, arm: ArmSection, budget: int, target: Target) -> Recipe:
+    space = search_space(comparison, arm)
+    return arm_recipe(
+        comparison,
+        arm,
+        budget=budget,
+        samples=target.samples(budget),
+        seed=0,
+        chosen={k: v[0] if isinstance(v, list) else v.low for k, v in space.items()},
+        folder="unused",
+    )
+
+
+def _estimate(jobs: list[_Job], comparison: Comparison, target: Target) -> float:
+    """Seconds that jobs will take, from a training step and an evaluation timed now."""
+    from ptft.compare.task import starting_model
+    from ptft.train.measure import measure_step
+
+    section = comparison.compare
+    torch.set_num_threads(1)
+    start = time.process_time()
+    model = starting_model(comparison, target)
+    target.measure(model, target.target.test)
+    target.retained_figures(model, "val")
+    target.retained_figures(model, "test")
+    once = time.process_time() - start
+    learning = [job for job in jobs if LEARNS[job.arm.kind]]
+    seconds = once * len(jobs) * 2
+    if learning:
+        recipe = _first_recipe(comparison, learning[-1].arm, section.budgets[-1], target)
+        pace = measure_step(recipe, steps=3).samples_per_second
+        for job in learning:
+            seen = _first_recipe(comparison, job.arm, job.budget, target).optim.samples_seen or 0
+            runs = section.trials + section.seeds - 1
+            mixes = section.seeds * (len(section.wise) + 1)
+            seconds += runs * (seen / pace + once) + mixes * once
+    return seconds / section.jobs
 
 
 def _digest(comparison: Comparison) -> str:

@@ -6,14 +6,16 @@ Labels are drawn by seed: the budget's from ``train``, for learning, and at most
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+from ptft.compare.held import Held
 from ptft.compare.measure import Measured, default_metric, measure
 from ptft.data import SampleSet, open_split
 from ptft.data.sample import Subset, draw
 from ptft.errors import DataError, RecipeError, SampleError
 from ptft.model import DualEncoder
+from ptft.preprocess.images import ImagePreprocess
 from ptft.recipe import ClassifyObjective, Comparison, EvaluateItem
 
 __all__ = ["Target"]
@@ -31,6 +33,9 @@ class _Set:
     val: SampleSet
     test: SampleSet
     classes: list[str]
+
+    def held(self, preprocess: ImagePreprocess) -> "_Set":
+        return replace(self, val=Held(self.val, preprocess), test=Held(self.test, preprocess))
 
     def measure(self, model: DualEncoder, samples: SampleSet) -> Measured:
         return measure(model, self.item, samples, self.metric, self.classes)
@@ -65,6 +70,11 @@ class Target:
         self.per_class = isinstance(comparison.objective, ClassifyObjective)
         self._check_budgets(section.budgets)
         self._check_shared()
+
+    def hold(self, preprocess: ImagePreprocess) -> None:
+        """Keep the pictures of all evaluations in memory from when they are first read."""
+        self.target = self.target.held(preprocess)
+        self.retained = [kept.held(preprocess) for kept in self.retained]
 
     def samples(self, budget: int) -> int:
         """Labelled samples in all at a budget."""

@@ -61,6 +61,7 @@ class Task:
         self.cells = Cells(folder, digest)
         self.target = Target(comparison)
         self.start = starting_model(comparison, self.target)
+        self.target.hold(self.start.spec.preprocess)
         self.start_val = self.target.retained_figures(self.start, "val")
         self.start_test = self.target.retained_figures(self.start, "test")
 

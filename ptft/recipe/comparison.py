@@ -25,6 +25,7 @@ ArmKind = Literal[
     "prefix",
     "bottleneck",
     "l2_sp",
+    "replay",
     "tip",
 ]
 
@@ -94,6 +95,9 @@ class CompareSection(Section):
     """Least mean share of the starting model's figures on ``retain`` that a winner keeps."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
     """Of the bands and of the paired bootstrap intervals."""
+    margin: float = Field(default=0.01, ge=0.0, lt=1.0)
+    """A cheaper arm is taken in place of the best one where the interval includes no difference and
+    its validation figure is lower by no more than this."""
     jobs: int = Field(default=2, ge=1)
     """Processes, of one thread each; they change no figure."""
 

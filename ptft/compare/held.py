@@ -1,0 +1,40 @@
+"""A set whose pictures are read once: every arm is measured on them, some many times over."""
+
+from dataclasses import replace
+
+from PIL import Image
+
+from ptft.data import SampleSet
+from ptft.data.sample import Sample
+from ptft.preprocess.images import ImagePreprocess
+
+__all__ = ["Held"]
+
+
+class Held(SampleSet):
+    """Another set, its pictures kept in memory as ``preprocess`` leaves them, at the model's size.
+
+    To do that again changes nothing: neither a resize to the same size nor a crop of everything.
+    """
+
+    def __init__(self, samples: SampleSet, preprocess: ImagePreprocess) -> None:
+        self.samples = samples
+        self.classes = samples.classes
+        self.preprocess = preprocess
+        self._kept: dict[int, Sample] = {}
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        if index not in self._kept:
+            sample = self.samples[index]
+            pixels = self.preprocess.pixels(sample.image)
+            self._kept[index] = replace(sample, picture=Image.fromarray(pixels))
+        return self._kept[index]
+
+    def name(self, index: int) -> str:
+        return self.samples.name(index)
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        return self.samples.captions(index)

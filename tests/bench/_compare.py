@@ -1,0 +1,70 @@
+"""Runs a built-in comparison as its users do, and reads its figures."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+__all__ = ["BARS", "compared", "ptft"]
+
+BARS = {
+    "minutes": ("<=", 20.0),
+    "arms": (">=", 8),
+    "budgets": (">=", 4),
+    "seeds": (">=", 3),
+    "cells": (">=", 96),
+    "regret_points": ("<=", 1.0),
+}
+
+
+def ptft(*arguments: str) -> float:
+    """Run ``ptft`` with two cores at most in all; minutes on the clock."""
+    started = time.monotonic()
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-m", "ptft", *arguments]
+    done = subprocess.run(command, env=environment, stdout=sys.stderr)
+    if done.returncode:
+        raise SystemExit(f"ptft {' '.join(arguments)}: exit {done.returncode}")
+    return (time.monotonic() - started) / 60
+
+
+def compared(name: str, start: Path, folder: Path, *overrides: str) -> dict[str, float]:
+    """Compare from a run, print the report's table, and give its figures.
+
+    Returns:
+        Minutes, arms (mixes not counted), budgets, seeds and cells (mixes not counted); the largest
+        regret of a recommendation over the budgets, in points; the least share of full
+        fine-tuning's gain that an arm keeps within the retention bound, over budgets where full
+        fine-tuning gains.
+    """
+    minutes = ptft("compare", name, f"init.from={start}", f"run.dir={folder}", *overrides)
+    found = json.loads((folder / "results.json").read_text())
+    report = (folder / "report.md").read_text()
+    print(report.partition("## What it took here")[0])
+    arms = [arm for arm in found["arms"] if not arm["name"].endswith("+wise")]
+    figures: dict[str, float] = {
+        "minutes": round(minutes, 1),
+        "arms": len({arm["name"] for arm in arms}),
+        "budgets": len({arm["budget"] for arm in arms}),
+        "seeds": min(arm["seeds"] for arm in arms),
+        "cells": sum(arm["seeds"] for arm in arms),
+        "regret_points": round(100 * max(one["regret"] for one in found["recommended"]), 2),
+    }
+    kept = _kept(found)
+    return figures | ({"gain_kept": round(min(kept), 3)} if kept else {})
+
+
+def _kept(found: dict[str, Any]) -> list[float]:
+    """Test gain of the best arm within the bound over that of full fine-tuning, by budget."""
+    shares = []
+    bound = found["retention"]
+    for budget in sorted({arm["budget"] for arm in found["arms"]}):
+        arms = {arm["name"]: arm for arm in found["arms"] if arm["budget"] == budget}
+        gain = arms["full"]["test"] - arms["zero_shot"]["test"]
+        if gain > 0:
+            within = [arm for arm in arms.values() if arm["test_retention"] >= bound]
+            shares.append((max(a["test"] for a in within) - arms["zero_shot"]["test"]) / gain)
+    return shares

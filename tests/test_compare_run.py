@@ -1,0 +1,170 @@
+"""A whole comparison, at a tiny size, in its own processes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from ptft.compare import compare
+from ptft.compare.arms import arm_recipe
+from ptft.compare.held import Held
+from ptft.compare.target import Target
+from ptft.errors import DataError, RecipeError, UsageError
+from ptft.model import save_model
+from ptft.preprocess.images import ImagePreprocess
+from ptft.recipe import Comparison, MixtureData, ScenesData
+from ptft.recipe.load import load_comparison
+from tests.tiny import build, towers_section
+
+
+def comparison(folder: Path, **section: Any) -> Comparison:
+    """Drawn scenes from an untrained start; ``section`` changes ``compare``."""
+    if not (folder / "base").exists():
+        save_model(build(towers_section()), folder / "base")
+    small = {"kind": "scenes", "size": 32, "train": 32, "val": 16, "test": 16}
+    values = {
+        "name": "tiny",
+        "init": {"from": str(folder / "base")},
+        "data": small,
+        "objective": {"kind": "clip"},
+        "optim": {"samples_seen": 16, "global_batch": 8, "lr": 1e-3, "precision": "fp32"},
+        "evaluate": [{"kind": "retrieval", "name": "target", "ks": [1, 5]}],
+        "run": {"dir": str(folder / "run"), "device": "cpu"},
+        "compare": {
+            "arms": [{"kind": "zero_shot"}, {"kind": "full"}],
+            "budgets": [8],
+            "seeds": 2,
+            "trials": 2,
+            "wise": [0.5],
+            "metric": "i2t_recall@5",
+            "retain": [
+                {
+                    "kind": "retrieval",
+                    "name": "before",
+                    "ks": [5],
+                    "data": {**small, "style": "line"},
+                }
+            ],
+            **section,
+        },
+    }
+    path = folder / "comparison.yaml"
+    path.write_text(json.dumps(values))
+    return load_comparison(path)
+
+
+def figures(folder: Path) -> Any:
+    """Everything measured, without what depends on the machine's load."""
+    cells = [json.loads(path.read_text()) for path in sorted((folder / "cells").iterdir())]
+    for cell in cells:
+        for name in ("cpu_seconds", "search_cpu_seconds", "gpu_seconds", "peak_bytes"):
+            del cell["costs"][name]
+    return cells
+
+
+def quiet() -> Console:
+    return Console(quiet=True)
+
+
+def test_a_comparison_goes_on_from_its_finished_cells_and_says_the_same_again(
+    tmp_path: Path,
+) -> None:
+    wanted = comparison(tmp_path)
+    outcome = compare(wanted, console=quiet())
+    assert outcome.left == 0
+    arms = {(cell.arm, cell.seed) for cell in outcome.cells}
+    assert arms == {(arm, seed) for arm in ("zero_shot", "full", "full+wise") for seed in (0, 1)}
+    first = figures(outcome.folder)
+    full = [cell for cell in first if cell["arm"] == "full"]
+    assert full[0]["chosen"] and full[0]["costs"]["flops"] > 0
+    assert full[0]["costs"]["trainable_share"] == 1.0
+    report = (outcome.folder / "report.md").read_text()
+    assert "data requirement" in report and "8 labels" in report
+    assert "<svg" in (outcome.folder / "report.html").read_text()
+    stable = report.partition("## What it took here")[0]
+
+    lost = outcome.folder / "cells" / "full_8_1.json"
+    kept = (outcome.folder / "cells" / "zero_shot_8_0.json").stat().st_mtime_ns
+    lost.unlink()
+    again = compare(wanted, console=quiet())
+    assert figures(again.folder) == first
+    assert (outcome.folder / "cells" / "zero_shot_8_0.json").stat().st_mtime_ns == kept
+    rows = [line for line in stable.splitlines() if line.startswith("| 8 |")]
+    assert rows and all(row in (again.folder / "report.md").read_text() for row in rows)
+
+    with pytest.raises(UsageError, match="holds another run or comparison"):
+        compare(comparison(tmp_path, seeds=1), console=quiet())
+
+
+def test_pictures_that_are_held_are_what_a_model_is_given(tmp_path: Path) -> None:
+    wanted = comparison(tmp_path)
+    target = Target(wanted)
+    preprocess = ImagePreprocess(size=(24, 24))
+    held = Held(target.target.test, preprocess)
+    for index in (0, 5, 0):
+        assert held[index].captions == target.target.test[index].captions
+        once = preprocess.pixels(target.target.test[index].image)
+        assert np.array_equal(preprocess.pixels(held[index].image), once)
+    assert held[5] is held[5]
+
+
+def test_replay_mixes_in_what_is_to_be_retained(tmp_path: Path) -> None:
+    wanted = comparison(tmp_path, arms=[{"kind": "replay"}])
+    (arm,) = wanted.compare.arms
+    found = arm_recipe(wanted, arm, budget=8, samples=8, seed=1, chosen={}, folder="x").data
+    assert isinstance(found, MixtureData)
+    target, kept = found.parts
+    assert (target.data.limit, target.weight) == (8, kept.weight)
+    assert isinstance(kept.data, ScenesData) and kept.data.style == "line"
+
+
+def test_time_that_is_up_leaves_cells_for_later(tmp_path: Path) -> None:
+    outcome = compare(comparison(tmp_path), max_minutes=0.0, console=quiet())
+    assert outcome.left == 4 and not outcome.cells
+
+
+def test_two_arms_of_one_name_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="two are named full; give each a name"):
+        comparison(tmp_path, arms=[{"kind": "full"}, {"kind": "full"}])
+
+
+def test_a_budget_larger_than_the_data_is_an_error(tmp_path: Path) -> None:
+    wanted = comparison(tmp_path, budgets=[8, 64])
+    with pytest.raises(RecipeError, match=r"compare\.budgets: 64; allowed: at most 32"):
+        compare(wanted, console=quiet())
+
+
+def test_an_arm_that_sets_an_unknown_key_is_an_error(tmp_path: Path) -> None:
+    wanted = comparison(tmp_path, arms=[{"kind": "full", "set": {"optim.lrr": 1}}])
+    with pytest.raises(RecipeError, match=r"optim\.lrr"):
+        compare(wanted, console=quiet())
+
+
+def test_a_retained_set_that_shares_pictures_with_the_target_is_an_error(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split in ("train", "other"):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(4):
+                picture = Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8))
+                picture.save(tmp_path / split / name / f"{number}.png")
+    folder, other = (
+        {
+            "kind": "folder",
+            "train": str(tmp_path / a),
+            "val": str(tmp_path / b),
+            "test": str(tmp_path / b),
+        }
+        for a, b in (("train", "other"), ("other", "train"))
+    )
+    zero_shot = {"kind": "zero_shot", "name": "before", "data": other}
+    wanted = comparison(tmp_path, retain=[zero_shot], metric=None, budgets=[2])
+    values = wanted.model_dump(mode="json", by_alias=True)
+    values["data"], values["objective"] = folder, {"kind": "classify"}
+    values["evaluate"] = [{"kind": "classify"}]
+    with pytest.raises(DataError, match=r"compare\.retain\.before\.data\.val: shares . pictures"):
+        compare(Comparison.model_validate(values), console=quiet())
