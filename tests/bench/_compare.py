@@ -51,7 +51,7 @@ def compared(name: str, start: Path, folder: Path, *overrides: str) -> dict[str,
         "budgets": len({arm["budget"] for arm in arms}),
         "seeds": min(arm["seeds"] for arm in arms),
         "cells": sum(arm["seeds"] for arm in arms),
-        "regret_points": round(100 * max(one["regret"] for one in found["recommended"]), 2),
+        "regret_points": round(100 * max(one["regret"] for one in found["recommendations"]), 2),
     }
     kept = _kept(found)
     return figures | ({"gain_kept": round(min(kept), 3)} if kept else {})
