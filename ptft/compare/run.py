@@ -22,6 +22,9 @@ from ptft.recipe.load import dump_recipe, load_comparison, recipe_digest
 __all__ = ["Outcome", "compare"]
 
 
+_START = 10.0  # CPU seconds that a process takes to be ready, for the estimate
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a comparison left behind.
@@ -185,22 +188,23 @@ def _estimate(jobs: list[_Job], comparison: Comparison, target: Target) -> float
 
     section = comparison.compare
     torch.set_num_threads(1)
-    start = time.process_time()
     model = starting_model(comparison, target)
+    target.hold(model.spec.preprocess)
+    target.measure(model, target.target.test)  # the pictures are read once
+    start = time.process_time()
     target.measure(model, target.target.test)
-    target.retained_figures(model, "val")
-    target.retained_figures(model, "test")
     once = time.process_time() - start
     learning = [job for job in jobs if LEARNS[job.arm.kind]]
-    seconds = once * len(jobs) * 2
+    seconds = _START * len(jobs)
     if learning:
         recipe = _first_recipe(comparison, learning[-1].arm, section.budgets[-1], target)
         pace = measure_step(recipe, steps=3).samples_per_second
         for job in learning:
             seen = _first_recipe(comparison, job.arm, job.budget, target).optim.samples_seen or 0
             runs = section.trials + section.seeds - 1
-            mixes = section.seeds * (len(section.wise) + 1)
-            seconds += runs * (seen / pace + once) + mixes * once
+            sets = 1 + len(section.retain)
+            looks = section.trials + section.seeds * (2 + len(section.wise))
+            seconds += runs * (seen / pace + _START / 4) + looks * sets * once
     return seconds / section.jobs
 
 

@@ -10,12 +10,14 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
+from ptft.artifact import read_json, write_json
 from ptft.compare.arms import LEARNS, MIXES, arm_recipe, search_space
 from ptft.compare.measure import Measured
 from ptft.compare.results import Cell, Cells, Costs
@@ -62,8 +64,24 @@ class Task:
         self.target = Target(comparison)
         self.start = starting_model(comparison, self.target)
         self.target.hold(self.start.spec.preprocess)
-        self.start_val = self.target.retained_figures(self.start, "val")
-        self.start_test = self.target.retained_figures(self.start, "test")
+        self.start_val = self._of_start("val")
+        self.start_test = self._of_start("test")
+
+    def _of_start(self, split: str) -> dict[str, float]:
+        """The starting model's figures on what is retained: the first task measures them."""
+        path = self.cells.folder.parent / f"start_{split}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file():
+            found: dict[str, float] = read_json(path)
+            return found
+        figures = self.target.retained_figures(self.start, split)
+        write_json(path, figures)
+        return figures
+
+    @cached_property
+    def _counted(self) -> tuple[float, float]:
+        """Operations of one sample's training, the same for every trial and seed; what learns."""
+        return _flops(self._recipe(0, {}))
 
     def run(self) -> None:
         """Finish every cell."""
@@ -117,22 +135,15 @@ class Task:
         """One run of the arm's recipe, and what it took."""
         folder = self.folder / "run"
         shutil.rmtree(folder, ignore_errors=True)
-        recipe = arm_recipe(
-            self.comparison,
-            self.arm,
-            budget=self.budget,
-            samples=self.target.samples(self.budget),
-            seed=seed,
-            chosen=chosen,
-            folder=str(folder),
-        )
+        recipe = self._recipe(seed, chosen)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         wall, cpu = time.perf_counter(), time.process_time()
         result = train(recipe, console=Console(file=io.StringIO()))
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         model = load_model(folder)
-        flops, share = _flops(recipe)
+        flops, share = self._counted
+        flops *= recipe.optim.samples_seen or 0
         return _Trained(
             model,
             dict(chosen),
@@ -146,6 +157,17 @@ class Task:
             ),
         )
 
+    def _recipe(self, seed: int, chosen: Mapping[str, Any]) -> Recipe:
+        return arm_recipe(
+            self.comparison,
+            self.arm,
+            budget=self.budget,
+            samples=self.target.samples(self.budget),
+            seed=seed,
+            chosen=chosen,
+            folder=str(self.folder / "run"),
+        )
+
     def _mix(self, trained: _Trained, seed: int) -> None:
         """WiSE-FT: the mix that validation likes best among those that retain enough."""
         section = self.comparison.compare
@@ -155,6 +177,8 @@ class Task:
         for alpha in [*section.wise, 1.0]:
             model = interpolate(self.start, trained.model, alpha)
             val = self.target.measure(model, self.target.val(self.budget, seed)).value
+            if best is not None and best[0] >= (0.0, val):
+                continue  # whatever it retains, it is no better
             rank = (min(0.0, self._retention(model) - section.retention), val)
             if best is None or rank > best[0]:
                 best = (rank, alpha, model)
@@ -204,8 +228,8 @@ def starting_model(comparison: Comparison, target: Target) -> DualEncoder:
 
 
 def _flops(recipe: Recipe) -> tuple[float, float]:
-    """Floating-point operations of the whole training, counted on one small step; and the share
-    of the parameters that learns."""
+    """Floating-point operations of training on one sample, counted on one small step; and the
+    share of the parameters that learns."""
     from torch.utils.flop_counter import FlopCounterMode
 
     setup = set_up(recipe, torch.device("cpu"))
@@ -216,11 +240,10 @@ def _flops(recipe: Recipe) -> tuple[float, float]:
         compute_objective(
             recipe.objective, setup.model, to_device(batch, setup.model, recipe)
         ).loss.backward()
-    seen = recipe.optim.samples_seen or 0
     parameters = list(setup.model.parameters())
     learning = sum(p.numel() for p in parameters if p.requires_grad)
     return (
-        counter.get_total_flops() / count * seen,
+        counter.get_total_flops() / count,
         learning / sum(p.numel() for p in parameters),
     )
 
