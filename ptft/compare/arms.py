@@ -24,7 +24,6 @@ LEARNS: dict[ArmKind, bool] = {
     "bottleneck": True,
     "l2_sp": True,
     "replay": True,
-    "tip": True,
 }
 """Whether an arm of a kind is trained at all."""
 
@@ -114,7 +113,7 @@ def _apply_kind(values: dict[str, Any], kind: ArmKind, *, classify: bool) -> Non
             values["adapt"] = {"kind": "full"}
             if classify:
                 values["objective"]["head"] = "random"
-        case "probe" | "lora" | "dora" | "prefix" | "bottleneck" | "tip":
+        case "probe" | "lora" | "dora" | "prefix" | "bottleneck":
             values["adapt"] = {"kind": kind}
         case "full":
             values["adapt"] = adapt

@@ -142,6 +142,8 @@ class Task:
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         model = load_model(folder)
+        if model.head is None:
+            self._give_head(model)
         flops, share = self._counted
         flops *= recipe.optim.samples_seen or 0
         return _Trained(
@@ -156,6 +158,12 @@ class Task:
                 trainable_share=share,
             ),
         )
+
+    def _give_head(self, model: DualEncoder) -> None:
+        """Classes that were learned as captions are told apart by their prompts."""
+        objective = self.comparison.objective
+        if isinstance(objective, ClassifyObjective):
+            init_head(model, self.target.target.classes, objective, seed=self.comparison.seed)
 
     def _recipe(self, seed: int, chosen: Mapping[str, Any]) -> Recipe:
         return arm_recipe(

@@ -26,7 +26,6 @@ ArmKind = Literal[
     "bottleneck",
     "l2_sp",
     "replay",
-    "tip",
 ]
 
 
