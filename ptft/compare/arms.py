@@ -133,6 +133,7 @@ def _apply_kind(values: dict[str, Any], kind: ArmKind, *, classify: bool) -> Non
         case "l2_sp":
             values["adapt"] = adapt
             values["regularise"] = {"start": "auto"}
+            values["optim"]["weight_decay"] = 0.0  # it pulls to zero, this to the start
         case "replay":
             values["adapt"] = adapt
             values["data"] = _with_replay(values, classify=classify)

@@ -1,0 +1,72 @@
+"""Every kind of arm on a labelled set, one task each, in this process."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ptft.compare.results import Cells
+from ptft.compare.task import Task
+from ptft.model import save_model
+from ptft.recipe import Comparison
+from ptft.recipe.load import load_comparison
+from tests.tiny import build, towers_section
+
+KINDS = ("zero_shot", "scratch", "probe", "full", "lp_ft", "flyp", "lora", "l2_sp")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Red and green pictures, four of each in each split, and an untrained model."""
+    made = tmp_path_factory.mktemp("classes")
+    rng = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        for channel, name in enumerate(("red", "green")):
+            (made / split / name).mkdir(parents=True)
+            for number in range(4):
+                pixels = rng.integers(0, 120, (32, 32, 3), np.uint8)
+                pixels[..., channel] += 130
+                Image.fromarray(pixels).save(made / split / name / f"{number}.png")
+    save_model(build(towers_section()), made / "base")
+    return made
+
+
+def comparison(folder: Path) -> Comparison:
+    values: dict[str, Any] = {
+        "name": "colours",
+        "init": {"from": str(folder / "base")},
+        "data": {"kind": "folder", **{s: str(folder / s) for s in ("train", "val", "test")}},
+        "objective": {"kind": "classify", "templates": ["a {} picture.", "{}"]},
+        "optim": {"samples_seen": 64, "global_batch": 8, "lr": 1e-4, "precision": "fp32"},
+        "evaluate": [{"kind": "classify"}],
+        "run": {"device": "cpu"},
+        "compare": {
+            "arms": [{"kind": kind} for kind in KINDS],
+            "budgets": [2],
+            "seeds": 1,
+            "trials": 1,
+            "samples_per_label": 16,
+            "wise": [0.5],
+        },
+    }
+    (folder / "comparison.yaml").write_text(json.dumps(values))
+    return load_comparison(folder / "comparison.yaml")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_arm_leaves_its_cells(kind: str, folder: Path, tmp_path: Path) -> None:
+    wanted = comparison(folder)
+    arm = wanted.compare.arms[KINDS.index(kind)]
+    Task(wanted, arm, 2, tmp_path, "digest").run()
+    cells = {cell.arm: cell for cell in Cells(tmp_path, "digest").all()}
+    mixed = set() if kind in ("zero_shot", "scratch") else {f"{kind}+wise"}
+    assert cells.keys() == {kind} | mixed
+    cell = cells[kind]
+    assert len(cell.test_hits) == 8 and len(cell.val_hits) == 4  # as many as the labels
+    assert cell.test == cell.test_hits.count("1") / 8
+    assert (cell.costs.flops > 0) == (kind != "zero_shot")
+    if kind in ("probe", "lora"):
+        assert 0 < cell.costs.trainable_share < 0.5
