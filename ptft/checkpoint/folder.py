@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -111,10 +112,15 @@ def save_checkpoint(
             return {}
         place = (world.rank, world.size) if sharded else (0, 1)
         names = {tensor_file(stem, *place): part for stem, part in parts.items()}
-        for name, part in names.items():
-            write_tensors(unfinished / name, part, whole=world.first)
-            _sync(unfinished / name)
-        return hash_files(unfinished, names)
+        with ThreadPoolExecutor() as pool:  # the disk works while the next file is made and hashed
+            synced = []
+            for name, part in names.items():
+                write_tensors(unfinished / name, part, whole=world.first)
+                synced.append(pool.submit(_sync, unfinished / name))
+            hashes = hash_files(unfinished, names)
+            for each in synced:
+                each.result()
+        return hashes
 
     def complete() -> dict[str, Any]:
         if world.first:
