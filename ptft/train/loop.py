@@ -123,7 +123,6 @@ def _train(
     # 2. What learns, and from what; what of it need not be computed again.
     setup = set_up(recipe, device, world)
     check_agreement(setup.model, len(setup.samples), world)
-    check_learning(recipe, setup)
     total = total_samples(recipe.optim, len(setup.samples))
     if record is None:
         precision = world.told(lambda: choose_precision(recipe, setup))
@@ -132,6 +131,7 @@ def _train(
         record = start_together(folder, recipe, world, device=str(device), total=total)
     recipe = _with_precision(recipe, record.precision)
     setup = _keep_features(recipe, setup, folder, record, console, world)
+    check_learning(recipe, setup)
     if wants_compiling(recipe, device, total):
         setup = replace(setup, notes=(*setup.notes, compile_blocks(setup.model)))
 
