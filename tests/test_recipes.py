@@ -251,8 +251,8 @@ def test_recipes_come_with_the_wheel(installed: Path, tmp_path: Path) -> None:
     where = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, env=env, text=True)
     assert Path(where.strip()).is_relative_to(installed), "the installed one is tested"
     listed = run_installed(installed, tmp_path, "ls")
-    assert [line.split()[0] for line in listed.splitlines()] == list(RECIPES)
-    for name in RECIPES:
+    assert [line.split()[0] for line in listed.splitlines()] == list(builtin_recipes())
+    for name in builtin_recipes():
         assert header(name)[""] in listed
 
 
