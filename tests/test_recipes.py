@@ -40,7 +40,7 @@ FIELDS = ("command", "hardware", "hours", "expected")
 
 def header(name: str) -> dict[str, str]:
     """The fields of a recipe's header comment, and under ``""`` its first line."""
-    lines = RECIPES[name].read_text(encoding="utf-8").splitlines()
+    lines = builtin_recipes()[name].read_text(encoding="utf-8").splitlines()
     fields = {"": lines[0].removeprefix("#").strip()}
     last = ""
     for line in lines[1:]:
