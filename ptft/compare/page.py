@@ -40,8 +40,8 @@ def write_report(comparison: Comparison, cells: Sequence[Cell], folder: Path, *,
     write_json(folder / "results.json", _values(comparison, arms, chosen, left))
     if not chosen:
         return
-    write_atomic(folder / "report.md", _markdown(comparison, arms, chosen, left, folder))
-    write_atomic(folder / "report.html", _page(comparison, arms, chosen, left, folder))
+    write_atomic(folder / "report.md", _markdown(comparison, arms, chosen, left))
+    write_atomic(folder / "report.html", _page(comparison, arms, chosen, left))
 
 
 def results_table(arms: Sequence[Arm], chosen: Sequence[Recommendation]) -> Table:
@@ -231,7 +231,6 @@ def _markdown(
     arms: Sequence[Arm],
     chosen: Sequence[Recommendation],
     left: int,
-    folder: Path,
 ) -> str:
     lines = [f"# {comparison.name}", "", *_sentences(comparison, arms, chosen, left), ""]
     for title, table in _parts(comparison, arms, chosen):
@@ -249,7 +248,6 @@ def _page(
     arms: Sequence[Arm],
     chosen: Sequence[Recommendation],
     left: int,
-    folder: Path,
 ) -> str:
     metric = default_metric(comparison.evaluate[0], comparison.compare.metric)
     last = [arm for arm in arms if arm.budget == chosen[-1].budget]
