@@ -63,10 +63,9 @@ def arm_recipe(
     values["name"] = f"{comparison.name}-{arm.label}"
     values["seed"] = comparison.seed + seed
     values["evaluate"] = []
-    values["retain"] = [item.model_dump(mode="json") for item in comparison.compare.retain]
     values["data"]["shots" if classify else "limit"] = budget
-    _apply_kind(values, arm.kind, classify=classify)
-    values.pop("retain", None)
+    kept = [item.model_dump(mode="json")["data"] for item in comparison.compare.retain]
+    _apply_kind(values, arm.kind, kept, classify=classify)
     for key, value in {**arm.set, **chosen}.items():
         set_key(values, key, value, what=f"compare.arms.{arm.label}")
     # replay sees the target's samples as often as the others do, and as many retained ones
@@ -99,7 +98,9 @@ def _learning_rate(comparison: Comparison, arm: ArmSection) -> float:
     return comparison.optim.lr * _FASTER.get(arm.kind, 1.0)
 
 
-def _apply_kind(values: dict[str, Any], kind: ArmKind, *, classify: bool) -> None:
+def _apply_kind(
+    values: dict[str, Any], kind: ArmKind, kept: list[dict[str, Any]], *, classify: bool
+) -> None:
     """The changes that make the comparison's recipe one of this kind."""
     adapt = values["adapt"] if values["adapt"]["kind"] == "full" else {"kind": "full"}
     match kind:
@@ -136,21 +137,22 @@ def _apply_kind(values: dict[str, Any], kind: ArmKind, *, classify: bool) -> Non
             values["optim"]["weight_decay"] = 0.0  # it pulls to zero, this to the start
         case "replay":
             values["adapt"] = adapt
-            values["data"] = _with_replay(values, classify=classify)
+            values["data"] = _with_replay(values["data"], kept, classify=classify)
         case "zero_shot":
             raise AssertionError("a zero-shot arm has no recipe")
     values["optim"]["lr"] *= _FASTER.get(kind, 1.0)
 
 
-def _with_replay(values: dict[str, Any], *, classify: bool) -> dict[str, Any]:
+def _with_replay(
+    target: dict[str, Any], kept: list[dict[str, Any]], *, classify: bool
+) -> dict[str, Any]:
     """The target's labels and the training splits of what is to be retained, half and half."""
-    kept = [item["data"] for item in values.pop("retain")]
     if classify or not kept:
         raise RecipeError(
             "compare.arms: replay mixes captions of compare.retain into the target's; allowed with "
             "captions and at least one retained set"
         )
-    parts = [{"data": values["data"], "weight": float(len(kept)), "name": "target"}]
+    parts = [{"data": target, "weight": float(len(kept)), "name": "target"}]
     parts += [{"data": data, "name": f"kept{number}"} for number, data in enumerate(kept)]
     return {"kind": "mixture", "parts": parts}
 
