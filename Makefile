@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+JOBS ?= 2 # processes of the tests, of one thread each
 
 .PHONY: demo test check format clean help
 
@@ -19,7 +20,7 @@ demo: $(STAMP) ## pretrain, fine-tune, export, serve, ask: the whole pipeline on
 	PATH="$(CURDIR)/$(BIN):$$PATH" recipes/speedrun.sh
 
 test: $(STAMP) ## the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 check: $(STAMP) ## format, lint, types, layers: exactly what CI runs before the tests
 	$(BIN)/ruff format --check .

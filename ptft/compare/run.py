@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from ptft.artifact import RunFiles, write_atomic
@@ -18,6 +17,7 @@ from ptft.compare.target import Target
 from ptft.errors import PtftError, UsageError
 from ptft.recipe import ArmSection, Comparison, Recipe
 from ptft.recipe.load import dump_recipe, load_comparison, recipe_digest
+from ptft.threads import cpu_threads
 
 __all__ = ["Outcome", "compare"]
 
@@ -181,13 +181,13 @@ def _first_recipe(comparison: Comparison, arm: ArmSection, budget: int, target: 
     )
 
 
+@cpu_threads(1)  # as many as a job has
 def _estimate(jobs: list[_Job], comparison: Comparison, target: Target) -> float:
     """Seconds that jobs will take, from a training step and an evaluation timed now."""
     from ptft.compare.task import starting_model
     from ptft.train.measure import measure_step
 
     section = comparison.compare
-    torch.set_num_threads(1)
     model = starting_model(comparison, target)
     target.hold(model.spec.preprocess)
     target.measure(model, target.target.test)  # the pictures are read once

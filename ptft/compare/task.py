@@ -29,6 +29,7 @@ from ptft.model import DualEncoder, build_model, init_head, load_model
 from ptft.model.average import interpolate
 from ptft.objective import compute_objective
 from ptft.recipe import ArmSection, ClassifyObjective, Comparison, Recipe
+from ptft.threads import cpu_threads
 from ptft.train import train
 from ptft.train.setup import batches, set_up, to_device
 
@@ -83,9 +84,9 @@ class Task:
         """Operations of one sample's training, the same for every trial and seed; what learns."""
         return _flops(self._recipe(0, {}))
 
+    @cpu_threads(1)
     def run(self) -> None:
         """Finish every cell."""
-        torch.set_num_threads(1)
         seeds = range(self.comparison.compare.seeds)
         if all(self.cells.read(self.arm.label, self.budget, seed) for seed in seeds):
             return

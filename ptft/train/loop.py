@@ -33,6 +33,7 @@ from ptft.model.store import WEIGHTS
 from ptft.objective import clamp_logit_scale
 from ptft.optim import build_optimizer, learning_rate_factor, set_learning_rate, total_samples
 from ptft.recipe import Recipe
+from ptft.threads import cpu_threads
 from ptft.train.adapter import check_learning, check_saved, save_and_merge
 from ptft.train.claim import claim_run
 from ptft.train.compiled import compile_blocks, uncompiled, wants_compiling
@@ -116,8 +117,7 @@ def _train(
     device = choose_device(recipe)
     if device.type == "cpu":
         keep_freed_memory()
-    if recipe.run.threads is not None:
-        torch.set_num_threads(recipe.run.threads)
+    held.enter_context(cpu_threads(recipe.run.threads))
     torch.manual_seed(recipe.seed)
 
     # 2. What learns, and from what; what of it need not be computed again.

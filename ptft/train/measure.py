@@ -14,6 +14,7 @@ from ptft.model import layer_depths
 from ptft.objective import Features, classify_loss, compute_objective, features_loss
 from ptft.optim import build_optimizer, total_samples
 from ptft.recipe import ClassifyObjective, Recipe
+from ptft.threads import cpu_threads
 from ptft.train.precision import autocast, measure_precision
 from ptft.train.setup import Setup, batches, choose_device, set_up, to_device
 
@@ -98,9 +99,12 @@ def measure_step(recipe: Recipe, *, steps: int = _STEPS) -> Measured:
     Raises:
         DataError, ModelError, RecipeError: as training would.
     """
+    with cpu_threads(recipe.run.threads):
+        return _measure(recipe, steps)
+
+
+def _measure(recipe: Recipe, steps: int) -> Measured:
     device = choose_device(recipe)
-    if recipe.run.threads is not None:
-        torch.set_num_threads(recipe.run.threads)
     setup = set_up(recipe, device)
     most = recipe.optim.micro_batch or recipe.optim.global_batch
     size = most if device.type == "cuda" else min(most, 64)
