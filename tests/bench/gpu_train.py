@@ -2,14 +2,17 @@
 
 Both run bf16 on the same synthetic pictures (already on the GPU) and captions of 77 places, of
 which ptft uses the 12 that the longest caption has, as it does in any run. open_clip is driven as
-``train_one_epoch`` drives it without accumulation: autocast, ClipLoss, AdamW. Every measurement has
-a process of its own, so that one that runs out of memory ends alone.
+``train_one_epoch`` drives it without accumulation: autocast, ClipLoss, AdamW. One process a model,
+in which each step is built anew where the one before has left the GPU empty; a batch that does not
+fit is an error that torch raises and this catches.
 
 1. The largest batch (a power of two) that open_clip's step fits; both timed there, in turn.
-2. The largest multiple of it that ptft's step fits, with that batch as its micro batch (GradCache).
+2. The largest multiple of it, up to 16, that ptft's step fits with that batch as its micro batch
+   (GradCache).
 3. InfoNCE alone, forward and backward, at 65,536 pairs and twice that.
 """
 
+import gc
 import json
 import subprocess
 import sys
@@ -21,8 +24,15 @@ import torch
 import torch.nn.functional as F
 
 NAMES = ("ViT-B-32", "ViT-B-16")
-FIRST, LAST = 128, 65_536  # batches that the search tries
-STEPS, ROUNDS = 8, 3
+FIRST, LAST = 256, 65_536  # batches that the search tries
+TIMES = (
+    16,
+    8,
+    4,
+    2,
+    1,
+)  # ptft's batch over open_clip's: memory is flat, so the largest comes first
+STEPS, ROUNDS = 8, 2
 PAIRS = (65_536, 131_072)
 
 BARS = {
@@ -121,8 +131,8 @@ def open_clip_step(name: str, batch: int, device: str) -> Callable[[], Any]:
 
 
 def timed(run: Callable[[], Any], steps: int, device: str) -> dict[str, float]:
-    """Seconds a step after two that warm up, and the peak of the memory that tensors held."""
-    for _ in range(2 if steps > 1 else 0):
+    """Seconds a step, one or two that warm up left out; peak of the memory that tensors held."""
+    for _ in range(min(steps, 2)):
         run()
     if device == "cuda":
         torch.cuda.synchronize()
@@ -138,13 +148,18 @@ def timed(run: Callable[[], Any], steps: int, device: str) -> dict[str, float]:
 
 
 def one(what: str, name: str, batch: int, micro: int, device: str, steps: int) -> dict[str, float]:
-    """One measurement, in this process."""
+    """One measurement: a step built, timed, and gone again."""
     torch.manual_seed(0)
-    if what == "loss":
-        return timed(loss_step(batch, device), steps, device)
-    if what == "ptft":
-        return timed(ptft_step(name, batch, micro, device), steps, device)
-    return timed(open_clip_step(name, batch, device), steps, device)
+    try:
+        if what == "loss":
+            return timed(loss_step(batch, device), steps, device)
+        if what == "ptft":
+            return timed(ptft_step(name, batch, micro, device), steps, device)
+        return timed(open_clip_step(name, batch, device), steps, device)
+    finally:
+        gc.collect()
+        if device == "cuda":
+            torch.cuda.empty_cache()
 
 
 def loss_step(pairs: int, device: str) -> Callable[[], Any]:
@@ -159,44 +174,44 @@ def loss_step(pairs: int, device: str) -> Callable[[], Any]:
     return lambda: clip_loss(*features, scale).backward()
 
 
-def apart(what: str, name: str, batch: int, micro: int, steps: int) -> dict[str, float] | None:
-    """One measurement in a process of its own; None where memory did not suffice."""
-    words = [what, name, str(batch), str(micro), "cuda", str(steps)]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.gpu_train", *words], capture_output=True, text=True
-    )
-    if done.returncode == 0:
-        return json.loads(done.stdout.strip().splitlines()[-1])
-    if "OutOfMemoryError" in done.stderr or "out of memory" in done.stderr:
-        return None
-    raise RuntimeError(done.stderr)
+def fits(what: str, name: str, batch: int, micro: int) -> dict[str, float] | None:
+    """One step on the GPU; None where memory did not suffice."""
+    try:
+        return one(what, name, batch, micro, "cuda", 1)
+    except torch.OutOfMemoryError:
+        pass  # outside of it, so that nothing holds the frames that hold tensors
+    gc.collect()
+    torch.cuda.empty_cache()
+    return None
 
 
-def largest(fits: Callable[[int], bool], first: int, last: int) -> int:
+def largest(fit: Callable[[int], bool], first: int, last: int) -> int:
     """The largest of ``first`` times a power of two, up to ``last``, that fits; 0 for none."""
     found, batch = 0, first
-    while batch <= last and fits(batch):
+    while batch <= last and fit(batch):
         found, batch = batch, batch * 2
     return found
 
 
 def against_open_clip(name: str) -> dict[str, float]:
     """Samples/s at open_clip's largest batch, and how much larger ptft's may be."""
-    theirs = largest(lambda b: apart("open_clip", name, b, b, 1) is not None, FIRST, LAST)
+    theirs = largest(lambda batch: fits("open_clip", name, batch, batch) is not None, FIRST, LAST)
     best: dict[str, dict[str, float]] = {}
     for _ in range(ROUNDS):
         for whose in ("open_clip", "ptft"):
-            found = apart(whose, name, theirs, theirs, STEPS)
-            if found and (whose not in best or found["seconds"] < best[whose]["seconds"]):
+            found = one(whose, name, theirs, theirs, "cuda", STEPS)
+            if whose not in best or found["seconds"] < best[whose]["seconds"]:
                 best[whose] = found
     for whose, found in best.items():
         show(name, whose, theirs, theirs, found)
-    ours = largest(lambda b: apart("ptft", name, b, theirs, 1) is not None, theirs, 16 * theirs)
-    many = apart("ptft", name, ours, theirs, 1)
-    if many:
-        show(name, "ptft", ours, theirs, many)
     speed = best["open_clip"]["seconds"] / best["ptft"]["seconds"]
-    return {f"{name}_speed": speed, f"{name}_batch": ours / theirs}
+    figures = {f"{name}_speed": speed}
+    for times in TIMES:
+        many = fits("ptft", name, times * theirs, theirs)
+        if many is not None:
+            show(name, "ptft", times * theirs, theirs, many)
+            return figures | {f"{name}_batch": float(times), f"{name}_gb": many["gb"]}
+    return figures
 
 
 def run() -> dict[str, float]:
@@ -207,10 +222,14 @@ def run() -> dict[str, float]:
     print(f"{'model':<10}{'whose':<11}{'batch':>8}{'micro':>7}{'samples/s':>11}{'peak GB':>9}")
     figures: dict[str, float] = {}
     for name in NAMES:
-        figures |= against_open_clip(name)
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.bench.gpu_train", name], stdout=subprocess.PIPE, text=True
+        )
+        *table, last = done.stdout.splitlines() or [""]
+        print("\n".join(table), flush=True)
+        figures |= json.loads(last) if done.returncode == 0 else {}
     for pairs in PAIRS:
-        found = apart("loss", "-", pairs, pairs, 2)
-        assert found is not None, "the loss alone fits any card"
+        found = one("loss", "-", pairs, pairs, "cuda", 2)
         print(f"InfoNCE   {pairs:>19,} pairs{found['seconds']:>12.2f} s{found['gb']:>9.2f}")
         figures[f"clip_{pairs}_gb"] = found["gb"]
     return {key: round(value, 3) for key, value in figures.items()}
@@ -222,5 +241,4 @@ def show(name: str, whose: str, batch: int, micro: int, found: dict[str, float])
 
 
 if __name__ == "__main__":
-    what, name, *numbers, device, steps = sys.argv[1:]
-    print(json.dumps(one(what, name, *map(int, numbers), device, int(steps))))
+    print(json.dumps(against_open_clip(sys.argv[1])))
