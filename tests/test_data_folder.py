@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from pydantic import ValidationError
 
 from ptft.data.open import open_split
-from ptft.errors import DataError, SampleError
-from ptft.recipe.data import FolderData
+from ptft.errors import DataError, RecipeError, SampleError
+from ptft.recipe.data import FolderData, MixtureData, MixturePart
 from tests.test_data_shards import picture
 
 
@@ -148,3 +150,28 @@ def test_two_tables_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "metadata.jsonl").touch()
     with pytest.raises(DataError, match=r"metadata.csv and metadata.jsonl; allowed: one table"):
         open_split(FolderData(train=str(tmp_path)), "train")
+
+
+def _held(section: FolderData, split: str, seed: int = 0) -> list[str]:
+    found = open_split(section, split, seed=seed)  # type: ignore[arg-type]
+    return [found.name(index) for index in range(len(found))]
+
+
+def test_a_held_out_share_is_nobodys_to_learn_from(tmp_path: Path) -> None:
+    _class_folders(tmp_path / "train", {"bird": 20, "cat": 10})
+    section = FolderData(train=str(tmp_path / "train"), hold_out=0.2)
+    val = _held(section, "val")
+    assert sorted(Counter(name.split("/")[0] for name in val).items()) == [("bird", 4), ("cat", 2)]
+    for seed in range(3):
+        limited = section.model_copy(update={"shots": 6})
+        assert _held(section, "val", seed) == val
+        assert not set(val) & {*_held(section, "train", seed), *_held(limited, "train", seed)}
+    assert len(_held(section, "train")) == 24
+    with pytest.raises(ValidationError, match=r"hold_out: 0\.2 beside val; allowed: one"):
+        FolderData(train="x", val="y", hold_out=0.2)
+    with pytest.raises(RecipeError, match=r"data\.hold_out: 0\.001: holds no sample out of 30"):
+        open_split(section.model_copy(update={"hold_out": 0.001}), "val")
+    with pytest.raises(RecipeError, match=r"data\.hold_out: 0\.2: of a train that is missing"):
+        open_split(FolderData(test="x", hold_out=0.2), "val")
+    mixed = MixtureData(parts=[MixturePart(data=section), MixturePart(data=section)])
+    assert len(open_split(mixed, "val")) == 12

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Literal, assert_never
 
+import numpy as np
+
 from ptft.data.fields import FieldSection
-from ptft.data.sample import SampleSet, Subset
+from ptft.data.sample import Part, SampleSet, Subset, hold_out
 from ptft.errors import DataError, RecipeError
 from ptft.recipe.data import (
     DataSection,
@@ -13,6 +15,7 @@ from ptft.recipe.data import (
     ScenesData,
     ShardsData,
     TableData,
+    has_split,
 )
 from ptft.recipe.paths import expand_paths
 
@@ -51,10 +54,13 @@ def open_split(
         from ptft.data.scenes import Scenes
 
         return _drawn(Scenes(section, split), section, split, seed)
-    if getattr(section, split) is None:
+    if section.hold_out is not None and split != "test":
+        samples = _held_out(section, split, key, classes)
+    elif getattr(section, split) is None:
         given = [name for name in ("train", "val", "test") if getattr(section, name) is not None]
         raise RecipeError(f"{key}.{split}: missing; given: {', '.join(given) or 'none'}")
-    samples = _open_here(section, split, key, classes)
+    else:
+        samples = _open_here(section, split, key, classes)
     needs_train = samples.classes is not None and not section.classes and classes is None
     if needs_train and split != "train" and section.train is not None:
         learned = _open_here(section, "train", key, None).classes
@@ -64,6 +70,23 @@ def open_split(
     if split == "train":
         _set_resample(samples, section, key)
     return samples
+
+
+def _held_out(
+    section: FieldSection, split: Split, key: str, classes: Sequence[str] | None
+) -> SampleSet:
+    """``train`` without the share that is ``val``, or that share."""
+    where = f"{key}.hold_out: {section.hold_out}"
+    assert section.hold_out is not None
+    if section.train is None:
+        raise RecipeError(f"{where}: of a train that is missing")
+    whole = _open_here(section, "train", key, classes)
+    if whole.in_order:
+        raise RecipeError(f"{where}: this set is read in order only; allowed: a val split")
+    held = hold_out(whole, section.hold_out)
+    if not held.any():
+        raise RecipeError(f"{where}: holds no sample out of {len(whole):,}; allowed: a larger one")
+    return Part(whole, np.flatnonzero(held if split == "val" else ~held))
 
 
 def _drawn(
@@ -99,7 +122,7 @@ def _open_mixture(
     """``train``: all the parts, drawn from by their weights; else those that have the split."""
     from ptft.data.mixture import Joined, Mixture
 
-    has = [split == "train" or getattr(part.data, split) is not None for part in section.parts]
+    has = [split == "train" or has_split(part.data, split) for part in section.parts]
     if not any(has):
         raise RecipeError(f"{key}.{split}: missing; no part of the mixture has it")
     numbers = [number for number, there in enumerate(has) if there]

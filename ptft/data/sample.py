@@ -13,7 +13,16 @@ from ptft.data.hashing import digest_of, mix, permutation
 from ptft.data.order import BalancedOrder, Order, RunOrder
 from ptft.errors import DataError
 
-__all__ = ["Resample", "Sample", "SampleSet", "Subset", "contact_sheet", "draw"]
+__all__ = [
+    "Part",
+    "Resample",
+    "Sample",
+    "SampleSet",
+    "Subset",
+    "contact_sheet",
+    "draw",
+    "hold_out",
+]
 
 Resample = Literal["none", "uniform", "class"]
 """Each once an epoch; drawn with replacement; every class equally often."""
@@ -156,20 +165,33 @@ def draw(
     return np.sort(order[:limit])
 
 
-class Subset(SampleSet):
-    """A fixed choice of another set's samples, drawn by a seed and kept in the set's order.
+def hold_out(samples: SampleSet, share: float) -> np.ndarray:
+    """Which samples are held out of a set: bool (N,), of each class alike where classes are known.
+
+    The same for every seed, so that what one run is chosen by no other run has learned from.
+    """
+    order = permutation(mix(_HELD_OUT), len(samples))
+    labels = samples.labels()
+    groups = np.zeros(len(samples), np.int64) if labels is None else labels
+    held = np.zeros(len(samples), bool)
+    for group in np.unique(groups):
+        members = order[groups[order] == group]
+        held[members[: round(share * len(members))]] = True
+    return held
+
+
+class Part(SampleSet):
+    """Some of another set's samples, in the set's order.
 
     Args:
         samples: the whole set.
-        count, seed, shots: see :func:`draw`.
+        indices: their numbers there, int64, ascending.
     """
 
-    def __init__(
-        self, samples: SampleSet, count: int | None, seed: int, shots: int | None = None
-    ) -> None:
+    def __init__(self, samples: SampleSet, indices: np.ndarray) -> None:
         self.samples = samples
         self.classes = samples.classes
-        self.indices: np.ndarray = draw(samples, seed, limit=count, shots=shots)
+        self.indices = indices
         if samples.window is not None:
             # half as far as the whole set's windows reach, so that one lies in two of them at most
             self.window = max(1, samples.window * len(self.indices) // len(samples) // 2)
@@ -207,7 +229,22 @@ class Subset(SampleSet):
         return None if whole is None else digest_of("subset", whole, self.indices.tobytes())
 
 
+class Subset(Part):
+    """A fixed choice of another set's samples, drawn by a seed.
+
+    Args:
+        samples: the whole set.
+        count, seed, shots: see :func:`draw`.
+    """
+
+    def __init__(
+        self, samples: SampleSet, count: int | None, seed: int, shots: int | None = None
+    ) -> None:
+        super().__init__(samples, draw(samples, seed, limit=count, shots=shots))
+
+
 _SUBSET = 0x73756273  # "subs": keeps this draw apart from the others of the same seed
+_HELD_OUT = 0x68656C64  # "held"
 
 
 def contact_sheet(samples: SampleSet, indices: Sequence[int], columns: int = 8) -> Image.Image:

@@ -10,7 +10,14 @@ from functools import cache
 from pathlib import Path
 
 from ptft.errors import RecipeError, suggest
-from ptft.recipe.data import DataSection, MixtureData, ScenesData, ShardsData, TableData
+from ptft.recipe.data import (
+    DataSection,
+    MixtureData,
+    ScenesData,
+    ShardsData,
+    TableData,
+    has_split,
+)
 from ptft.recipe.model import ArchModel, TextTower, TowersModel
 from ptft.recipe.optimizers import ADAMW, find_optimizer
 from ptft.recipe.paths import check_url, expand_paths, is_hub_id, is_url
@@ -88,13 +95,13 @@ def check_data(section: DataSection, key: str, needed: tuple[str, ...]) -> None:
             own = tuple(split for split in needed if split == "train")
             check_data(part.data, f"{key}.parts.{number}.data", own)
         for split in needed:
-            if not any(getattr(part.data, split) is not None for part in section.parts):
+            if not has_split(section, split):
                 raise RecipeError(f"{key}: no part has {split}; this recipe reads that split")
         return
     for split in ("train", "val", "test"):
         paths = getattr(section, split)
         if paths is None:
-            if split in needed:
+            if split in needed and not has_split(section, split):
                 raise RecipeError(f"{key}.{split}: missing; this recipe reads that split")
             continue
         if isinstance(section, TableData) and isinstance(paths, str) and is_hub_id(paths):

@@ -20,6 +20,7 @@ __all__ = [
     "ScenesData",
     "ShardsData",
     "TableData",
+    "has_split",
 ]
 
 INDIFFERENT = frozenset({"cache", "cache_gb", "max_skipped"})
@@ -62,6 +63,10 @@ class _Fields(_Drawn):
     ``class``: every class equally often, its samples in turn (those without a label never). An
     epoch is as many draws as there are samples."""
 
+    hold_out: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Where there is no ``val``: it is this share of ``train``, which no run learns from; of each
+    class alike, and the same for every seed."""
+
     max_pixels: int = Field(default=64_000_000, ge=1)
     """A picture of more pixels is refused before it is decoded, and counted as oversized."""
 
@@ -71,6 +76,12 @@ class _Fields(_Drawn):
     never stops a run; nor, in a set of which this share is ten samples or more, do ten different
     ones. 0: the first one does. Labels that are no class are held to the same share of the set
     when it is opened."""
+
+    @model_validator(mode="after")
+    def _one_val(self) -> "_Fields":
+        if self.hold_out is not None and getattr(self, "val", None) is not None:
+            raise ValueError(f"hold_out: {self.hold_out} beside val; allowed: one of them")
+        return self
 
     @field_validator("captions")
     @classmethod
@@ -222,3 +233,11 @@ class MixtureData(Section):
 DataSection = Annotated[
     ScenesData | ShardsData | FolderData | TableData | MixtureData, Field(discriminator="kind")
 ]
+
+
+def has_split(section: DataSection, split: str) -> bool:
+    """Whether a data section has a split, of its own or held out of its training set."""
+    if isinstance(section, MixtureData):
+        return any(has_split(part.data, split) for part in section.parts)
+    held_out = split == "val" and getattr(section, "hold_out", None) is not None
+    return held_out or getattr(section, split) is not None

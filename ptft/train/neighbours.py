@@ -30,11 +30,10 @@ from ptft.evaluate.embed import evaluating
 from ptft.model import DualEncoder, class_head
 from ptft.recipe import (
     DataSection,
-    MixtureData,
     Recipe,
-    ScenesData,
     ZeroShotEvaluation,
 )
+from ptft.recipe.data import has_split
 
 __all__ = ["Answer", "Found", "Neighbours", "Picture", "look", "read_neighbours"]
 
@@ -199,15 +198,9 @@ def _which(recipe: Recipe) -> tuple[DataSection, Literal["train", "val", "test"]
                 return item.data or recipe.data, item.split, templates
     splits: tuple[Literal["val", "test"], ...] = ("val", "test")
     for split in splits:
-        if _has(recipe.data, split):
+        if has_split(recipe.data, split):
             return recipe.data, split, templates
     raise _NothingToSeeError("the recipe evaluates nothing and its data has no val split")
-
-
-def _has(section: DataSection, split: Literal["val", "test"]) -> bool:
-    if isinstance(section, MixtureData):
-        return any(_has(part.data, split) for part in section.parts)
-    return isinstance(section, ScenesData) or getattr(section, split) is not None
 
 
 def _affordable(model: DualEncoder, samples: SampleSet, total: int) -> int:
