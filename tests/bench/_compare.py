@@ -17,6 +17,7 @@ BARS = {
     "seeds": (">=", 3),
     "cells": (">=", 96),
     "regret_points": ("<=", 1.0),
+    "gain_kept": (">=", 0.9),
 }
 
 
@@ -31,8 +32,8 @@ def ptft(*arguments: str) -> float:
     return (time.monotonic() - started) / 60
 
 
-def compared(name: str, start: Path, folder: Path, *overrides: str) -> dict[str, float]:
-    """Compare from a run, print the report's table, and give its figures.
+def compared(name: str, folder: Path, *overrides: str) -> dict[str, float]:
+    """Compare, print the report's table, and give its figures.
 
     Returns:
         Minutes, arms (mixes not counted), budgets, seeds and cells (mixes not counted); the largest
@@ -40,7 +41,7 @@ def compared(name: str, start: Path, folder: Path, *overrides: str) -> dict[str,
         fine-tuning's gain that an arm keeps within the retention bound, over budgets where full
         fine-tuning gains.
     """
-    minutes = ptft("compare", name, f"init.from={start}", f"run.dir={folder}", *overrides)
+    minutes = ptft("compare", name, f"run.dir={folder}", *overrides)
     found = json.loads((folder / "results.json").read_text())
     report = (folder / "report.md").read_text()
     print(report.partition("## What it took here")[0])

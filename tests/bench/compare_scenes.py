@@ -16,5 +16,6 @@ def run() -> dict[str, float]:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         minutes = ptft("train", "pretrain/scenes", f"run.dir={folder / 'start'}", "run.trackers=[]")
-        figures = compared("compare/scenes", folder / "start", folder / "compared")
+        start = f"init.from={folder / 'start'}"
+        figures = compared("compare/scenes", folder / "compared", start)
     return {**figures, "pretraining_minutes": round(minutes, 1)}
