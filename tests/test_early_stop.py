@@ -136,7 +136,10 @@ def test_resumed_it_leaves_the_same(
     if more:
         uninterrupted = tmp_path / "whole"
         assert run(uninterrupted, **changes).finished
-    interrupt(monkeypatch, tmp_path / "cut", 1 if "early_stop__patience" in more else 3, **changes)
+    # at a step with a look, which then waits for the resume, or at the one before it
+    cut = 1 if "early_stop__patience" in more else 4
+    interrupt(monkeypatch, tmp_path / "cut", cut, **changes)
+    assert list(looks(tmp_path / "cut")) == [0, 2][: 1 + cut // 4]
     assert run(tmp_path / "cut", resume=True, **changes).finished
     assert largest_difference(uninterrupted, tmp_path / "cut") == 0.0
     records = [

@@ -54,6 +54,11 @@ class Best(Shadow):
         """Whether the last ``patience`` looks found nothing better."""
         return bool(self.state.get("since", 0) >= self.section.patience)
 
+    def is_due(self, step: int, *, last: bool) -> bool:
+        """Whether a look belongs after ``step`` and was not had; the start's is had at once."""
+        wanted = last or step % self.every == 0
+        return wanted and step > 0 and step != self.state.get("looked") and not self.over
+
     def judge(self, step: int, figures: dict[str, Figures]) -> bool:
         """Note what the look after ``step`` found; whether that model is the best so far.
 
@@ -70,6 +75,7 @@ class Best(Shadow):
         }
         if not state:
             state |= {"start": target, "retained_start": kept}
+        state["looked"] = step
         share = _mean_share(kept, state["retained_start"])
         better = share >= self.section.retention and target > state.get("target", float("-inf"))
         if better:

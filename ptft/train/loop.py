@@ -292,6 +292,7 @@ class _Loop:
     def run(self, total: int, stop: Stop) -> None:
         """Step until ``total`` samples are seen, more is of no use or a signal comes; end on a
         checkpoint."""
+        self._catch_up(total)
         if self.over:  # resumed after its last step
             return
         run, progress = self.recipe.run, self.progress
@@ -323,9 +324,8 @@ class _Loop:
             figures["samples_per_second"] = pace.step(progress.seen)
             progress.seconds = pace.seconds
             last = progress.seen >= total
-            if self.best is not None and (last or progress.step % self.best.every == 0):
-                with pace.paused():
-                    self.judge()  # before a checkpoint, which the next step goes on from
+            if not stepped.stopping:  # whoever asks to stop waits for the checkpoint alone
+                self._catch_up(total)  # before a checkpoint, which the next step goes on from
             last = last or self.over
             if last or progress.step % run.log_every == 0:
                 self.report.log(progress.step, progress.seen, figures)
@@ -371,6 +371,13 @@ class _Loop:
         self.model.train()
         self._tell(when, metrics)
         return metrics
+
+    def _catch_up(self, total: int) -> None:
+        """Have the look that is due after this step, unless it was had."""
+        progress, best = self.progress, self.best
+        if best is not None and best.is_due(progress.step, last=progress.seen >= total):
+            with self.report.pace.paused():
+                self.judge()
 
     def judge(self) -> None:
         """Have a look, and keep the weights if they are the best so far; on every rank alike."""
@@ -426,6 +433,7 @@ class _Loop:
 
     def finish(self) -> dict[str, Figures]:
         """Leave the model and its last evaluation in the run folder."""
+        self._catch_up(self.record.total)  # where a signal came at the last step
         self.ended = True
         if self.best is not None:
             self.report.note(str(self.best))
