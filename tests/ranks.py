@@ -49,7 +49,10 @@ CASES = {  # by name: setting, way, ranks
 }
 
 
-EVALUATE = [{"kind": "retrieval", "name": "held-out", "split": "test"}]
+JUDGED: dict[str, Any] = {
+    "evaluate": [{"kind": "retrieval", "name": "held-out"}],
+    "early_stop": {"every": 2, "patience": 9},
+}
 
 
 def learn(name: str, how: str, world: World) -> dict[str, torch.Tensor]:
@@ -151,7 +154,7 @@ def _run(folder: Path, how: str, stop_at: int | None) -> None:
 
     loop._Loop._step = step  # type: ignore[method-assign]
     changes = {"run__parallel": how, "optim__micro_batch": 4, "optim__ema": 0.9}
-    result = train(tiny_run(folder, evaluate=EVALUATE, **changes), console=quiet())
+    result = train(tiny_run(folder, **JUDGED, **changes), console=quiet())
     assert result.finished == (stop_at is None)
     assert result.signal == (None if result.finished else signal.SIGTERM)
     assert result.first == first

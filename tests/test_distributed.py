@@ -19,7 +19,7 @@ from ptft.artifact import RunFiles
 from ptft.distributed import ALONE, World, _meeting_place, join_world
 from ptft.errors import RecipeError, TrainingError
 from ptft.train.parallel import check_agreement, share
-from tests.ranks import CASES, learn
+from tests.ranks import CASES, JUDGED, learn
 from tests.steps import largest_gap, learner, recipe
 from tests.test_train import largest_difference, run
 
@@ -61,7 +61,7 @@ def test_ranks_equal_one_process(
 def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that the ranks made, in one process."""
     folder = tmp_path_factory.mktemp("one") / "run"
-    assert run(folder, optim__micro_batch=4, optim__ema=0.9).finished
+    assert run(folder, optim__micro_batch=4, optim__ema=0.9, **JUDGED).finished
     return folder
 
 
@@ -75,7 +75,9 @@ def test_a_run_on_ranks_is_the_run_of_one_process(ranks: Path, one: Path, how: s
     assert json.loads((folder / RunFiles.METRICS).read_text())["held-out"]
     lines = [json.loads(line) for line in (folder / RunFiles.LOG).read_text().splitlines()]
     losses = {line["step"]: line["loss"] for line in lines if "loss" in line}
-    expected = [json.loads(line)["loss"] for line in (one / RunFiles.LOG).read_text().splitlines()]
+    alone = [json.loads(line) for line in (one / RunFiles.LOG).read_text().splitlines()]
+    expected = [line["loss"] for line in alone if "loss" in line]
+    assert record["best"]["step"] == json.loads((one / RunFiles.RUN).read_text())["best"]["step"]
     assert list(losses) == list(range(1, 9))
     assert list(losses.values()) == pytest.approx(expected, rel=1e-4)
 

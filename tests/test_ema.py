@@ -73,7 +73,7 @@ def test_a_run_leaves_the_average_and_its_checkpoint_the_raw_weights(
     changes: dict[str, Any] = {
         **RESNET,
         "run__evaluate_every": 3,
-        "evaluate": [{"kind": "retrieval", "split": "test"}],
+        "evaluate": [{"kind": "retrieval", "split": "val"}],
     }
     plain = {**changes, "optim__ema": None}
     run(tmp_path / "plain", **plain)

@@ -174,7 +174,10 @@ def test_what_a_run_leaves(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     result = run(
         folder,
-        evaluate=[{"kind": "retrieval", "name": "held-out", "split": "test"}],
+        evaluate=[
+            {"kind": "retrieval", "name": "held-out"},
+            {"kind": "retrieval", "name": "last", "split": "test"},
+        ],
         run__evaluate_every=3,
         run__trackers=["tensorboard"],
     )
@@ -183,18 +186,18 @@ def test_what_a_run_leaves(whole: Path, tmp_path: Path) -> None:
     assert record["status"] == "finished"
     assert (record["step"], record["seen"]) == (STEPS, STEPS * BATCH)
     assert json.loads((folder / RunFiles.METRICS).read_text()) == result.metrics
-    assert set(result.metrics) == {"held-out"}
+    assert set(result.metrics) == {"held-out", "last"}
+    [read] = record["test_reads"]
+    assert (read["by"], read["step"], read["read"]) == ("ptft train", STEPS, ["last"])
     assert (folder / RunFiles.CURVES).read_bytes().startswith(b"\x89PNG")
     assert list((folder / RunFiles.TENSORBOARD).glob("events.*"))
     assert len(checkpoints(folder / RunFiles.CHECKPOINTS)) == 2
     again = load_recipe(folder / RunFiles.RECIPE)
     assert again.optim.precision == "fp32"
-    evaluations = [
-        line
-        for line in (folder / RunFiles.LOG).read_text().splitlines()
-        if any("held-out/" in key for key in json.loads(line))
-    ]
-    assert len(evaluations) == 3  # steps 3, 6 and the end
+    lines = [json.loads(line) for line in (folder / RunFiles.LOG).read_text().splitlines()]
+    for name, steps in {"held-out": [3, 6, STEPS], "last": [STEPS]}.items():
+        found = [line["step"] for line in lines if any(f"{name}/" in key for key in line)]
+        assert found == steps
 
 
 def test_a_measured_precision_stands_in_the_resolved_recipe(tmp_path: Path) -> None:

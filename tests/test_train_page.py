@@ -81,7 +81,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page") / "run"
     result = run(
         folder,
-        evaluate=[{"kind": "retrieval", "name": "held-out", "split": "test"}],
+        evaluate=[{"kind": "retrieval", "name": "held-out"}],
         run__evaluate_every=3,
     )
     assert result.finished

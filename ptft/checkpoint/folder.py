@@ -58,6 +58,7 @@ class Progress:
         trackers: what a tracker needs to go on in the same run (W&B's run id).
         scaler: state of the loss scaler (fp16).
         guard: state of what watches the loss.
+        best: state of what keeps the best model that was looked at.
     """
 
     step: int = 0
@@ -68,6 +69,7 @@ class Progress:
     trackers: dict[str, str] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
     guard: dict[str, float] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(

@@ -45,7 +45,10 @@ def command(
     check_evaluations(loaded)
     from ptft.evaluate import evaluate
     from ptft.model import load_model
+    from ptft.train.run_folder import note_test_read, read_run
 
+    if (Path(model) / RunFiles.RUN).is_file():
+        note_test_read(Path(model), read_run(Path(model)), loaded.evaluate, by="evaluate")
     metrics = evaluate(load_model(model), loaded.evaluate, loaded.data, seed=loaded.seed)
     if output is not None:
         write_json(output, metrics)

@@ -62,7 +62,7 @@ def arm_recipe(
     classify = isinstance(comparison.objective, ClassifyObjective)
     values["name"] = f"{comparison.name}-{arm.label}"
     values["seed"] = comparison.seed + seed
-    values["evaluate"] = []
+    values |= {"evaluate": [], "early_stop": None}  # every arm takes all its steps
     values["data"]["shots" if classify else "limit"] = budget
     kept = [item.model_dump(mode="json")["data"] for item in comparison.compare.retain]
     _apply_kind(values, arm.kind, kept, classify=classify)

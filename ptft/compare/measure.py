@@ -15,9 +15,15 @@ from ptft.evaluate import embed_split, embed_texts
 from ptft.evaluate.accuracy import class_ranks
 from ptft.evaluate.retrieval import caption_ranks, image_ranks
 from ptft.model import DualEncoder, class_head
-from ptft.recipe import ClassifyEvaluation, EvaluateItem, RetrievalEvaluation, ZeroShotEvaluation
+from ptft.recipe import (
+    EvaluateItem,
+    ProbeEvaluation,
+    RetrievalEvaluation,
+    ZeroShotEvaluation,
+    metrics_of,
+)
 
-__all__ = ["Measured", "default_metric", "measure", "metrics_of"]
+__all__ = ["Measured", "default_metric", "measure"]
 
 
 @dataclass(frozen=True)
@@ -36,24 +42,15 @@ class Measured:
     own_qc: Tensor
 
 
-def metrics_of(item: EvaluateItem) -> list[str]:
-    """Names of the metrics that an evaluation can be compared by."""
-    if isinstance(item, RetrievalEvaluation):
-        return [f"{way}_recall@{k}" for way in ("i2t", "t2i") for k in item.ks]
-    if isinstance(item, ZeroShotEvaluation | ClassifyEvaluation):
-        return ["top1"]
-    return []
-
-
 def default_metric(item: EvaluateItem, wanted: str | None = None, key: str = "evaluate.0") -> str:
     """The metric that is wanted, or the kind's first.
 
     Raises:
         RecipeError: the evaluation has no such metric.
     """
-    known = metrics_of(item)
-    if not known:
+    if isinstance(item, ProbeEvaluation):
         raise RecipeError(f"{key}.kind: {item.kind!r}; allowed: retrieval, zero_shot, classify")
+    known = metrics_of(item)
     if wanted is None:
         return known[0]
     if wanted not in known:
@@ -69,7 +66,7 @@ def measure(
 
     Args:
         item: of a recipe; its data and split are ``samples`` already.
-        metric: one of :func:`metrics_of`.
+        metric: one of :func:`ptft.recipe.metrics_of`.
         classes: names in the order of the set's numbers, for classes.
 
     Raises:

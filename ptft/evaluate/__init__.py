@@ -2,6 +2,13 @@
 
 from ptft.evaluate.embed import SplitEmbeddings, embed_split, embed_texts
 from ptft.evaluate.probe_head import probe_head
-from ptft.evaluate.run import evaluate
+from ptft.evaluate.run import Figures, evaluate
 
-__all__ = ["SplitEmbeddings", "embed_split", "embed_texts", "evaluate", "probe_head"]
+__all__ = [
+    "Figures",
+    "SplitEmbeddings",
+    "embed_split",
+    "embed_texts",
+    "evaluate",
+    "probe_head",
+]

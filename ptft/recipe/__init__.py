@@ -22,6 +22,15 @@ from ptft.recipe.data import (
     TableData,
 )
 from ptft.recipe.distill import DistillSection
+from ptft.recipe.early_stop import EarlyStopSection
+from ptft.recipe.evaluation import (
+    ClassifyEvaluation,
+    EvaluateItem,
+    ProbeEvaluation,
+    RetrievalEvaluation,
+    ZeroShotEvaluation,
+    metrics_of,
+)
 from ptft.recipe.load import (
     deciding_values,
     dump_recipe,
@@ -35,21 +44,16 @@ from ptft.recipe.regularise import RegulariseSection
 from ptft.recipe.schema import (
     AdaptSection,
     AugmentSection,
-    ClassifyEvaluation,
     ClassifyObjective,
     ClipObjective,
-    EvaluateItem,
     FullAdapt,
     InitSection,
     ObjectiveSection,
     OptimSection,
     ProbeAdapt,
-    ProbeEvaluation,
     Recipe,
-    RetrievalEvaluation,
     RunSection,
     SiglipObjective,
-    ZeroShotEvaluation,
 )
 
 __all__ = [
@@ -67,6 +71,7 @@ __all__ = [
     "DataSection",
     "DistillSection",
     "DoraAdapt",
+    "EarlyStopSection",
     "EvaluateItem",
     "FolderData",
     "FullAdapt",
@@ -102,6 +107,7 @@ __all__ = [
     "find_recipe",
     "load_comparison",
     "load_recipe",
+    "metrics_of",
     "recipe_digest",
     "recipe_json_schema",
 ]

@@ -80,6 +80,11 @@ def check_evaluations(recipe: Recipe) -> None:
         key = f"evaluate.{index}.data" if item.data else "data"
         needed = ("train", item.split) if item.kind == "probe" else (item.split,)
         check_data(section, key, needed=needed)
+    stop = recipe.stops_early
+    for index, item in enumerate(stop.retain if stop else []):
+        assert item.data is not None, "the schema asks for it"
+        needed = ("train", "val") if item.kind == "probe" else ("val",)
+        check_data(item.data, f"early_stop.retain.{index}.data", needed=needed)
 
 
 def check_data(section: DataSection, key: str, needed: tuple[str, ...]) -> None:

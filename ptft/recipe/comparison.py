@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from ptft.recipe.schema import EvaluateItem, Recipe
+from ptft.recipe.evaluation import EvaluateItem
+from ptft.recipe.schema import Recipe
 from ptft.recipe.section import Section
 
 __all__ = ["ArmKind", "ArmSection", "CompareSection", "Comparison", "Search"]
@@ -124,15 +125,13 @@ class Comparison(Recipe):
     def _has_target(self) -> "Comparison":
         if not self.evaluate:
             raise ValueError("evaluate: empty; its first item is what the arms are compared by")
-        if self.init is None and any(arm.kind != "scratch" for arm in self.compare.arms):
-            model = self.model
-            if model is None or not _has_weights(model):
-                raise ValueError(
-                    "init.from: missing; all arms but scratch start from pretrained weights "
-                    "(init.from, model.pretrained or model.image_weights)"
-                )
+        if (
+            self.init is None
+            and not self.starts_trained
+            and any(arm.kind != "scratch" for arm in self.compare.arms)
+        ):
+            raise ValueError(
+                "init.from: missing; all arms but scratch start from pretrained weights "
+                "(init.from, model.pretrained or model.image_weights)"
+            )
         return self
-
-
-def _has_weights(model: Any) -> bool:
-    return bool(getattr(model, "pretrained", None) or getattr(model, "image_weights", None))

@@ -2,50 +2,35 @@
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from ptft.errors import suggest
 from ptft.recipe.adapt import Adapter, ProjectionAdapt
 from ptft.recipe.data import DataSection
 from ptft.recipe.distill import DistillSection
-from ptft.recipe.model import ModelSection
+from ptft.recipe.early_stop import EarlyStopSection
+from ptft.recipe.evaluation import EvaluateItem, Template, metrics_of
+from ptft.recipe.model import ArchModel, ModelSection
 from ptft.recipe.regularise import RegulariseSection
 from ptft.recipe.section import Section
 
 __all__ = [
     "AdaptSection",
     "AugmentSection",
-    "ClassifyEvaluation",
     "ClassifyObjective",
     "ClipObjective",
-    "EvaluateItem",
     "FullAdapt",
     "InitSection",
     "ObjectiveSection",
     "OptimSection",
     "ProbeAdapt",
-    "ProbeEvaluation",
     "Recipe",
-    "RetrievalEvaluation",
     "RunSection",
     "SiglipObjective",
-    "ZeroShotEvaluation",
 ]
 
 
-def _has_place(template: str) -> str:
-    if "{}" not in template:
-        raise ValueError(f"{template!r} lacks {{}}, where the class name goes")
-    return template
-
-
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
-Template = Annotated[str, AfterValidator(_has_place)]
 
 
 class InitSection(Section):
@@ -257,49 +242,6 @@ class AugmentSection(Section):
         return self
 
 
-class _Evaluation(Section):
-    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")
-    """Under which its figures stand in ``metrics.json``; absent: the kind."""
-    data: DataSection | None = None
-    """Absent: the recipe's own data section."""
-    split: Literal["train", "val", "test"] = "val"
-    batch: int = Field(default=256, ge=1)
-
-
-class RetrievalEvaluation(_Evaluation):
-    """recall@k in both directions; several captions of an image each count as its own query."""
-
-    kind: Literal["retrieval"] = "retrieval"
-    ks: list[PositiveInt] = Field(default=[1, 5, 10], min_length=1)
-
-
-class ZeroShotEvaluation(_Evaluation):
-    """Accuracy of the class whose prompts' mean embedding is nearest."""
-
-    kind: Literal["zero_shot"] = "zero_shot"
-    templates: list[Template] = Field(default=["a photo of a {}."], min_length=1)
-
-
-class ProbeEvaluation(_Evaluation):
-    """Accuracy of logistic regression on the image embeddings of ``train``."""
-
-    kind: Literal["probe"] = "probe"
-    c: float | None = Field(default=None, gt=0.0)
-    """Inverse L2 strength as scikit-learn has it; absent: chosen on a fifth of ``train``."""
-
-
-class ClassifyEvaluation(_Evaluation):
-    """Accuracy of the model's own trained head."""
-
-    kind: Literal["classify"] = "classify"
-
-
-EvaluateItem = Annotated[
-    RetrievalEvaluation | ZeroShotEvaluation | ProbeEvaluation | ClassifyEvaluation,
-    Field(discriminator="kind"),
-]
-
-
 class RunSection(Section):
     """Where a run lies, how often it saves and reports, and on what it runs."""
 
@@ -359,6 +301,10 @@ class Recipe(Section):
     distill: DistillSection | None = None
     adapt: AdaptSection = Field(default_factory=FullAdapt)
     regularise: RegulariseSection | None = None
+    early_stop: EarlyStopSection | Literal["auto"] | None = "auto"
+    """Leave the best model that was looked at. ``auto``: with the section's defaults, where a run
+    starts from trained weights and an item of ``evaluate`` reads ``val`` of the recipe's own data;
+    null: never."""
     augment: AugmentSection = Field(default_factory=AugmentSection)
     optim: OptimSection
     evaluate: list[EvaluateItem] = []
@@ -387,8 +333,55 @@ class Recipe(Section):
                 f"distill.features: {self.distill.features} with objective.kind 'classify', which "
                 "compares class probabilities; allowed: 0"
             )
-        names = [item.name or item.kind for item in self.evaluate]
+        names = [item.label for item in self.evaluate]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"evaluate: two items are named {', '.join(twice)}; give each a name")
         return self
+
+    @model_validator(mode="after")
+    def _can_stop(self) -> "Recipe":
+        section, target = self.early_stop, self.early_stop_target
+        if not isinstance(section, EarlyStopSection):
+            return self
+        if target is None:
+            wanted = f"target {section.target!r} is not" if section.target else "there is not"
+            raise ValueError(
+                f"early_stop: {wanted} an item of evaluate that reads val; test splits choose "
+                "nothing"
+            )
+        known = metrics_of(target)
+        if section.metric is not None and section.metric not in known:
+            hint = suggest(section.metric, known)
+            raise ValueError(f"early_stop.metric: {section.metric!r}; {hint}")
+        if any(item.label == target.label for item in section.retain):
+            raise ValueError(f"early_stop.retain: {target.label} is the target's name, too")
+        return self
+
+    @property
+    def early_stop_target(self) -> EvaluateItem | None:
+        """The item of ``evaluate`` that early stopping goes by, if there is one."""
+        section = self.early_stop
+        wanted = section.target if isinstance(section, EarlyStopSection) else None
+        for item in self.evaluate:
+            named = item.data is None if wanted is None else item.label == wanted
+            if named and item.split == "val":
+                return item
+        return None
+
+    @property
+    def stops_early(self) -> EarlyStopSection | None:
+        """The ``early_stop`` section with ``auto`` made plain; None where all steps are taken."""
+        if self.early_stop != "auto":
+            return self.early_stop
+        on = self.starts_trained and self.early_stop_target is not None
+        return EarlyStopSection() if on else None
+
+    @property
+    def starts_trained(self) -> bool:
+        """Whether the image tower's weights were trained before."""
+        if self.init is not None:
+            return self.init.weights
+        if isinstance(self.model, ArchModel):
+            return self.model.pretrained is not None
+        return self.model is not None and self.model.image_weights is not None

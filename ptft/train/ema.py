@@ -4,14 +4,11 @@ The average, not the raw weights, is what a run evaluates and leaves as its mode
 goes on from the raw weights, and a checkpoint holds both.
 """
 
-import contextlib
-from collections.abc import Iterator
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ptft.tensor_files import is_sharded, local_part
+from ptft.tensor_files import local_part
+from ptft.train.shadow import Shadow
 
 __all__ = ["Ema", "ema_decay"]
 
@@ -28,12 +25,10 @@ def ema_decay(decay: float, step: int) -> float:
     return min(decay, step / (step + 9.0))
 
 
-class Ema:
+class Ema(Shadow):
     """The average of a model's learning weights and of its floating-point buffers.
 
-    Locked weights do not move and need no average; batch norms' statistics are buffers and do.
-    Integer buffers are counters, and the model's own are taken. Sharded tensors (DTensor) are
-    averaged shard by shard, since the update is elementwise.
+    Sharded tensors (DTensor) are averaged shard by shard, since the update is elementwise.
 
     Args:
         model: whose present weights the average starts from, on its device and sharded if it is to
@@ -42,58 +37,11 @@ class Ema:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, _PREFIX)
         self.decay = decay
-        self._sharded = _sharded_parts(model)
-        live = _averaged(model)
-        self._live = [local_part(tensor) for tensor in live.values()]
-        # as they are laid out (channels-last, sharded), since a swap copies one into the other
-        self._average = {name: tensor.detach().clone() for name, tensor in live.items()}
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """The average by name, for a checkpoint to keep and to fill."""
-        return {_PREFIX + name: tensor for name, tensor in self._average.items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move the average towards the weights after optimiser step ``step`` (1, 2, ...)."""
-        averages = [local_part(tensor) for tensor in self._average.values()]
-        torch._foreach_lerp_(averages, self._live, 1.0 - ema_decay(self.decay, step))
-
-    @contextlib.contextmanager
-    def applied(self) -> Iterator[None]:
-        """Inside, the model has the averaged weights; afterwards its own, bit for bit."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    @torch.no_grad()
-    def _swap(self) -> None:
-        for live, average in zip(self._live, self._average.values(), strict=True):
-            kept = live.clone()
-            live.copy_(local_part(average))
-            local_part(average).copy_(kept)
-        for part in self._sharded:  # may still hold whole weights, gathered before the swap
-            part.reshard()
-
-
-def _averaged(model: nn.Module) -> dict[str, Tensor]:
-    """What an average is kept of: by name, parameters that learn and saved float buffers."""
-    saved = model.state_dict(keep_vars=True)  # leaves out buffers that are made anew, such as masks
-    return {
-        name: tensor
-        for name, tensor in saved.items()
-        if tensor.is_floating_point()
-        and (tensor.requires_grad or not isinstance(tensor, nn.Parameter))
-    }
-
-
-def _sharded_parts(model: nn.Module) -> list[Any]:
-    """FSDP2's modules, which gather their weights; none where no weight is sharded."""
-    if not is_sharded(model.parameters()):
-        return []
-    from torch.distributed.fsdp import FSDPModule  # seconds that a run of one process need not pay
-
-    return [part for part in model.modules() if isinstance(part, FSDPModule)]
+        kept = [local_part(tensor) for tensor in self._kept.values()]
+        torch._foreach_lerp_(kept, self._live, 1.0 - ema_decay(self.decay, step))

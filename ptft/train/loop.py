@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,14 +27,15 @@ from ptft.data.faults import Tally
 from ptft.data.hashing import mix
 from ptft.distributed import World, join_world
 from ptft.errors import TrainingError
-from ptft.evaluate import evaluate
+from ptft.evaluate import Figures, evaluate
 from ptft.model import DualEncoder, layer_depths, save_model
 from ptft.model.store import WEIGHTS
 from ptft.objective import clamp_logit_scale
 from ptft.optim import build_optimizer, learning_rate_factor, set_learning_rate, total_samples
-from ptft.recipe import Recipe
+from ptft.recipe import EvaluateItem, Recipe
 from ptft.threads import cpu_threads
 from ptft.train.adapter import check_learning, check_saved, save_and_merge
+from ptft.train.best import Best, keep_best
 from ptft.train.claim import claim_run
 from ptft.train.compiled import compile_blocks, uncompiled, wants_compiling
 from ptft.train.curves import plot_curves
@@ -46,8 +47,16 @@ from ptft.train.neighbours import look
 from ptft.train.parallel import Parallel, check_agreement, share, whole_tensor
 from ptft.train.regularise import Pull, pull_to_start
 from ptft.train.report import Mute, Report, say
-from ptft.train.run_folder import RunRecord, RunStatus, open_together, start_together, write_run
+from ptft.train.run_folder import (
+    RunRecord,
+    RunStatus,
+    note_test_read,
+    open_together,
+    start_together,
+    write_run,
+)
 from ptft.train.setup import Setup, batches, choose_device, choose_precision, set_up
+from ptft.train.shadow import Shadow
 from ptft.train.step import Step
 from ptft.train.stop import Stop
 from ptft.train.trackers import check_trackers
@@ -141,16 +150,19 @@ def _train(
     optimizer = build_optimizer(setup.model, recipe.optim, depths=depths)
     ema = None if recipe.optim.ema is None else Ema(setup.model, recipe.optim.ema)
     pull = pull_to_start(recipe, setup)  # to the weights of now, before a checkpoint's are read
+    best = keep_best(recipe, setup.model, total, {})  # of now, too
     progress = Progress()
     if resume:
         progress = resume_checkpoint(
             folder / RunFiles.CHECKPOINTS,
             setup.model,
             optimizer,
-            None if ema is None else ema.tensors,
+            _extra(ema, best),
             world=world,
             say=partial(say, console),
         )
+    if best is not None:
+        best.state = progress.best
 
     # 4. The steps.
     report = _open_report(folder, recipe, record, progress, console, world)
@@ -159,14 +171,15 @@ def _train(
         report.note(note)
     guard = Guard(recipe.optim.stop_above, progress.guard)
     loop = _Loop(
-        recipe, folder, setup, parallel, optimizer, ema, pull, progress, record, report, guard
+        recipe, folder, setup, parallel, optimizer, ema, pull, best, progress, record, report, guard
     )
     with report, Stop() as stop:
         if progress.seen == 0:
             loop.look("before")
+            loop.judge()
         report.page()
         loop.run(total, stop)
-        finished = progress.seen >= total
+        finished = progress.seen >= total or loop.over
         metrics = loop.finish() if finished else {}
     record.status = RunStatus.FINISHED if finished else RunStatus.STOPPED
     if world.first:
@@ -256,10 +269,12 @@ class _Loop:
     optimizer: torch.optim.Optimizer
     ema: Ema | None
     pull: Pull | None
+    best: Best | None
     progress: Progress
     record: RunRecord
     report: Report
     guard: Guard
+    ended: bool = False
 
     @property
     def model(self) -> DualEncoder:
@@ -269,8 +284,17 @@ class _Loop:
     def world(self) -> World:
         return self.parallel.world
 
+    @property
+    def over(self) -> bool:
+        """Whether going on is of no more use."""
+        return self.best is not None and self.best.over
+
     def run(self, total: int, stop: Stop) -> None:
-        """Step until ``total`` samples are seen or a signal comes; end on a checkpoint."""
+        """Step until ``total`` samples are seen, more is of no use or a signal comes; end on a
+        checkpoint."""
+        self._catch_up(total)
+        if self.over:  # resumed after its last step
+            return
         run, progress = self.recipe.run, self.progress
         scaler = torch.amp.GradScaler(
             self.model.device.type, enabled=self.recipe.optim.precision == "fp16"
@@ -300,6 +324,9 @@ class _Loop:
             figures["samples_per_second"] = pace.step(progress.seen)
             progress.seconds = pace.seconds
             last = progress.seen >= total
+            if not stepped.stopping:  # whoever asks to stop waits for the checkpoint alone
+                self._catch_up(total)  # before a checkpoint, which the next step goes on from
+            last = last or self.over
             if last or progress.step % run.log_every == 0:
                 self.report.log(progress.step, progress.seen, figures)
             self.report.step(progress.seen, figures)
@@ -308,11 +335,14 @@ class _Loop:
                 with pace.paused():
                     self._checkpoint()
                 saved = progress.seen
-            if stepped.stopping:
+            if stepped.stopping or self.over:
                 break
             if run.evaluate_every and progress.step % run.evaluate_every == 0 and not last:
                 with pace.paused():
-                    self.evaluate(f"at step {progress.step}")
+                    self.evaluate(
+                        f"at step {progress.step}",
+                        [item for item in self.recipe.evaluate if item.split != "test"],
+                    )
         assert saved == progress.seen, "a run ends on a checkpoint"
         if progress.skipped:
             self.report.note(Tally.restore(progress.faults).summary(progress.seen))
@@ -320,31 +350,65 @@ class _Loop:
     @contextmanager
     def whole(self) -> Iterator[DualEncoder | None]:
         """The model to look at or to save: with its averaged weights, where the recipe keeps an
-        average, whole and not compiled; on the first rank, None on the others."""
-        averaged = nullcontext() if self.ema is None else self.ema.applied()
-        with averaged, uncompiled(self.model), self.parallel.whole() as model:
+        average, in the end with the best ones, where it keeps those; whole and not compiled; on the
+        first rank, None on the others."""
+        shadow: Shadow | None = self.best if self.ended and self.best is not None else self.ema
+        applied = nullcontext() if shadow is None else shadow.applied()
+        with applied, uncompiled(self.model), self.parallel.whole() as model:
             yield model
 
-    def evaluate(self, when: str) -> dict[str, dict[str, float]]:
-        """The recipe's evaluations of the model as it stands; leaves it in training mode.
+    def evaluate(self, when: str, items: Sequence[EvaluateItem]) -> dict[str, Figures]:
+        """Evaluations of the model as it stands; leaves it in training mode.
 
         The first rank makes them, and the others wait and get none.
         """
-        recipe = self.recipe
-        if not recipe.evaluate:
+        if not items:
             return {}
-        metrics: dict[str, dict[str, float]] = {}
+        metrics: dict[str, Figures] = {}
         with self.whole() as model:
             if model is not None:
-                metrics = evaluate(
-                    model,
-                    recipe.evaluate,
-                    recipe.data,
-                    seed=recipe.seed,
-                    device=self.model.device,
-                    workers=recipe.run.workers,
-                )
+                metrics = self._figures(model, items)
         self.model.train()
+        self._tell(when, metrics)
+        return metrics
+
+    def _catch_up(self, total: int) -> None:
+        """Have the look that is due after this step, unless it was had."""
+        progress, best = self.progress, self.best
+        if best is not None and best.is_due(progress.step, last=progress.seen >= total):
+            with self.report.pace.paused():
+                self.judge()
+
+    def judge(self) -> None:
+        """Have a look, and keep the weights if they are the best so far; on every rank alike."""
+        best, step = self.best, self.progress.step
+        if best is None:
+            return
+        with self.whole() as model:
+
+            def measured() -> dict[str, Figures]:
+                assert model is not None
+                return self._figures(model, best.items)
+
+            metrics = self.world.told(measured)
+            better = best.judge(step, metrics)
+            if better:
+                best.take()  # inside, where an average stands in for the weights
+        self.model.train()
+        self._tell(f"at step {step}{', the best so far' if better else ''}", metrics)
+
+    def _figures(self, model: DualEncoder, items: Sequence[EvaluateItem]) -> dict[str, Figures]:
+        recipe = self.recipe
+        return evaluate(
+            model,
+            items,
+            recipe.data,
+            seed=recipe.seed,
+            device=self.model.device,
+            workers=recipe.run.workers,
+        )
+
+    def _tell(self, when: str, metrics: dict[str, Figures]) -> None:
         flat = {
             f"{name}/{key}": value
             for name, figures in metrics.items()
@@ -355,7 +419,6 @@ class _Loop:
         for name, figures in metrics.items():
             self.report.message(f"{name} {when}: {_shown(figures)}")
         self.report.page()
-        return metrics
 
     def look(self, stage: Literal["before", "after"]) -> None:
         """Note for the page what the model finds nearest; no weight and no random number moves."""
@@ -368,12 +431,19 @@ class _Loop:
         if reason:
             self.report.message(f"page: no nearest neighbours: {reason}")
 
-    def finish(self) -> dict[str, dict[str, float]]:
+    def finish(self) -> dict[str, Figures]:
         """Leave the model and its last evaluation in the run folder."""
+        self._catch_up(self.record.total)  # where a signal came at the last step
+        self.ended = True
+        if self.best is not None:
+            self.report.note(str(self.best))
+            self.record.best = dict(self.best.state)
         with self.whole() as model:
             if model is not None:
                 _save_final(self.folder, model, self.recipe, self.record)
-        metrics = self.evaluate("after training")
+        if self.world.first:
+            note_test_read(self.folder, self.record, self.recipe.evaluate, by="train")
+        metrics = self.evaluate("after training", self.recipe.evaluate)
         if self.world.first:
             write_json(self.folder / RunFiles.METRICS, metrics)
         self.look("after")
@@ -441,7 +511,7 @@ class _Loop:
 
     def _checkpoint(self) -> None:
         folder = self.folder / RunFiles.CHECKPOINTS
-        extra = {} if self.ema is None else self.ema.tensors
+        extra = _extra(self.ema, self.best)
         save_checkpoint(folder, self.model, self.optimizer, self.progress, extra, world=self.world)
         if not self.world.first:
             return
@@ -452,6 +522,13 @@ class _Loop:
         record.seconds = round(progress.seconds, 3)
         write_run(self.folder, record)
         self.report.page()
+
+
+def _extra(*shadows: Shadow | None) -> dict[str, torch.Tensor]:
+    """What a checkpoint holds beside the model."""
+    return {
+        name: tensor for one in shadows if one is not None for name, tensor in one.tensors.items()
+    }
 
 
 def _explained(error: OSError) -> Exception:

@@ -30,6 +30,7 @@ from ptft.evaluate.embed import evaluating
 from ptft.model import DualEncoder, class_head
 from ptft.recipe import (
     DataSection,
+    EvaluateItem,
     Recipe,
     ZeroShotEvaluation,
 )
@@ -195,12 +196,25 @@ def _which(recipe: Recipe) -> tuple[DataSection, Literal["train", "val", "test"]
             if item.kind == kind:
                 if isinstance(item, ZeroShotEvaluation):
                     templates = templates or item.templates
-                return item.data or recipe.data, item.split, templates
+                section, split = _spare_test(item, recipe.data)
+                return section, split, templates
     splits: tuple[Literal["val", "test"], ...] = ("val", "test")
     for split in splits:
         if has_split(recipe.data, split):
             return recipe.data, split, templates
     raise _NothingToSeeError("the recipe evaluates nothing and its data has no val split")
+
+
+def _spare_test(
+    item: EvaluateItem, own: DataSection
+) -> tuple[DataSection, Literal["train", "val", "test"]]:
+    """What an evaluation reads, but samples that are not of its test split, where there are any:
+    that is for the end of training."""
+    section = item.data or own
+    if item.split != "test":
+        return section, item.split
+    held = next((one for one in (section, own) if has_split(one, "val")), None)
+    return (section, "test") if held is None else (held, "val")
 
 
 def _affordable(model: DualEncoder, samples: SampleSet, total: int) -> int:

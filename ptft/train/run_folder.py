@@ -2,6 +2,7 @@
 
 import platform
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,11 +13,19 @@ from ptft import __version__
 from ptft.artifact import RunFiles, read_json, write_atomic, write_json
 from ptft.distributed import World
 from ptft.errors import ArtifactError, UsageError
-from ptft.recipe import Recipe, deciding_values, dump_recipe, load_recipe, recipe_digest
+from ptft.recipe import (
+    EvaluateItem,
+    Recipe,
+    deciding_values,
+    dump_recipe,
+    load_recipe,
+    recipe_digest,
+)
 
 __all__ = [
     "RunRecord",
     "RunStatus",
+    "note_test_read",
     "open_run",
     "open_together",
     "read_run",
@@ -48,6 +57,9 @@ class RunRecord:
         seconds: of training, over all its parts; without evaluations and checkpoints.
         notes: facts about how its last part ran, one line each.
         error: what it failed of.
+        best: which look the final model is of, where the best one is kept, and its figures.
+        test_reads: each time that test splits were read: when, by which command, for which
+            evaluations, and of which step's model.
     """
 
     name: str
@@ -67,6 +79,8 @@ class RunRecord:
     weights_digest: str | None = None
     notes: list[str] = field(default_factory=list)
     error: str = ""
+    best: dict[str, Any] = field(default_factory=dict)
+    test_reads: list[dict[str, Any]] = field(default_factory=list)
 
 
 def open_run(recipe: Recipe, *, resume: bool) -> tuple[Path, RunRecord | None]:
@@ -176,6 +190,22 @@ def read_run(folder: Path) -> RunRecord:
 def write_run(folder: Path, record: RunRecord) -> None:
     """Write ``run.json`` atomically."""
     write_json(folder / RunFiles.RUN, asdict(record))
+
+
+def note_test_read(
+    folder: Path, record: RunRecord, items: Sequence[EvaluateItem], *, by: str
+) -> None:
+    """Write into ``run.json`` that test splits are about to be read, if ``items`` do that.
+
+    Args:
+        by: the command.
+    """
+    read = [item.label for item in items if item.split == "test"]
+    if not read:
+        return
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    record.test_reads.append({"at": at, "by": f"ptft {by}", "step": record.step, "read": read})
+    write_run(folder, record)
 
 
 def _is_taken(folder: Path) -> bool:

@@ -1,0 +1,83 @@
+"""The evaluations that a recipe names, and the figures that models can be compared by."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, PositiveInt
+
+from ptft.recipe.data import DataSection
+from ptft.recipe.section import Section
+
+__all__ = [
+    "ClassifyEvaluation",
+    "EvaluateItem",
+    "ProbeEvaluation",
+    "RetrievalEvaluation",
+    "Template",
+    "ZeroShotEvaluation",
+    "metrics_of",
+]
+
+
+def _has_place(template: str) -> str:
+    if "{}" not in template:
+        raise ValueError(f"{template!r} lacks {{}}, where the class name goes")
+    return template
+
+
+Template = Annotated[str, AfterValidator(_has_place)]
+
+
+class _Evaluation(Section):
+    kind: str
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")
+    """Under which its figures stand in ``metrics.json``; absent: the kind."""
+    data: DataSection | None = None
+    """Absent: the recipe's own data section."""
+    split: Literal["train", "val", "test"] = "val"
+    batch: int = Field(default=256, ge=1)
+
+    @property
+    def label(self) -> str:
+        """The name that its figures have."""
+        return self.name or self.kind
+
+
+class RetrievalEvaluation(_Evaluation):
+    """recall@k in both directions; several captions of an image each count as its own query."""
+
+    kind: Literal["retrieval"] = "retrieval"
+    ks: list[PositiveInt] = Field(default=[1, 5, 10], min_length=1)
+
+
+class ZeroShotEvaluation(_Evaluation):
+    """Accuracy of the class whose prompts' mean embedding is nearest."""
+
+    kind: Literal["zero_shot"] = "zero_shot"
+    templates: list[Template] = Field(default=["a photo of a {}."], min_length=1)
+
+
+class ProbeEvaluation(_Evaluation):
+    """Accuracy of logistic regression on the image embeddings of ``train``."""
+
+    kind: Literal["probe"] = "probe"
+    c: float | None = Field(default=None, gt=0.0)
+    """Inverse L2 strength as scikit-learn has it; absent: chosen on a fifth of ``train``."""
+
+
+class ClassifyEvaluation(_Evaluation):
+    """Accuracy of the model's own trained head."""
+
+    kind: Literal["classify"] = "classify"
+
+
+EvaluateItem = Annotated[
+    RetrievalEvaluation | ZeroShotEvaluation | ProbeEvaluation | ClassifyEvaluation,
+    Field(discriminator="kind"),
+]
+
+
+def metrics_of(item: EvaluateItem) -> list[str]:
+    """Names of the figures that models can be compared by: shares of 1, more is better."""
+    if isinstance(item, RetrievalEvaluation):
+        return [f"{way}_recall@{k}" for way in ("i2t", "t2i") for k in item.ks]
+    return ["top1"]
