@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal, assert_never
 
 from ptft.data.fields import FieldSection
-from ptft.data.sample import SampleSet, Subset
+from ptft.data.sample import SampleSet, Subset, draw_val
 from ptft.errors import DataError, RecipeError
 from ptft.recipe.data import (
     DataSection,
@@ -16,7 +16,7 @@ from ptft.recipe.data import (
 )
 from ptft.recipe.paths import expand_paths
 
-__all__ = ["Split", "open_split"]
+__all__ = ["Split", "open_split", "open_val"]
 
 Split = Literal["train", "val", "test"]
 """Of a data section."""
@@ -64,6 +64,14 @@ def open_split(
     if split == "train":
         _set_resample(samples, section, key)
     return samples
+
+
+def open_val(
+    section: DataSection, most: int | None, *, seed: int, classes: Sequence[str] | None = None
+) -> SampleSet:
+    """Open ``val``, or at most so many samples of it, drawn by the seed; errors as open_split's."""
+    val = open_split(section, "val", seed=seed, classes=classes)
+    return val if most is None else draw_val(val, most, seed)
 
 
 def _drawn(

@@ -13,7 +13,7 @@ from ptft.data.hashing import digest_of, mix, permutation
 from ptft.data.order import BalancedOrder, Order, RunOrder
 from ptft.errors import DataError
 
-__all__ = ["Resample", "Sample", "SampleSet", "Subset", "contact_sheet", "draw"]
+__all__ = ["Resample", "Sample", "SampleSet", "Subset", "contact_sheet", "draw", "draw_val"]
 
 Resample = Literal["none", "uniform", "class"]
 """Each once an epoch; drawn with replacement; every class equally often."""
@@ -207,6 +207,13 @@ class Subset(SampleSet):
         return None if whole is None else digest_of("subset", whole, self.indices.tobytes())
 
 
+def draw_val(samples: SampleSet, most: int, seed: int) -> SampleSet:
+    """At most so many samples of a validation set, drawn by a seed, apart from the draw of training
+    samples; all where there are no more."""
+    return samples if most >= len(samples) else Subset(samples, most, seed + _VAL)
+
+
+_VAL = 0x76616C  # "val"
 _SUBSET = 0x73756273  # "subs": keeps this draw apart from the others of the same seed
 
 

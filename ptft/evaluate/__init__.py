@@ -3,5 +3,6 @@
 from ptft.evaluate.embed import SplitEmbeddings, embed_split, embed_texts
 from ptft.evaluate.probe_head import probe_head
 from ptft.evaluate.run import evaluate
+from ptft.evaluate.tip_adapter import add_cache
 
-__all__ = ["SplitEmbeddings", "embed_split", "embed_texts", "evaluate", "probe_head"]
+__all__ = ["SplitEmbeddings", "add_cache", "embed_split", "embed_texts", "evaluate", "probe_head"]

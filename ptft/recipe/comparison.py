@@ -25,6 +25,8 @@ ArmKind = Literal[
     "prefix",
     "bottleneck",
     "l2_sp",
+    "projection",
+    "tip_adapter",
     "replay",
 ]
 

@@ -10,7 +10,7 @@ from pydantic import (
     model_validator,
 )
 
-from ptft.recipe.adapt import Adapter, ProjectionAdapt
+from ptft.recipe.adapt import Adapter, ProjectionAdapt, TipAdapterAdapt
 from ptft.recipe.data import DataSection
 from ptft.recipe.distill import DistillSection
 from ptft.recipe.model import ModelSection
@@ -123,7 +123,9 @@ class ProbeAdapt(Section):
     kind: Literal["probe"] = "probe"
 
 
-AdaptSection = Annotated[FullAdapt | ProbeAdapt | Adapter, Field(discriminator="kind")]
+AdaptSection = Annotated[
+    FullAdapt | ProbeAdapt | TipAdapterAdapt | Adapter, Field(discriminator="kind")
+]
 
 
 class OptimSection(Section):
@@ -340,7 +342,7 @@ class RunSection(Section):
 def _locks_image(adapt: AdaptSection) -> bool:
     if isinstance(adapt, FullAdapt):
         return "image" in adapt.lock
-    if isinstance(adapt, ProbeAdapt | ProjectionAdapt):
+    if isinstance(adapt, ProbeAdapt | ProjectionAdapt | TipAdapterAdapt):
         return True
     return "image" not in adapt.towers
 
@@ -379,6 +381,11 @@ class Recipe(Section):
             raise ValueError(
                 f"regularise: with adapt.kind {self.adapt.kind!r}, whose new weights have no start "
                 "worth keeping; allowed: full, probe, projection"
+            )
+        if isinstance(self.adapt, TipAdapterAdapt) and self.objective.kind != "classify":
+            raise ValueError(
+                f"adapt.kind: 'tip_adapter' with objective.kind {self.objective.kind!r}: it "
+                "remembers pictures by their class; allowed: classify"
             )
         if self.distill is not None and not (self.distill.weight or self.distill.features):
             raise ValueError("distill: weight and features are 0; allowed: one above 0, or null")
