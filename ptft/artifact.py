@@ -65,7 +65,10 @@ class FolderFiles:
     TEXT_ONNX = "onnx/text_model.onnx"
     VISION_ONNX = "onnx/vision_model.onnx"
     HEAD = "head.safetensors"  # classifiers: weight (C, D), bias (C,); logits of a normalised
-    # image embedding f: ModelInfo.logit_scale * f @ weight.T + bias
+    # image embedding f: ModelInfo.logit_scale * f @ weight.T + bias; of a Tip-Adapter also keys
+    # (K, D), labels (K,), alpha (1,), beta (1,): plus alpha * exp(-beta * (1 - f @ keys.T)) @ the
+    # one-hot labels
+    HEAD_CACHE = frozenset({"keys", "labels", "alpha", "beta"})
     INFO = "ptft.json"
     RECIPE = "recipe.yaml"
     METRICS = "metrics.json"

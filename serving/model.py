@@ -60,11 +60,16 @@ class Model:
     def head_probabilities(self, image_bd: NDArray[np.float32]) -> NDArray[np.float32]:
         """Embeddings (B, D) to probabilities (B, C) of ``info.classes``.
 
-        As ``ptft.model.DualEncoder.classify``: exp(logit_scale) * (f . W^T) + b.
+        As ``ptft.model.DualEncoder.class_logits``: exp(logit_scale) * (f . W^T) + b, and of a
+        Tip-Adapter alpha * exp(-beta * (1 - f . keys^T)) times the keys' one-hot labels.
         """
         assert self._head is not None
-        weight_cd, bias_c = self._head
-        return _softmax(self.info.logit_scale * (image_bd @ weight_cd.T) + bias_c)
+        head = self._head
+        logits_bc = self.info.logit_scale * (image_bd @ head["weight"].T) + head["bias"]
+        if "keys" in head:
+            near_bk = np.exp(-head["beta"] * (1.0 - image_bd @ head["keys"].T))
+            logits_bc += head["alpha"] * (near_bk @ head["values"])
+        return _softmax(logits_bc)
 
     def zero_shot_probabilities(
         self, image_bd: NDArray[np.float32], class_cd: NDArray[np.float32]
@@ -157,22 +162,31 @@ def _tower_file(name: str, precision: str) -> str:
     return name.replace(".onnx", f"{PRECISIONS[precision]}.onnx")
 
 
-def _load_head(
-    folder: Path, info: ModelInfo
-) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+def _load_head(folder: Path, info: ModelInfo) -> dict[str, NDArray[np.float32]] | None:
+    """The tensors of the head; in place of its labels their one-hot rows, ``values`` (K, C)."""
     path = folder / FolderFiles.HEAD
     if not path.is_file():
         if info.task == "classify":
             raise ArtifactError(f"{path}: missing; the model is a classifier")
         return None
     tensors = load_file(path)
-    weight, bias = tensors["weight"].astype(np.float32), tensors["bias"].astype(np.float32)
-    if weight.shape != (len(info.classes), info.embed_dim) or bias.shape != (len(info.classes),):
+    classes, width = len(info.classes), info.embed_dim
+    shapes = {"weight": (classes, width), "bias": (classes,)}
+    labels = tensors.pop("labels", None)
+    if labels is not None:
+        shapes |= {"keys": (len(labels), width), "alpha": (1,), "beta": (1,)}
+    head = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+    found = {name: tensor.shape for name, tensor in head.items()}
+    if found != shapes:
+        given = ", ".join(f"{name} {shape}" for name, shape in sorted(found.items()))
         raise ArtifactError(
-            f"{path}: weight {weight.shape}, bias {bias.shape}; {FolderFiles.INFO} has "
-            f"{len(info.classes)} classes and {info.embed_dim} dimensions"
+            f"{path}: {given}; {FolderFiles.INFO} has {classes} classes and {width} dimensions"
         )
-    return weight, bias
+    if labels is not None:
+        if not ((labels >= 0) & (labels < classes)).all():
+            raise ArtifactError(f"{path}: labels; allowed: 0 to {classes - 1}")
+        head["values"] = np.eye(classes, dtype=np.float32)[labels]
+    return head
 
 
 def _normalise(features_bd: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -15,7 +15,18 @@ from ptft.recipe import Comparison
 from ptft.recipe.load import load_comparison
 from tests.tiny import build, towers_section
 
-KINDS = ("zero_shot", "scratch", "probe", "full", "lp_ft", "flyp", "lora", "l2_sp")
+KINDS = (
+    "zero_shot",
+    "scratch",
+    "probe",
+    "full",
+    "lp_ft",
+    "flyp",
+    "lora",
+    "l2_sp",
+    "projection",
+    "tip_adapter",
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +73,7 @@ def test_an_arm_leaves_its_cells(kind: str, folder: Path, tmp_path: Path) -> Non
     arm = wanted.compare.arms[KINDS.index(kind)]
     Task(wanted, arm, 2, tmp_path, "digest").run()
     cells = {cell.arm: cell for cell in Cells(tmp_path, "digest").all()}
-    mixed = set() if kind in ("zero_shot", "scratch") else {f"{kind}+wise"}
+    mixed = set() if kind in ("zero_shot", "scratch", "tip_adapter") else {f"{kind}+wise"}
     assert cells.keys() == {kind} | mixed
     cell = cells[kind]
     assert len(cell.test_hits) == 8 and len(cell.val_hits) == 4  # as many as the labels

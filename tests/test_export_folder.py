@@ -38,7 +38,7 @@ from ptft.recipe.load import parse_recipe
 from ptft.train.run_folder import RunStatus, start_run, write_run
 from tests import tiny
 
-NATIVE = "classify"  # a native ViT with a classifier's head
+NATIVE = "classify"  # a native ViT with a classifier's head and a Tip-Adapter's cache
 KINDS = (NATIVE, "hf", "tiny-siglip", "padded")
 
 
@@ -55,6 +55,8 @@ def build(kind: str, work: Path) -> DualEncoder:
         assert model.head is not None
         with torch.no_grad():
             model.head.bias.copy_(torch.tensor([0.5, -0.5, 0.0]))
+        keys = torch.randn(4, model.spec.embed_dim, generator=generator)
+        model.head.remember(F.normalize(keys), torch.tensor([0, 2, 1, 2]), alpha=3.0, beta=2.0)
     return model
 
 
@@ -216,8 +218,11 @@ def test_golden_embeddings_are_the_checkpoints(exported: Exported) -> None:
         assert GoldenKeys.CLASS_LOGITS not in golden
         return
     head = load_tensors(exported.folder / FolderFiles.HEAD)
-    logits = exported.info.logit_scale * F.normalize(torch.from_numpy(images)) @ head["weight"].T
-    difference = (logits + head["bias"]).numpy() - golden[GoldenKeys.CLASS_LOGITS]
+    units = F.normalize(torch.from_numpy(images))
+    logits = exported.info.logit_scale * units @ head["weight"].T + head["bias"]
+    near = torch.exp(-head["beta"] * (1 - units @ head["keys"].T))
+    logits += head["alpha"] * near @ torch.eye(3)[head["labels"]]
+    difference = logits.numpy() - golden[GoldenKeys.CLASS_LOGITS]
     assert np.abs(difference).max() < 1e-4
     assert exported.info.classes == ["red", "it's blue", "green"]
     assert exported.info.templates == ["a {} thing"]

@@ -154,7 +154,8 @@ def test_a_head_is_held_unless_it_is_drawn_at_random(
         Image.new("RGB", (32, 32)).save(tmp_path / "data" / name / "0.png")
     data = {"kind": "folder", "train": str(tmp_path / "data")}
     objective = {"kind": "classify", "head": head}
-    _, pull = set_up_with(tmp_path, **fine_tuning(base, 0.1, data=data, objective=objective))
+    _, pull = set_up_with(tmp_path, **fine_tuning(base, "auto", data=data, objective=objective))
     assert pull is not None
+    assert pull.strength == 1.0, "one over the shots"
     assert ("head.weight" in pull.names) == held
     assert not any(name.startswith("text.") for name in pull.names), "it does not learn"

@@ -9,7 +9,7 @@ from ptft.recipe import ClassifyObjective, Recipe
 from ptft.recipe.comparison import ArmKind, ArmSection, Comparison, Search
 from ptft.recipe.load import parse_recipe, set_key
 
-__all__ = ["LEARNS", "MIXES", "arm_recipe", "search_space"]
+__all__ = ["LEARNS", "MIXES", "STEPLESS", "arm_recipe", "search_space"]
 
 LEARNS: dict[ArmKind, bool] = {
     "zero_shot": False,
@@ -23,14 +23,35 @@ LEARNS: dict[ArmKind, bool] = {
     "prefix": True,
     "bottleneck": True,
     "l2_sp": True,
+    "projection": True,
+    "tip_adapter": True,
     "replay": True,
 }
-"""Whether an arm of a kind is trained at all."""
+"""Whether an arm of a kind is another model than the start."""
 
-MIXES: tuple[ArmKind, ...] = ("probe", "full", "lp_ft", "flyp", "lora", "dora", "l2_sp", "replay")
+MIXES: tuple[ArmKind, ...] = (
+    "probe",
+    "full",
+    "lp_ft",
+    "flyp",
+    "lora",
+    "dora",
+    "l2_sp",
+    "projection",
+    "replay",
+)
 """Kinds whose weights can be mixed with those that they started from: the same tensors."""
 
-_FASTER: dict[ArmKind, float] = {"lora": 3.0, "dora": 3.0, "prefix": 10.0, "bottleneck": 3.0}
+STEPLESS: tuple[ArmKind, ...] = ("zero_shot", "tip_adapter")
+"""Kinds without a step, which have no learning rate to search."""
+
+_FASTER: dict[ArmKind, float] = {
+    "lora": 3.0,
+    "dora": 3.0,
+    "prefix": 10.0,
+    "bottleneck": 3.0,
+    "projection": 10.0,
+}
 """How much higher a learning rate suits few fresh weights than all the old ones."""
 
 _FACTOR = 3.0  # a search goes from a third of the rate to three times it
@@ -66,11 +87,14 @@ def arm_recipe(
     values["data"]["shots" if classify else "limit"] = budget
     kept = [item.model_dump(mode="json")["data"] for item in comparison.compare.retain]
     _apply_kind(values, arm.kind, kept, classify=classify)
+    if arm.kind == "tip_adapter":  # chooses on what Target.val gives the others to choose on
+        values["adapt"]["val_limit"] = min(samples, comparison.compare.val_most)
     for key, value in {**arm.set, **chosen}.items():
         set_key(values, key, value, what=f"compare.arms.{arm.label}")
     # replay sees the target's samples as often as the others do, and as many retained ones
     times = 2 if arm.kind == "replay" else 1
-    _limit_length(values, comparison, samples=samples, times=times)
+    passes = 1.0 if arm.kind in STEPLESS else comparison.compare.samples_per_label
+    _limit_length(values, passes=passes, samples=samples, times=times)
     values["run"] |= {
         "dir": folder,
         "workers": 0,
@@ -86,7 +110,7 @@ def search_space(comparison: Comparison, arm: ArmSection) -> dict[str, Search | 
     """What the trials of an arm may set; empty where there is nothing to choose."""
     if arm.search is not None:
         return arm.search
-    if not LEARNS[arm.kind]:
+    if arm.kind in STEPLESS:
         return {}
     lr = _learning_rate(comparison, arm)
     return {"optim.lr": Search(low=lr / _FACTOR, high=lr * _FACTOR)}
@@ -135,6 +159,17 @@ def _apply_kind(
             values["adapt"] = adapt
             values["regularise"] = {"start": "auto"}
             values["optim"]["weight_decay"] = 0.0  # it pulls to zero, this to the start
+        case "projection":
+            values["adapt"] = {"kind": "projection", "logit_scale": False}
+            values["regularise"] = {"start": "auto"}
+            values["optim"]["weight_decay"] = 0.0
+        case "tip_adapter":
+            if not classify:
+                raise RecipeError(
+                    "compare.arms: tip_adapter remembers pictures by their class; allowed with "
+                    "classify"
+                )
+            values["adapt"] = {"kind": "tip_adapter"}
         case "replay":
             values["adapt"] = adapt
             values["data"] = _with_replay(values["data"], kept, classify=classify)
@@ -157,12 +192,10 @@ def _with_replay(
     return {"kind": "mixture", "parts": parts}
 
 
-def _limit_length(
-    values: dict[str, Any], comparison: Comparison, *, samples: int, times: int
-) -> None:
+def _limit_length(values: dict[str, Any], *, passes: float, samples: int, times: int) -> None:
     """Passes over few samples: at most the recipe's own length, and a batch that they fill."""
     optim = values["optim"]
-    wanted = comparison.compare.samples_per_label * samples
+    wanted = passes * samples
     if optim["samples_seen"] is not None:
         wanted = min(wanted, optim["samples_seen"])
     else:

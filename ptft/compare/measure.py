@@ -100,8 +100,7 @@ def measure(
         logits = scale * images_nd @ class_head(model, list(classes), item.templates).cpu().T
     else:
         assert model.head is not None, "an arm for classes has a head"
-        head = model.head
-        logits = scale * images_nd @ head.weight.float().cpu().T + head.bias.float().cpu()
+        logits = model.class_logits(images_nd.to(model.device)).float().cpu()
     hits = class_ranks(logits, labels_n) < 1
     own = torch.nn.functional.one_hot(labels_n, logits.shape[1]).bool()
     return Measured(float(hits.double().mean()), hits, logits, own)

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from ptft.artifact import RunFiles, write_atomic
-from ptft.compare.arms import LEARNS, arm_recipe, search_space
+from ptft.compare.arms import LEARNS, STEPLESS, arm_recipe, search_space
 from ptft.compare.results import Cell, Cells
 from ptft.compare.target import Target
 from ptft.errors import PtftError, UsageError
@@ -148,7 +148,7 @@ def _size(comparison: Comparison, job: _Job) -> float:
     trainings = section.trials + section.seeds - 1
     longest = comparison.optim.samples_seen or section.budgets[-1] * section.samples_per_label
     samples = min(section.samples_per_label * job.budget, longest)
-    return 100.0 + (trainings * samples if job.arm.kind != "zero_shot" else 0.0)
+    return 100.0 + (0.0 if job.arm.kind in STEPLESS else trainings * samples)
 
 
 def _work(values: dict[str, Any], arm: int, budget: int, folder: Path, digest: str) -> None:
@@ -194,7 +194,7 @@ def _estimate(jobs: list[_Job], comparison: Comparison, target: Target) -> float
     start = time.process_time()
     target.measure(model, target.target.test)
     once = time.process_time() - start
-    learning = [job for job in jobs if LEARNS[job.arm.kind]]
+    learning = [job for job in jobs if job.arm.kind not in STEPLESS]
     seconds = _START * len(jobs)
     if learning:
         recipe = _first_recipe(comparison, learning[-1].arm, section.budgets[-1], target)

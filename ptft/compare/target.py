@@ -12,15 +12,13 @@ from functools import cached_property
 from ptft.compare.held import Held
 from ptft.compare.measure import Measured, default_metric, measure
 from ptft.data import SampleSet, open_split
-from ptft.data.sample import Subset, draw
+from ptft.data.sample import draw, draw_val
 from ptft.errors import DataError, RecipeError, SampleError
 from ptft.model import DualEncoder
 from ptft.preprocess.images import ImagePreprocess
 from ptft.recipe import ClassifyObjective, Comparison, EvaluateItem
 
 __all__ = ["Target"]
-
-_VAL_SEED = 0x76616C  # "val": keeps the draw of validation apart from that of training labels
 
 
 @dataclass(frozen=True)
@@ -82,8 +80,8 @@ class Target:
 
     def val(self, budget: int, seed: int) -> SampleSet:
         """The validation samples that a budget allows, drawn by a cell's seed."""
-        most = min(self.samples(budget), self.comparison.compare.val_most, len(self.target.val))
-        return Subset(self.target.val, most, self.comparison.seed + seed + _VAL_SEED)
+        most = min(self.samples(budget), self.comparison.compare.val_most)
+        return draw_val(self.target.val, most, self.comparison.seed + seed)
 
     def measure(self, model: DualEncoder, samples: SampleSet) -> Measured:
         """The target's metric of a model on some of its samples."""

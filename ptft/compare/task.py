@@ -246,9 +246,11 @@ def _flops(recipe: Recipe) -> tuple[float, float]:
     batch = next(iter(batches(recipe, setup, start=0, end=count, size=count, workers=0)))
     counter = FlopCounterMode(display=False)
     with counter:
-        compute_objective(
+        loss = compute_objective(
             recipe.objective, setup.model, to_device(batch, setup.model, recipe)
-        ).loss.backward()
+        ).loss
+        if setup.steps:
+            loss.backward()
     parameters = list(setup.model.parameters())
     learning = sum(p.numel() for p in parameters if p.requires_grad)
     return (

@@ -5,7 +5,7 @@ section of a recipe --open_split--> SampleSet --Order--> position of the run --l
 
 from ptft.data.batch import Batch, EvalBatch
 from ptft.data.loader import eval_batches, train_batches
-from ptft.data.open import open_split
+from ptft.data.open import open_split, open_val
 from ptft.data.order import Order, rng_for
 from ptft.data.sample import Sample, SampleSet, contact_sheet
 
@@ -18,6 +18,7 @@ __all__ = [
     "contact_sheet",
     "eval_batches",
     "open_split",
+    "open_val",
     "rng_for",
     "train_batches",
 ]

@@ -6,7 +6,7 @@ from typing import Literal, assert_never
 import numpy as np
 
 from ptft.data.fields import FieldSection
-from ptft.data.sample import Part, SampleSet, Subset, hold_out
+from ptft.data.sample import Part, SampleSet, Subset, draw_val, hold_out
 from ptft.errors import DataError, RecipeError
 from ptft.recipe.data import (
     DataSection,
@@ -19,7 +19,7 @@ from ptft.recipe.data import (
 )
 from ptft.recipe.paths import expand_paths
 
-__all__ = ["Split", "open_split"]
+__all__ = ["Split", "open_split", "open_val"]
 
 Split = Literal["train", "val", "test"]
 """Of a data section."""
@@ -87,6 +87,14 @@ def _held_out(
     if not held.any():
         raise RecipeError(f"{where}: holds no sample out of {len(whole):,}; allowed: a larger one")
     return Part(whole, np.flatnonzero(held if split == "val" else ~held))
+
+
+def open_val(
+    section: DataSection, most: int | None, *, seed: int, classes: Sequence[str] | None = None
+) -> SampleSet:
+    """Open ``val``, or at most so many samples of it, drawn by the seed; errors as open_split's."""
+    val = open_split(section, "val", seed=seed, classes=classes)
+    return val if most is None else draw_val(val, most, seed)
 
 
 def _drawn(

@@ -21,6 +21,7 @@ __all__ = [
     "Subset",
     "contact_sheet",
     "draw",
+    "draw_val",
     "hold_out",
 ]
 
@@ -243,6 +244,13 @@ class Subset(Part):
         super().__init__(samples, draw(samples, seed, limit=count, shots=shots))
 
 
+def draw_val(samples: SampleSet, most: int, seed: int) -> SampleSet:
+    """At most so many samples of a validation set, drawn by a seed, apart from the draw of training
+    samples; all where there are no more."""
+    return samples if most >= len(samples) else Subset(samples, most, seed + _VAL)
+
+
+_VAL = 0x76616C  # "val"
 _SUBSET = 0x73756273  # "subs": keeps this draw apart from the others of the same seed
 _HELD_OUT = 0x68656C64  # "held"
 

@@ -3,10 +3,12 @@
 from ptft.evaluate.embed import SplitEmbeddings, embed_split, embed_texts
 from ptft.evaluate.probe_head import probe_head
 from ptft.evaluate.run import Figures, evaluate
+from ptft.evaluate.tip_adapter import add_cache
 
 __all__ = [
     "Figures",
     "SplitEmbeddings",
+    "add_cache",
     "embed_split",
     "embed_texts",
     "evaluate",

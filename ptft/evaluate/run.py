@@ -181,8 +181,7 @@ def _classify(splits: _Splits, item: ClassifyEvaluation) -> Figures:
         raise ModelError(f"{model.spec.name}: evaluate: classify needs a head; this model has none")
     images_nd, labels_n, classes = splits.labelled(item)
     labels_n = _renumbered(labels_n, classes, model.spec.classes, "the model's head")
-    logits_nc = images_nd @ model.head.weight.T * model.logit_scale.exp() + model.head.bias
-    return {**accuracy_figures(logits_nc, labels_n)}
+    return {**accuracy_figures(model.class_logits(images_nd), labels_n)}
 
 
 def _probe(splits: _Splits, item: ProbeEvaluation) -> Figures:

@@ -56,6 +56,9 @@ from safetensors.numpy import load_file
 
 head = load_file("head.safetensors")
 logits = info["logit_scale"] * image @ head["weight"].T + head["bias"]
+if "keys" in head:  # the cache of a Tip-Adapter
+    near = np.exp(-head["beta"] * (1 - image @ head["keys"].T))
+    logits += head["alpha"] * near @ np.eye(len(info["classes"]), dtype="f4")[head["labels"]]
 print(info["classes"][int(logits[0].argmax())])
 ```
 """

@@ -3,7 +3,6 @@
 import copy
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
 
 from ptft.artifact import FolderFiles, write_json
@@ -64,13 +63,10 @@ def portable(spec: ModelSpec) -> ModelSpec:
 
 
 def write_head(model: DualEncoder, path: Path) -> None:
-    """Write a classifier's ``weight`` (C, D) and ``bias`` (C,), as they are trained.
-
-    Logits are ``exp(logit_scale) * f @ weight.T + bias`` for a normalised image embedding f.
-    """
+    """Write a classifier's ``weight`` (C, D) and ``bias`` (C,), as they are trained, and its cache
+    if it has one; :meth:`ptft.model.classifier.Classifier.logits` says what they are for."""
     assert model.head is not None
-    tensors: dict[str, torch.Tensor] = {
-        "weight": model.head.weight.detach().cpu().contiguous(),
-        "bias": model.head.bias.detach().cpu().contiguous(),
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.head.state_dict().items()
     }
     save_file(tensors, path, metadata={"format": "pt"})

@@ -28,6 +28,7 @@ def interpolate(start: DualEncoder, trained: DualEncoder, alpha: float) -> DualE
     Raises:
         ModelError: the two are not of one architecture.
     """
+    _check_cache(start, trained)
     before = start.state_dict()
     mixed = copy.deepcopy(trained)
     if start.head is not None and start.spec.classes != trained.spec.classes:
@@ -60,12 +61,20 @@ def soup(models: Sequence[DualEncoder]) -> DualEncoder:
     for model, state in zip(models, states, strict=True):
         if model.spec.classes != first.spec.classes:
             raise ModelError("a soup needs models of the same classes in the same order")
+        _check_cache(first, model)
         for name, value in states[0].items():
             if name not in state or state[name].shape != value.shape:
                 raise ModelError(f"{name}: not the same in all models of the soup")
     share = [1.0 / len(models)] * len(models)
     mixed.load_state_dict({name: _mix([s[name] for s in states], share) for name in states[0]})
     return mixed
+
+
+def _check_cache(one: DualEncoder, other: DualEncoder) -> None:
+    """Keys of a Tip-Adapter's cache can be averaged where they are of the same pictures."""
+    here, there = (None if model.head is None else model.head.labels for model in (one, other))
+    if here is not None and there is not None and not torch.equal(here, there):
+        raise ModelError("head.labels: caches of other pictures cannot be averaged")
 
 
 def _mix(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:

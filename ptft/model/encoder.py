@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ptft.errors import ModelError
+from ptft.model.classifier import Classifier
 from ptft.model.spec import ModelSpec
 from ptft.model.towers import projection
 from ptft.model.trunk import image_trunk, project, text_trunk
@@ -32,7 +33,7 @@ class DualEncoder(nn.Module):
         image, text: the towers, projections included.
         logit_scale: (1,), log of 1/temperature.
         logit_bias: (1,), added to the scaled similarities (SigLIP), or None.
-        head: linear layer of a classifier on the image embedding, (C, D) and (C,), or None.
+        head: of a classifier, on the image embedding; or None.
         spec: everything but the weights.
         locked: names of the towers that stay in eval mode.
     """
@@ -41,7 +42,7 @@ class DualEncoder(nn.Module):
     text: Any
     logit_scale: nn.Parameter
     logit_bias: nn.Parameter | None
-    head: nn.Linear | None
+    head: Classifier | None
 
     def __init__(
         self, image: nn.Module, text: nn.Module, spec: ModelSpec, *, logit_bias: float | None = None
@@ -130,16 +131,24 @@ class DualEncoder(nn.Module):
     def classify(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> logits (B, C).
 
-        exp(logit_scale) * (f . W^T) + b, with f the L2-normalised embedding: with the rows of
-        :func:`ptft.model.class_head` and b = 0 this is zero-shot classification.
+        Raises:
+            ModelError: the model has no head.
+        """
+        return self.class_logits(_unit(self.encode_image(images)))
+
+    def class_logits(self, image_bd: Tensor) -> Tensor:
+        """L2-normalised image embeddings (B, D) -> logits (B, C).
+
+        exp(logit_scale) * (f . W^T) + b, with f the embedding: with the rows of
+        :func:`ptft.model.class_head` and b = 0 this is zero-shot classification. A head with a
+        cache adds its votes.
 
         Raises:
             ModelError: the model has no head.
         """
         if self.head is None:
             raise ModelError(f"{self.spec.name}: no classifier; it was not trained with classes")
-        image_bd = _unit(self.encode_image(images))
-        return self.logit_scale.exp() * F.linear(image_bd, self.head.weight) + self.head.bias
+        return self.head.logits(image_bd, self.logit_scale.exp())
 
     @property
     def context_length(self) -> int:
@@ -161,7 +170,7 @@ class DualEncoder(nn.Module):
         """Put a head on the image embedding: rows ``weight`` (C, D), and ``bias`` (C,) or zeros."""
         names = tuple(classes)
         assert weight.shape == (len(names), self.spec.embed_dim)
-        head = nn.Linear(weight.shape[1], weight.shape[0]).to(self.device)
+        head = Classifier(weight.shape[1], weight.shape[0]).to(self.device)
         with torch.no_grad():
             head.weight.copy_(weight)
             head.bias.zero_()

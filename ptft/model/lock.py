@@ -14,6 +14,7 @@ from ptft.recipe import (
     ProbeAdapt,
     ProjectionAdapt,
     SiglipObjective,
+    TipAdapterAdapt,
 )
 from ptft.recipe.adapt import Adapter
 
@@ -31,6 +32,7 @@ def apply_adapt(
     still learn. ``probe``: the head (``classify``), or the projections with the logit scale and
     bias. A locked tower stays in eval mode, so that its batch statistics do not move. What the
     objective does not read (the text tower of a classifier) is locked too: it gets no gradient.
+    ``tip_adapter``: nothing, or the keys of the head's cache.
     Every other kind puts an adapter into the towers it names (:mod:`ptft.model.adapt`): the base
     stays, its batch statistics included, and a tower without adapter is locked.
 
@@ -47,6 +49,8 @@ def apply_adapt(
     """
     if isinstance(adapt, AdapterSection):
         return _apply_adapter(model, adapt, objective, seed)
+    if isinstance(adapt, TipAdapterAdapt):
+        return _apply_cache(model, adapt)
     classify = isinstance(objective, ClassifyObjective)
     probe = isinstance(adapt, ProbeAdapt)
     locked = set(_TOWERS) if isinstance(adapt, ProbeAdapt) else set(adapt.lock)
@@ -101,6 +105,8 @@ def scale_learns(adapt: AdaptSection, objective: ObjectiveSection) -> bool:
     """Whether the recipe lets the logit scale learn."""
     if isinstance(adapt, AdapterSection):
         return adapt.logit_scale
+    if isinstance(adapt, TipAdapterAdapt):
+        return False
     return not (isinstance(adapt, ProbeAdapt) and isinstance(objective, ClassifyObjective))
 
 
@@ -143,6 +149,16 @@ def _apply_adapter(
     model.norms_frozen = True
     model.lock(set(_TOWERS) if only_projections else set(_TOWERS) - set(towers))
     return f"{', '.join(learns)}: {_share(model)}"
+
+
+def _apply_cache(model: DualEncoder, adapt: TipAdapterAdapt) -> str:
+    """Of a model with a cache, its keys where they are to learn."""
+    if model.head is None or model.head.keys is None:
+        raise ModelError("adapt.kind: 'tip_adapter' needs a head with a cache; see add_cache")
+    model.requires_grad_(False)
+    model.head.keys.requires_grad_(adapt.learn)
+    model.lock(_TOWERS)
+    return f"{'keys of the cache' if adapt.learn else 'nothing by steps'}: {_share(model)}"
 
 
 def _share(model: nn.Module) -> str:

@@ -191,13 +191,18 @@ def _add_head(model: DualEncoder, folder: Path) -> None:
     if not path.is_file() or info is None:
         return
     state = read_safetensors(path)
-    if set(state) != {"weight", "bias"} or len(state["weight"]) != len(info.classes):
+    linear = {"weight", "bias"}
+    fits = set(state) in (linear, linear | FolderFiles.HEAD_CACHE)
+    if not fits or len(state["weight"]) != len(info.classes):
         raise ModelError(
             f"{path}: allowed: weight and bias of {len(info.classes)} rows, a row for each class "
-            f"in {FolderFiles.INFO}"
+            f"in {FolderFiles.INFO}, and {', '.join(sorted(FolderFiles.HEAD_CACHE))} or none of "
+            "them"
         )
     model.set_head(state["weight"], info.classes, info.templates)
     assert model.head is not None
+    if "keys" in state:
+        model.head.remember(state["keys"], state["labels"], alpha=1.0, beta=1.0)
     model.head.load_state_dict(state)
 
 

@@ -100,5 +100,7 @@ def shell(spec: ModelSpec, folder: Path, state: dict[str, Tensor], *, seed: int 
                     f"{len(state['head.weight'])} rows"
                 )
             model.set_head(state["head.weight"], spec.classes, spec.templates)
+        if model.head is not None and "head.keys" in state:
+            model.head.remember(state["head.keys"], state["head.labels"], alpha=1.0, beta=1.0)
     rebuild(model)
     return model

@@ -8,6 +8,7 @@ from ptft.recipe.adapt import (
     LoraAdapt,
     PrefixAdapt,
     ProjectionAdapt,
+    TipAdapterAdapt,
 )
 from ptft.recipe.builtin import builtin_recipes, find_recipe
 from ptft.recipe.check import check_evaluations, check_recipe
@@ -97,6 +98,7 @@ __all__ = [
     "SiglipObjective",
     "TableData",
     "TextTower",
+    "TipAdapterAdapt",
     "TowersModel",
     "ZeroShotEvaluation",
     "builtin_recipes",

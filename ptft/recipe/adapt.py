@@ -20,6 +20,7 @@ __all__ = [
     "PrefixAdapt",
     "ProjectionAdapt",
     "Role",
+    "TipAdapterAdapt",
     "TowerName",
 ]
 
@@ -123,6 +124,28 @@ class ProjectionAdapt(AdapterSection):
     kind: Literal["projection"] = "projection"
     head: bool = False
     """Whether the head of a classifier learns; ProLIP keeps the one made of prompts."""
+
+
+class TipAdapterAdapt(Section):
+    """The training pictures are remembered as a cache beside the class head; nothing is trained,
+    and ``optim`` is not read (Zhang et al. 2022, Tip-Adapter). For ``classify``."""
+
+    kind: Literal["tip_adapter"] = "tip_adapter"
+    alpha: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | Literal["auto"] = "auto"
+    """What the cache's vote counts beside the head's logits; ``auto``: chosen on ``data.val``."""
+    beta: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | Literal["auto"] = "auto"
+    """How quickly a picture's vote falls with the distance to it; ``auto``: likewise."""
+    val_limit: int | None = Field(default=None, ge=1)
+    """Samples of ``data.val`` that ``auto`` may choose on, drawn by the recipe's seed; absent: all
+    of them."""
+    learn: bool = False
+    """Whether the remembered embeddings then learn by steps, as Tip-Adapter-F's do; the towers and
+    the head's rows stay."""
+
+    @property
+    def chooses(self) -> bool:
+        """Whether validation is read."""
+        return "auto" in (self.alpha, self.beta)
 
 
 Adapter = LoraAdapt | DoraAdapt | Ia3Adapt | BottleneckAdapt | PrefixAdapt | ProjectionAdapt

@@ -26,6 +26,8 @@ ArmKind = Literal[
     "prefix",
     "bottleneck",
     "l2_sp",
+    "projection",
+    "tip_adapter",
     "replay",
 ]
 

@@ -21,5 +21,6 @@ class RegulariseSection(Section):
     """
 
     start: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | Literal["auto"]
-    """Strength of the penalty; ``auto``: 1 / N, of N training samples. It is a part of the
-    gradient, so an adaptive optimiser (``adamw``) scales it as it does the rest."""
+    """Strength of the penalty; ``auto``: 1 / N of N training samples, and with ``classify`` of N
+    samples a class on average, which are ProLIP's shots. It is a part of the gradient, so an
+    adaptive optimiser (``adamw``) scales it as it does the rest."""

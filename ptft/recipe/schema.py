@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from ptft.errors import suggest
-from ptft.recipe.adapt import Adapter, ProjectionAdapt
+from ptft.recipe.adapt import Adapter, ProjectionAdapt, TipAdapterAdapt
 from ptft.recipe.data import DataSection
 from ptft.recipe.distill import DistillSection
 from ptft.recipe.early_stop import EarlyStopSection
@@ -108,7 +108,9 @@ class ProbeAdapt(Section):
     kind: Literal["probe"] = "probe"
 
 
-AdaptSection = Annotated[FullAdapt | ProbeAdapt | Adapter, Field(discriminator="kind")]
+AdaptSection = Annotated[
+    FullAdapt | ProbeAdapt | TipAdapterAdapt | Adapter, Field(discriminator="kind")
+]
 
 
 class OptimSection(Section):
@@ -282,7 +284,7 @@ class RunSection(Section):
 def _locks_image(adapt: AdaptSection) -> bool:
     if isinstance(adapt, FullAdapt):
         return "image" in adapt.lock
-    if isinstance(adapt, ProbeAdapt | ProjectionAdapt):
+    if isinstance(adapt, ProbeAdapt | ProjectionAdapt | TipAdapterAdapt):
         return True
     return "image" not in adapt.towers
 
@@ -325,6 +327,11 @@ class Recipe(Section):
             raise ValueError(
                 f"regularise: with adapt.kind {self.adapt.kind!r}, whose new weights have no start "
                 "worth keeping; allowed: full, probe, projection"
+            )
+        if isinstance(self.adapt, TipAdapterAdapt) and self.objective.kind != "classify":
+            raise ValueError(
+                f"adapt.kind: 'tip_adapter' with objective.kind {self.objective.kind!r}: it "
+                "remembers pictures by their class; allowed: classify"
             )
         if self.distill is not None and not (self.distill.weight or self.distill.features):
             raise ValueError("distill: weight and features are 0; allowed: one above 0, or null")

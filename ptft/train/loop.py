@@ -132,7 +132,7 @@ def _train(
     # 2. What learns, and from what; what of it need not be computed again.
     setup = set_up(recipe, device, world)
     check_agreement(setup.model, len(setup.samples), world)
-    total = total_samples(recipe.optim, len(setup.samples))
+    total = total_samples(recipe.optim, len(setup.samples)) if setup.steps else 0
     if record is None:
         precision = world.told(lambda: choose_precision(recipe, setup))
         recipe = _with_precision(recipe, precision)
@@ -140,19 +140,22 @@ def _train(
         record = start_together(folder, recipe, world, device=str(device), total=total)
     recipe = _with_precision(recipe, record.precision)
     setup = _keep_features(recipe, setup, folder, record, console, world)
-    check_learning(recipe, setup)
+    if setup.steps:
+        check_learning(recipe, setup)
     if wants_compiling(recipe, device, total):
         setup = replace(setup, notes=(*setup.notes, compile_blocks(setup.model)))
 
     # 3. The optimiser, over ranks where there are several; and how far it came before.
     depths = layer_depths(setup.model) if recipe.optim.layer_decay is not None else None
     parallel = share(setup.model, world, recipe.run.parallel)
-    optimizer = build_optimizer(setup.model, recipe.optim, depths=depths)
+    optimizer: torch.optim.Optimizer = torch.optim.SGD([{"params": []}])  # that never steps
+    if setup.steps:
+        optimizer = build_optimizer(setup.model, recipe.optim, depths=depths)
     ema = None if recipe.optim.ema is None else Ema(setup.model, recipe.optim.ema)
     pull = pull_to_start(recipe, setup)  # to the weights of now, before a checkpoint's are read
-    best = keep_best(recipe, setup.model, total, {})  # of now, too
+    best = keep_best(recipe, setup.model, total, {}) if setup.steps else None  # of now, too
     progress = Progress()
-    if resume:
+    if resume and setup.steps:
         progress = resume_checkpoint(
             folder / RunFiles.CHECKPOINTS,
             setup.model,
@@ -178,7 +181,8 @@ def _train(
             loop.look("before")
             loop.judge()
         report.page()
-        loop.run(total, stop)
+        if setup.steps:
+            loop.run(total, stop)
         finished = progress.seen >= total or loop.over
         metrics = loop.finish() if finished else {}
     record.status = RunStatus.FINISHED if finished else RunStatus.STOPPED

@@ -10,6 +10,7 @@ import torch
 
 from ptft.data import Batch
 from ptft.data.loader import worker_count
+from ptft.errors import RecipeError
 from ptft.model import layer_depths
 from ptft.objective import Features, classify_loss, compute_objective, features_loss
 from ptft.optim import build_optimizer, total_samples
@@ -106,6 +107,10 @@ def measure_step(recipe: Recipe, *, steps: int = _STEPS) -> Measured:
 def _measure(recipe: Recipe, steps: int) -> Measured:
     device = choose_device(recipe)
     setup = set_up(recipe, device)
+    if not setup.steps:
+        raise RecipeError(
+            f"adapt.kind: {recipe.adapt.kind!r}: nothing learns by steps, so there is none to time"
+        )
     most = recipe.optim.micro_batch or recipe.optim.global_batch
     size = most if device.type == "cuda" else min(most, 64)
     total = total_samples(recipe.optim, len(setup.samples)) // recipe.optim.global_batch

@@ -36,7 +36,8 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
     setup = set_up(recipe, torch.device("cpu"))
     model = setup.model.train()
     depths = layer_depths(model) if recipe.optim.layer_decay is not None else None
-    build_optimizer(model, recipe.optim, depths=depths)  # it may refuse what it is given
+    if setup.steps:
+        build_optimizer(model, recipe.optim, depths=depths)  # it may refuse what it is given
     two = next(iter(batches(recipe, setup, start=0, end=2, size=2, workers=0)))
     batch = to_device(two, model, recipe)
     parameters = {p.data_ptr() for p in model.parameters()}
@@ -68,7 +69,7 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
     }
     return {
         "samples": len(setup.samples),
-        "steps": total_samples(recipe.optim, len(setup.samples)) // size,
+        "steps": total_samples(recipe.optim, len(setup.samples)) // size if setup.steps else 0,
         "parameters": every,
         "learning": learning,
         "learns": setup.learns,

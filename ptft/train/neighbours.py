@@ -292,8 +292,8 @@ def _texts(model: DualEncoder, found: SplitEmbeddings, templates: Sequence[str])
     labels = [_class_of(found, row) for row in range(len(images_nd))]
     if model.head is not None:
         names = list(model.spec.classes)
-        logits_nc = model.logit_scale.exp() * images_nd.to(model.device) @ model.head.weight.T
-        return _Texts("classes", names, (logits_nc + model.head.bias).cpu(), _places(labels, names))
+        logits_nc = model.class_logits(images_nd.to(model.device)).cpu()
+        return _Texts("classes", names, logits_nc, _places(labels, names))
     captions = [own[0] if own else "" for own in found.captions]
     if any(captions):
         names = sorted(set(captions) - {""})

@@ -77,12 +77,12 @@ class Parallel:
 
 
 def share(model: DualEncoder, world: World, how: Literal["ddp", "fsdp"] = "ddp") -> Parallel:
-    """Put a model among the ranks of a world; alone it stays as it is.
+    """Put a model among the ranks of a world; alone, or where nothing learns, it stays as it is.
 
     Raises:
         RecipeError: a batch norm would take its statistics from a rank's share of the batch.
     """
-    if world.tensors is None:
+    if world.tensors is None or not any(p.requires_grad for p in model.parameters()):
         return Parallel(model, model, world)
     norm = active_batch_norm(model)
     if norm is not None and world.size > 1:

@@ -5,18 +5,18 @@ from dataclasses import dataclass
 
 import torch
 
-from ptft.data import Batch, SampleSet, open_split, train_batches
+from ptft.data import Batch, SampleSet, open_split, open_val, train_batches
 from ptft.data.batch import Tokenizer
 from ptft.data.class_captions import ClassCaptions, same_class
 from ptft.data.features import FeatureFile, TextFeatures
 from ptft.data.loader import Workers, worker_count
 from ptft.distributed import ALONE, World
 from ptft.errors import TrainingError
-from ptft.evaluate import probe_head
+from ptft.evaluate import add_cache, probe_head
 from ptft.model import DualEncoder, apply_adapt, build_model, init_head, set_patch_dropout
 from ptft.objective import TrainBatch, compute_objective, needs_labels, needs_text
 from ptft.optim import total_samples
-from ptft.recipe import ClassifyObjective, Recipe
+from ptft.recipe import ClassifyObjective, Recipe, TipAdapterAdapt
 from ptft.train.precision import measure_precision
 from ptft.train.prefetch import copy_ahead
 from ptft.train.teacher import PairedTokenizer, Teacher, load_teacher, split_tokens
@@ -54,6 +54,11 @@ class Setup:
     random_head: bool = False
 
     @property
+    def steps(self) -> bool:
+        """Whether anything learns by steps; a training-free adapter is complete as it is."""
+        return any(parameter.requires_grad for parameter in self.model.parameters())
+
+    @property
     def kept(self) -> dict[str, FeatureFile]:
         """Towers whose kept features are read in place of running them, and where these are."""
         text = None if self.text_features is None else self.text_features.file
@@ -83,14 +88,27 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
             ),
         )
     model = _lay_out(model.to(device))
+    remembered = []
+    if isinstance(recipe.adapt, TipAdapterAdapt):
+        remembered.append(_remember(recipe, recipe.adapt, model, samples))
     learns = apply_adapt(model, recipe.adapt, recipe.objective, seed=recipe.seed)
     steps = total_samples(recipe.optim, len(samples)) // recipe.optim.global_batch
     readers = max(1, worker_count(recipe.run.workers, samples, steps, world.size))
-    notes = samples.notes(world.size * readers)
+    notes = [*remembered, *samples.notes(world.size * readers)]
     if recipe.augment.patch_dropout:
         notes.append(set_patch_dropout(model, recipe.augment.patch_dropout))
     teacher = load_teacher(recipe, model)
     return Setup(model, samples, learns, tuple(notes), teacher=teacher, random_head=random_head)
+
+
+def _remember(
+    recipe: Recipe, section: TipAdapterAdapt, model: DualEncoder, samples: SampleSet
+) -> str:
+    val = None
+    if section.chooses:
+        classes = samples.classes
+        val = open_val(recipe.data, section.val_limit, seed=recipe.seed, classes=classes)
+    return add_cache(model, section, samples, val, workers=recipe.run.workers)
 
 
 def choose_device(recipe: Recipe) -> torch.device:
@@ -114,6 +132,8 @@ def choose_precision(recipe: Recipe, setup: Setup) -> str:
     """
     if recipe.optim.precision != "auto":
         return recipe.optim.precision
+    if not setup.steps:
+        return "fp32"
     model, small = setup.model, min(recipe.optim.global_batch, 32)
     batch = next(iter(batches(recipe, setup, start=0, end=small, size=small, workers=0)))
     inputs = to_device(batch, model, recipe)

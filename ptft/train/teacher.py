@@ -30,13 +30,13 @@ class Teacher:
     Attributes:
         model: on the student's device.
         section: the recipe's.
-        head: rows (C, E) and bias (C) of its classifier, in the order of the student's classes.
+        order: int64 (C,), its own numbers of the student's classes, where classes are learned.
         tokenizer: its own, where the student's tokens are none that it knows.
     """
 
     model: DualEncoder
     section: DistillSection
-    head: tuple[Tensor, Tensor] | None = None
+    order: Tensor | None = None
     tokenizer: TextTokenizer | None = None
 
     def contrast(
@@ -87,12 +87,11 @@ class Teacher:
             logits_bc: the student's.
             pixels: uint8 (b, H, W, 3), the same samples.
         """
-        assert self.head is not None
+        assert self.order is not None
         logits_bc = _single(logits_bc)
         with torch.no_grad():
-            image_be = self._images(pixels, precision).to(logits_bc.dtype)
-            weight, bias = (part.to(logits_bc.dtype) for part in self.head)
-            teaching_bc = self.model.logit_scale.exp() * F.linear(image_be, weight) + bias
+            image_be = self._images(pixels, precision)
+            teaching_bc = self.model.class_logits(image_be)[:, self.order].to(logits_bc.dtype)
         taught = class_distillation(logits_bc, teaching_bc, temperature=self.section.temperature)
         scalars = {"objective_loss": output.loss.item(), "distill_loss": taught.item()}
         loss = output.loss + self.section.weight * taught
@@ -130,7 +129,7 @@ def load_teacher(recipe: Recipe, student: DualEncoder) -> Teacher | None:
     section = recipe.distill
     if section is None:
         return None
-    model = load_model(section.from_).requires_grad_(False).to(student.device)
+    model = load_model(section.from_).to(student.device)
     ours, theirs = student.spec, model.spec
     if theirs.preprocess.size != ours.preprocess.size:
         raise ModelError(
@@ -142,11 +141,13 @@ def load_teacher(recipe: Recipe, student: DualEncoder) -> Teacher | None:
             f"distill.features: {section.features}: the teacher's embeddings have "
             f"{theirs.embed_dim} numbers, the student's {ours.embed_dim}; allowed: 0, or equal"
         )
-    head = None
+    order = None
     if isinstance(recipe.objective, ClassifyObjective):
-        head = _head(model, ours.classes, recipe.objective.templates)
+        order = _class_order(model, ours.classes, recipe.objective.templates)
     own = needs_text(recipe.objective) and not _same_tokens(ours.tokenizer, theirs.tokenizer)
-    return Teacher(model.eval(), section, head, theirs.tokenizer if own else None)
+    return Teacher(
+        model.eval().requires_grad_(False), section, order, theirs.tokenizer if own else None
+    )
 
 
 class PairedTokenizer:
@@ -176,16 +177,13 @@ def split_tokens(batches: Iterator[Batch], length: int) -> Iterator[Batch]:
             )
 
 
-def _head(
-    model: DualEncoder, classes: Sequence[str], templates: Sequence[str]
-) -> tuple[Tensor, Tensor]:
-    """The teacher's own rows, in the student's order; or the embeddings of the classes' prompts."""
+def _class_order(model: DualEncoder, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """The teacher's numbers of the student's classes; it is given a head of the classes' prompts
+    where its own knows others or is absent."""
+    if model.head is None or sorted(model.spec.classes) != sorted(classes):
+        model.set_head(class_head(model, classes, templates), classes, templates)
     own = model.spec.classes
-    if model.head is not None and sorted(own) == sorted(classes):
-        order = torch.tensor([own.index(name) for name in classes], device=model.device)
-        return model.head.weight[order], model.head.bias[order]
-    rows = class_head(model, classes, templates)
-    return rows, rows.new_zeros(len(rows))
+    return torch.tensor([own.index(name) for name in classes], device=model.device)
 
 
 def _same_tokens(one: TextTokenizer, other: TextTokenizer) -> bool:
