@@ -7,6 +7,7 @@ Five artefacts; every verb of the command reads one and writes the next::
 Layers, imports run downwards only (``make check`` holds them)::
 
     cli                      one file a verb; heavy imports inside the verb
+    mix                      means of the weights of several models
     export | hub             ONNX per tower, parity, the model folder | push, pull
     train                    the one loop, for pretraining and fine-tuning
     evaluate                 zero-shot, retrieval, linear probe

@@ -4,6 +4,8 @@ Each artefact records the digest of the one before it::
 
     recipe --recipe digest--> run (run.json) --weights digest--> model folder (ptft.json) -> service
 
+A mix of several models (mix.json) stands where a run does, and records the weights of each.
+
 Nothing here imports torch: the service reads a model folder through this module alone.
 """
 
@@ -21,11 +23,14 @@ __all__ = [
     "FORMAT",
     "FolderFiles",
     "GoldenKeys",
+    "MixParent",
+    "MixRecord",
     "ModelInfo",
     "RunFiles",
     "file_sha256",
     "hash_files",
     "read_json",
+    "read_mix",
     "read_model_info",
     "verify_files",
     "write_atomic",
@@ -34,6 +39,7 @@ __all__ = [
 ]
 
 FORMAT = 1  # of ptft.json; a reader refuses a newer one
+MIX_FORMAT = 1  # of mix.json
 
 
 class RunFiles:
@@ -53,6 +59,7 @@ class RunFiles:
     CHECKPOINTS = "checkpoints"  # checkpoints/step-00000100/
     FINAL = "final"  # final/: the trained model alone, once training is done; adapters merged
     ADAPTER = "adapter"  # adapter/: what learned alone, where adapt.kind is an adapter
+    MIX = "mix.json"  # beside a model that `ptft mix` made: see MixRecord
 
 
 class FolderFiles:
@@ -72,6 +79,7 @@ class FolderFiles:
     INFO = "ptft.json"
     RECIPE = "recipe.yaml"
     METRICS = "metrics.json"
+    MIX = RunFiles.MIX  # of a model that is a mix
     GOLDEN = "golden.safetensors"  # see GoldenKeys
     CARD = "README.md"
 
@@ -138,6 +146,49 @@ class ModelInfo:
             if key not in ("files", "name", "versions")
         }
         return _digest(self.files, decides)
+
+
+@dataclass(frozen=True)
+class MixParent:
+    """One of the models that a mix was made of.
+
+    Attributes:
+        name: of the model.
+        share: of its weights in the mix; those of all parents add up to 1.
+        weights_digest: sha256 (hex) of its weights.
+        recipe_digest: of the recipe that made them; empty where none is recorded.
+        hub: its repository on the Hub, ``org/repo@revision``; None where it was a folder.
+    """
+
+    name: str
+    share: float
+    weights_digest: str
+    recipe_digest: str = ""
+    hub: str | None = None
+
+
+@dataclass(frozen=True)
+class MixRecord:
+    """``mix.json``: what a mix was made of, and why in these shares.
+
+    Attributes:
+        name: of the mix.
+        weights_digest: sha256 (hex) of its weights.
+        parents: the start first, where ``alpha`` is not None.
+        alpha: share of what was trained, the rest is the start's; None: a mean without a start.
+        evaluation: figures by the names of the evaluations; empty where none ran.
+        grid: the figures of every share that was looked at, the start's own at 0.
+        rule: what the share was chosen by, in words; empty where there was no choice.
+    """
+
+    name: str
+    weights_digest: str
+    parents: list[MixParent]
+    alpha: float | None = None
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    grid: list[dict[str, Any]] = field(default_factory=list)
+    rule: str = ""
+    format: int = MIX_FORMAT
 
 
 def file_sha256(path: Path) -> str:
@@ -248,3 +299,21 @@ def read_model_info(folder: Path) -> ModelInfo:
     if recorded != info.digest:
         raise DigestError(f"{path}: digest {recorded}; what it holds gives {info.digest}")
     return info
+
+
+def read_mix(folder: Path) -> MixRecord:
+    """Read ``mix.json``.
+
+    Raises:
+        ArtifactError: it is absent, of a newer format, or has other keys.
+    """
+    path = folder / RunFiles.MIX
+    values = read_json(path)
+    if not isinstance(values, dict) or values.get("format") != MIX_FORMAT:
+        found = values.get("format") if isinstance(values, dict) else values
+        raise ArtifactError(f"{path}: format {found!r}; this ptft reads {MIX_FORMAT}")
+    try:
+        parents = [MixParent(**parent) for parent in values["parents"]]
+        return MixRecord(**{**values, "parents": parents})
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: {error}") from None

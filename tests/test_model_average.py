@@ -5,6 +5,7 @@ import torch
 
 from ptft.errors import ModelError
 from ptft.model.average import interpolate, soup
+from ptft.recipe import SiglipObjective
 from tests.tiny import arch_section, build, pictures, tokens, towers_section
 
 
@@ -47,3 +48,10 @@ def test_a_soup_is_the_mean() -> None:
 def test_other_architectures_are_refused_by_name() -> None:
     with pytest.raises(ModelError, match="cannot be averaged"):
         interpolate(build(arch_section()), build(towers_section()), 0.5)
+
+
+def test_a_tensor_that_only_one_model_of_a_soup_has_is_named() -> None:
+    plain, biased = build(arch_section(), seed=0), build(arch_section(), SiglipObjective(), seed=1)
+    for models in ([plain, biased], [biased, plain]):
+        with pytest.raises(ModelError, match="logit_bias: not the same in all"):
+            soup(models)

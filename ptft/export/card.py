@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from ptft.artifact import FolderFiles, ModelInfo
+from ptft.artifact import FolderFiles, MixRecord, ModelInfo
 from ptft.compat import import_open_clip
 from ptft.export.card_usage import usage
 from ptft.model.spec import ModelSpec
@@ -75,6 +75,7 @@ def make_card(
     *,
     licence: str | None,
     kept: Kept,
+    mix: MixRecord | None = None,
 ) -> str:
     """The whole card as Markdown.
 
@@ -82,14 +83,14 @@ def make_card(
         metrics: what ``metrics.json`` holds: ``evaluation`` and ``parity``.
         files: names of all files in the folder.
         licence: by the Hub's short name; None leaves the one of ``kept``, or none.
+        mix: what the model was mixed of, if it was.
     """
     parts = [
-        _front_matter(info, spec, recipe, licence, kept),
+        _front_matter(info, spec, recipe, licence, kept, mix),
         f"# {info.name}\n",
         _summary(info, spec),
         _block(_NOTES, kept.blocks.get(_NOTES, _EMPTY)),
-        "## Trained on\n",
-        _trained_on(spec, recipe),
+        *(["## Trained on\n", _trained_on(spec, recipe)] if mix is None else _mixed_from(mix)),
         "## Measured\n",
         _measured(metrics["evaluation"]),
         "## Use\n",
@@ -102,7 +103,12 @@ def make_card(
 
 
 def _front_matter(
-    info: ModelInfo, spec: ModelSpec, recipe: Recipe | None, licence: str | None, kept: Kept
+    info: ModelInfo,
+    spec: ModelSpec,
+    recipe: Recipe | None,
+    licence: str | None,
+    kept: Kept,
+    mix: MixRecord | None,
 ) -> str:
     classify = info.task == "classify"
     tags = ["ptft", "onnx", "image-text", *(["image-classification"] if classify else [])]
@@ -111,7 +117,11 @@ def _front_matter(
         "pipeline_tag": "zero-shot-image-classification",
         "tags": [*tags, *(tag for tag in kept.front.get("tags") or [] if tag not in tags)],
     }
-    if bases := _bases(recipe):
+    parents = mix.parents if mix is not None else []
+    merged = list(dict.fromkeys(p.hub.partition("@")[0] for p in parents if p.hub is not None))
+    if merged:
+        values["base_model_relation"] = "merge"  # the Hub's word for weights that were averaged
+    if bases := merged or _bases(recipe):
         values["base_model"] = bases if len(bases) > 1 else bases[0]
     if recipe is not None and isinstance(recipe.data, TableData):
         hub = [name for name in _paths(recipe.data) if is_hub_id(name)]
@@ -185,6 +195,20 @@ def _trained_on(spec: ModelSpec, recipe: Recipe | None) -> str:
         rows["prompts"] = "; ".join(recipe.objective.templates)
     table = "".join(f"| {key} | {value} |\n" for key, value in rows.items())
     return f"| | |\n|---|---|\n{table}\n`{FolderFiles.RECIPE}` holds every setting.\n"
+
+
+def _mixed_from(mix: MixRecord) -> list[str]:
+    """The heading and its text."""
+    lines = [
+        "A weighted mean of the weights of other models, by `ptft mix`.\n",
+        "| model | share | sha256 of its weights |",
+        "|---|---|---|",
+        *(f"| {p.hub or p.name} | {p.share:.4g} | `{p.weights_digest}` |" for p in mix.parents),
+    ]
+    if mix.rule:
+        lines += ["", f"The share was chosen by {mix.rule}."]
+    lines += ["", f"`{FolderFiles.MIX}` holds what every share measured that was looked at."]
+    return ["## Mixed from\n", "\n".join(lines) + "\n"]
 
 
 def _data(section: DataSection) -> str:

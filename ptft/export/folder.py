@@ -88,6 +88,8 @@ def export_model(
         write_json(folder / FolderFiles.METRICS, metrics)
         if origin.recipe is not None:
             (folder / FolderFiles.RECIPE).write_text(_portable(origin.recipe), encoding="utf-8")
+        if origin.mix is not None:
+            write_json(folder / FolderFiles.MIX, asdict(origin.mix))
         info = _info(model, origin, name or origin.name, folder)
         _write_card(info, model, origin, metrics, folder, licence, kept)
         write_model_info(folder, info)
@@ -229,6 +231,7 @@ def _write_card(
         list(info.files),
         licence=licence,
         kept=kept,
+        mix=origin.mix,
     )
     (folder / FolderFiles.CARD).write_text(text, encoding="utf-8")
 

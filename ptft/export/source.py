@@ -6,9 +6,11 @@ from typing import Any
 
 from ptft.artifact import (
     FolderFiles,
+    MixRecord,
     RunFiles,
     file_sha256,
     read_json,
+    read_mix,
     read_model_info,
     verify_files,
 )
@@ -32,6 +34,7 @@ class Source:
         recipe_digest: empty where none is recorded.
         weights_digest: sha256 (hex) of the weights, as the run recorded it.
         evaluation: figures by the names of the recipe's evaluations; empty where none ran.
+        mix: what it was mixed of; None where it was trained.
     """
 
     folder: Path
@@ -40,6 +43,7 @@ class Source:
     recipe_digest: str
     weights_digest: str
     evaluation: dict[str, Any]
+    mix: MixRecord | None = None
 
 
 def find_source(source: str | Path) -> Source:
@@ -52,6 +56,8 @@ def find_source(source: str | Path) -> Source:
     folder, label = find_folder(source)
     if (folder / FolderFiles.INFO).is_file():
         return _from_model_folder(folder)
+    if (folder / RunFiles.MIX).is_file():
+        return _from_mix(folder)
     for place in (folder, folder.parent, folder.parent.parent):  # run/final, run/checkpoints/step-
         if (place / RunFiles.RUN).is_file():
             return _from_run(place, folder)
@@ -65,14 +71,22 @@ def _from_run(run: Path, folder: Path) -> Source:
     weights = file_sha256(folder / WEIGHTS)
     evaluation: dict[str, Any] = {}
     if folder == run / RunFiles.FINAL:
-        if record.weights_digest not in (None, weights):
-            raise DigestError(
-                f"{folder / WEIGHTS}: sha256 {weights}; {RunFiles.RUN} records "
-                f"{record.weights_digest}"
-            )
+        if record.weights_digest is not None:
+            _check_weights(folder, weights, record.weights_digest, RunFiles.RUN)
         if (run / RunFiles.METRICS).is_file():  # it belongs to the final weights alone
             evaluation = read_json(run / RunFiles.METRICS)
     return Source(folder, record.name, recipe, recipe_digest(recipe), weights, evaluation)
+
+
+def _from_mix(folder: Path) -> Source:
+    mix = read_mix(folder)
+    _check_weights(folder, file_sha256(folder / WEIGHTS), mix.weights_digest, RunFiles.MIX)
+    return Source(folder, mix.name, None, "", mix.weights_digest, mix.evaluation, mix)
+
+
+def _check_weights(folder: Path, found: str, recorded: str, record: str) -> None:
+    if found != recorded:
+        raise DigestError(f"{folder / WEIGHTS}: sha256 {found}; {record} records {recorded}")
 
 
 def _from_model_folder(folder: Path) -> Source:
@@ -88,4 +102,5 @@ def _from_model_folder(folder: Path) -> Source:
         recipe_digest=info.recipe_digest,
         weights_digest=info.weights_digest,
         evaluation=read_json(metrics)["evaluation"] if metrics.is_file() else {},
+        mix=read_mix(folder) if (folder / FolderFiles.MIX).is_file() else None,
     )

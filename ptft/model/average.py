@@ -5,7 +5,9 @@ fine-tuning; a soup (Wortsman et al. 2022b, Model soups) is the mean of several 
 """
 
 import copy
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +15,10 @@ from torch import Tensor
 from ptft.errors import ModelError
 from ptft.model.encoder import DualEncoder
 
-__all__ = ["interpolate", "soup"]
+__all__ = ["check_alike", "interpolate", "soup"]
+
+# Parts of keys of an architecture that say where it came from, not what it computes
+_ORIGIN = ("pretrained", "hf_model_name", "hf_tokenizer_name", "init_logit")
 
 
 def interpolate(start: DualEncoder, trained: DualEncoder, alpha: float) -> DualEncoder:
@@ -62,12 +67,34 @@ def soup(models: Sequence[DualEncoder]) -> DualEncoder:
         if model.spec.classes != first.spec.classes:
             raise ModelError("a soup needs models of the same classes in the same order")
         _check_cache(first, model)
-        for name, value in states[0].items():
-            if name not in state or state[name].shape != value.shape:
+        for name in [*states[0], *(name for name in state if name not in states[0])]:
+            one, other = states[0].get(name), state.get(name)
+            if one is None or other is None or one.shape != other.shape:
                 raise ModelError(f"{name}: not the same in all models of the soup")
     share = [1.0 / len(models)] * len(models)
     mixed.load_state_dict({name: _mix([s[name] for s in states], share) for name in states[0]})
     return mixed
+
+
+def check_alike(first: DualEncoder, other: DualEncoder, *, names: tuple[str, str]) -> None:
+    """Two models read pictures and texts alike and compute alike, so that their mean is a model.
+
+    The shapes of the weights do not show it: other pixel means or another activation have none.
+
+    Args:
+        names: of the two, for the message.
+
+    Raises:
+        ModelError: naming the first setting in which they differ.
+    """
+    one, two = (_settings(model) for model in (first, other))
+    for key in sorted({*one, *two}):
+        if one.get(key) != two.get(key):
+            values = "" if key == "tokenizer.json" else f": {one.get(key)!r}, {two.get(key)!r}"
+            raise ModelError(
+                f"{names[0]} and {names[1]} cannot be mixed: they differ in {key}{values}; "
+                "allowed: models of one architecture, tokenizer and preprocessing"
+            )
 
 
 def _check_cache(one: DualEncoder, other: DualEncoder) -> None:
@@ -75,6 +102,28 @@ def _check_cache(one: DualEncoder, other: DualEncoder) -> None:
     here, there = (None if model.head is None else model.head.labels for model in (one, other))
     if here is not None and there is not None and not torch.equal(here, there):
         raise ModelError("head.labels: caches of other pictures cannot be averaged")
+
+
+def _settings(model: DualEncoder) -> dict[str, Any]:
+    """What decides the outputs beside the weights, by dotted key."""
+    spec = model.spec
+    values = {
+        "model": dict(spec.config),
+        "image_args": dict(spec.image_args),
+        "preprocess": spec.preprocess.to_config(),
+        "tokenizer": {**spec.tokenizer.kwargs(), "json": spec.tokenizer.json},
+    }
+    return dict(_leaves(json.loads(json.dumps(values))))  # in JSON a tuple is a list
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found += _leaves(value, f"{prefix}{key}.")
+        elif not any(word in key for word in _ORIGIN):
+            found.append((f"{prefix}{key}", value))
+    return found
 
 
 def _mix(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
