@@ -55,6 +55,8 @@ from ptft.recipe.schema import (
     RunSection,
     SiglipObjective,
 )
+from ptft.recipe.sequence import GuardSection, StagedRecipe, StageSection
+from ptft.recipe.stage import stage_recipe
 
 __all__ = [
     "AdaptSection",
@@ -75,6 +77,7 @@ __all__ = [
     "EvaluateItem",
     "FolderData",
     "FullAdapt",
+    "GuardSection",
     "Ia3Adapt",
     "InitSection",
     "LoraAdapt",
@@ -95,6 +98,8 @@ __all__ = [
     "Search",
     "ShardsData",
     "SiglipObjective",
+    "StageSection",
+    "StagedRecipe",
     "TableData",
     "TextTower",
     "TowersModel",
@@ -110,4 +115,5 @@ __all__ = [
     "metrics_of",
     "recipe_digest",
     "recipe_json_schema",
+    "stage_recipe",
 ]
