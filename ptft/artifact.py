@@ -49,6 +49,8 @@ class RunFiles:
     RUN = "run.json"  # digests, status, versions, steps
     LOG = "metrics.jsonl"  # one line each run.log_every steps, and one an evaluation
     METRICS = "metrics.json"  # what the last evaluation measured
+    STAGES = "stages.json"  # of a sequence: what each stage's model measures on every domain
+    STAGES_TABLE = "stages.md"  # the same for people
     CURVES = "curves.png"
     PAGE = "page.html"  # the run for people, in one file
     NEIGHBOURS = "neighbours.json"  # what the model found nearest, before and after training

@@ -56,6 +56,8 @@ from ptft.recipe.schema import (
     RunSection,
     SiglipObjective,
 )
+from ptft.recipe.sequence import GuardSection, StagedRecipe, StageSection
+from ptft.recipe.stage import stage_recipe
 
 __all__ = [
     "AdaptSection",
@@ -76,6 +78,7 @@ __all__ = [
     "EvaluateItem",
     "FolderData",
     "FullAdapt",
+    "GuardSection",
     "Ia3Adapt",
     "InitSection",
     "LoraAdapt",
@@ -96,6 +99,8 @@ __all__ = [
     "Search",
     "ShardsData",
     "SiglipObjective",
+    "StageSection",
+    "StagedRecipe",
     "TableData",
     "TextTower",
     "TipAdapterAdapt",
@@ -112,4 +117,5 @@ __all__ = [
     "metrics_of",
     "recipe_digest",
     "recipe_json_schema",
+    "stage_recipe",
 ]

@@ -22,6 +22,8 @@ from ptft.recipe.model import ArchModel, TextTower, TowersModel
 from ptft.recipe.optimizers import ADAMW, find_optimizer
 from ptft.recipe.paths import check_url, expand_paths, is_hub_id, is_url
 from ptft.recipe.schema import OptimSection, Recipe
+from ptft.recipe.sequence import StagedRecipe
+from ptft.recipe.stage import stage_recipe
 
 __all__ = [
     "check_evaluations",
@@ -49,6 +51,21 @@ def check_recipe(recipe: Recipe) -> None:
     check_optimizer(recipe.optim)
     check_data(recipe.data, "data", needed=("train",))
     check_evaluations(recipe)
+    if isinstance(recipe, StagedRecipe):
+        _check_stages(recipe)
+
+
+def _check_stages(sequence: StagedRecipe) -> None:
+    for number, stage in enumerate(sequence.stages):
+        key = f"stages.{stage.name}"
+        check_optimizer(stage_recipe(sequence, number, start="a stage", folder="").optim)
+        check_data(stage.data, f"{key}.data", needed=("train",))
+        item = stage.evaluate
+        needed = ("train", item.split) if item.kind == "probe" else (item.split,)
+        place = f"{key}.evaluate.data" if item.data else f"{key}.data"
+        check_data(item.data or stage.data, place, needed=needed)
+    for number, section in enumerate(sequence.guard.known if sequence.guard else []):
+        check_data(section, f"guard.known.{number}", needed=("train",))
 
 
 def check_optimizer(section: OptimSection) -> None:

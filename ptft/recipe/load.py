@@ -16,6 +16,7 @@ from ptft.recipe.data import INDIFFERENT
 from ptft.recipe.document import read_yaml
 from ptft.recipe.explain import explain
 from ptft.recipe.schema import Recipe
+from ptft.recipe.sequence import StagedRecipe
 
 __all__ = [
     "deciding_values",
@@ -34,6 +35,8 @@ _Kind = TypeVar("_Kind", bound=Recipe)
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read the recipe that ``source`` names, with ``a.b=c`` overrides applied in order.
 
+    One with ``stages`` is a :class:`StagedRecipe`.
+
     Args:
         source: a YAML file, or the name of a built-in recipe such as ``pretrain/scenes``.
         overrides: ``dotted.key=value``; the value is YAML (``optim.lr=1e-4``, ``data.val=null``,
@@ -42,15 +45,17 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: the file is absent or no YAML mapping, or a key or value is not allowed.
     """
-    return _load(source, overrides, Recipe)
+    values, where = _read(source, overrides)
+    return parse_recipe(values, where)
 
 
 def load_comparison(source: str | Path, overrides: Sequence[str] = ()) -> Comparison:
     """The same of a recipe with a ``compare`` section; absent, the section has its defaults."""
-    return _load(source, overrides, Comparison)
+    return _parse(*_read(source, overrides), Comparison)
 
 
-def _load(source: str | Path, overrides: Sequence[str], kind: type[_Kind]) -> _Kind:
+def _read(source: str | Path, overrides: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """The values of a file with overrides, and what to call it."""
     path = find_recipe(str(source))
     try:
         values = read_yaml(path.read_text(encoding="utf-8"))
@@ -60,7 +65,7 @@ def _load(source: str | Path, overrides: Sequence[str], kind: type[_Kind]) -> _K
         raise RecipeError(f"{path}: a recipe is a YAML mapping, not {type(values).__name__}")
     for override in overrides:
         _override(values, override)
-    return _parse(values, str(path), kind)
+    return values, str(path)
 
 
 def parse_recipe(values: Mapping[str, Any], where: str) -> Recipe:
@@ -69,11 +74,11 @@ def parse_recipe(values: Mapping[str, Any], where: str) -> Recipe:
     Raises:
         RecipeError: one line a problem, each naming the key, the value and what is allowed.
     """
-    return _parse(values, where, Recipe)
+    return _parse(values, where, StagedRecipe if "stages" in values else Recipe)
 
 
 def _parse(values: Mapping[str, Any], where: str, kind: type[_Kind]) -> _Kind:
-    if kind is Recipe and "compare" in values:
+    if kind is not Comparison and "compare" in values:
         raise RecipeError(f"{where}: compare: a comparison of several runs; run: ptft compare")
     try:
         return kind.model_validate(values)
@@ -98,7 +103,10 @@ def deciding_values(recipe: Recipe) -> dict[str, Any]:
     """The keys that determine the weights, with their values: all but the ``run`` section and what
     a data section says of caches and of how much may be skipped."""
     values = recipe.model_dump(mode="json", by_alias=True, exclude={"run"})
-    sections = [values["data"], *(item["data"] for item in values["evaluate"] if item["data"])]
+    stages = values.get("stages", [])
+    items = [*values["evaluate"], *(stage["evaluate"] for stage in stages)]
+    sections = [values["data"], *(stage["data"] for stage in stages)]
+    sections += (item["data"] for item in items if item["data"])
     for section in sections:
         for part in [section, *(part["data"] for part in section.get("parts", []))]:
             for key in INDIFFERENT & part.keys():

@@ -32,7 +32,7 @@ from ptft.model import DualEncoder, layer_depths, save_model
 from ptft.model.store import WEIGHTS
 from ptft.objective import clamp_logit_scale
 from ptft.optim import build_optimizer, learning_rate_factor, set_learning_rate, total_samples
-from ptft.recipe import EvaluateItem, Recipe
+from ptft.recipe import EvaluateItem, Recipe, StagedRecipe
 from ptft.threads import cpu_threads
 from ptft.train.adapter import check_learning, check_saved, save_and_merge
 from ptft.train.best import Best, keep_best
@@ -57,6 +57,7 @@ from ptft.train.run_folder import (
 )
 from ptft.train.setup import Setup, batches, choose_device, choose_precision, set_up
 from ptft.train.shadow import Shadow
+from ptft.train.stages import Ended, run_stages
 from ptft.train.step import Step
 from ptft.train.stop import Stop
 from ptft.train.trackers import check_trackers
@@ -73,7 +74,7 @@ class TrainResult:
     Attributes:
         folder: the run folder.
         finished: False where a signal stopped it; ``--resume`` goes on.
-        signal: the signal's number, if one did.
+        signal: the signal's number, if one did; one that came at the last step changed nothing.
         metrics: what the last evaluation measured, by the names of the recipe's items; empty on
             ranks other than the first.
         first: whether this process is the first rank, or alone.
@@ -106,9 +107,25 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
     with join_world(choose_device(recipe).type) as world, ExitStack() as held:
         own = console if world.first else Console(quiet=True)
         try:
+            if isinstance(recipe, StagedRecipe):
+                return _train_stages(recipe, resume, own, world)
             return _train(recipe, resume, own, world, held)
         except OSError as error:
             raise _explained(error) from error
+
+
+def _train_stages(
+    sequence: StagedRecipe, resume: bool, console: Console, world: World
+) -> TrainResult:
+    """Each stage is a run of its own, in a folder within the sequence's."""
+
+    def run(recipe: Recipe, begun: bool, held: ExitStack) -> Ended:
+        result = _train(recipe, begun, console, world, held)
+        return Ended(result.finished, result.signal)
+
+    folder, ended, found = run_stages(sequence, run, resume=resume, console=console, world=world)
+    metrics = found["metrics"][sequence.stages[-1].name] if ended.finished else {}
+    return TrainResult(folder, ended.finished, ended.signal, metrics, world.first)
 
 
 def _train(
@@ -190,7 +207,9 @@ def _train(
         write_run(folder, record)
         plot_curves(folder)
     report.page(last=True)
-    number = None if finished else stop.signal or signal.SIGTERM  # it may have come to another rank
+    number = stop.signal
+    if not finished:
+        number = number or signal.SIGTERM  # it may have come to another rank
     return TrainResult(folder, finished, number, metrics, world.first)
 
 
