@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from ptft.artifact import FolderFiles, write_json
 from ptft.model import DualEncoder, open_clip_state_dict, save_model
 from ptft.model.spec import HF_TEXT, ModelSpec, save_spec
-from ptft.model.store import save_hf_config
+from ptft.model.store import OWN_WEIGHTS, save_hf_config
 
 __all__ = ["TOKENIZER_CONFIG", "portable", "write_head", "write_model_files"]
 
@@ -20,13 +20,13 @@ def write_model_files(model: DualEncoder, folder: Path) -> None:
     """Write weights, configurations, tokenizer and preprocessing.
 
     With ``open_clip_config.json`` and ``open_clip_model.safetensors`` where open_clip can express
-    the model; else the weights are ``model.safetensors``, by ptft's names. ``model.json`` lets ptft
-    build either again.
+    the model; else the weights are ``ptft_model.safetensors``, by ptft's names. ``model.json`` lets
+    ptft build either again.
     """
     spec = model.spec
     config = spec.open_clip_config
     if config is None:
-        save_model(model, folder)
+        save_model(model, folder, weights=OWN_WEIGHTS)
     else:
         save_spec(spec, folder)
         if "hf_model_name" in config["text_cfg"]:
