@@ -56,8 +56,8 @@ def dual_text(model: DualEncoder) -> Part:
     pooled = type(tower.pooler).__name__ == "ClsPooler" and tower.pooler.use_pooler_output
     refuse(
         not pooled or getattr(tower.transformer, "pooler", None) is None,
-        f"the text tower pools by {type(tower.pooler).__name__}; a dual encoder's text model "
-        "pools by its own pooler (text_pool: cls_pooler)",
+        f"the text tower pools open_clip's way ({type(tower.pooler).__name__}), and a dual encoder "
+        "by a layer of the text model's own, which this one has not",
     )
     refuse(not model.spec.text_trimmable, "the text tower masks another id than padding")
     refuse(isinstance(tower.proj, nn.Sequential), "the text projection has two layers")
