@@ -68,6 +68,7 @@ class FolderFiles:
     VISION_ONNX = "onnx/vision_model.onnx"
     HEAD = "head.safetensors"  # classifiers: weight (C, D), bias (C,); logits of a normalised
     # image embedding f: ModelInfo.logit_scale * f @ weight.T + bias
+    ADAPTER = "adapter"  # what learned alone, where an adapter was trained: the base is not in it
     INFO = "ptft.json"
     RECIPE = "recipe.yaml"
     METRICS = "metrics.json"
@@ -101,8 +102,10 @@ class ModelInfo:
         image_size: height and width in pixels.
         logit_scale: exp of the learned log scale; multiplies cosine similarities.
         logit_bias: added after scaling (SigLIP), 0 otherwise.
-        classes: class names in the order of the head's rows; empty unless ``classify``.
-        templates: prompts that the head or zero-shot evaluation used; ``{}`` is the class.
+        classes: class names in the order of the head's rows, or those that captions were made of;
+            empty without either.
+        templates: prompts that made the head or the captions, or that zero-shot evaluation used;
+            ``{}`` is the class.
         tokenizer: keyword arguments of ``ptft.preprocess.TextTokenizer`` but for the file.
         preprocess: what ``ptft.preprocess.ImagePreprocess.from_config`` reads.
         recipe_digest, weights_digest: of the recipe and of the checkpoint's weights.

@@ -23,7 +23,7 @@ from ptft.artifact import (
     write_model_info,
 )
 from ptft.errors import ExportError, PtftError
-from ptft.export.adapted import check_adapted, find_reference
+from ptft.export.adapted import check_adapted, find_reference, ship_adapter
 from ptft.export.card import Kept, make_card, read_kept
 from ptft.export.golden import make_golden, save_golden
 from ptft.export.library_files import Library, write_library_files
@@ -81,6 +81,7 @@ def export_model(
         golden = make_golden(model)
         write_model_files(model, folder)
         save_golden(golden, folder / FolderFiles.GOLDEN)
+        ship_adapter(origin.folder, folder)
         say("writing what transformers and timm load, and holding it against the model")
         libraries = write_library_files(model, golden, folder)
         say("exporting both towers to ONNX and holding them against torch")
