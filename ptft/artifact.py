@@ -69,6 +69,8 @@ class FolderFiles:
 
     OPEN_CLIP_CONFIG = "open_clip_config.json"
     OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
+    CONFIG = "config.json"  # of transformers, with timm's keys beside
+    TRANSFORMERS_WEIGHTS = "model.safetensors"
     TOKENIZER = "tokenizer.json"
     PREPROCESSOR = "preprocessor_config.json"
     TEXT_ONNX = "onnx/text_model.onnx"
@@ -78,6 +80,7 @@ class FolderFiles:
     # (K, D), labels (K,), alpha (1,), beta (1,): plus alpha * exp(-beta * (1 - f @ keys.T)) @ the
     # one-hot labels
     HEAD_CACHE = frozenset({"keys", "labels", "alpha", "beta"})
+    ADAPTER = "adapter"  # what learned alone, where an adapter was trained: the base is not in it
     INFO = "ptft.json"
     RECIPE = "recipe.yaml"
     METRICS = "metrics.json"
@@ -112,12 +115,16 @@ class ModelInfo:
         image_size: height and width in pixels.
         logit_scale: exp of the learned log scale; multiplies cosine similarities.
         logit_bias: added after scaling (SigLIP), 0 otherwise.
-        classes: class names in the order of the head's rows; empty unless ``classify``.
-        templates: prompts that the head or zero-shot evaluation used; ``{}`` is the class.
+        classes: class names in the order of the head's rows, or those that captions were made of;
+            empty without either.
+        templates: prompts that made the head or the captions, or that zero-shot evaluation used;
+            ``{}`` is the class.
         tokenizer: keyword arguments of ``ptft.preprocess.TextTokenizer`` but for the file.
         preprocess: what ``ptft.preprocess.ImagePreprocess.from_config`` reads.
         recipe_digest, weights_digest: of the recipe and of the checkpoint's weights.
         files: name -> {"sha256", "size"} of every file but those in ``FolderFiles.UNHASHED``.
+        clients: library -> ``loads``, the class or architecture that it loads the folder as, or
+            the ``reason`` why it cannot.
         versions: of ptft and the libraries that wrote it.
     """
 
@@ -135,17 +142,18 @@ class ModelInfo:
     classes: list[str] = field(default_factory=list)
     templates: list[str] = field(default_factory=list)
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    clients: dict[str, dict[str, str]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
     @property
     def digest(self) -> str:
         """``sha256:`` and 64 hex digits over all that decides an answer: the names and bytes of
-        the files, and every key here but ``name`` and ``versions``."""
+        the files, and every key here but ``name``, ``clients`` and ``versions``."""
         decides = {
             key: value
             for key, value in asdict(self).items()
-            if key not in ("files", "name", "versions")
+            if key not in ("files", "name", "clients", "versions")
         }
         return _digest(self.files, decides)
 

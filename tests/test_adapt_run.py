@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ptft.artifact import FolderFiles, RunFiles
+from ptft.artifact import FolderFiles, RunFiles, read_model_info
 from ptft.errors import AdaptError
 from ptft.export import export_model
 from ptft.export.adapted import check_adapted, find_reference
@@ -15,6 +15,7 @@ from ptft.export.model_files import write_model_files
 from ptft.model import build_model, load_adapter, load_model
 from ptft.model.adapt import Reference, compare, reference_outputs
 from ptft.model.adapt.saved import ADAPTER_WEIGHTS
+from ptft.model.store import OWN_WEIGHTS
 from ptft.train import loop as loop_module
 from tests.test_train import interrupt, largest_difference, recipe, run
 
@@ -70,6 +71,19 @@ def test_an_export_is_held_against_the_model_as_it_trained(tmp_path: Path) -> No
     with pytest.raises(AdaptError, match="image embeddings differ"):
         check_adapted(spoiled, model, out)
     assert find_reference(folder) is None
+
+    # What learned travels alone, too, and back onto its own base only.
+    settings = recipe(tmp_path / "unused", **changes)
+    base = build_model(settings.model, None, settings.objective, seed=settings.seed).eval()
+    alone = load_adapter(base, out / FolderFiles.ADAPTER)
+    compare(reference, reference_outputs(alone), "the adapter on its base")
+    other = build_model(settings.model, None, settings.objective, seed=settings.seed + 1)
+    with pytest.raises(AdaptError, match=r"an adapter of .* this model is"):
+        load_adapter(other, out / FolderFiles.ADAPTER)
+    size = (out / FolderFiles.ADAPTER / ADAPTER_WEIGHTS).stat().st_size
+    assert size < (out / OWN_WEIGHTS).stat().st_size / 2
+    again = export_model(out, tmp_path / "again")
+    assert again.files == read_model_info(out).files, "the folder holds all that the run did"
 
 
 def test_the_gate_stands_before_the_first_step(

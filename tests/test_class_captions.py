@@ -12,8 +12,9 @@ from ptft.data import Batch, open_split
 from ptft.data.class_captions import ClassCaptions
 from ptft.data.hashing import mix
 from ptft.errors import DataError, SampleError
+from ptft.model import build_model, load_model
 from ptft.objective import clip_loss
-from ptft.recipe import FolderData, Recipe
+from ptft.recipe import ClipObjective, FolderData, InitSection, Recipe
 from ptft.tiled import tiled_clip_loss
 from ptft.train.setup import batches, set_up
 from tests.test_train import interrupt, largest_difference, recipe, run
@@ -47,6 +48,8 @@ def read(section: Recipe, *, start: int, end: int) -> tuple[list[str], list[Batc
     )
     decode = setup.model.spec.tokenizer.decode
     texts = [text for batch in found for text in decode(_numbers(batch))]
+    assert setup.model.spec.classes == tuple(CLASSES)
+    assert setup.model.spec.templates == tuple(TEMPLATES)
     return texts, found
 
 
@@ -142,3 +145,14 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     interrupt(monkeypatch, tmp_path / "cut", 3, **given)
     assert run(tmp_path / "cut", resume=True, **given).finished
     assert largest_difference(tmp_path / "whole", tmp_path / "cut") == 0.0
+
+
+def test_the_model_knows_its_classes_until_it_learns_others(
+    data: dict[str, Any], tmp_path: Path
+) -> None:
+    run(tmp_path / "flyp", **flyp(data))
+    spec = load_model(tmp_path / "flyp").spec
+    assert (spec.classes, spec.templates) == (tuple(CLASSES), tuple(TEMPLATES))
+    start = InitSection.model_validate({"from": str(tmp_path / "flyp")})
+    plain = build_model(None, start, ClipObjective(), seed=0)
+    assert (plain.spec.classes, plain.spec.templates) == ((), ())

@@ -32,6 +32,7 @@ from ptft.export import export_model, towers
 from ptft.export import folder as folder_module
 from ptft.export.parity import Parity, measure_parity
 from ptft.model import DualEncoder, load_model, save_model
+from ptft.model.store import OWN_WEIGHTS
 from ptft.preprocess import ImagePreprocess, TextTokenizer
 from ptft.recipe import Recipe, load_recipe, recipe_digest
 from ptft.recipe.load import parse_recipe
@@ -122,6 +123,10 @@ TEXTS = ["a red circle", "", "Tom &amp; Jerry 🐈 " * 30]
 def test_the_folder_is_whole_and_verifies(exported: Exported) -> None:
     info = read_model_info(exported.folder)
     assert info == exported.info
+    for name, client in info.clients.items():
+        assert set(client) in ({"loads"}, {"reason"}), name
+    in_transformers = {"classify": "CLIPModel", "padded": "VisionTextDualEncoderModel"}
+    assert info.clients["transformers"].get("loads") == in_transformers.get(exported.kind)
     verify_files(exported.folder, info.files)
     on_disk = {
         path.relative_to(exported.folder).as_posix()
@@ -131,6 +136,7 @@ def test_the_folder_is_whole_and_verifies(exported: Exported) -> None:
     assert on_disk - set(info.files) == {FolderFiles.INFO, FolderFiles.CARD}
     assert (FolderFiles.OPEN_CLIP_CONFIG in on_disk) is (exported.kind != "padded")
     assert (FolderFiles.HEAD in on_disk) is (exported.kind == NATIVE)
+    assert (OWN_WEIGHTS in on_disk) is (exported.kind == "padded")
     assert [p.name for p in exported.folder.parent.iterdir()] == ["model"], "nothing left beside"
 
 

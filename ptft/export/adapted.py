@@ -4,6 +4,7 @@ The run keeps what the adapted, unmerged model made of the reference inputs. Wei
 merged, saved, read and exported to ONNX have to give the same.
 """
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +14,46 @@ from ptft.artifact import FolderFiles, RunFiles
 from ptft.export.parity import run_apart
 from ptft.model import DualEncoder, check_merged
 from ptft.model.adapt import Reference, compare, read_reference, reference_inputs
+from ptft.model.adapt.saved import ADAPTER, ADAPTER_WEIGHTS
 
-__all__ = ["check_adapted", "find_reference"]
+__all__ = ["check_adapted", "find_adapter", "find_reference", "ship_adapter"]
+
+
+def find_adapter(folder: Path) -> Path | None:
+    """Where the adapter of a folder of weights lies alone; None where none was trained.
+
+    Beside the final weights of a run, or inside a model folder.
+    """
+    if (folder / FolderFiles.INFO).is_file():
+        adapter = folder / FolderFiles.ADAPTER
+    elif folder.name == RunFiles.FINAL:
+        adapter = folder.parent / RunFiles.ADAPTER
+    else:
+        return None
+    return adapter if adapter.is_dir() else None
 
 
 def find_reference(folder: Path) -> Reference | None:
     """What the run of a folder of weights recorded; None where no adapter was trained.
 
     Raises:
-        ModelError: the run's ``adapter/`` is damaged.
+        ModelError: its ``adapter/`` is damaged.
     """
-    adapter = folder.parent / RunFiles.ADAPTER
-    if folder.name != RunFiles.FINAL or not adapter.is_dir():
-        return None
-    return read_reference(adapter)
+    adapter = find_adapter(folder)
+    return None if adapter is None else read_reference(adapter)
+
+
+def ship_adapter(source: Path, folder: Path) -> None:
+    """Copy what learned into a model folder, where ``source`` has it alone.
+
+    It is a few megabytes beside the merged weights, names the digest of its base, and
+    ``ptft.model.load_adapter`` refuses another.
+    """
+    adapter = find_adapter(source)
+    if adapter is not None:
+        (folder / FolderFiles.ADAPTER).mkdir()
+        for name in (ADAPTER, ADAPTER_WEIGHTS):
+            shutil.copyfile(adapter / name, folder / FolderFiles.ADAPTER / name)
 
 
 def check_adapted(reference: Reference, model: DualEncoder, folder: Path) -> float:

@@ -23,9 +23,10 @@ from ptft.artifact import (
     write_model_info,
 )
 from ptft.errors import ExportError, PtftError
-from ptft.export.adapted import check_adapted, find_reference
+from ptft.export.adapted import check_adapted, find_reference, ship_adapter
 from ptft.export.card import Kept, make_card, read_kept
 from ptft.export.golden import make_golden, save_golden
+from ptft.export.library_files import Library, write_library_files
 from ptft.export.model_files import portable, write_model_files
 from ptft.export.parity import Parity
 from ptft.export.source import Source, find_source
@@ -77,20 +78,24 @@ def export_model(
     model.spec = portable(model.spec)
     with _whole(out) as folder:
         say("writing weights, tokenizer and golden embeddings")
+        golden = make_golden(model)
         write_model_files(model, folder)
-        save_golden(make_golden(model), folder / FolderFiles.GOLDEN)
+        save_golden(golden, folder / FolderFiles.GOLDEN)
+        ship_adapter(origin.folder, folder)
+        say("writing what transformers and timm load, and holding it against the model")
+        libraries = write_library_files(model, golden, folder)
         say("exporting both towers to ONNX and holding them against torch")
         parity = write_towers(model, folder)
         if trained is not None:
             say("holding the files against the adapted model as it was trained")
             check_adapted(trained, model, folder)
-        metrics = _metrics(origin, parity)
+        metrics = _metrics(origin, parity, libraries)
         write_json(folder / FolderFiles.METRICS, metrics)
         if origin.recipe is not None:
             (folder / FolderFiles.RECIPE).write_text(_portable(origin.recipe), encoding="utf-8")
         if origin.mix is not None:
             write_json(folder / FolderFiles.MIX, asdict(origin.mix))
-        info = _info(model, origin, name or origin.name, folder)
+        info = _info(model, origin, name or origin.name, folder, _clients(model, libraries))
         _write_card(info, model, origin, metrics, folder, licence, kept)
         write_model_info(folder, info)
     say(f"{out}: {info.digest}")
@@ -170,13 +175,31 @@ def _copy(path: Path, target: Path) -> None:
         shutil.copy2(path, target)
 
 
-def _metrics(origin: Source, parity: dict[str, Parity]) -> dict[str, Any]:
+def _clients(model: DualEncoder, libraries: dict[str, Library]) -> dict[str, dict[str, str]]:
+    """``ModelInfo.clients``."""
+    reason = model.spec.open_clip_reason
+    own = Library(loads=model.spec.name) if reason is None else Library(reason=reason)
+    return {
+        name: {"loads": one.loads} if one.loads is not None else {"reason": str(one.reason)}
+        for name, one in {"open_clip": own, **libraries}.items()
+    }
+
+
+def _metrics(
+    origin: Source, parity: dict[str, Parity], libraries: dict[str, Library]
+) -> dict[str, Any]:
     """``metrics.json``; names of samples that could not be read stay with the run."""
     evaluation = {
         name: {key: value for key, value in figures.items() if isinstance(value, int | float)}
         for name, figures in origin.evaluation.items()
     }
-    return {"evaluation": evaluation, "parity": {n: asdict(p) for n, p in parity.items()}}
+    return {
+        "evaluation": evaluation,
+        "parity": {name: asdict(one) for name, one in parity.items()},
+        "libraries": {
+            name: one.max_abs for name, one in libraries.items() if one.max_abs is not None
+        },
+    }
 
 
 def _portable(recipe: Recipe) -> str:
@@ -184,7 +207,13 @@ def _portable(recipe: Recipe) -> str:
     return dump_recipe(recipe.model_copy(update={"run": RunSection()}))
 
 
-def _info(model: DualEncoder, origin: Source, name: str, folder: Path) -> ModelInfo:
+def _info(
+    model: DualEncoder,
+    origin: Source,
+    name: str,
+    folder: Path,
+    clients: dict[str, dict[str, str]],
+) -> ModelInfo:
     spec = model.spec
     templates = list(spec.templates)
     if not templates and origin.recipe is not None:
@@ -210,6 +239,7 @@ def _info(model: DualEncoder, origin: Source, name: str, folder: Path) -> ModelI
         classes=list(spec.classes),
         templates=templates,
         files=hash_files(folder),
+        clients=clients,
         versions=_versions(),
     )
 

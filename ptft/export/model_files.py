@@ -1,4 +1,4 @@
-"""The files that libraries load a model from: open_clip's, transformers' tokenizer, ptft's own."""
+"""The files of open_clip and of ptft itself, and what every library reads beside the weights."""
 
 import copy
 from pathlib import Path
@@ -6,26 +6,25 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from ptft.artifact import FolderFiles, write_json
+from ptft.export.tokenizer_files import write_tokenizer_files
 from ptft.model import DualEncoder, open_clip_state_dict, save_model
 from ptft.model.spec import HF_TEXT, ModelSpec, save_spec
-from ptft.model.store import save_hf_config
+from ptft.model.store import OWN_WEIGHTS, save_hf_config
 
-__all__ = ["TOKENIZER_CONFIG", "portable", "write_head", "write_model_files"]
-
-TOKENIZER_CONFIG = "tokenizer_config.json"
+__all__ = ["portable", "write_head", "write_model_files"]
 
 
 def write_model_files(model: DualEncoder, folder: Path) -> None:
     """Write weights, configurations, tokenizer and preprocessing.
 
     With ``open_clip_config.json`` and ``open_clip_model.safetensors`` where open_clip can express
-    the model; else the weights are ``model.safetensors``, by ptft's names. ``model.json`` lets ptft
-    build either again.
+    the model; else the weights are ``ptft_model.safetensors``, by ptft's names. ``model.json`` lets
+    ptft build either again.
     """
     spec = model.spec
     config = spec.open_clip_config
     if config is None:
-        save_model(model, folder)
+        save_model(model, folder, weights=OWN_WEIGHTS)
     else:
         save_spec(spec, folder)
         if "hf_model_name" in config["text_cfg"]:
@@ -39,8 +38,7 @@ def write_model_files(model: DualEncoder, folder: Path) -> None:
             for name, tensor in open_clip_state_dict(model).items()
         }
         save_file(tensors, folder / FolderFiles.OPEN_CLIP_WEIGHTS, metadata={"format": "pt"})
-    if spec.tokenizer_config:
-        write_json(folder / TOKENIZER_CONFIG, dict(spec.tokenizer_config))
+    write_tokenizer_files(spec, folder)
     preprocessor = spec.preprocess.preprocessor_config()
     if preprocessor is not None:
         write_json(folder / FolderFiles.PREPROCESSOR, preprocessor)

@@ -287,8 +287,8 @@ def _fit_objective(model: DualEncoder, objective: ObjectiveSection, *, fresh: bo
     if fresh and isinstance(objective, ClipObjective | SiglipObjective):
         with torch.no_grad():
             model.logit_scale.fill_(math.log(1 / objective.init_temperature))
-    if isinstance(objective, ClipObjective | SiglipObjective) and model.head is not None:
-        model.drop_head()
+    if isinstance(objective, ClipObjective | SiglipObjective):
+        model.drop_head()  # and the classes that the start was trained on
     config = copy.deepcopy(dict(model.spec.config))
     config.pop("init_logit_bias", None)
     if model.logit_bias is not None:

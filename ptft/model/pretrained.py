@@ -14,7 +14,7 @@ from ptft.errors import HubError, ModelError, RecipeError, suggest
 from ptft.model.fetch import read_safetensors
 from ptft.model.source import find_folder, open_clip_weights
 from ptft.model.spec import SPEC, load_spec
-from ptft.model.store import WEIGHTS
+from ptft.model.store import OWN_WEIGHTS
 from ptft.recipe import ArchModel
 from ptft.recipe.paths import is_hub_id
 
@@ -92,12 +92,9 @@ def _from_folder(name: str) -> Pretrained:
     else:
         values = read_json(folder / FolderFiles.OPEN_CLIP_CONFIG)
         config, preprocess = values.get("model_cfg", {}), values.get("preprocess_cfg", {})
-    try:
+    weights = folder / OWN_WEIGHTS
+    if not weights.is_file():
         weights = open_clip_weights(folder)
-    except ModelError:
-        if not (folder / WEIGHTS).is_file():
-            raise
-        weights = folder / WEIGHTS
 
     def read() -> Mapping[str, Tensor]:
         state = read_safetensors(weights)

@@ -32,8 +32,9 @@ class ModelSpec:
         open_clip_reason: why open_clip's own files cannot express the model; None where they can.
         open_clip_needs: what must be there for open_clip to load it, beside the model folder.
         base: what the weights started from; None: from scratch.
-        classes: names in the order of the head's rows; empty without a head.
-        templates: prompts that the head started from.
+        classes: names in the order of the head's rows, or those that captions were made of; empty
+            without either.
+        templates: prompts that the head started from, or that made the captions.
         adapter: the adapter in the model: its ``section`` of the recipe and the digest of the
             ``base`` it was put on; None without one, and once it is merged.
     """

@@ -14,6 +14,7 @@ from ptft.tensor_files import TensorFiles, tensor_file, write_tensors
 
 __all__ = [
     "MODEL",
+    "OWN_WEIGHTS",
     "WEIGHTS",
     "describe_model",
     "load_stored",
@@ -24,12 +25,18 @@ __all__ = [
 
 MODEL = "model"
 WEIGHTS = tensor_file(MODEL)
+_OWN = "ptft_model"
+OWN_WEIGHTS = tensor_file(_OWN)  # in a model folder, where model.safetensors is transformers'
 
 
-def save_model(model: DualEncoder, folder: Path) -> None:
-    """Write ``model.safetensors``, ``model.json``, ``tokenizer.json`` (and ``hf_text/``)."""
+def save_model(model: DualEncoder, folder: Path, *, weights: str = WEIGHTS) -> None:
+    """Write the weights, ``model.json``, ``tokenizer.json`` (and ``hf_text/``).
+
+    Args:
+        weights: the file for them, ``WEIGHTS`` or ``OWN_WEIGHTS``.
+    """
     describe_model(model, folder)
-    write_tensors(folder / WEIGHTS, model.state_dict())
+    write_tensors(folder / weights, model.state_dict())
 
 
 def describe_model(model: DualEncoder, folder: Path) -> None:
@@ -54,7 +61,8 @@ def load_stored(folder: Path) -> DualEncoder:
         ArtifactError, ModelError: a file is absent, damaged, or does not fit.
     """
     spec = load_spec(folder)
-    with TensorFiles(folder, MODEL) as files:
+    stem = _OWN if (folder / OWN_WEIGHTS).is_file() else MODEL
+    with TensorFiles(folder, stem) as files:
         state = {name: files.read(name) for name in files.names()}
     model = shell(spec, folder, state)
     fit_state_dict(model, state, source=files.label)

@@ -143,6 +143,8 @@ class ImagePreprocess:
             return {
                 "image_processor_type": "SiglipImageProcessor",
                 **common,
+                # CLIPProcessor of transformers 4 reads this file as CLIP's, which crops unless told
+                "do_center_crop": False,
                 "size": {"height": height, "width": width},
             }
         if self.resize_mode == "shortest" and height == width:

@@ -76,6 +76,9 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     samples = open_split(recipe.data, "train", seed=recipe.seed)
     if not isinstance(recipe.objective, ClassifyObjective) and recipe.objective.templates:
         samples = ClassCaptions(samples, recipe.objective.templates)
+        model.spec = model.spec.with_(  # what it learns to tell apart, for who serves it
+            classes=tuple(samples.classes or ()), templates=samples.templates
+        )
     random_head = False
     if isinstance(recipe.objective, ClassifyObjective):
         random_head = init_head(

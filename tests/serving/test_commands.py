@@ -54,7 +54,7 @@ def test_build_and_serve_a_bento(checkout: Path, info: ModelInfo, tmp_path: Path
     (bento,) = [path for path in bentos.iterdir() if path.is_dir()]
     held = {path.relative_to(bento / "src").parts[0] for path in (bento / "src").rglob("*.py")}
     assert held == {"serving", "ptft"}
-    assert not list(bento.rglob("open_clip_model.safetensors"))
+    assert not list(bento.rglob("*model.safetensors"))
     wanted = (bento / "env" / "python" / "requirements.txt").read_text()
     assert "onnxruntime" in wanted
     assert "torch" not in [line.split(">")[0] for line in wanted.splitlines()]

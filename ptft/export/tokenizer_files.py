@@ -1,0 +1,77 @@
+"""The tokenizer's files, such that transformers alone gives the ids that the model was trained on.
+
+open_clip cleans a text before it tokenises it. What ``tokenizer.json`` can do of that is put into
+it: for SigLIP's vocabularies, dropping ASCII punctuation and lower-casing. HTML entities and bytes
+that were decoded wrongly are repaired by ptft and open_clip alone.
+"""
+
+import json
+import string
+from pathlib import Path
+from typing import Any
+
+from ptft.artifact import FolderFiles, write_json
+from ptft.model.spec import ModelSpec
+from ptft.preprocess import TextTokenizer
+
+__all__ = ["TOKENIZER_CONFIG", "write_tokenizer_files"]
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
+_PUNCTUATION = "[" + "".join(f"\\{c}" if c in r"\]^-[" else c for c in string.punctuation) + "]"
+
+
+def write_tokenizer_files(spec: ModelSpec, folder: Path) -> None:
+    """Write ``tokenizer.json`` and ``tokenizer_config.json``."""
+    text = _cleaning(spec.tokenizer)
+    (folder / FolderFiles.TOKENIZER).write_text(text, encoding="utf-8")
+    if spec.tokenizer_config:
+        write_json(folder / TOKENIZER_CONFIG, _config(spec))
+
+
+def _cleaning(tokenizer: TextTokenizer) -> str:
+    """The tokenizer's JSON with its cleaning in front of its own normaliser, once."""
+    if tokenizer.kind != "hf" or tokenizer.clean not in ("canonicalize", "clip"):
+        return tokenizer.json
+    values = json.loads(tokenizer.json)
+    steps = [_replace(r"\s+", " "), {"type": "Strip", "strip_left": True, "strip_right": True}]
+    steps = [{"type": "Lowercase"}, *steps]
+    if tokenizer.clean == "canonicalize":
+        steps = [_replace("_", " "), _replace(_PUNCTUATION, ""), *steps]
+    own = values.get("normalizer")
+    if own is not None and own.get("type") == "Sequence":
+        before = own["normalizers"]
+        if before[: len(steps)] == steps:
+            return tokenizer.json  # exported before
+        steps += before
+    elif own is not None:
+        steps.append(own)
+    values["normalizer"] = {"type": "Sequence", "normalizers": steps}
+    return json.dumps(values, ensure_ascii=False)
+
+
+def _replace(pattern: str, content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"Regex": pattern}, "content": content}
+
+
+def _config(spec: ModelSpec) -> dict[str, Any]:
+    """``tokenizer_config.json`` that transformers 4.57 and 5 read alike.
+
+    Their classes for single vocabularies build the tokenizer anew and would lose the cleaning; the
+    general one takes ``tokenizer.json`` as it is. Where padding is part of what the text tower
+    reads, no mask is handed to the model.
+    """
+    tokenizer = spec.tokenizer
+    if tokenizer.kind != "hf":
+        return dict(spec.tokenizer_config)
+    names = ["input_ids", "attention_mask"] if spec.text_trimmable else ["input_ids"]
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": tokenizer.context_length,
+        "model_input_names": names,
+        "padding_side": "left" if tokenizer.pad_left else "right",
+        **{
+            key: value
+            for key, value in spec.tokenizer_config.items()
+            if key.endswith("_token") and isinstance(value, str)
+        },
+    }
