@@ -74,6 +74,7 @@ class FolderFiles:
     METRICS = "metrics.json"
     GOLDEN = "golden.safetensors"  # see GoldenKeys
     CARD = "README.md"
+    PULLED = ".pulled.sha256"  # of INFO and CARD as they were pulled, for `sha256sum -c`
 
     UNHASHED = frozenset({INFO, CARD, ".gitattributes"})
     """Not in the digest: the record itself, and what people and the Hub edit."""

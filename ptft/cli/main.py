@@ -25,7 +25,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-VERBS = ("ls", "show", "cp", "check", "train", "evaluate", "compare", "export", "push", "pull")
+VERBS = (
+    *("ls", "show", "cp", "check", "train", "evaluate", "compare"),
+    *("export", "push", "pull", "verify"),
+)
 GROUPS = ("data",)  # each has verbs of its own
 
 
