@@ -19,6 +19,7 @@ from ptft.errors import ArtifactError, DigestError
 
 __all__ = [
     "FORMAT",
+    "PRECISIONS",
     "FolderFiles",
     "GoldenKeys",
     "ModelInfo",
@@ -34,6 +35,10 @@ __all__ = [
 ]
 
 FORMAT = 1  # of ptft.json; a reader refuses a newer one
+
+
+PRECISIONS = {"fp32": "", "fp16": "_fp16", "int8": "_quantized"}
+"""Name of a precision -> what stands before ``.onnx`` in the names of its files."""
 
 
 class RunFiles:

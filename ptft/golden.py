@@ -1,6 +1,8 @@
 """Golden embeddings: read, and hold what somebody else made of the same inputs against them.
 
-Written by :mod:`ptft.export.golden`; read by the service at its start and by ``ptft verify``.
+Digests show that bytes are the right ones. Golden embeddings show that what runs here, or answers
+there, makes of them what the checkpoint did. Written by :mod:`ptft.export.golden`; held by the
+service at its start and by ``ptft verify``.
 Letters in shapes: N pictures, T texts, D width of the embeddings, C classes.
 """
 
@@ -15,8 +17,17 @@ from safetensors import SafetensorError, safe_open
 
 from ptft.artifact import FolderFiles, GoldenKeys
 from ptft.errors import ArtifactError
+from ptft.onnx_model import OnnxModel, softmax
 
-__all__ = ["TOLERANCE", "Golden", "difference", "probabilities", "read_golden"]
+__all__ = [
+    "TOLERANCE",
+    "Golden",
+    "allowed",
+    "check_golden",
+    "differences",
+    "read_golden",
+    "run_onnx",
+]
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.15}
 """Largest difference of an entry of an L2-normalised embedding, by precision.
@@ -85,24 +96,71 @@ def read_golden(folder: Path) -> Golden:
         raise ArtifactError(f"{path}: damaged: {error}") from None
 
 
-def difference(found: NDArray[np.float32], raw: NDArray[np.float32], what: str) -> float:
-    """Largest difference of an entry of L2-normalised embeddings; NaN where one is NaN.
+def differences(
+    golden: Golden,
+    image_nd: NDArray[np.float32],
+    text_td: NDArray[np.float32],
+    class_nc: NDArray[np.float32] | None,
+) -> dict[str, float]:
+    """Largest difference of an entry, by :class:`ptft.artifact.GoldenKeys`; NaN where one is NaN.
 
     Args:
-        found: (N, D), normalised.
-        raw: as recorded.
-        what: is compared, for the message.
+        image_nd, text_td: L2-normalised embeddings of the golden inputs.
+        class_nc: probabilities of the classes for the pictures; None without a head.
 
     Raises:
-        ArtifactError: the shapes differ.
+        ArtifactError: a shape is not the recorded one.
     """
-    if found.shape != raw.shape:
-        raise ArtifactError(f"{what}: shape {found.shape}; recorded: {raw.shape}")
-    wanted = raw / np.linalg.norm(raw, axis=1, keepdims=True)
-    return float(np.abs(found - wanted).max())
+    pairs = {
+        GoldenKeys.IMAGE_EMBEDS: (image_nd, _unit(golden.image_embeds)),
+        GoldenKeys.TEXT_EMBEDS: (text_td, _unit(golden.text_embeds)),
+    }
+    if golden.class_logits is not None and class_nc is not None:
+        pairs[GoldenKeys.CLASS_LOGITS] = (class_nc, softmax(golden.class_logits))
+    for key, (found, wanted) in pairs.items():
+        if found.shape != wanted.shape:
+            raise ArtifactError(f"{key} has shape {wanted.shape}; the model gives {found.shape}")
+    return {key: float(np.abs(found - wanted).max()) for key, (found, wanted) in pairs.items()}
 
 
-def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, C) logits to probabilities: the softmax of each row."""
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+def allowed(key: str, precision: str) -> float:
+    """The bound of a difference; of class probabilities a wider one, since a logit scale of 100
+    turns a difference of 1e-4 in an embedding into one of 1e-2."""
+    return TOLERANCE[precision] * (100 if key == GoldenKeys.CLASS_LOGITS else 1)
+
+
+def run_onnx(model: OnnxModel, golden: Golden) -> dict[str, float]:
+    """What :func:`differences` says of a model on onnxruntime.
+
+    Raises:
+        ArtifactError: a text has other tokens, or an output another shape.
+    """
+    tokens = model.tokenizer(golden.texts)
+    golden.check_tokens(tokens)
+    image_nd = model.encode_images(list(model.preprocess.normalise(golden.pixels)))
+    class_nc = model.head_probabilities(image_nd) if model.has_head else None
+    return differences(golden, image_nd, model.encode_texts(list(tokens)), class_nc)
+
+
+def check_golden(model: OnnxModel, folder: Path) -> None:
+    """Encode the golden inputs and compare, before a model may serve.
+
+    Raises:
+        ArtifactError: the file is absent, or an output is not the recorded one.
+    """
+    path, golden = folder / FolderFiles.GOLDEN, read_golden(folder)
+    try:
+        found = run_onnx(model, golden)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from None
+    for key, worst in found.items():
+        bound = allowed(key, model.precision)
+        if not worst <= bound:  # NaN is beyond it too
+            raise ArtifactError(
+                f"{path}: {key} differs by {worst:.2e} from what the checkpoint gave; "
+                f"allowed: {bound:g}"
+            )
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

@@ -33,8 +33,7 @@ from ptft.preprocess import ImagePreprocess
 from ptft.recipe.load import parse_recipe
 from ptft.train.run_folder import RunStatus, start_run, write_run
 from ptft.verify import Link, verify
-from serving.model import _normalise
-from serving.routes import create_app
+from serving import routes
 from serving.settings import Settings
 from tests.hub_parts import REPO_ID, TOKEN, run
 from tests.loopback_hub import LoopbackHub
@@ -83,7 +82,7 @@ def service() -> Start:
 
     @contextmanager
     def start(folder: Path) -> Iterator[str]:
-        app = create_app(lambda: Settings(model=folder, max_batch=2))
+        app = routes.create_app(lambda: Settings(model=folder, max_batch=2))
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none"))
         thread = threading.Thread(target=server.run)
         thread.start()
@@ -229,7 +228,7 @@ def test_other_weights_under_the_same_record(model: Path, exported: Path) -> Non
     save_file(tensors, path, metadata={"format": "pt"})
     record(model)
     found = verify([str(model)])
-    assert list(broken(found)) == ["golden torch"] and "pictures differ by" in str(found)
+    assert list(broken(found)) == ["golden torch"] and "image_embeds differs by" in str(found)
 
     onnx = model / FolderFiles.VISION_ONNX
     data = onnx.read_bytes()
@@ -241,7 +240,9 @@ def test_other_weights_under_the_same_record(model: Path, exported: Path) -> Non
     assert list(broken(verify([str(model)], torch=False))) == ["golden onnx fp32"]
     onnx.write_bytes(b"no model")
     record(model)
-    assert "cannot run it" in broken(verify([str(model)], torch=False))["golden onnx fp32"]
+    assert (
+        "onnxruntime cannot load" in broken(verify([str(model)], torch=False))["golden onnx fp32"]
+    )
 
 
 def test_a_head_and_a_tokenizer_are_held_too(model: Path) -> None:
@@ -251,7 +252,7 @@ def test_a_head_and_a_tokenizer_are_held_too(model: Path) -> None:
     save_file({**head, "bias": head["bias"].flip(0).contiguous()}, model / FolderFiles.HEAD)
     record(model)
     found = broken(verify([str(model)]))
-    assert "classes differ by" in found["golden onnx fp32"] + found["golden torch"]
+    assert "class_logits differs by" in found["golden onnx fp32"] + found["golden torch"]
     record(model, tokenizer={**read_model_info(model).tokenizer, "clean": "whitespace"})
     assert "has other tokens here" in broken(verify([str(model)], torch=False))["golden onnx fp32"]
 
@@ -273,10 +274,10 @@ def test_a_service_of_another_model_or_with_other_answers(
     with service(exported) as url:
         links = verify([str(model), url], torch=False)
         assert list(broken(links)) == ["service"]
-        monkeypatch.setattr("serving.model._normalise", lambda rows: -_normalise(rows))
+        monkeypatch.setattr(routes, "_write", lambda row, _: np.negative(row))
         found = broken(verify([str(exported), url], torch=False))
         assert list(found) == ["golden service fp32"]
-        assert "texts differ by" in found["golden service fp32"]
+        assert "text_embeds differs by" in found["golden service fp32"]
     assert "ConnectError" in broken(verify([str(exported), url], torch=False))["service"]
 
 

@@ -44,9 +44,11 @@ def check_folder(
     if changed:
         return me, [*links, unchecked("golden", target, "files that were changed are not run")]
     if run is not None and run.folder is not None and torch:
-        links += same_tensors(target, folder, run)
+        links.append(same_tensors(target, folder, run))
     links += check_onnx(target, folder, info)
-    return me, links + (check_torch(target, folder) if torch else [])
+    if torch:
+        links.append(check_torch(target, folder))
+    return me, links
 
 
 def _changed(folder: Path, info: ModelInfo) -> list[str]:

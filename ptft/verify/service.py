@@ -15,7 +15,7 @@ from PIL import Image
 
 from ptft.artifact import read_model_info
 from ptft.errors import ArtifactError, PtftError
-from ptft.golden import TOLERANCE, Golden, read_golden
+from ptft.golden import TOLERANCE, Golden, differences, read_golden
 from ptft.verify.golden import judge
 from ptft.verify.link import Artefact, Link, broken, holds, unchecked
 
@@ -69,19 +69,19 @@ def _compare(
     pictures = [{"images": ("golden.png", _png(pixels))} for pixels in golden.pixels]
     texts = [{"texts": [text]} for text in golden.texts]
     try:
-        images_nd = _rows(post("/v1/embed/image", files=one)["embedding"] for one in pictures)
-        texts_td = _rows(post("/v1/embed/text", json=one)["embedding"] for one in texts)
-        classes_nc = None
+        image_nd = _rows(post("/v1/embed/image", files=one)["embedding"] for one in pictures)
+        text_td = _rows(post("/v1/embed/text", json=one)["embedding"] for one in texts)
+        class_nc = None
         if golden.class_logits is not None:
             labels = read_model_info(model.folder).classes
             options = {"top_k": str(len(labels))}
             asked = [post("/v1/classify", files=one, data=options) for one in pictures]
-            found = [{c["label"]: c["probability"] for c in one["classes"]} for one in asked]
-            classes_nc = _rows([one[label] for label in labels] for one in found)
+            rows = [{c["label"]: c["probability"] for c in one["classes"]} for one in asked]
+            class_nc = _rows([one[label] for label in labels] for one in rows)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ArtifactError(f"an answer of another form: {type(error).__name__} {error}") from None
-    name = f"golden service {precision}"
-    return judge(name, url, golden, precision, images_nd, texts_td, classes_nc)
+    found = differences(golden, image_nd, text_td, class_nc)
+    return judge(f"golden service {precision}", url, found, precision)
 
 
 def _ask(client: "httpx2.Client", method: str, path: str, **body: Any) -> dict[str, Any]:
