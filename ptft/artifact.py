@@ -21,6 +21,7 @@ from ptft.errors import ArtifactError, DigestError
 
 __all__ = [
     "FORMAT",
+    "PRECISIONS",
     "FolderFiles",
     "GoldenKeys",
     "MixParent",
@@ -40,6 +41,10 @@ __all__ = [
 
 FORMAT = 1  # of ptft.json; a reader refuses a newer one
 MIX_FORMAT = 1  # of mix.json
+
+
+PRECISIONS = {"fp32": "", "fp16": "_fp16", "int8": "_quantized"}
+"""Name of a precision -> what stands before ``.onnx`` in the names of its files."""
 
 
 class RunFiles:
@@ -87,6 +92,7 @@ class FolderFiles:
     MIX = RunFiles.MIX  # of a model that is a mix
     GOLDEN = "golden.safetensors"  # see GoldenKeys
     CARD = "README.md"
+    PULLED = ".pulled.sha256"  # of INFO and CARD as they were pulled, for `sha256sum -c`
 
     UNHASHED = frozenset({INFO, CARD, ".gitattributes"})
     """Not in the digest: the record itself, and what people and the Hub edit."""

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptft.errors import SampleError
+from ptft.onnx_model import OnnxModel
 from ptft.preprocess import decode_image
 from serving.batcher import Batcher
-from serving.model import Model
 from serving.settings import Settings
 
 __all__ = ["Encoder"]
@@ -38,7 +38,7 @@ class Encoder:
         observe: told the kind (image or text), size and seconds of every batch.
     """
 
-    def __init__(self, model: Model, settings: Settings, observe: Observe) -> None:
+    def __init__(self, model: OnnxModel, settings: Settings, observe: Observe) -> None:
         self.model = model
         self._max_pixels = settings.max_pixels
         self._timeout_s = settings.timeout_s

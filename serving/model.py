@@ -1,113 +1,14 @@
-"""A model folder on onnxruntime: verified, then images and texts to embeddings.
-
-Letters in shapes: B batch, D width of the embeddings, L tokens of a text, C classes.
-"""
+"""The model folder that the service is to serve: verified, loaded, and seen to work here."""
 
 import os
-from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
-import onnxruntime as ort
-from numpy.typing import NDArray
-from safetensors.numpy import load_file
-
-from ptft.artifact import FolderFiles, ModelInfo, read_model_info, verify_files
+from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo, read_model_info, verify_files
 from ptft.errors import ArtifactError, DigestError, PtftError
-from ptft.preprocess import ImagePreprocess, TextTokenizer
-from serving.settings import PRECISIONS, Settings
+from ptft.golden import check_golden
+from ptft.onnx_model import OnnxModel, tower_file
+from serving.settings import Settings
 
-__all__ = ["Model", "load_model", "verify_model"]
-
-_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")  # the first that is there
-
-
-class Model:
-    """The towers, what goes before them, and the head of a classifier if there is one.
-
-    Args:
-        folder: a model folder as ``ptft export`` writes it, already verified.
-        info: its ``ptft.json``.
-        precision: fp32, fp16 or int8.
-        threads: of each tower.
-
-    Raises:
-        ArtifactError: onnxruntime cannot load a file.
-    """
-
-    def __init__(self, folder: Path, info: ModelInfo, precision: str, threads: int) -> None:
-        self.info = info
-        self.precision = precision
-        self.preprocess = ImagePreprocess.from_config(info.preprocess)
-        self.tokenizer = TextTokenizer(folder / FolderFiles.TOKENIZER, **info.tokenizer)
-        self._image_tower = _Tower(folder, FolderFiles.VISION_ONNX, precision, threads)
-        self._text_tower = _Tower(folder, FolderFiles.TEXT_ONNX, precision, threads)
-        self._head = _load_head(folder, info)
-
-    @property
-    def has_head(self) -> bool:
-        """Whether the model is a classifier, with classes of its own."""
-        return self._head is not None
-
-    def encode_images(self, images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """B preprocessed images (3, H, W) to L2-normalised embeddings (B, D)."""
-        return _normalise(self._image_tower(np.stack(images)))
-
-    def encode_texts(self, tokens: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """B rows of token ids (context length,) to L2-normalised embeddings (B, D)."""
-        return _normalise(self._text_tower(self.tokenizer.trim(np.stack(tokens))))
-
-    def head_probabilities(self, image_bd: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Embeddings (B, D) to probabilities (B, C) of ``info.classes``.
-
-        As ``ptft.model.DualEncoder.class_logits``: exp(logit_scale) * (f . W^T) + b, and of a
-        Tip-Adapter alpha * exp(-beta * (1 - f . keys^T)) times the keys' one-hot labels.
-        """
-        assert self._head is not None
-        head = self._head
-        logits_bc = self.info.logit_scale * (image_bd @ head["weight"].T) + head["bias"]
-        if "keys" in head:
-            near_bk = np.exp(-head["beta"] * (1.0 - image_bd @ head["keys"].T))
-            logits_bc += head["alpha"] * (near_bk @ head["values"])
-        return _softmax(logits_bc)
-
-    def zero_shot_probabilities(
-        self, image_bd: NDArray[np.float32], class_cd: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Embeddings of images (B, D) and of classes (C, D) to probabilities (B, C).
-
-        The softmax over the classes, as CLIP has it (section 3.1.2 of its paper). A logit bias
-        (SigLIP) shifts all classes alike and so drops out.
-        """
-        return _softmax(self.info.logit_scale * (image_bd @ class_cd.T))
-
-
-class _Tower:
-    """One ONNX file: its first input to its first output."""
-
-    def __init__(self, folder: Path, name: str, precision: str, threads: int) -> None:
-        path = folder / _tower_file(name, precision)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Waiting threads would burn the very CPUs that decode the next images.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if precision == "fp16":
-            # NchwcTransformer, which only ALL runs, crashes on fp16 vision towers (1.31).
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        available = ort.get_available_providers()
-        try:
-            self._session = ort.InferenceSession(
-                path, options, providers=[name for name in _PROVIDERS if name in available]
-            )
-        except Exception as error:  # onnxruntime's own errors share no base below Exception
-            raise ArtifactError(f"{path}: onnxruntime cannot load it: {error}") from None
-        self._input = self._session.get_inputs()[0].name
-        self._output = self._session.get_outputs()[0].name
-
-    def __call__(self, batch: NDArray) -> NDArray[np.float32]:
-        (output,) = self._session.run([self._output], {self._input: batch})
-        return np.asarray(output, np.float32)
+__all__ = ["load_model", "verify_model"]
 
 
 def verify_model(settings: Settings) -> ModelInfo:
@@ -131,9 +32,9 @@ def verify_model(settings: Settings) -> ModelInfo:
         )
     read = {FolderFiles.TOKENIZER, FolderFiles.GOLDEN, FolderFiles.HEAD}
     for tower in (FolderFiles.VISION_ONNX, FolderFiles.TEXT_ONNX):
-        path = _tower_file(tower, settings.precision)
+        path = tower_file(tower, settings.precision)
         if path not in info.files:
-            has = [name for name in PRECISIONS if _tower_file(tower, name) in info.files]
+            has = [name for name in PRECISIONS if tower_file(tower, name) in info.files]
             raise ArtifactError(
                 f"{folder}: no {path}; PTFT_PRECISION={settings.precision} needs it; "
                 f"allowed: {', '.join(has)}"
@@ -144,59 +45,16 @@ def verify_model(settings: Settings) -> ModelInfo:
     return info
 
 
-def load_model(settings: Settings) -> Model:
+def load_model(settings: Settings) -> OnnxModel:
     """Verify the folder, load it, and hold it against its golden embeddings.
 
     Raises:
         ArtifactError, DigestError: see ``verify_model`` and ``check_golden``.
     """
-    from serving.golden import check_golden
-
     info = verify_model(settings)
-    model = Model(settings.model, info, settings.precision, settings.threads)
+    model = OnnxModel(settings.model, info, settings.precision, settings.threads)
     check_golden(model, settings.model)
     return model
-
-
-def _tower_file(name: str, precision: str) -> str:
-    return name.replace(".onnx", f"{PRECISIONS[precision]}.onnx")
-
-
-def _load_head(folder: Path, info: ModelInfo) -> dict[str, NDArray[np.float32]] | None:
-    """The tensors of the head; in place of its labels their one-hot rows, ``values`` (K, C)."""
-    path = folder / FolderFiles.HEAD
-    if not path.is_file():
-        if info.task == "classify":
-            raise ArtifactError(f"{path}: missing; the model is a classifier")
-        return None
-    tensors = load_file(path)
-    classes, width = len(info.classes), info.embed_dim
-    shapes = {"weight": (classes, width), "bias": (classes,)}
-    labels = tensors.pop("labels", None)
-    if labels is not None:
-        shapes |= {"keys": (len(labels), width), "alpha": (1,), "beta": (1,)}
-    head = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
-    found = {name: tensor.shape for name, tensor in head.items()}
-    if found != shapes:
-        given = ", ".join(f"{name} {shape}" for name, shape in sorted(found.items()))
-        raise ArtifactError(
-            f"{path}: {given}; {FolderFiles.INFO} has {classes} classes and {width} dimensions"
-        )
-    if labels is not None:
-        if not ((labels >= 0) & (labels < classes)).all():
-            raise ArtifactError(f"{path}: labels; allowed: 0 to {classes - 1}")
-        head["values"] = np.eye(classes, dtype=np.float32)[labels]
-    return head
-
-
-def _normalise(features_bd: NDArray[np.float32]) -> NDArray[np.float32]:
-    # 1e-12 is what torch.nn.functional.normalize has
-    return features_bd / np.maximum(np.linalg.norm(features_bd, axis=1, keepdims=True), 1e-12)
-
-
-def _softmax(logits_bc: NDArray[np.float32]) -> NDArray[np.float32]:
-    exponentials = np.exp(logits_bc - logits_bc.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def main() -> int:

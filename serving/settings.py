@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ptft.artifact import PRECISIONS
 from ptft.errors import UsageError, suggest
 
-__all__ = ["PRECISIONS", "Settings", "available_cpus", "read_settings", "unknown_settings"]
+__all__ = ["Settings", "available_cpus", "read_settings", "unknown_settings"]
 
 PREFIX = "PTFT_"
-PRECISIONS = {"fp32": "", "fp16": "_fp16", "int8": "_quantized"}
-"""Name of a precision -> what stands before ``.onnx`` in the names of its files."""
-
 BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "model"  # `bentoml build` puts it here
 MOUNTED_MODEL = Path("/model")
 CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")

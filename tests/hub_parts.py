@@ -47,8 +47,8 @@ def record(path: Path, **values: Any) -> None:
 
 
 def folder_bytes(path: Path) -> dict[str, bytes]:
-    """name -> bytes of all files but the card."""
-    files = (file for file in path.rglob("*") if file.is_file())
+    """name -> bytes of all files but the card and hidden ones."""
+    files = (file for file in path.rglob("*") if file.is_file() and file.name[0] != ".")
     found = {file.relative_to(path).as_posix(): file.read_bytes() for file in files}
     return {name: found[name] for name in sorted(found) if name != "README.md"}
 

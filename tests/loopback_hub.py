@@ -19,6 +19,7 @@ import re
 import secrets
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partialmethod
@@ -198,9 +199,8 @@ class LoopbackHub:
     def content(self, repo: str, path: str, rev: str = "main") -> bytes:
         return self.contents[self.repos[repo].head(rev).files[path]]
 
-    def calls(self, path_part: str, *methods: str) -> list[Request]:
-        calls = [call for call in self.requests if not methods or call.method in methods]
-        return [call for call in calls if path_part in call.path]
+    def calls(self, part: str, *methods: str) -> list[Request]:
+        return [c for c in self.requests if part in c.path and c.method in (methods or [c.method])]
 
     @property
     def bytes_received(self) -> int:
@@ -276,8 +276,7 @@ class LoopbackHub:
         return {"url": f"{self.url}/{web}"}
 
     def delete_delete(self, call: Request) -> None:
-        self._allow(call, self._web(call), "write")
-        del self.repos[self._web(call)]
+        del self.repos[self._allow(call, self._web(call), "write").web]
 
     def put_settings(self, call: Request, repo: Repo) -> Any:
         given = call.json()
@@ -494,6 +493,7 @@ class Connection(BaseHTTPRequestHandler):
         cut = hub.faults.take("cut", call, len(body)) if call.method == "GET" else None
         end = int(cut.value) if cut else 0 if call.method == "HEAD" else len(body)
         call.status = None if cut else reply.status
-        call.sent = self.wfile.write(body[:end])
+        with suppress(ConnectionError):  # the client hung up, or was killed
+            call.sent = self.wfile.write(body[:end])
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815

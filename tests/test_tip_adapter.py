@@ -20,9 +20,9 @@ from ptft.export.model_files import write_head
 from ptft.model import DualEncoder, load_model
 from ptft.model.average import interpolate, soup
 from ptft.model.classifier import Classifier
+from ptft.onnx_model import OnnxModel
 from ptft.recipe import ClassifyEvaluation, FolderData
 from ptft.train.run_folder import RunStatus, read_run, write_run
-from serving.model import Model
 from tests import tiny
 from tests.test_train import recipe, run
 
@@ -186,7 +186,7 @@ def test_the_service_gives_the_same_probabilities(classifier_folder: Path, tmp_p
     rows = F.normalize(torch.randn(9, model.spec.embed_dim), dim=-1)
     model.head.remember(rows[:5], torch.tensor([0, 2, 2, 1, 0]), alpha=4.0, beta=3.0)
     write_head(model, copy / FolderFiles.HEAD)
-    served = Model(copy, read_model_info(copy), "fp32", 1).head_probabilities(rows.numpy())
+    served = OnnxModel(copy, read_model_info(copy), "fp32", 1).head_probabilities(rows.numpy())
     with torch.no_grad():
         wanted = model.class_logits(rows).softmax(1).numpy()
         linear = model.head.linear(rows, model.logit_scale.exp()).softmax(1).numpy()

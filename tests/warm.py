@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -56,17 +56,27 @@ class Child:
 
 
 class Warm:
-    """The process that forks; leave it before the folder for the output goes away."""
+    """The process that forks; leave it before the folder for the output goes away.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: for the output of the commands.
+        environment: of the commands; absent: this process's.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
         self.folder = folder
+        self.environment = environment
         self.count = 0
         self.process: subprocess.Popen[str]
 
     def __enter__(self) -> Self:
         command = [sys.executable, "-m", "tests.warm"]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self.environment,
         )
         assert self.ask(ready=True) is True
         return self

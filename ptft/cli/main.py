@@ -27,7 +27,8 @@ app = typer.Typer(
 
 VERBS = (
     *("ls", "show", "cp", "check"),
-    *("train", "evaluate", "compare", "mix", "export", "push", "pull"),
+    *("train", "evaluate", "compare", "mix"),
+    *("export", "push", "pull", "verify"),
 )
 GROUPS = ("data",)  # each has verbs of its own
 

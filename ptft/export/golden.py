@@ -6,7 +6,7 @@ the ones that tokenizers get wrong.
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,12 @@ from safetensors.numpy import save_file
 from ptft.artifact import GoldenKeys
 from ptft.data.scenes import Scenes
 from ptft.evaluate.embed import evaluating
+from ptft.golden import Golden
 from ptft.model import DualEncoder
 from ptft.preprocess import ImagePreprocess
 from ptft.recipe import ScenesData
 
-__all__ = ["TEXTS", "Golden", "golden_pictures", "make_golden", "save_golden"]
+__all__ = ["TEXTS", "embed_golden", "golden_pictures", "make_golden", "save_golden"]
 
 TEXTS = (
     "a photo of a cat",
@@ -34,25 +35,6 @@ TEXTS = (
 )
 
 
-@dataclass(frozen=True)
-class Golden:
-    """What :data:`ptft.artifact.FolderFiles.GOLDEN` holds.
-
-    Attributes:
-        pixels: uint8 (N, H, W, 3).
-        tokens: int64 (T, L), L the context length.
-        image_embeds: float32 (N, D), not normalised.
-        text_embeds: float32 (T, D), not normalised.
-        class_logits: float32 (N, C), or None without a head.
-    """
-
-    pixels: NDArray[np.uint8]
-    tokens: NDArray[np.int64]
-    image_embeds: NDArray[np.float32]
-    text_embeds: NDArray[np.float32]
-    class_logits: NDArray[np.float32] | None
-
-
 def golden_pictures(preprocess: ImagePreprocess) -> NDArray[np.uint8]:
     """Four scenes at the model's size, two shaded and two drawn with lines: uint8 (4, H, W, 3)."""
     side = min(max(*preprocess.size, 32), 512)
@@ -63,16 +45,21 @@ def golden_pictures(preprocess: ImagePreprocess) -> NDArray[np.uint8]:
     return np.stack(pictures)
 
 
-@torch.no_grad()
 def make_golden(model: DualEncoder) -> Golden:
     """Embed the golden pictures and texts with the model as it is."""
-    preprocess = model.spec.preprocess
-    pixels = golden_pictures(preprocess)
-    tokens = model.spec.tokenizer(TEXTS)
-    images = torch.from_numpy(preprocess.normalise(pixels)).to(model.device)
+    pixels = golden_pictures(model.spec.preprocess)
+    return embed_golden(model, pixels, TEXTS)
+
+
+@torch.no_grad()
+def embed_golden(model: DualEncoder, pixels: NDArray[np.uint8], texts: Sequence[str]) -> Golden:
+    """What the model makes of pictures (N, H, W, 3) and T texts."""
+    tokens = model.spec.tokenizer(texts)
+    images = torch.from_numpy(model.spec.preprocess.normalise(pixels)).to(model.device)
     with evaluating(model):
         return Golden(
             pixels=pixels,
+            texts=texts,
             tokens=tokens,
             image_embeds=model.encode_image(images).float().cpu().numpy(),
             text_embeds=model.encode_text(torch.from_numpy(tokens).to(model.device))
@@ -95,6 +82,6 @@ def save_golden(golden: Golden, path: Path) -> None:
         tensors[GoldenKeys.CLASS_LOGITS] = golden.class_logits
     # One key of metadata only: safetensors writes several in no fixed order, which would change
     # the folder's digest from one export to the next.
-    metadata = {GoldenKeys.TEXTS: json.dumps(TEXTS)}
+    metadata = {GoldenKeys.TEXTS: json.dumps(golden.texts)}
     plain = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     save_file(plain, path, metadata=metadata)

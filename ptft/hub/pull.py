@@ -17,6 +17,7 @@ from ptft import __version__
 from ptft.artifact import FolderFiles, ModelInfo, read_model_info, verify_files
 from ptft.errors import ArtifactError, DigestError, UsageError
 from ptft.hub.names import check_file_name, git_ids, split_target
+from ptft.hub.pulled import changed_since_pull, remember
 from ptft.hub.trouble import explained
 
 if TYPE_CHECKING:
@@ -170,9 +171,11 @@ def _place(folder: Path, info: ModelInfo, dest: Path) -> Path:
 
     Raises:
         UsageError: ``dest`` holds another model.
-        DigestError: it holds this one, damaged; or the copy came out wrong.
+        DigestError: it holds one that was changed; or the copy came out wrong.
     """
     if _occupied(dest):
+        if changed := changed_since_pull(dest):
+            raise DigestError(f"{dest}: {changed[0]}")
         if read_model_info(dest) != info:
             raise UsageError(f"{dest}: holds another model already; name another folder")
         verify_files(dest, info.files)
@@ -186,6 +189,7 @@ def _place(folder: Path, info: ModelInfo, dest: Path) -> Path:
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, partial / name)
         verify_files(partial, info.files)
+        remember(partial)
         partial.rename(dest)
     except OSError as error:
         raise ArtifactError(f"{dest}: cannot be written: {error.strerror or error}") from error

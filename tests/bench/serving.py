@@ -19,9 +19,9 @@ from PIL import Image, ImageFilter
 from ptft.artifact import read_model_info
 from ptft.export import export_model
 from ptft.model import build_model, save_model
+from ptft.onnx_model import OnnxModel
 from ptft.preprocess import decode_image
 from ptft.recipe import ArchModel, ClipObjective
-from serving.model import Model
 from tests.serving.server import serve
 
 CLIENTS, REQUESTS = 8, 400
@@ -43,7 +43,7 @@ def cpu_seconds(pid: int) -> float:
 
 def in_process(folder: Path, data: bytes, count: int) -> float:
     """CPU-ms an image without any service."""
-    model = Model(folder, read_model_info(folder), "fp32", 1)
+    model = OnnxModel(folder, read_model_info(folder), "fp32", 1)
     for warm in (True, False):
         started = time.process_time()
         for _ in range(20 if warm else count):

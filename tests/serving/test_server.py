@@ -60,7 +60,7 @@ def test_torch_is_not_loaded(server: Server) -> None:
     mapped = Path(f"/proc/{server.worker()}/maps").read_text()
     assert "onnxruntime" in mapped
     assert "/torch/" not in mapped
-    code = "import serving.service, serving.golden, sys; print(sorted(sys.modules))"
+    code = "import serving.service, serving.model, sys; print(sorted(sys.modules))"
     modules = subprocess.run(
         [sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True
     ).stdout

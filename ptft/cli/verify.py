@@ -1,0 +1,41 @@
+"""``ptft verify``: whether what is served, or lies here or on the Hub, is what was trained."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+__all__ = ["command"]
+
+
+def command(
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TARGET...",
+            help="[RUN] FOLDER, ORG/NAME@REVISION or sha256:... [http://SERVICE], each held "
+            "against the one before it.",
+        ),
+    ],
+    torch: Annotated[
+        bool, typer.Option("--torch/--no-torch", help="Run the weights by torch if it is there.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Hold a model against its digests and golden embeddings. Prints each link of its way.
+
+    recipe -> run -> folder -> service: a line says which link is broken, and the exit code is 1.
+    A service is asked because you name it; it is sent the golden pictures and texts.
+    """
+    from ptft.verify import verify
+
+    links = verify(targets, torch=torch)
+    ok = all(link.state != "broken" for link in links)
+    if as_json:
+        print(json.dumps({"ok": ok, "links": [asdict(link) for link in links]}, indent=2))
+    else:
+        for link in links:
+            print(f"{link.state:<10} {link.name:<20} {link.target}: {link.detail}")
+    if not ok:
+        raise typer.Exit(1)

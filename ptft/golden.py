@@ -1,0 +1,166 @@
+"""Golden embeddings: read, and hold what somebody else made of the same inputs against them.
+
+Digests show that bytes are the right ones. Golden embeddings show that what runs here, or answers
+there, makes of them what the checkpoint did. Written by :mod:`ptft.export.golden`; held by the
+service at its start and by ``ptft verify``.
+Letters in shapes: N pictures, T texts, D width of the embeddings, C classes.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from ptft.artifact import FolderFiles, GoldenKeys
+from ptft.errors import ArtifactError
+from ptft.onnx_model import OnnxModel, softmax
+
+__all__ = [
+    "TOLERANCE",
+    "Golden",
+    "allowed",
+    "check_golden",
+    "differences",
+    "read_golden",
+    "run_onnx",
+]
+
+TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.15}
+"""Largest difference of an entry of an L2-normalised embedding, by precision.
+
+fp32 is the exporter's own bound. The others only catch what is broken: how much of the model's
+quality a precision costs is measured when it is exported.
+"""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """What :data:`ptft.artifact.FolderFiles.GOLDEN` holds.
+
+    Attributes:
+        pixels: uint8 (N, H, W, 3).
+        texts: the T texts.
+        tokens: int64 (T, L), L the context length.
+        image_embeds: float32 (N, D), not normalised.
+        text_embeds: float32 (T, D), not normalised.
+        class_logits: float32 (N, C), or None without a head.
+    """
+
+    pixels: NDArray[np.uint8]
+    texts: Sequence[str]
+    tokens: NDArray[np.int64]
+    image_embeds: NDArray[np.float32]
+    text_embeds: NDArray[np.float32]
+    class_logits: NDArray[np.float32] | None
+
+    def check_tokens(self, tokens: NDArray[np.int64]) -> None:
+        """Hold the tokens of ``texts`` against the recorded ones.
+
+        Raises:
+            ArtifactError: naming the first text whose tokens differ.
+        """
+        if tokens.shape != self.tokens.shape:
+            raise ArtifactError(f"tokens are {tokens.shape}; recorded: {self.tokens.shape}")
+        rows = np.flatnonzero((tokens != self.tokens).any(axis=1))
+        if rows.size:
+            text = self.texts[rows[0]]
+            raise ArtifactError(f"text {rows[0]} ({text:.40}) has other tokens here")
+
+
+def read_golden(folder: Path) -> Golden:
+    """The golden embeddings of a model folder.
+
+    Raises:
+        ArtifactError: the file is absent or damaged, or lacks a tensor.
+    """
+    path = folder / FolderFiles.GOLDEN
+    if not path.is_file():
+        raise ArtifactError(f"{path}: missing; without it nothing shows that the model works here")
+    try:
+        with safe_open(path, "numpy") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+            texts = json.loads(file.metadata()[GoldenKeys.TEXTS])
+        return Golden(
+            pixels=tensors[GoldenKeys.PIXELS],
+            texts=texts,
+            tokens=tensors[GoldenKeys.TOKENS],
+            image_embeds=tensors[GoldenKeys.IMAGE_EMBEDS],
+            text_embeds=tensors[GoldenKeys.TEXT_EMBEDS],
+            class_logits=tensors.get(GoldenKeys.CLASS_LOGITS),
+        )
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{path}: damaged: {error}") from None
+
+
+def differences(
+    golden: Golden,
+    image_nd: NDArray[np.float32],
+    text_td: NDArray[np.float32],
+    class_nc: NDArray[np.float32] | None,
+) -> dict[str, float]:
+    """Largest difference of an entry, by :class:`ptft.artifact.GoldenKeys`; NaN where one is NaN.
+
+    Args:
+        image_nd, text_td: L2-normalised embeddings of the golden inputs.
+        class_nc: probabilities of the classes for the pictures; None without a head.
+
+    Raises:
+        ArtifactError: a shape is not the recorded one.
+    """
+    pairs = {
+        GoldenKeys.IMAGE_EMBEDS: (image_nd, _unit(golden.image_embeds)),
+        GoldenKeys.TEXT_EMBEDS: (text_td, _unit(golden.text_embeds)),
+    }
+    if golden.class_logits is not None and class_nc is not None:
+        pairs[GoldenKeys.CLASS_LOGITS] = (class_nc, softmax(golden.class_logits))
+    for key, (found, wanted) in pairs.items():
+        if found.shape != wanted.shape:
+            raise ArtifactError(f"{key} has shape {wanted.shape}; the model gives {found.shape}")
+    return {key: float(np.abs(found - wanted).max()) for key, (found, wanted) in pairs.items()}
+
+
+def allowed(key: str, precision: str) -> float:
+    """The bound of a difference; of class probabilities a wider one, since a logit scale of 100
+    turns a difference of 1e-4 in an embedding into one of 1e-2."""
+    return TOLERANCE[precision] * (100 if key == GoldenKeys.CLASS_LOGITS else 1)
+
+
+def run_onnx(model: OnnxModel, golden: Golden) -> dict[str, float]:
+    """What :func:`differences` says of a model on onnxruntime.
+
+    Raises:
+        ArtifactError: a text has other tokens, or an output another shape.
+    """
+    tokens = model.tokenizer(golden.texts)
+    golden.check_tokens(tokens)
+    image_nd = model.encode_images(list(model.preprocess.normalise(golden.pixels)))
+    class_nc = model.head_probabilities(image_nd) if model.has_head else None
+    return differences(golden, image_nd, model.encode_texts(list(tokens)), class_nc)
+
+
+def check_golden(model: OnnxModel, folder: Path) -> None:
+    """Encode the golden inputs and compare, before a model may serve.
+
+    Raises:
+        ArtifactError: the file is absent, or an output is not the recorded one.
+    """
+    path, golden = folder / FolderFiles.GOLDEN, read_golden(folder)
+    try:
+        found = run_onnx(model, golden)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from None
+    for key, worst in found.items():
+        bound = allowed(key, model.precision)
+        if not worst <= bound:  # NaN is beyond it too
+            raise ArtifactError(
+                f"{path}: {key} differs by {worst:.2e} from what the checkpoint gave; "
+                f"allowed: {bound:g}"
+            )
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

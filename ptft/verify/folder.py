@@ -1,0 +1,84 @@
+"""A model folder: its files, its recipe, the run before it, and its golden embeddings."""
+
+from pathlib import Path
+
+from ptft.artifact import FolderFiles, ModelInfo, read_model_info, verify_files
+from ptft.errors import ArtifactError, DigestError, PtftError
+from ptft.hub.names import check_file_name
+from ptft.hub.pulled import changed_since_pull
+from ptft.verify.golden import check_onnx, check_torch, same_tensors
+from ptft.verify.link import Artefact, Link, broken, holds, unchecked
+from ptft.verify.run import check_recipe
+
+__all__ = ["check_folder"]
+
+
+def check_folder(
+    target: str, folder: Path, *, run: Artefact | None, before: Artefact | None, torch: bool
+) -> tuple[Artefact, list[Link]]:
+    """Check a folder and what it came from.
+
+    Args:
+        run: that it is to come from; None: not known.
+        before: the model that it is to be; None: any.
+        torch: run the weights by torch where it is installed.
+    """
+    changed = [broken("files", target, problem) for problem in changed_since_pull(folder)]
+    try:
+        info = read_model_info(folder)
+    except ArtifactError as error:
+        unread = broken("files", target, error)
+        return Artefact(target), changed or [unread]
+    me = Artefact(target, info.digest, info.weights_digest, info.recipe_digest, folder)
+    changed += [broken("files", target, problem) for problem in _changed(folder, info)]
+    links = changed or [holds("files", target, f"{len(info.files)} files, {info.digest}")]
+    recipe = folder / FolderFiles.RECIPE
+    links.append(check_recipe(target, recipe, info.recipe_digest, FolderFiles.INFO))
+    links.append(_check_run(me, run))
+    if before is not None and before.digest != me.digest:
+        links.append(
+            broken("digest", target, f"{me.digest}; {before.target} is {before.digest or 'unread'}")
+        )
+    elif before is not None:
+        links.append(holds("digest", target, f"that of {before.target}"))
+    if changed:
+        return me, [*links, unchecked("golden", target, "files that were changed are not run")]
+    if run is not None and run.folder is not None and torch:
+        links.append(same_tensors(target, folder, run))
+    links += check_onnx(target, folder, info)
+    if torch:
+        links.append(check_torch(target, folder))
+    return me, links
+
+
+def _changed(folder: Path, info: ModelInfo) -> list[str]:
+    """Every file that is not the recorded one, is absent, or is not recorded."""
+    problems = []
+    for name, recorded in info.files.items():
+        try:
+            verify_files(folder, {name: recorded})
+        except DigestError as error:
+            problems.append(str(error))
+    present = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    names = {path.as_posix() for path in present if not path.parts[0].startswith(".")}
+    for name in sorted(names - set(info.files) - FolderFiles.UNHASHED):
+        try:
+            check_file_name(name, str(folder))
+            problems.append(f"{folder / name}: {FolderFiles.INFO} does not record it")
+        except PtftError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _check_run(folder: Artefact, run: Artefact | None) -> Link:
+    if run is None:
+        weights = folder.weights[:12] or "none"
+        return unchecked("run", folder.target, f"name it too; weights {weights} are recorded")
+    for what, mine, its in (
+        ("recipe", folder.recipe, run.recipe),
+        ("weights", folder.weights, run.weights),
+    ):
+        if mine != its:
+            detail = f"{what} {mine or 'none'} recorded; {run.target} has {its or 'none'}"
+            return broken("run", folder.target, detail)
+    return holds("run", folder.target, f"recipe and weights of {run.target}")

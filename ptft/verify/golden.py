@@ -1,0 +1,83 @@
+"""Golden embeddings computed again: by onnxruntime, and by torch where it is installed."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo
+from ptft.errors import PtftError
+from ptft.golden import TOLERANCE, allowed, differences, read_golden, run_onnx
+from ptft.onnx_model import OnnxModel, softmax, tower_file
+from ptft.verify.link import Artefact, Link, broken, holds, unchecked
+
+__all__ = ["check_onnx", "check_torch", "judge", "same_tensors"]
+
+
+def check_onnx(target: str, folder: Path, info: ModelInfo) -> list[Link]:
+    """Run each precision whose towers are there; needs no torch."""
+    links = []
+    for precision in PRECISIONS:
+        if tower_file(FolderFiles.VISION_ONNX, precision) not in info.files:
+            continue
+        name = f"golden onnx {precision}"
+        try:
+            model = OnnxModel(folder, info, precision, 1)
+            links.append(judge(name, target, run_onnx(model, read_golden(folder)), precision))
+        except PtftError as error:
+            links.append(broken(name, target, error))
+    return links or [broken("golden onnx", target, "no ONNX files")]
+
+
+def check_torch(target: str, folder: Path) -> Link:
+    """Run the weights by torch, where it is installed."""
+    name = "golden torch"
+    if find_spec("torch") is None:
+        return unchecked(name, target, "torch is not installed")
+    from ptft.export.golden import embed_golden
+    from ptft.model import load_model
+
+    try:
+        golden = read_golden(folder)
+        again = embed_golden(load_model(folder).float(), golden.pixels, golden.texts)
+        golden.check_tokens(again.tokens)
+        images, texts = (
+            rows / np.linalg.norm(rows, axis=1, keepdims=True)
+            for rows in (again.image_embeds, again.text_embeds)
+        )
+        classes = None if again.class_logits is None else softmax(again.class_logits)
+        return judge(name, target, differences(golden, images, texts, classes), "fp32")
+    except PtftError as error:
+        return broken(name, target, error)
+
+
+def judge(name: str, target: str, found: Mapping[str, float], precision: str) -> Link:
+    """Differences from the golden embeddings as a link."""
+    detail = ", ".join(f"{key} differs by {worst:.1e}" for key, worst in found.items())
+    detail += f"; allowed: {TOLERANCE[precision]:g}"
+    # NaN is within no bound
+    good = all(worst <= allowed(key, precision) for key, worst in found.items())
+    return holds(name, target, detail) if good else broken(name, target, detail)
+
+
+def same_tensors(target: str, folder: Path, run: Artefact) -> Link:
+    """Every weight of the folder against the run's, bit for bit, where torch is installed."""
+    name = "weights"
+    if find_spec("torch") is None:
+        return unchecked(name, target, "torch is not installed")
+    import torch
+
+    from ptft.model import load_model
+
+    assert run.folder is not None
+    try:
+        mine, its = (load_model(place).float().state_dict() for place in (folder, run.folder))
+    except PtftError as error:
+        return broken(name, target, error)
+    wrong = sorted(mine.keys() ^ its.keys()) or [
+        key for key, tensor in mine.items() if not torch.equal(tensor, its[key])
+    ]
+    if wrong:
+        return broken(name, target, f"{wrong[0]} is not that of {run.target}")
+    return holds(name, target, f"{len(mine)} tensors equal to those of {run.target}")

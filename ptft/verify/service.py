@@ -1,0 +1,111 @@
+"""A running service: the model that it says it serves, and its answers to the golden inputs.
+
+Only the address that the user names is asked, and no redirect is followed. Pictures and texts go
+one at a time, so that no cap of a service is in the way, and every answer's digest counts: behind
+one address there may be replicas of several versions.
+"""
+
+import io
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ptft.artifact import read_model_info
+from ptft.errors import ArtifactError, PtftError
+from ptft.golden import TOLERANCE, Golden, differences, read_golden
+from ptft.verify.golden import judge
+from ptft.verify.link import Artefact, Link, broken, holds, unchecked
+
+if TYPE_CHECKING:
+    import httpx2
+
+__all__ = ["check_service"]
+
+_TIMEOUT_S = 60.0  # more than a service's own default of 30 s to an answer
+
+
+def check_service(url: str, model: Artefact) -> list[Link]:
+    """Hold a service against the model before it."""
+    import httpx2
+
+    with httpx2.Client(base_url=url.rstrip("/"), timeout=_TIMEOUT_S) as client:
+        try:
+            about = _ask(client, "GET", "/v1/model")
+            digest = str(about.get("digest"))
+            if digest != model.digest:
+                what = model.digest or "unread"
+                return [broken("service", url, f"serves {digest}; {model.target} is {what}")]
+            links = [holds("service", url, f"serves {digest}, as {model.target}")]
+            if model.folder is None:
+                why = "a digest alone has no golden embeddings; name a folder"
+                return [*links, unchecked("golden service", url, why)]
+            precision = str(about.get("precision"))
+            if precision not in TOLERANCE:
+                raise ArtifactError(f"/v1/model: unknown precision {precision!r}")
+            golden = read_golden(model.folder)
+            return [*links, _compare(client, url, model, golden, precision)]
+        except PtftError as error:
+            return [broken("service", url, error)]
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            why = f"cannot be reached ({type(error).__name__}: {error})"
+            return [broken("service", url, why)]
+
+
+def _compare(
+    client: "httpx2.Client", url: str, model: Artefact, golden: Golden, precision: str
+) -> Link:
+    """Post the golden inputs."""
+    assert model.folder is not None
+
+    def post(path: str, **body: Any) -> dict[str, Any]:
+        answer = _ask(client, "POST", path, **body)
+        if answer.get("digest") != model.digest:
+            raise ArtifactError(f"{path}: an answer came from {answer.get('digest')}")
+        return dict(answer["results"][0])
+
+    pictures = [{"images": ("golden.png", _png(pixels))} for pixels in golden.pixels]
+    texts = [{"texts": [text]} for text in golden.texts]
+    try:
+        image_nd = _rows(post("/v1/embed/image", files=one)["embedding"] for one in pictures)
+        text_td = _rows(post("/v1/embed/text", json=one)["embedding"] for one in texts)
+        class_nc = None
+        if golden.class_logits is not None:
+            labels = read_model_info(model.folder).classes
+            options = {"top_k": str(len(labels))}
+            asked = [post("/v1/classify", files=one, data=options) for one in pictures]
+            rows = [{c["label"]: c["probability"] for c in one["classes"]} for one in asked]
+            class_nc = _rows([one[label] for label in labels] for one in rows)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ArtifactError(f"an answer of another form: {type(error).__name__} {error}") from None
+    found = differences(golden, image_nd, text_td, class_nc)
+    return judge(f"golden service {precision}", url, found, precision)
+
+
+def _ask(client: "httpx2.Client", method: str, path: str, **body: Any) -> dict[str, Any]:
+    """A JSON object that the service answers.
+
+    Raises:
+        ArtifactError: it answers something else.
+    """
+    response = client.request(method, path, **body)
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = None
+    if response.status_code != 200 or not isinstance(answer, dict):
+        said = " ".join(response.text.split())[:200]
+        raise ArtifactError(f"{method} {path}: status {response.status_code}: {said}")
+    return answer
+
+
+def _rows(rows: Iterable[Any]) -> NDArray[np.float32]:
+    return np.array(list(rows), np.float32)
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
