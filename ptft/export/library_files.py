@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 from ptft.artifact import FolderFiles, write_json
 from ptft.compat import prepare_torchvision
 from ptft.errors import ParityError
-from ptft.export.golden import Golden
 from ptft.export.parity import compare
 from ptft.export.timm_layout import TimmLayout, embed_by_timm, timm_layout
 from ptft.export.transformers_model import Converted, convert
+from ptft.golden import Golden
 from ptft.model import DualEncoder
 
 __all__ = ["TOLERANCE", "Library", "write_library_files"]

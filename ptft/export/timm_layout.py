@@ -14,9 +14,9 @@ from torch import nn
 
 from ptft.artifact import FolderFiles
 from ptft.compat import import_timm
-from ptft.export.golden import Golden
 from ptft.export.transformers_blocks import Unlike, activation, refuse
 from ptft.export.transformers_dual import timm_arguments
+from ptft.golden import Golden
 from ptft.model import DualEncoder
 from ptft.preprocess import ImagePreprocess
 
