@@ -56,6 +56,7 @@ def reduce(recipe: Recipe, folder: Path) -> Recipe:
         "epochs": None,
         "precision": "fp32",  # nothing is worth measuring here
     }
+    whole["early_stop"] = None  # the last step is what is looked at
     whole["run"] |= {
         "dir": str(folder / "run"),
         "device": "cpu",

@@ -205,3 +205,14 @@ def test_what_makes_no_sense_is_refused(
         items = [{"kind": "retrieval", "name": "last", "split": "test"}]
     with pytest.raises(RecipeError, match=message):
         recipe(tmp_path, evaluate=items, **changes)
+
+
+def test_a_later_reading_of_a_test_split_is_noted_too(warm: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert run(folder, optim__samples_seen=16, evaluate=CHANGES["evaluate"]).finished
+    before = json.loads((folder / RunFiles.RUN).read_text())["test_reads"]
+    for overrides, more in (["evaluate.1.split=val"], []), ([], [("ptft evaluate", ["last"])]):
+        child = warm.ptft("evaluate", folder, *overrides)
+        assert child.wait() == 0, child.err.read_text()
+        now = json.loads((folder / RunFiles.RUN).read_text())["test_reads"]
+        assert [(read["by"], read["read"]) for read in now[len(before) :]] == more

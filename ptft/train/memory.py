@@ -27,8 +27,8 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
 
     Returns:
         Samples of the training set, parameters (all and learning), and GiB for weights, gradients
-        with optimiser state, the average of the weights, the start that they are held to, the
-        teacher, activations, and their sum.
+        with optimiser state, the average of the weights, the best ones, the start that they are
+        held to, the teacher, activations, and their sum.
 
     Raises:
         DataError, ModelError, RecipeError: as training would.
@@ -63,6 +63,7 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
         "weights": every * _FLOAT,
         "gradients_and_optimizer": learning * _FLOAT * (1 + _ADAM_MOMENTS),
         "average": learning * _FLOAT if recipe.optim.ema is not None else 0,
+        "best": learning * _FLOAT if recipe.stops_early is not None else 0,
         "start": learning * _FLOAT if recipe.regularise is not None else 0,
         "teacher": 0 if setup.teacher is None else _FLOAT * _numbers(setup.teacher.model),
         "activations": sum(kept.values()) // 2 * at_once + pairs,
