@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ptft.artifact import RunFiles
-from ptft.errors import RecipeError, UsageError
+from ptft.errors import RecipeError, TrainingError, UsageError
 from ptft.model import load_model
 from ptft.model.average import interpolate
 from ptft.recipe import (
@@ -170,6 +170,16 @@ def test_a_signal_stops_within_the_stage_and_before_the_next(
     result = run(folder, resume=True, **changes(begin, guard=None))
     assert (result.finished, exit_code(result)) == (True, 0)
     assert list(rows(folder)) == ["start", "line", "shaded"]
+
+
+def test_a_stage_that_fails_fails_the_sequence(begin: Path, tmp_path: Path) -> None:
+    wrong = {"optim.lr": 1e30, "optim.clip_grad_norm": None, "optim.warmup": 0.0}
+    folder, stages = tmp_path / "run", [{**STAGES[0], "set": wrong}, STAGES[1]]
+    with pytest.raises(TrainingError, match="step"):
+        run(folder, **changes(begin, stages=stages, guard=None, early_stop=None))
+    record = json.loads((folder / RunFiles.RUN).read_text())
+    assert record["status"] == "failed"
+    assert "bad_batch.json" in record["error"]
 
 
 def test_a_stage_is_mixed_with_its_start(begin: Path, tmp_path: Path) -> None:

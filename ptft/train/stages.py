@@ -8,8 +8,8 @@ A sequence that was stopped or killed goes on within its stage; what is measured
 import math
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -85,6 +85,7 @@ def run_stages(
         if record is None:
             device = str(choose_device(sequence))
             record = start_together(folder, sequence, world, device=device, total=total)
+        record.status, record.error = RunStatus.RUNNING, ""
         rows = _Rows(sequence, folder, record, console, world)
         rows.measure("start", lambda: _starting_model(sequence))
         for number, stage in enumerate(sequence.stages):
@@ -100,7 +101,7 @@ def run_stages(
                 samples=_own_samples(sequence, number),
             )
             begun = world.told(partial(_begun, place))
-            with ExitStack() as stack:
+            with ExitStack() as stack, _told_of(folder, record, world):
                 ended = run(recipe, begun, stack)
             if ended.finished:
                 world.told(partial(_mix, place, recipe, sequence.guard))
@@ -256,6 +257,19 @@ def _mix(place: Path, recipe: Recipe, guard: GuardSection | None) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     save_model(interpolate(start, load_model(place / RunFiles.FINAL), guard.mix), unfinished)
     unfinished.rename(mixed)
+
+
+@contextmanager
+def _told_of(folder: Path, record: RunRecord, world: World) -> Iterator[None]:
+    """Leave word, in the sequence's record too, of an error that ends a stage."""
+    try:
+        yield
+    except Exception as error:
+        record.status, record.error = RunStatus.FAILED, str(error)
+        if world.first:
+            with suppress(OSError):
+                write_run(folder, record)
+        raise
 
 
 def _stopped(folder: Path, record: RunRecord, ended: Ended, world: World) -> Ended:
