@@ -15,8 +15,10 @@ __all__ = ["GuardSection", "StageSection", "StagedRecipe"]
 class GuardSection(Section):
     """What each stage does so as not to forget what came before it.
 
-    The defaults are what did best in ``python -m tests.bench continual``; 0 (or 1 for ``mix``)
-    switches a part off, and ``guard: null`` all of them: plain fine-tuning.
+    Replay alone is the default. From colour to black and white emoji (one seed, recall@10) it
+    learned more than plain fine-tuning (24.0 % against 16.6 %) and cost styles not seen yet 4.3
+    points against 15.6; a teacher or mixing beside it kept 0.5 to 2.8 points more, and learned 8 to
+    14 points less. 0 (1 for ``mix``) switches a part off, ``guard: null`` all: plain fine-tuning.
     """
 
     replay: float = Field(default=0.5, ge=0.0, lt=1.0)
