@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ptft.compare.arms import arm_recipe
 from ptft.compare.results import Cells
+from ptft.compare.target import Target
 from ptft.compare.task import Task
+from ptft.data import open_val
 from ptft.model import save_model
-from ptft.recipe import Comparison
+from ptft.recipe import ArmSection, ClassifyObjective, Comparison, TipAdapterAdapt
 from ptft.recipe.load import load_comparison
 from tests.tiny import build, towers_section
 
@@ -81,3 +84,37 @@ def test_an_arm_leaves_its_cells(kind: str, folder: Path, tmp_path: Path) -> Non
     assert (cell.costs.flops > 0) == (kind != "zero_shot")
     if kind in ("probe", "lora"):
         assert 0 < cell.costs.trainable_share < 0.5
+
+
+def test_what_keeps_an_arm_gentle_is_set_by_key(folder: Path, tmp_path: Path) -> None:
+    """Smoothed labels, an average of weights, rates by layer, the start as teacher, on LP-FT."""
+    wanted = comparison(folder)
+    arm = ArmSection(
+        kind="lp_ft",
+        name="gentle",
+        set={
+            "objective.label_smoothing": 0.1,
+            "optim.ema": 0.5,
+            "optim.layer_decay": 0.7,
+            "distill.from": str(folder / "base"),
+        },
+    )
+    recipe = arm_recipe(wanted, arm, budget=2, samples=4, seed=0, chosen={}, folder="x")
+    assert isinstance(recipe.objective, ClassifyObjective)
+    assert (recipe.objective.head, recipe.objective.label_smoothing) == ("probe", 0.1)
+    assert (recipe.optim.ema, recipe.optim.layer_decay) == (0.5, 0.7)
+    assert recipe.distill is not None and recipe.distill.from_ == str(folder / "base")
+    Task(wanted, arm, 2, tmp_path, "digest").run()
+    assert {cell.arm for cell in Cells(tmp_path, "digest").all()} == {"gentle", "gentle+wise"}
+
+
+def test_a_cache_chooses_on_what_the_others_choose_on(folder: Path) -> None:
+    wanted = comparison(folder)
+    recipe = arm_recipe(
+        wanted, ArmSection(kind="tip_adapter"), budget=2, samples=4, seed=3, chosen={}, folder="x"
+    )
+    assert isinstance(recipe.adapt, TipAdapterAdapt)
+    val = open_val(recipe.data, recipe.adapt.val_limit, seed=recipe.seed)
+    ours = Target(wanted).val(2, 3)
+    assert [val.name(i) for i in range(len(val))] == [ours.name(i) for i in range(len(ours))]
+    assert len(val) == 4

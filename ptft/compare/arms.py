@@ -85,6 +85,8 @@ def arm_recipe(
     values["seed"] = comparison.seed + seed
     values |= {"evaluate": [], "early_stop": None}  # every arm takes all its steps
     values["data"]["shots" if classify else "limit"] = budget
+    if classify:  # a cell fits its own temperature, on no more of val than its budget allows
+        values["objective"]["calibrate"] = False
     kept = [item.model_dump(mode="json")["data"] for item in comparison.compare.retain]
     _apply_kind(values, arm.kind, kept, classify=classify)
     if arm.kind == "tip_adapter":  # chooses on what Target.val gives the others to choose on

@@ -3,16 +3,73 @@
 Shape letters: Q queries, C candidates (classes, or the texts of a retrieval).
 """
 
+from dataclasses import dataclass
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ptft.evaluate.accuracy import BINS
+from ptft.data import SampleSet
+from ptft.data.loader import Workers
+from ptft.errors import DataError
+from ptft.evaluate.accuracy import BINS, calibration_error
+from ptft.evaluate.embed import embed_split
+from ptft.model import DualEncoder
 
-__all__ = ["expected_calibration_error", "fit_temperature"]
+__all__ = ["Calibration", "calibrate_head", "expected_calibration_error", "fit_temperature"]
 
 _RANGE = (-5.0, 5.0)  # of log temperature; beyond it softmax is one-hot or flat anyway
 _GOLDEN = (5**0.5 - 1) / 2
 _STEPS = 60  # of golden section: the last interval is 3e-12 wide
+_BATCH = 256  # images at once, as an evaluation has it unless told otherwise
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The temperature that a head's logits were divided by.
+
+    Attributes:
+        temperature: above 1 where the head was too sure of itself.
+        images: of validation.
+        before, after: expected calibration error on them, as shares of 1.
+    """
+
+    temperature: float
+    images: int
+    before: float
+    after: float
+
+    def __str__(self) -> str:
+        return (
+            f"calibrated on {self.images:,} pictures of val: temperature {self.temperature:.3g}, "
+            f"calibration error {self.before:.1%} before, {self.after:.1%} after"
+        )
+
+
+@torch.no_grad()
+def calibrate_head(model: DualEncoder, val: SampleSet, *, workers: Workers = "auto") -> Calibration:
+    """Divide a head's logits, in place, by the temperature that fits a validation set.
+
+    Raises:
+        DataError: no image has a label, or none can be read.
+        ModelError: the model has no head, or an embedding is not finite.
+    """
+    found = embed_split(model, val, batch=_BATCH, workers=workers, what="val images")
+    labelled = found.labelled()
+    if labelled is None or len(labelled[1]) == 0:
+        raise DataError("objective.calibrate: no image of val has a label; see data.label")
+    images_nd, labels_n = labelled
+    logits_nc = model.class_logits(images_nd.to(model.device)).float().cpu()
+    own_nc = F.one_hot(labels_n, logits_nc.shape[1]).bool()
+    temperature = fit_temperature(logits_nc, own_nc)
+    assert model.head is not None
+    model.head.divide(temperature)
+    return Calibration(
+        temperature,
+        len(labels_n),
+        calibration_error(logits_nc, labels_n),
+        calibration_error(logits_nc / temperature, labels_n),
+    )
 
 
 def expected_calibration_error(logits_qc: Tensor, own_qc: Tensor, *, bins: int = BINS) -> float:

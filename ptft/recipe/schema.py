@@ -82,6 +82,10 @@ class ClassifyObjective(Section):
     templates: list[Template] = Field(default=["a photo of a {}."], min_length=1)
     """Prompts; ``{}`` is the class name."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    calibrate: bool = False
+    """After training, divide the head's logits by the temperature at which the classes of
+    ``data.val`` are likeliest (Guo et al. 2017), so that confidence can be trusted. It changes no
+    prediction, and the model that is saved, exported and served has it."""
     max_logit_scale: float = Field(default=100.0, gt=1.0)
 
 

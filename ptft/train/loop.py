@@ -21,18 +21,18 @@ from rich.console import Console
 
 from ptft.artifact import RunFiles, file_sha256, read_json, write_json
 from ptft.checkpoint import Progress, prune_checkpoints, resume_checkpoint, save_checkpoint
-from ptft.data import Batch
+from ptft.data import Batch, open_val
 from ptft.data.batch import Skip, Skipped
 from ptft.data.faults import Tally
 from ptft.data.hashing import mix
 from ptft.distributed import World, join_world
 from ptft.errors import TrainingError
-from ptft.evaluate import Figures, evaluate
+from ptft.evaluate import Figures, calibrate_head, evaluate
 from ptft.model import DualEncoder, layer_depths, save_model
 from ptft.model.store import WEIGHTS
 from ptft.objective import clamp_logit_scale
 from ptft.optim import build_optimizer, learning_rate_factor, set_learning_rate, total_samples
-from ptft.recipe import EvaluateItem, Recipe, StagedRecipe
+from ptft.recipe import ClassifyObjective, EvaluateItem, Recipe, StagedRecipe
 from ptft.threads import cpu_threads
 from ptft.train.adapter import check_learning, check_saved, save_and_merge
 from ptft.train.best import Best, keep_best
@@ -461,16 +461,26 @@ class _Loop:
         if self.best is not None:
             self.report.note(str(self.best))
             self.record.best = dict(self.best.state)
+        metrics: dict[str, Figures] = {}
         with self.whole() as model:
             if model is not None:
+                self._calibrate(model)
                 _save_final(self.folder, model, self.recipe, self.record)
-        if self.world.first:
-            note_test_read(self.folder, self.record, self.recipe.evaluate, by="train")
-        metrics = self.evaluate("after training", self.recipe.evaluate)
-        if self.world.first:
-            write_json(self.folder / RunFiles.METRICS, metrics)
+                note_test_read(self.folder, self.record, self.recipe.evaluate, by="train")
+                metrics = self._figures(model, self.recipe.evaluate)
+                write_json(self.folder / RunFiles.METRICS, metrics)
+        if metrics:
+            self._tell("after training", metrics)
         self.look("after")
         return metrics
+
+    def _calibrate(self, model: DualEncoder) -> None:
+        """Of a classifier, where the recipe asks for it: the model that is left has it, checkpoints
+        do not."""
+        recipe = self.recipe
+        if isinstance(recipe.objective, ClassifyObjective) and recipe.objective.calibrate:
+            val = open_val(recipe.data, None, seed=recipe.seed, classes=model.spec.classes)
+            self.report.note(str(calibrate_head(model, val, workers=recipe.run.workers)))
 
     def _step(self, batch: Batch, step: Step, total: int, stop: Stop) -> _Stepped:
         """Forward, backward, clip, update, clamp."""

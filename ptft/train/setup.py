@@ -90,6 +90,8 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
                 model.to(device), samples, seed=recipe.seed, workers=recipe.run.workers
             ),
         )
+        if recipe.objective.calibrate:  # at the end of the run would be late to find it missing
+            open_val(recipe.data, None, seed=recipe.seed, classes=samples.classes)
     model = _lay_out(model.to(device))
     remembered = []
     if isinstance(recipe.adapt, TipAdapterAdapt):
