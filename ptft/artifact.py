@@ -174,6 +174,7 @@ class MixParent:
         weights_digest: sha256 (hex) of its weights.
         recipe_digest: of the recipe that made them; empty where none is recorded.
         hub: its repository on the Hub, ``org/repo@revision``; None where it was a folder.
+        licence: by the Hub's short name; "" of one that started from random weights.
     """
 
     name: str
@@ -181,6 +182,7 @@ class MixParent:
     weights_digest: str
     recipe_digest: str = ""
     hub: str | None = None
+    licence: str = "unknown"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,9 @@ def command(
     ] = None,
     licence: Annotated[
         str | None,
-        typer.Option("--licence", help="For the card, by the Hub's short name: apache-2.0."),
+        typer.Option(
+            "--license", "--licence", help="For the card, by the Hub's short name: apache-2.0."
+        ),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a model folder that is there.")

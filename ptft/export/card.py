@@ -12,11 +12,10 @@ from typing import Any
 import yaml
 
 from ptft.artifact import FolderFiles, MixRecord, ModelInfo
-from ptft.compat import import_open_clip
 from ptft.export.card_usage import usage
+from ptft.model.licence import hub_bases
 from ptft.model.spec import ModelSpec
 from ptft.recipe import (
-    ArchModel,
     ClassifyObjective,
     DataSection,
     FolderData,
@@ -25,7 +24,6 @@ from ptft.recipe import (
     ScenesData,
     ShardsData,
     TableData,
-    TowersModel,
 )
 from ptft.recipe.paths import is_hub_id
 
@@ -121,7 +119,7 @@ def _front_matter(
     merged = list(dict.fromkeys(p.hub.partition("@")[0] for p in parents if p.hub is not None))
     if merged:
         values["base_model_relation"] = "merge"  # the Hub's word for weights that were averaged
-    if bases := merged or _bases(recipe):
+    if bases := merged or hub_bases(recipe):
         values["base_model"] = bases if len(bases) > 1 else bases[0]
     if recipe is not None and isinstance(recipe.data, TableData):
         hub = [name for name in _paths(recipe.data) if is_hub_id(name)]
@@ -131,28 +129,6 @@ def _front_matter(
         values["license"] = licence
     values = {**kept.front, **values}
     return "---\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True) + "---\n"
-
-
-def _bases(recipe: Recipe | None) -> list[str]:
-    """Repositories on the Hub whose weights training started from."""
-    if recipe is None:
-        return []
-    given: list[str | None] = [recipe.init.from_ if recipe.init else None]
-    match recipe.model:
-        case ArchModel():
-            given += [recipe.model.pretrained, _tagged(recipe.model)]
-        case TowersModel():
-            given.append(recipe.model.image_weights)
-            if isinstance(recipe.model.text, str) and recipe.model.text_weights:
-                given.append(recipe.model.text)
-    found = [name.partition("@")[0] for name in given if name is not None and is_hub_id(name)]
-    return list(dict.fromkeys(found))
-
-
-def _tagged(model: ArchModel) -> str | None:
-    """The repository that open_clip takes the weights of a tag from."""
-    known = import_open_clip().get_pretrained_cfg(model.name, model.pretrained or "")
-    return str(known["hf_hub"]).rstrip("/") if known and known.get("hf_hub") else None
 
 
 def _summary(info: ModelInfo, spec: ModelSpec) -> str:

@@ -31,6 +31,7 @@ from ptft.export.model_files import portable, write_model_files
 from ptft.export.parity import Parity
 from ptft.export.source import Source, find_source
 from ptft.export.towers import write_towers
+from ptft.front_matter import UNKNOWN
 from ptft.model import DualEncoder, load_model
 from ptft.recipe import Recipe, RunSection, ZeroShotEvaluation, dump_recipe
 
@@ -55,8 +56,8 @@ def export_model(
         source: a run, a checkpoint, a model folder, or ``org/repo@revision`` on the Hub.
         out: the folder to write.
         name: of the model; absent: the run's.
-        licence: for the card, by the Hub's short name (``apache-2.0``); absent: a licence that
-            the card of the replaced folder names, or none.
+        licence: for the card, by the Hub's short name (``apache-2.0``); absent: the one that the
+            card of the replaced folder names, or else that of the weights training started from.
         overwrite: replace a model folder that is there. The kept parts of its card stay, and its
             hidden files (``.gitattributes``).
         progress: told what is being done, in words.
@@ -253,6 +254,9 @@ def _write_card(
     licence: str | None,
     kept: Kept,
 ) -> None:
+    stands = kept.front.get("license", UNKNOWN)
+    if licence is None and stands == UNKNOWN:
+        licence = origin.licence or None
     text = make_card(
         info,
         model.spec,
