@@ -92,6 +92,7 @@ class FolderFiles:
     MIX = RunFiles.MIX  # of a model that is a mix
     GOLDEN = "golden.safetensors"  # see GoldenKeys
     CARD = "README.md"
+    CURVES, EXAMPLES = "assets/curves.png", "assets/examples.png"  # that the card shows
     PULLED = ".pulled.sha256"  # of INFO and CARD as they were pulled, for `sha256sum -c`
 
     UNHASHED = frozenset({INFO, CARD, ".gitattributes"})

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from ptft.artifact import FolderFiles, MixRecord, ModelInfo
+from ptft.export.card_index import model_index
 from ptft.export.card_usage import usage
 from ptft.model.licence import hub_bases
 from ptft.model.spec import ModelSpec
@@ -84,13 +85,14 @@ def make_card(
         mix: what the model was mixed of, if it was.
     """
     parts = [
-        _front_matter(info, spec, recipe, licence, kept, mix),
+        _front_matter(info, spec, recipe, metrics["evaluation"], licence, kept, mix),
         f"# {info.name}\n",
         _summary(info, spec),
         _block(_NOTES, kept.blocks.get(_NOTES, _EMPTY)),
         *(["## Trained on\n", _trained_on(spec, recipe)] if mix is None else _mixed_from(mix)),
         "## Measured\n",
         _measured(metrics["evaluation"]),
+        *_pictures(files),
         "## Use\n",
         usage(info, spec, files),
         "## Files\n",
@@ -104,6 +106,7 @@ def _front_matter(
     info: ModelInfo,
     spec: ModelSpec,
     recipe: Recipe | None,
+    evaluation: dict[str, Any],
     licence: str | None,
     kept: Kept,
     mix: MixRecord | None,
@@ -127,7 +130,12 @@ def _front_matter(
             values["datasets"] = [name.partition("@")[0].partition(":")[0] for name in hub]
     if licence is not None:
         values["license"] = licence
-    values = {**kept.front, **values}
+    if recipe is not None and evaluation:
+        said = {item.label: _data(item.data or recipe.data) for item in recipe.evaluate}
+        if index := model_index(info.name, recipe, evaluation, said):
+            values["model-index"] = index
+    stands = {key: value for key, value in kept.front.items() if key != "model-index"}
+    values = {**stands, **values}
     return "---\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True) + "---\n"
 
 
@@ -214,6 +222,22 @@ def _measured(evaluation: dict[str, Any]) -> str:
         for key, value in figures.items():
             lines.append(f"| {name} | {key} | {_number(value)} |")
     return "\n".join(lines) + "\n"
+
+
+def _pictures(files: list[str]) -> list[str]:
+    shown = {
+        FolderFiles.CURVES: ("Figures over samples seen", ""),
+        FolderFiles.EXAMPLES: (
+            "Queries and what the model finds nearest",
+            "Each row is a query (a text or a picture, first) and what the model finds nearest to "
+            "it; a green frame is a right one, where that can be told.\n",
+        ),
+    }
+    lines = []
+    for name, (title, words) in shown.items():
+        if name in files:
+            lines += [words] * bool(words) + [f"![{title}]({name})\n"]
+    return lines
 
 
 def _exported(spec: ModelSpec, parity: dict[str, Any]) -> str:
