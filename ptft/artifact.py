@@ -92,6 +92,7 @@ class FolderFiles:
     MIX = RunFiles.MIX  # of a model that is a mix
     GOLDEN = "golden.safetensors"  # see GoldenKeys
     CARD = "README.md"
+    CURVES, EXAMPLES = "assets/curves.png", "assets/examples.png"  # that the card shows
     PULLED = ".pulled.sha256"  # of INFO and CARD as they were pulled, for `sha256sum -c`
 
     UNHASHED = frozenset({INFO, CARD, ".gitattributes"})
@@ -174,6 +175,7 @@ class MixParent:
         weights_digest: sha256 (hex) of its weights.
         recipe_digest: of the recipe that made them; empty where none is recorded.
         hub: its repository on the Hub, ``org/repo@revision``; None where it was a folder.
+        licence: by the Hub's short name; "" of one that started from random weights.
     """
 
     name: str
@@ -181,6 +183,7 @@ class MixParent:
     weights_digest: str
     recipe_digest: str = ""
     hub: str | None = None
+    licence: str = "unknown"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
 from ptft.artifact import ModelInfo
 from ptft.export.card import Kept, make_card, read_kept
@@ -35,7 +36,7 @@ def card(values: dict[str, Any] | None, kept: Kept | None = None, **changes: Any
         weights_digest="",
         tokenizer=tokenizer.kwargs(),
     )
-    metrics = {"evaluation": {}, "parity": {}}
+    metrics = {"evaluation": changes.get("evaluation", {}), "parity": {}}
     return make_card(
         info, spec, recipe, metrics, [], licence=changes.get("licence"), kept=kept or Kept()
     )
@@ -109,3 +110,36 @@ def test_a_card_spoilt_by_hand_gives_what_can_be_read(tmp_path: Path) -> None:
     path.write_text("no front matter, and a block without end\n<!-- keep a -->\n")
     assert read_kept(path) == Kept()
     assert "No recipe is recorded." in card(None)
+
+
+def test_measured_figures_are_what_the_hub_reads() -> None:
+    """Held against huggingface_hub's own reader of a card."""
+    table = {"kind": "table", "train": "org/birds:train", "val": "org/birds@v2:val"}
+    values = {
+        "model": {"name": "ViT-B-32"},
+        "data": {"kind": "scenes"},
+        "evaluate": [
+            {"kind": "retrieval", "ks": [1], "split": "test"},
+            {"kind": "zero_shot", "name": "birds", "data": {**table, "classes": ["a", "b"]}},
+            {"kind": "probe"},
+        ],
+    }
+    evaluation = {
+        "retrieval": {"i2t_recall@1": 0.25, "t2i_recall@1": 0.5, "images": 64, "skipped": 0},
+        "birds": {"top1": 0.75, "ece": 0.1, "chance": 0.5},
+        "of-a-recipe-before": {"top1": 1.0},
+    }
+    text = card(values, evaluation=evaluation)
+    data = ModelCard(text).data
+    assert data.model_name == "birds" and data.eval_results is not None
+    found = [
+        (r.task_type, r.dataset_type, r.dataset_split, r.metric_type, r.metric_name, r.metric_value)
+        for r in data.eval_results
+    ]
+    assert found == [
+        ("image-text-retrieval", "scenes", "test", "recall", "i2t_recall@1", 0.25),
+        ("image-text-retrieval", "scenes", "test", "recall", "t2i_recall@1", 0.5),
+        ("zero-shot-image-classification", "org/birds", "val", "accuracy", "top1", 0.75),
+    ]
+    stale = Kept(front={"model-index": front(text)["model-index"]})
+    assert "model-index" not in front(card(values, stale))

@@ -4,7 +4,8 @@ import pytest
 
 from ptft.errors import ArtifactError, HubError
 from ptft.export import card as export_card
-from ptft.hub.card import EMPTY, card_metadata, merge_card
+from ptft.front_matter import card_metadata
+from ptft.hub.card import EMPTY, merge_card
 
 
 def card(notes: str, *, results: str = "42", **front: str) -> str:

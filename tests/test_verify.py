@@ -31,6 +31,7 @@ from ptft.hub import pull_model, push_model
 from ptft.model import save_model
 from ptft.preprocess import ImagePreprocess
 from ptft.recipe.load import parse_recipe
+from ptft.train.curves import plot_curves
 from ptft.train.run_folder import RunStatus, start_run, write_run
 from ptft.verify import Link, verify
 from serving import routes
@@ -57,6 +58,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("verify") / "run"
     record = start_run(folder, parse_recipe(RECIPE, where="test"), device="cpu", total=64)
     save_model(make_model(), folder / RunFiles.FINAL)
+    figures = [{"step": n, "seen": n * 8, "loss": 2.0 / n} for n in range(1, 5)]
+    (folder / RunFiles.LOG).write_text("".join(json.dumps(line) + "\n" for line in figures))
+    assert plot_curves(folder)
     record.status = RunStatus.FINISHED
     record.weights_digest = file_sha256(folder / RunFiles.FINAL / "model.safetensors")
     write_run(folder, record)
@@ -132,6 +136,8 @@ def test_every_link_holds(trained: Path, exported: Path, service: Start) -> None
         *((name, folder) for name in ("golden onnx fp32", "golden torch")),
         *((name, url) for name in ("service", "golden service fp32")),
     ]
+    assert (exported / FolderFiles.CURVES).read_bytes() == (trained / RunFiles.CURVES).read_bytes()
+    assert f"]({FolderFiles.CURVES})" in (exported / FolderFiles.CARD).read_text()
 
 
 def test_a_golden_picture_that_is_posted_is_the_one_that_was_embedded(exported: Path) -> None:

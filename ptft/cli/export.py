@@ -19,8 +19,16 @@ def command(
     ] = None,
     licence: Annotated[
         str | None,
-        typer.Option("--licence", help="For the card, by the Hub's short name: apache-2.0."),
+        typer.Option(
+            "--license", "--licence", help="For the card, by the Hub's short name: apache-2.0."
+        ),
     ] = None,
+    examples: Annotated[
+        bool,
+        typer.Option(
+            "--examples", help="Show samples of your data on the card, and what is found nearest."
+        ),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a model folder that is there.")
     ] = False,
@@ -34,5 +42,13 @@ def command(
     def say(message: str) -> None:
         print(message, file=sys.stderr)
 
-    export_model(source, out, name=name, licence=licence, overwrite=overwrite, progress=say)
+    export_model(
+        source,
+        out,
+        name=name,
+        licence=licence,
+        examples=examples,
+        overwrite=overwrite,
+        progress=say,
+    )
     print(out)

@@ -15,6 +15,14 @@ def command(
     tag: Annotated[
         str | None, typer.Option("--tag", "-t", help="Name this version, such as v1.0.")
     ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            "--license",
+            "--licence",
+            help="By the Hub's short name; absent: the card's, or the base's.",
+        ),
+    ] = None,
     private: Annotated[
         bool | None,
         typer.Option(
@@ -40,6 +48,7 @@ def command(
         folder,
         repo,
         tag=tag,
+        licence=licence,
         private=private,
         create_pr=create_pr,
         dry_run=dry_run,

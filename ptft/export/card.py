@@ -12,11 +12,11 @@ from typing import Any
 import yaml
 
 from ptft.artifact import FolderFiles, MixRecord, ModelInfo
-from ptft.compat import import_open_clip
+from ptft.export.card_index import model_index
 from ptft.export.card_usage import usage
+from ptft.model.licence import hub_bases
 from ptft.model.spec import ModelSpec
 from ptft.recipe import (
-    ArchModel,
     ClassifyObjective,
     DataSection,
     FolderData,
@@ -25,7 +25,6 @@ from ptft.recipe import (
     ScenesData,
     ShardsData,
     TableData,
-    TowersModel,
 )
 from ptft.recipe.paths import is_hub_id
 
@@ -86,13 +85,14 @@ def make_card(
         mix: what the model was mixed of, if it was.
     """
     parts = [
-        _front_matter(info, spec, recipe, licence, kept, mix),
+        _front_matter(info, spec, recipe, metrics["evaluation"], licence, kept, mix),
         f"# {info.name}\n",
         _summary(info, spec),
         _block(_NOTES, kept.blocks.get(_NOTES, _EMPTY)),
         *(["## Trained on\n", _trained_on(spec, recipe)] if mix is None else _mixed_from(mix)),
         "## Measured\n",
         _measured(metrics["evaluation"]),
+        *_pictures(files),
         "## Use\n",
         usage(info, spec, files),
         "## Files\n",
@@ -106,6 +106,7 @@ def _front_matter(
     info: ModelInfo,
     spec: ModelSpec,
     recipe: Recipe | None,
+    evaluation: dict[str, Any],
     licence: str | None,
     kept: Kept,
     mix: MixRecord | None,
@@ -121,7 +122,7 @@ def _front_matter(
     merged = list(dict.fromkeys(p.hub.partition("@")[0] for p in parents if p.hub is not None))
     if merged:
         values["base_model_relation"] = "merge"  # the Hub's word for weights that were averaged
-    if bases := merged or _bases(recipe):
+    if bases := merged or hub_bases(recipe):
         values["base_model"] = bases if len(bases) > 1 else bases[0]
     if recipe is not None and isinstance(recipe.data, TableData):
         hub = [name for name in _paths(recipe.data) if is_hub_id(name)]
@@ -129,30 +130,13 @@ def _front_matter(
             values["datasets"] = [name.partition("@")[0].partition(":")[0] for name in hub]
     if licence is not None:
         values["license"] = licence
-    values = {**kept.front, **values}
+    if recipe is not None and evaluation:
+        said = {item.label: _data(item.data or recipe.data) for item in recipe.evaluate}
+        if index := model_index(info.name, recipe, evaluation, said):
+            values["model-index"] = index
+    stands = {key: value for key, value in kept.front.items() if key != "model-index"}
+    values = {**stands, **values}
     return "---\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True) + "---\n"
-
-
-def _bases(recipe: Recipe | None) -> list[str]:
-    """Repositories on the Hub whose weights training started from."""
-    if recipe is None:
-        return []
-    given: list[str | None] = [recipe.init.from_ if recipe.init else None]
-    match recipe.model:
-        case ArchModel():
-            given += [recipe.model.pretrained, _tagged(recipe.model)]
-        case TowersModel():
-            given.append(recipe.model.image_weights)
-            if isinstance(recipe.model.text, str) and recipe.model.text_weights:
-                given.append(recipe.model.text)
-    found = [name.partition("@")[0] for name in given if name is not None and is_hub_id(name)]
-    return list(dict.fromkeys(found))
-
-
-def _tagged(model: ArchModel) -> str | None:
-    """The repository that open_clip takes the weights of a tag from."""
-    known = import_open_clip().get_pretrained_cfg(model.name, model.pretrained or "")
-    return str(known["hf_hub"]).rstrip("/") if known and known.get("hf_hub") else None
 
 
 def _summary(info: ModelInfo, spec: ModelSpec) -> str:
@@ -238,6 +222,22 @@ def _measured(evaluation: dict[str, Any]) -> str:
         for key, value in figures.items():
             lines.append(f"| {name} | {key} | {_number(value)} |")
     return "\n".join(lines) + "\n"
+
+
+def _pictures(files: list[str]) -> list[str]:
+    shown = {
+        FolderFiles.CURVES: ("Figures over samples seen", ""),
+        FolderFiles.EXAMPLES: (
+            "Queries and what the model finds nearest",
+            "Each row is a query (a text or a picture, first) and what the model finds nearest to "
+            "it; a green frame is a right one, where that can be told.\n",
+        ),
+    }
+    lines = []
+    for name, (title, words) in shown.items():
+        if name in files:
+            lines += [words] * bool(words) + [f"![{title}]({name})\n"]
+    return lines
 
 
 def _exported(spec: ModelSpec, parity: dict[str, Any]) -> str:

@@ -29,8 +29,10 @@ from ptft.export.golden import make_golden, save_golden
 from ptft.export.library_files import Library, write_library_files
 from ptft.export.model_files import portable, write_model_files
 from ptft.export.parity import Parity
+from ptft.export.pictures import write_pictures
 from ptft.export.source import Source, find_source
 from ptft.export.towers import write_towers
+from ptft.front_matter import UNKNOWN
 from ptft.model import DualEncoder, load_model
 from ptft.recipe import Recipe, RunSection, ZeroShotEvaluation, dump_recipe
 
@@ -43,6 +45,7 @@ def export_model(
     *,
     name: str | None = None,
     licence: str | None = None,
+    examples: bool = False,
     overwrite: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> ModelInfo:
@@ -55,8 +58,10 @@ def export_model(
         source: a run, a checkpoint, a model folder, or ``org/repo@revision`` on the Hub.
         out: the folder to write.
         name: of the model; absent: the run's.
-        licence: for the card, by the Hub's short name (``apache-2.0``); absent: a licence that
-            the card of the replaced folder names, or none.
+        licence: for the card, by the Hub's short name (``apache-2.0``); absent: the one that the
+            card of the replaced folder names, or else that of the weights training started from.
+        examples: show samples of the data on the card, with what the model finds nearest; of data
+            that ptft draws itself they are shown anyway.
         overwrite: replace a model folder that is there. The kept parts of its card stay, and its
             hidden files (``.gitattributes``).
         progress: told what is being done, in words.
@@ -95,6 +100,7 @@ def export_model(
             (folder / FolderFiles.RECIPE).write_text(_portable(origin.recipe), encoding="utf-8")
         if origin.mix is not None:
             write_json(folder / FolderFiles.MIX, asdict(origin.mix))
+        write_pictures(origin.folder, folder, origin.recipe, examples=examples)
         info = _info(model, origin, name or origin.name, folder, _clients(model, libraries))
         _write_card(info, model, origin, metrics, folder, licence, kept)
         write_model_info(folder, info)
@@ -147,6 +153,8 @@ def _whole(out: Path) -> Iterator[Path]:
                 )  # safetensors writes 0600, which a mounted folder's user cannot read
         if out.is_dir():
             for hidden in out.glob(".*"):
+                if hidden.name == FolderFiles.PULLED:
+                    continue  # of what is being replaced
                 _copy(hidden, partial / hidden.name)
             before = out.with_name(f".{out.name}.{os.getpid()}.replaced.export")
             out.rename(before)
@@ -253,6 +261,9 @@ def _write_card(
     licence: str | None,
     kept: Kept,
 ) -> None:
+    stands = kept.front.get("license", UNKNOWN)
+    if licence is None and stands == UNKNOWN:
+        licence = origin.licence or None
     text = make_card(
         info,
         model.spec,

@@ -15,6 +15,7 @@ from ptft.artifact import (
     verify_files,
 )
 from ptft.errors import DigestError
+from ptft.model.licence import card_licence, common_licence, run_licence
 from ptft.model.source import find_folder, open_clip_weights
 from ptft.model.store import WEIGHTS
 from ptft.recipe import Recipe, load_recipe, recipe_digest
@@ -34,6 +35,8 @@ class Source:
         recipe_digest: empty where none is recorded.
         weights_digest: sha256 (hex) of the weights, as the run recorded it.
         evaluation: figures by the names of the recipe's evaluations; empty where none ran.
+        licence: of what the weights started from, or of the folder that they come from; "" where
+            there is none, ``unknown`` where nothing says it.
         mix: what it was mixed of; None where it was trained.
     """
 
@@ -43,6 +46,7 @@ class Source:
     recipe_digest: str
     weights_digest: str
     evaluation: dict[str, Any]
+    licence: str
     mix: MixRecord | None = None
 
 
@@ -63,7 +67,9 @@ def find_source(source: str | Path) -> Source:
             return _from_run(place, folder)
     weights = folder / WEIGHTS if (folder / WEIGHTS).is_file() else open_clip_weights(folder)
     name = label.split("@")[0].rpartition("/")[2]
-    return Source(folder, name, None, "", file_sha256(weights), {})
+    return Source(
+        folder, name, None, "", file_sha256(weights), {}, card_licence(folder / FolderFiles.CARD)
+    )
 
 
 def _from_run(run: Path, folder: Path) -> Source:
@@ -75,13 +81,15 @@ def _from_run(run: Path, folder: Path) -> Source:
             _check_weights(folder, weights, record.weights_digest, RunFiles.RUN)
         if (run / RunFiles.METRICS).is_file():  # it belongs to the final weights alone
             evaluation = read_json(run / RunFiles.METRICS)
-    return Source(folder, record.name, recipe, recipe_digest(recipe), weights, evaluation)
+    digest = recipe_digest(recipe)
+    return Source(folder, record.name, recipe, digest, weights, evaluation, run_licence(run))
 
 
 def _from_mix(folder: Path) -> Source:
     mix = read_mix(folder)
     _check_weights(folder, file_sha256(folder / WEIGHTS), mix.weights_digest, RunFiles.MIX)
-    return Source(folder, mix.name, None, "", mix.weights_digest, mix.evaluation, mix)
+    licence = common_licence(parent.licence for parent in mix.parents)
+    return Source(folder, mix.name, None, "", mix.weights_digest, mix.evaluation, licence, mix)
 
 
 def _check_weights(folder: Path, found: str, recorded: str, record: str) -> None:
@@ -102,5 +110,6 @@ def _from_model_folder(folder: Path) -> Source:
         recipe_digest=info.recipe_digest,
         weights_digest=info.weights_digest,
         evaluation=read_json(metrics)["evaluation"] if metrics.is_file() else {},
+        licence=card_licence(folder / FolderFiles.CARD),
         mix=read_mix(folder) if (folder / FolderFiles.MIX).is_file() else None,
     )

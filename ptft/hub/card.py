@@ -12,37 +12,19 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from ptft.artifact import FolderFiles
 from ptft.errors import ArtifactError, HubError
+from ptft.front_matter import card_metadata, replace_metadata
 
-__all__ = ["EMPTY", "card_metadata", "merge_card"]
+__all__ = ["EMPTY", "merge_card"]
 
 EMPTY = "What people should know of this model. This block stays when the model is exported again."
 """What the export puts into a block that nobody has written in yet."""
 
-_FRONT = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _KEEP = re.compile(r"<!-- keep (?P<name>[\w-]+) -->\n(?P<text>.*?)<!-- /keep (?P=name) -->", re.S)
 _SEEN = re.compile(r"\n*<!-- pushed (?P<pairs>[\w=: -]*) -->\n*\Z")
 _WHOLE = "card:body"  # what is digested of a card without blocks; no block can have this name
 _EARLIER = "earlier"  # the block that takes in a card that was there before the first push
-
-
-def card_metadata(card: str) -> dict[str, Any]:
-    """The YAML header of a card; empty where there is none.
-
-    Raises:
-        ArtifactError: it is no YAML mapping.
-    """
-    match = _FRONT.match(card)
-    try:
-        values = yaml.safe_load(match[1]) if match else {}
-    except yaml.YAMLError as error:
-        raise ArtifactError(f"{FolderFiles.CARD}: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ArtifactError(f"{FolderFiles.CARD}: metadata is {values!r}; allowed: key: value")
-    return values
 
 
 def merge_card(new: str, old: str | None) -> str:
@@ -103,8 +85,7 @@ def _with_metadata(card: str, old: str) -> str:
         return card
     if tags and "tags" in ours:
         ours["tags"] = [*_tags(ours), *tags]
-    header = yaml.safe_dump({**ours, **kept}, sort_keys=False, allow_unicode=True)
-    return f"---\n{header}---\n{_FRONT.sub('', card, count=1)}"
+    return replace_metadata(card, {**ours, **kept})
 
 
 def _tags(values: Mapping[str, Any]) -> list[Any]:
@@ -121,7 +102,7 @@ def _block(name: str, text: str) -> str:
 
 
 def _body(card: str) -> str:
-    return _FRONT.sub("", card, count=1).strip()
+    return replace_metadata(card, None).strip()
 
 
 def _digest(text: str) -> str:

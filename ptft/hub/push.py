@@ -7,20 +7,23 @@ What is notable:
   there already makes no commit;
 - large files go up before the commit and are invisible until it; a push that is cut off leaves
   the branch as it was, and the next one sends only the files that had not arrived;
-- the commit names its parent, so that nobody's concurrent change is overwritten.
+- the commit names its parent, so that nobody's concurrent change is overwritten;
+- a model that was trained from weights whose licence nothing tells is not published.
 """
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ptft import __version__
 from ptft.artifact import FolderFiles, ModelInfo, file_sha256, read_model_info, verify_files
-from ptft.errors import HubError, UsageError
-from ptft.hub.card import card_metadata, merge_card
+from ptft.errors import ArtifactError, HubError, UsageError
+from ptft.front_matter import UNKNOWN, card_metadata, metadata_licence, replace_metadata
+from ptft.hub.card import merge_card
 from ptft.hub.names import local_files, split_target
 from ptft.hub.remote import Remote, check_tag, look, look_or_create
 from ptft.hub.trouble import explained, token_of
@@ -66,6 +69,7 @@ def push_model(
     repo: str,
     *,
     tag: str | None = None,
+    licence: str | None = None,
     private: bool | None = None,
     create_pr: bool = False,
     dry_run: bool = False,
@@ -79,6 +83,7 @@ def push_model(
         folder: that ``export_model`` wrote.
         repo: ``org/name``; created where it does not exist.
         tag: name for this version; one that exists is never moved.
+        licence: by the Hub's short name; None: the card's, or that of the base on the Hub.
         private: visibility of a repository that is created; None: the owner's default.
         create_pr: propose the commit as a pull request instead of making it.
         dry_run: look, compare, and change nothing.
@@ -87,7 +92,8 @@ def push_model(
         token: None: that of ``hf auth login`` or HF_TOKEN.
 
     Raises:
-        UsageError: a name that does not fit, or options that exclude each other.
+        UsageError: a name that does not fit, options that exclude each other, or a base whose
+            licence is unknown.
         ArtifactError, DigestError: the folder is none of ours, or has been changed.
         HubError: the Hub refused or cannot be reached.
     """
@@ -105,9 +111,11 @@ def push_model(
     if not dry_run and token_of(api) is None:
         raise HubError(f"{repo}: there is no token; run: hf auth login, or set HF_TOKEN")
     with explained(repo, api, revision=revision, doing="push"):
-        find = look if dry_run else look_or_create
-        remote = find(api, repo, revision, private=private)
+        remote = look(api, repo, revision, private=private)
         contents = _contents(folder, names, remote)
+        _state_licence(contents, licence, remote, api)
+        if remote is None and not dry_run:
+            remote = look_or_create(api, repo, revision, private=private)
         changed = {
             name: content
             for name, content in contents.items()
@@ -147,6 +155,53 @@ def _contents(folder: Path, names: list[str], remote: Remote | None) -> dict[str
         card = (folder / FolderFiles.CARD).read_text(encoding="utf-8")
         contents[FolderFiles.CARD] = merge_card(card, remote.card if remote else None).encode()
     return contents
+
+
+def _state_licence(
+    contents: dict[str, Path | bytes], licence: str | None, remote: Remote | None, api: "HfApi"
+) -> None:
+    """Put the licence into the card where it is given, or where the export did not know it.
+
+    Raises:
+        UsageError: the model has a base, and neither the Hub's card nor the base names a licence.
+    """
+    card = contents.get(FolderFiles.CARD)
+    if not isinstance(card, bytes):
+        return
+    values = card_metadata(card.decode())
+    if licence is None and values.get("license") != UNKNOWN:
+        return
+    if licence is None:
+        licence = metadata_licence(_published(remote))
+        given = values.get("base_model") or []
+        bases = [given] if isinstance(given, str) else list(given)
+        if licence == UNKNOWN and len(found := {_licence_on_hub(base, api) for base in bases}) == 1:
+            licence = found.pop()
+        if licence == UNKNOWN:
+            raise UsageError(
+                f"the licence of {' and '.join(bases) or 'the weights it started from'} is "
+                "unknown, and this model carries it; look it up and name it by the Hub's short "
+                "name: --license apache-2.0, say"
+            )
+    values["license"] = licence
+    contents[FolderFiles.CARD] = replace_metadata(card.decode(), values).encode()
+
+
+def _published(remote: Remote | None) -> dict[str, Any]:
+    with contextlib.suppress(ArtifactError):  # spoilt on the Hub
+        return card_metadata((remote.card if remote else None) or "")
+    return {}
+
+
+def _licence_on_hub(repo: str, api: "HfApi") -> str:
+    """What the card of a base says; ``unknown`` where it says nothing or cannot be seen."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        card = api.model_info(repo).card_data
+    except HfHubHTTPError:
+        return UNKNOWN
+    return metadata_licence(card.to_dict() if card else {})
 
 
 def _sha256(name: str, content: Path | bytes, info: ModelInfo) -> str:

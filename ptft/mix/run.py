@@ -141,6 +141,7 @@ def _parents(
             weights_digest=origin.weights_digest,
             recipe_digest=origin.recipe_digest,
             hub=source if is_hub_id(source) and not Path(source).exists() else None,
+            licence=origin.licence,
         )
         for source, origin, share in zip(given, origins, shares, strict=True)
     ]

@@ -9,7 +9,7 @@ from ptft.recipe.paths import split_hub_id
 
 __all__ = ["fetch_snapshot", "read_safetensors"]
 
-_PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.yaml")
+_PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.yaml", "README.md")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npz", ".npy")
 
 

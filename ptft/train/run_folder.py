@@ -13,6 +13,7 @@ from ptft import __version__
 from ptft.artifact import RunFiles, read_json, write_atomic, write_json
 from ptft.distributed import World
 from ptft.errors import ArtifactError, UsageError
+from ptft.model.licence import base_licence
 from ptft.recipe import (
     EvaluateItem,
     Recipe,
@@ -57,6 +58,8 @@ class RunRecord:
         seconds: of training, over all its parts; without evaluations and checkpoints.
         notes: facts about how its last part ran, one line each.
         error: what it failed of.
+        licence: of the weights that it starts from, see :mod:`ptft.model.licence`; None: a run of
+            before this was recorded.
         best: which look the final model is of, where the best one is kept, and its figures.
         test_reads: each time that test splits were read: when, by which command, for which
             evaluations, and of which step's model.
@@ -79,6 +82,7 @@ class RunRecord:
     weights_digest: str | None = None
     notes: list[str] = field(default_factory=list)
     error: str = ""
+    licence: str | None = None
     best: dict[str, Any] = field(default_factory=dict)
     test_reads: list[dict[str, Any]] = field(default_factory=list)
 
@@ -161,6 +165,7 @@ def start_run(folder: Path, recipe: Recipe, *, device: str, total: int) -> RunRe
         device=device,
         precision=recipe.optim.precision,
         total=total,
+        licence=base_licence(recipe),
     )
     write_run(folder, record)
     return record

@@ -1,0 +1,107 @@
+"""The card's pictures: the run's curves, and what the model finds nearest to a few queries.
+
+Examples show samples of the data, and captions. They are published only where ptft drew the data
+itself, or where the user asks for them: what lies on a disk may be anybody's.
+"""
+
+import base64
+import io
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from textwrap import shorten, wrap
+from typing import Any
+
+from PIL import Image
+
+from ptft.artifact import FolderFiles, RunFiles
+from ptft.recipe import Recipe, ScenesData
+from ptft.train.neighbours import Answer, Found, Neighbours, read_neighbours
+
+__all__ = ["write_pictures"]
+
+_COLUMNS = 6  # the query and the five nearest
+_ROWS = 8
+_RIGHT, _WRONG = "#2e7d32", "#c62828"  # frames: found rightly, or not
+_DPI = 72
+
+
+def write_pictures(source: Path, folder: Path, recipe: Recipe | None, *, examples: bool) -> None:
+    """Put ``assets/`` into a model folder, as far as its source has what they are made of.
+
+    The same source gives the same bytes.
+
+    Args:
+        source: the final model of a run, or a model folder, whose assets are copied.
+        examples: also of data that ptft did not draw.
+    """
+    run = source.parent
+    from_run = source.name == RunFiles.FINAL and (run / RunFiles.RUN).is_file()
+    curves = run / RunFiles.CURVES if from_run else source / FolderFiles.CURVES
+    if curves.is_file():
+        _place(curves, folder / FolderFiles.CURVES)
+    if not from_run:
+        if (source / FolderFiles.EXAMPLES).is_file():
+            _place(source / FolderFiles.EXAMPLES, folder / FolderFiles.EXAMPLES)
+        return
+    found = read_neighbours(run) if examples or _drawn_by_ptft(recipe) else None
+    if found is not None and found.after:
+        (folder / FolderFiles.EXAMPLES).parent.mkdir(exist_ok=True)
+        _draw(found, folder / FolderFiles.EXAMPLES)
+
+
+def _place(path: Path, target: Path) -> None:
+    target.parent.mkdir(exist_ok=True)
+    shutil.copyfile(path, target)
+
+
+def _drawn_by_ptft(recipe: Recipe | None) -> bool:
+    if recipe is None:
+        return False
+    sections = [recipe.data, *(item.data for item in recipe.evaluate if item.data is not None)]
+    return all(isinstance(section, ScenesData) for section in sections)
+
+
+def _draw(known: Neighbours, path: Path) -> None:
+    """A row a query: what was asked, then the nearest, framed by whether they are right."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    answers = known.after[:_ROWS]
+    figure = Figure(figsize=(1.6 * _COLUMNS, 1.75 * len(answers)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(answers), _COLUMNS, squeeze=False)
+    for row, answer in zip(axes, answers, strict=True):
+        for axis in row:
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_frame_on(False)
+        for axis, (image, text, right) in zip(row, _cells(known, answer), strict=False):
+            _fill(axis, image, text, right)
+    figure.savefig(path, dpi=_DPI, metadata={"Software": None})
+
+
+def _cells(known: Neighbours, answer: Answer) -> Iterator[tuple[str | None, str, bool | None]]:
+    """(picture as a data URI or None, text, whether it is right) of the query and each found."""
+    entries: Sequence[Answer | Found] = (answer, *answer.found)
+    for entry in entries:
+        picture = None if entry.picture is None else known.pictures[entry.picture]
+        text = entry.text if picture is None else picture.says
+        right = entry.right if isinstance(entry, Found) else None
+        yield None if picture is None else picture.image, text or "", right
+
+
+def _fill(axis: Any, image: str | None, text: str, right: bool | None) -> None:
+    words = "\n".join(wrap(shorten(text, 66, placeholder=" ..."), 22))
+    # A dollar sign would begin a formula
+    words = words.replace("$", r"\$")
+    if image is None:
+        axis.text(0.5, 0.5, words, fontsize=7, ha="center", va="center", transform=axis.transAxes)
+    else:
+        axis.imshow(Image.open(io.BytesIO(base64.b64decode(image.partition(",")[2]))))
+        axis.set_xlabel(words, fontsize=6)
+    if right is not None:
+        axis.set_frame_on(True)
+        for spine in axis.spines.values():
+            spine.set_color(_RIGHT if right else _WRONG)
+            spine.set_linewidth(2.5)

@@ -1,0 +1,95 @@
+"""Pictures for the card: whose they may be, what they show, and the same bytes again."""
+
+import base64
+import io
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ptft.artifact import FolderFiles, RunFiles, write_json
+from ptft.export.pictures import write_pictures
+from ptft.recipe.load import parse_recipe
+from ptft.train.neighbours import Answer, Found, Neighbours, Picture
+
+SCENES = {"kind": "scenes"}
+FOLDER = {"kind": "folder", "train": "a", "val": "b"}
+COLOURS = {"red": (250, 10, 10), "blue": (10, 10, 250)}
+
+
+def picture(colour: tuple[int, int, int]) -> str:
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 30), colour).save(stream, "PNG")
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+@pytest.fixture
+def final(tmp_path: Path) -> Path:
+    """The final model of a run that has looked at what is nearest."""
+    run = tmp_path / "run"
+    (run / RunFiles.FINAL).mkdir(parents=True)
+    (run / RunFiles.RUN).write_text("{}")
+    (run / RunFiles.CURVES).write_bytes(b"curves")
+    known = Neighbours(
+        source="scenes, val: 2 of 2 pictures",
+        texts="captions",
+        pictures={
+            name: Picture(name, f"a {name} $5 bird", picture(COLOURS[name])) for name in COLOURS
+        },
+        after=[
+            Answer(
+                "text_to_picture",
+                [Found(True, picture="red"), Found(False, picture="blue")],
+                1,
+                2,
+                text="a red $x_1 bird",
+            ),
+            Answer("picture_to_text", [Found(None, text="a blue bird")], None, 2, picture="blue"),
+        ],
+    )
+    write_json(run / RunFiles.NEIGHBOURS, asdict(known))
+    return run / RunFiles.FINAL
+
+
+def recipe(data: dict[str, Any], *others: dict[str, Any]) -> Any:
+    evaluate = [{"kind": "retrieval", "name": f"e{n}", "data": d} for n, d in enumerate(others)]
+    optim = {"samples_seen": 64, "global_batch": 8}
+    values = {"name": "x", "model": {"name": "ViT-B-32"}, "data": data, "optim": optim}
+    return parse_recipe({**values, "evaluate": evaluate}, where="test")
+
+
+def written(final: Path, to: Path, of: Any, *, examples: bool = False) -> dict[str, bytes]:
+    to.mkdir()
+    write_pictures(final, to, of, examples=examples)
+    return {p.relative_to(to).as_posix(): p.read_bytes() for p in to.rglob("*") if p.is_file()}
+
+
+def test_the_same_bytes_and_what_they_show(final: Path, tmp_path: Path) -> None:
+    one = written(final, tmp_path / "one", recipe(SCENES))
+    assert set(one) == {FolderFiles.CURVES, FolderFiles.EXAMPLES}
+    assert one == written(final, tmp_path / "two", recipe(SCENES))
+    shown = np.asarray(Image.open(tmp_path / "one" / FolderFiles.EXAMPLES).convert("RGB"))
+    top, bottom = np.array_split(shown, 2)
+    for colour in COLOURS.values():
+        assert (top == colour).all(axis=-1).sum() > 1000
+    assert (bottom == COLOURS["blue"]).all(axis=-1).sum() > 1000
+    assert not (bottom == COLOURS["red"]).all(axis=-1).any()
+    assert len(one[FolderFiles.EXAMPLES]) < 100_000
+    # a model folder hands its own on
+    assert written(tmp_path / "one", tmp_path / "three", None) == one
+
+
+@pytest.mark.parametrize("of", [recipe(FOLDER), recipe(SCENES, FOLDER), None])
+def test_what_lies_on_a_disk_is_shown_only_when_asked(final: Path, tmp_path: Path, of: Any) -> None:
+    assert set(written(final, tmp_path / "out", of)) == {FolderFiles.CURVES}
+    asked = written(final, tmp_path / "asked", of, examples=True)
+    assert set(asked) == {FolderFiles.CURVES, FolderFiles.EXAMPLES}
+
+
+def test_nothing_to_show(final: Path, tmp_path: Path) -> None:
+    for name in (RunFiles.CURVES, RunFiles.NEIGHBOURS):
+        (final.parent / name).unlink()
+    assert written(final, tmp_path / "out", recipe(SCENES)) == {}
