@@ -37,7 +37,13 @@ CLASSES = {
     "convnext": "VisionTextDualEncoderModel",
     "bert": "VisionTextDualEncoderModel",
 }
-TEXTS = ["a photo of a cat", "The Red, circle: to_the LEFT!  of a blue square", "", "dog " * 40]
+TEXTS = [
+    "a photo of a cat",
+    "a dog’s “red” circle",
+    "The Red, circle: to_the LEFT!  of a blue square",
+    "",
+    "dog " * 40,
+]
 
 
 def build(kind: str, work: Path) -> DualEncoder:
