@@ -40,6 +40,7 @@ CLASSES = {
 TEXTS = [
     "a photo of a cat",
     "a dog’s “red” circle",
+    "caf&eacute; &amp; a photo &amp;lt; 4 &#39;",
     "The Red, circle: to_the LEFT!  of a blue square",
     "",
     "dog " * 40,
