@@ -16,7 +16,7 @@ COUNTS = {
     "CLIPModel": 32,
     "MetaClip2Model": 7,
     "SiglipModel": 26,
-    "VisionTextDualEncoderModel": 27,
+    "VisionTextDualEncoderModel": 41,
 }
 
 

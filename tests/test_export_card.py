@@ -36,7 +36,8 @@ def card(values: dict[str, Any] | None, kept: Kept | None = None, **changes: Any
         weights_digest="",
         tokenizer=tokenizer.kwargs(),
     )
-    metrics = {"evaluation": changes.get("evaluation", {}), "parity": {}}
+    evaluation = changes.get("evaluation", {})
+    metrics = {"evaluation": evaluation, "parity": {}, "libraries": {}}
     return make_card(
         info, spec, recipe, metrics, [], licence=changes.get("licence"), kept=kept or Kept()
     )

@@ -37,7 +37,14 @@ CLASSES = {
     "convnext": "VisionTextDualEncoderModel",
     "bert": "VisionTextDualEncoderModel",
 }
-TEXTS = ["a photo of a cat", "The Red, circle: to_the LEFT!  of a blue square", "", "dog " * 40]
+TEXTS = [
+    "a photo of a cat",
+    "a dog’s “red” circle",
+    "caf&eacute; &amp; a photo &amp;lt; 4 &#39;",
+    "The Red, circle: to_the LEFT!  of a blue square",
+    "",
+    "dog " * 40,
+]
 
 
 def build(kind: str, work: Path) -> DualEncoder:

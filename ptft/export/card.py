@@ -96,7 +96,7 @@ def make_card(
         "## Use\n",
         usage(info, spec, files),
         "## Files\n",
-        _exported(spec, metrics["parity"]),
+        _exported(info, spec, metrics),
     ]
     parts += [_block(name, text) for name, text in kept.blocks.items() if name != _NOTES]
     return "\n".join(parts)
@@ -112,7 +112,10 @@ def _front_matter(
     mix: MixRecord | None,
 ) -> str:
     classify = info.task == "classify"
-    tags = ["ptft", "onnx", "image-text", *(["image-classification"] if classify else [])]
+    loads = [name for name, client in info.clients.items() if "loads" in client]
+    if "transformers" in loads:
+        loads += ["sentence-transformers", "transformers.js"]
+    tags = ["ptft", "onnx", "image-text", *loads, *(["image-classification"] if classify else [])]
     values: dict[str, Any] = {
         "library_name": "open_clip" if spec.open_clip_config is not None else "onnx",
         "pipeline_tag": "zero-shot-image-classification",
@@ -155,6 +158,9 @@ def _summary(info: ModelInfo, spec: ModelSpec) -> str:
         )
     elif spec.open_clip_needs is not None:
         lines.append(f"open_clip needs {spec.open_clip_needs} to load it.")
+    for name in ("transformers", "timm"):
+        if (reason := info.clients.get(name, {}).get("reason")) is not None:
+            lines.append(f"{name} cannot load it exactly: {reason}.")
     return "\n\n".join(lines) + "\n"
 
 
@@ -240,7 +246,8 @@ def _pictures(files: list[str]) -> list[str]:
     return lines
 
 
-def _exported(spec: ModelSpec, parity: dict[str, Any]) -> str:
+def _exported(info: ModelInfo, spec: ModelSpec, metrics: dict[str, Any]) -> str:
+    parity = metrics["parity"]
     lines = [
         "Each ONNX file was run in a process of its own by onnxruntime with default options, and "
         "held against the checkpoint in torch. Differences are of normalised embeddings.\n",
@@ -254,6 +261,12 @@ def _exported(spec: ModelSpec, parity: dict[str, Any]) -> str:
             f"| {name} | {size} | {figures['max_abs']:.2e} | {figures['min_cosine']:.8f} "
             f"| {shapes} |"
         )
+    for name, difference in metrics["libraries"].items():
+        lines += [
+            "",
+            f"{name} loaded the folder as its {info.clients[name]['loads']} and gave the same "
+            f"embeddings, the largest difference being {difference:.2e}.",
+        ]
     length = (
         "any length up to the context length"
         if spec.text_trimmable

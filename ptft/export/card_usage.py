@@ -1,5 +1,8 @@
 """The card's commands, one section a client; all run inside the folder as they stand."""
 
+import json
+from typing import Any
+
 from ptft.artifact import FolderFiles, ModelInfo
 from ptft.model.spec import ModelSpec
 
@@ -18,6 +21,103 @@ with torch.no_grad():
     image = model.encode_image(preprocess(Image.open("picture.jpg"))[None], normalize=True)
     texts = model.encode_text(tokenizer([{texts}]), normalize=True)
 print((model.logit_scale.exp() * image @ texts.T).softmax(dim=-1))
+```
+"""
+
+_TRANSFORMERS = """\
+With transformers {versions}, as its `{loads}`. Pillow resizes the pictures here, as for open_clip;
+torchvision, which transformers 5 takes unless told, makes them a little different.
+
+```python
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+
+model = AutoModel.from_pretrained(".").eval()
+processor = AutoImageProcessor.from_pretrained(".", backend="pil")
+tokenizer = AutoTokenizer.from_pretrained(".")
+texts = tokenizer([{texts}], padding="max_length", truncation=True, return_tensors="pt")
+picture = processor(Image.open("picture.jpg").convert("RGB"), return_tensors="pt")
+with torch.no_grad():
+    outputs = model(**texts, **picture)  # its image_embeds and text_embeds are the embeddings
+print(outputs.logits_per_image.softmax(dim=-1))
+```
+"""
+
+_SENTENCE_TRANSFORMERS = """\
+```python
+from PIL import Image
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer(".")
+image = model.encode([Image.open("picture.jpg").convert("RGB")])
+texts = model.encode([{texts}])
+print(model.similarity(image, texts))
+```
+"""
+
+_TIMM = """\
+The image tower with its projection, as timm's `{loads}`; from the Hub
+`timm.create_model("hf_hub:org/name", pretrained=True)`.
+
+```python
+import timm
+import torch
+from PIL import Image
+
+weights = {{"source": "", "file": "open_clip_model.safetensors"}}
+tower = timm.create_model("local-dir:.", pretrained=True, pretrained_cfg_overlay=weights).eval()
+transform = timm.data.create_transform(**timm.data.resolve_data_config(model=tower))
+with torch.no_grad():
+    image = tower(transform(Image.open("picture.jpg").convert("RGB"))[None])
+print(torch.nn.functional.normalize(image, dim=-1))
+```
+"""
+
+_OPTIMUM = """\
+```python
+from optimum.onnxruntime import ORTModelForCustomTasks
+from transformers import AutoTokenizer
+
+text = ORTModelForCustomTasks.from_pretrained(".", subfolder="onnx", file_name="text_model.onnx")
+tokenizer = AutoTokenizer.from_pretrained(".")
+tokens = tokenizer([{texts}], padding="max_length", truncation=True, return_tensors="pt")
+print(text(**tokens)["text_embeds"])
+```
+"""
+
+_JAVASCRIPT = """\
+With this folder as `models/{name}` beside the script; from the Hub, its id instead.
+
+```js
+import {{
+  AutoProcessor, AutoTokenizer, CLIPTextModelWithProjection, CLIPVisionModelWithProjection,
+  RawImage, env, matmul, softmax,
+}} from "@huggingface/transformers";
+
+env.localModelPath = "models/";
+const folder = "{name}", options = {{ dtype: "fp32" }};
+const tokenizer = await AutoTokenizer.from_pretrained(folder);
+const processor = await AutoProcessor.from_pretrained(folder);
+const text = await CLIPTextModelWithProjection.from_pretrained(folder, options);
+const vision = await CLIPVisionModelWithProjection.from_pretrained(folder, options);
+const {{ text_embeds }} = await text(
+  tokenizer([{texts}], {{ padding: "max_length", truncation: true }}),
+);
+const {{ image_embeds }} = await vision(await processor(await RawImage.read("picture.jpg")));
+const cosines = await matmul(image_embeds.normalize(), text_embeds.normalize().transpose(1, 0));
+console.log(softmax(Array.from(cosines.data, (cosine) => cosine * {scale})));
+```
+"""
+
+_ADAPTER = """\
+`adapter/` holds what learned alone. It goes on the weights that it was trained on, and refuses
+others by their digest:
+
+```python
+from ptft.model import load_adapter, load_model, merge
+
+model = merge(load_adapter(load_model({base}), "adapter"))
 ```
 """
 
@@ -97,16 +197,44 @@ def usage(info: ModelInfo, spec: ModelSpec, files: list[str]) -> str:
     parts = ["In this folder, with a picture of yours as `picture.jpg`.\n"]
     if FolderFiles.OPEN_CLIP_CONFIG in files:
         parts += ["### open_clip\n", _OPEN_CLIP.format(texts=texts)]
+    parts += _libraries(info, spec, files, texts)
     parts += ["### onnxruntime\n", _ONNX.format(texts=texts)]
     if FolderFiles.HEAD in files:
         parts.append(_HEAD)
     if FolderFiles.RECIPE in files:
         parts += ["### ptft\n", _PTFT.format()]
-    # A classifier answers with its own classes, any other model has to be told some.
-    named = [] if FolderFiles.HEAD in files else _texts(info)
+    if any(name.startswith(f"{FolderFiles.ADAPTER}/") for name in files):
+        parts.append(_ADAPTER.format(base=json.dumps(spec.base or "the base")))
+    # A model that was trained on classes answers with those, any other has to be told some.
+    named = [] if info.classes else _texts(info)
     labels = "".join(f' -F labels="{text}"' for text in named)
     parts += ["### The service\n", _SERVICE.format(texts=texts, labels=labels)]
     return "\n".join(parts)
+
+
+def _libraries(info: ModelInfo, spec: ModelSpec, files: list[str], texts: str) -> list[str]:
+    """The sections of what loads by ``config.json``, tokenizer and image processor."""
+    transformers = info.clients.get("transformers", {}).get("loads")
+    timm = info.clients.get("timm", {}).get("loads")
+    parts: list[str] = []
+    if transformers is not None and FolderFiles.PREPROCESSOR in files:
+        # 4.57 hands the text model of a dual encoder what CLIP's does not take
+        old = transformers != "VisionTextDualEncoderModel" or "hf_model_name" in _text_cfg(spec)
+        versions = "4.57 or 5" if old else "5"
+        usage = _TRANSFORMERS.format(texts=texts, loads=transformers, versions=versions)
+        parts += ["### transformers\n", usage]
+        parts += ["### sentence-transformers\n", _SENTENCE_TRANSFORMERS.format(texts=texts)]
+    if timm is not None:
+        parts += ["### timm\n", _TIMM.format(loads=timm)]
+    if transformers is not None and FolderFiles.PREPROCESSOR in files:
+        usage = _JAVASCRIPT.format(texts=texts, name=info.name, scale=info.logit_scale)
+        parts += ["### transformers.js\n", usage]
+        parts += ["### optimum-onnx\n", _OPTIMUM.format(texts=texts)]
+    return parts
+
+
+def _text_cfg(spec: ModelSpec) -> dict[str, Any]:
+    return dict(spec.config.get("text_cfg", {}))
 
 
 def _texts(info: ModelInfo) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ptft.export.transformers_blocks import Part, Unlike, refuse
+from ptft.export.transformers_blocks import Part, refuse
 from ptft.export.transformers_towers import clip_image, clip_text
 from ptft.model import DualEncoder
 from ptft.model.spec import ModelSpec
@@ -29,9 +29,9 @@ def dual_image(model: DualEncoder) -> Part:
         return Part(config, _deeper("vision_model", part.state), part.projection)
     kind = type(tower).__name__
     refuse(kind != "TimmModel", f"the image tower is a {kind}")
-    projection = _timm_projection(tower)
-    name, arguments = timm_arguments(model.spec, tower.trunk)
     state = dict(tower.trunk.state_dict())
+    projection = _timm_projection(tower, state)
+    name, arguments = timm_arguments(model.spec, tower.trunk)
     _check_wrapped(name, arguments, state)
     config = {
         "model_type": "timm_wrapper",
@@ -86,20 +86,70 @@ def timm_arguments(spec: ModelSpec, trunk: Any) -> tuple[str, dict[str, Any]]:
     return name, arguments
 
 
-def _timm_projection(tower: Any) -> Tensor | None:
+def _timm_projection(tower: Any, state: dict[str, Tensor]) -> Tensor | None:
     """(D, F) after timm's trunk; None where there is none.
+
+    Args:
+        state: the trunk's, from which a classifier that projects is taken out.
 
     Raises:
         Unlike: it is no plain matrix.
     """
     if next(tower.trunk.get_classifier().parameters(), None) is not None:
-        raise Unlike("the image projection is timm's classifier, which has a bias")
+        return _take_classifier(tower.trunk, state)
     layers = [one for one in tower.head if not isinstance(one, nn.Dropout)]
     if not layers:
         return None
     plain = len(layers) == 1 and isinstance(layers[0], nn.Linear) and layers[0].bias is None
     refuse(not plain, "the image tower's projection is more than a matrix")
     return layers[0].weight
+
+
+def _take_classifier(trunk: Any, state: dict[str, Tensor]) -> Tensor:
+    """Take timm's classifier out of a state; its bias goes into the bias before it.
+
+    W (x + b) + c is W (x + b + d) where W d = c, and such a d exists where the rows of W are
+    independent; the one of least length is taken.
+
+    Raises:
+        Unlike: there is no such place, or no such d.
+    """
+    refuse(not isinstance(trunk.get_classifier(), nn.Linear), "its classifier is no linear layer")
+    weight, bias = state.pop("head.weight"), state.pop("head.bias", None)
+    if bias is None or not bias.any():
+        return weight
+    name = _last_bias(trunk)
+    moved = torch.linalg.pinv(weight.double()) @ bias.double()
+    left = (weight.double() @ moved - bias.double()).abs().max()
+    # No d leaves more than float32's own rounding, and none is so long that W d cancels out: at 30
+    # times the length of c, rounding is 30 * 6e-8 of c.
+    longest = torch.linalg.matrix_norm(weight.double(), 2) * moved.norm()
+    refuse(
+        left > 1e-6 * bias.abs().max() or longest > 30 * bias.double().norm(),
+        "the bias of its image projection cannot be moved before it",
+    )
+    state[name] = (state[name].double() + moved).float()
+    return weight
+
+
+def _last_bias(trunk: Any) -> str:
+    """Name of the bias that is added last before a trunk's classifier.
+
+    Raises:
+        Unlike: it is not known.
+    """
+    kind = type(trunk).__name__
+    refuse(
+        kind not in ("Eva", "VisionTransformer"),
+        f"the image projection is the classifier of timm's {kind}, which has a bias",
+    )
+    pool = trunk.attn_pool
+    if not isinstance(trunk.fc_norm, nn.Identity):
+        return "fc_norm.bias"
+    if pool is None:
+        return "norm.bias"  # pooling by a token or by the mean leaves it as it is
+    refuse(getattr(pool, "mlp", None) is None, "its attention pool ends in no MLP")
+    return "attn_pool.mlp.fc2.bias"
 
 
 def _check_wrapped(name: str, arguments: dict[str, Any], state: dict[str, Tensor]) -> None:
