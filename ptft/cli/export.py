@@ -24,6 +24,19 @@ def command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a model folder that is there.")
     ] = False,
+    precision: Annotated[
+        str, typer.Option("--precision", help="Of the ONNX towers; fp32 is always written.")
+    ] = "fp32,fp16,int8",
+    max_loss: Annotated[
+        float,
+        typer.Option(
+            "--max-loss", min=0, help="Points of recall or accuracy that fp16 or int8 may cost."
+        ),
+    ] = 1.0,
+    measure: Annotated[
+        bool,
+        typer.Option(help="Run the recipe's evaluations with every ONNX file."),
+    ] = True,
 ) -> None:
     """Write the model folder; every ONNX file is held against the checkpoint. Prints the folder.
 
@@ -34,5 +47,15 @@ def command(
     def say(message: str) -> None:
         print(message, file=sys.stderr)
 
-    export_model(source, out, name=name, licence=licence, overwrite=overwrite, progress=say)
+    export_model(
+        source,
+        out,
+        name=name,
+        licence=licence,
+        overwrite=overwrite,
+        precisions=[part.strip() for part in precision.split(",") if part.strip()],
+        max_loss=max_loss,
+        measure=measure,
+        progress=say,
+    )
     print(out)

@@ -96,7 +96,7 @@ def make_card(
         "## Use\n",
         usage(info, spec, files),
         "## Files\n",
-        _exported(spec, metrics["parity"]),
+        _exported(spec, metrics),
     ]
     parts += [_block(name, text) for name, text in kept.blocks.items() if name != _NOTES]
     return "\n".join(parts)
@@ -240,20 +240,23 @@ def _measured(evaluation: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _exported(spec: ModelSpec, parity: dict[str, Any]) -> str:
+def _exported(spec: ModelSpec, metrics: dict[str, Any]) -> str:
     lines = [
         "Each ONNX file was run in a process of its own by onnxruntime with default options, and "
         "held against the checkpoint in torch. Differences are of normalised embeddings.\n",
-        "| file | MB | largest difference | smallest cosine | inputs run |",
-        "|---|---|---|---|---|",
+        "| file | MB | largest difference | smallest cosine | points lost | inputs run |",
+        "|---|---|---|---|---|---|",
     ]
-    for name, figures in parity.items():
+    for name, figures in metrics["parity"].items():
         size = f"{figures['bytes'] / 1e6:.2f}"
         shapes = ", ".join(figures["shapes"])
+        lost = "not measured" if figures["lost"] is None else f"{figures['lost']:.2f}"
         lines.append(
             f"| {name} | {size} | {figures['max_abs']:.2e} | {figures['min_cosine']:.8f} "
-            f"| {shapes} |"
+            f"| {lost} | {shapes} |"
         )
+    lines += ["", _loss(metrics)]
+    lines += [f"\n`{name}` is left out: {reason}." for name, reason in metrics["left_out"].items()]
     length = (
         "any length up to the context length"
         if spec.text_trimmable
@@ -261,11 +264,23 @@ def _exported(spec: ModelSpec, parity: dict[str, Any]) -> str:
     )
     lines += [
         "",
-        f"Both take any batch; the text tower takes {length}. "
+        f"All take any batch; the text tower takes {length}. "
         f"`{FolderFiles.GOLDEN}` holds inputs and the embeddings that the checkpoint gave them, "
         f"`{FolderFiles.INFO}` the digest of every file.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _loss(metrics: dict[str, Any]) -> str:
+    """How the points lost were measured, or why they were not."""
+    if metrics["not_measured"] is not None:
+        return f"Recall and accuracy of the files were not measured: {metrics['not_measured']}."
+    return (
+        "Points lost are of 100, of the evaluation that lost most: of its top-1 accuracy, or of the "
+        f"mean of its recalls; `{FolderFiles.METRICS}` holds every figure. The text tower's were "
+        "measured with the image tower in torch, the image tower's with the text tower of the same "
+        "precision."
+    )
 
 
 def _number(value: float | int) -> str:
