@@ -35,7 +35,7 @@ def card(values: dict[str, Any] | None, kept: Kept | None = None, **changes: Any
         weights_digest="",
         tokenizer=tokenizer.kwargs(),
     )
-    metrics = {"evaluation": {}, "parity": {}}
+    metrics = {"evaluation": {}, "parity": {}, "left_out": {}, "not_measured": "no data"}
     return make_card(
         info, spec, recipe, metrics, [], licence=changes.get("licence"), kept=kept or Kept()
     )

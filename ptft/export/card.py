@@ -276,7 +276,7 @@ def _loss(metrics: dict[str, Any]) -> str:
     if metrics["not_measured"] is not None:
         return f"Recall and accuracy of the files were not measured: {metrics['not_measured']}."
     return (
-        "Points lost are of 100, of the evaluation that lost most: of its top-1 accuracy, or of the "
+        "Points lost are of 100, of the evaluation that lost most: of its top-1 accuracy, or the "
         f"mean of its recalls; `{FolderFiles.METRICS}` holds every figure. The text tower's were "
         "measured with the image tower in torch, the image tower's with the text tower of the same "
         "precision."
