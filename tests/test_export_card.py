@@ -35,7 +35,13 @@ def card(values: dict[str, Any] | None, kept: Kept | None = None, **changes: Any
         weights_digest="",
         tokenizer=tokenizer.kwargs(),
     )
-    metrics = {"evaluation": {}, "parity": {}, "left_out": {}, "not_measured": "no data"}
+    metrics = {
+        "evaluation": {},
+        "parity": {},
+        "left_out": {},
+        "not_measured": "no data",
+        "pixels": {"largest": 0, "share": 0},
+    }
     return make_card(
         info, spec, recipe, metrics, [], licence=changes.get("licence"), kept=kept or Kept()
     )

@@ -257,6 +257,13 @@ def _exported(spec: ModelSpec, metrics: dict[str, Any]) -> str:
         )
     lines += ["", _loss(metrics)]
     lines += [f"\n`{name}` is left out: {reason}." for name, reason in metrics["left_out"].items()]
+    pixels = metrics["pixels"]
+    lines.append(
+        f"\n`{FolderFiles.PREPROCESS_ONNX}` makes `pixel_values` (1, 3, H, W) of the bytes of a "
+        "picture, uint8 (height, width, 3) with red first, in any language that onnxruntime has: "
+        f"of noise of four sizes it gave Python's pixels but for {pixels['share']:.4%}, which "
+        f"differed by at most {round(pixels['largest'])} of 255."
+    )
     length = (
         "any length up to the context length"
         if spec.text_trimmable

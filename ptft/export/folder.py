@@ -29,6 +29,7 @@ from ptft.export.card import Kept, make_card, read_kept
 from ptft.export.golden import make_golden, save_golden
 from ptft.export.library_files import Library, write_library_files
 from ptft.export.model_files import portable, write_model_files
+from ptft.export.pixels import check_preprocess, write_preprocess
 from ptft.export.quality import Quality, calibration_pictures
 from ptft.export.source import Source, find_source
 from ptft.export.towers import MAX_LOSS, Written, write_towers
@@ -107,12 +108,14 @@ def export_model(
             max_loss=max_loss,
             pictures=calibration_pictures(model, origin.recipe),
         )
+        write_preprocess(model.spec.preprocess, folder / FolderFiles.PREPROCESS_ONNX)
+        pixels = check_preprocess(model.spec.preprocess, folder / FolderFiles.PREPROCESS_ONNX)
         for file, reason in written.left_out.items():
             say(f"{file} is left out: {reason}")
         if trained is not None:
             say("holding the files against the adapted model as it was trained")
             check_adapted(trained, model, folder)
-        metrics = _metrics(origin, written, quality, libraries)
+        metrics = _metrics(origin, written, quality, libraries) | {"pixels": pixels}
         write_json(folder / FolderFiles.METRICS, metrics)
         if origin.recipe is not None:
             (folder / FolderFiles.RECIPE).write_text(_portable(origin.recipe), encoding="utf-8")
