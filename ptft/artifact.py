@@ -80,6 +80,7 @@ class FolderFiles:
     PREPROCESSOR = "preprocessor_config.json"
     TEXT_ONNX = "onnx/text_model.onnx"
     VISION_ONNX = "onnx/vision_model.onnx"
+    PREPROCESS_ONNX = "onnx/preprocess.onnx"  # uint8 (height, width, 3) -> pixel_values
     HEAD = "head.safetensors"  # classifiers: weight (C, D), bias (C,); logits of a normalised
     # image embedding f: ModelInfo.logit_scale * f @ weight.T + bias; of a Tip-Adapter also keys
     # (K, D), labels (K,), alpha (1,), beta (1,): plus alpha * exp(-beta * (1 - f @ keys.T)) @ the

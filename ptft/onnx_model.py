@@ -91,9 +91,6 @@ class _Tower:
         options.inter_op_num_threads = 1
         # Waiting threads would burn the very CPUs that decode the next images.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if precision == "fp16":
-            # NchwcTransformer, which only ALL runs, crashes on fp16 vision towers (1.31).
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         available = ort.get_available_providers()
         try:
             self._session = ort.InferenceSession(

@@ -57,7 +57,7 @@ def classifier_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     place = tmp_path_factory.mktemp("classifier")
     save_model(make_model(), place / "checkpoint")
-    export_model(place / "checkpoint", place / "model", name="tiny")
+    export_model(place / "checkpoint", place / "model", name="tiny", precisions=())
     return place / "model"
 
 

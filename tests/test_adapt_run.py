@@ -62,7 +62,7 @@ def test_an_export_is_held_against_the_model_as_it_trained(tmp_path: Path) -> No
     folder, out = tmp_path / "run", tmp_path / "out"
     changes = {**SMALL, "adapt": {"kind": "dora", "towers": ["image"]}, "optim__lr": 0.01}
     run(folder, **changes)
-    export_model(folder, out)
+    export_model(folder, out, precisions=())
     reference = find_reference(folder / RunFiles.FINAL)
     assert reference is not None
     model = load_model(out)
@@ -82,7 +82,7 @@ def test_an_export_is_held_against_the_model_as_it_trained(tmp_path: Path) -> No
         load_adapter(other, out / FolderFiles.ADAPTER)
     size = (out / FolderFiles.ADAPTER / ADAPTER_WEIGHTS).stat().st_size
     assert size < (out / OWN_WEIGHTS).stat().st_size / 2
-    again = export_model(out, tmp_path / "again")
+    again = export_model(out, tmp_path / "again", precisions=())
     assert again.files == read_model_info(out).files, "the folder holds all that the run did"
 
 

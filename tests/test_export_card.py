@@ -36,8 +36,14 @@ def card(values: dict[str, Any] | None, kept: Kept | None = None, **changes: Any
         weights_digest="",
         tokenizer=tokenizer.kwargs(),
     )
-    evaluation = changes.get("evaluation", {})
-    metrics = {"evaluation": evaluation, "parity": {}, "libraries": {}}
+    metrics = {
+        "evaluation": changes.get("evaluation", {}),
+        "parity": {},
+        "libraries": {},
+        "left_out": {},
+        "not_measured": "no data",
+        "pixels": {"largest": 0, "share": 0},
+    }
     return make_card(
         info, spec, recipe, metrics, [], licence=changes.get("licence"), kept=kept or Kept()
     )

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_tensors
 
 from ptft.artifact import (
+    PRECISIONS,
     FolderFiles,
     GoldenKeys,
     RunFiles,
@@ -34,6 +35,7 @@ from ptft.export import folder as folder_module
 from ptft.export.parity import Parity, measure_parity
 from ptft.model import DualEncoder, load_model, save_model
 from ptft.model.store import OWN_WEIGHTS
+from ptft.onnx_model import tower_file
 from ptft.preprocess import ImagePreprocess, TextTokenizer
 from ptft.recipe import Recipe, load_recipe, recipe_digest
 from ptft.recipe.load import parse_recipe
@@ -106,10 +108,10 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def same_towers(native: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tracing a tower takes seconds: where something else is tested, take the files there are."""
 
-    def copy_towers(model: DualEncoder, folder: Path) -> dict[str, Parity]:
+    def copy_towers(model: DualEncoder, folder: Path, **settings: object) -> towers.Written:
         shutil.copytree(native.folder / "onnx", folder / "onnx")
         parity = read_json(native.folder / FolderFiles.METRICS)["parity"]
-        return {name: Parity(**figures) for name, figures in parity.items()}
+        return towers.Written({name: Parity(**figures) for name, figures in parity.items()})
 
     monkeypatch.setattr(folder_module, "write_towers", copy_towers)
 
@@ -248,11 +250,23 @@ def test_the_card_says_what_metrics_json_says(exported: Exported) -> None:
     }
     assert measured["retrieval", "i2t_recall@1"] == "0.4322"
     assert measured["retrieval", "images"] == "256"
-    files = {row[0]: row for row in rows if len(row) == 5}
-    assert set(metrics["parity"]) == {FolderFiles.TEXT_ONNX, FolderFiles.VISION_ONNX}
+    files = {row[0]: row for row in rows if len(row) == 6}
+    both = (FolderFiles.TEXT_ONNX, FolderFiles.VISION_ONNX)
+    every = {tower_file(name, p) for name in both for p in PRECISIONS}
+    assert set(metrics["parity"]) == every - set(metrics["left_out"])
+    # 8 bits are too few for random batch norms
+    assert set(metrics["left_out"]) <= {"onnx/vision_model_quantized.onnx"}
+    assert not metrics["left_out"] or exported.kind in ("hf", "padded")
+    for name, reason in metrics["left_out"].items():
+        assert f"`{name}` is left out: {reason}." in card
+        assert not (exported.folder / name).exists()
+    assert metrics["not_measured"] == "the recipe names no evaluation"
+    assert metrics["not_measured"] in card
     for name, figures in metrics["parity"].items():
         assert files[name][2] == f"{figures['max_abs']:.2e}"
-        assert figures["max_abs"] < 1e-5
+        assert files[name][4] == "not measured"
+        if name in both:
+            assert figures["max_abs"] < 1e-5
         assert figures["bytes"] == (exported.folder / name).stat().st_size
         assert len({shape.split("x")[0] for shape in figures["shapes"]}) == 3
 
@@ -264,8 +278,8 @@ def test_nothing_in_the_folder_names_this_machine(exported: Exported) -> None:
             data = path.read_bytes()
             found = [place for place in here if place.encode() in data]
             assert not found, f"{path.name} holds {found}"
-    for name in (FolderFiles.TEXT_ONNX, FolderFiles.VISION_ONNX):
-        proto = onnx.load(exported.folder / name)
+    for path in (exported.folder / "onnx").glob("*.onnx"):
+        proto = onnx.load(path)
         assert not any(node.metadata_props or node.doc_string for node in proto.graph.node)
 
 
@@ -397,7 +411,7 @@ def test_a_tampered_file_fails_parity(native: Exported, tmp_path: Path) -> None:
 def test_a_failed_export_leaves_nothing(
     native: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*args: object) -> dict[str, Parity]:
+    def fail(*args: object, **settings: object) -> towers.Written:
         raise ParityError("too far")
 
     monkeypatch.setattr(folder_module, "write_towers", fail)
@@ -416,7 +430,7 @@ def test_a_killed_export_leaves_no_folder_and_the_next_one_clears_up(
 ) -> None:
     script = (
         "import os, sys; from ptft.export import export_model, folder\n"
-        "folder.write_towers = lambda *a: os.kill(os.getpid(), 9)\n"
+        "folder.write_towers = lambda *a, **b: os.kill(os.getpid(), 9)\n"
         "export_model(*sys.argv[1:])"
     )
     out = tmp_path / "out"

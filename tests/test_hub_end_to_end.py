@@ -43,7 +43,13 @@ def folder(model: DualEncoder, tmp_path_factory: pytest.TempPathFactory) -> Path
     """A model folder from the real export, which takes seconds."""
     place = tmp_path_factory.mktemp("export")
     save_model(model, place / "checkpoint")
-    export_model(place / "checkpoint", place / "model", name="tiny", licence="apache-2.0")
+    export_model(
+        place / "checkpoint",
+        place / "model",
+        name="tiny",
+        licence="apache-2.0",
+        precisions=(),
+    )
     return place / "model"
 
 

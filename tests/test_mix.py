@@ -184,7 +184,7 @@ def test_the_folder_is_a_start_and_is_exported(place: Path, tmp_path: Path) -> N
     ):
         assert torch.equal(ours, theirs)
 
-    info = export_model(out, tmp_path / "model", name="birds")
+    info = export_model(out, tmp_path / "model", name="birds", precisions=())
     assert info.weights_digest == record.weights_digest
     assert FolderFiles.MIX in info.files and read_mix(tmp_path / "model") == record
     assert not (tmp_path / "model" / FolderFiles.RECIPE).exists(), "no recipe makes these weights"

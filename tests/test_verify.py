@@ -70,7 +70,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(trained: Path) -> Path:
     """The run's model folder."""
-    export_model(trained, trained.with_name("model"), licence="apache-2.0")
+    export_model(trained, trained.with_name("model"), licence="apache-2.0", precisions=())
     return trained.with_name("model")
 
 

@@ -32,6 +32,19 @@ def command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a model folder that is there.")
     ] = False,
+    precision: Annotated[
+        str, typer.Option("--precision", help="Of the ONNX towers; fp32 is always written.")
+    ] = "fp32,fp16,int8",
+    max_loss: Annotated[
+        float,
+        typer.Option(
+            "--max-loss", min=0, help="Points of recall or accuracy that fp16 or int8 may cost."
+        ),
+    ] = 1.0,
+    measure: Annotated[
+        bool,
+        typer.Option(help="Run the recipe's evaluations with every ONNX file."),
+    ] = True,
 ) -> None:
     """Write the model folder; every ONNX file is held against the checkpoint. Prints the folder.
 
@@ -49,6 +62,9 @@ def command(
         licence=licence,
         examples=examples,
         overwrite=overwrite,
+        precisions=[part.strip() for part in precision.split(",") if part.strip()],
+        max_loss=max_loss,
+        measure=measure,
         progress=say,
     )
     print(out)

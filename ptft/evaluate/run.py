@@ -44,6 +44,7 @@ def evaluate(
     device: torch.device | str | None = None,
     workers: Workers = "auto",
     progress: Progress | None = None,
+    known: dict[tuple[str, str], SplitEmbeddings] | None = None,
 ) -> dict[str, Figures]:
     """Run a recipe's evaluations of a model.
 
@@ -56,6 +57,8 @@ def evaluate(
         seed: of the recipe: subsets of data, and the fifth that a probe holds out.
         device: absent: a GPU where torch sees one.
         workers: processes that read images; they change no result.
+        known: splits that this image tower has embedded, by data section and split, which are not
+            embedded again; what is added stays in it.
 
     Returns:
         name of the item (or its kind) -> figures: shares of 1, ranks and counts, all JSON numbers;
@@ -68,7 +71,7 @@ def evaluate(
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
-    splits = _Splits(model, data, seed, workers, progress)
+    splits = _Splits(model, data, seed, workers, progress, {} if known is None else known)
     results: dict[str, Figures] = {}
     for item in items:
         name = item.name or item.kind
@@ -99,13 +102,14 @@ class _Splits:
         seed: int,
         workers: Workers,
         progress: Progress | None,
+        known: dict[tuple[str, str], SplitEmbeddings],
     ) -> None:
         self.model = model
         self.data = data
         self.seed = seed
         self.workers = workers
         self.progress = progress
-        self._known: dict[tuple[str, str], SplitEmbeddings] = {}
+        self._known = known
 
     def get(self, item: EvaluateItem, split: Split | None = None) -> SplitEmbeddings:
         """Of the item's data, and of its split unless another is named."""

@@ -247,19 +247,19 @@ def _pictures(files: list[str]) -> list[str]:
 
 
 def _exported(info: ModelInfo, spec: ModelSpec, metrics: dict[str, Any]) -> str:
-    parity = metrics["parity"]
     lines = [
         "Each ONNX file was run in a process of its own by onnxruntime with default options, and "
         "held against the checkpoint in torch. Differences are of normalised embeddings.\n",
-        "| file | MB | largest difference | smallest cosine | inputs run |",
-        "|---|---|---|---|---|",
+        "| file | MB | largest difference | smallest cosine | points lost | inputs run |",
+        "|---|---|---|---|---|---|",
     ]
-    for name, figures in parity.items():
+    for name, figures in metrics["parity"].items():
         size = f"{figures['bytes'] / 1e6:.2f}"
         shapes = ", ".join(figures["shapes"])
+        lost = "not measured" if figures["lost"] is None else f"{figures['lost']:.2f}"
         lines.append(
             f"| {name} | {size} | {figures['max_abs']:.2e} | {figures['min_cosine']:.8f} "
-            f"| {shapes} |"
+            f"| {lost} | {shapes} |"
         )
     for name, difference in metrics["libraries"].items():
         lines += [
@@ -267,6 +267,15 @@ def _exported(info: ModelInfo, spec: ModelSpec, metrics: dict[str, Any]) -> str:
             f"{name} loaded the folder as its {info.clients[name]['loads']} and gave the same "
             f"embeddings, the largest difference being {difference:.2e}.",
         ]
+    lines += ["", _loss(metrics)]
+    lines += [f"\n`{name}` is left out: {reason}." for name, reason in metrics["left_out"].items()]
+    pixels = metrics["pixels"]
+    lines.append(
+        f"\n`{FolderFiles.PREPROCESS_ONNX}` makes `pixel_values` (1, 3, H, W) of the bytes of a "
+        "picture, uint8 (height, width, 3) with red first, in any language that onnxruntime has: "
+        f"of noise of four sizes it gave Python's pixels but for {pixels['share']:.4%}, which "
+        f"differed by at most {round(pixels['largest'])} of 255."
+    )
     length = (
         "any length up to the context length"
         if spec.text_trimmable
@@ -274,11 +283,23 @@ def _exported(info: ModelInfo, spec: ModelSpec, metrics: dict[str, Any]) -> str:
     )
     lines += [
         "",
-        f"Both take any batch; the text tower takes {length}. "
+        f"All take any batch; the text tower takes {length}. "
         f"`{FolderFiles.GOLDEN}` holds inputs and the embeddings that the checkpoint gave them, "
         f"`{FolderFiles.INFO}` the digest of every file.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _loss(metrics: dict[str, Any]) -> str:
+    """How the points lost were measured, or why they were not."""
+    if metrics["not_measured"] is not None:
+        return f"Recall and accuracy of the files were not measured: {metrics['not_measured']}."
+    return (
+        "Points lost are of 100, of the evaluation that lost most: of its top-1 accuracy, or the "
+        f"mean of its recalls; `{FolderFiles.METRICS}` holds every figure. The text tower's were "
+        "measured with the image tower in torch, the image tower's with the text tower of the same "
+        "precision."
+    )
 
 
 def _number(value: float | int) -> str:

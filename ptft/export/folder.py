@@ -4,7 +4,7 @@ import math
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -15,6 +15,7 @@ import torch
 
 from ptft import __version__
 from ptft.artifact import (
+    PRECISIONS,
     FolderFiles,
     ModelInfo,
     hash_files,
@@ -22,16 +23,17 @@ from ptft.artifact import (
     write_json,
     write_model_info,
 )
-from ptft.errors import ExportError, PtftError
+from ptft.errors import ExportError, PtftError, UsageError, suggest
 from ptft.export.adapted import check_adapted, find_reference, ship_adapter
 from ptft.export.card import Kept, make_card, read_kept
 from ptft.export.golden import make_golden, save_golden
 from ptft.export.library_files import Library, write_library_files
 from ptft.export.model_files import portable, write_model_files
-from ptft.export.parity import Parity
 from ptft.export.pictures import write_pictures
+from ptft.export.pixels import check_preprocess, write_preprocess
+from ptft.export.quality import Quality, calibration_pictures
 from ptft.export.source import Source, find_source
-from ptft.export.towers import write_towers
+from ptft.export.towers import MAX_LOSS, Written, write_towers
 from ptft.front_matter import UNKNOWN
 from ptft.model import DualEncoder, load_model
 from ptft.recipe import Recipe, RunSection, ZeroShotEvaluation, dump_recipe
@@ -47,6 +49,9 @@ def export_model(
     licence: str | None = None,
     examples: bool = False,
     overwrite: bool = False,
+    precisions: Sequence[str] = tuple(PRECISIONS),
+    max_loss: float = MAX_LOSS,
+    measure: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> ModelInfo:
     """Write the model folder of a run (or of another model folder) and return its ``ptft.json``.
@@ -64,9 +69,15 @@ def export_model(
             that ptft draws itself they are shown anyway.
         overwrite: replace a model folder that is there. The kept parts of its card stay, and its
             hidden files (``.gitattributes``).
+        precisions: of the ONNX towers, names of :data:`ptft.artifact.PRECISIONS`; fp32 is always
+            written. A file of another precision that does not load, is not close to the model or
+            costs too much is not: the reason is said, and stands in ``metrics.json``.
+        max_loss: points of recall or accuracy that such a file may cost.
+        measure: run the recipe's evaluations with every file, where their data is here.
         progress: told what is being done, in words.
 
     Raises:
+        UsageError: a precision is unknown.
         ExportError: ``out`` is taken, or a tower cannot be exported.
         ParityError: an ONNX file does not give the checkpoint's embeddings.
         AdaptError: it does not give those of the adapted model that was trained.
@@ -74,6 +85,9 @@ def export_model(
     """
     say = progress or (lambda message: None)
     out = Path(out)
+    for precision in precisions:
+        if precision not in PRECISIONS:
+            raise UsageError(f"precision {precision!r}: {suggest(precision, PRECISIONS)}")
     _check_place(out, overwrite)
     kept = read_kept(out / FolderFiles.CARD)
     origin = find_source(source)
@@ -90,11 +104,23 @@ def export_model(
         say("writing what transformers and timm load, and holding it against the model")
         libraries = write_library_files(model, golden, folder)
         say("exporting both towers to ONNX and holding them against torch")
-        parity = write_towers(model, folder)
+        quality = Quality(model, origin.recipe, measure=measure)
+        written = write_towers(
+            model,
+            folder,
+            precisions=[name for name in PRECISIONS if name == "fp32" or name in precisions],
+            quality=quality,
+            max_loss=max_loss,
+            pictures=calibration_pictures(model, origin.recipe),
+        )
+        write_preprocess(model.spec.preprocess, folder / FolderFiles.PREPROCESS_ONNX)
+        pixels = check_preprocess(model.spec.preprocess, folder / FolderFiles.PREPROCESS_ONNX)
+        for file, reason in written.left_out.items():
+            say(f"{file} is left out: {reason}")
         if trained is not None:
             say("holding the files against the adapted model as it was trained")
             check_adapted(trained, model, folder)
-        metrics = _metrics(origin, parity, libraries)
+        metrics = _metrics(origin, written, quality, libraries) | {"pixels": pixels}
         write_json(folder / FolderFiles.METRICS, metrics)
         if origin.recipe is not None:
             (folder / FolderFiles.RECIPE).write_text(_portable(origin.recipe), encoding="utf-8")
@@ -194,7 +220,7 @@ def _clients(model: DualEncoder, libraries: dict[str, Library]) -> dict[str, dic
 
 
 def _metrics(
-    origin: Source, parity: dict[str, Parity], libraries: dict[str, Library]
+    origin: Source, written: Written, quality: Quality, libraries: dict[str, Library]
 ) -> dict[str, Any]:
     """``metrics.json``; names of samples that could not be read stay with the run."""
     evaluation = {
@@ -203,7 +229,9 @@ def _metrics(
     }
     return {
         "evaluation": evaluation,
-        "parity": {name: asdict(one) for name, one in parity.items()},
+        "parity": {name: asdict(one) for name, one in written.parity.items()},
+        "left_out": written.left_out,
+        "not_measured": quality.reason,
         "libraries": {
             name: one.max_abs for name, one in libraries.items() if one.max_abs is not None
         },

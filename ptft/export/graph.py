@@ -19,7 +19,16 @@ from torch import Tensor, nn
 
 from ptft.errors import ExportError
 
-__all__ = ["EXTERNAL_OVER", "OPSET", "Tower", "check_axes", "write_graph"]
+__all__ = [
+    "EXTERNAL_OVER",
+    "OPSET",
+    "Tower",
+    "check_axes",
+    "consumers",
+    "save_graph",
+    "strip",
+    "write_graph",
+]
 
 OPSET = 18
 EXTERNAL_OVER = 1_800_000_000  # bytes of weights; below 2 GiB with room for the graph
@@ -73,7 +82,7 @@ def write_graph(tower: Tower, path: Path) -> None:
     assert program is not None
     proto = program.model_proto
     strip(proto)
-    _save(proto, path)
+    save_graph(proto, path)
     check_axes(path, tower)
 
 
@@ -133,7 +142,13 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[Any]:
                 yield from _nodes(inner)
 
 
-def _save(proto: onnx.ModelProto, path: Path) -> None:
+def consumers(graph: onnx.GraphProto, name: str) -> list[onnx.NodeProto]:
+    """The nodes that read a value."""
+    return [node for node in graph.node if name in node.input]
+
+
+def save_graph(proto: onnx.ModelProto, path: Path) -> None:
+    """Write a model; with more than ``EXTERNAL_OVER`` bytes of weights, those go beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
     if weights > EXTERNAL_OVER:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +12,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from ptft.errors import ExportError, ParityError
+from ptft.golden import TOLERANCE
 
-__all__ = ["TOLERANCE", "Parity", "compare", "measure_parity", "run_apart"]
-
-TOLERANCE = 1e-4
-"""Largest difference of an entry of a normalised embedding, fp32.
-
-Reordered float32 sums leave 1e-7 to 1e-5 after dozens of layers, a wrong operator or axis 1e-2 and
-more. Within it, with D = 512, the cosine of the two embeddings is at least 1 - 512 * 1e-8 / 2, and
-their similarities to anything else differ by at most 512^0.5 * 1e-4 = 0.0023.
-"""
+__all__ = ["Parity", "compare", "measure_parity", "run_apart"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +27,9 @@ class Parity:
         min_cosine: smallest cosine of a pair of embeddings.
         shapes: of the inputs that were run, ``2x12``.
         bytes: size of the file, external weights included.
+        change: of each figure of the recipe's evaluations, the file's minus the checkpoint's, as
+            shares of 1; empty where none was measured.
+        lost: see :class:`ptft.export.quality.Change`; None where nothing was measured.
     """
 
     max_abs: float
@@ -41,6 +37,8 @@ class Parity:
     min_cosine: float
     shapes: list[str]
     bytes: int
+    change: dict[str, float] = field(default_factory=dict)
+    lost: float | None = None
 
 
 def measure_parity(
@@ -48,7 +46,7 @@ def measure_parity(
     batches: Mapping[str, NDArray[np.generic]],
     expected: Mapping[str, NDArray[np.float32]],
     *,
-    tolerance: float = TOLERANCE,
+    tolerance: float = TOLERANCE["fp32"],
 ) -> Parity:
     """Run a file in a fresh process and hold its outputs against the model's.
 

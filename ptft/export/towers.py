@@ -1,7 +1,8 @@
 """The two towers of a model as ONNX files, each held against torch before it counts."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,38 +11,36 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ptft.artifact import FolderFiles
+from ptft.errors import ExportError, ModelError, ParityError
 from ptft.evaluate.embed import evaluating
 from ptft.export.golden import TEXTS, golden_pictures
-from ptft.export.graph import Tower, write_graph
-from ptft.export.parity import TOLERANCE, Parity, measure_parity
+from ptft.export.graph import Tower, check_axes, write_graph
+from ptft.export.half import write_half
+from ptft.export.parity import Parity, measure_parity
+from ptft.export.quality import Quality
+from ptft.export.quantise import write_int8
+from ptft.golden import TOLERANCE
 from ptft.model import DualEncoder
+from ptft.onnx_model import tower_file
 
-__all__ = [
-    "PRECISIONS",
-    "Precision",
-    "expected_outputs",
-    "image_tower",
-    "text_tower",
-    "write_towers",
-]
+__all__ = ["MAX_LOSS", "Written", "expected_outputs", "image_tower", "text_tower", "write_towers"]
 
 
-@dataclass(frozen=True)
-class Precision:
-    """One way of storing a tower's numbers.
+@dataclass
+class Written:
+    """What came of writing the towers.
 
     Attributes:
-        suffix: of the file's name, before ``.onnx``; by these names transformers.js finds it.
-        tolerance: of the parity check, see :data:`ptft.export.parity.TOLERANCE`.
-        convert: makes the file (first path) of the fp32 one (second); None for fp32 itself.
+        parity: file name -> how far it is from torch.
+        left_out: file name -> why it was not kept.
     """
 
-    suffix: str
-    tolerance: float
-    convert: Callable[[Path, Path], None] | None
+    parity: dict[str, Parity] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
-PRECISIONS = {"fp32": Precision("", TOLERANCE, None)}
+MAX_LOSS = 1.0
+"""Points of recall or accuracy that a file may cost unless told otherwise."""
 
 
 class _TextTower(nn.Module):
@@ -96,38 +95,102 @@ def text_tower(model: DualEncoder) -> Tower:
     )
 
 
-def write_towers(model: DualEncoder, folder: Path) -> dict[str, Parity]:
-    """Write both towers in every precision, and measure each.
+def write_towers(
+    model: DualEncoder,
+    folder: Path,
+    *,
+    precisions: Sequence[str] = ("fp32",),
+    quality: Quality | None = None,
+    max_loss: float = MAX_LOSS,
+    pictures: NDArray[np.float32] | None = None,
+) -> Written:
+    """Write both towers in several precisions, and measure each.
+
+    The float32 files have to be the model's. Any other that is not, that onnxruntime cannot load,
+    or that costs too much recall or accuracy, is taken away again and the reason kept.
 
     Args:
         model: on the CPU.
         folder: the model folder.
-
-    Returns:
-        file name -> how far it is from torch.
+        precisions: names of :data:`ptft.artifact.PRECISIONS`, fp32 among them.
+        quality: measures recall and accuracy; absent: nothing does.
+        max_loss: points of 100 that a file may cost. The text tower's is measured with the model's
+            own image tower, the image tower's with the text tower of its precision.
+        pictures: (N, 3, H, W), normalised: from which 8 bits are calibrated; absent: the pictures
+            of the parity check.
 
     Raises:
-        ExportError: a tower cannot be exported, or onnxruntime cannot run the file.
-        ParityError: a file's outputs are not the model's.
+        ExportError: a tower cannot be exported, or onnxruntime cannot run its float32 file.
+        ParityError: a float32 file's outputs are not the model's.
     """
-    results: dict[str, Parity] = {}
+    written = Written()
     with evaluating(model):
-        for file, tower, batches in (
+        towers = (
             (FolderFiles.TEXT_ONNX, text_tower(model), text_batches(model)),
             (FolderFiles.VISION_ONNX, image_tower(model), image_batches(model)),
-        ):
+        )
+        if pictures is None:
+            pictures = image_batches(model)["five"]
+        for file, tower, batches in towers:
             expected = expected_outputs(tower, batches)
-            plain = folder / file
-            write_graph(tower, plain)
-            for precision in PRECISIONS.values():
-                path = plain.with_name(f"{plain.stem}{precision.suffix}{plain.suffix}")
-                if precision.convert is not None:
-                    precision.convert(path, plain)
-                name = path.relative_to(folder).as_posix()
-                results[name] = measure_parity(
-                    path, batches, expected, tolerance=precision.tolerance
-                )
-    return results
+            write_graph(tower, folder / file)
+            for name in precisions:
+                tolerance = TOLERANCE[name]
+                path = folder / tower_file(file, name)
+                relative = path.relative_to(folder).as_posix()
+                try:
+                    _convert(name, path, folder / file, pictures)
+                    check_axes(path, tower)
+                    parity = measure_parity(path, batches, expected, tolerance=tolerance)
+                    if quality is not None:
+                        text = folder / tower_file(FolderFiles.TEXT_ONNX, name)
+                        bound = math.inf if name == "fp32" else max_loss
+                        parity = _measured(parity, quality, path, text, bound)
+                    written.parity[relative] = parity
+                except (ExportError, ParityError, ModelError) as error:
+                    if name == "fp32":
+                        raise
+                    for part in (path, path.with_name(f"{path.name}_data")):
+                        part.unlink(missing_ok=True)
+                    written.left_out[relative] = str(error)
+    return written
+
+
+def _convert(name: str, path: Path, plain: Path, pictures: NDArray[np.float32]) -> None:
+    """Write ``path`` in a precision from the float32 file.
+
+    Raises:
+        ExportError: the tower has something that cannot be converted.
+    """
+    try:
+        if name == "fp16":
+            write_half(path, plain)
+        elif name == "int8":
+            write_int8(path, plain, pictures)
+    except Exception as error:  # onnxruntime's converters raise many kinds
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ExportError(f"{path.name}: cannot be converted: {reason[0]}") from error
+
+
+def _measured(parity: Parity, quality: Quality, path: Path, text: Path, max_loss: float) -> Parity:
+    """The same with what the file costs on the recipe's evaluations.
+
+    Raises:
+        ParityError: that is more than ``max_loss``.
+    """
+    tower = "text" if path == text else "image"
+    if not quality.reads(tower):
+        return parity
+    if tower == "text":
+        change = quality.change(text=path)
+    else:
+        change = quality.change(image=path, text=text if text.is_file() else None)
+    if not change.lost <= max_loss:
+        raise ParityError(
+            f"{path.name}: loses {change.lost:.2f} points of recall or accuracy; "
+            f"allowed: {max_loss:g}"
+        )
+    return replace(parity, change=change.figures, lost=change.lost)
 
 
 def image_batches(model: DualEncoder) -> dict[str, NDArray[np.float32]]:

@@ -47,7 +47,7 @@ def in_process(folder: Path, data: bytes, count: int) -> float:
     for warm in (True, False):
         started = time.process_time()
         for _ in range(20 if warm else count):
-            model.encode_images([model.preprocess(decode_image(data, name="bench"))])
+            model.encode_images([model.preprocess(decode_image(data, name="bench", precisions=()))])
     return (time.process_time() - started) / count * 1e3
 
 
@@ -75,7 +75,7 @@ def run() -> dict[str, float]:
         folder = Path(home) / "model"
         objective = ClipObjective()
         save_model(build_model(ArchModel(name="ViT-S-32"), None, objective, seed=0), folder)
-        export_model(folder, Path(home) / "exported", name="bench")
+        export_model(folder, Path(home) / "exported", name="bench", precisions=())
         folder = Path(home) / "exported"
         settings = {"PTFT_MODEL": str(folder), "PTFT_THREADS": "1"}
         with serve(Path(home), settings) as server:

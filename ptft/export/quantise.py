@@ -1,0 +1,131 @@
+"""A tower with 8-bit weights, of the float32 one, by onnxruntime's quantiser.
+
+Which way depends on what the weights are, since each is slow or inexact on the other's:
+
+- Convolutions (ResNet, MobileNet, ConvNeXt): the ranges of all values are learned from pictures
+  beforehand, and the arithmetic between runs in integers. With ranges taken as it runs, a ResNet
+  is slower than in float32.
+- Matrix products (transformers): the range of each product's input is taken as it runs; weights
+  have one scale a column. Token embeddings are 8 bits too, and read as they are needed.
+
+Weights use all 8 bits. Processors without VNNI (before 2019) may saturate 16-bit sums on them.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ptft.export.graph import save_graph, strip
+
+__all__ = ["convolves", "write_int8"]
+
+_CALIBRATED = (
+    "Conv",
+    "MatMul",
+    "Gemm",
+    "Add",
+    "Relu",
+    "Clip",
+    "MaxPool",
+    "AveragePool",
+    "GlobalAveragePool",
+)
+_DYNAMIC = ("MatMul", "Gather")
+_BATCH = 8  # pictures run at once while ranges are learned
+
+
+def write_int8(path: Path, plain: Path, pictures: NDArray[np.float32]) -> None:
+    """Write ``path`` from the float32 file ``plain``. Inputs and outputs stay float32.
+
+    Args:
+        pictures: (N, 3, H, W) as the tower takes them; only read where it convolves.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
+
+    proto = onnx.load(plain)
+    # The mark of onnxruntime's own preparation, without which it warns: there is nothing to fold.
+    proto.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
+    if convolves(proto.graph):
+        quantize_static(
+            proto,
+            path,
+            _Pictures(proto.graph.input[0].name, pictures),
+            op_types_to_quantize=list(_CALIBRATED),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+    else:
+        _split_gemm(proto.graph)
+        quantize_dynamic(proto, path, op_types_to_quantize=list(_DYNAMIC), per_channel=True)
+    proto = onnx.load(path)
+    strip(proto)
+    save_graph(proto, path)
+
+
+def convolves(graph: onnx.GraphProto) -> bool:
+    """Whether most weights are of convolutions."""
+    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.initializer}
+    totals = {"Conv": 0, "MatMul": 0, "Gemm": 0}
+    for node in graph.node:
+        if node.op_type in totals:
+            totals[node.op_type] += sizes.get(node.input[1], 0)
+    return 2 * totals["Conv"] > sum(totals.values())
+
+
+class _Pictures:
+    """onnxruntime's ``CalibrationDataReader``: one batch a call, then None."""
+
+    def __init__(self, name: str, pictures: NDArray[np.float32]) -> None:
+        self._batches: Iterator[NDArray[np.float32]] = (
+            pictures[start : start + _BATCH] for start in range(0, len(pictures), _BATCH)
+        )
+        self._name = name
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {self._name: batch}
+
+
+def _split_gemm(graph: onnx.GraphProto) -> None:
+    """Write each Gemm as MatMul and Add: onnxruntime has no Gemm whose ranges are taken as it runs.
+
+    The exporter's have alpha and beta of 1, and the weight as it is or transposed.
+    """
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for index in reversed(range(len(graph.node))):
+        node = graph.node[index]
+        if node.op_type != "Gemm" or node.input[1] not in tensors:
+            continue
+        settings = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+        if settings.get("transA") or {settings.get("alpha", 1), settings.get("beta", 1)} != {1}:
+            continue
+        (result,) = node.output
+        weight = onnx.numpy_helper.to_array(tensors[node.input[1]])
+        if settings.get("transB"):
+            weight = np.ascontiguousarray(weight.T)
+        graph.initializer.append(onnx.numpy_helper.from_array(weight, f"{result}_weight"))
+        bias = [name for name in node.input[2:] if name]
+        product = f"{result}_product" if bias else result
+        parts = [
+            onnx.helper.make_node(
+                "MatMul",
+                [node.input[0], f"{result}_weight"],
+                [product],
+                name=f"{node.name}_product",
+            )
+        ]
+        if bias:
+            parts.append(
+                onnx.helper.make_node("Add", [product, *bias], [result], name=f"{node.name}_bias")
+            )
+        graph.node.remove(node)
+        for part in reversed(parts):
+            graph.node.insert(index, part)
+    used = {name for node in graph.node for name in node.input}
+    for tensor in list(graph.initializer):
+        if tensor.name not in used:
+            graph.initializer.remove(tensor)
