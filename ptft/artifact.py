@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ptft.errors import ArtifactError, DigestError
 
@@ -81,10 +81,10 @@ class FolderFiles:
     TEXT_ONNX = "onnx/text_model.onnx"
     VISION_ONNX = "onnx/vision_model.onnx"
     PREPROCESS_ONNX = "onnx/preprocess.onnx"  # uint8 (height, width, 3) -> pixel_values
-    HEAD = "head.safetensors"  # classifiers: weight (C, D), bias (C,); logits of a normalised
-    # image embedding f: ModelInfo.logit_scale * f @ weight.T + bias; of a Tip-Adapter also keys
-    # (K, D), labels (K,), alpha (1,), beta (1,): plus alpha * exp(-beta * (1 - f @ keys.T)) @ the
-    # one-hot labels
+    HEAD = "head.safetensors"  # classifiers: weight (C, W), bias (C,); logits of what
+    # ModelInfo.reads names, f of W numbers: ModelInfo.logit_scale * f @ weight.T + bias; of a
+    # Tip-Adapter also keys (K, D), labels (K,), alpha (1,), beta (1,): plus
+    # alpha * exp(-beta * (1 - f @ keys.T)) @ the one-hot labels
     HEAD_CACHE = frozenset({"keys", "labels", "alpha", "beta"})
     ADAPTER = "adapter"  # what learned alone, where an adapter was trained: the base is not in it
     INFO = "ptft.json"
@@ -107,7 +107,8 @@ class GoldenKeys:
     TOKENS = "tokens"  # int64 (T, L), padded to the context length
     IMAGE_EMBEDS = "image_embeds"  # float32 (N, D), not normalised
     TEXT_EMBEDS = "text_embeds"  # float32 (T, D), not normalised
-    CLASS_LOGITS = "class_logits"  # float32 (N, C), classifiers only
+    CLASS_LOGITS = "class_logits"  # float32, classifiers only: (N, C) of the pictures, (T, C) of
+    # the texts, or of both (min(N, T), C), the first pictures with the first texts
     TEXTS = "texts"  # in the file's metadata: a JSON list of the T texts
 
 
@@ -127,6 +128,8 @@ class ModelInfo:
             empty without either.
         templates: prompts that made the head or the captions, or that zero-shot evaluation used;
             ``{}`` is the class.
+        reads: what the head is for: the L2-normalised embedding of the image, of the text, or both,
+            the image's before the text's.
         tokenizer: keyword arguments of ``ptft.preprocess.TextTokenizer`` but for the file.
         preprocess: what ``ptft.preprocess.ImagePreprocess.from_config`` reads.
         recipe_digest, weights_digest: of the recipe and of the checkpoint's weights.
@@ -152,16 +155,19 @@ class ModelInfo:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     clients: dict[str, dict[str, str]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    reads: Literal["image", "text", "both"] = "image"
     format: int = FORMAT
 
     @property
     def digest(self) -> str:
         """``sha256:`` and 64 hex digits over all that decides an answer: the names and bytes of
-        the files, and every key here but ``name``, ``clients`` and ``versions``."""
+        the files, and every key here but ``name``, ``clients`` and ``versions``; nor a ``reads`` of
+        ``image``, so that folders from before there was a choice keep theirs."""
         decides = {
             key: value
             for key, value in asdict(self).items()
             if key not in ("files", "name", "clients", "versions")
+            and (key, value) != ("reads", "image")
         }
         return _digest(self.files, decides)
 
@@ -316,6 +322,9 @@ def read_model_info(folder: Path) -> ModelInfo:
         info = ModelInfo(**{**values, "image_size": tuple(values["image_size"])})
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: {error}") from None
+    allowed = get_args(ModelInfo.__annotations__["reads"])
+    if info.reads not in allowed:
+        raise ArtifactError(f"{path}: reads {info.reads!r}; allowed: {', '.join(allowed)}")
     if recorded != info.digest:
         raise DigestError(f"{path}: digest {recorded}; what it holds gives {info.digest}")
     return info

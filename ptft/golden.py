@@ -47,7 +47,8 @@ class Golden:
         tokens: int64 (T, L), L the context length.
         image_embeds: float32 (N, D), not normalised.
         text_embeds: float32 (T, D), not normalised.
-        class_logits: float32 (N, C), or None without a head.
+        class_logits: float32 (N, C), of a head that reads texts (T, C), of one that reads both
+            (min(N, T), C), the first pictures with the first texts; or None without a head.
     """
 
     pixels: NDArray[np.uint8]
@@ -106,7 +107,7 @@ def differences(
 
     Args:
         image_nd, text_td: L2-normalised embeddings of the golden inputs.
-        class_nc: probabilities of the classes for the pictures; None without a head.
+        class_nc: probabilities of the classes, for what the head reads; None without a head.
 
     Raises:
         ArtifactError: a shape is not the recorded one.
@@ -138,8 +139,12 @@ def run_onnx(model: OnnxModel, golden: Golden) -> dict[str, float]:
     tokens = model.tokenizer(golden.texts)
     golden.check_tokens(tokens)
     image_nd = model.encode_images(list(model.preprocess.normalise(golden.pixels)))
-    class_nc = model.head_probabilities(image_nd) if model.has_head else None
-    return differences(golden, image_nd, model.encode_texts(list(tokens)), class_nc)
+    text_td = model.encode_texts(list(tokens))
+    class_nc = None
+    if model.has_head:
+        both = min(len(image_nd), len(text_td)) if model.info.reads == "both" else None
+        class_nc = model.head_probabilities(model.head_input(image_nd[:both], text_td[:both]))
+    return differences(golden, image_nd, text_td, class_nc)
 
 
 def check_golden(model: OnnxModel, folder: Path) -> None:

@@ -30,7 +30,13 @@ from torch import Tensor
 from ptft.distributed import ALONE, World
 from ptft.errors import TrainingError
 from ptft.model.encoder import DualEncoder
-from ptft.recipe import ClassifyObjective, ClipObjective, ObjectiveSection, SiglipObjective
+from ptft.recipe import (
+    ClassifyObjective,
+    ClipObjective,
+    ObjectiveSection,
+    SiglipObjective,
+    read_towers,
+)
 from ptft.tiled import tiled_clip_loss, tiled_siglip_loss
 
 __all__ = [
@@ -44,6 +50,7 @@ __all__ = [
     "compute_objective",
     "features_loss",
     "needs_labels",
+    "needs_pictures",
     "needs_text",
     "siglip_loss",
 ]
@@ -55,13 +62,13 @@ class TrainBatch:
     """One step's input, on the device.
 
     Attributes:
-        images: float (B, 3, H, W), normalised.
+        images: float (B, 3, H, W), normalised; or None where the objective reads no pictures.
         tokens: int64 (B, L), or None where the objective reads no text.
         caption_ids: int64 (B,), equal where captions are equal; None without text.
         labels: int64 (B,), or None where the objective reads no classes.
     """
 
-    images: Tensor
+    images: Tensor | None
     tokens: Tensor | None
     caption_ids: Tensor | None
     labels: Tensor | None
@@ -95,7 +102,12 @@ class ObjectiveOutput:
 
 def needs_text(section: ObjectiveSection) -> bool:
     """Whether the objective reads captions."""
-    return isinstance(section, ClipObjective | SiglipObjective)
+    return "text" in read_towers(section)
+
+
+def needs_pictures(section: ObjectiveSection) -> bool:
+    """Whether the objective reads pictures."""
+    return "image" in read_towers(section)
 
 
 def needs_labels(section: ObjectiveSection) -> bool:
@@ -112,7 +124,9 @@ def compute_objective(
         TrainingError: the batch lacks what the objective reads.
     """
     if isinstance(section, ClassifyObjective):
-        logits_bc, _ = model(batch.images, logits=True)
+        images = batch.images if needs_pictures(section) else None
+        tokens = batch.tokens if needs_text(section) else None
+        logits_bc, _ = model(images, tokens, logits=True)
         return classify_loss(section, logits_bc, batch.labels, model.logit_scale)
     if batch.tokens is None or batch.caption_ids is None:
         raise TrainingError(f"objective.kind: {section.kind!r} needs captions; the data has none")

@@ -1,7 +1,7 @@
 """A model folder on onnxruntime: images and texts to embeddings, without torch.
 
 The service answers with it, and ``ptft verify`` runs it. Letters in shapes: B batch, D width of the
-embeddings, L tokens of a text, C classes.
+embeddings, L tokens of a text, C classes, W width of what a head reads: D, or 2D.
 """
 
 from collections.abc import Sequence
@@ -56,29 +56,43 @@ class OnnxModel:
         """B rows of token ids (context length,) to L2-normalised embeddings (B, D)."""
         return _normalise(self._text_tower(self.tokenizer.trim(np.stack(tokens))))
 
-    def head_probabilities(self, image_bd: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Embeddings (B, D) to probabilities (B, C) of ``info.classes``.
+    def head_input(
+        self, image_bd: NDArray[np.float32] | None, text_bd: NDArray[np.float32] | None
+    ) -> NDArray[np.float32]:
+        """What the head reads of embeddings (B, D), as ``info.reads`` says: one of them, or both,
+        (B, 2D), the image's before the text's."""
+        given = {"image": [image_bd], "text": [text_bd], "both": [image_bd, text_bd]}
+        parts = [part for part in given[self.info.reads] if part is not None]
+        assert len(parts) == len(given[self.info.reads]), "the caller gives what is read"
+        return np.concatenate(parts, axis=1)
+
+    def head_probabilities(self, input_bw: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the head reads (B, W) to probabilities (B, C) of ``info.classes``.
 
         As ``ptft.model.DualEncoder.class_logits``: exp(logit_scale) * (f . W^T) + b, and of a
         Tip-Adapter alpha * exp(-beta * (1 - f . keys^T)) times the keys' one-hot labels.
         """
         assert self._head is not None
         head = self._head
-        logits_bc = self.info.logit_scale * (image_bd @ head["weight"].T) + head["bias"]
+        logits_bc = self.info.logit_scale * (input_bw @ head["weight"].T) + head["bias"]
         if "keys" in head:
-            near_bk = np.exp(-head["beta"] * (1.0 - image_bd @ head["keys"].T))
+            near_bk = np.exp(-head["beta"] * (1.0 - input_bw @ head["keys"].T))
             logits_bc += head["alpha"] * (near_bk @ head["values"])
         return softmax(logits_bc)
 
     def zero_shot_probabilities(
-        self, image_bd: NDArray[np.float32], class_cd: NDArray[np.float32]
+        self, input_bw: NDArray[np.float32], class_cd: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Embeddings of images (B, D) and of classes (C, D) to probabilities (B, C).
+        """What a head would read (B, W) and embeddings of classes (C, D) to probabilities (B, C).
 
+        Of both embeddings the two scores are averaged.
         The softmax over the classes, as CLIP has it (section 3.1.2 of its paper). A logit bias
         (SigLIP) shifts all classes alike and so drops out.
         """
-        return softmax(self.info.logit_scale * (image_bd @ class_cd.T))
+        rows_cw = class_cd
+        if self.info.reads == "both":
+            rows_cw = np.concatenate([class_cd, class_cd], axis=1) * np.float32(0.5)
+        return softmax(self.info.logit_scale * (input_bw @ rows_cw.T))
 
 
 class _Tower:
@@ -119,7 +133,7 @@ def _load_head(folder: Path, info: ModelInfo) -> dict[str, NDArray[np.float32]] 
             raise ArtifactError(f"{path}: missing; the model is a classifier")
         return None
     tensors = load_file(path)
-    classes, width = len(info.classes), info.embed_dim
+    classes, width = len(info.classes), info.embed_dim * (2 if info.reads == "both" else 1)
     shapes = {"weight": (classes, width), "bias": (classes,)}
     labels = tensors.pop("labels", None)
     if labels is not None:

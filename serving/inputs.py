@@ -27,7 +27,12 @@ _MEDIA = "multipart/form-data, application/json, image/* or application/octet-st
 
 
 async def read_images(
-    request: Request, settings: Settings, *, body: type[BaseModel], options: type[M]
+    request: Request,
+    settings: Settings,
+    *,
+    body: type[BaseModel],
+    options: type[M],
+    required: bool = True,
 ) -> tuple[list[bytes | SampleError], M]:
     """Read images and options of whichever form the request has.
 
@@ -37,16 +42,17 @@ async def read_images(
         settings: the caps.
         body: what a JSON body must be; ``options`` and ``images``.
         options: what the rest must be.
+        required: refuse a request without images.
 
     Raises:
         Refusal: naming the key, its value and what is allowed.
     """
     media = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if media == "multipart/form-data":
-        return await _read_multipart(request, settings, options)
+        return await _read_multipart(request, settings, options, required=required)
     if media == "application/json":
         values = await read_json_body(request, settings, body)
-        strings = values.images  # type: ignore[attr-defined]
+        strings = values.images or []  # type: ignore[attr-defined]
         too_many(len(strings), settings)
         items = [decode_base64(text, f"images[{index}]") for index, text in enumerate(strings)]
         rest = values.model_dump(exclude={"images"}, exclude_unset=True)
@@ -131,7 +137,7 @@ async def _read_body(request: Request, limit: int) -> bytes:
 
 
 async def _read_multipart(
-    request: Request, settings: Settings, options: type[M]
+    request: Request, settings: Settings, options: type[M], *, required: bool
 ) -> tuple[list[bytes | SampleError], M]:
     parser = MultiPartParser(
         request.headers,
@@ -160,7 +166,7 @@ async def _read_multipart(
                 pairs.append((name, part))
     finally:
         await form.close()
-    if not files:
+    if required and not files:
         raise Refusal(422, "no_images", "no part of the form is a file; send at least one image")
     return files, _parse_pairs(pairs, options)
 

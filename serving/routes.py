@@ -75,7 +75,7 @@ def create_app(read_settings: Callable[[], Settings]) -> FastAPI:
         return await _state(request).answer("embed_text", request, _embed_text)
 
     async def classify(request: Request) -> Response:
-        """Images to the classes of the model, or zero-shot to labels of your own."""
+        """Images, texts or both to the classes of the model, or zero-shot to labels of your own."""
         return await _state(request).answer("classify", request, _classify)
 
     async def embeddings(request: Request) -> Response:
@@ -101,7 +101,7 @@ def create_app(read_settings: Callable[[], Settings]) -> FastAPI:
 
     add("/v1/embed/image", embed_image, schema.Embedded, _image_body(schema.EmbedImages))
     add("/v1/embed/text", embed_text, schema.Embedded, _json_body(schema.EmbedTexts))
-    add("/v1/classify", classify, schema.Classes, _image_body(schema.ClassifyImages))
+    add("/v1/classify", classify, schema.Classes, _image_body(schema.ClassifyInputs))
     add("/v1/embeddings", embeddings, schema.OpenAIEmbedded, _json_body(schema.OpenAIEmbeddings))
     add("/v1/model", model, schema.ServedModel, None)
     app.add_api_route("/metrics", metrics, include_in_schema=False)
@@ -123,11 +123,17 @@ async def _embed_text(asked: Asked) -> Response:
 
 
 async def _classify(asked: Asked) -> Response:
-    items, options = await read_images(
-        asked.request, asked.settings, body=schema.ClassifyImages, options=schema.ClassifyOptions
-    )
     model = asked.encoder.model
     info = model.info
+    items, options = await read_images(
+        asked.request,
+        asked.settings,
+        body=schema.ClassifyInputs,
+        options=schema.ClassifyOptions,
+        required=info.reads == "image",
+    )
+    texts = options.texts or []
+    _check_read(info, len(items), len(texts))
     labels = options.labels or info.classes
     templates = options.templates or info.templates or ["{}"]
     if not labels:
@@ -138,21 +144,59 @@ async def _classify(asked: Asked) -> Response:
         cap = asked.settings.max_prompts
         too_many(len(labels) * len(templates), asked.settings, cap, "labels times templates")
         class_cd = await asked.encoder.encode_labels(labels, templates)
-    found = await _encode_images(asked, items)
+    found = await _encode_inputs(asked, items, texts)
     results: list[dict[str, Any]] = []
-    for index, image in enumerate(found):
-        if isinstance(image, SampleError):
-            results.append({"index": index, "error": _failure(image)})
+    for index, one in enumerate(found):
+        if isinstance(one, SampleError):
+            results.append({"index": index, "error": _failure(one)})
             continue
         if class_cd is None:
-            probabilities = model.head_probabilities(image[None])[0]
+            probabilities = model.head_probabilities(one[None])[0]
         else:
-            probabilities = model.zero_shot_probabilities(image[None], class_cd)[0]
+            probabilities = model.zero_shot_probabilities(one[None], class_cd)[0]
         best = np.argsort(-probabilities, kind="stable")[: options.top_k]
         classes = [{"label": labels[c], "probability": float(probabilities[c])} for c in best]
         results.append({"index": index, "classes": classes})
     content = {"model": info.name, "digest": info.digest, "results": results}
     return json_response(content, _status(found))
+
+
+def _check_read(info: ModelInfo, images: int, texts: int) -> None:
+    """Refuse what the model does not read, and the lack of what it does."""
+    for what, count, towers in (
+        ("images", images, ("image", "both")),
+        ("texts", texts, ("text", "both")),
+    ):
+        if count == 0 and info.reads in towers:
+            needs = {"image": "images", "text": "texts", "both": "images with a text each"}
+            raise Refusal(
+                422, f"no_{what}", f"{what}: missing; {info.name} classifies {needs[info.reads]}"
+            )
+        if count and info.reads not in towers:
+            raise Refusal(
+                422, "invalid", f"{what}: {info.name} classifies {info.reads}s alone; leave it out"
+            )
+    if info.reads == "both" and images != texts:
+        raise Refusal(422, "unpaired", f"{images} images and {texts} texts; allowed: one an image")
+
+
+async def _encode_inputs(
+    asked: Asked, items: list[bytes | SampleError], texts: list[str]
+) -> Embeddings:
+    """What the model's head reads of each item; an item whose image fails fails alone."""
+    too_many(len(texts), asked.settings)
+    asked.slots.hold(len(items) + len(texts))
+    images = await _encode_images(asked, items) if items else [None] * len(texts)
+    written = await _encode_texts(asked, texts) if texts else [None] * len(items)
+    found: list[NDArray[np.float32] | SampleError] = []
+    for image, text in zip(images, written, strict=True):
+        if isinstance(image, SampleError):
+            found.append(image)
+            continue
+        assert not isinstance(text, SampleError), "texts do not fail"
+        rows = (None if one is None else one[None] for one in (image, text))
+        found.append(asked.encoder.model.head_input(*rows)[0])
+    return found
 
 
 async def _openai(asked: Asked) -> Response:
@@ -203,6 +247,7 @@ async def _model(asked: Asked) -> Response:
         "context_length": info.context_length,
         "image_size": list(info.image_size),
         "precision": asked.encoder.model.precision,
+        "reads": info.reads,
         "classes": info.classes,
         "templates": info.templates,
         "weights_digest": info.weights_digest,

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 __all__ = [
     "Classes",
-    "ClassifyImages",
+    "ClassifyInputs",
     "ClassifyOptions",
     "EmbedImages",
     "EmbedOptions",
@@ -53,13 +53,20 @@ class EmbedTexts(EmbedOptions):
 
 
 class ClassifyOptions(_Request):
-    """Labels for zero-shot classification; absent, the model's own classes."""
+    """Texts to classify, and labels for zero-shot; without labels, the model's own classes."""
 
     labels: Annotated[list[Text], Field(min_length=1)] | None = None
     templates: (
         Annotated[list[Text], Field(min_length=1, description="prompts; {} is the label")] | None
     ) = None
     top_k: Annotated[int, Field(ge=1)] = 5
+    texts: (
+        Annotated[
+            list[Text],
+            Field(min_length=1, description="of a model that reads texts; one an image if both"),
+        ]
+        | None
+    ) = None
 
     @field_validator("labels")
     @classmethod
@@ -77,10 +84,10 @@ class ClassifyOptions(_Request):
         return templates
 
 
-class ClassifyImages(ClassifyOptions):
-    """Images to classify."""
+class ClassifyInputs(ClassifyOptions):
+    """Images, texts, or images with a text each, as the model reads them."""
 
-    images: Images
+    images: Images | None = None
 
 
 class TextInput(_Request):
@@ -140,7 +147,7 @@ class ClassProbability(BaseModel):
 
 
 class Classified(BaseModel):
-    """One image's most probable classes, or why there are none."""
+    """One item's most probable classes, or why there are none."""
 
     index: int
     classes: list[ClassProbability] | None = None
@@ -148,7 +155,7 @@ class Classified(BaseModel):
 
 
 class Classes(_Answer):
-    """Classes of images, in the order of what was sent."""
+    """Classes of items, in the order of what was sent."""
 
     results: list[Classified]
 
@@ -178,6 +185,7 @@ class ServedModel(_Answer):
     context_length: int
     image_size: tuple[int, int]
     precision: str
+    reads: Annotated[str, Field(description="of ``/v1/classify``: image, text or both")]
     classes: list[str]
     templates: list[str]
     weights_digest: str

@@ -65,6 +65,6 @@ def test_equal_logits_are_worth_nothing() -> None:
 def test_labels_out_of_range_and_none_at_all_are_errors() -> None:
     with pytest.raises(DataError, match="allowed with 3 classes: 0 to 2"):
         accuracy_figures(torch.zeros(2, 3), torch.tensor([0, 3]))
-    with pytest.raises(DataError, match="no image of this split has a label"):
+    with pytest.raises(DataError, match="no sample of this split has a label"):
         accuracy_figures(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
     assert "top5" not in accuracy_figures(torch.eye(3), torch.arange(3))

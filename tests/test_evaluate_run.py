@@ -59,7 +59,7 @@ def test_embeddings_are_the_models_own(model: DualEncoder) -> None:
         for index in (0, 6, 39):
             pixels = torch.from_numpy(preprocess(samples[index].image))[None]
             expected = F.normalize(model.encode_image(pixels), dim=-1)[0]
-            assert (found.images_nd[index] - expected).abs().max() < 1e-6
+            assert (found.inputs_nw[index] - expected).abs().max() < 1e-6
         texts = [samples[index].captions[0] for index in range(5)] + [""]
         rows = embed_texts(model, [*texts, texts[0]], batch=4)
         expected = F.normalize(model.encode_text(tiny.tokens(model, texts)), dim=-1)
@@ -86,7 +86,7 @@ def test_zero_shot_is_open_clips_classifier(model: DualEncoder) -> None:
         samples.classes,
         templates,
     )
-    images = embed_split(model, samples, batch=40, workers=0).images_nd
+    images = embed_split(model, samples, batch=40, workers=0).inputs_nw
     predicted = (images @ weights_dc).argmax(1)
     right = (predicted == torch.from_numpy(samples.labels())).float().mean()
     assert figures["top1"] == pytest.approx(float(right), abs=1e-6)

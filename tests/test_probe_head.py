@@ -52,9 +52,9 @@ def test_before_the_first_step_the_head_is_the_probe(colours: FolderData, tmp_pa
 
     train = embed_split(model, open_split(colours, "train"), batch=64, workers=0)
     assert train.labels is not None
-    c = choose_c(train.images_nd, train.labels, classes=4, seed=section.seed)
-    probe = fit_probe(train.images_nd, train.labels, classes=4, c=c)
-    val = embed_split(model, open_split(colours, "val"), batch=64, workers=0).images_nd
+    c = choose_c(train.inputs_nw, train.labels, classes=4, seed=section.seed)
+    probe = fit_probe(train.inputs_nw, train.labels, classes=4, c=c)
+    val = embed_split(model, open_split(colours, "val"), batch=64, workers=0).inputs_nw
     assert model.head is not None
     with torch.no_grad():
         logits = model.logit_scale.exp() * val @ model.head.weight.T + model.head.bias

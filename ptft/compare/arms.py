@@ -154,6 +154,11 @@ def _apply_kind(
                 raise RecipeError(
                     "compare.arms: flyp learns classes as captions; with captions 'full' is it"
                 )
+            if values["objective"]["reads"] == "text":
+                raise RecipeError(
+                    "compare.arms: flyp holds class names against pictures; objective.reads 'text' "
+                    "has none"
+                )
             templates = values["objective"]["templates"]
             values["objective"] = {"kind": "clip", "templates": templates}
             values["adapt"] = adapt

@@ -36,5 +36,8 @@ class Held(SampleSet):
     def name(self, index: int) -> str:
         return self.samples.name(index)
 
+    def describe(self, index: int) -> tuple[tuple[str, ...], int | None]:
+        return self.samples.describe(index)
+
     def captions(self, index: int) -> tuple[str, ...]:
         return self.samples.captions(index)

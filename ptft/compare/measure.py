@@ -14,10 +14,12 @@ from ptft.errors import DataError, RecipeError, suggest
 from ptft.evaluate import embed_split, embed_texts
 from ptft.evaluate.accuracy import class_ranks
 from ptft.evaluate.retrieval import caption_ranks, image_ranks
-from ptft.model import DualEncoder, class_head
+from ptft.model import DualEncoder, class_head, rows_for
 from ptft.recipe import (
+    ClassifyEvaluation,
     EvaluateItem,
     ProbeEvaluation,
+    Reads,
     RetrievalEvaluation,
     ZeroShotEvaluation,
     metrics_of,
@@ -72,7 +74,12 @@ def measure(
     Raises:
         DataError: the set lacks captions or labels.
     """
-    found = embed_split(model, samples, batch=item.batch, workers=0)
+    reads: Reads = "image"
+    if isinstance(item, ZeroShotEvaluation):
+        reads = item.reads
+    elif isinstance(item, ClassifyEvaluation):
+        reads = model.spec.reads
+    found = embed_split(model, samples, batch=item.batch, workers=0, reads=reads)
     scale = model.logit_scale.exp().float().cpu()
     if isinstance(item, RetrievalEvaluation):
         texts = [caption for captions in found.captions for caption in captions]
@@ -83,24 +90,25 @@ def measure(
         owner_m = torch.arange(len(counts)).repeat_interleave(counts)
         way, _, k = metric.partition("_recall@")
         if way == "i2t":
-            ranks = image_ranks(found.images_nd, texts_md, owner_m)
-            logits = scale * found.images_nd @ texts_md.T
+            ranks = image_ranks(found.inputs_nw, texts_md, owner_m)
+            logits = scale * found.inputs_nw @ texts_md.T
             own = owner_m[None, :] == torch.arange(len(counts))[:, None]
         else:
-            ranks = caption_ranks(found.images_nd, texts_md, owner_m)
-            logits = scale * texts_md @ found.images_nd.T
+            ranks = caption_ranks(found.inputs_nw, texts_md, owner_m)
+            logits = scale * texts_md @ found.inputs_nw.T
             own = owner_m[:, None] == torch.arange(len(counts))[None, :]
         hits = ranks < int(k)
         return Measured(float(hits.double().mean()), hits, logits, own)
     labelled = found.labelled()
     if labelled is None or len(labelled[1]) == 0:
-        raise DataError(f"compare: {item.kind} needs labels, and no image has one")
-    images_nd, labels_n = labelled
+        raise DataError(f"compare: {item.kind} needs labels, and no sample has one")
+    inputs_nw, labels_n = labelled
     if isinstance(item, ZeroShotEvaluation):
-        logits = scale * images_nd @ class_head(model, list(classes), item.templates).cpu().T
+        rows_cw = rows_for(class_head(model, list(classes), item.templates), reads)
+        logits = scale * inputs_nw @ rows_cw.cpu().T
     else:
         assert model.head is not None, "an arm for classes has a head"
-        logits = model.class_logits(images_nd.to(model.device)).float().cpu()
+        logits = model.class_logits(inputs_nw.to(model.device)).float().cpu()
     hits = class_ranks(logits, labels_n) < 1
     own = torch.nn.functional.one_hot(labels_n, logits.shape[1]).bool()
     return Measured(float(hits.double().mean()), hits, logits, own)

@@ -15,6 +15,7 @@ from ptft.data.order import RunOrder, rng_for
 from ptft.data.sample import Sample, SampleSet
 from ptft.errors import DataError, Fault, SampleError
 from ptft.preprocess.images import Augmentation, ImagePreprocess
+from ptft.recipe.reads import Reads
 
 __all__ = [
     "Batch",
@@ -51,7 +52,8 @@ class Batch:
     """One rank's part of a global batch.
 
     Attributes:
-        images: uint8 (B, H, W, 3), augmented, not normalised; or float32 (B, F), kept features.
+        images: uint8 (B, H, W, 3), augmented, not normalised; or float32 (B, F), kept features;
+            None where no picture is read.
         tokens: int64 (B, L) of the captions drawn, or float32 (B, F), kept features of them; None
             where no tokenizer was given.
         caption_ids: int64 (B,), equal where captions are, or classes where captions are made of
@@ -62,7 +64,7 @@ class Batch:
         teacher_tokens: int64 (B, L'), the captions as a teacher's own tokenizer has them.
     """
 
-    images: torch.Tensor
+    images: torch.Tensor | None
     tokens: torch.Tensor | None
     caption_ids: torch.Tensor | None
     labels: torch.Tensor | None
@@ -70,20 +72,24 @@ class Batch:
     skipped: Skipped
     teacher_tokens: torch.Tensor | None = None
 
+    def __len__(self) -> int:
+        """Number of samples B."""
+        return len(self.names)
+
 
 @dataclass
 class EvalBatch:
     """Consecutive samples of a set, those left out that could not be read.
 
     Attributes:
-        images: uint8 (B, H, W, 3), not normalised.
+        images: uint8 (B, H, W, 3), not normalised; None where no picture is read.
         indices: int64 (B,), of the samples in their set.
         captions: of each sample, in words.
         labels: int64 (B,), -1 for none; None where the set has no classes.
         skipped: samples that were left out.
     """
 
-    images: torch.Tensor
+    images: torch.Tensor | None
     indices: torch.Tensor
     captions: list[tuple[str, ...]]
     labels: torch.Tensor | None
@@ -101,6 +107,7 @@ class _Told:
 
 _T = TypeVar("_T")
 _Read = tuple[_Told, np.ndarray]
+_NOTHING = np.empty(0, np.uint8)  # in place of a picture that is not read
 _Picture = Encoded | Image.Image | np.ndarray
 
 
@@ -108,8 +115,8 @@ _Picture = Encoded | Image.Image | np.ndarray
 class TrainReader:
     """Reads the samples at given positions of a run.
 
-    Without a tokenizer captions are not needed and a label is; with one it is the other way round.
-    Where there are features of the pictures, no picture is read; likewise texts are not tokenised.
+    With a tokenizer captions are needed; a label is where ``labelled``. Where there are features of
+    the pictures, no picture is read; likewise texts are not tokenised.
     """
 
     samples: SampleSet
@@ -119,6 +126,8 @@ class TrainReader:
     augment: Augmentation | None
     image_features: FeatureFile | None = None
     text_features: TextFeatures | None = None
+    labelled: bool = False
+    pictures: bool = True
 
     def read(self, positions: range, out: torch.Tensor | None = None) -> Batch:
         """Read a batch; its pictures go to ``out`` where that is given.
@@ -143,7 +152,7 @@ class TrainReader:
             else:
                 tokens = torch.from_numpy(self.text_features.rows(ids.numpy()))
         return Batch(
-            images=stack([pixels for _, pixels in read], out),
+            images=stack([pixels for _, pixels in read], out) if self.pictures else None,
             tokens=tokens,
             caption_ids=ids,
             labels=_labels(self.samples, samples),
@@ -196,15 +205,20 @@ class TrainReader:
         raise _none_readable(tried, skipped[-tried])
 
     def _take(self, index: int) -> tuple[_Told, _Picture]:
-        """A sample with its encoded picture, or with the features of it."""
-        if self.image_features is not None:
+        """A sample with its encoded picture, with the features of it, or with nothing of it."""
+        if not self._decodes:
             told = _Told(self.samples.name(index), *self.samples.describe(index))
             self._check_use(told)
-            return told, self.image_features.row(index)
+            kept = self.image_features
+            return told, _NOTHING if kept is None else kept.row(index)
         sample = self.samples[index]
         told = _Told(sample.name, sample.captions, sample.label)
         self._check_use(told)
         return told, sample.picture
+
+    @property
+    def _decodes(self) -> bool:
+        return self.pictures and self.image_features is None
 
     def _decode(self, picture: _Picture) -> Decoded:
         """Features are ready as they are."""
@@ -212,13 +226,13 @@ class TrainReader:
 
     def _draw(self, picture: Decoded, position: int) -> Draw | None:
         """What chance holds for a picture at a position; None for features and without chance."""
-        if self.augment is None or self.image_features is not None:
+        if self.augment is None or not self._decodes:
             return None
         return draw(picture, rng_for(self.order.seed, position), self.augment)
 
     def _finish(self, picture: Decoded, drawn: Draw | None) -> np.ndarray:
         """uint8 (H, W, 3), augmented as drawn; features as they are."""
-        if isinstance(picture, np.ndarray) and self.image_features is not None:
+        if isinstance(picture, np.ndarray) and not self._decodes:
             return picture
         if self.augment is None or drawn is None:
             assert isinstance(picture, Image.Image)
@@ -226,9 +240,9 @@ class TrainReader:
         return train_pixels(self.preprocess, picture, drawn, self.augment)
 
     def _check_use(self, sample: _Told) -> None:
-        if self.tokenizer is not None and not sample.captions:
-            raise SampleError(f"{sample.name}: it has no caption", "empty")
-        if self.tokenizer is None and sample.label is None:
+        if self.tokenizer is not None:
+            _check_caption(sample)
+        if self.labelled and sample.label is None:
             raise SampleError(f"{sample.name}: it has no label", "empty")
 
     def pixels(self, sample: Sample, position: int) -> np.ndarray:
@@ -278,34 +292,53 @@ class PixelBlock:
 
 @dataclass(frozen=True)
 class EvalReader:
-    """Reads given samples of a set as they are."""
+    """Reads given samples of a set as they are, those parts that are wanted."""
 
     samples: SampleSet
     preprocess: ImagePreprocess
+    reads: Reads = "image"
 
     def read(self, indices: range) -> EvalBatch:
         """Read a batch; it may be empty."""
         skipped: Skipped = []
         kept: list[int] = []
-        samples: list[Sample] = []
+        samples: list[_Told] = []
         pixels: list[np.ndarray] = []
         for index in indices:
             try:
-                sample = self.samples[index]
-                pixels.append(self.preprocess.pixels(sample.image))
+                sample, picture = self._read(index)
             except SampleError as error:
                 skipped.append(_reason(self.samples.name(index), error))
                 continue
             kept.append(index)
             samples.append(sample)
+            if picture is not None:
+                pixels.append(picture)
         empty = np.zeros((0, *self.preprocess.size, 3), np.uint8)
+        images = torch.from_numpy(np.stack(pixels) if pixels else empty)
         return EvalBatch(
-            images=torch.from_numpy(np.stack(pixels) if pixels else empty),
+            images=None if self.reads == "text" else images,
             indices=torch.tensor(kept, dtype=torch.int64),
             captions=[sample.captions for sample in samples],
             labels=_labels(self.samples, samples),
             skipped=skipped,
         )
+
+    def _read(self, index: int) -> tuple[_Told, np.ndarray | None]:
+        if self.reads == "text":
+            told = _Told(self.samples.name(index), *self.samples.describe(index))
+            _check_caption(told)
+            return told, None
+        sample = self.samples[index]
+        told = _Told(sample.name, sample.captions, sample.label)
+        if self.reads == "both":
+            _check_caption(told)
+        return told, self.preprocess.pixels(sample.image)
+
+
+def _check_caption(sample: _Told) -> None:
+    if not sample.captions:
+        raise SampleError(f"{sample.name}: it has no caption", "empty")
 
 
 def _tried(step: Callable[..., _T], *arguments: Any) -> _T | SampleError:
@@ -316,7 +349,7 @@ def _tried(step: Callable[..., _T], *arguments: Any) -> _T | SampleError:
         return error
 
 
-def _labels(samples: SampleSet, read: Sequence[Sample | _Told]) -> torch.Tensor | None:
+def _labels(samples: SampleSet, read: Sequence[_Told]) -> torch.Tensor | None:
     if samples.classes is None:
         return None
     labels = [-1 if sample.label is None else sample.label for sample in read]

@@ -1,13 +1,12 @@
 """Pictures in a folder: one folder a class, or a metadata table that names them."""
 
-import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ptft.data.fields import FieldSet
 from ptft.data.hashing import file_state
+from ptft.data.plain_rows import READ
 from ptft.data.tar_index import IMAGE_EXTENSIONS
 from ptft.errors import DataError, SampleError
 from ptft.recipe.data import FolderData
@@ -91,7 +90,7 @@ def _list_classes(folder: Path) -> list[dict[str, Any]]:
 
 
 def _read_table(path: Path) -> list[dict[str, Any]]:
-    read = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    read = {**READ, ".parquet": _read_parquet}
     rows = read[path.suffix](path)
     if not rows:
         raise DataError(f"{path}: no rows")
@@ -113,34 +112,6 @@ def _stays_inside(name: str) -> bool:
     path = PurePosixPath(name.replace("\\", "/"))
     drive = len(name) > 1 and name[1] == ":"
     return not path.is_absolute() and not drive and ".." not in path.parts
-
-
-def _read_csv(path: Path) -> list[dict[str, Any]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream, strict=True))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {error}") from None
-    for number, row in enumerate(rows, start=1):
-        if None in row:
-            raise DataError(f"{path}: row {number}: more cells than the first line has names")
-    return rows
-
-
-def _read_jsonl(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}: line {number}: not JSON: {error}") from None
-            if not isinstance(row, dict):
-                raise DataError(f"{path}: line {number}: {type(row).__name__}; allowed: an object")
-            rows.append(row)
-    return rows
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:

@@ -100,8 +100,8 @@ class HubRows:
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def use(self, picture: str, fields: Sequence[str]) -> None:
-        self._picture = picture
+    def use(self, picture: str | None, fields: Sequence[str]) -> None:
+        self._picture = picture or ""
         self._described = self._dataset.select_columns(list(fields)) if fields else None
 
     def name(self, index: int) -> str:
@@ -154,8 +154,8 @@ class StreamedRows:
     def __len__(self) -> int:
         return self._count
 
-    def use(self, picture: str, fields: Sequence[str]) -> None:
-        self._picture, self._fields = picture, list(fields)
+    def use(self, picture: str | None, fields: Sequence[str]) -> None:
+        self._picture, self._fields = picture or "", list(fields)
 
     def name(self, index: int) -> str:
         return f"{self._source}/{index}"
@@ -213,7 +213,7 @@ class StreamedRows:
         """The rows from ``first`` on; those that were read before are closed."""
         if self._close is not None:
             self._close()
-        columns = list(dict.fromkeys([self._picture, *self._fields]))
+        columns = list(dict.fromkeys([*([self._picture] if self._picture else []), *self._fields]))
         rows = iter(self._dataset.select_columns(columns).skip(first))
         self._close = weakref.finalize(self, rows.close)
         return rows

@@ -30,6 +30,7 @@ from ptft.data.sample import SampleSet
 from ptft.data.slots import SlotReader, Slots
 from ptft.errors import DataError, RecipeError
 from ptft.preprocess.images import Augmentation, ImagePreprocess
+from ptft.recipe.reads import Reads
 
 __all__ = [
     "Reader",
@@ -64,6 +65,8 @@ def train_batches(
     workers: Workers = "auto",
     image_features: FeatureFile | None = None,
     text_features: TextFeatures | None = None,
+    labelled: bool | None = None,
+    pictures: bool = True,
 ) -> Iterator[Batch]:
     """This rank's part of each global batch of a run, from position ``start`` until ``end``.
 
@@ -75,7 +78,7 @@ def train_batches(
     Args:
         samples: the training set.
         preprocess: of the model.
-        tokenizer: of the model; None where captions are not needed (labels then are).
+        tokenizer: of the model; None where captions are not needed.
         augment: the recipe's section; None gives the evaluation transform.
         seed: of the recipe.
         start: samples seen so far.
@@ -85,6 +88,8 @@ def train_batches(
         workers: processes that read ahead.
         image_features, text_features: what a locked tower makes of the set's pictures and of its
             captions, to be read in their place.
+        labelled: whether a sample needs a label; absent: where captions are not needed.
+        pictures: False leaves them unread.
 
     Raises:
         RecipeError: the ranks do not divide the batch.
@@ -96,12 +101,20 @@ def train_batches(
         )
     order = samples.order(seed)
     reader = TrainReader(
-        samples, order, preprocess, tokenizer, augment, image_features, text_features
+        samples,
+        order,
+        preprocess,
+        tokenizer,
+        augment,
+        image_features,
+        text_features,
+        labelled=tokenizer is None if labelled is None else labelled,
+        pictures=pictures,
     )
     share = global_batch // world
     jobs = _Jobs(start + rank * share, end + rank * share, global_batch, share)
     count = worker_count(workers, samples, len(jobs), world)
-    if count == 0 or image_features is not None:
+    if count == 0 or image_features is not None or not pictures:
         return read_ahead(reader, jobs, count)
     # read ahead by each worker, in use, waiting beside it for the device, and just let go
     slots = Slots(min(count * _AHEAD + 3, len(jobs)), (share, *preprocess.size, 3))
@@ -114,15 +127,16 @@ def eval_batches(
     preprocess: ImagePreprocess,
     batch: int,
     workers: Workers = "auto",
+    reads: Reads = "image",
 ) -> Iterator[EvalBatch]:
-    """All samples of a set in its order, ``batch`` at a time; those that cannot be read are left
-    out and named in ``EvalBatch.skipped``. No batch is empty.
+    """All samples of a set in its order, ``batch`` at a time; those that cannot be read, or lack
+    what ``reads`` says, are left out and named in ``EvalBatch.skipped``. No batch is empty.
 
     Raises:
         DataError: (on iteration) no sample could be read, or a worker died.
     """
     jobs = _Jobs(0, len(samples), batch, batch, stop=len(samples))
-    reader = EvalReader(samples, preprocess)
+    reader = EvalReader(samples, preprocess, reads)
     results = read_ahead(reader, jobs, worker_count(workers, samples, len(jobs), 1))
     return _without_empty(results, len(samples))
 

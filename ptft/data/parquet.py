@@ -64,7 +64,10 @@ class ParquetRows:
     def __len__(self) -> int:
         return int(self._firsts[-1])
 
-    def use(self, picture: str, fields: Sequence[str]) -> None:
+    def use(self, picture: str | None, fields: Sequence[str]) -> None:
+        self._fields = list(fields)
+        if picture is None:
+            return
         kind = self._schema.field(picture).type
         inner = kind
         if pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
@@ -75,7 +78,7 @@ class ParquetRows:
                 f"data.image: column {picture!r} of {self._paths[0]} holds {kind}; "
                 "allowed: encoded bytes, or a struct of bytes and path"
             )
-        self._picture, self._fields = picture, list(fields)
+        self._picture = picture
         size = self._picture_bytes()
         if self.window is None and size > _KEPT:
             self.blocks = self._firsts[:-1].astype(np.int64)

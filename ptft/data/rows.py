@@ -25,8 +25,9 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def use(self, picture: str, fields: Sequence[str]) -> None:
-        """Say once which columns will be read. Raises DataError where ``picture`` cannot be one."""
+    def use(self, picture: str | None, fields: Sequence[str]) -> None:
+        """Say once which columns will be read; None: no picture. Raises DataError where
+        ``picture`` cannot be one."""
 
     def name(self, index: int) -> str:
         """Of a row, for people: where it comes from and its number there."""

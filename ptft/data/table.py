@@ -1,4 +1,4 @@
-"""Rows of a table as a sample set: one column is the picture, others are fields."""
+"""Rows of a table as a sample set: one column is the picture or none, others are fields."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ __all__ = ["Table", "open_table"]
 
 
 class Table(FieldSet):
-    """The rows of parquet files or of a Hugging Face dataset.
+    """The rows of parquet, CSV or JSON lines files, or of a Hugging Face dataset.
 
     Args:
         section: picture column, captions, label and classes.
@@ -33,7 +33,8 @@ class Table(FieldSet):
         self._rows = rows
         self._image = section.image
         self._names: list[str] | None = None
-        self._require("data.image", section.image)
+        if section.image is not None:
+            self._require("data.image", section.image)
         if self.label_field is not None:
             self._require("data.label", self.label_field)
             self._names = rows.class_names(self.label_field)
@@ -66,6 +67,8 @@ class Table(FieldSet):
 
     def read_picture(self, index: int) -> bytes:
         name = self.name(index)
+        if self._image is None:
+            raise SampleError(f"{name}: it has no picture (data.image: null)", "empty")
         try:
             cell = self._rows.picture(index)
         except SampleError as error:
@@ -73,6 +76,8 @@ class Table(FieldSet):
         data = cell.get("bytes") if isinstance(cell, dict) else cell
         if not isinstance(data, bytes | bytearray | memoryview):
             given = cell.get("path") if isinstance(cell, dict) else cell
+            if given is None:
+                raise SampleError(f"{name}: it has no picture: {self._image} is null", "empty")
             raise SampleError(
                 f"{name}: {self._image} is {str(given)[:80]!r}; allowed: encoded bytes "
                 "(paths and addresses are not followed)",
@@ -93,11 +98,12 @@ class Table(FieldSet):
 def open_table(
     section: TableData, split: str, key: str, classes: Sequence[str] | None = None
 ) -> Table:
-    """Open a split of a table: parquet files, a folder of ``datasets``, or a dataset on the Hub.
+    """Open a split of a table: files, a folder of ``datasets``, or a dataset on the Hub.
 
     Raises:
         RecipeError: a path matches nothing, or a revision is given twice.
-        DataError, MissingExtraError: see ``Table``, ``ParquetRows`` and ``open_rows``.
+        DataError, MissingExtraError: see ``Table``, ``ParquetRows``, ``PlainRows`` and
+            ``open_rows``.
     """
     given = getattr(section, split)
     if isinstance(given, str) and is_hub_id(given):
@@ -114,11 +120,24 @@ def open_table(
     if folders:
         rows = _open_dataset(section, str(folders[0]), key, split, None, None)
         return Table(section, rows, classes)
-    return Table(section, _open_parquet(section, paths), classes)
+    return Table(section, _open_files(section, paths, key), classes)
 
 
-def _open_parquet(section: TableData, paths: Sequence[Path]) -> Rows:
+def _open_files(section: TableData, paths: Sequence[Path], key: str) -> Rows:
     from ptft.data.parquet import ParquetRows
+    from ptft.data.plain_rows import READ, PlainRows
+
+    plain = [path for path in paths if path.suffix.lower() in READ]
+    if plain and len(plain) < len(paths):
+        other = next(path for path in paths if path not in plain)
+        raise RecipeError(f"{key}: {plain[0].name} and {other.name}; allowed: files of one kind")
+    if plain and section.image is not None:
+        raise RecipeError(
+            f"data.image: {section.image!r} with {plain[0].name}, a file that holds no picture; "
+            "allowed: null, or data.kind: folder, whose metadata.csv names pictures"
+        )
+    if plain:
+        return PlainRows(paths)
 
     return ParquetRows(paths, section.window if section.streaming else None)
 

@@ -51,7 +51,7 @@ def accuracy_figures(logits_nc: Tensor, labels_n: Tensor) -> dict[str, float | i
     """
     total, classes = logits_nc.shape
     if total == 0:
-        raise DataError("nothing to classify: no image of this split has a label")
+        raise DataError("nothing to classify: no sample of this split has a label")
     if int(labels_n.min()) < 0 or int(labels_n.max()) >= classes:
         raise DataError(
             f"labels run from {int(labels_n.min())} to {int(labels_n.max())}; "

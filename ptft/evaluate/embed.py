@@ -1,6 +1,6 @@
 """Embeddings of a whole split, batch by batch: what every evaluation starts from.
 
-Shape letters: N images, M texts, D width of the joint space.
+Shape letters: N samples, M texts, D width of the joint space, W width of what is read: D, or 2D.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,8 @@ from ptft.data import SampleSet, eval_batches
 from ptft.data.batch import Skipped
 from ptft.data.loader import Workers
 from ptft.errors import ModelError
-from ptft.model import DualEncoder
+from ptft.model import DualEncoder, join_embeddings
+from ptft.recipe import Reads
 
 __all__ = ["Progress", "SplitEmbeddings", "embed_split", "embed_texts", "evaluating"]
 
@@ -25,18 +26,19 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class SplitEmbeddings:
-    """What a model makes of the images of a split; captions are kept as words.
+    """What a model makes of the samples of a split; captions are kept as words.
 
     Attributes:
-        images_nd: float32 (N, D), L2-normalised, on the CPU.
+        inputs_nw: float32 (N, W), on the CPU: L2-normalised embeddings of the images, of the texts,
+            or both, the image's before the text's.
         indices: int64 (N,), of the samples in their set.
-        captions: of each image.
+        captions: of each sample.
         labels: int64 (N,), -1 for none; None where the set has no classes.
         classes: their names.
         skipped: the samples that could not be read.
     """
 
-    images_nd: Tensor
+    inputs_nw: Tensor
     indices: Tensor
     captions: list[tuple[str, ...]]
     labels: Tensor | None
@@ -44,11 +46,11 @@ class SplitEmbeddings:
     skipped: Skipped = field(default_factory=list)
 
     def labelled(self) -> tuple[Tensor, Tensor] | None:
-        """Embeddings and labels of the images that have one; None where the set has no classes."""
+        """Embeddings and labels of the samples that have one; None where the set has no classes."""
         if self.labels is None:
             return None
         kept = self.labels >= 0
-        return self.images_nd[kept], self.labels[kept]
+        return self.inputs_nw[kept], self.labels[kept]
 
 
 @torch.no_grad()
@@ -60,13 +62,15 @@ def embed_split(
     workers: Workers = "auto",
     what: str = "images",
     progress: Progress | None = None,
+    reads: Reads = "image",
 ) -> SplitEmbeddings:
-    """Embed every image of a set, where the model's weights are; at most one batch is held.
+    """Embed every sample of a set, where the model's weights are; at most one batch is held.
 
     Args:
-        batch: images at once.
+        batch: samples at once.
         workers: processes that read; they change no result.
         what: the name under which ``progress`` hears of it.
+        reads: the image, the text (the first caption), or both; samples without are left out.
 
     Raises:
         DataError: no sample can be read.
@@ -79,20 +83,26 @@ def embed_split(
     skipped: Skipped = []
     with evaluating(model):
         for part in eval_batches(
-            samples, preprocess=model.spec.preprocess, batch=batch, workers=workers
+            samples, preprocess=model.spec.preprocess, batch=batch, workers=workers, reads=reads
         ):
-            pixels = model.normalise(part.images.to(model.device))
-            rows.append(F.normalize(model.encode_image(pixels), dim=-1).float().cpu())
             indices.append(part.indices)
             captions += part.captions
             skipped += part.skipped
             if part.labels is not None:
                 labels.append(part.labels)
-            _refuse_nan(rows[-1], [samples.name(int(index)) for index in part.indices])
+            if part.images is not None:
+                pixels = model.normalise(part.images.to(model.device))
+                rows.append(F.normalize(model.encode_image(pixels), dim=-1).float().cpu())
+                _refuse_nan(rows[-1], [samples.name(int(index)) for index in part.indices])
             if progress is not None:
                 progress(what, len(captions) + len(skipped), len(samples))
+    images_nd = torch.cat(rows) if rows else torch.empty(0, model.spec.embed_dim)
+    texts_nd = None
+    if reads != "image":
+        texts = [own[0] for own in captions]
+        texts_nd = embed_texts(model, texts, batch=batch, progress=progress)
     return SplitEmbeddings(
-        images_nd=torch.cat(rows) if rows else torch.empty(0, model.spec.embed_dim),
+        inputs_nw=join_embeddings(images_nd, texts_nd, reads),
         indices=torch.cat(indices) if indices else torch.empty(0, dtype=torch.int64),
         captions=captions,
         labels=torch.cat(labels) if labels else None,

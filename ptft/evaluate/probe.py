@@ -78,7 +78,7 @@ def fit_probe(
     """
     total, width = embeddings_nd.shape
     if total == 0:
-        raise DataError("the probe has nothing to learn from: no image of train has a label")
+        raise DataError("the probe has nothing to learn from: no sample of train has a label")
     device = embeddings_nd.device
     mean_d = embeddings_nd.double().mean(dim=0)
     weight_cd = torch.zeros(classes, width, dtype=torch.float64, device=device)

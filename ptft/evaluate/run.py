@@ -14,22 +14,26 @@ from ptft.evaluate.accuracy import accuracy_figures
 from ptft.evaluate.embed import Progress, SplitEmbeddings, embed_split, embed_texts
 from ptft.evaluate.probe import choose_c, fit_probe
 from ptft.evaluate.retrieval import retrieval_figures
-from ptft.model import DualEncoder, class_head
+from ptft.model import DualEncoder, class_head, rows_for
 from ptft.recipe import (
     ClassifyEvaluation,
     DataSection,
     EvaluateItem,
     ProbeEvaluation,
+    Reads,
     RetrievalEvaluation,
     ZeroShotEvaluation,
 )
 
-__all__ = ["Figures", "evaluate"]
+__all__ = ["Figures", "Known", "evaluate", "reads_of"]
 
 Figures = dict[str, Any]
 """Numbers by name, and ``skipped_samples``, names of samples that could not be read."""
 
 Split = Literal["train", "val", "test"]
+
+Known = dict[tuple[str, str, Reads], SplitEmbeddings]
+"""By data section, split, and what is read of a sample."""
 
 _NAMED = 20  # skipped samples that a result names
 
@@ -44,7 +48,7 @@ def evaluate(
     device: torch.device | str | None = None,
     workers: Workers = "auto",
     progress: Progress | None = None,
-    known: dict[tuple[str, str], SplitEmbeddings] | None = None,
+    known: Known | None = None,
 ) -> dict[str, Figures]:
     """Run a recipe's evaluations of a model.
 
@@ -56,9 +60,9 @@ def evaluate(
         data: the recipe's own data section, for items without one.
         seed: of the recipe: subsets of data, and the fifth that a probe holds out.
         device: absent: a GPU where torch sees one.
-        workers: processes that read images; they change no result.
-        known: splits that this image tower has embedded, by data section and split, which are not
-            embedded again; what is added stays in it.
+        workers: processes that read samples; they change no result.
+        known: splits whose pictures this image tower has embedded, by data section and split, which
+            are not embedded again; what is added stays in it.
 
     Returns:
         name of the item (or its kind) -> figures: shares of 1, ranks and counts, all JSON numbers;
@@ -92,6 +96,17 @@ def evaluate(
     return results
 
 
+def reads_of(item: EvaluateItem, model: DualEncoder) -> Reads:
+    """What an evaluation reads of each sample; captions that are queries come apart from it."""
+    match item:
+        case ZeroShotEvaluation() | ProbeEvaluation():
+            return item.reads
+        case ClassifyEvaluation():
+            return model.spec.reads
+        case RetrievalEvaluation():
+            return "image"
+
+
 class _Splits:
     """Embeddings by data section and split, each made when it is first asked for."""
 
@@ -102,49 +117,53 @@ class _Splits:
         seed: int,
         workers: Workers,
         progress: Progress | None,
-        known: dict[tuple[str, str], SplitEmbeddings],
+        known: Known,
     ) -> None:
         self.model = model
         self.data = data
         self.seed = seed
         self.workers = workers
         self.progress = progress
-        self._known = known
+        self._pictures = known
+        self._known: Known = {}
 
     def get(self, item: EvaluateItem, split: Split | None = None) -> SplitEmbeddings:
         """Of the item's data, and of its split unless another is named."""
         section, split = item.data or self.data, split or item.split
-        key = (section.model_dump_json(by_alias=True), split)
-        if key not in self._known:
-            self._known[key] = embed_split(
+        reads = reads_of(item, self.model)
+        known = self._pictures if reads == "image" else self._known
+        key = (section.model_dump_json(by_alias=True), split, reads)
+        if key not in known:
+            known[key] = embed_split(
                 self.model,
                 open_split(
                     section, split, seed=self.seed, key="evaluate.data" if item.data else "data"
                 ),
                 batch=item.batch,
                 workers=self.workers,
-                what=f"{split} images",
+                what=f"{split} images" if reads == "image" else f"{split} samples",
                 progress=self.progress,
+                reads=reads,
             )
-        return self._known[key]
+        return known[key]
 
     def labelled(
         self, item: EvaluateItem, split: Split | None = None
     ) -> tuple[Tensor, Tensor, list[str]]:
-        """Embeddings (N, D), labels (N,) and class names, on the model's device.
+        """Embeddings (N, W), labels (N,) and class names, on the model's device.
 
         Raises:
-            DataError: the data has no classes, or no image of the split has a label.
+            DataError: the data has no classes, or no sample of the split has a label.
         """
         found = self.get(item, split)
         labelled = found.labelled()
         if labelled is None or found.classes is None or len(labelled[1]) == 0:
             raise DataError(
-                f"evaluate: {item.kind} needs labels, and no image of {split or item.split} has "
+                f"evaluate: {item.kind} needs labels, and no sample of {split or item.split} has "
                 "one; see data.label"
             )
-        images, labels = labelled
-        return images.to(self.model.device), labels.to(self.model.device), found.classes
+        inputs, labels = labelled
+        return inputs.to(self.model.device), labels.to(self.model.device), found.classes
 
 
 def _retrieval(splits: _Splits, item: RetrievalEvaluation) -> Figures:
@@ -161,7 +180,7 @@ def _retrieval(splits: _Splits, item: RetrievalEvaluation) -> Figures:
     ids_m = torch.tensor([text_id(text) for text in texts])
     return {
         **retrieval_figures(
-            found.images_nd.to(model.device),
+            found.inputs_nw.to(model.device),
             texts_md.to(model.device),
             owner_m.to(model.device),
             ks=item.ks,
@@ -172,10 +191,10 @@ def _retrieval(splits: _Splits, item: RetrievalEvaluation) -> Figures:
 
 def _zero_shot(splits: _Splits, item: ZeroShotEvaluation) -> Figures:
     """Nearest class by the mean of its prompts' embeddings (Radford et al. 2021, section 3.1)."""
-    images_nd, labels_n, classes = splits.labelled(item)
-    rows_cd = class_head(splits.model, classes, item.templates)
+    inputs_nw, labels_n, classes = splits.labelled(item)
+    rows_cw = rows_for(class_head(splits.model, classes, item.templates), item.reads)
     scale = splits.model.logit_scale.exp()
-    return {**accuracy_figures(scale * images_nd @ rows_cd.T, labels_n)}
+    return {**accuracy_figures(scale * inputs_nw @ rows_cw.T, labels_n)}
 
 
 def _classify(splits: _Splits, item: ClassifyEvaluation) -> Figures:
@@ -183,20 +202,20 @@ def _classify(splits: _Splits, item: ClassifyEvaluation) -> Figures:
     model = splits.model
     if model.head is None:
         raise ModelError(f"{model.spec.name}: evaluate: classify needs a head; this model has none")
-    images_nd, labels_n, classes = splits.labelled(item)
+    inputs_nw, labels_n, classes = splits.labelled(item)
     labels_n = _renumbered(labels_n, classes, model.spec.classes, "the model's head")
-    return {**accuracy_figures(model.class_logits(images_nd), labels_n)}
+    return {**accuracy_figures(model.class_logits(inputs_nw), labels_n)}
 
 
 def _probe(splits: _Splits, item: ProbeEvaluation) -> Figures:
     train_nd, train_n, classes = splits.labelled(item, "train")
-    images_nd, labels_n, given = splits.labelled(item)
+    inputs_nw, labels_n, given = splits.labelled(item)
     labels_n = _renumbered(labels_n, given, classes, "train")
     c = item.c
     if c is None:
         c = choose_c(train_nd, train_n, classes=len(classes), seed=splits.seed)
     probe = fit_probe(train_nd, train_n, classes=len(classes), c=c)
-    figures: Figures = {**accuracy_figures(probe.logits(images_nd), labels_n)}
+    figures: Figures = {**accuracy_figures(probe.logits(inputs_nw), labels_n)}
     figures["c"] = c
     figures["train_images"] = len(train_n)
     figures["train_skipped"] = len(splits.get(item, "train").skipped)

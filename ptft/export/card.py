@@ -17,6 +17,7 @@ from ptft.export.card_usage import usage
 from ptft.model.licence import hub_bases
 from ptft.model.spec import ModelSpec
 from ptft.recipe import (
+    TOWERS_OF,
     ClassifyObjective,
     DataSection,
     FolderData,
@@ -115,7 +116,8 @@ def _front_matter(
     loads = [name for name, client in info.clients.items() if "loads" in client]
     if "transformers" in loads:
         loads += ["sentence-transformers", "transformers.js"]
-    tags = ["ptft", "onnx", "image-text", *loads, *(["image-classification"] if classify else [])]
+    kinds = [f"{tower}-classification" for tower in TOWERS_OF[info.reads] if classify]
+    tags = ["ptft", "onnx", "image-text", *loads, *kinds]
     values: dict[str, Any] = {
         "library_name": "open_clip" if spec.open_clip_config is not None else "onnx",
         "pipeline_tag": "zero-shot-image-classification",
@@ -151,7 +153,8 @@ def _summary(info: ModelInfo, spec: ModelSpec) -> str:
     ]
     if info.task == "classify":
         names = ", ".join(info.classes[:10]) + (", ..." if len(info.classes) > 10 else "")
-        lines.append(f"It has a classifier of {len(info.classes)} classes: {names}.")
+        reads = {"image": "images", "text": "texts", "both": "images with their texts"}[info.reads]
+        lines.append(f"It has a classifier of {reads}, {len(info.classes)} classes: {names}.")
     if spec.open_clip_reason is not None:
         lines.append(
             f"open_clip cannot load it: {spec.open_clip_reason}. The ONNX files and ptft can."
@@ -182,6 +185,7 @@ def _trained_on(spec: ModelSpec, recipe: Recipe | None) -> str:
         "seed": str(recipe.seed),
     }
     if isinstance(recipe.objective, ClassifyObjective):
+        rows["reads"] = recipe.objective.reads
         rows["prompts"] = "; ".join(recipe.objective.templates)
     table = "".join(f"| {key} | {value} |\n" for key, value in rows.items())
     return f"| | |\n|---|---|\n{table}\n`{FolderFiles.RECIPE}` holds every setting.\n"

@@ -155,13 +155,20 @@ The classifier, after the lines above:
 from safetensors.numpy import load_file
 
 head = load_file("head.safetensors")
-logits = info["logit_scale"] * image @ head["weight"].T + head["bias"]
+{read}logits = info["logit_scale"] * {inputs} @ head["weight"].T + head["bias"]
 if "keys" in head:  # the cache of a Tip-Adapter
     near = np.exp(-head["beta"] * (1 - image @ head["keys"].T))
     logits += head["alpha"] * near @ np.eye(len(info["classes"]), dtype="f4")[head["labels"]]
 print(info["classes"][int(logits[0].argmax())])
 ```
 """
+
+_INPUTS = {"image": "image", "text": "texts", "both": "both"}
+_READ = {
+    "image": "",
+    "text": "",
+    "both": "both = np.concatenate([image, texts[:1]], axis=1)  # a picture and its text\n",
+}
 
 _PTFT = """\
 ```sh
@@ -182,7 +189,7 @@ bentoml serve serving.service:Ptft
 curl http://localhost:3000/v1/embed/text -H 'Content-Type: application/json' \\
   -d '{{"texts": [{texts}]}}'
 curl http://localhost:3000/v1/embed/image -F images=@picture.jpg
-curl http://localhost:3000/v1/classify -F images=@picture.jpg{labels}
+curl http://localhost:3000/v1/classify {classify}
 ```
 """
 
@@ -200,7 +207,7 @@ def usage(info: ModelInfo, spec: ModelSpec, files: list[str]) -> str:
     parts += _libraries(info, spec, files, texts)
     parts += ["### onnxruntime\n", _ONNX.format(texts=texts)]
     if FolderFiles.HEAD in files:
-        parts.append(_HEAD)
+        parts.append(_HEAD.format(read=_READ[info.reads], inputs=_INPUTS[info.reads]))
     if FolderFiles.RECIPE in files:
         parts += ["### ptft\n", _PTFT.format()]
     if any(name.startswith(f"{FolderFiles.ADAPTER}/") for name in files):
@@ -208,7 +215,13 @@ def usage(info: ModelInfo, spec: ModelSpec, files: list[str]) -> str:
     # A model that was trained on classes answers with those, any other has to be told some.
     named = [] if info.classes else _texts(info)
     labels = "".join(f' -F labels="{text}"' for text in named)
-    parts += ["### The service\n", _SERVICE.format(texts=texts, labels=labels)]
+    text = f' -F texts="{_texts(info)[0]}"'
+    classify = {
+        "image": f"-F images=@picture.jpg{labels}",
+        "text": text.strip(),
+        "both": f"-F images=@picture.jpg{text}",
+    }[info.reads]
+    parts += ["### The service\n", _SERVICE.format(texts=texts, classify=classify)]
     return "\n".join(parts)
 
 

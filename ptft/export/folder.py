@@ -277,6 +277,7 @@ def _info(
         files=hash_files(folder),
         clients=clients,
         versions=_versions(),
+        reads=spec.reads,
     )
 
 

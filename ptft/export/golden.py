@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
+from torch import Tensor
 
 from ptft.artifact import GoldenKeys
 from ptft.data.scenes import Scenes
@@ -20,7 +21,7 @@ from ptft.evaluate.embed import evaluating
 from ptft.golden import Golden
 from ptft.model import DualEncoder
 from ptft.preprocess import ImagePreprocess
-from ptft.recipe import ScenesData
+from ptft.recipe import TOWERS_OF, ScenesData
 
 __all__ = ["TEXTS", "embed_golden", "golden_pictures", "make_golden", "save_golden"]
 
@@ -56,18 +57,25 @@ def embed_golden(model: DualEncoder, pixels: NDArray[np.uint8], texts: Sequence[
     """What the model makes of pictures (N, H, W, 3) and T texts."""
     tokens = model.spec.tokenizer(texts)
     images = torch.from_numpy(model.spec.preprocess.normalise(pixels)).to(model.device)
+    ids = torch.from_numpy(tokens).to(model.device)
     with evaluating(model):
         return Golden(
             pixels=pixels,
             texts=texts,
             tokens=tokens,
             image_embeds=model.encode_image(images).float().cpu().numpy(),
-            text_embeds=model.encode_text(torch.from_numpy(tokens).to(model.device))
-            .float()
-            .cpu()
-            .numpy(),
-            class_logits=None if model.head is None else model.classify(images).cpu().numpy(),
+            text_embeds=model.encode_text(ids).float().cpu().numpy(),
+            class_logits=None if model.head is None else _class_logits(model, images, ids),
         )
+
+
+def _class_logits(model: DualEncoder, images: Tensor, tokens: Tensor) -> NDArray[np.float32]:
+    towers = TOWERS_OF[model.spec.reads]
+    count = min(len({"image": images, "text": tokens}[tower]) for tower in towers)
+    logits_nc = model.classify(
+        images[:count] if "image" in towers else None, tokens[:count] if "text" in towers else None
+    )
+    return logits_nc.cpu().numpy()
 
 
 def save_golden(golden: Golden, path: Path) -> None:

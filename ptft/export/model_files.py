@@ -61,7 +61,7 @@ def portable(spec: ModelSpec) -> ModelSpec:
 
 
 def write_head(model: DualEncoder, path: Path) -> None:
-    """Write a classifier's ``weight`` (C, D) and ``bias`` (C,), as they are trained, and its cache
+    """Write a classifier's ``weight`` (C, W) and ``bias`` (C,), as they are trained, and its cache
     if it has one; :meth:`ptft.model.classifier.Classifier.logits` says what they are for."""
     assert model.head is not None
     tensors = {

@@ -13,9 +13,16 @@ from torch import Tensor
 
 from ptft.data import open_split
 from ptft.errors import ExportError, PtftError, SampleError
-from ptft.evaluate import SplitEmbeddings, evaluate
+from ptft.evaluate import evaluate
+from ptft.evaluate.run import Known, reads_of
 from ptft.model import DualEncoder
-from ptft.recipe import Recipe, RetrievalEvaluation, ZeroShotEvaluation, check_evaluations
+from ptft.recipe import (
+    TOWERS_OF,
+    Recipe,
+    RetrievalEvaluation,
+    ZeroShotEvaluation,
+    check_evaluations,
+)
 
 __all__ = ["Change", "Quality", "calibration_pictures"]
 
@@ -53,7 +60,7 @@ class Quality:
     def __init__(self, model: DualEncoder, recipe: Recipe | None, *, measure: bool = True) -> None:
         self._model = model
         self._recipe = recipe
-        self._images: dict[Path | None, dict[tuple[str, str], SplitEmbeddings]] = {}
+        self._images: dict[Path | None, Known] = {}
         self._texts: dict[Path | None, dict[bytes, Tensor]] = {}
         self._plain: dict[str, dict[str, float]] = {}
         self.reason: str | None = None
@@ -74,8 +81,12 @@ class Quality:
         """Whether the evaluations depend on a tower, ``image`` or ``text``."""
         if self._recipe is None or self.reason is not None:
             return False
-        kinds = (RetrievalEvaluation, ZeroShotEvaluation)
-        return tower == "image" or any(isinstance(item, kinds) for item in self._recipe.evaluate)
+        queries = (RetrievalEvaluation, ZeroShotEvaluation)  # captions, or prompts of classes
+        return any(
+            tower in TOWERS_OF[reads_of(item, self._model)]
+            or (tower == "text" and isinstance(item, queries))
+            for item in self._recipe.evaluate
+        )
 
     def change(self, *, image: Path | None = None, text: Path | None = None) -> Change:
         """Run the evaluations with these files; a tower without one is the model's own.

@@ -3,8 +3,8 @@
 from ptft.model.adapt import check_merged, check_trains, load_adapter, merge, save_adapter
 from ptft.model.blocks import layer_depths, tower_blocks
 from ptft.model.build import build_model, check_pretrained
-from ptft.model.encoder import DualEncoder
-from ptft.model.head import class_head, init_head
+from ptft.model.encoder import DualEncoder, join_embeddings
+from ptft.model.head import class_head, init_head, rows_for
 from ptft.model.lock import active_batch_norm, apply_adapt, scale_learns
 from ptft.model.names import open_clip_state_dict
 from ptft.model.patch_dropout import set_patch_dropout
@@ -24,6 +24,7 @@ __all__ = [
     "check_trains",
     "class_head",
     "init_head",
+    "join_embeddings",
     "layer_depths",
     "load_adapter",
     "load_model",
@@ -31,6 +32,7 @@ __all__ = [
     "merge",
     "open_clip_state_dict",
     "packs_texts",
+    "rows_for",
     "save_adapter",
     "save_model",
     "scale_learns",

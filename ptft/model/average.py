@@ -36,7 +36,7 @@ def interpolate(start: DualEncoder, trained: DualEncoder, alpha: float) -> DualE
     _check_cache(start, trained)
     before = start.state_dict()
     mixed = copy.deepcopy(trained)
-    if start.head is not None and start.spec.classes != trained.spec.classes:
+    if start.head is not None and _head_of(start) != _head_of(trained):
         before = {name: value for name, value in before.items() if not name.startswith("head.")}
     state = {}
     for name, after in mixed.state_dict().items():
@@ -64,8 +64,10 @@ def soup(models: Sequence[DualEncoder]) -> DualEncoder:
     mixed = copy.deepcopy(first)
     states = [model.state_dict() for model in models]
     for model, state in zip(models, states, strict=True):
-        if model.spec.classes != first.spec.classes:
-            raise ModelError("a soup needs models of the same classes in the same order")
+        if _head_of(model) != _head_of(first):
+            raise ModelError(
+                "a soup needs models of the same classes in the same order, reading the same"
+            )
         _check_cache(first, model)
         for name in [*states[0], *(name for name in state if name not in states[0])]:
             one, other = states[0].get(name), state.get(name)
@@ -95,6 +97,10 @@ def check_alike(first: DualEncoder, other: DualEncoder, *, names: tuple[str, str
                 f"{names[0]} and {names[1]} cannot be mixed: they differ in {key}{values}; "
                 "allowed: models of one architecture, tokenizer and preprocessing"
             )
+
+
+def _head_of(model: DualEncoder) -> tuple[tuple[str, ...], str]:
+    return model.spec.classes, model.spec.reads
 
 
 def _check_cache(one: DualEncoder, other: DualEncoder) -> None:

@@ -1,6 +1,7 @@
 """The dual encoder: two towers, one joint space.
 
-Shape letters: B batch, D width of the joint space, L text length in tokens, C classes.
+Shape letters: B batch, D width of the joint space, L text length in tokens, C classes, W width of
+what a head reads: D, or 2D.
 
 The towers are open_clip's own modules, so that an architecture is exactly open_clip's. What differs
 is around them: the text tower takes any length where padding does not matter, and the logit scale
@@ -20,8 +21,9 @@ from ptft.model.classifier import Classifier
 from ptft.model.spec import ModelSpec
 from ptft.model.towers import projection
 from ptft.model.trunk import image_trunk, project, text_trunk
+from ptft.recipe import TOWERS_OF, Reads
 
-__all__ = ["DualEncoder"]
+__all__ = ["DualEncoder", "join_embeddings"]
 
 CLIP_TEMPERATURE = 0.07  # at which CLIP starts (Radford et al. 2021)
 
@@ -33,7 +35,7 @@ class DualEncoder(nn.Module):
         image, text: the towers, projections included.
         logit_scale: (1,), log of 1/temperature.
         logit_bias: (1,), added to the scaled similarities (SigLIP), or None.
-        head: of a classifier, on the image embedding; or None.
+        head: of a classifier, on what ``spec.reads`` names; or None.
         spec: everything but the weights.
         locked: names of the towers that stay in eval mode.
     """
@@ -118,37 +120,50 @@ class DualEncoder(nn.Module):
 
         Args:
             tokens: or several of them, of other L each, whose embeddings come one after another.
-            logits: give the classifier's logits (B, C) of the images in place of their embeddings.
+            logits: give the classifier's logits (B, C), and None, in place of the embeddings.
         """
         image_bd = text_bd = None
         if images is not None:
-            image_bd = self.classify(images) if logits else _unit(self.encode_image(images))
+            image_bd = _unit(self.encode_image(images))
         if tokens is not None:
             groups = [tokens] if isinstance(tokens, Tensor) else tokens
             text_bd = _unit(torch.cat([self.encode_text(group) for group in groups]))
+        if logits:
+            return self.class_logits(self.head_input(image_bd, text_bd)), None
         return image_bd, text_bd
 
-    def classify(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> logits (B, C).
+    def classify(self, images: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
+        """Images (B, 3, H, W), tokens (B, L), or both, as ``spec.reads`` says -> logits (B, C).
 
         Raises:
-            ModelError: the model has no head.
+            ModelError: the model has no head, or it reads what is not given.
         """
-        return self.class_logits(_unit(self.encode_image(images)))
+        logits_bc, _ = self(images, tokens, logits=True)
+        assert logits_bc is not None
+        return logits_bc
 
-    def class_logits(self, image_bd: Tensor) -> Tensor:
-        """L2-normalised image embeddings (B, D) -> logits (B, C).
+    def head_input(self, image_bd: Tensor | None, text_bd: Tensor | None) -> Tensor:
+        """What the head reads of L2-normalised embeddings (B, D): one of them, or (B, 2D), the
+        image's before the text's.
 
-        exp(logit_scale) * (f . W^T) + b, with f the embedding: with the rows of
-        :func:`ptft.model.class_head` and b = 0 this is zero-shot classification. A head with a
-        cache adds its votes.
+        Raises:
+            ModelError: one is absent that it reads.
+        """
+        return join_embeddings(image_bd, text_bd, self.spec.reads)
+
+    def class_logits(self, input_bw: Tensor) -> Tensor:
+        """What :meth:`head_input` gives -> logits (B, C).
+
+        exp(logit_scale) * (f . W^T) + b: with the rows of :func:`ptft.model.class_head`, as
+        :func:`ptft.model.rows_for` lays them out, and b = 0 this is zero-shot classification. A
+        head with a cache adds its votes.
 
         Raises:
             ModelError: the model has no head.
         """
         if self.head is None:
             raise ModelError(f"{self.spec.name}: no classifier; it was not trained with classes")
-        return self.head.logits(image_bd, self.logit_scale.exp())
+        return self.head.logits(input_bw, self.logit_scale.exp())
 
     @property
     def context_length(self) -> int:
@@ -166,10 +181,17 @@ class DualEncoder(nn.Module):
         classes: Iterable[str],
         templates: Iterable[str],
         bias: Tensor | None = None,
+        *,
+        reads: Reads = "image",
     ) -> None:
-        """Put a head on the image embedding: rows ``weight`` (C, D), and ``bias`` (C,) or zeros."""
+        """Put a head on the model: rows ``weight`` (C, W), and ``bias`` (C,) or zeros.
+
+        Args:
+            reads: the embedding that the rows are for; W is D, or 2D for ``both``.
+        """
         names = tuple(classes)
-        assert weight.shape == (len(names), self.spec.embed_dim)
+        self.spec = self.spec.with_(classes=names, templates=tuple(templates), reads=reads)
+        assert weight.shape == (len(names), self.spec.head_width)
         head = Classifier(weight.shape[1], weight.shape[0]).to(self.device)
         with torch.no_grad():
             head.weight.copy_(weight)
@@ -177,12 +199,11 @@ class DualEncoder(nn.Module):
             if bias is not None:
                 head.bias.copy_(bias)
         self.head = head
-        self.spec = self.spec.with_(classes=names, templates=tuple(templates))
 
     def drop_head(self) -> None:
         """Take the head away, with its class names."""
         self.head = None
-        self.spec = self.spec.with_(classes=(), templates=())
+        self.spec = self.spec.with_(classes=(), templates=(), reads="image")
 
     def lock(self, towers: Iterable[str]) -> None:
         """Keep towers in eval mode, whatever :meth:`train` says; their projections follow it."""
@@ -203,6 +224,24 @@ class DualEncoder(nn.Module):
                 if isinstance(part, nn.modules.batchnorm._BatchNorm):
                     part.eval()
         return self
+
+
+def join_embeddings(image_bd: Tensor | None, text_bd: Tensor | None, reads: Reads) -> Tensor:
+    """One of two L2-normalised embeddings (B, D), or the two one after the other, (B, 2D).
+
+    Raises:
+        ModelError: one is absent that ``reads`` names.
+    """
+    given = {"image": image_bd, "text": text_bd}
+    parts: list[Tensor] = []
+    for tower in TOWERS_OF[reads]:
+        part = given[tower]
+        if part is None:
+            raise ModelError(
+                f"a head that reads {reads!r} needs {tower} embeddings; none are given"
+            )
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
 def _unit(x_bd: Tensor) -> Tensor:

@@ -11,12 +11,13 @@ from ptft.errors import ModelError
 from ptft.model.encoder import DualEncoder
 from ptft.model.towers import seeded
 from ptft.preprocess import TextTokenizer
-from ptft.recipe import ClassifyObjective
+from ptft.recipe import TOWERS_OF, ClassifyObjective, Reads
 
-__all__ = ["FitHead", "class_head", "init_head"]
+__all__ = ["FitHead", "class_head", "init_head", "rows_for"]
 
 FitHead = Callable[[], tuple[Tensor, Tensor]]
-"""Fits a probe to a model, and gives it as rows (C, D) and biases (C,) of the model's head."""
+"""Fits a probe to a model, and gives it as rows (C, W) and biases (C,) of the model's head, W being
+the width of what it reads."""
 
 _BATCH = 256  # prompts encoded at once
 
@@ -61,6 +62,15 @@ def class_head(
     return F.normalize(mean_cd, dim=-1)
 
 
+def rows_for(rows_cd: Tensor, reads: Reads) -> Tensor:
+    """Class rows (C, D) as a head has them that reads one embedding, or both.
+
+    Of both each gets half of every row, (C, 2D): the scores are then the mean of the scores that
+    the two embeddings give by themselves.
+    """
+    return torch.cat([rows_cd, rows_cd], dim=1) / 2 if reads == "both" else rows_cd
+
+
 def init_head(
     model: DualEncoder,
     classes: Sequence[str] | None,
@@ -71,7 +81,8 @@ def init_head(
 ) -> bool:
     """Put a head on the model as the recipe's objective says.
 
-    A head that is there for the same classes in the same order stays: training goes on with it.
+    A head that is there for the same classes in the same order, and reads the same, stays:
+    training goes on with it.
 
     Args:
         fit: the probe, called where ``section.head`` is ``probe`` and no head stays.
@@ -87,16 +98,19 @@ def init_head(
     twice = sorted({name for name in classes if list(classes).count(name) > 1})
     if twice:
         raise ModelError(f"data.classes: named twice: {', '.join(twice)}")
-    if model.head is not None and model.spec.classes == tuple(classes):
+    reads = section.reads
+    if model.head is not None and (model.spec.classes, model.spec.reads) == (tuple(classes), reads):
         return False
     if section.head == "prompts":
-        model.set_head(class_head(model, classes, section.templates), classes, section.templates)
+        rows = rows_for(class_head(model, classes, section.templates), reads)
+        model.set_head(rows, classes, section.templates, reads=reads)
     elif section.head == "probe":
         assert fit is not None, "a probe is fitted by the caller, who has the data"
         rows, bias = fit()
-        model.set_head(rows, classes, (), bias)
+        model.set_head(rows, classes, (), bias, reads=reads)
     else:
         with seeded(seed):
-            rows = F.normalize(torch.randn(len(classes), model.spec.embed_dim), dim=-1)
-        model.set_head(rows, classes, ())
+            width = model.spec.embed_dim * len(TOWERS_OF[reads])
+            rows = F.normalize(torch.randn(len(classes), width), dim=-1)
+        model.set_head(rows, classes, (), reads=reads)
     return section.head == "random"

@@ -15,6 +15,7 @@ from ptft.recipe import (
     ProjectionAdapt,
     SiglipObjective,
     TipAdapterAdapt,
+    read_towers,
 )
 from ptft.recipe.adapt import Adapter
 
@@ -31,7 +32,8 @@ def apply_adapt(
     ``full``: everything that the objective reads, but for the towers in ``lock``, whose projections
     still learn. ``probe``: the head (``classify``), or the projections with the logit scale and
     bias. A locked tower stays in eval mode, so that its batch statistics do not move. What the
-    objective does not read (the text tower of a classifier) is locked too: it gets no gradient.
+    objective does not read (the text tower of a classifier of pictures) is locked too: it gets no
+    gradient.
     ``tip_adapter``: nothing, or the keys of the head's cache.
     Every other kind puts an adapter into the towers it names (:mod:`ptft.model.adapt`): the base
     stays, its batch statistics included, and a tower without adapter is locked.
@@ -55,7 +57,7 @@ def apply_adapt(
     probe = isinstance(adapt, ProbeAdapt)
     locked = set(_TOWERS) if isinstance(adapt, ProbeAdapt) else set(adapt.lock)
     model.norms_frozen = not isinstance(adapt, ProbeAdapt) and adapt.freeze_norm
-    unused = {"text"} if classify else set()
+    unused = set(_TOWERS) - set(read_towers(objective))
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     learns: list[str] = []
@@ -117,11 +119,12 @@ def _apply_adapter(
     classify = isinstance(objective, ClassifyObjective)
     if classify and model.head is None:
         raise ModelError("objective.kind: 'classify' needs a head; see init_head")
-    read = ["image"] if classify else list(_TOWERS)
+    read = read_towers(objective)
     towers = [name for name in adapt.towers if name in read]
     if not towers:
         raise AdaptError(
-            f"adapt.towers: {', '.join(adapt.towers)}: objective.kind 'classify' reads images alone"
+            f"adapt.towers: {', '.join(adapt.towers)}: objective.kind {objective.kind!r} reads "
+            f"{read[0]}s alone; allowed: a list with {read[0]}"
         )
     attach(model, adapt.model_copy(update={"towers": towers}), seed=seed)
     only_projections = isinstance(adapt, ProjectionAdapt)

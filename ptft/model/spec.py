@@ -9,6 +9,7 @@ from typing import Any
 from ptft.artifact import FolderFiles, read_json, write_json
 from ptft.errors import ModelError
 from ptft.preprocess import ImagePreprocess, TextTokenizer
+from ptft.recipe import TOWERS_OF, Reads
 
 __all__ = ["HF_TEXT", "SPEC", "ModelSpec", "load_spec", "save_spec"]
 
@@ -35,6 +36,7 @@ class ModelSpec:
         classes: names in the order of the head's rows, or those that captions were made of; empty
             without either.
         templates: prompts that the head started from, or that made the captions.
+        reads: what of a sample the head is for.
         adapter: the adapter in the model: its ``section`` of the recipe and the digest of the
             ``base`` it was put on; None without one, and once it is merged.
     """
@@ -51,12 +53,18 @@ class ModelSpec:
     base: str | None = None
     classes: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
+    reads: Reads = "image"
     adapter: Mapping[str, Any] | None = None
 
     @property
     def embed_dim(self) -> int:
         """Width D of the joint space."""
         return int(self.config["embed_dim"])
+
+    @property
+    def head_width(self) -> int:
+        """Width of the head's rows: D, or 2D where it reads both."""
+        return self.embed_dim * len(TOWERS_OF[self.reads])
 
     @property
     def text_trimmable(self) -> bool:

@@ -107,7 +107,7 @@ def shell(spec: ModelSpec, folder: Path, state: dict[str, Tensor], *, seed: int 
                     f"{folder / SPEC}: {len(spec.classes)} classes; the head has "
                     f"{len(state['head.weight'])} rows"
                 )
-            model.set_head(state["head.weight"], spec.classes, spec.templates)
+            model.set_head(state["head.weight"], spec.classes, spec.templates, reads=spec.reads)
         if model.head is not None and "head.keys" in state:
             model.head.remember(state["head.keys"], state["head.labels"], alpha=1.0, beta=1.0)
     rebuild(model)

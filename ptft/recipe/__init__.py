@@ -21,6 +21,7 @@ from ptft.recipe.data import (
     ScenesData,
     ShardsData,
     TableData,
+    has_pictures,
 )
 from ptft.recipe.distill import DistillSection
 from ptft.recipe.early_stop import EarlyStopSection
@@ -41,6 +42,7 @@ from ptft.recipe.load import (
     recipe_json_schema,
 )
 from ptft.recipe.model import ArchModel, ModelSection, TextTower, TowersModel
+from ptft.recipe.reads import TOWERS_OF, Reads
 from ptft.recipe.regularise import RegulariseSection
 from ptft.recipe.schema import (
     AdaptSection,
@@ -55,11 +57,13 @@ from ptft.recipe.schema import (
     Recipe,
     RunSection,
     SiglipObjective,
+    read_towers,
 )
 from ptft.recipe.sequence import GuardSection, StagedRecipe, StageSection
 from ptft.recipe.stage import stage_recipe
 
 __all__ = [
+    "TOWERS_OF",
     "AdaptSection",
     "AdapterSection",
     "ArchModel",
@@ -91,6 +95,7 @@ __all__ = [
     "ProbeAdapt",
     "ProbeEvaluation",
     "ProjectionAdapt",
+    "Reads",
     "Recipe",
     "RegulariseSection",
     "RetrievalEvaluation",
@@ -112,9 +117,11 @@ __all__ = [
     "deciding_values",
     "dump_recipe",
     "find_recipe",
+    "has_pictures",
     "load_comparison",
     "load_recipe",
     "metrics_of",
+    "read_towers",
     "recipe_digest",
     "recipe_json_schema",
     "stage_recipe",

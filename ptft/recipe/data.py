@@ -20,6 +20,7 @@ __all__ = [
     "ScenesData",
     "ShardsData",
     "TableData",
+    "has_pictures",
     "has_split",
 ]
 
@@ -170,14 +171,15 @@ class TableData(_Fields):
 
     A split is a parquet path, glob or list, or ``org/name:split`` of a dataset on the Hub (or a
     folder saved by ``datasets``). The picture column holds encoded bytes, or ``{"bytes", "path"}``.
+    Texts without pictures (``image: null``) may also lie in ``.csv`` or ``.jsonl`` files.
     """
 
     kind: Literal["table"] = "table"
     train: Paths | None = None
     val: Paths | None = None
     test: Paths | None = None
-    image: str = "image"
-    """The column of the picture."""
+    image: str | None = "image"
+    """The column of the picture; null: there is none, for an objective that reads text alone."""
     captions: list[str] = Field(default=["{text}"], min_length=1)
     revision: str | None = None
     """Of the dataset on the Hub: a commit or a tag."""
@@ -241,3 +243,10 @@ def has_split(section: DataSection, split: str) -> bool:
         return any(has_split(part.data, split) for part in section.parts)
     held_out = split == "val" and getattr(section, "hold_out", None) is not None
     return held_out or getattr(section, split) is not None
+
+
+def has_pictures(section: DataSection) -> bool:
+    """Whether the samples of a data section are said to have pictures."""
+    if isinstance(section, MixtureData):
+        return all(has_pictures(part.data) for part in section.parts)
+    return not isinstance(section, TableData) or section.image is not None

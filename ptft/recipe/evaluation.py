@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PositiveInt
 
 from ptft.recipe.data import DataSection
+from ptft.recipe.reads import Reads
 from ptft.recipe.section import Section
 
 __all__ = [
@@ -53,19 +54,23 @@ class ZeroShotEvaluation(_Evaluation):
     """Accuracy of the class whose prompts' mean embedding is nearest."""
 
     kind: Literal["zero_shot"] = "zero_shot"
+    reads: Reads = "image"
+    """To what: the picture, the ``text``, or ``both`` on average."""
     templates: list[Template] = Field(default=["a photo of a {}."], min_length=1)
 
 
 class ProbeEvaluation(_Evaluation):
-    """Accuracy of logistic regression on the image embeddings of ``train``."""
+    """Accuracy of logistic regression on the embeddings of ``train``."""
 
     kind: Literal["probe"] = "probe"
+    reads: Reads = "image"
+    """The pictures' embeddings, the texts', or ``both`` one after the other."""
     c: float | None = Field(default=None, gt=0.0)
     """Inverse L2 strength as scikit-learn has it; absent: chosen on a fifth of ``train``."""
 
 
 class ClassifyEvaluation(_Evaluation):
-    """Accuracy of the model's own trained head."""
+    """Accuracy of the model's own trained head, on what it reads."""
 
     kind: Literal["classify"] = "classify"
 

@@ -111,6 +111,9 @@ def deciding_values(recipe: Recipe) -> dict[str, Any]:
         for part in [section, *(part["data"] for part in section.get("parts", []))]:
             for key in INDIFFERENT & part.keys():
                 del part[key]
+    for section in (values["objective"], *items):
+        if section.get("reads") == "image":
+            del section["reads"]  # as before there was a choice, so that digests stay
     return values
 
 

@@ -6,11 +6,19 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from ptft.errors import suggest
 from ptft.recipe.adapt import Adapter, ProjectionAdapt, TipAdapterAdapt
-from ptft.recipe.data import DataSection
+from ptft.recipe.data import DataSection, has_pictures
 from ptft.recipe.distill import DistillSection
 from ptft.recipe.early_stop import EarlyStopSection
-from ptft.recipe.evaluation import EvaluateItem, Template, metrics_of
+from ptft.recipe.evaluation import (
+    EvaluateItem,
+    ProbeEvaluation,
+    RetrievalEvaluation,
+    Template,
+    ZeroShotEvaluation,
+    metrics_of,
+)
 from ptft.recipe.model import ArchModel, ModelSection
+from ptft.recipe.reads import TOWERS_OF, Reads
 from ptft.recipe.regularise import RegulariseSection
 from ptft.recipe.section import Section
 
@@ -27,6 +35,7 @@ __all__ = [
     "Recipe",
     "RunSection",
     "SiglipObjective",
+    "read_towers",
 ]
 
 
@@ -71,14 +80,19 @@ class SiglipObjective(Section):
 
 
 class ClassifyObjective(Section):
-    """Cross-entropy on a head over the image embedding, one row a class."""
+    """Cross-entropy on a head over what is embedded of a sample, one row a class."""
 
     kind: Literal["classify"] = "classify"
+    reads: Reads = "image"
+    """The picture; the ``text`` (one of the captions of ``data``, drawn each time a sample is seen;
+    the first of them where a model is evaluated); or ``both``, whose head has rows of twice the
+    width over the two L2-normalised embeddings, one after the other."""
     head: Literal["prompts", "probe", "random"] = "prompts"
-    """Rows start as the text embeddings of the class names in the templates; as logistic regression
-    on the starting image tower's embeddings of the training set, fitted as the ``probe`` evaluation
-    fits it (LP-FT, Kumar et al. 2022); or at random. A head that ``init.from`` has for the same
-    classes stays."""
+    """Rows start as the text embeddings of the class names in the templates (of ``both``, half of
+    it before each embedding, so that the picture's and the text's similarities are averaged); as
+    logistic regression on the starting model's embeddings of the training set, fitted as the
+    ``probe`` evaluation fits it (LP-FT, Kumar et al. 2022); or at random. A head that ``init.from``
+    has for the same classes, reading the same, stays."""
     templates: list[Template] = Field(default=["a photo of a {}."], min_length=1)
     """Prompts; ``{}`` is the class name."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
@@ -92,6 +106,11 @@ class ClassifyObjective(Section):
 ObjectiveSection = Annotated[
     ClipObjective | SiglipObjective | ClassifyObjective, Field(discriminator="kind")
 ]
+
+
+def read_towers(objective: ObjectiveSection) -> tuple[Literal["image", "text"], ...]:
+    """The towers that an objective reads."""
+    return TOWERS_OF[objective.reads if isinstance(objective, ClassifyObjective) else "both"]
 
 
 class FullAdapt(Section):
@@ -317,6 +336,32 @@ class Recipe(Section):
     run: RunSection = Field(default_factory=RunSection)
 
     @model_validator(mode="after")
+    def _has_pictures(self) -> "Recipe":
+        """Pictures where they are read; of ``classify`` the model says what it reads."""
+        objective = self.objective
+        if "image" in read_towers(objective) and not has_pictures(self.data):
+            raise ValueError(
+                f"data.image: null with objective.kind {objective.kind!r}, which reads pictures; "
+                "allowed: the column of the picture, or classify with reads: text"
+            )
+        if self.augment.patch_dropout and "image" not in read_towers(objective):
+            raise ValueError(
+                f"augment.patch_dropout: {self.augment.patch_dropout} with objective.reads 'text', "
+                "which reads no picture; allowed: 0"
+            )
+        for index, item in enumerate(self.evaluate):
+            reads = "both" if isinstance(item, RetrievalEvaluation) else "text"
+            if isinstance(item, ZeroShotEvaluation | ProbeEvaluation):
+                reads = item.reads
+            if reads != "text" and not has_pictures(item.data or self.data):
+                key = f"evaluate.{index}.data.image" if item.data else "data.image"
+                raise ValueError(
+                    f"{key}: null, and evaluate.{index} ({item.kind}) reads pictures; allowed: the "
+                    "column of the picture, or an evaluation that reads text"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _has_weights(self) -> "Recipe":
         if (self.model is None) == (self.init is None):
             raise ValueError(
@@ -336,6 +381,11 @@ class Recipe(Section):
             raise ValueError(
                 f"adapt.kind: 'tip_adapter' with objective.kind {self.objective.kind!r}: it "
                 "remembers pictures by their class; allowed: classify"
+            )
+        if isinstance(self.adapt, TipAdapterAdapt) and "text" in read_towers(self.objective):
+            raise ValueError(
+                "adapt.kind: 'tip_adapter' remembers pictures alone; allowed: objective.reads: "
+                "image, or another adapt.kind"
             )
         if self.distill is not None and not (self.distill.weight or self.distill.features):
             raise ValueError("distill: weight and features are 0; allowed: one above 0, or null")

@@ -31,8 +31,7 @@ from ptft.distributed import World
 from ptft.errors import ModelError, RecipeError, SampleError
 from ptft.model import DualEncoder
 from ptft.model.trunk import trunk_digest, trunk_learns
-from ptft.objective import needs_text
-from ptft.recipe import AugmentSection, Recipe
+from ptft.recipe import AugmentSection, Recipe, read_towers
 from ptft.train.precision import autocast
 from ptft.train.setup import Setup, images_to_device, tokens_to_device
 
@@ -136,10 +135,9 @@ def _decide(
 
 def _locked(recipe: Recipe, model: DualEncoder) -> list[str]:
     """Towers that the objective reads and whose trunk does not learn."""
-    read = ("image", "text") if needs_text(recipe.objective) else ("image",)
     return [
         name
-        for name in read
+        for name in read_towers(recipe.objective)
         if name in model.locked and not trunk_learns(model.get_submodule(name))
     ]
 

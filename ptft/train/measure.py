@@ -171,9 +171,8 @@ def _time_step(
 
     def forward() -> tuple[torch.Tensor, torch.Tensor]:
         with autocast(precision, model.device):
-            if isinstance(objective, ClassifyObjective):
-                return model(inputs.images, logits=True)
-            return model(inputs.images, inputs.tokens)
+            classify = isinstance(objective, ClassifyObjective)
+            return model(inputs.images, inputs.tokens, logits=classify)
 
     def loss_of() -> torch.Tensor:
         if isinstance(objective, ClassifyObjective):

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 
 from ptft.model import layer_depths
-from ptft.objective import compute_objective, needs_text
+from ptft.objective import compute_objective
 from ptft.optim import build_optimizer, total_samples
-from ptft.recipe import Recipe
+from ptft.recipe import ClassifyObjective, Recipe
 from ptft.tiled import TILE
 from ptft.train.setup import batches, set_up, to_device
 
@@ -56,9 +56,8 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
     every = _numbers(model)
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     at_once = recipe.optim.micro_batch or size
-    pairs = (
-        _loss_numbers(size, model.spec.embed_dim) * _FLOAT if needs_text(recipe.objective) else 0
-    )
+    classify = isinstance(recipe.objective, ClassifyObjective)
+    pairs = 0 if classify else _loss_numbers(size, model.spec.embed_dim) * _FLOAT
     parts = {
         "weights": every * _FLOAT,
         "gradients_and_optimizer": learning * _FLOAT * (1 + _ADAM_MOMENTS),

@@ -28,6 +28,7 @@ from ptft.data.sample import Subset
 from ptft.evaluate import SplitEmbeddings, embed_split, embed_texts
 from ptft.evaluate.embed import evaluating
 from ptft.model import DualEncoder, class_head
+from ptft.objective import needs_pictures
 from ptft.recipe import (
     DataSection,
     EvaluateItem,
@@ -189,6 +190,8 @@ def _fill(known: Neighbours, recipe: Recipe, model: DualEncoder, stage: Stage, t
 
 def _which(recipe: Recipe) -> tuple[DataSection, Literal["train", "val", "test"], list[str]]:
     """The evaluated set whose samples are looked at, and prompts for its classes."""
+    if not needs_pictures(recipe.objective):
+        raise _NothingToSeeError("the objective reads no pictures")
     templates = recipe.objective.templates or []
     wanted = ("classify", "zero_shot") if templates else ("retrieval", "zero_shot")
     for kind in (*wanted, "retrieval", "classify", "probe"):
@@ -287,10 +290,11 @@ class _Texts:
 
 
 def _texts(model: DualEncoder, found: SplitEmbeddings, templates: Sequence[str]) -> _Texts:
-    """The model's own classes where it has a head, else captions, else classes by prompts."""
-    images_nd = found.images_nd
+    """The model's own classes where it has a head for pictures, else captions, else classes by
+    prompts."""
+    images_nd = found.inputs_nw
     labels = [_class_of(found, row) for row in range(len(images_nd))]
-    if model.head is not None:
+    if model.head is not None and model.spec.reads == "image":
         names = list(model.spec.classes)
         logits_nc = model.class_logits(images_nd.to(model.device)).cpu()
         return _Texts("classes", names, logits_nc, _places(labels, names))
@@ -348,7 +352,7 @@ def _answers(
         answers.append(
             Answer("picture_to_text", nearest, rank, len(texts.names), picture=keys[row])
         )
-    scores_nn = found.images_nd @ found.images_nd.T
+    scores_nn = found.inputs_nw @ found.inputs_nw.T
     for row in (rows or order)[:_QUERIES]:
         others = [other for other in range(len(keys)) if other != row]
         alike = same_n is not None and same_n[row] >= 0

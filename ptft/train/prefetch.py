@@ -30,14 +30,14 @@ def copy_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch
     stream = torch.cuda.Stream(device)
 
     def send(batch: Batch) -> Batch:
-        if batch.images.nbytes > AHEAD_BYTES:
+        if batch.images is None or batch.images.nbytes > AHEAD_BYTES:
             return batch
         pinned = batch.images.pin_memory()  # kept by its allocator until the copy is done
         with torch.cuda.stream(stream):
             return replace(batch, images=pinned.to(device, non_blocking=True))
 
     def receive(batch: Batch) -> Batch:
-        if batch.images.is_cuda:
+        if batch.images is not None and batch.images.is_cuda:
             now = torch.cuda.current_stream(device)
             now.wait_stream(stream)
             batch.images.record_stream(now)  # or its memory would be free for the next copy

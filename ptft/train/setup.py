@@ -14,7 +14,7 @@ from ptft.distributed import ALONE, World
 from ptft.errors import TrainingError
 from ptft.evaluate import add_cache, probe_head
 from ptft.model import DualEncoder, apply_adapt, build_model, init_head, set_patch_dropout
-from ptft.objective import TrainBatch, compute_objective, needs_labels, needs_text
+from ptft.objective import TrainBatch, compute_objective, needs_labels, needs_pictures, needs_text
 from ptft.optim import total_samples
 from ptft.recipe import ClassifyObjective, Recipe, TipAdapterAdapt
 from ptft.train.precision import measure_precision
@@ -81,13 +81,18 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
         )
     random_head = False
     if isinstance(recipe.objective, ClassifyObjective):
+        reads = recipe.objective.reads
         random_head = init_head(
             model,
             samples.classes,
             recipe.objective,
             seed=recipe.seed,
             fit=lambda: probe_head(
-                model.to(device), samples, seed=recipe.seed, workers=recipe.run.workers
+                model.to(device),
+                samples,
+                seed=recipe.seed,
+                workers=recipe.run.workers,
+                reads=reads,
             ),
         )
         if recipe.objective.calibrate:  # at the end of the run would be late to find it missing
@@ -185,6 +190,8 @@ def batches(
         workers=workers,
         image_features=setup.image_features,
         text_features=setup.text_features,
+        labelled=needs_labels(recipe.objective),
+        pictures=needs_pictures(recipe.objective),
     )
     if teachers is not None:
         read = split_tokens(read, spec.tokenizer.context_length)
@@ -198,7 +205,7 @@ def to_device(batch: Batch, model: DualEncoder, recipe: Recipe) -> TrainBatch:
     labels = batch.labels if needs_labels(recipe.objective) else None
     ids, device = batch.caption_ids, model.device
     return TrainBatch(
-        images=images_to_device(batch.images, model),
+        images=None if batch.images is None else images_to_device(batch.images, model),
         tokens=None if batch.tokens is None else tokens_to_device(batch.tokens, model),
         caption_ids=None if ids is None else ids.to(device),
         labels=None if labels is None else labels.to(device),

@@ -32,7 +32,14 @@ from torch import Tensor, nn
 from ptft.data import Batch
 from ptft.errors import RecipeError, TrainingError
 from ptft.model import DualEncoder, active_batch_norm
-from ptft.objective import Features, ObjectiveOutput, classify_loss, features_loss
+from ptft.objective import (
+    Features,
+    ObjectiveOutput,
+    classify_loss,
+    features_loss,
+    needs_pictures,
+    needs_text,
+)
 from ptft.recipe import ClassifyObjective, ClipObjective, Recipe, SiglipObjective
 from ptft.train.lengths import grouped_tokens
 from ptft.train.parallel import Parallel
@@ -45,7 +52,8 @@ __all__ = ["Step", "micro_batch"]
 
 @dataclass(frozen=True)
 class _Micro:
-    """What is forwarded at once: rows of the rank's share."""
+    """What is forwarded at once: rows of the rank's share. A classifier that reads texts takes the
+    rows of ``texts``, their pictures included."""
 
     images: slice
     texts: Tensor
@@ -157,17 +165,17 @@ class Step:
         outputs: list[ObjectiveOutput] = []
         micros = self._cut(batch)
         for number, micro in enumerate(micros):
-            labels = None if batch.labels is None else batch.labels[micro.images]
+            rows = micro.texts if needs_text(objective) else micro.images
+            labels = None if batch.labels is None else batch.labels[rows]
             with self.parallel.reduced(number == len(micros) - 1):
                 with autocast(self.precision, self.model.device):
-                    images = images_to_device(batch.images[micro.images], self.model)
-                    logits_bc, _ = self.parallel.forward(images, logits=True)
+                    images, tokens = self._inputs(objective, batch, rows)
+                    logits_bc, _ = self.parallel.forward(images, tokens, logits=True)
                     labels = None if labels is None else labels.to(self.model.device)
                     output = classify_loss(objective, logits_bc, labels, self.model.logit_scale)
                 if self.teacher is not None:
-                    pixels = batch.images[micro.images]
                     output = self.teacher.classify(
-                        output, logits_bc, pixels, precision=self.precision
+                        output, logits_bc, batch, rows, precision=self.precision
                     )
                 self.scaler.scale(output.loss / len(micros)).backward()
             outputs.append(ObjectiveOutput(output.loss.detach(), output.scalars))
@@ -177,15 +185,26 @@ class Step:
             loss, {name: fmean(output.scalars[name] for output in outputs) for name in names}
         )
 
+    def _inputs(
+        self, objective: ClassifyObjective, batch: Batch, rows: slice | Tensor
+    ) -> tuple[Tensor | None, list[Tensor] | None]:
+        """What a classifier reads of some rows; with texts these are in order of their lengths."""
+        images = tokens = None
+        if needs_pictures(objective) and batch.images is not None:
+            images = images_to_device(batch.images[rows], self.model)
+        if needs_text(objective) and batch.tokens is not None:
+            tokens = grouped_tokens(batch.tokens[rows], self.model)
+        return images, tokens
+
     def _cut(self, batch: Batch) -> list[_Micro]:
         """Micro batches: images in their order, texts by length where short ones are trimmed."""
-        texts = torch.arange(len(batch.images))
+        texts = torch.arange(len(batch))
         if batch.tokens is not None and not batch.tokens.is_floating_point():
             lengths = self.model.spec.tokenizer.lengths(batch.tokens.numpy())
             texts = torch.from_numpy(lengths).argsort(stable=True)
         return [
             _Micro(slice(start, start + self.micro), texts[start : start + self.micro])
-            for start in range(0, len(batch.images), self.micro)
+            for start in range(0, len(batch), self.micro)
         ]
 
     def _encode(
@@ -195,6 +214,7 @@ class Step:
         if batch.tokens is None or batch.caption_ids is None:
             kind = self.objective.kind
             raise TrainingError(f"objective.kind: {kind!r} needs captions; the data has none")
+        assert batch.images is not None, "pairs have pictures"
         images = tokens = None
         with autocast(self.precision, self.model.device):
             if not (again and _is_fixed(self.model.image)):

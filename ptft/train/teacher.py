@@ -14,7 +14,7 @@ from ptft.data import Batch
 from ptft.distill import Pairs, class_distillation, contrast_distillation, feature_distance
 from ptft.distributed import ALONE, World
 from ptft.errors import ModelError
-from ptft.model import DualEncoder, class_head, load_model
+from ptft.model import DualEncoder, class_head, join_embeddings, load_model, rows_for
 from ptft.objective import Features, ObjectiveOutput, needs_text
 from ptft.preprocess import TextTokenizer
 from ptft.recipe import ClassifyObjective, DistillSection, Recipe
@@ -78,29 +78,44 @@ class Teacher:
         return ObjectiveOutput(loss, scalars)
 
     def classify(
-        self, output: ObjectiveOutput, logits_bc: Tensor, pixels: Tensor, *, precision: str
+        self,
+        output: ObjectiveOutput,
+        logits_bc: Tensor,
+        batch: Batch,
+        rows: slice | Tensor,
+        *,
+        precision: str,
     ) -> ObjectiveOutput:
         """The objective's loss with the teacher's added.
 
         Args:
             output: of the objective alone.
-            logits_bc: the student's.
-            pixels: uint8 (b, H, W, 3), the same samples.
+            logits_bc: the student's, of ``rows`` of the batch.
         """
         assert self.order is not None
         logits_bc = _single(logits_bc)
         with torch.no_grad():
-            image_be = self._images(pixels, precision)
-            teaching_bc = self.model.class_logits(image_be)[:, self.order].to(logits_bc.dtype)
+            input_bw = self._inputs(batch, rows, precision)
+            teaching_bc = self.model.class_logits(input_bw)[:, self.order].to(logits_bc.dtype)
         taught = class_distillation(logits_bc, teaching_bc, temperature=self.section.temperature)
         scalars = {"objective_loss": output.loss.item(), "distill_loss": taught.item()}
         loss = output.loss + self.section.weight * taught
         return ObjectiveOutput(loss, {**output.scalars, **scalars})
 
+    def _inputs(self, batch: Batch, rows: slice | Tensor, precision: str) -> Tensor:
+        """What the teacher's classifier reads of some rows (b, W)."""
+        tokens = batch.tokens if batch.teacher_tokens is None else batch.teacher_tokens
+        image_bd = text_bd = None
+        if self.model.spec.reads != "text" and batch.images is not None:
+            image_bd = self._images(batch.images[rows], precision)
+        if self.model.spec.reads != "image" and tokens is not None:
+            text_bd = self._texts(tokens[rows], precision)
+        return join_embeddings(image_bd, text_bd, self.model.spec.reads)
+
     @torch.no_grad()
     def _pairs(self, batch: Batch, micro: int, precision: str, dtype: torch.dtype) -> Pairs:
         tokens = batch.tokens if batch.teacher_tokens is None else batch.teacher_tokens
-        assert tokens is not None
+        assert tokens is not None and batch.images is not None
         parts = [slice(start, start + micro) for start in range(0, len(tokens), micro)]
         images = torch.cat([self._images(batch.images[part], precision) for part in parts])
         texts = torch.cat([self._texts(tokens[part], precision) for part in parts])
@@ -143,10 +158,13 @@ def load_teacher(recipe: Recipe, student: DualEncoder) -> Teacher | None:
         )
     order = None
     if isinstance(recipe.objective, ClassifyObjective):
-        order = _class_order(model, ours.classes, recipe.objective.templates)
+        order = _class_order(model, ours.classes, recipe.objective)
     own = needs_text(recipe.objective) and not _same_tokens(ours.tokenizer, theirs.tokenizer)
     return Teacher(
-        model.eval().requires_grad_(False), section, order, theirs.tokenizer if own else None
+        model.eval().requires_grad_(False),
+        section,
+        order,
+        theirs.tokenizer if own else None,
     )
 
 
@@ -177,11 +195,16 @@ def split_tokens(batches: Iterator[Batch], length: int) -> Iterator[Batch]:
             )
 
 
-def _class_order(model: DualEncoder, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
+def _class_order(
+    model: DualEncoder, classes: Sequence[str], objective: ClassifyObjective
+) -> Tensor:
     """The teacher's numbers of the student's classes; it is given a head of the classes' prompts
-    where its own knows others or is absent."""
-    if model.head is None or sorted(model.spec.classes) != sorted(classes):
-        model.set_head(class_head(model, classes, templates), classes, templates)
+    where its own knows others, reads something else or is absent."""
+    reads, templates = objective.reads, objective.templates
+    alike = model.spec.reads == reads and sorted(model.spec.classes) == sorted(classes)
+    if model.head is None or not alike:
+        rows = rows_for(class_head(model, classes, templates), reads)
+        model.set_head(rows, classes, templates, reads=reads)
     own = model.spec.classes
     return torch.tensor([own.index(name) for name in classes], device=model.device)
 

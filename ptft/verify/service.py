@@ -73,9 +73,16 @@ def _compare(
         text_td = _rows(post("/v1/embed/text", json=one)["embedding"] for one in texts)
         class_nc = None
         if golden.class_logits is not None:
-            labels = read_model_info(model.folder).classes
-            options = {"top_k": str(len(labels))}
-            asked = [post("/v1/classify", files=one, data=options) for one in pictures]
+            info = read_model_info(model.folder)
+            labels, top_k = info.classes, len(info.classes)
+            if info.reads == "text":
+                asked = [post("/v1/classify", json={**one, "top_k": top_k}) for one in texts]
+            else:
+                said = texts if info.reads == "both" else [{}] * len(pictures)
+                asked = [
+                    post("/v1/classify", files=one, data={"top_k": str(top_k), **text})
+                    for one, text in zip(pictures, said, strict=False)  # as many as both have
+                ]
             rows = [{c["label"]: c["probability"] for c in one["classes"]} for one in asked]
             class_nc = _rows([one[label] for label in labels] for one in rows)
     except (KeyError, IndexError, TypeError, ValueError) as error:

@@ -56,6 +56,7 @@ def save_adapter(model: DualEncoder, folder: Path) -> None:
             "base": {"digest": adapter["base"], "source": model.spec.base, "name": model.spec.name},
             "classes": list(model.spec.classes),
             "templates": list(model.spec.templates),
+            "reads": model.spec.reads,
         },
     )
 
@@ -84,7 +85,8 @@ def load_adapter(base: DualEncoder, folder: Path) -> DualEncoder:
     reference = _reference(state, folder)
     attach(base, section, seed=0)
     if "head.weight" in state:
-        base.set_head(state["head.weight"], values["classes"], values["templates"])
+        reads = values.get("reads", "image")  # absent in adapters from before there was a choice
+        base.set_head(state["head.weight"], values["classes"], values["templates"], reads=reads)
     if "logit_bias" in state and base.logit_bias is None:
         base.logit_bias = nn.Parameter(torch.zeros(1, device=base.device))
     own = base.state_dict()
