@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from tests.clients import environments, models
 from tests.hub_parts import environment
 from tests.loopback_hub import LoopbackHub
 
-__all__ = ["CAPTIONS", "CLIENTS", "Bench", "Client", "Figures", "scenes"]
+__all__ = ["CAPTIONS", "CLIENTS", "ENVIRONMENTS", "Bench", "Client", "Figures", "scenes"]
 
 CAPTIONS = (*TEXTS, "&quot;R&amp;D&quot; it&#39;s 5&nbsp;&euro;", "🎉🎉 ¡fiesta! 🇪🇸", "an icon: \u2b50")
 
@@ -38,28 +38,28 @@ class Client:
         module: in this folder, without ``with_``.
         environment: its pins' file; None: ptft's own environment.
         options: for the module.
-        lacks: model -> why the client has no place for it.
     """
 
     label: str
     module: str
-    environment: str | None
-    options: dict[str, Any]
-    lacks: dict[str, str]
+    environment: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 CLIENTS = (
-    Client("open_clip hf-hub", "open_clip", None, {"scheme": "hf-hub"}, {}),
-    Client("open_clip local-dir", "open_clip", None, {"scheme": "local-dir"}, {}),
-    Client("transformers 5", "transformers", None, {}, {}),
-    Client("transformers 5 torchvision", "transformers", None, {"backend": "torchvision"}, {}),
-    Client("timm", "timm", None, {}, {}),
-    Client("onnxruntime", "onnxruntime", None, {}, {}),
-    Client("transformers 4.57", "transformers", "transformers4", {}, {}),
-    Client("optimum-onnx", "optimum", "transformers4", {}, {}),
-    Client("sentence-transformers", "sentence_transformers", "sentence_transformers", {}, {}),
-    Client("transformers.js", "transformers_js", environments.NODE, {}, {}),
+    Client("open_clip hf-hub", "open_clip", options={"scheme": "hf-hub"}),
+    Client("open_clip local-dir", "open_clip", options={"scheme": "local-dir"}),
+    Client("transformers 5", "transformers"),
+    Client("transformers 5 torchvision", "transformers", options={"backend": "torchvision"}),
+    Client("timm", "timm"),
+    Client("onnxruntime", "onnxruntime"),
+    Client("transformers 4.57", "transformers", "transformers4"),
+    Client("optimum-onnx", "optimum", "transformers4"),
+    Client("sentence-transformers", "sentence_transformers", "sentence_transformers"),
+    Client("transformers.js", "transformers_js", environments.NODE),
 )
+
+ENVIRONMENTS = tuple(dict.fromkeys(one.environment for one in CLIENTS if one.environment))
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,8 @@ class Bench:
             np.save(self.inputs / f"{name}.attention_mask.npy", mask)
         with torch.no_grad():
             image, text = model(torch.from_numpy(pixels), torch.from_numpy(tokens))
+        for rows in (image, text):  # or a client that swaps them would pass
+            assert (rows @ rows.T - 2 * torch.eye(len(rows))).max() < 0.99, name
         self.expected[name] = image.numpy(), text.numpy()
         self._pad_ids[name] = info.tokenizer["pad_id"]
         self._beside[name] = model.spec.open_clip_needs is not None

@@ -31,6 +31,14 @@ function writeNpy(path, { data, dims }) {
   writeFileSync(path, Buffer.concat([start, header, Buffer.from(Float32Array.from(data).buffer)]));
 }
 
+// transformers.js cuts a long text with its marks on, and so loses the end mark.
+function putEndBack({ data, dims }, tokenizer) {
+  const end = tokenizer([""]).input_ids.data.at(-1); // the empty text is the marks alone
+  for (let last = dims[1] - 1; last < data.length; last += dims[1]) {
+    if (Number(data[last]) !== tokenizer.pad_token_id) data[last] = end;
+  }
+}
+
 async function embed({ model, repo, options = {} }) {
   const path = (name) => join(job.inputs, `${model}.${name}.npy`);
   const names = readdirSync(join(job.inputs, "pictures")).sort();
@@ -48,6 +56,7 @@ async function embed({ model, repo, options = {} }) {
   }
   const pixels = { pixel_values: readNpy(path("pixel_values"), "float32") };
   const texts = tokenizer(captions, { padding: "max_length", truncation: true });
+  putEndBack(texts.input_ids, tokenizer);
   return {
     same_image: (await vision(pixels)).image_embeds,
     same_text: (await text(tokens)).text_embeds,
