@@ -1,7 +1,6 @@
 """Models on the loopback Hub, clients that embed with them, and how far they are from ptft."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -26,7 +25,12 @@ from tests.loopback_hub import LoopbackHub
 
 __all__ = ["CAPTIONS", "CLIENTS", "ENVIRONMENTS", "Bench", "Client", "Figures", "scenes"]
 
-CAPTIONS = (*TEXTS, "&quot;R&amp;D&quot; it&#39;s 5&nbsp;&euro;", "🎉🎉 ¡fiesta! 🇪🇸", "an icon: \u2b50")
+CAPTIONS = (
+    *TEXTS,
+    "&quot;R&amp;D&quot; it&#39;s 5&nbsp;&euro;",
+    "🎉🎉 ¡fiesta! 🇪🇸",
+    "an icon: \u2b50",
+)
 
 
 @dataclass(frozen=True)
@@ -115,9 +119,7 @@ class Bench:
         work = self.work / name
         save_model(models.build(name, work), work / "checkpoint")
         export_model(work / "checkpoint", work / "model", name=name, licence="apache-2.0")
-        push_model(
-            work / "model", f"tester/{name}", endpoint=self.hub.url, token=self.hub.token
-        )
+        push_model(work / "model", f"tester/{name}", endpoint=self.hub.url, token=self.hub.token)
         pull_model(
             f"tester/{name}", self._pulled(name), endpoint=self.hub.url, cache_dir=work / "cache"
         )
