@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2 # processes of the tests, of one thread each
 
-.PHONY: demo test check format clean help
+.PHONY: demo test clients check format clean help
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/  /'
@@ -21,6 +21,10 @@ demo: $(STAMP) ## pretrain, fine-tune, export, serve, ask: the whole pipeline on
 
 test: $(STAMP) ## the tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+clients: $(STAMP) ## environments of other clients of the model folder (user's cache), and their tests
+	$(BIN)/python -m tests.clients
+	$(BIN)/python -m pytest tests/test_clients.py
 
 check: $(STAMP) ## format, lint, types, layers: exactly what CI runs before the tests
 	$(BIN)/ruff format --check .

@@ -61,6 +61,25 @@ _CONFIGS: dict[str, dict[str, Any]] = {
             "tokenizer_kwargs": {"clean": "canonicalize"},
         },
     },
+    "small-siglip": {  # as tiny as timm has one without a class token, which SiglipModel has not
+        "embed_dim": 512,
+        "init_logit_bias": -10,
+        "custom_text": True,
+        "vision_cfg": {
+            "image_size": 256,
+            "timm_model_name": "vit_medium_patch16_gap_256",
+            "timm_model_pretrained": False,
+            "timm_pool": "map",
+            "timm_proj": "none",
+        },
+        "text_cfg": {
+            **_TEXT,
+            "no_causal_mask": True,
+            "proj_bias": True,
+            "pool_type": "last",
+            "tokenizer_kwargs": {"clean": "canonicalize"},
+        },
+    },
     "tiny-coca": {
         "embed_dim": 24,
         "vision_cfg": _VIT,

@@ -1,12 +1,13 @@
 """The files of open_clip and of ptft itself, and what every library reads beside the weights."""
 
 import copy
+import shutil
 from pathlib import Path
 
 from safetensors.torch import save_file
 
 from ptft.artifact import FolderFiles, write_json
-from ptft.export.tokenizer_files import write_tokenizer_files
+from ptft.export.tokenizer_files import TOKENIZER_CONFIG, write_tokenizer_files
 from ptft.model import DualEncoder, open_clip_state_dict, save_model
 from ptft.model.spec import HF_TEXT, ModelSpec, save_spec
 from ptft.model.store import OWN_WEIGHTS, save_hf_config
@@ -39,6 +40,10 @@ def write_model_files(model: DualEncoder, folder: Path) -> None:
         }
         save_file(tensors, folder / FolderFiles.OPEN_CLIP_WEIGHTS, metadata={"format": "pt"})
     write_tokenizer_files(spec, folder)
+    if config is not None and config["text_cfg"].get("hf_tokenizer_name") == HF_TEXT:
+        # open_clip's hf-hub: makes a tokenizer of what lies there, an empty one of nothing
+        for name in (FolderFiles.TOKENIZER, TOKENIZER_CONFIG):
+            shutil.copy(folder / name, folder / HF_TEXT)
     preprocessor = spec.preprocess.preprocessor_config()
     if preprocessor is not None:
         write_json(folder / FolderFiles.PREPROCESSOR, preprocessor)

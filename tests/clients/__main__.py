@@ -1,0 +1,12 @@
+"""``python -m tests.clients`` makes the clients' environments in the user's cache folder, or where
+XDG_CACHE_HOME is.
+"""
+
+import sys
+
+from tests.clients.environments import cache_folder, make
+from tests.clients.harness import ENVIRONMENTS
+
+if __name__ == "__main__":
+    for name in ENVIRONMENTS:
+        sys.stdout.write(f"{make(name, cache_folder())}\n")

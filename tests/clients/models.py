@@ -1,0 +1,45 @@
+"""Small models with random weights, one for each class of transformers that a folder can hold."""
+
+from pathlib import Path
+
+import torch
+
+from ptft.model import DualEncoder
+from tests import tiny
+
+__all__ = ["MODELS", "build"]
+
+_LARGER = {"clip": 3.0, "dual": 14.0, "siglip": 2.0}  # seen to leave cosines of 0.99 at most
+MODELS = tuple(_LARGER)
+
+
+def build(name: str, work: Path) -> DualEncoder:
+    """Build a model.
+
+    ``clip``: open_clip's own towers (``CLIPModel``). ``dual``: timm's vision transformer with BERT
+    (``VisionTextDualEncoderModel``). ``siglip``: attention pooling, no mask, a bias
+    (``SiglipModel``), as small as timm has one: 42 million weights.
+    """
+    if name == "dual":
+        text = tiny.hf_text_folder(work / "text")
+        section = tiny.hf_section(text, image="test_vit", text_pool="cls_pooler", image_size=160)
+    else:
+        section = tiny.arch_section({"clip": "tiny-vit", "siglip": "small-siglip"}[name])
+    model = tiny.build(section, seed=5)
+    _stir(model, _LARGER[name])
+    return model
+
+
+def _stir(model: DualEncoder, larger: float) -> None:
+    """Larger weights, and random norms and biases: as they start, one picture or text has almost
+    the embedding of another, and what was lost of ones and zeros would not show.
+    """
+    generator = torch.Generator().manual_seed(6)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "logit" in name:
+                continue
+            if parameter.ndim > 1:
+                parameter.mul_(larger)
+            else:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
