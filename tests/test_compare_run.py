@@ -113,12 +113,14 @@ def test_pictures_that_are_held_are_what_a_model_is_given(tmp_path: Path) -> Non
 
 
 def test_replay_mixes_in_what_is_to_be_retained(tmp_path: Path) -> None:
-    wanted = comparison(tmp_path, arms=[{"kind": "replay"}])
+    wanted = comparison(tmp_path, arms=[{"kind": "replay"}], replay=2.0)
     (arm,) = wanted.compare.arms
-    found = arm_recipe(wanted, arm, budget=8, samples=8, seed=1, chosen={}, folder="x").data
+    whole = arm_recipe(wanted, arm, budget=8, samples=8, seed=1, chosen={}, folder="x")
+    found = whole.data
     assert isinstance(found, MixtureData)
     target, kept = found.parts
-    assert (target.data.limit, target.weight) == (8, kept.weight)
+    assert (target.data.limit, target.weight, kept.weight) == (8, 1.0, 2.0)
+    assert whole.optim.samples_seen == 3 * 16  # two passes of the target's
     assert isinstance(kept.data, ScenesData) and kept.data.style == "line"
 
 

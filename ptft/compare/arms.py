@@ -88,13 +88,13 @@ def arm_recipe(
     if classify:  # a cell fits its own temperature, on no more of val than its budget allows
         values["objective"]["calibrate"] = False
     kept = [item.model_dump(mode="json")["data"] for item in comparison.compare.retain]
-    _apply_kind(values, arm.kind, kept, classify=classify)
+    _apply_kind(values, arm.kind, kept, comparison.compare.replay, classify=classify)
     if arm.kind == "tip_adapter":  # chooses on what Target.val gives the others to choose on
         values["adapt"]["val_limit"] = min(samples, comparison.compare.val_most)
     for key, value in {**arm.set, **chosen}.items():
         set_key(values, key, value, what=f"compare.arms.{arm.label}")
-    # replay sees the target's samples as often as the others do, and as many retained ones
-    times = 2 if arm.kind == "replay" else 1
+    # replay sees the target's samples as often as the others do, and retained ones beside them
+    times = 1.0 + (comparison.compare.replay if arm.kind == "replay" else 0.0)
     passes = 1.0 if arm.kind in STEPLESS else comparison.compare.samples_per_label
     _limit_length(values, passes=passes, samples=samples, times=times)
     values["run"] |= {
@@ -125,7 +125,12 @@ def _learning_rate(comparison: Comparison, arm: ArmSection) -> float:
 
 
 def _apply_kind(
-    values: dict[str, Any], kind: ArmKind, kept: list[dict[str, Any]], *, classify: bool
+    values: dict[str, Any],
+    kind: ArmKind,
+    kept: list[dict[str, Any]],
+    replay: float,
+    *,
+    classify: bool,
 ) -> None:
     """The changes that make the comparison's recipe one of this kind."""
     adapt = values["adapt"] if values["adapt"]["kind"] == "full" else {"kind": "full"}
@@ -179,27 +184,28 @@ def _apply_kind(
             values["adapt"] = {"kind": "tip_adapter"}
         case "replay":
             values["adapt"] = adapt
-            values["data"] = _with_replay(values["data"], kept, classify=classify)
+            values["data"] = _with_replay(values["data"], kept, replay, classify=classify)
         case "zero_shot":
             raise AssertionError("a zero-shot arm has no recipe")
     values["optim"]["lr"] *= _FASTER.get(kind, 1.0)
 
 
 def _with_replay(
-    target: dict[str, Any], kept: list[dict[str, Any]], *, classify: bool
+    target: dict[str, Any], kept: list[dict[str, Any]], replay: float, *, classify: bool
 ) -> dict[str, Any]:
-    """The target's labels and the training splits of what is to be retained, half and half."""
+    """The target's labels and the training splits of what is to be retained, in equal parts."""
     if classify or not kept:
         raise RecipeError(
             "compare.arms: replay mixes captions of compare.retain into the target's; allowed with "
             "captions and at least one retained set"
         )
     parts = [{"data": target, "weight": float(len(kept)), "name": "target"}]
-    parts += [{"data": data, "name": f"kept{number}"} for number, data in enumerate(kept)]
+    for number, data in enumerate(kept):
+        parts.append({"data": data, "weight": replay, "name": f"kept{number}"})
     return {"kind": "mixture", "parts": parts}
 
 
-def _limit_length(values: dict[str, Any], *, passes: float, samples: int, times: int) -> None:
+def _limit_length(values: dict[str, Any], *, passes: float, samples: int, times: float) -> None:
     """Passes over few samples: at most the recipe's own length, and a batch that they fill."""
     optim = values["optim"]
     wanted = passes * samples
@@ -208,5 +214,5 @@ def _limit_length(values: dict[str, Any], *, passes: float, samples: int, times:
     else:
         wanted = min(wanted, optim["epochs"] * samples)
     batch = min(optim["global_batch"], samples)
-    seen = times * max(batch, math.ceil(wanted))
+    seen = math.ceil(times * max(batch, math.ceil(wanted)))
     optim |= {"global_batch": batch, "samples_seen": seen, "epochs": None}

@@ -95,6 +95,8 @@ class CompareSection(Section):
     """Evaluations of what is not to be forgotten: ``val`` of each to choose, ``test`` to tell."""
     retention: float = Field(default=0.98, gt=0.0, le=1.0)
     """Least mean share of the starting model's figures on ``retain`` that a winner keeps."""
+    replay: float = Field(default=1.0, gt=0.0)
+    """Retained samples that the ``replay`` arms see for each of the target's."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
     """Of the bands and of the paired bootstrap intervals."""
     margin: float = Field(default=0.01, ge=0.0, lt=1.0)
