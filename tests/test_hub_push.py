@@ -295,10 +295,11 @@ def test_the_command(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     assert plan.returncode == 0 and hub.repos == {}
     listed = {line.split()[-1] for line in plan.stdout.splitlines()}
     assert listed == {*folder_bytes(folder), "README.md", "v1"}
-    done = run(hub, home, "push", folder, REPO_ID, "--tag", "v1", "--private")
+    done = run(hub, home, "push", folder, REPO_ID, "--tag", "v1", "--private", "--license", "mit")
     head = hub.repos[REPO_ID].head("v1").id
     assert done.returncode == 0 and done.stdout == f"{hub.url}/{REPO_ID}/commit/{head}\n"
     assert hub.repos[REPO_ID].private
+    assert b"\nlicense: mit\n" in hub.content(REPO_ID, "README.md", "v1")
     wrong = run(hub, home, "push", folder, REPO_ID, HF_TOKEN="hf_mistyped_secret")
     assert wrong.returncode == 1 and "secret" not in wrong.stderr + wrong.stdout
     assert wrong.stderr.startswith("ptft: ") and wrong.stderr.count("\n") == 1

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ptft.artifact import FolderFiles, MixRecord, ModelInfo
+from ptft.errors import ArtifactError
 from ptft.export.card_index import model_index
 from ptft.export.card_usage import usage
+from ptft.front_matter import card_metadata, replace_metadata
 from ptft.model.licence import hub_bases
 from ptft.model.spec import ModelSpec
 from ptft.recipe import (
@@ -56,14 +56,12 @@ def read_kept(path: Path) -> Kept:
     if not path.is_file():
         return Kept()
     text = path.read_text(encoding="utf-8")
-    front: Any = None
-    if (match := re.match(r"---\n(.*?)\n---\n", text, re.S)) is not None:
-        try:
-            front = yaml.safe_load(match[1])
-        except yaml.YAMLError:
-            front = None  # spoilt by hand: the export writes a sound one
+    try:
+        front = card_metadata(text)
+    except ArtifactError:
+        front = {}  # spoilt by hand: the export writes a sound one
     blocks = {match["name"]: match["text"] for match in _KEEP.finditer(text)}
-    return Kept(blocks, front if isinstance(front, dict) else {})
+    return Kept(blocks, front)
 
 
 def make_card(
@@ -141,7 +139,7 @@ def _front_matter(
             values["model-index"] = index
     stands = {key: value for key, value in kept.front.items() if key != "model-index"}
     values = {**stands, **values}
-    return "---\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True) + "---\n"
+    return replace_metadata("", values)
 
 
 def _summary(info: ModelInfo, spec: ModelSpec) -> str:
