@@ -24,6 +24,7 @@ from ptft.recipe import (
     ScenesData,
     TableData,
     TowersModel,
+    read_towers,
 )
 from ptft.recipe.load import parse_recipe
 from tests.tiny import arch_section, build, hf_text_folder, towers_section
@@ -106,7 +107,10 @@ def _uses(recipe: Recipe, key: str) -> set[str]:
     items = [e for i, e in enumerate(recipe.evaluate) if (str(i) if e.data else "") == key]
     uses = {"captions" if item.kind == "retrieval" else "labels" for item in items}
     if key == "":
-        uses.add("labels" if isinstance(recipe.objective, ClassifyObjective) else "captions")
+        if isinstance(recipe.objective, ClassifyObjective):
+            uses.add("labels")
+        if "text" in read_towers(recipe.objective):
+            uses.add("captions")
     return uses
 
 
@@ -160,9 +164,14 @@ def _write(
     label_field = None if isinstance(section, ScenesData) else section.label
     if isinstance(section, TableData):
         rows = [
-            {**fields, section.image: {"bytes": picture}, label_field or "label": label}
+            {**fields, section.image or "": {"bytes": picture}, label_field or "label": label}
             for picture, fields, label in samples
         ]
+        if section.image is None:
+            rows = [{key: value for key, value in row.items() if key} for row in rows]
+            lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+            Path(f"{path}.jsonl").write_text(lines, encoding="utf-8")
+            return f"{path}.jsonl"
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), f"{path}.parquet")
         return f"{path}.parquet"
     if isinstance(section, FolderData):

@@ -401,26 +401,24 @@ def test_evaluations_and_comparisons_are_the_models_own_answers(trained: Path) -
 
 
 def test_a_probe_starts_the_head(tmp_path: Path) -> None:
-    for reads in TEXT_KINDS:
-        changes = changes_of(tmp_path / reads, reads) if (tmp_path / reads).mkdir() is None else {}
-        changes["objective"]["head"] = "probe"
-        section = recipe(tmp_path / "run", **changes)
-        model = set_up(section, torch.device("cpu")).model
-        items = [ClassifyEvaluation(), ProbeEvaluation(reads=reads)]
-        found = evaluate(model, items, section.data, seed=section.seed, workers=0)
-        assert found["classify"]["top1"] == found["probe"]["top1"]
-        assert model.spec.reads == reads
+    changes = changes_of(tmp_path, "both")
+    changes["objective"]["head"] = "probe"
+    section = recipe(tmp_path / "run", **changes)
+    model = set_up(section, torch.device("cpu")).model
+    assert model.spec.reads == "both"
+    items = [ClassifyEvaluation(), ProbeEvaluation(reads="both")]
+    found = evaluate(model, items, section.data, seed=section.seed, workers=0)
+    assert found["classify"]["top1"] == found["probe"]["top1"]
 
 
-@pytest.mark.parametrize("reads", TEXT_KINDS)
-def test_kept_features_learn_the_same(reads: Reads, tmp_path: Path) -> None:
-    changes = changes_of(tmp_path, reads, adapt={"kind": "full", "lock": ["text", "image"]})
+def test_kept_features_learn_the_same(tmp_path: Path) -> None:
+    changes = changes_of(tmp_path, "both", adapt={"kind": "full", "lock": ["text", "image"]})
     changes |= {"augment": {"crop_scale": [1.0, 1.0]}, "evaluate": [], "run__neighbours": False}
     assert run(tmp_path / "plain", **changes, run__features="off").finished
     kept = {"run__features": "on", "run__cache": str(tmp_path / "kept")}
     assert run(tmp_path / "fast", **changes, **kept).finished
     record = read_json(tmp_path / "fast" / RunFiles.RUN)
-    assert record["features"] == (["text"] if reads == "text" else ["image", "text"])
+    assert record["features"] == ["image", "text"]
     assert largest_difference(tmp_path / "plain", tmp_path / "fast") < 1e-5
 
 
@@ -533,13 +531,6 @@ def test_bad_requests_are_told_what_the_model_reads(trained: Path) -> None:
     first, second = answer.json()["results"]
     assert first["error"]["type"] == "unreadable"
     assert second["classes"] == alone.json()["results"][0]["classes"]
-
-
-def test_a_classifier_of_pictures_refuses_texts(classifier_folder: Path) -> None:
-    with serving(classifier_folder) as ask:
-        answer = ask.post("/v1/classify", files=[("images", picture(9))], data={"texts": ["a"]})
-    assert answer.status_code == 422
-    assert "tiny classifies images alone" in answer.json()["error"]["message"]
 
 
 def test_the_cards_classifier_runs_as_it_stands(trained: Path, tmp_path: Path) -> None:

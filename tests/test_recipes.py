@@ -26,6 +26,7 @@ from ptft.recipe import (
     builtin_recipes,
     load_comparison,
     load_recipe,
+    read_towers,
     stage_recipe,
 )
 from ptft.recipe.document import read_yaml
@@ -189,7 +190,7 @@ def check_what_learns(recipe: Recipe, learning: set[str]) -> None:
         assert len(learning) < 8
         assert not classify or towers == {"head"}
     elif isinstance(recipe.adapt, FullAdapt):
-        free = {"image", "text"} - set(recipe.adapt.lock) - ({"text"} if classify else set())
+        free = set(read_towers(recipe.objective)) - set(recipe.adapt.lock)
         assert free <= towers
         for tower in recipe.adapt.lock:
             assert sum(name.startswith(f"{tower}.") for name in learning) <= 2, "its projection"

@@ -14,12 +14,11 @@ from ptft.errors import DataError, RecipeError, suggest
 from ptft.evaluate import embed_split, embed_texts
 from ptft.evaluate.accuracy import class_ranks
 from ptft.evaluate.retrieval import caption_ranks, image_ranks
+from ptft.evaluate.run import reads_of
 from ptft.model import DualEncoder, class_head, rows_for
 from ptft.recipe import (
-    ClassifyEvaluation,
     EvaluateItem,
     ProbeEvaluation,
-    Reads,
     RetrievalEvaluation,
     ZeroShotEvaluation,
     metrics_of,
@@ -74,11 +73,7 @@ def measure(
     Raises:
         DataError: the set lacks captions or labels.
     """
-    reads: Reads = "image"
-    if isinstance(item, ZeroShotEvaluation):
-        reads = item.reads
-    elif isinstance(item, ClassifyEvaluation):
-        reads = model.spec.reads
+    reads = reads_of(item, model)
     found = embed_split(model, samples, batch=item.batch, workers=0, reads=reads)
     scale = model.logit_scale.exp().float().cpu()
     if isinstance(item, RetrievalEvaluation):

@@ -222,6 +222,21 @@ def test_wrong_forms(client: Client, pictures: list[bytes]) -> None:
     assert broken.status_code == 422
 
 
+def test_a_classifier_of_images_reads_no_texts(client: Client, pictures: list[bytes]) -> None:
+    with client() as ask:
+        told = [
+            ask.post("/v1/classify", files={"images": pictures[0]}, data={"texts": ["a cat"]}),
+            ask.post("/v1/classify", json={"texts": ["a cat"], "labels": ["x", "y"]}),
+        ]
+        reads = ask.get("/v1/model").json()["reads"]
+    assert [answer.status_code for answer in told] == [422, 422]
+    assert told[0].json()["error"]["message"] == (
+        "texts: tiny classifies images alone; leave it out"
+    )
+    assert told[1].json()["error"]["message"] == "images: missing; tiny classifies images"
+    assert reads == "image"
+
+
 def test_caps(client: Client, pictures: list[bytes]) -> None:
     large = io.BytesIO()
     Image.new("RGB", (300, 200)).save(large, "PNG")
