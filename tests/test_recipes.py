@@ -194,7 +194,7 @@ def check_what_learns(recipe: Recipe, learning: set[str]) -> None:
         assert free <= towers
         for tower in recipe.adapt.lock:
             assert sum(name.startswith(f"{tower}.") for name in learning) <= 2, "its projection"
-    assert ("head" in towers) == classify
+    assert ("head" in towers) == (classify and getattr(recipe.adapt, "head", True))
     assert ("logit_bias" in towers) == isinstance(recipe.objective, SiglipObjective)
 
 
