@@ -32,6 +32,7 @@ __all__ = [
 
 OPSET = 18
 EXTERNAL_OVER = 1_800_000_000  # bytes of weights; below 2 GiB with room for the graph
+EXTERNAL_EACH = 1024  # bytes of a tensor that goes there; smaller ones stay in the graph
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,7 @@ def consumers(graph: onnx.GraphProto, name: str) -> list[onnx.NodeProto]:
 def save_graph(proto: onnx.ModelProto, path: Path) -> None:
     """Write a model; with more than ``EXTERNAL_OVER`` bytes of weights, those go beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_name(f"{path.name}_data").unlink(missing_ok=True)  # onnx would write behind it
     weights = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
     if weights > EXTERNAL_OVER:
         onnx.save(
@@ -157,7 +159,7 @@ def save_graph(proto: onnx.ModelProto, path: Path) -> None:
             path,
             save_as_external_data=True,
             location=path.name + "_data",
-            size_threshold=1024,
+            size_threshold=EXTERNAL_EACH,
         )
     else:
         path.write_bytes(proto.SerializeToString(deterministic=True))
