@@ -87,7 +87,8 @@ print(text(**tokens)["text_embeds"])
 """
 
 _JAVASCRIPT = """\
-With this folder as `models/{name}` beside the script; from the Hub, its id instead.
+With this folder as `models/{name}` beside the script; from the Hub, its id instead. A text of more
+than {length} tokens loses its end mark there: shorten it before.
 
 ```js
 import {{
@@ -240,7 +241,9 @@ def _libraries(info: ModelInfo, spec: ModelSpec, files: list[str], texts: str) -
     if timm is not None:
         parts += ["### timm\n", _TIMM.format(loads=timm)]
     if transformers is not None and FolderFiles.PREPROCESSOR in files:
-        usage = _JAVASCRIPT.format(texts=texts, name=info.name, scale=info.logit_scale)
+        usage = _JAVASCRIPT.format(
+            texts=texts, name=info.name, scale=info.logit_scale, length=info.context_length
+        )
         parts += ["### transformers.js\n", usage]
         parts += ["### optimum-onnx\n", _OPTIMUM.format(texts=texts)]
     return parts
