@@ -42,8 +42,9 @@ def write_model_files(model: DualEncoder, folder: Path) -> None:
     write_tokenizer_files(spec, folder)
     if config is not None and config["text_cfg"].get("hf_tokenizer_name") == HF_TEXT:
         # open_clip's hf-hub: makes a tokenizer of what lies there, an empty one of nothing
-        for name in (FolderFiles.TOKENIZER, TOKENIZER_CONFIG):
-            shutil.copy(folder / name, folder / HF_TEXT)
+        for path in (folder / FolderFiles.TOKENIZER, folder / TOKENIZER_CONFIG):
+            if path.is_file():
+                shutil.copy(path, folder / HF_TEXT)
     preprocessor = spec.preprocess.preprocessor_config()
     if preprocessor is not None:
         write_json(folder / FolderFiles.PREPROCESSOR, preprocessor)

@@ -110,6 +110,7 @@ class Bench:
         (self.inputs / "captions.json").write_text(json.dumps(CAPTIONS), encoding="utf-8")
         self.expected: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._pad_ids: dict[str, int] = {}
+        self.prepares = False  # whether the folders hold what makes pixels in every language
         self._beside: dict[str, bool] = {}
         for name in self.names:
             self._publish(name, pictures)
@@ -138,6 +139,7 @@ class Bench:
             assert (rows @ rows.T - 2 * torch.eye(len(rows))).max() < 0.99, name
         self.expected[name] = image.numpy(), text.numpy()
         self._pad_ids[name] = info.tokenizer["pad_id"]
+        self.prepares = "onnx/preprocess.onnx" in info.files
         self._beside[name] = model.spec.open_clip_needs is not None
 
     def _pulled(self, name: str) -> Path:

@@ -31,6 +31,20 @@ function writeNpy(path, { data, dims }) {
   writeFileSync(path, Buffer.concat([start, header, Buffer.from(Float32Array.from(data).buffer)]));
 }
 
+async function prepare(repo, images, processor) {
+  const file = await fetch(`${process.env.HF_ENDPOINT}/${repo}/resolve/main/onnx/preprocess.onnx`);
+  if (!file.ok) return processor(images);
+  const ort = load("onnxruntime-node"); // on which transformers.js runs itself
+  const session = await ort.InferenceSession.create(new Uint8Array(await file.arrayBuffer()));
+  const rows = [];
+  for (const { data, height, width } of images) {
+    const image = new ort.Tensor("uint8", Uint8Array.from(data), [height, width, 3]);
+    const { pixel_values } = await session.run({ image });
+    rows.push(new T.Tensor("float32", pixel_values.data, pixel_values.dims));
+  }
+  return { pixel_values: T.cat(rows, 0) };
+}
+
 // transformers.js cuts a long text with its marks on, and so loses the end mark.
 function putEndBack({ data, dims }, tokenizer) {
   const end = tokenizer([""]).input_ids.data.at(-1); // the empty text is the marks alone
@@ -60,7 +74,7 @@ async function embed({ model, repo, options = {} }) {
   return {
     same_image: (await vision(pixels)).image_embeds,
     same_text: (await text(tokens)).text_embeds,
-    image: (await vision(await processor(images))).image_embeds,
+    image: (await vision(await prepare(repo, images, processor))).image_embeds,
     text: (await text(texts)).text_embeds,
   };
 }

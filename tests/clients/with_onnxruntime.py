@@ -1,5 +1,7 @@
 """onnxruntime and the ``tokenizers`` library alone; pictures where the folder prepares them."""
 
+from pathlib import Path
+
 import numpy as np
 import onnxruntime
 from huggingface_hub import snapshot_download
@@ -22,4 +24,10 @@ def embed(task: Task) -> Embeddings:
     (images,) = sessions["vision"].run(None, {"pixel_values": task.pixel_values})
     (same,) = sessions["text"].run(None, {"input_ids": task.tokens["input_ids"]})
     (texts,) = sessions["text"].run(None, {"input_ids": ids})
-    return {"same_image": images, "same_text": same, "text": texts}
+    found = {"same_image": images, "same_text": same, "text": texts}
+    preprocess = Path(folder, "onnx", "preprocess.onnx")
+    if preprocess.is_file():
+        session = onnxruntime.InferenceSession(str(preprocess))
+        rows = [session.run(None, {"image": np.asarray(one)})[0] for one in task.pictures]
+        (found["image"],) = sessions["vision"].run(None, {"pixel_values": np.concatenate(rows)})
+    return found
