@@ -14,6 +14,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from ptft.compat import import_open_clip, import_timm
+from ptft.errors import ModelError
+from ptft.export.golden import make_golden
+from ptft.export.library_files import Library, write_library_files
+from ptft.export.model_files import write_model_files
 from ptft.model import DualEncoder
 from ptft.model.source import describe_spec
 from ptft.model.spec import HF_TEXT
@@ -21,7 +25,7 @@ from ptft.model.tokenizers import build_tokenizer
 from ptft.model.towers import build_towers, refuse_unsupported
 from ptft.preprocess import ImagePreprocess, TextTokenizer
 
-__all__ = ["names", "small_model", "small_timm"]
+__all__ = ["convert_all", "names", "small_model", "small_timm"]
 
 _WIDTH, _WORDS = 32, 200
 _VOCABULARY = "a photo of cat dog red circle to the left blue square sentence"
@@ -88,6 +92,31 @@ def small_model(name: str, folder: Path) -> DualEncoder:
     model = DualEncoder(image, tower, spec, logit_bias=config.get("init_logit_bias"))
     _stir(model)
     return model.eval()
+
+
+def convert_all(folder: Path) -> dict[str, dict[str, Library]]:
+    """architecture -> library -> what an export found of its small form, held to the model's own
+    embeddings; what ptft does not support is left out.
+
+    Architectures whose small forms are the same are exported once.
+    """
+    found: dict[str, dict[str, Library]] = {}
+    done: dict[str, dict[str, Library]] = {}
+    with small_timm():
+        for name in names():
+            place = folder / name
+            try:
+                model = small_model(name, place)
+            except ModelError:
+                assert "multimodal_cfg" in import_open_clip().get_model_config(name)
+                continue
+            key = json.dumps(dict(model.spec.config), sort_keys=True)
+            if key not in done:
+                (place / "out").mkdir(parents=True)
+                write_model_files(model, place / "out")
+                done[key] = write_library_files(model, make_golden(model), place / "out")
+            found[name] = done[key]
+    return found
 
 
 def _make(create: Any, name: str, **arguments: Any) -> Any:
