@@ -38,10 +38,14 @@ class Attention(torch.nn.Module):
         return self.out(x.mean(dim=1))
 
 
-def write_attention(path: Path) -> None:
+@pytest.fixture(scope="module")
+def attention(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The module above as a float32 file; exporting takes seconds."""
+    path = tmp_path_factory.mktemp("attention") / "plain.onnx"
     torch.manual_seed(0)
     tower = Tower(Attention().eval(), "rows", "embeds", torch.zeros(2, 5, 8), {0: ("batch", None)})
     write_graph(tower, path)
+    return path
 
 
 def rows(count: int) -> np.ndarray:
@@ -60,9 +64,10 @@ def scenes_recipe(**evaluate: object) -> Recipe:
     return parse_recipe(values, where="test")
 
 
-def test_a_transpose_moves_behind_the_product_and_changes_nothing(tmp_path: Path) -> None:
-    write_attention(tmp_path / "plain.onnx")
-    proto = onnx.load(tmp_path / "plain.onnx")
+def test_a_transpose_moves_behind_the_product_and_changes_nothing(
+    attention: Path, tmp_path: Path
+) -> None:
+    proto = onnx.load(attention)
 
     def before_products(proto: onnx.ModelProto) -> int:
         made = {name: node.op_type for node in proto.graph.node for name in node.output}
@@ -76,8 +81,8 @@ def test_a_transpose_moves_behind_the_product_and_changes_nothing(tmp_path: Path
     onnx.checker.check_model(proto, full_check=True)
     onnx.save(proto, tmp_path / "moved.onnx")
     outputs = [
-        onnxruntime.InferenceSession(tmp_path / name).run(None, {"rows": rows(3)})[0]
-        for name in ("plain.onnx", "moved.onnx")
+        onnxruntime.InferenceSession(path).run(None, {"rows": rows(3)})[0]
+        for path in (attention, tmp_path / "moved.onnx")
     ]
     assert np.abs(outputs[0] - outputs[1]).max() < 1e-6
 
@@ -85,20 +90,23 @@ def test_a_transpose_moves_behind_the_product_and_changes_nothing(tmp_path: Path
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 @pytest.mark.parametrize("external", [False, True])
 def test_a_file_of_each_precision_loads_in_a_process_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, external: bool
+    attention: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    external: bool,
 ) -> None:
     """At any batch, also with weights outside: the bug of onnxruntime that ``half`` goes around
     ends the process."""
-    plain, path = tmp_path / "plain.onnx", tmp_path / "other.onnx"
-    write_attention(plain)
+    path = tmp_path / "other.onnx"
     if external:
         monkeypatch.setattr(graph, "EXTERNAL_OVER", 100)
-        monkeypatch.setattr(graph, "EXTERNAL_EACH", 64)
+        monkeypatch.setattr(graph, "EXTERNAL_EACH", 100)
     for number in range(2):
         if precision == "fp16":
-            write_half(path, plain)
+            write_half(path, attention)
         else:
-            write_int8(path, plain, np.zeros((1, 5, 8), np.float32))
+            write_int8(path, attention, np.zeros((1, 5, 8), np.float32))
         files = sorted(file.name for file in tmp_path.glob("other*"))
         assert files == (["other.onnx", "other.onnx_data"] if external else ["other.onnx"])
         data = b"".join((tmp_path / name).read_bytes() for name in files)
@@ -106,7 +114,7 @@ def test_a_file_of_each_precision_loads_in_a_process_of_its_own(
             first = data
     assert data == first, "bit for bit the same again"
     batches = {"one": rows(1), "four": rows(4)}
-    expected, found = run_apart(plain, batches), run_apart(path, batches)
+    expected, found = run_apart(attention, batches), run_apart(path, batches)
     for name, batch in batches.items():
         assert found[name].dtype == np.float32
         assert found[name].shape == (len(batch), 8)
@@ -116,17 +124,16 @@ def test_a_file_of_each_precision_loads_in_a_process_of_its_own(
     assert (onnx.TensorProto.FLOAT16 if precision == "fp16" else onnx.TensorProto.INT8) in kinds
 
 
-def test_a_gemm_is_split_into_what_can_be_quantised(tmp_path: Path) -> None:
-    write_attention(tmp_path / "plain.onnx")
-    proto = onnx.load(tmp_path / "plain.onnx")
+def test_a_gemm_is_split_into_what_can_be_quantised(attention: Path, tmp_path: Path) -> None:
+    proto = onnx.load(attention)
     assert any(node.op_type == "Gemm" for node in proto.graph.node)
     quantise._split_gemm(proto.graph)
     assert not any(node.op_type == "Gemm" for node in proto.graph.node)
     onnx.checker.check_model(proto, full_check=True)
     onnx.save(proto, tmp_path / "split.onnx")
     outputs = [
-        onnxruntime.InferenceSession(tmp_path / name).run(None, {"rows": rows(3)})[0]
-        for name in ("plain.onnx", "split.onnx")
+        onnxruntime.InferenceSession(path).run(None, {"rows": rows(3)})[0]
+        for path in (attention, tmp_path / "split.onnx")
     ]
     assert np.abs(outputs[0] - outputs[1]).max() < 1e-6
 
@@ -177,25 +184,17 @@ def test_what_costs_too_much_is_left_out_and_the_reason_said(tmp_path: Path) -> 
         file = tower_file(name, "int8")
         assert "points of recall or accuracy; allowed: -101" in written.left_out[file]
         assert not (tmp_path / file).exists()
-
-
-def test_a_spoilt_file_costs_recall(tmp_path: Path) -> None:
-    """The figures come from the file: with its weights at 0, all is alike and nothing is found."""
-    model = tiny.build(tiny.arch_section())
-    quality = Quality(model, scenes_recipe(ks=[15]))
-    path = tmp_path / "vision_model.onnx"
-    write_graph(image_tower(model), path)
-    assert quality.change(image=path).lost == 0
-    proto = onnx.load(path)
+    # The figures come from the file: with its weights at 0, all is alike and nothing is found.
+    proto = onnx.load(tmp_path / FolderFiles.VISION_ONNX)
     for tensor in proto.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1:
             tensor.raw_data = bytes(len(tensor.raw_data))
     onnx.save(proto, tmp_path / "spoilt.onnx")
     change = quality.change(image=tmp_path / "spoilt.onnx")
     plain = quality._plain["drawn"]
-    assert min(plain.values()) > 0.5
     assert change.figures == {f"drawn {key}": -value for key, value in plain.items()}
-    assert change.lost == pytest.approx(100 * sum(plain.values()) / 2)
+    assert change.lost == pytest.approx(100 * sum(plain.values()) / len(plain))
+    assert change.lost > 10
 
 
 def test_what_cannot_be_measured_says_why() -> None:
