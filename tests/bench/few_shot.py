@@ -1,0 +1,129 @@
+"""The few-shot recipe at four learning rates and five numbers of shots, beside full fine-tuning.
+
+The start is trained here on three styles of emoji with captions that name their groups; the targets
+are two styles that it never saw, and what is measured are concepts that it never saw (val and test
+together: nothing is chosen on either). Each figure is a mean over styles and seeds, and each seed
+draws its own pictures. The same start and pictures, fully fine-tuned for 20 passes at the same
+rates, are the contrast.
+"""
+
+import io
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from rich.console import Console
+
+from ptft.recipe import load_recipe
+from ptft.train import train
+
+__all__ = ["BARS", "run"]
+
+RATES = (1e-5, 1e-4, 1e-3, 1e-2)
+SHOTS = (1, 2, 4, 8, 16)
+STYLES = ("fluentflat", "fluenthc")
+SEEDS = 2
+BARS = {"largest spread, points": ("<=", 1.0), "least gain, points": (">=", -0.5)}
+
+_EMOJI = "../shared/data/emoji"
+_CAPTIONS = '["{name}, {keywords}", "{group}: {name}", "{group}"]'
+_QUIET = ("run.threads=1", "run.workers=0", "run.trackers=[]", "run.neighbours=false")
+_FULL = (
+    "adapt={kind: full}",
+    "regularise=null",
+    "optim.schedule=cosine",
+    "optim.samples_seen=null",
+    "optim.epochs=20",
+)
+
+
+def run() -> dict[str, float]:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        _run(
+            "pretrain/emoji",
+            folder / "start",
+            f"data.captions={_CAPTIONS}",
+            "evaluate=[]",
+            "optim.samples_seen=25600",
+        )
+        before = {style: _zero_shot(folder, style) for style in STYLES}
+        print("zero-shot", {style: round(100 * value, 1) for style, value in before.items()})
+        few = _gains("the few-shot recipe", folder, before, SEEDS, ())
+        full = _gains("full fine-tuning", folder, before, 1, _FULL)
+    return {
+        "zero-shot, %": 100 * fmean(before.values()),
+        "largest spread, points": max(_spread(row) for row in few.values()),
+        "least gain, points": min(gain for row in few.values() for gain in row),
+        "gain at 16 shots, points": fmean(few[16]),
+        "full: largest spread, points": max(_spread(row) for row in full.values()),
+        "full: least gain, points": min(gain for row in full.values() for gain in row),
+    }
+
+
+def _gains(
+    what: str, folder: Path, before: dict[str, float], seeds: int, overrides: tuple[str, ...]
+) -> dict[int, list[float]]:
+    """Points over zero-shot by shots, in the order of RATES; rows are printed as they come."""
+    print(f"{what + ', points over zero-shot':48}" + "".join(f"{rate:>9.0e}" for rate in RATES))
+    gains = {}
+    for shots in SHOTS:
+        row = [
+            fmean(
+                100 * (_accuracy(folder, style, seed, shots, rate, overrides) - before[style])
+                for style in STYLES
+                for seed in range(seeds)
+            )
+            for rate in RATES
+        ]
+        cells = "".join(f"{gain:+9.2f}" for gain in row)
+        print(f"{f'{shots} a class':48}{cells}   spread {_spread(row):.2f}", flush=True)
+        gains[shots] = row
+    return gains
+
+
+def _accuracy(
+    folder: Path, style: str, seed: int, shots: int, rate: float, overrides: tuple[str, ...]
+) -> float:
+    return _run(
+        "finetune/few-shot-emoji",
+        folder / "run",
+        f"init.from={folder / 'start'}",
+        f"run.cache={folder / 'cache'}",
+        *_data(style),
+        f"data.shots={shots}",
+        f"seed={seed}",
+        f"optim.lr={rate}",
+        *overrides,
+    )
+
+
+def _zero_shot(folder: Path, style: str) -> float:
+    """Of the start, through a run that learns nothing to speak of: one sample at a tiny rate."""
+    return _accuracy(folder, style, 0, 1, 1e-12, ("optim.samples_seen=32",))
+
+
+def _run(name: str, folder: Path, *overrides: str) -> float:
+    """Train, and give the accuracy over the evaluations' pictures together."""
+    shutil.rmtree(folder, ignore_errors=True)
+    recipe = load_recipe(name, [f"run.dir={folder}", *_QUIET, *overrides])
+    found = train(recipe, console=Console(file=io.StringIO())).metrics.values()
+    images = sum(one["images"] for one in found)
+    return sum(one["top1"] * one["images"] for one in found) / images if images else 0.0
+
+
+def _data(style: str) -> Iterator[str]:
+    for split in ("train", "val", "test"):
+        yield f"data.{split}={_EMOJI}/{style}/{split}-*.tar"
+    parts = ", ".join(
+        f"{{kind: classify, name: {split}, split: {split}}}" for split in ("val", "test")
+    )
+    yield f"evaluate=[{parts}]"
+
+
+def _spread(row: list[float]) -> float:
+    return max(row) - min(row)
