@@ -1,10 +1,12 @@
 """Small models with random weights, one for each class of transformers that a folder can hold."""
 
+import copy
 from pathlib import Path
 
 import torch
 
 from ptft.model import DualEncoder
+from ptft.preprocess import TextTokenizer
 from tests import tiny
 
 __all__ = ["MODELS", "build"]
@@ -26,8 +28,29 @@ def build(name: str, work: Path) -> DualEncoder:
     else:
         section = tiny.arch_section({"clip": "tiny-vit", "siglip": "small-siglip"}[name])
     model = tiny.build(section, seed=5)
+    if name == "siglip":
+        _give_tokenizer(model, work)
     _stir(model, _LARGER[name])
     return model
+
+
+def _give_tokenizer(model: DualEncoder, work: Path) -> None:
+    """A vocabulary of transformers', as every SigLIP has one: its padding is part of the text, and
+    open_clip finds it in the repository that the configuration names.
+    """
+    tokens = {"pad_token": "<pad>", "unk_token": "<unk>", "eos_token": "</s>"}
+    tokenizer = TextTokenizer(
+        tiny.hf_text_folder(work / "text", weights=False) / "tokenizer.json",
+        context_length=model.context_length,
+        kind="hf",
+        clean="canonicalize",
+        pad_id=1,
+    )
+    config = copy.deepcopy(dict(model.spec.config))
+    config["text_cfg"]["hf_tokenizer_name"] = "tester/siglip"
+    model.spec = model.spec.with_(
+        config=config, tokenizer=tokenizer, tokenizer_config={**tokens, "bos_token": "<s>"}
+    )
 
 
 def _stir(model: DualEncoder, larger: float) -> None:
