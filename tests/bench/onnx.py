@@ -50,7 +50,8 @@ def run() -> dict[str, float]:
 def _speed() -> dict[str, float]:
     model = build_model(ArchModel(name=NAME), None, ClipObjective(), seed=0).eval()
     images = torch.randn(1, 3, *model.spec.preprocess.size)
-    texts = torch.randint(1, 40000, (1, 77))
+    # One text alone takes as long as reading the weights does, whatever its length.
+    texts = torch.randint(1, 40000, (16, 77))
     with tempfile.TemporaryDirectory() as home:
         vision, text = (
             Path(home, Path(name).name) for name in (FolderFiles.VISION_ONNX, FolderFiles.TEXT_ONNX)
@@ -66,8 +67,8 @@ def _speed() -> dict[str, float]:
                 "image, torch": lambda: model.encode_image(images),
                 "image, fp32": _session(vision, images),
                 "image, int8": _session(small[vision], images),
-                "text of 77, fp32": _session(text, texts),
-                "text of 12, fp32": _session(text, texts[:, :12]),
+                "16 texts of 77": _session(text, texts),
+                "16 texts of 12": _session(text, texts[:, :12]),
             }
             seconds: dict[str, list[float]] = {name: [] for name in ways}
             for turn in range(TURNS + 5):
@@ -82,8 +83,7 @@ def _speed() -> dict[str, float]:
     return {
         "fp32, times as fast as torch": median["image, torch"] / median["image, fp32"],
         "int8, times as fast as torch": median["image, torch"] / median["image, int8"],
-        "text of 77 tokens, times that of 12": median["text of 77, fp32"]
-        / median["text of 12, fp32"],
+        "text of 77 tokens, times that of 12": median["16 texts of 77"] / median["16 texts of 12"],
         "int8, share of fp32's bytes": share,
     }
 
