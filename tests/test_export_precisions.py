@@ -201,6 +201,7 @@ def test_what_cannot_be_measured_says_why() -> None:
     model = tiny.build(tiny.arch_section())
     assert Quality(model, None).reason == "no recipe is recorded"
     recipe = scenes_recipe()
+    assert Quality(model, recipe).reason is None
     empty = recipe.model_copy(update={"evaluate": []})
     assert Quality(model, empty).reason == "the recipe names no evaluation"
     assert Quality(model, recipe, measure=False).reason == "the export was told not to"
@@ -208,6 +209,9 @@ def test_what_cannot_be_measured_says_why() -> None:
     gone = scenes_recipe(data=absent)
     reason = Quality(model, gone).reason
     assert reason == "the data of the recipe's evaluations is not here"
+    assert not any(part.training for part in model.modules()), (
+        "measuring leaves the model as it was"
+    )
     pictures = calibration_pictures(model, recipe)
     assert pictures is not None
     assert pictures.shape == (16, 3, 32, 32)

@@ -132,6 +132,7 @@ class _Towers(DualEncoder):
         self._files = {"image": image, "text": text}
         self._sessions: dict[str, Any] = {}
         self._known = known
+        self.train(model.training)  # the towers are the model's own, and keep its mode
 
     def encode_image(self, images: Tensor) -> Tensor:
         if self._files["image"] is None:
