@@ -30,18 +30,18 @@ class Calibration:
 
     Attributes:
         temperature: above 1 where the head was too sure of itself.
-        images: of validation.
+        samples: of validation.
         before, after: expected calibration error on them, as shares of 1.
     """
 
     temperature: float
-    images: int
+    samples: int
     before: float
     after: float
 
     def __str__(self) -> str:
         return (
-            f"calibrated on {self.images:,} pictures of val: temperature {self.temperature:.3g}, "
+            f"calibrated on {self.samples:,} samples of val: temperature {self.temperature:.3g}, "
             f"calibration error {self.before:.1%} before, {self.after:.1%} after"
         )
 
@@ -51,15 +51,17 @@ def calibrate_head(model: DualEncoder, val: SampleSet, *, workers: Workers = "au
     """Divide a head's logits, in place, by the temperature that fits a validation set.
 
     Raises:
-        DataError: no image has a label, or none can be read.
+        DataError: no sample has a label, or none can be read.
         ModelError: the model has no head, or an embedding is not finite.
     """
-    found = embed_split(model, val, batch=_BATCH, workers=workers, what="val images")
+    found = embed_split(
+        model, val, batch=_BATCH, workers=workers, what="val samples", reads=model.spec.reads
+    )
     labelled = found.labelled()
     if labelled is None or len(labelled[1]) == 0:
-        raise DataError("objective.calibrate: no image of val has a label; see data.label")
-    images_nd, labels_n = labelled
-    logits_nc = model.class_logits(images_nd.to(model.device)).float().cpu()
+        raise DataError("objective.calibrate: no sample of val has a label; see data.label")
+    inputs_nw, labels_n = labelled
+    logits_nc = model.class_logits(inputs_nw.to(model.device)).float().cpu()
     own_nc = F.one_hot(labels_n, logits_nc.shape[1]).bool()
     temperature = fit_temperature(logits_nc, own_nc)
     assert model.head is not None
