@@ -86,7 +86,7 @@ def test_a_runs_head_is_divided_by_the_temperature_of_val(tmp_path: Path) -> Non
     val = embed_split(plain, open_split(data, "val"), batch=16, workers=0)
     assert val.labels is not None
     with torch.no_grad():
-        logits = plain.class_logits(val.images_nd)
+        logits = plain.class_logits(val.inputs_nw)
     temperature = fit_temperature(logits, F.one_hot(val.labels, logits.shape[1]).bool())
     assert abs(temperature - 1.0) > 0.1, "else nothing shows"
     for name, tensor in plain.state_dict().items():

@@ -127,7 +127,7 @@ def test_a_run_remembers_its_training_set_and_takes_no_step(
     assert model.head is not None and model.head.keys is not None
     train = embed_split(model, open_split(colours, "train"), batch=64, workers=0)
     assert train.labels is not None and model.head.labels is not None
-    torch.testing.assert_close(model.head.keys.detach(), train.images_nd, rtol=0, atol=1e-6)
+    torch.testing.assert_close(model.head.keys.detach(), train.inputs_nw, rtol=0, atol=1e-6)
     assert torch.equal(model.head.labels, train.labels)
     measured = evaluate(model, [ClassifyEvaluation()], colours, seed=0, workers=0)["classify"]
     assert result.metrics["classify"]["top1"] == measured["top1"]

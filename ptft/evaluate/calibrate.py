@@ -21,7 +21,7 @@ __all__ = ["Calibration", "calibrate_head", "expected_calibration_error", "fit_t
 _RANGE = (-5.0, 5.0)  # of log temperature; beyond it softmax is one-hot or flat anyway
 _GOLDEN = (5**0.5 - 1) / 2
 _STEPS = 60  # of golden section: the last interval is 3e-12 wide
-_BATCH = 256  # samples at once, as an evaluation has it unless told otherwise
+_BATCH = 256  # images at once, as an evaluation has it unless told otherwise
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,18 @@ class Calibration:
 
     Attributes:
         temperature: above 1 where the head was too sure of itself.
-        images: samples of validation.
+        samples: of validation.
         before, after: expected calibration error on them, as shares of 1.
     """
 
     temperature: float
-    images: int
+    samples: int
     before: float
     after: float
 
     def __str__(self) -> str:
         return (
-            f"calibrated on {self.images:,} samples of val: temperature {self.temperature:.3g}, "
+            f"calibrated on {self.samples:,} samples of val: temperature {self.temperature:.3g}, "
             f"calibration error {self.before:.1%} before, {self.after:.1%} after"
         )
 
@@ -54,8 +54,9 @@ def calibrate_head(model: DualEncoder, val: SampleSet, *, workers: Workers = "au
         DataError: no sample has a label, or none can be read.
         ModelError: the model has no head, or an embedding is not finite.
     """
-    reads = model.spec.reads
-    found = embed_split(model, val, batch=_BATCH, workers=workers, what="val samples", reads=reads)
+    found = embed_split(
+        model, val, batch=_BATCH, workers=workers, what="val samples", reads=model.spec.reads
+    )
     labelled = found.labelled()
     if labelled is None or len(labelled[1]) == 0:
         raise DataError("objective.calibrate: no sample of val has a label; see data.label")

@@ -125,7 +125,14 @@ def choose_strength(
 def _labelled(
     model: DualEncoder, samples: SampleSet, split: str, workers: Workers
 ) -> tuple[Tensor, Tensor]:
-    found = embed_split(model, samples, batch=_BATCH, workers=workers, what=f"{split} images")
+    found = embed_split(
+        model,
+        samples,
+        batch=_BATCH,
+        workers=workers,
+        what=f"{split} samples",
+        reads=model.spec.reads,
+    )
     labelled = found.labelled()
     if labelled is None or len(labelled[1]) == 0:
         raise DataError(
