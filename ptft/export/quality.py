@@ -18,6 +18,7 @@ from ptft.evaluate.run import Known, reads_of
 from ptft.model import DualEncoder
 from ptft.recipe import (
     TOWERS_OF,
+    ProbeEvaluation,
     Recipe,
     RetrievalEvaluation,
     ZeroShotEvaluation,
@@ -60,6 +61,12 @@ class Quality:
     def __init__(self, model: DualEncoder, recipe: Recipe | None, *, measure: bool = True) -> None:
         self._model = model
         self._recipe = recipe
+        # a probe is fitted to the whole training set, anew for each file
+        self._items = [
+            item
+            for item in ([] if recipe is None else recipe.evaluate)
+            if not isinstance(item, ProbeEvaluation)
+        ]
         self._images: dict[Path | None, Known] = {}
         self._texts: dict[Path | None, dict[bytes, Tensor]] = {}
         self._plain: dict[str, dict[str, float]] = {}
@@ -70,6 +77,8 @@ class Quality:
             self.reason = "no recipe is recorded"
         elif not recipe.evaluate:
             self.reason = "the recipe names no evaluation"
+        elif not self._items:
+            self.reason = "the recipe's evaluations are probes, which each file would fit anew"
         else:
             try:
                 check_evaluations(recipe)
@@ -85,7 +94,7 @@ class Quality:
         return any(
             tower in TOWERS_OF[reads_of(item, self._model)]
             or (tower == "text" and isinstance(item, queries))
-            for item in self._recipe.evaluate
+            for item in self._items
         )
 
     def change(self, *, image: Path | None = None, text: Path | None = None) -> Change:
@@ -108,7 +117,7 @@ class Quality:
         assert self._recipe is not None
         results = evaluate(
             _Towers(self._model, image, text, self._texts.setdefault(text, {})),
-            self._recipe.evaluate,
+            self._items,
             self._recipe.data,
             seed=self._recipe.seed,
             device="cpu",
