@@ -147,13 +147,8 @@ def test_an_arm_that_sets_an_unknown_key_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_retained_set_that_shares_pictures_with_the_target_is_an_error(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for split in ("train", "other"):
-        for name in ("cat", "dog"):
-            (tmp_path / split / name).mkdir(parents=True)
-            for number in range(4):
-                picture = Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8))
-                picture.save(tmp_path / split / name / f"{number}.png")
+    for seed, split in enumerate(("train", "other")):
+        _pictures_of_classes(tmp_path / split, seed=seed)
     folder, other = (
         {
             "kind": "folder",
@@ -170,3 +165,37 @@ def test_a_retained_set_that_shares_pictures_with_the_target_is_an_error(tmp_pat
     values["evaluate"] = [{"kind": "classify"}]
     with pytest.raises(DataError, match=r"compare\.retain\.before\.data\.val: shares . pictures"):
         compare(Comparison.model_validate(values), console=quiet())
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["cat", "dog", "emu"], "data.train: class 'emu' has no picture"),
+        (["cat", "dgo"], "'dog'.*did you mean 'dgo'"),
+    ],
+)
+def test_classes_and_labels_that_do_not_meet_are_an_error(
+    classes: list[str], message: str, tmp_path: Path
+) -> None:
+    """Before anything is trained, with the name that has no counterpart."""
+    pictures = str(_pictures_of_classes(tmp_path / "pictures"))
+    values = comparison(tmp_path, retain=[], metric=None, budgets=[2]).model_dump(
+        mode="json", by_alias=True
+    )
+    values["data"] = {"kind": "folder", "classes": classes}
+    values["data"] |= dict.fromkeys(("train", "val", "test"), pictures)
+    values["objective"], values["evaluate"] = {"kind": "classify"}, [{"kind": "classify"}]
+    with pytest.raises(DataError, match=message):
+        compare(Comparison.model_validate(values), console=quiet())
+    assert not list(tmp_path.rglob("cells"))
+
+
+def _pictures_of_classes(folder: Path, *, seed: int = 0) -> Path:
+    """Four pictures of noise in each of ``cat`` and ``dog``."""
+    rng = np.random.default_rng(seed)
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        for number in range(4):
+            picture = Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8))
+            picture.save(folder / name / f"{number}.png")
+    return folder
