@@ -116,7 +116,7 @@ objective: {kind: clap}
 
 adapt: {kind: loar}
     adapt.kind: 'loar': not allowed; did you mean 'lora'?
-    (allowed: bottleneck, dora, full, ia3, lora, prefix, probe, projection)
+    (allowed: bottleneck, dora, full, ia3, lora, prefix, probe, projection, tip_adapter)
 
 adapt: {kind: lora, targets: [q, qkv]}
     adapt.targets.1: 'qkv': not allowed; allowed: conv, fc1, fc2, k, out, q, v

@@ -61,7 +61,7 @@ _CONFIGS: dict[str, dict[str, Any]] = {
             "tokenizer_kwargs": {"clean": "canonicalize"},
         },
     },
-    "small-siglip": {  # as tiny as timm has one without a class token, which SiglipModel has not
+    "tiny-padded-siglip": {  # as tiny as timm has one without a class token, which SigLIP lacks
         "embed_dim": 512,
         "init_logit_bias": -10,
         "custom_text": True,

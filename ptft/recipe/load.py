@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from ptft.errors import RecipeError
 from ptft.recipe.builtin import find_recipe
@@ -119,8 +119,11 @@ def deciding_values(recipe: Recipe) -> dict[str, Any]:
 
 def recipe_json_schema() -> dict[str, Any]:
     """JSON Schema of a recipe, for editors (``# yaml-language-server: $schema=...``)."""
-    schema = Recipe.model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    schema = TypeAdapter(Recipe | StagedRecipe).json_schema(by_alias=True)
+    plain, staged = schema.pop("anyOf")
+    schema["$defs"][StagedRecipe.__name__]["required"].remove("data")  # the first stage's
+    branches = {"if": {"required": ["stages"]}, "then": staged, "else": plain}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, **branches}
 
 
 def _override(values: dict[str, Any], override: str) -> None:

@@ -91,7 +91,7 @@ def ptft_step(name: str, batch: int, micro: int, device: str) -> Callable[[], An
     step = Step(recipe, share(model, ALONE), torch.amp.GradScaler(device, enabled=False))
     pixels, tokens = inputs(model.spec.preprocess.size, batch, device)
     ids = torch.arange(batch)
-    whole = Batch(pixels, tokens, ids, None, [], [])
+    whole = Batch(pixels, tokens, ids, None, [str(number) for number in range(batch)], [])
     learning = [p for group in optimizer.param_groups for p in group["params"]]
 
     def run() -> None:

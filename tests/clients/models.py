@@ -26,7 +26,7 @@ def build(name: str, work: Path) -> DualEncoder:
         text = tiny.hf_text_folder(work / "text")
         section = tiny.hf_section(text, image="test_vit", text_pool="cls_pooler", image_size=160)
     else:
-        section = tiny.arch_section({"clip": "tiny-vit", "siglip": "small-siglip"}[name])
+        section = tiny.arch_section({"clip": "tiny-vit", "siglip": "tiny-padded-siglip"}[name])
     model = tiny.build(section, seed=5)
     if name == "siglip":
         _give_tokenizer(model, work)
