@@ -333,5 +333,6 @@ def test_a_killed_push_changes_nothing_and_the_next_completes(
     assert done.commit == hub.repos[REPO_ID].head().id
     all_four = sum((f / name).stat().st_size for f in (one, two) for name in (WEIGHTS, ONNX))
     assert hub.bytes_received == all_four - arrived  # what had arrived is not sent twice
-    assert hub.bytes_received == (0 if moment in ("/verify", "/commit/") else hub.bytes_received)
+    if moment == "/commit/":  # at /verify of one file the other may be on its way still
+        assert hub.bytes_received == 0
     assert read_model_info(two).digest.startswith("sha256:")
