@@ -36,6 +36,7 @@ _FULL = (
     "regularise=null",
     "optim.schedule=cosine",
     "optim.global_batch=8",
+    "optim.stop_above=null",
     "optim.samples_seen=null",
     "optim.epochs=20",
 )
