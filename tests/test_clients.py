@@ -25,25 +25,28 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         yield Bench(hub, tmp_path_factory.mktemp("clients"), NAMES, scenes())
 
 
-def check(bench: Bench, environment: str | None, cache: Path) -> None:
+def wrong(bench: Bench, environment: str | None, cache: Path) -> list[str]:
+    """What the clients of an environment do not give as ptft does."""
     clients = [client for client in CLIENTS if client.environment == environment]
+    assert clients, environment
     bench.run(clients, cache)
+    found = []
     for client, name in product(clients, NAMES):
-        found = bench.figures(client, name)
-        assert found.error is None, found.error
-        assert found.same is not None
-        assert found.same <= 1e-5, (client.label, name)
-        assert found.text is None or found.text >= 0.9999, (client.label, name)
-        if environment != NODE or bench.prepares:  # JavaScript's own resize differs
-            assert found.image is None or found.image >= 0.9999, (client.label, name)
+        figures = bench.figures(client, name)
+        # JavaScript's own resize differs
+        image = figures.image if environment != NODE or bench.prepares else None
+        near = [cosine is None or cosine >= 0.9999 for cosine in (figures.text, image)]
+        if figures.error or figures.same is None or figures.same > 1e-5 or not all(near):
+            found.append(f"{client.label}, {name}: {figures}")
+    return found
 
 
 def test_open_clip_transformers_timm_and_onnxruntime(bench: Bench, tmp_path: Path) -> None:
-    check(bench, None, tmp_path)
+    assert wrong(bench, None, tmp_path) == []
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_clients_of_other_environments(bench: Bench, environment: str) -> None:
     if find(environment, cache_folder()) is None:
         pytest.skip("its environment is not there; `make clients` makes it")
-    check(bench, environment, cache_folder())
+    assert wrong(bench, environment, cache_folder()) == []
