@@ -9,25 +9,10 @@ from ptft.recipe import ClassifyObjective, Recipe
 from ptft.recipe.comparison import ArmKind, ArmSection, Comparison, Search
 from ptft.recipe.load import parse_recipe, set_key
 
-__all__ = ["LEARNS", "MIXES", "STEPLESS", "arm_recipe", "search_space"]
+__all__ = ["MIXES", "START", "STEPLESS", "arm_recipe", "search_space"]
 
-LEARNS: dict[ArmKind, bool] = {
-    "zero_shot": False,
-    "scratch": True,
-    "probe": True,
-    "full": True,
-    "lp_ft": True,
-    "flyp": True,
-    "lora": True,
-    "dora": True,
-    "prefix": True,
-    "bottleneck": True,
-    "l2_sp": True,
-    "projection": True,
-    "tip_adapter": True,
-    "replay": True,
-}
-"""Whether an arm of a kind is another model than the start."""
+START: ArmKind = "zero_shot"
+"""The kind of arm that is the starting model itself."""
 
 MIXES: tuple[ArmKind, ...] = (
     "probe",
@@ -42,7 +27,7 @@ MIXES: tuple[ArmKind, ...] = (
 )
 """Kinds whose weights can be mixed with those that they started from: the same tensors."""
 
-STEPLESS: tuple[ArmKind, ...] = ("zero_shot", "tip_adapter")
+STEPLESS: tuple[ArmKind, ...] = (START, "tip_adapter")
 """Kinds without a step, which have no learning rate to search."""
 
 _FASTER: dict[ArmKind, float] = {

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from ptft.artifact import RunFiles, write_atomic
-from ptft.compare.arms import LEARNS, STEPLESS, arm_recipe, search_space
+from ptft.compare.arms import START, STEPLESS, arm_recipe, search_space
 from ptft.compare.results import Cell, Cells
 from ptft.compare.target import Target
 from ptft.errors import PtftError, UsageError
@@ -163,7 +163,7 @@ def _check(comparison: Comparison) -> Target:
     """Everything that can be wrong with an arm or the data, before the first training."""
     target = Target(comparison)
     for arm in comparison.compare.arms:
-        if LEARNS[arm.kind]:
+        if arm.kind != START:
             _first_recipe(comparison, arm, comparison.compare.budgets[0], target)
     return target
 

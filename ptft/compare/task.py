@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 
 from ptft.artifact import read_json, write_json
-from ptft.compare.arms import LEARNS, MIXES, arm_recipe, search_space
+from ptft.compare.arms import MIXES, START, arm_recipe, search_space
 from ptft.compare.measure import Measured
 from ptft.compare.results import Cell, Cells, Costs
 from ptft.compare.search import Search
@@ -90,7 +90,7 @@ class Task:
         seeds = range(self.comparison.compare.seeds)
         if all(self.cells.read(self.arm.label, self.budget, seed) for seed in seeds):
             return
-        if not LEARNS[self.arm.kind]:
+        if self.arm.kind == START:
             for seed in seeds:
                 self._write(_Trained(self.start, {}, Costs()), seed=seed)
             return
