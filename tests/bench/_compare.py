@@ -4,11 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BARS", "compared", "ptft"]
+__all__ = ["BARS", "compared", "from_start", "ptft"]
 
 BARS = {
     "minutes": ("<=", 20.0),
@@ -56,6 +57,15 @@ def compared(name: str, folder: Path, *overrides: str) -> dict[str, float]:
     }
     kept = _kept(found)
     return figures | ({"gain_kept": round(min(kept), 3)} if kept else {})
+
+
+def from_start(pretraining: str, name: str) -> dict[str, float]:
+    """Train a start by a built-in recipe and compare from it; the minutes of both, apart."""
+    with tempfile.TemporaryDirectory() as made:
+        start = Path(made) / "start"
+        minutes = ptft("train", pretraining, f"run.dir={start}", "run.trackers=[]")
+        figures = compared(name, Path(made) / "compared", f"init.from={start}")
+    return {**figures, "pretraining_minutes": round(minutes, 1)}
 
 
 def _kept(found: dict[str, Any]) -> list[float]:
