@@ -27,19 +27,19 @@ def test_tensorboard_has_each_step_once_though_a_part_was_lost(
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from ptft.train import loop as loop_module
+    from ptft.train import steps as steps_module
 
     folder = tmp_path / "run"
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
         steps = iter(range(STEPS))
-        plain = loop_module._Loop._note_skipped
+        plain = steps_module.Loop._note_skipped
 
-        def dies(self: loop_module._Loop, batch: object) -> None:
+        def dies(self: steps_module.Loop, batch: object) -> None:
             if next(steps) == 4:  # two steps after the checkpoint of step 3
                 raise RuntimeError("killed")
             plain(self, batch)  # type: ignore[arg-type]
 
-        patch.setattr(loop_module._Loop, "_note_skipped", dies)
+        patch.setattr(steps_module.Loop, "_note_skipped", dies)
         run(folder, run__trackers=["tensorboard"])
     run(folder, resume=True, run__trackers=["tensorboard"])
 

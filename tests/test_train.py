@@ -17,6 +17,7 @@ from ptft.recipe import Recipe, load_recipe
 from ptft.recipe.load import parse_recipe
 from ptft.train import TrainResult, exit_code, train
 from ptft.train import loop as loop_module
+from ptft.train import steps as steps_module
 
 STEPS, BATCH = 8, 16
 
@@ -94,7 +95,7 @@ class _StopAt:
 def interrupt(monkeypatch: pytest.MonkeyPatch, folder: Path, step: int, **changes: Any) -> None:
     """Run until ``step`` and stop there as SIGTERM would."""
     stop = _StopAt(step)
-    plain = loop_module._Loop._step
+    plain = steps_module.Loop._step
 
     def counted(self: Any, *args: Any) -> Any:
         stop.left -= 1
@@ -102,7 +103,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, folder: Path, step: int, **change
 
     with monkeypatch.context() as patch:
         patch.setattr(loop_module, "Stop", lambda: stop)
-        patch.setattr(loop_module._Loop, "_step", counted)
+        patch.setattr(steps_module.Loop, "_step", counted)
         result = run(folder, **changes)
     assert not result.finished
     assert exit_code(result) == 128 + signal.SIGTERM

@@ -187,9 +187,9 @@ def record_order(path: Path) -> None:
     """Write down what the loop is given, on its way there."""
     import zlib
 
-    from ptft.train import loop
+    from ptft.train import steps
 
-    plain = loop.batches
+    plain = steps.batches
 
     def batches(*args: Any, start: int, size: int, **kwargs: Any) -> Any:
         for number, batch in enumerate(plain(*args, start=start, size=size, **kwargs)):
@@ -201,7 +201,7 @@ def record_order(path: Path) -> None:
                 stream.write(f"{start + number * size} {digest}\n")
             yield batch
 
-    loop.batches = batches  # type: ignore[assignment]
+    steps.batches = batches  # type: ignore[assignment]
 
 
 def read_order(path: Path, *others: Path) -> dict[int, set[int]]:
