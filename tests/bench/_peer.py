@@ -128,7 +128,8 @@ def in_turn(
     open_clip = import_open_clip()
     from open_clip_train.train import train_one_epoch
 
-    from ptft.train import loop, steps
+    from ptft.train import loop
+    from ptft.train import steps as loop_steps
 
     torch.set_num_threads(1)
     model = build_model(recipe.model, None, recipe.objective, seed=recipe.seed)
@@ -158,8 +159,8 @@ def in_turn(
                 peer, {"train": data}, Loss(), 0, optimizer, None, None, None, _arguments(recipe)
             )
 
-    plain = steps.batches
-    steps.batches = lambda *_, **__: iter(_Source(turns, "ptft", ours))
+    plain = loop_steps.batches
+    loop_steps.batches = lambda *_, **__: iter(_Source(turns, "ptft", ours))
     other = threading.Thread(target=run_peer, daemon=True)
     with tempfile.TemporaryDirectory() as folder:
         run = recipe.run.model_copy(update={"dir": f"{folder}/run"})
@@ -168,7 +169,7 @@ def in_turn(
             with turns.taking_part("ptft"):
                 loop.train(recipe.model_copy(update={"run": run}), console=Console(quiet=True))
         finally:
-            steps.batches = plain
+            loop_steps.batches = plain
             other.join()
         lines = (Path(folder) / "run" / RunFiles.LOG).read_text().splitlines()
     own = [json.loads(line)["loss"] for line in lines if "loss" in json.loads(line)]
