@@ -216,6 +216,17 @@ def test_what_no_class_computes_is_said_and_left_out(
     assert not config.exists() or "model_type" not in read_json(config)
 
 
+def test_a_tower_that_reads_padding_needs_the_same_padding() -> None:
+    """CLIP's vocabulary fills texts with zeros here, and with its end mark in transformers."""
+    model = tiny.build(tiny.arch_section("tiny-padded-siglip"))
+    found = convert(model)
+    assert isinstance(found, str) and "reads padding" in found
+    names = {**model.spec.tokenizer_config, "pad_token": "!"}  # what stands at zero
+    model.spec = model.spec.with_(tokenizer_config=names)
+    exact = convert(model)
+    assert isinstance(exact, Converted) and exact.name == "SiglipModel"
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -20,6 +20,7 @@ from ptft.export.transformers_blocks import Part, Unlike, refuse
 from ptft.export.transformers_dual import dual_image, dual_text
 from ptft.export.transformers_towers import clip_image, clip_text, siglip_image, siglip_text
 from ptft.model import DualEncoder
+from ptft.model.spec import ModelSpec
 
 __all__ = ["Converted", "convert"]
 
@@ -54,9 +55,23 @@ def convert(model: DualEncoder) -> Converted | str:
     else:
         choice = _clip if native_text and native_image else _dual
     try:
-        return choice(model)
+        converted = choice(model)
+        refuse(
+            not _pads_alike(model.spec),
+            "its text tower reads padding, and what its vocabulary names as padding is not what "
+            "fills its texts",
+        )
     except Unlike as reason:
         return str(reason)
+    return converted
+
+
+def _pads_alike(spec: ModelSpec) -> bool:
+    """Whether texts are filled in transformers as they are here, where that matters."""
+    token = spec.tokenizer_config.get("pad_token")
+    return spec.text_trimmable or (
+        isinstance(token, str) and spec.tokenizer.token_id(token) == spec.tokenizer.pad_id
+    )
 
 
 def _siglip(model: DualEncoder) -> Converted:

@@ -140,6 +140,11 @@ class TextTokenizer:
             texts.append(text.replace("</w>", " ").replace(" ##", "").strip())
         return texts
 
+    def token_id(self, token: str) -> int | None:
+        """The number of a token, or None where the vocabulary lacks it."""
+        number: int | None = self._tokenizer.token_to_id(token)
+        return number
+
     def kwargs(self) -> dict[str, Any]:
         """What makes the same tokenizer of the same file: ``TextTokenizer(file, **kwargs)``."""
         return {
