@@ -37,18 +37,22 @@ _DYNAMIC = ("MatMul", "Gather")
 _BATCH = 8  # pictures run at once while ranges are learned
 
 
-def write_int8(path: Path, plain: Path, pictures: NDArray[np.float32]) -> None:
+def write_int8(
+    path: Path, plain: Path, pictures: NDArray[np.float32], *, calibrate: bool | None = None
+) -> None:
     """Write ``path`` from the float32 file ``plain``. Inputs and outputs stay float32.
 
     Args:
-        pictures: (N, 3, H, W) as the tower takes them; only read where it convolves.
+        pictures: (N, 3, H, W) as the tower takes them; only read where ranges are learned.
+        calibrate: learn ranges beforehand; absent: where the tower convolves, which measures better
+            (``python -m tests.bench onnx``).
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
 
     proto = onnx.load(plain)
     # The mark of onnxruntime's own preparation, without which it warns: there is nothing to fold.
     proto.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
-    if convolves(proto.graph):
+    if convolves(proto.graph) if calibrate is None else calibrate:
         quantize_static(
             proto,
             path,
