@@ -24,7 +24,8 @@ from ptft.compare.results import Cell, Cells, Costs
 from ptft.compare.search import Search
 from ptft.compare.target import Target
 from ptft.data.hashing import text_id
-from ptft.evaluate.calibrate import expected_calibration_error, fit_temperature
+from ptft.evaluate.accuracy import expected_calibration_error
+from ptft.evaluate.calibrate import fit_temperature
 from ptft.model import DualEncoder, build_model, init_head, load_model
 from ptft.model.average import interpolate
 from ptft.objective import compute_objective

@@ -1,11 +1,17 @@
 """Accuracy and calibration of class scores, the same for every kind of classifier."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ptft.errors import DataError
 
-__all__ = ["accuracy_figures", "calibration_error", "class_ranks"]
+__all__ = [
+    "accuracy_figures",
+    "calibration_error",
+    "class_ranks",
+    "expected_calibration_error",
+]
 
 BINS = 15  # as in Guo et al. 2017
 
@@ -19,19 +25,28 @@ def class_ranks(logits_nc: Tensor, labels_n: Tensor) -> Tensor:
     return (~(logits_nc < own_n)).sum(dim=1) - 1
 
 
-def calibration_error(logits_nc: Tensor, labels_n: Tensor, *, bins: int = BINS) -> float:
+def calibration_error(logits_nc: Tensor, labels_n: Tensor) -> float:
+    """:func:`expected_calibration_error` where each sample has one right class."""
+    return expected_calibration_error(logits_nc, F.one_hot(labels_n, logits_nc.shape[1]).bool())
+
+
+def expected_calibration_error(logits_nc: Tensor, own_nc: Tensor, *, bins: int = BINS) -> float:
     """Expected calibration error over equal-width bins of confidence.
 
     The mean over samples of |accuracy - confidence| of their bin; the bins are (low, high], the
     confidence is the largest softmax probability (Guo et al. 2017, On calibration of modern
     neural networks).
+
+    Args:
+        logits_nc: scores, scaled as the softmax over candidates wants them.
+        own_nc: bool, which candidates are right; several where an image has several captions.
     """
     confidence_n, predicted_n = logits_nc.double().softmax(dim=1).max(dim=1)
-    right_n = (predicted_n == labels_n).double()
+    right_n = own_nc.gather(1, predicted_n[:, None])[:, 0].double()
     bin_n = (confidence_n * bins).ceil().long().clamp(1, bins) - 1
     gap = torch.zeros(bins, dtype=torch.float64, device=logits_nc.device)
     gap.index_add_(0, bin_n, right_n - confidence_n)
-    return float(gap.abs().sum() / len(labels_n))
+    return float(gap.abs().sum() / len(logits_nc))
 
 
 def accuracy_figures(logits_nc: Tensor, labels_n: Tensor) -> dict[str, float | int]:

@@ -12,11 +12,11 @@ from torch import Tensor
 from ptft.data import SampleSet
 from ptft.data.loader import Workers
 from ptft.errors import DataError
-from ptft.evaluate.accuracy import BINS, calibration_error
+from ptft.evaluate.accuracy import calibration_error
 from ptft.evaluate.embed import embed_split
 from ptft.model import DualEncoder
 
-__all__ = ["Calibration", "calibrate_head", "expected_calibration_error", "fit_temperature"]
+__all__ = ["Calibration", "calibrate_head", "fit_temperature"]
 
 _RANGE = (-5.0, 5.0)  # of log temperature; beyond it softmax is one-hot or flat anyway
 _GOLDEN = (5**0.5 - 1) / 2
@@ -72,21 +72,6 @@ def calibrate_head(model: DualEncoder, val: SampleSet, *, workers: Workers = "au
         calibration_error(logits_nc, labels_n),
         calibration_error(logits_nc / temperature, labels_n),
     )
-
-
-def expected_calibration_error(logits_qc: Tensor, own_qc: Tensor, *, bins: int = BINS) -> float:
-    """Mean |accuracy - confidence| over equal-width bins (Guo et al. 2017).
-
-    Args:
-        logits_qc: scores, scaled as the softmax over candidates wants them.
-        own_qc: bool, which candidates are right; several where an image has several captions.
-    """
-    confidence_q, predicted_q = logits_qc.double().softmax(dim=1).max(dim=1)
-    right_q = own_qc.gather(1, predicted_q[:, None])[:, 0].double()
-    bin_q = (confidence_q * bins).ceil().long().clamp(1, bins) - 1
-    gap = torch.zeros(bins, dtype=torch.float64, device=logits_qc.device)
-    gap.index_add_(0, bin_q, right_q - confidence_q)
-    return float(gap.abs().sum() / len(logits_qc))
 
 
 def fit_temperature(logits_qc: Tensor, own_qc: Tensor) -> float:
