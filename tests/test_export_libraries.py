@@ -2,6 +2,7 @@
 out, through nothing but each library's own loaders."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -77,10 +78,15 @@ class Folder:
 
 
 @pytest.fixture(scope="module", params=CLASSES)
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Folder:
     made = Folder(request.param, tmp_path_factory.mktemp(request.param))
     assert made.found["transformers"].loads == CLASSES[request.param]
-    with small_timm():
+    return made
+
+
+@pytest.fixture
+def folder(made: Folder) -> Iterator[Folder]:
+    with small_timm():  # for a test alone: others build timm's networks as they are
         yield made
 
 
