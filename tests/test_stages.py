@@ -225,6 +225,14 @@ def test_what_a_guard_makes_of_a_stage(begin: Path, tmp_path: Path) -> None:
     assert (first.optim.lr, second.optim.lr) == (1e-3, 3e-4)
 
 
+def test_a_held_out_part_of_the_stage_is_watched(begin: Path, tmp_path: Path) -> None:
+    table = {"kind": "table", "train": "t.parquet", "hold_out": 0.2}
+    made = sequence(tmp_path, begin, stages=[{"name": "own", "data": table}])
+    staged = stage_recipe(made, 0, start=None, folder="there")
+    assert [(item.name, item.split) for item in staged.evaluate] == [("own", "val")]
+    assert staged.stops_early is not None
+
+
 def test_epochs_are_of_the_stages_own_samples(begin: Path, tmp_path: Path) -> None:
     made = sequence(tmp_path, begin, optim__samples_seen=None, optim__epochs=1.5)
     second = stage_recipe(made, 1, start="x", folder="y", samples=80)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ptft.recipe.data import DataSection, MixtureData, ScenesData
+from ptft.recipe.data import DataSection, has_split
 from ptft.recipe.load import parse_recipe, set_key
 from ptft.recipe.schema import Recipe
 from ptft.recipe.sequence import StagedRecipe, StageSection
@@ -51,7 +51,8 @@ def _watched(stage: StageSection) -> dict[str, Any] | None:
     """What a stage's run looks at as it learns: its figure on ``val``, where there is one. What the
     table shows is measured after the stage, on whatever split it says."""
     found = next(
-        (d for d in (stage.evaluate.data, stage.data) if d is not None and _has_val(d)), None
+        (d for d in (stage.evaluate.data, stage.data) if d is not None and has_split(d, "val")),
+        None,
     )
     if found is None:
         return None
@@ -116,9 +117,3 @@ def _parts(section: dict[str, Any], weight: float, name: str) -> list[dict[str, 
         }
         for index, part in enumerate(inner)
     ]
-
-
-def _has_val(section: DataSection) -> bool:
-    if isinstance(section, MixtureData):
-        return any(_has_val(part.data) for part in section.parts)
-    return isinstance(section, ScenesData) or section.val is not None
