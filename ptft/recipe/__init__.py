@@ -42,22 +42,24 @@ from ptft.recipe.load import (
     recipe_json_schema,
 )
 from ptft.recipe.model import ArchModel, ModelSection, TextTower, TowersModel
+from ptft.recipe.objective import (
+    ClassifyObjective,
+    ClipObjective,
+    ObjectiveSection,
+    SiglipObjective,
+    read_towers,
+)
+from ptft.recipe.optim import OptimSection
 from ptft.recipe.reads import TOWERS_OF, Reads
 from ptft.recipe.regularise import RegulariseSection
 from ptft.recipe.schema import (
     AdaptSection,
     AugmentSection,
-    ClassifyObjective,
-    ClipObjective,
     FullAdapt,
     InitSection,
-    ObjectiveSection,
-    OptimSection,
     ProbeAdapt,
     Recipe,
     RunSection,
-    SiglipObjective,
-    read_towers,
 )
 from ptft.recipe.sequence import GuardSection, StagedRecipe, StageSection
 from ptft.recipe.stage import stage_recipe

@@ -19,9 +19,10 @@ from ptft.recipe.data import (
     has_split,
 )
 from ptft.recipe.model import ArchModel, TextTower, TowersModel
+from ptft.recipe.optim import OptimSection
 from ptft.recipe.optimizers import ADAMW, find_optimizer
 from ptft.recipe.paths import check_url, expand_paths, is_hub_id, is_url
-from ptft.recipe.schema import OptimSection, Recipe
+from ptft.recipe.schema import Recipe
 from ptft.recipe.sequence import StagedRecipe
 from ptft.recipe.stage import stage_recipe
 

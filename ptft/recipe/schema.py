@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from ptft.errors import suggest
 from ptft.recipe.adapt import Adapter, ProjectionAdapt, TipAdapterAdapt
@@ -13,33 +13,24 @@ from ptft.recipe.evaluation import (
     EvaluateItem,
     ProbeEvaluation,
     RetrievalEvaluation,
-    Template,
     ZeroShotEvaluation,
     metrics_of,
 )
 from ptft.recipe.model import ArchModel, ModelSection
-from ptft.recipe.reads import TOWERS_OF, Reads
+from ptft.recipe.objective import ClipObjective, ObjectiveSection, read_towers
+from ptft.recipe.optim import OptimSection
 from ptft.recipe.regularise import RegulariseSection
 from ptft.recipe.section import Section
 
 __all__ = [
     "AdaptSection",
     "AugmentSection",
-    "ClassifyObjective",
-    "ClipObjective",
     "FullAdapt",
     "InitSection",
-    "ObjectiveSection",
-    "OptimSection",
     "ProbeAdapt",
     "Recipe",
     "RunSection",
-    "SiglipObjective",
-    "read_towers",
 ]
-
-
-Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class InitSection(Section):
@@ -49,68 +40,6 @@ class InitSection(Section):
     """A run folder, a model folder, or ``org/repo@revision`` on the Hub."""
     weights: bool = True
     """False: the architecture, tokenizer and preprocessing alone, with random weights."""
-
-
-class ClipObjective(Section):
-    """InfoNCE over the batch, both ways (Radford et al. 2021, CLIP)."""
-
-    kind: Literal["clip"] = "clip"
-    init_temperature: float = Field(default=0.07, gt=0.0)
-    """Softmax temperature at the start, where the model is new; it is learned."""
-    max_logit_scale: float = Field(default=100.0, gt=1.0)
-    """The learned scale (1/temperature) is clamped to at most this."""
-    multi_positive: bool = True
-    """Pairs of one caption are positives of each other, not negatives."""
-    templates: Annotated[list[Template], Field(min_length=1)] | None = None
-    """Captions of training are the sample's class name in these, one drawn each time it is seen, in
-    place of the data's own (FLYP, Goyal et al. 2023); ``{}`` is the name. Under ``multi_positive``
-    pairs of one class are then positives, whatever their templates."""
-
-
-class SiglipObjective(Section):
-    """Pairwise sigmoid loss with a learned bias (Zhai et al. 2023, SigLIP)."""
-
-    kind: Literal["siglip"] = "siglip"
-    init_temperature: float = Field(default=0.1, gt=0.0)
-    init_bias: float = -10.0
-    max_logit_scale: float = Field(default=100.0, gt=1.0)
-    multi_positive: bool = True
-    templates: Annotated[list[Template], Field(min_length=1)] | None = None
-    """As of ``clip``."""
-
-
-class ClassifyObjective(Section):
-    """Cross-entropy on a head over what is embedded of a sample, one row a class."""
-
-    kind: Literal["classify"] = "classify"
-    reads: Reads = "image"
-    """The picture; the ``text`` (one of the captions of ``data``, drawn each time a sample is seen;
-    the first of them where a model is evaluated); or ``both``, whose head has rows of twice the
-    width over the two L2-normalised embeddings, one after the other."""
-    head: Literal["prompts", "probe", "random"] = "prompts"
-    """Rows start as the text embeddings of the class names in the templates (of ``both``, half of
-    it before each embedding, so that the picture's and the text's similarities are averaged); as
-    logistic regression on the starting model's embeddings of the training set, fitted as the
-    ``probe`` evaluation fits it (LP-FT, Kumar et al. 2022); or at random. A head that ``init.from``
-    has for the same classes, reading the same, stays."""
-    templates: list[Template] = Field(default=["a photo of a {}."], min_length=1)
-    """Prompts; ``{}`` is the class name."""
-    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
-    calibrate: bool = False
-    """After training, divide the head's logits by the temperature at which the classes of
-    ``data.val`` are likeliest (Guo et al. 2017), so that confidence can be trusted. It changes no
-    prediction, and the model that is saved, exported and served has it."""
-    max_logit_scale: float = Field(default=100.0, gt=1.0)
-
-
-ObjectiveSection = Annotated[
-    ClipObjective | SiglipObjective | ClassifyObjective, Field(discriminator="kind")
-]
-
-
-def read_towers(objective: ObjectiveSection) -> tuple[Literal["image", "text"], ...]:
-    """The towers that an objective reads."""
-    return TOWERS_OF[objective.reads if isinstance(objective, ClassifyObjective) else "both"]
 
 
 class FullAdapt(Section):
@@ -134,109 +63,6 @@ class ProbeAdapt(Section):
 AdaptSection = Annotated[
     FullAdapt | ProbeAdapt | TipAdapterAdapt | Adapter, Field(discriminator="kind")
 ]
-
-
-class OptimSection(Section):
-    """Optimiser, warm-up and schedule, counted in samples so that batch sizes compare."""
-
-    optimizer: str = "adamw"
-    """``adamw`` is torch's own, fused; any other is timm's of that name (``lion``, ``muon``,
-    ``adafactor``, ``lamb``, ``sgd``, ``nadamw``, ...), as timm's factory makes it."""
-    optimizer_args: dict[str, bool | int | float | str | list[float]] = Field(default_factory=dict)
-    """More keyword arguments of the optimiser (``momentum: 0.95``); not those with a key here."""
-    lr: float = Field(default=5e-4, gt=0.0)
-    weight_decay: float = Field(default=0.2, ge=0.0)
-    """Not applied to norms, biases, position and class embeddings, logit scale and bias."""
-    betas: tuple[Beta, Beta] | None = None
-    """Absent: CLIP's (0.9, 0.98) for ``adamw``, the optimiser's own otherwise."""
-    eps: float | None = Field(default=None, gt=0.0)
-    """Absent: CLIP's 1e-6 for ``adamw``, the optimiser's own otherwise."""
-    global_batch: int = Field(default=256, ge=1)
-    """Samples a step over all ranks."""
-    micro_batch: PositiveInt | None = None
-    """Samples that a rank forwards at once: memory holds the activations of so many, however large
-    the batch, for a second forward pass (GradCache). The gradients are the whole batch's. Divides
-    the rank's share of ``global_batch``; absent: all of it at once."""
-    samples_seen: int | None = Field(default=None, ge=1)
-    """Length of training; this or ``epochs``."""
-    epochs: float | None = Field(default=None, gt=0.0)
-    """Length of training in passes over the training set."""
-    warmup: float = Field(default=0.1, ge=0.0, lt=1.0)
-    """Share of training over which the learning rate rises from 0."""
-    schedule: Literal["cosine", "constant", "wsd"] = "cosine"
-    """After the warm-up: half a cosine down; constant, and a straight line down over the
-    ``cooldown``; or the same with 1 - sqrt in place of the line (``wsd``, Hägele et al. 2024)."""
-    cooldown: float | None = Field(default=None, ge=0.0, le=1.0)
-    """Share of training at its end over which ``constant`` (absent: 0) and ``wsd`` (absent: 0.2)
-    fall. A constant run has no horizon: ``init.from`` one of its checkpoints goes on from it."""
-    final_lr: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Where the schedule falls to, as a share of the learning rate."""
-    clip_grad_norm: float | None = Field(default=1.0, gt=0.0)
-    """Largest L2 norm of the gradient; absent: not clipped."""
-    stop_above: float | None = Field(default=3.0, gt=0.0)
-    """The run stops, its batch named in ``bad_batch.json``, once the loss on average of about the
-    last 20 steps lies this many nats above the lowest such average; null: never. Guessing costs
-    log(global_batch) nats under ``clip``: give less than the default where batches are small."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """``auto`` measures a forward and backward pass of the model on this device and takes the
-    faster of fp32 and bf16; fp16 scales the loss."""
-    lr_image: float | None = Field(default=None, gt=0.0)
-    """Learning rate of the image tower, where it differs (a pretrained tower, say)."""
-    lr_text: float | None = Field(default=None, gt=0.0)
-    """Learning rate of the text tower, where it differs."""
-    layer_decay: float | None = Field(default=None, gt=0.0, le=1.0)
-    """Factor on the learning rate from each block of a tower to the one below it (BEiT's and MAE's
-    fine-tuning: 0.65 to 0.9); projections, head and logit scale learn at the whole rate."""
-    ema: float | None = Field(default=None, gt=0.0, lt=1.0)
-    """Decay, per step, of a moving average of what learns (0.9999 over 100,000 steps, 0.99 over
-    1,000); at step t it is min(ema, t / (t + 9)). The average is what is evaluated and left as the
-    run's model; checkpoints hold it beside the raw weights, from which training goes on."""
-
-    @model_validator(mode="after")
-    def _schedule_fits(self) -> "OptimSection":
-        cooldown = self.cooldown_share
-        if self.schedule == "cosine" and self.cooldown is not None:
-            raise ValueError(
-                f"cooldown {self.cooldown} with schedule 'cosine', which falls all along; "
-                "allowed: constant, wsd"
-            )
-        if self.schedule == "wsd" and cooldown == 0.0:
-            raise ValueError("cooldown 0 with schedule 'wsd'; allowed: above 0, or 'constant'")
-        if self.schedule == "constant" and cooldown == 0.0 and self.final_lr:
-            raise ValueError(
-                f"final_lr {self.final_lr} with a constant rate that never falls; "
-                "allowed: with a cooldown above 0"
-            )
-        if self.warmup + cooldown > 1.0:
-            raise ValueError(
-                f"warmup {self.warmup} and cooldown {cooldown} are more than all of training; "
-                "allowed: at most 1 together"
-            )
-        return self
-
-    @property
-    def cooldown_share(self) -> float:
-        """``cooldown``, with the schedule's own in place of an absent one."""
-        if self.cooldown is not None:
-            return self.cooldown
-        return 0.2 if self.schedule == "wsd" else 0.0  # 20 %: Hägele et al. 2024, figure 5
-
-    @model_validator(mode="after")
-    def _whole_micro_batches(self) -> "OptimSection":
-        if self.micro_batch is not None and self.global_batch % self.micro_batch:
-            raise ValueError(
-                f"micro_batch {self.micro_batch} does not divide global_batch {self.global_batch}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _one_length(self) -> "OptimSection":
-        if (self.samples_seen is None) == (self.epochs is None):
-            raise ValueError(
-                f"give exactly one of samples_seen (here {self.samples_seen}) and epochs "
-                f"(here {self.epochs}); null takes one back"
-            )
-        return self
 
 
 class AugmentSection(Section):

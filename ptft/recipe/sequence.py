@@ -6,7 +6,8 @@ from pydantic import Field, model_validator
 
 from ptft.recipe.data import DataSection, PartData
 from ptft.recipe.evaluation import EvaluateItem, RetrievalEvaluation, metrics_of
-from ptft.recipe.schema import ClassifyObjective, Recipe
+from ptft.recipe.objective import ClassifyObjective
+from ptft.recipe.schema import Recipe
 from ptft.recipe.section import Section
 
 __all__ = ["GuardSection", "StageSection", "StagedRecipe"]

@@ -1,0 +1,79 @@
+"""The objective section of a recipe: what a batch is scored by."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ptft.recipe.evaluation import Template
+from ptft.recipe.reads import TOWERS_OF, Reads
+from ptft.recipe.section import Section
+
+__all__ = [
+    "ClassifyObjective",
+    "ClipObjective",
+    "ObjectiveSection",
+    "SiglipObjective",
+    "read_towers",
+]
+
+
+class ClipObjective(Section):
+    """InfoNCE over the batch, both ways (Radford et al. 2021, CLIP)."""
+
+    kind: Literal["clip"] = "clip"
+    init_temperature: float = Field(default=0.07, gt=0.0)
+    """Softmax temperature at the start, where the model is new; it is learned."""
+    max_logit_scale: float = Field(default=100.0, gt=1.0)
+    """The learned scale (1/temperature) is clamped to at most this."""
+    multi_positive: bool = True
+    """Pairs of one caption are positives of each other, not negatives."""
+    templates: Annotated[list[Template], Field(min_length=1)] | None = None
+    """Captions of training are the sample's class name in these, one drawn each time it is seen, in
+    place of the data's own (FLYP, Goyal et al. 2023); ``{}`` is the name. Under ``multi_positive``
+    pairs of one class are then positives, whatever their templates."""
+
+
+class SiglipObjective(Section):
+    """Pairwise sigmoid loss with a learned bias (Zhai et al. 2023, SigLIP)."""
+
+    kind: Literal["siglip"] = "siglip"
+    init_temperature: float = Field(default=0.1, gt=0.0)
+    init_bias: float = -10.0
+    max_logit_scale: float = Field(default=100.0, gt=1.0)
+    multi_positive: bool = True
+    templates: Annotated[list[Template], Field(min_length=1)] | None = None
+    """As of ``clip``."""
+
+
+class ClassifyObjective(Section):
+    """Cross-entropy on a head over what is embedded of a sample, one row a class."""
+
+    kind: Literal["classify"] = "classify"
+    reads: Reads = "image"
+    """The picture; the ``text`` (one of the captions of ``data``, drawn each time a sample is seen;
+    the first of them where a model is evaluated); or ``both``, whose head has rows of twice the
+    width over the two L2-normalised embeddings, one after the other."""
+    head: Literal["prompts", "probe", "random"] = "prompts"
+    """Rows start as the text embeddings of the class names in the templates (of ``both``, half of
+    it before each embedding, so that the picture's and the text's similarities are averaged); as
+    logistic regression on the starting model's embeddings of the training set, fitted as the
+    ``probe`` evaluation fits it (LP-FT, Kumar et al. 2022); or at random. A head that ``init.from``
+    has for the same classes, reading the same, stays."""
+    templates: list[Template] = Field(default=["a photo of a {}."], min_length=1)
+    """Prompts; ``{}`` is the class name."""
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    calibrate: bool = False
+    """After training, divide the head's logits by the temperature at which the classes of
+    ``data.val`` are likeliest (Guo et al. 2017), so that confidence can be trusted. It changes no
+    prediction, and the model that is saved, exported and served has it."""
+    max_logit_scale: float = Field(default=100.0, gt=1.0)
+
+
+ObjectiveSection = Annotated[
+    ClipObjective | SiglipObjective | ClassifyObjective, Field(discriminator="kind")
+]
+
+
+def read_towers(objective: ObjectiveSection) -> tuple[Literal["image", "text"], ...]:
+    """The towers that an objective reads."""
+    return TOWERS_OF[objective.reads if isinstance(objective, ClassifyObjective) else "both"]
