@@ -29,7 +29,7 @@ from ptft.recipe import (
 from ptft.recipe.load import parse_recipe
 from tests.tiny import arch_section, build, hf_text_folder, towers_section
 
-__all__ = ["BATCH", "reduce"]
+__all__ = ["reduce"]
 
 BATCH = 4
 _COUNTS = {"train": 20, "val": 6, "test": 6}
@@ -37,7 +37,7 @@ _SIDE = 32
 
 
 def reduce(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe for one step of ``BATCH`` samples in ``folder``; nothing is fetched."""
+    """The recipe for one step of a few samples in ``folder``; nothing is fetched."""
     whole = recipe.model_dump(mode="json", by_alias=True)
     whole["model"], whole["init"] = _model(recipe, folder)
     data = {"": recipe.data, **{str(i): e.data for i, e in enumerate(recipe.evaluate) if e.data}}
@@ -51,9 +51,10 @@ def reduce(recipe: Recipe, folder: Path) -> Recipe:
         item["batch"] = BATCH
         if item["kind"] == "probe":
             item["c"] = 1.0  # choosing one would take longer than all the rest
+    batch = _COUNTS["train"] if recipe.optim.optimizer == "lbfgs" else BATCH
     whole["optim"] |= {
-        "global_batch": BATCH,
-        "samples_seen": BATCH,
+        "global_batch": batch,
+        "samples_seen": batch,
         "epochs": None,
         "precision": "fp32",  # nothing is worth measuring here
     }

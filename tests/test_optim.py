@@ -1,18 +1,25 @@
 """Groups, optimisers, schedule and length of training."""
 
 import copy
+import functools
 import itertools
 import math
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ptft.compat import import_timm
 from ptft.errors import RecipeError, TrainingError
 from ptft.model import layer_depths
-from ptft.optim import build_optimizer, learning_rate_factor, parameter_names, total_samples
+from ptft.optim import (
+    Lbfgs,
+    build_optimizer,
+    learning_rate_factor,
+    parameter_names,
+    total_samples,
+)
 from ptft.recipe import OptimSection
 from ptft.recipe.optimizers import timm_optimizers
 from tests.tiny import arch_section, build, hf_section, hf_text_folder, towers_section
@@ -108,6 +115,66 @@ def test_a_cosine_falls_to_the_final_rate() -> None:
     section = OptimSection(samples_seen=1000, global_batch=10, warmup=0.0, final_lr=0.1)
     assert learning_rate_factor(section, 500, 1000) == pytest.approx(0.55)
     assert learning_rate_factor(section, 1000, 1000) == pytest.approx(0.1)
+
+
+_SEARCH: dict[str, Any] = {
+    "optimizer": "lbfgs",
+    "weight_decay": 0.0,
+    "clip_grad_norm": None,
+    "precision": "fp32",
+    "epochs": 1,
+}
+
+
+def _logistic(weight: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(x @ weight.T, y) + 0.01 * weight.square().sum()
+
+
+def _newton(x: Tensor, y: Tensor) -> Tensor:
+    """The minimum in float64, by Newton's steps."""
+    weight = torch.zeros(3, 5, dtype=torch.float64)
+    loss = functools.partial(_logistic, x=x.double(), y=y)
+    for _ in range(20):
+        gradient = torch.autograd.functional.jacobian(loss, weight)
+        hessian = torch.autograd.functional.hessian(loss, weight)
+        step = torch.linalg.solve(hessian.reshape(15, 15), gradient.reshape(15))
+        weight = weight - step.reshape(3, 5)
+    assert gradient.abs().max() < 1e-12
+    return weight
+
+
+@pytest.mark.parametrize("lr", [1e-5, 1e-2, 10.0])
+def test_lbfgs_comes_to_the_minimum_whatever_the_rate(lr: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(60, 5, generator=generator), torch.arange(60) % 3
+    torch.manual_seed(0)
+    layer = nn.Linear(5, 3, bias=False)
+    optimizer = build_optimizer(layer, OptimSection(**_SEARCH, lr=lr))
+    assert isinstance(optimizer, Lbfgs)
+
+    def evaluate() -> float:
+        optimizer.zero_grad()
+        loss = _logistic(layer.weight, x, y)
+        loss.backward()
+        return loss.item()
+
+    for _ in range(30):
+        optimizer.search(evaluate(), evaluate)
+    assert optimizer.param_groups[0]["lr"] == lr
+    # where a loss in float32 is flat, its search ends
+    torch.testing.assert_close(layer.weight.detach().double(), _newton(x, y), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"eps": 1e-6}, "optim.eps: not an argument of lbfgs; allowed: null"),
+        ({"optimizer_args": {"history_size": 3}}, "history_size: lbfgs has none to set"),
+    ],
+)
+def test_lbfgs_has_no_more_keys(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        build_optimizer(nn.Linear(2, 2), OptimSection(**_SEARCH, **given))
 
 
 # --- optimisers -----------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from ptft.recipe import (
 )
 from ptft.recipe.document import read_yaml
 from ptft.train import train
-from tests.reduced import BATCH, reduce
+from tests.reduced import reduce
 
 RECIPES = {
     name: path for name, path in builtin_recipes().items() if not name.startswith("compare/")
@@ -200,7 +200,11 @@ def check_what_learns(recipe: Recipe, learning: set[str]) -> None:
 
 def check_run_folder(recipe: Recipe, folder: Path) -> None:
     record = json.loads((folder / RunFiles.RUN).read_text())
-    assert (record["status"], record["step"], record["seen"]) == ("finished", 1, BATCH)
+    assert (record["status"], record["step"], record["seen"]) == (
+        "finished",
+        1,
+        recipe.optim.global_batch,
+    )
     assert record["skipped"] == 0
     assert record["weights_digest"] == file_sha256(folder / RunFiles.FINAL / "model.safetensors")
     assert load_recipe(folder / RunFiles.RECIPE) == recipe

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from ptft.artifact import RunFiles
 from ptft.checkpoint import checkpoints
-from ptft.errors import TrainingError, UsageError
+from ptft.errors import RecipeError, TrainingError, UsageError
 from ptft.recipe import Recipe, load_recipe
 from ptft.recipe.load import parse_recipe
 from ptft.train import TrainResult, exit_code, train
@@ -20,6 +20,13 @@ from ptft.train import loop as loop_module
 from ptft.train import steps as steps_module
 
 STEPS, BATCH = 8, 16
+LBFGS = {
+    "optim__optimizer": "lbfgs",
+    "optim__weight_decay": 0.0,
+    "optim__clip_grad_norm": None,
+    "optim__global_batch": 80,
+    "optim__samples_seen": STEPS * 80,
+}
 
 
 def recipe(folder: Path, **changes: Any) -> Recipe:
@@ -144,8 +151,9 @@ def test_resumed_equals_uninterrupted(
         {"objective__kind": "classify"},
         {"model__image": "test_resnet", "adapt__freeze_norm": False},  # channels-last weights
         {"adapt__kind": "probe"},
+        {"objective__kind": "classify", "adapt__kind": "probe", **LBFGS},
     ],
-    ids=["siglip", "classify", "convolutions", "probe"],
+    ids=["siglip", "classify", "convolutions", "probe", "line search"],
 )
 def test_other_recipes_resume_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
@@ -154,6 +162,25 @@ def test_other_recipes_resume_exactly(
     interrupt(monkeypatch, tmp_path / "cut", 4, **changes)
     assert run(tmp_path / "cut", resume=True, **changes).finished
     assert largest_difference(tmp_path / "whole", tmp_path / "cut") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"optim__global_batch": 64},
+            "global_batch: 64, and the training set has 80 .* allowed: 80",
+        ),
+        ({"optim__weight_decay": 0.1}, "weight_decay 0.1 with optimizer 'lbfgs'.* allowed: 0"),
+        ({"optim__clip_grad_norm": 1.0}, "clip_grad_norm 1.0 with .* allowed: null"),
+    ],
+)
+def test_what_a_line_search_cannot_do_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        run(tmp_path / "run", **{**LBFGS, **changes})
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("spoiled", ["model.safetensors", "optimizer.safetensors", "state.json"])

@@ -9,9 +9,10 @@ from torch import nn
 
 from ptft.compat import import_timm
 from ptft.errors import RecipeError, TrainingError, suggest
+from ptft.optim.lbfgs import Lbfgs
 from ptft.recipe import OptimSection
 from ptft.recipe.check import check_optimizer
-from ptft.recipe.optimizers import ADAMW
+from ptft.recipe.optimizers import ADAMW, LBFGS
 
 __all__ = ["build_optimizer", "parameter_names"]
 
@@ -57,6 +58,8 @@ def build_optimizer(
         betas = section.betas or _CLIP_BETAS
         eps = _CLIP_EPS if section.eps is None else section.eps
         return torch.optim.AdamW(groups, lr=section.lr, betas=betas, eps=eps, fused=True)
+    if section.optimizer == LBFGS:
+        return Lbfgs(groups)
     return _from_timm(groups, section)
 
 

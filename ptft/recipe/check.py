@@ -20,7 +20,7 @@ from ptft.recipe.data import (
 )
 from ptft.recipe.model import ArchModel, TextTower, TowersModel
 from ptft.recipe.optim import OptimSection
-from ptft.recipe.optimizers import ADAMW, find_optimizer
+from ptft.recipe.optimizers import ADAMW, LBFGS, find_optimizer
 from ptft.recipe.paths import check_url, expand_paths, is_hub_id, is_url
 from ptft.recipe.schema import Recipe
 from ptft.recipe.sequence import StagedRecipe
@@ -79,9 +79,11 @@ def check_optimizer(section: OptimSection) -> None:
     for key, takes in (("betas", found.betas), ("eps", found.eps)):
         if getattr(section, key) is not None and not takes:
             raise RecipeError(f"optim.{key}: not an argument of {found.name}; allowed: null")
-    if section.optimizer == ADAMW and section.optimizer_args:
-        given = next(iter(section.optimizer_args))
+    given = next(iter(section.optimizer_args), None)
+    if section.optimizer == ADAMW and given is not None:
         raise RecipeError(f"optim.optimizer_args.{given}: adamw has its keys; see optim.betas, eps")
+    if section.optimizer == LBFGS and given is not None:
+        raise RecipeError(f"optim.optimizer_args.{given}: {LBFGS} has none to set")
     for given in section.optimizer_args:
         if given in OptimSection.model_fields and (given != "betas" or found.betas):
             raise RecipeError(f"optim.optimizer_args.{given}: write it as optim.{given}")

@@ -16,7 +16,10 @@ class OptimSection(Section):
 
     optimizer: str = "adamw"
     """``adamw`` is torch's own, fused; any other is timm's of that name (``lion``, ``muon``,
-    ``adafactor``, ``lamb``, ``sgd``, ``nadamw``, ...), as timm's factory makes it."""
+    ``adafactor``, ``lamb``, ``sgd``, ``nadamw``, ...), as timm's factory makes it. ``lbfgs`` solves
+    a small problem (a probe, a projection) without a rate to tune: a line search along each step's
+    direction, for which a batch is the training set and nothing is drawn at random; ``lr`` is the
+    length of its first trial as a share of the weights' norm."""
     optimizer_args: dict[str, bool | int | float | str | list[float]] = Field(default_factory=dict)
     """More keyword arguments of the optimiser (``momentum: 0.95``); not those with a key here."""
     lr: float = Field(default=5e-4, gt=0.0)
@@ -87,6 +90,27 @@ class OptimSection(Section):
                 f"warmup {self.warmup} and cooldown {cooldown} are more than all of training; "
                 "allowed: at most 1 together"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _line_search_fits(self) -> "OptimSection":
+        if self.optimizer != "lbfgs":
+            return self
+        wanted = {
+            "weight_decay": 0.0,
+            "clip_grad_norm": None,
+            "precision": "fp32",
+            "lr_image": None,
+            "lr_text": None,
+            "layer_decay": None,
+        }
+        for key, value in wanted.items():
+            if (given := getattr(self, key)) != value:
+                allowed = "null" if value is None else value
+                raise ValueError(
+                    f"{key} {given} with optimizer 'lbfgs', whose line search follows the loss's "
+                    f"own gradient; allowed: {allowed}"
+                )
         return self
 
     @property

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from ptft.errors import RecipeError, suggest
 
-__all__ = ["ADAMW", "TimmOptimizer", "find_optimizer", "timm_optimizers"]
+__all__ = ["ADAMW", "LBFGS", "TimmOptimizer", "find_optimizer", "timm_optimizers"]
 
-ADAMW = "adamw"  # torch's own, fused; every other name is timm's
+ADAMW = "adamw"  # torch's own, fused
+LBFGS = "lbfgs"  # torch's own, too; every other name is timm's
 _FACTORY = ("optim", "_optim_factory.py")
 _PACKAGES = {"apex": "NVIDIA's apex", "bitsandbytes": "bitsandbytes"}
 
@@ -40,6 +41,8 @@ def find_optimizer(name: str) -> TimmOptimizer:
     Raises:
         RecipeError: timm has none of that name, or it cannot be resumed exactly.
     """
+    if name == LBFGS:
+        return TimmOptimizer(LBFGS, betas=False, eps=False)
     known = timm_optimizers()
     if name in known:
         found = known[name]
@@ -51,7 +54,7 @@ def find_optimizer(name: str) -> TimmOptimizer:
             f"optim.optimizer: {name!r}: lookahead keeps a second copy of the weights beside its "
             f"optimiser; allowed: {name.removeprefix('lookahead_')!r}, and optim.ema for an average"
         )
-    allowed = [key for key, one in known.items() if one.refused is None]
+    allowed = [LBFGS, *(key for key, one in known.items() if one.refused is None)]
     raise RecipeError(f"optim.optimizer: {name!r}: not one of timm's; {suggest(name, allowed)}")
 
 

@@ -20,7 +20,7 @@ from ptft.checkpoint import Progress, resume_checkpoint
 from ptft.distributed import World, join_world
 from ptft.errors import TrainingError
 from ptft.model import layer_depths
-from ptft.optim import build_optimizer, total_samples
+from ptft.optim import build_optimizer, check_whole_batch, total_samples
 from ptft.recipe import Recipe, StagedRecipe
 from ptft.threads import cpu_threads
 from ptft.train.adapter import check_learning
@@ -135,6 +135,7 @@ def _train(
     # 2. What learns, and from what; what of it need not be computed again.
     setup = set_up(recipe, device, world)
     check_agreement(setup.model, len(setup.samples), world)
+    check_whole_batch(recipe.optim, len(setup.samples), world.size)
     total = total_samples(recipe.optim, len(setup.samples)) if setup.steps else 0
     if record is None:
         precision = world.told(lambda: choose_precision(recipe, setup))

@@ -22,7 +22,7 @@ from ptft.evaluate import Figures, calibrate_head, evaluate
 from ptft.model import DualEncoder, save_model
 from ptft.model.store import WEIGHTS
 from ptft.objective import clamp_logit_scale
-from ptft.optim import learning_rate_factor, set_learning_rate
+from ptft.optim import Lbfgs, learning_rate_factor, set_learning_rate
 from ptft.recipe import ClassifyObjective, EvaluateItem, Recipe
 from ptft.train.adapter import check_saved, save_and_merge
 from ptft.train.best import Best
@@ -263,25 +263,35 @@ class Loop:
         recipe = self.recipe
         factor = learning_rate_factor(recipe.optim, self.progress.seen, total)
         set_learning_rate(self.optimizer.param_groups, factor)
-        self.optimizer.zero_grad(set_to_none=True)
-        # dropout is a function of the sample seen, too: nothing of it has to be saved
-        torch.manual_seed(mix(recipe.seed, self.progress.seen, self.world.rank))
-        output = step(batch)
-        stepped = self._agree({"loss": output.loss.item(), **output.scalars}, batch, stop)
-        scaler = step.scaler
-        scaler.unscale_(self.optimizer)
-        if self.pull is not None:
-            stepped.figures["pull"] = self.pull.add_gradients(self.world)
+        stepped = self._agree(self._gradients(batch, step), batch, stop)
         learning = [p for group in self.optimizer.param_groups for p in group["params"]]
         limit = recipe.optim.clip_grad_norm
         norm = torch.nn.utils.clip_grad_norm_(learning, math.inf if limit is None else limit)
         stepped.figures["lr"] = recipe.optim.lr * factor
         stepped.figures["grad_norm"] = whole_tensor(norm).item()
+        scaler = step.scaler
         self._judge(stepped.figures, batch, scaler.get_scale())
-        scaler.step(self.optimizer)
-        scaler.update()
+        if isinstance(self.optimizer, Lbfgs):
+            self.optimizer.search(
+                _minimised(stepped.figures), lambda: _minimised(self._gradients(batch, step))
+            )
+        else:
+            scaler.step(self.optimizer)
+            scaler.update()
         clamp_logit_scale(recipe.objective, self.model)
         return stepped
+
+    def _gradients(self, batch: Batch, step: Step) -> dict[str, float]:
+        """Put the gradients of a batch on the weights; this rank's figures, the loss among them."""
+        self.optimizer.zero_grad(set_to_none=True)
+        # dropout is a function of the sample seen, too: nothing of it has to be saved
+        torch.manual_seed(mix(self.recipe.seed, self.progress.seen, self.world.rank))
+        output = step(batch)
+        step.scaler.unscale_(self.optimizer)
+        figures = {"loss": output.loss.item(), **output.scalars}
+        if self.pull is not None:
+            figures["pull"] = self.pull.add_gradients(self.world)
+        return figures
 
     def _judge(self, figures: dict[str, float], batch: Batch, loss_scale: float) -> None:
         """Stop before the update, where the loss or the gradient tells that the run goes wrong."""
@@ -338,6 +348,11 @@ def extra_tensors(*shadows: Shadow | None) -> dict[str, torch.Tensor]:
     return {
         name: tensor for one in shadows if one is not None for name, tensor in one.tensors.items()
     }
+
+
+def _minimised(figures: dict[str, float]) -> float:
+    """What the gradients are of."""
+    return figures["loss"] + figures.get("pull", 0.0)
 
 
 def _save_final(folder: Path, model: DualEncoder, recipe: Recipe, record: RunRecord) -> None:
