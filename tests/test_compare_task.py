@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from ptft.compare.arms import arm_recipe
-from ptft.compare.results import Cells
+from ptft.compare.results import Cells, Costs
 from ptft.compare.target import Target
-from ptft.compare.task import Task
+from ptft.compare.task import Task, _Trained
 from ptft.data import open_val
 from ptft.model import save_model
 from ptft.recipe import ArmSection, ClassifyObjective, Comparison, TipAdapterAdapt
@@ -84,6 +84,17 @@ def test_an_arm_leaves_its_cells(kind: str, folder: Path, tmp_path: Path) -> Non
     assert (cell.costs.flops > 0) == (kind != "zero_shot")
     if kind in ("probe", "lora"):
         assert 0 < cell.costs.trainable_share < 0.5
+
+
+def test_of_mixes_that_are_told_apart_by_nothing_the_most_trained_is_taken(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Here all of them: the arm learned nothing."""
+    wanted = comparison(folder)
+    task = Task(wanted, wanted.compare.arms[KINDS.index("full")], 2, tmp_path, "digest")
+    task._mix(_Trained(task.start, {}, Costs()), 0)
+    [cell] = Cells(tmp_path, "digest").all()
+    assert (cell.arm, cell.chosen) == ("full+wise", {"alpha": 1.0})
 
 
 def test_what_keeps_an_arm_gentle_is_set_by_key(folder: Path, tmp_path: Path) -> None:

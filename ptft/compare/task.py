@@ -179,12 +179,13 @@ class Task:
         )
 
     def _mix(self, trained: _Trained, seed: int) -> None:
-        """WiSE-FT: the mix that validation likes best among those that retain enough."""
+        """WiSE-FT: the mix that validation likes best among those that retain enough; of those that
+        it cannot tell apart the one with most of what was learned."""
         section = self.comparison.compare
         if not section.wise:
             return
         best: tuple[tuple[float, float], float, DualEncoder] | None = None
-        for alpha in [*section.wise, 1.0]:
+        for alpha in sorted({*section.wise, 1.0}, reverse=True):
             model = interpolate(self.start, trained.model, alpha)
             val = self.target.measure(model, self.target.val(self.budget, seed)).value
             if best is not None and best[0] >= (0.0, val):
