@@ -8,9 +8,10 @@ import io
 import resource
 import shutil
 import time
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,33 @@ from ptft.train.setup import batches, set_up, to_device
 __all__ = ["Task", "starting_model"]
 
 
+class _Look:
+    """What validation says of a model: measured when it is first asked for, and only then."""
+
+    def __init__(self, task: "Task", model: DualEncoder, seed: int) -> None:
+        self.model = model
+        self._task = task
+        self._seed = seed
+
+    @cached_property
+    def val(self) -> Measured:
+        target = self._task.target
+        return target.measure(self.model, target.val(self._task.budget, self._seed))
+
+    @cached_property
+    def retained(self) -> dict[str, float]:
+        return self._task.target.retained_shares(self.model, "val", self._task.start_val)
+
+    @property
+    def short(self) -> float:
+        """By how much the model retains too little; 0 where it retains enough."""
+        mean = sum(self.retained.values()) / len(self.retained) if self.retained else 1.0
+        return max(0.0, self._task.comparison.compare.retention - mean)
+
+
 @dataclass(frozen=True)
 class _Trained:
-    model: DualEncoder
+    look: _Look
     chosen: dict[str, Any]
     costs: Costs
 
@@ -93,7 +118,7 @@ class Task:
             return
         if self.arm.kind == START:
             for seed in seeds:
-                self._write(_Trained(self.start, {}, Costs()), seed=seed)
+                self._write(_Trained(_Look(self, self.start, seed), {}, Costs()), seed)
             return
         best, searched = self._search()
         for seed in seeds:
@@ -103,7 +128,7 @@ class Task:
                 trained = replace(trained, costs=costs)
                 if self.arm.kind in MIXES:
                     self._mix(trained, seed)
-                self._write(trained, seed=seed)
+                self._write(trained, seed)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _search(self) -> tuple[_Trained, float]:
@@ -118,20 +143,15 @@ class Task:
         seconds = 0.0
         for trial in search:
             trained = self._train(0, trial.values)
-            val = self.target.measure(trained.model, self.target.val(self.budget, 0)).value
-            retained = self._retention(trained.model)
-            search.tell(trial, val, short_of=section.retention - retained)
+            val, short = trained.look.val.value, trained.look.short
+            search.tell(trial, val, short_of=short)
             seconds += trained.costs.cpu_seconds
             # what retains too little comes after all that retain enough, the nearest first
-            rank = (min(0.0, retained - section.retention), val)
+            rank = (-short, val)
             if best is None or rank > best[0]:
                 best = (rank, trained)
         assert best is not None
         return best[1], seconds
-
-    def _retention(self, model: DualEncoder) -> float:
-        shares = self.target.retained_shares(model, "val", self.start_val)
-        return sum(shares.values()) / len(shares) if shares else 1.0
 
     def _train(self, seed: int, chosen: Mapping[str, Any]) -> _Trained:
         """One run of the arm's recipe, and what it took."""
@@ -149,7 +169,7 @@ class Task:
         flops, share = self._counted
         flops *= recipe.optim.samples_seen or 0
         return _Trained(
-            model,
+            _Look(self, model, seed),
             dict(chosen),
             Costs(
                 cpu_seconds=round(cpu, 2),
@@ -180,31 +200,31 @@ class Task:
 
     def _mix(self, trained: _Trained, seed: int) -> None:
         """WiSE-FT: the mix that validation likes best among those that retain enough; of those that
-        it cannot tell apart the one with most of what was learned."""
-        section = self.comparison.compare
-        if not section.wise:
-            return
-        best: tuple[tuple[float, float], float, DualEncoder] | None = None
-        for alpha in sorted({*section.wise, 1.0}, reverse=True):
-            model = interpolate(self.start, trained.model, alpha)
-            val = self.target.measure(model, self.target.val(self.budget, seed)).value
-            if best is not None and best[0] >= (0.0, val):
-                continue  # whatever it retains, it is no better
-            rank = (min(0.0, self._retention(model) - section.retention), val)
-            if best is None or rank > best[0]:
-                best = (rank, alpha, model)
-        assert best is not None
-        chosen = {**trained.chosen, "alpha": best[1]}
-        self._write(
-            replace(trained, model=best[2], chosen=chosen),
-            seed=seed,
-            label=f"{self.arm.label}+wise",
-        )
+        it cannot tell apart the one with most of what was learned.
 
-    def _write(self, trained: _Trained, *, seed: int, label: str = "") -> None:
-        """Measure a model on everything, and keep the cell."""
-        model = trained.model
-        val = self.target.measure(model, self.target.val(self.budget, seed))
+        The more of what was learned, the less is retained: bisection finds the largest share that
+        retains enough, and larger ones are not looked at. Where none does, it is the smallest.
+        """
+        shares = sorted({*self.comparison.compare.wise, 1.0}, reverse=True)
+        if len(shares) == 1:
+            return
+
+        @cache
+        def look(share: float) -> _Look:
+            if share == 1.0:
+                return trained.look
+            return _Look(self, interpolate(self.start, trained.look.model, share), seed)
+
+        first = bisect_left(shares, True, key=lambda share: look(share).short == 0.0)
+        enough = shares[first:] or shares[-1:]
+        ranked = sorted(enough, key=lambda share: -look(share).val.value)
+        best = next((share for share in ranked if look(share).short == 0.0), ranked[0])
+        mixed = replace(trained, look=look(best), chosen={**trained.chosen, "alpha": best})
+        self._write(mixed, seed, label=f"{self.arm.label}+wise")
+
+    def _write(self, trained: _Trained, seed: int, *, label: str = "") -> None:
+        """Measure a model on test, and keep the cell."""
+        model, val = trained.look.model, trained.look.val
         test = self.target.measure(model, self.target.target.test)
         temperature = fit_temperature(val.logits_qc, val.own_qc)
         self.cells.write(
@@ -218,7 +238,7 @@ class Task:
                 test=test.value,
                 val_hits=_bits(val),
                 test_hits=_bits(test),
-                val_retained=self.target.retained_shares(model, "val", self.start_val),
+                val_retained=trained.look.retained,
                 test_retained=self.target.retained_shares(model, "test", self.start_test),
                 ece=expected_calibration_error(test.logits_qc, test.own_qc),
                 ece_scaled=expected_calibration_error(test.logits_qc / temperature, test.own_qc),

@@ -77,7 +77,8 @@ class CompareSection(Section):
     arms: list[ArmSection] = Field(default_factory=_arms, min_length=1)
     wise: list[Annotated[float, Field(gt=0.0, lt=1.0)]] = [0.25, 0.5, 0.75]
     """Shares of the trained weights at which each trained arm is mixed with the weights that it
-    started from (WiSE-FT, Wortsman et al. 2022); each costs one evaluation. Empty: no mixing."""
+    started from (WiSE-FT, Wortsman et al. 2022); each costs at most one evaluation. Empty: no
+    mixing."""
     budgets: list[PositiveInt] = Field(default=[64, 256, 1024], min_length=1)
     """Labelled samples that an arm may learn from; smaller ones are parts of larger ones."""
     seeds: int = Field(default=3, ge=1, le=64)
