@@ -87,6 +87,7 @@ def arm_recipe(
         "workers": 0,
         "threads": 1,
         "trackers": [],
+        "page": False,
         "checkpoint_every": 1_000_000,
         "evaluate_every": None,
     }

@@ -24,7 +24,10 @@ from ptft.recipe import (
     metrics_of,
 )
 
-__all__ = ["Measured", "default_metric", "measure"]
+__all__ = ["Known", "Measured", "default_metric", "measure"]
+
+Known = dict[str, Tensor]
+"""Caption -> float32 (D,), what one model makes of it: sets of one subject share most captions."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,12 @@ def default_metric(item: EvaluateItem, wanted: str | None = None, key: str = "ev
 
 @torch.no_grad()
 def measure(
-    model: DualEncoder, item: EvaluateItem, samples: SampleSet, metric: str, classes: Sequence[str]
+    model: DualEncoder,
+    item: EvaluateItem,
+    samples: SampleSet,
+    metric: str,
+    classes: Sequence[str],
+    known: Known,
 ) -> Measured:
     """Run one evaluation of a model on a set.
 
@@ -69,6 +77,7 @@ def measure(
         item: of a recipe; its data and split are ``samples`` already.
         metric: one of :func:`ptft.recipe.metrics_of`.
         classes: names in the order of the set's numbers, for classes.
+        known: by the model; this set's captions are added.
 
     Raises:
         DataError: the set lacks captions or labels.
@@ -80,7 +89,7 @@ def measure(
         texts = [caption for captions in found.captions for caption in captions]
         if not texts:
             raise DataError("compare: retrieval needs captions, and no image has one")
-        texts_md = embed_texts(model, texts, batch=item.batch)
+        texts_md = _embed_unknown(model, texts, known, batch=item.batch)
         counts = torch.tensor([len(captions) for captions in found.captions])
         owner_m = torch.arange(len(counts)).repeat_interleave(counts)
         way, _, k = metric.partition("_recall@")
@@ -107,3 +116,10 @@ def measure(
     hits = class_ranks(logits, labels_n) < 1
     own = torch.nn.functional.one_hot(labels_n, logits.shape[1]).bool()
     return Measured(float(hits.double().mean()), hits, logits, own)
+
+
+def _embed_unknown(model: DualEncoder, texts: Sequence[str], known: Known, *, batch: int) -> Tensor:
+    """float32 (M, D) of the texts, at least one; those that are not known become so."""
+    new = list(dict.fromkeys(text for text in texts if text not in known))
+    known |= zip(new, embed_texts(model, new, batch=batch), strict=True)
+    return torch.stack([known[text] for text in texts])

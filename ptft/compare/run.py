@@ -116,7 +116,7 @@ def _run(
     whole = sum(_size(comparison, job) for job in jobs)
     running: dict[Future[None], _Job] = {}
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ptft.compare.task"])
+    context.set_forkserver_preload(["ptft.compare.warm"])
     with ProcessPoolExecutor(
         comparison.compare.jobs, mp_context=context, max_tasks_per_child=1
     ) as pool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ptft.compare.held import Held
-from ptft.compare.measure import Measured, default_metric, measure
+from ptft.compare.measure import Known, Measured, default_metric, measure
 from ptft.data import SampleSet, open_split
 from ptft.data.sample import draw, draw_val
 from ptft.errors import DataError, RecipeError, SampleError
@@ -35,8 +35,9 @@ class _Set:
     def held(self, preprocess: ImagePreprocess) -> "_Set":
         return replace(self, val=Held(self.val, preprocess), test=Held(self.test, preprocess))
 
-    def measure(self, model: DualEncoder, samples: SampleSet) -> Measured:
-        return measure(model, self.item, samples, self.metric, self.classes)
+    def measure(self, model: DualEncoder, samples: SampleSet, known: Known | None) -> Measured:
+        known = {} if known is None else known
+        return measure(model, self.item, samples, self.metric, self.classes, known)
 
 
 class Target:
@@ -83,21 +84,30 @@ class Target:
         most = min(self.samples(budget), self.comparison.compare.val_most)
         return draw_val(self.target.val, most, self.comparison.seed + seed)
 
-    def measure(self, model: DualEncoder, samples: SampleSet) -> Measured:
-        """The target's metric of a model on some of its samples."""
-        return self.target.measure(model, samples)
+    def measure(
+        self, model: DualEncoder, samples: SampleSet, known: Known | None = None
+    ) -> Measured:
+        """The target's metric of a model on some of its samples.
+
+        Args:
+            known: what this model made of captions before.
+        """
+        return self.target.measure(model, samples, known)
 
     def retained_shares(
-        self, model: DualEncoder, split: str, start: dict[str, float]
+        self, model: DualEncoder, split: str, start: dict[str, float], known: Known | None = None
     ) -> dict[str, float]:
         """Figures on each retained set as shares of the starting model's."""
-        figures = self.retained_figures(model, split)
+        figures = self.retained_figures(model, split, known)
         return {name: figures[name] / start[name] if start[name] else 1.0 for name in figures}
 
-    def retained_figures(self, model: DualEncoder, split: str) -> dict[str, float]:
+    def retained_figures(
+        self, model: DualEncoder, split: str, known: Known | None = None
+    ) -> dict[str, float]:
         """Figures on each retained set."""
+        known = {} if known is None else known
         return {
-            kept.name: kept.measure(model, kept.val if split == "val" else kept.test).value
+            kept.name: kept.measure(model, kept.val if split == "val" else kept.test, known).value
             for kept in self.retained
         }
 

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from ptft.artifact import read_json, write_json
 from ptft.compare.arms import MIXES, START, arm_recipe, search_space
-from ptft.compare.measure import Measured
+from ptft.compare.measure import Known, Measured
 from ptft.compare.results import Cell, Cells, Costs
 from ptft.compare.search import Search
 from ptft.compare.target import Target
@@ -43,17 +43,19 @@ class _Look:
 
     def __init__(self, task: "Task", model: DualEncoder, seed: int) -> None:
         self.model = model
+        self.known: Known = {}
         self._task = task
         self._seed = seed
 
     @cached_property
     def val(self) -> Measured:
         target = self._task.target
-        return target.measure(self.model, target.val(self._task.budget, self._seed))
+        return target.measure(self.model, target.val(self._task.budget, self._seed), self.known)
 
     @cached_property
     def retained(self) -> dict[str, float]:
-        return self._task.target.retained_shares(self.model, "val", self._task.start_val)
+        task = self._task
+        return task.target.retained_shares(self.model, "val", task.start_val, self.known)
 
     @property
     def short(self) -> float:
@@ -224,8 +226,9 @@ class Task:
 
     def _write(self, trained: _Trained, seed: int, *, label: str = "") -> None:
         """Measure a model on test, and keep the cell."""
-        model, val = trained.look.model, trained.look.val
-        test = self.target.measure(model, self.target.target.test)
+        look = trained.look
+        val = look.val
+        test = self.target.measure(look.model, self.target.target.test, look.known)
         temperature = fit_temperature(val.logits_qc, val.own_qc)
         self.cells.write(
             Cell(
@@ -238,8 +241,10 @@ class Task:
                 test=test.value,
                 val_hits=_bits(val),
                 test_hits=_bits(test),
-                val_retained=trained.look.retained,
-                test_retained=self.target.retained_shares(model, "test", self.start_test),
+                val_retained=look.retained,
+                test_retained=self.target.retained_shares(
+                    look.model, "test", self.start_test, look.known
+                ),
                 ece=expected_calibration_error(test.logits_qc, test.own_qc),
                 ece_scaled=expected_calibration_error(test.logits_qc / temperature, test.own_qc),
                 temperature=temperature,

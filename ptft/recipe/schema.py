@@ -125,6 +125,8 @@ class RunSection(Section):
     """Steps between lines of metrics."""
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = ["tensorboard"]
     """Where figures go beside the run folder. trackio stays on this machine."""
+    page: bool = True
+    """Whether people get pictures of the run: its page, and its curves at the end."""
     neighbours: bool = True
     """Whether the run's page shows what the model finds nearest before and after training. It then
     holds small copies of pictures of the evaluated set."""

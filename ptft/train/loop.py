@@ -27,7 +27,6 @@ from ptft.train.adapter import check_learning
 from ptft.train.best import keep_best
 from ptft.train.claim import claim_run
 from ptft.train.compiled import compile_blocks, wants_compiling
-from ptft.train.curves import plot_curves
 from ptft.train.ema import Ema
 from ptft.train.features import keep_features
 from ptft.train.guard import Guard
@@ -192,7 +191,6 @@ def _train(
     record.status = RunStatus.FINISHED if finished else RunStatus.STOPPED
     if world.first:
         write_run(folder, record)
-        plot_curves(folder)
     report.page(last=True)
     number = stop.signal
     if not finished:

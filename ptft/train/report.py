@@ -17,6 +17,7 @@ from ptft.data.batch import Skipped
 from ptft.errors import PtftError
 from ptft.recipe import Recipe
 from ptft.train.charts import figure_text
+from ptft.train.curves import plot_curves
 from ptft.train.pace import Pace, duration
 from ptft.train.page import write_page
 from ptft.train.run_folder import RunRecord, RunStatus, write_run
@@ -68,6 +69,7 @@ class Report:
         self._folder = folder
         self._record = record
         record.status, record.error, record.notes = RunStatus.RUNNING, "", []
+        self._page_wanted = recipe.run.page
         self._page_due = 0.0
         self._page_failed = False
         self._progress = _Bar(
@@ -133,17 +135,20 @@ class Report:
             self._append(self._skipped, {"seen": seen, **skip._asdict()})
 
     def page(self, *, last: bool = False) -> None:
-        """Write the run's page anew, unless that would take more than its share of time.
+        """Write the run's page anew, unless that would take more than its share of time or the
+        recipe wants none.
 
         It is for people: where it cannot be written, that is said once and the run goes on.
 
         Args:
-            last: write it whatever it takes, and say where it lies.
+            last: write it whatever it takes, and the curves, and say where it lies.
         """
         begin = time.monotonic()
-        if begin < self._page_due and not last:
+        if not self._page_wanted or (begin < self._page_due and not last):
             return
         try:
+            if last:
+                plot_curves(self._folder)
             path = write_page(self._folder, left=self.pace.left)
             if last:
                 self.message(f"page: {path}")

@@ -221,7 +221,8 @@ class Loop:
 
     def look(self, stage: Literal["before", "after"]) -> None:
         """Note for the page what the model finds nearest; no weight and no random number moves."""
-        if not self.recipe.run.neighbours:
+        run = self.recipe.run
+        if not (run.page and run.neighbours):
             return
         reason = None
         with self.report.pace.paused(), self.whole() as model:
