@@ -6,15 +6,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ptft.compare.arms import arm_recipe
+from ptft.compare.measure import Known, measure, retained_metric
 from ptft.compare.results import Cells, Costs
 from ptft.compare.target import Target
 from ptft.compare.task import Task, _Look, _Trained
-from ptft.data import open_val
+from ptft.data import open_split, open_val
+from ptft.evaluate import evaluate
 from ptft.model import save_model
-from ptft.recipe import ArmSection, ClassifyObjective, Comparison, TipAdapterAdapt
+from ptft.recipe import (
+    ArmSection,
+    ClassifyObjective,
+    Comparison,
+    RetrievalEvaluation,
+    ScenesData,
+    TipAdapterAdapt,
+)
 from ptft.recipe.load import load_comparison
 from tests.tiny import build, towers_section
 
@@ -84,6 +94,35 @@ def test_an_arm_leaves_its_cells(kind: str, folder: Path, tmp_path: Path) -> Non
     assert (cell.costs.flops > 0) == (kind != "zero_shot")
     if kind in ("probe", "lora"):
         assert 0 < cell.costs.trainable_share < 0.5
+
+
+def test_captions_that_the_model_knows_give_the_same_figures(tmp_path: Path) -> None:
+    """Of two sets with captions in common the second embeds only its own."""
+    model = build(towers_section())
+    item = RetrievalEvaluation()
+    sets = [open_split(ScenesData(size=32, val=n, test=16, seed=0), "val", seed=0) for n in (8, 16)]
+    known: Known = {}
+    for samples in sets:
+        alone = measure(model, item, samples, "i2t_recall@1", [], {})
+        shared = measure(model, item, samples, "i2t_recall@1", [], known)
+        torch.testing.assert_close(shared.logits_qc, alone.logits_qc, atol=1e-5, rtol=0)
+        assert torch.equal(shared.own_qc, alone.own_qc)
+    texts = [text for samples in sets for i in range(len(samples)) for text in samples.captions(i)]
+    assert list(known) == list(dict.fromkeys(texts)) and len(known) < len(texts)
+
+
+def test_what_is_retained_of_a_retrieval_counts_both_ways() -> None:
+    model = build(towers_section())
+    item = RetrievalEvaluation(ks=[10, 5])
+    assert retained_metric(item, "key") == "recall@5"
+    samples = open_split(ScenesData(size=32, val=32, test=16, seed=0), "val", seed=0)
+    ways = [f"{way}recall@5" for way in ("i2t_", "t2i_", "")]
+    to_text, to_image, both = [measure(model, item, samples, way, [], {}) for way in ways]
+    assert both.hits.tolist() == [*to_text.hits.tolist(), *to_image.hits.tolist()]
+    [figures] = evaluate(
+        model, [item], ScenesData(size=32, val=32, test=16, seed=0), seed=0, workers=0
+    ).values()
+    assert (to_text.value, to_image.value) == (figures["i2t_recall@5"], figures["t2i_recall@5"])
 
 
 def test_of_mixes_that_are_told_apart_by_nothing_the_most_trained_is_taken(

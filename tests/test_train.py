@@ -228,6 +228,13 @@ def test_what_a_run_leaves(whole: Path, tmp_path: Path) -> None:
         assert found == steps
 
 
+def test_a_run_without_pictures_is_the_same_run(whole: Path, tmp_path: Path) -> None:
+    run(tmp_path / "run", run__page=False)
+    assert largest_difference(whole, tmp_path / "run") == 0.0
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert not left & {RunFiles.PAGE, RunFiles.CURVES, RunFiles.NEIGHBOURS}
+
+
 def test_a_measured_precision_stands_in_the_resolved_recipe(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run(folder, optim__precision="auto", optim__samples_seen=BATCH)

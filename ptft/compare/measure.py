@@ -24,7 +24,7 @@ from ptft.recipe import (
     metrics_of,
 )
 
-__all__ = ["Known", "Measured", "default_metric", "measure"]
+__all__ = ["Known", "Measured", "default_metric", "measure", "retained_metric"]
 
 Known = dict[str, Tensor]
 """Caption -> float32 (D,), what one model makes of it: sets of one subject share most captions."""
@@ -62,6 +62,19 @@ def default_metric(item: EvaluateItem, wanted: str | None = None, key: str = "ev
     return wanted
 
 
+def retained_metric(item: EvaluateItem, key: str) -> str:
+    """What is measured of a retained set: the kind's first metric, of a retrieval both ways.
+
+    Twice the queries tell a small loss from chance better.
+
+    Raises:
+        RecipeError: the evaluation has no metric to compare by.
+    """
+    if isinstance(item, RetrievalEvaluation):
+        return f"recall@{min(item.ks)}"
+    return default_metric(item, key=key)
+
+
 @torch.no_grad()
 def measure(
     model: DualEncoder,
@@ -75,7 +88,7 @@ def measure(
 
     Args:
         item: of a recipe; its data and split are ``samples`` already.
-        metric: one of :func:`ptft.recipe.metrics_of`.
+        metric: one of :func:`ptft.recipe.metrics_of`, or of :func:`retained_metric`.
         classes: names in the order of the set's numbers, for classes.
         known: by the model; this set's captions are added.
 
@@ -92,16 +105,15 @@ def measure(
         texts_md = _embed_unknown(model, texts, known, batch=item.batch)
         counts = torch.tensor([len(captions) for captions in found.captions])
         owner_m = torch.arange(len(counts)).repeat_interleave(counts)
-        way, _, k = metric.partition("_recall@")
-        if way == "i2t":
-            ranks = image_ranks(found.inputs_nw, texts_md, owner_m)
-            logits = scale * found.inputs_nw @ texts_md.T
-            own = owner_m[None, :] == torch.arange(len(counts))[:, None]
-        else:
-            ranks = caption_ranks(found.inputs_nw, texts_md, owner_m)
-            logits = scale * texts_md @ found.inputs_nw.T
-            own = owner_m[:, None] == torch.arange(len(counts))[None, :]
-        hits = ranks < int(k)
+        way, _, k = metric.rpartition("recall@")
+        logits = scale * found.inputs_nw @ texts_md.T
+        own = owner_m[None, :] == torch.arange(len(counts))[:, None]
+        ranks = [image_ranks(found.inputs_nw, texts_md, owner_m)] if way != "t2i_" else []
+        if way != "i2t_":
+            ranks.append(caption_ranks(found.inputs_nw, texts_md, owner_m))
+        if way == "t2i_":
+            logits, own = logits.T, own.T
+        hits = torch.cat(ranks) < int(k)
         return Measured(float(hits.double().mean()), hits, logits, own)
     labelled = found.labelled()
     if labelled is None or len(labelled[1]) == 0:

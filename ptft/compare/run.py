@@ -92,10 +92,11 @@ def compare(
 
 
 def _jobs(comparison: Comparison) -> Iterator[_Job]:
-    """Smallest budgets first, so that a report after little time has whole rows."""
+    """Smallest budgets first, so that a report after little time has whole rows; within one the
+    longest jobs first, so that no process is left with one in the end."""
     for budget in comparison.compare.budgets:
-        for arm in comparison.compare.arms:
-            yield _Job(arm, budget)
+        jobs = [_Job(arm, budget) for arm in comparison.compare.arms]
+        yield from sorted(jobs, key=lambda job: -_size(comparison, job))
 
 
 def _finished(cells: Cells, comparison: Comparison, job: _Job) -> bool:
@@ -149,6 +150,7 @@ def _size(comparison: Comparison, job: _Job) -> float:
     trainings = section.trials + section.seeds - 1
     longest = comparison.optim.samples_seen or section.budgets[-1] * section.samples_per_label
     samples = min(section.samples_per_label * job.budget, longest)
+    samples *= 1.0 + (section.replay if job.arm.kind == "replay" else 0.0)
     return 100.0 + (0.0 if job.arm.kind in STEPLESS else trainings * samples)
 
 
@@ -198,7 +200,7 @@ def _estimate(jobs: list[_Job], comparison: Comparison, target: Target) -> float
     learning = [job for job in jobs if job.arm.kind not in STEPLESS]
     seconds = _START * len(jobs)
     if learning:
-        recipe = _first_recipe(comparison, learning[-1].arm, section.budgets[-1], target)
+        recipe = _first_recipe(comparison, learning[0].arm, section.budgets[-1], target)
         pace = measure_step(recipe, steps=3).samples_per_second
         for job in learning:
             seen = _first_recipe(comparison, job.arm, job.budget, target).optim.samples_seen or 0

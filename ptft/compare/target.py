@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ptft.compare.held import Held
-from ptft.compare.measure import Known, Measured, default_metric, measure
+from ptft.compare.measure import Known, Measured, default_metric, measure, retained_metric
 from ptft.data import SampleSet, open_split
 from ptft.data.sample import draw, draw_val
 from ptft.errors import DataError, RecipeError, SampleError
@@ -164,7 +164,7 @@ def _open_retained(item: EvaluateItem, seed: int) -> _Set:
     name = item.name or item.kind
     if item.data is None:
         raise RecipeError(f"compare.retain.{name}.data: missing; what is to be retained?")
-    metric = default_metric(item, key=f"compare.retain.{name}")
+    metric = retained_metric(item, f"compare.retain.{name}")
     val = open_split(item.data, "val", seed=seed, key=f"compare.retain.{name}.data")
     test = open_split(item.data, "test", seed=seed, key=f"compare.retain.{name}.data")
     return _Set(name, item, metric, val, test, list(test.classes or []))
