@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ptft.compare.arms import arm_recipe
-from ptft.compare.measure import Known, measure, retained_metric
+from ptft.compare.measure import KnownTexts, measure, retained_metric
 from ptft.compare.results import Cells, Costs
 from ptft.compare.target import Target
 from ptft.compare.task import Task, _Look, _Trained
@@ -101,7 +101,7 @@ def test_captions_that_the_model_knows_give_the_same_figures(tmp_path: Path) -> 
     model = build(towers_section())
     item = RetrievalEvaluation()
     sets = [open_split(ScenesData(size=32, val=n, test=16, seed=0), "val", seed=0) for n in (8, 16)]
-    known: Known = {}
+    known: KnownTexts = {}
     for samples in sets:
         alone = measure(model, item, samples, "i2t_recall@1", [], {})
         shared = measure(model, item, samples, "i2t_recall@1", [], known)

@@ -24,9 +24,9 @@ from ptft.recipe import (
     metrics_of,
 )
 
-__all__ = ["Known", "Measured", "default_metric", "measure", "retained_metric"]
+__all__ = ["KnownTexts", "Measured", "default_metric", "measure", "retained_metric"]
 
-Known = dict[str, Tensor]
+KnownTexts = dict[str, Tensor]
 """Caption -> float32 (D,), what one model makes of it: sets of one subject share most captions."""
 
 
@@ -82,7 +82,7 @@ def measure(
     samples: SampleSet,
     metric: str,
     classes: Sequence[str],
-    known: Known,
+    known: KnownTexts,
 ) -> Measured:
     """Run one evaluation of a model on a set.
 
@@ -130,7 +130,9 @@ def measure(
     return Measured(float(hits.double().mean()), hits, logits, own)
 
 
-def _embed_unknown(model: DualEncoder, texts: Sequence[str], known: Known, *, batch: int) -> Tensor:
+def _embed_unknown(
+    model: DualEncoder, texts: Sequence[str], known: KnownTexts, *, batch: int
+) -> Tensor:
     """float32 (M, D) of the texts, at least one; those that are not known become so."""
     new = list(dict.fromkeys(text for text in texts if text not in known))
     known |= zip(new, embed_texts(model, new, batch=batch), strict=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ptft.compare.held import Held
-from ptft.compare.measure import Known, Measured, default_metric, measure, retained_metric
+from ptft.compare.measure import KnownTexts, Measured, default_metric, measure, retained_metric
 from ptft.data import SampleSet, open_split
 from ptft.data.sample import draw, draw_val
 from ptft.errors import DataError, RecipeError, SampleError
@@ -35,7 +35,7 @@ class _Set:
     def held(self, preprocess: ImagePreprocess) -> "_Set":
         return replace(self, val=Held(self.val, preprocess), test=Held(self.test, preprocess))
 
-    def measure(self, model: DualEncoder, samples: SampleSet, known: Known | None) -> Measured:
+    def measure(self, model: DualEncoder, samples: SampleSet, known: KnownTexts | None) -> Measured:
         known = {} if known is None else known
         return measure(model, self.item, samples, self.metric, self.classes, known)
 
@@ -85,7 +85,7 @@ class Target:
         return draw_val(self.target.val, most, self.comparison.seed + seed)
 
     def measure(
-        self, model: DualEncoder, samples: SampleSet, known: Known | None = None
+        self, model: DualEncoder, samples: SampleSet, known: KnownTexts | None = None
     ) -> Measured:
         """The target's metric of a model on some of its samples.
 
@@ -95,14 +95,18 @@ class Target:
         return self.target.measure(model, samples, known)
 
     def retained_shares(
-        self, model: DualEncoder, split: str, start: dict[str, float], known: Known | None = None
+        self,
+        model: DualEncoder,
+        split: str,
+        start: dict[str, float],
+        known: KnownTexts | None = None,
     ) -> dict[str, float]:
         """Figures on each retained set as shares of the starting model's."""
         figures = self.retained_figures(model, split, known)
         return {name: figures[name] / start[name] if start[name] else 1.0 for name in figures}
 
     def retained_figures(
-        self, model: DualEncoder, split: str, known: Known | None = None
+        self, model: DualEncoder, split: str, known: KnownTexts | None = None
     ) -> dict[str, float]:
         """Figures on each retained set."""
         known = {} if known is None else known

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from ptft.artifact import read_json, write_json
 from ptft.compare.arms import MIXES, START, arm_recipe, search_space
-from ptft.compare.measure import Known, Measured
+from ptft.compare.measure import KnownTexts, Measured
 from ptft.compare.results import Cell, Cells, Costs
 from ptft.compare.search import Search
 from ptft.compare.target import Target
@@ -43,7 +43,7 @@ class _Look:
 
     def __init__(self, task: "Task", model: DualEncoder, seed: int) -> None:
         self.model = model
-        self.known: Known = {}
+        self.known: KnownTexts = {}
         self._task = task
         self._seed = seed
 

@@ -93,7 +93,8 @@ class CompareSection(Section):
     val_most: int = Field(default=512, ge=1)
     """Validation never holds more samples than the budget, nor than this."""
     retain: list[EvaluateItem] = []
-    """Evaluations of what is not to be forgotten: ``val`` of each to choose, ``test`` to tell."""
+    """Evaluations of what is not to be forgotten: ``val`` of each to choose, ``test`` to tell. Of a
+    retrieval recall at its smallest k counts, of pictures by texts and of texts by pictures."""
     retention: float = Field(default=0.98, gt=0.0, le=1.0)
     """Least mean share of the starting model's figures on ``retain`` that a winner keeps."""
     replay: float = Field(default=1.0, gt=0.0)
