@@ -1,6 +1,5 @@
 """A whole comparison: what is left to do, in processes of one thread each, and what came out."""
 
-import math
 import multiprocessing
 import time
 from collections.abc import Iterator
@@ -206,7 +205,7 @@ def _estimate(jobs: list[_Job], comparison: Comparison, target: Target) -> float
             seen = _first_recipe(comparison, job.arm, job.budget, target).optim.samples_seen or 0
             runs = section.trials + section.seeds - 1
             sets = 1 + len(section.retain)
-            looks = section.trials + section.seeds * (3 + math.log2(2 + len(section.wise)))
+            looks = section.trials + section.seeds * (2 + len(section.wise))
             seconds += runs * (seen / pace + _START / 4) + looks * sets * once
     return seconds / section.jobs
 

@@ -8,7 +8,6 @@ import io
 import resource
 import shutil
 import time
-from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -202,10 +201,7 @@ class Task:
 
     def _mix(self, trained: _Trained, seed: int) -> None:
         """WiSE-FT: the mix that validation likes best among those that retain enough; of those that
-        it cannot tell apart the one with most of what was learned.
-
-        The more of what was learned, the less is retained: bisection finds the largest share that
-        retains enough, and larger ones are not looked at. Where none does, it is the smallest.
+        it cannot tell apart the one with most of what was learned. Where none does, the nearest.
         """
         shares = sorted({*self.comparison.compare.wise, 1.0}, reverse=True)
         if len(shares) == 1:
@@ -217,10 +213,9 @@ class Task:
                 return trained.look
             return _Look(self, interpolate(self.start, trained.look.model, share), seed)
 
-        first = bisect_left(shares, True, key=lambda share: look(share).short == 0.0)
-        enough = shares[first:] or shares[-1:]
-        ranked = sorted(enough, key=lambda share: -look(share).val.value)
-        best = next((share for share in ranked if look(share).short == 0.0), ranked[0])
+        ranked = sorted(shares, key=lambda share: -look(share).val.value)
+        enough = (share for share in ranked if look(share).short == 0.0)
+        best = next(enough, None) or min(ranked, key=lambda share: look(share).short)
         mixed = replace(trained, look=look(best), chosen={**trained.chosen, "alpha": best})
         self._write(mixed, seed, label=f"{self.arm.label}+wise")
 
