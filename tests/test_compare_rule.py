@@ -54,6 +54,11 @@ def test_the_cheapest_of_what_cannot_be_told_apart_wins() -> None:
     assert choose(cell("zero_shot", 0.4), one, other) == "lora"
 
 
+def test_of_two_that_cost_the_same_the_better_wins() -> None:
+    one, other = cell("full", 0.7975, flops=9.0), cell("replay", 0.800, flops=9.0)
+    assert choose(cell("zero_shot", 0.4), one, other) == "replay"
+
+
 def test_what_is_lower_by_more_than_the_margin_is_not_as_good() -> None:
     one, other = cell("full", 0.80, flops=9.0, queries=50), cell("lora", 0.78, queries=50)
     assert choose(cell("zero_shot", 0.4, queries=50), one, other) == "full"

@@ -3,10 +3,9 @@
 The rule, on validation alone: of the arms that retain enough, the one with the highest target
 figure; then the cheapest to train (in counted operations, which no other load of the machine moves)
 of those within a margin of it whose paired bootstrap interval against it includes no difference.
-Few validation samples tell little apart, so the interval alone would always take the cheapest. The
-starting model is
-always a candidate, so "do not fine-tune" can win. Test figures only tell how good the choice was
-(its regret).
+Few validation samples tell little apart, so the interval alone would always take the cheapest. Of
+two that cost the same the better one is taken. The starting model is always a candidate, so "do not
+fine-tune" can win. Test figures only tell how good the choice was (its regret).
 """
 
 import math
@@ -101,7 +100,7 @@ def recommend(
         if arm is best
         or (best.val - arm.val <= margin + 1e-9 and _no_difference(best, arm, confidence))
     ]
-    equals.sort(key=lambda arm: (arm.flops, arm.artefact_bytes, arm.name))
+    equals.sort(key=lambda arm: (arm.flops, arm.artefact_bytes, -arm.val, arm.name))
     taken = equals[0]
     allowed = [arm for arm in arms if _stays(arm) or arm.test_retention >= retention]
     first = max(allowed, key=lambda arm: arm.test)
