@@ -82,7 +82,7 @@ def measure(
     samples: SampleSet,
     metric: str,
     classes: Sequence[str],
-    known: KnownTexts,
+    known: KnownTexts | None = None,
 ) -> Measured:
     """Run one evaluation of a model on a set.
 
@@ -102,7 +102,7 @@ def measure(
         texts = [caption for captions in found.captions for caption in captions]
         if not texts:
             raise DataError("compare: retrieval needs captions, and no image has one")
-        texts_md = _embed_unknown(model, texts, known, batch=item.batch)
+        texts_md = _embed_unknown(model, texts, {} if known is None else known, batch=item.batch)
         counts = torch.tensor([len(captions) for captions in found.captions])
         owner_m = torch.arange(len(counts)).repeat_interleave(counts)
         way, _, k = metric.rpartition("recall@")

@@ -36,7 +36,6 @@ class _Set:
         return replace(self, val=Held(self.val, preprocess), test=Held(self.test, preprocess))
 
     def measure(self, model: DualEncoder, samples: SampleSet, known: KnownTexts | None) -> Measured:
-        known = {} if known is None else known
         return measure(model, self.item, samples, self.metric, self.classes, known)
 
 
