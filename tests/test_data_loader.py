@@ -15,8 +15,8 @@ from ptft.data.loader import eval_batches, train_batches, worker_count
 from ptft.data.open import open_split
 from ptft.data.sample import Sample, SampleSet
 from ptft.errors import DataError, RecipeError
+from ptft.preprocess import TextTokenizer, clip_bpe_json
 from ptft.preprocess.images import ImagePreprocess
-from ptft.preprocess.texts import TextTokenizer, clip_bpe_json
 from ptft.recipe import AugmentSection
 from ptft.recipe.data import DataSection, FolderData, ScenesData, ShardsData, TableData
 from tests.test_data_shards import picture, write_pairs, write_tar

@@ -12,7 +12,8 @@ from ptft.artifact import RunFiles
 from ptft.data import open_split
 from ptft.data.sample import Subset
 from ptft.model import DualEncoder, load_model
-from ptft.train.neighbours import Answer, look, read_neighbours
+from ptft.train.neighbours import look
+from ptft.train.neighbours_file import Answer, read_neighbours
 from tests.test_train import interrupt, recipe, run
 
 

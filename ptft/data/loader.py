@@ -14,18 +14,10 @@ from typing import Any, Literal, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ptft.data.batch import (
-    Batch,
-    EvalBatch,
-    EvalReader,
-    PixelBlock,
-    PixelReader,
-    Skipped,
-    Tokenizer,
-    TrainReader,
-)
+from ptft.data.batch import Batch, EvalBatch, PixelBlock, Skipped
 from ptft.data.features import FeatureFile, TextFeatures
 from ptft.data.order import Order
+from ptft.data.read import EvalReader, PixelReader, Tokenizer, TrainReader
 from ptft.data.sample import SampleSet
 from ptft.data.slots import SlotReader, Slots
 from ptft.errors import DataError, RecipeError

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from ptft.data.batch import Batch, TrainReader
+from ptft.data.batch import Batch
+from ptft.data.read import TrainReader
 
 __all__ = ["SlotReader", "Slots"]
 

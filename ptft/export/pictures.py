@@ -16,7 +16,7 @@ from PIL import Image
 
 from ptft.artifact import FolderFiles, RunFiles
 from ptft.recipe import Recipe, ScenesData
-from ptft.train.neighbours import Answer, Found, Neighbours, read_neighbours
+from ptft.train.neighbours_file import Answer, Found, Neighbours, read_neighbours
 
 __all__ = ["write_pictures"]
 

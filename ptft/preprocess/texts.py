@@ -13,35 +13,26 @@ A tokenizer is a ``tokenizer.json`` and a few plain keyword arguments, so that t
 serving read the same two things.
 """
 
-import gzip
-import html
-import importlib.util
-import json
 import re
-import string
 import unicodedata
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import ftfy
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from ptft.errors import ModelError
+from ptft.preprocess.cleaning import CLEANERS
+from ptft.preprocess.clip_vocabulary import END, START
 
-__all__ = ["TextTokenizer", "clip_bpe_json"]
+__all__ = ["TextTokenizer"]
 
 Clean = Literal["clip", "canonicalize", "whitespace", "none"]
 
-_CLIP_MERGES = 49152 - 256 - 2  # of the file's lines, as OpenAI's CLIP takes them
-_START, _END = "<|startoftext|>", "<|endoftext|>"
 # open_clip's own tokenizer calls its marks so, and reads them where they stand in a text
 _WRITTEN_MARKS = re.compile("<start_of_text>|<end_of_text>")
-# U+0345 is dropped: ignoring case, open_clip's expression counts it neither as a letter nor not
-_CLIP_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}\x{345}]+"
 
 
 class TextTokenizer:
@@ -86,9 +77,9 @@ class TextTokenizer:
         self.pad_left = pad_left
         self.zeroed_id = zeroed_id
         self.trimmable = trimmable
-        if clean not in _CLEANERS:
-            raise ModelError(f"clean: {clean!r}; allowed: {', '.join(_CLEANERS)}")
-        self._cleaner = _CLEANERS[clean]
+        if clean not in CLEANERS:
+            raise ModelError(f"clean: {clean!r}; allowed: {', '.join(CLEANERS)}")
+        self._cleaner = CLEANERS[clean]
         try:
             self._tokenizer = Tokenizer.from_str(self._json)
         except Exception as error:  # the library raises plain Exception
@@ -178,7 +169,7 @@ class TextTokenizer:
         return _restore, (self._json, self.kwargs())
 
     def _set_up_clip(self) -> None:
-        for written, mark in (("<start_of_text>", _START), ("<end_of_text>", _END)):
+        for written, mark in (("<start_of_text>", START), ("<end_of_text>", END)):
             number = self._tokenizer.token_to_id(mark)
             if number is None:
                 raise ModelError(f"tokenizer.json: no CLIP vocabulary, it lacks {mark}")
@@ -215,86 +206,6 @@ class TextTokenizer:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
 
-@cache
-def clip_bpe_json() -> str:
-    """``tokenizer.json`` of CLIP's byte-pair vocabulary, from the file that open_clip installs.
-
-    transformers' CLIPTokenizer reads it too: its normaliser composes characters, joins white space
-    and lower-cases, which is what open_clip's cleaning does to ordinary text.
-
-    Raises:
-        ModelError: open_clip is not installed.
-    """
-    spec = importlib.util.find_spec("open_clip")
-    if spec is None or spec.origin is None:
-        raise ModelError("open_clip is not installed; run: pip install ptft")
-    path = Path(spec.origin).parent / "bpe_simple_vocab_16e6.txt.gz"
-    lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
-    merges = [line.split() for line in lines[1 : _CLIP_MERGES + 1]]
-    letters = _byte_letters()
-    words = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges)]
-    words += [_START, _END]
-    vocabulary = {word: index for index, word in enumerate(words)}
-    marks = [
-        {
-            "id": vocabulary[mark],
-            "content": mark,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": True,
-        }
-        for mark in (_START, _END)
-    ]
-    split = {
-        "type": "Split",
-        "pattern": {"Regex": _CLIP_WORDS},
-        "behavior": "Removed",
-        "invert": True,
-    }
-    byte_level = {
-        "type": "ByteLevel",
-        "add_prefix_space": False,
-        "trim_offsets": True,
-        "use_regex": False,
-    }
-    spaces = {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "}
-    model = {
-        "type": "BPE",
-        "dropout": None,
-        "unk_token": _END,
-        "continuing_subword_prefix": "",
-        "end_of_word_suffix": "</w>",
-        "fuse_unk": False,
-        "byte_fallback": False,
-        "ignore_merges": False,
-        "vocab": vocabulary,
-        "merges": merges,
-    }
-    values = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": marks,
-        "normalizer": {
-            "type": "Sequence",
-            "normalizers": [{"type": "NFC"}, spaces, {"type": "Lowercase"}],
-        },
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
-        "post_processor": {
-            "type": "RobertaProcessing",
-            "sep": [_END, vocabulary[_END]],
-            "cls": [_START, vocabulary[_START]],
-            "trim_offsets": False,
-            "add_prefix_space": False,
-        },
-        "decoder": byte_level,
-        "model": model,
-    }
-    return json.dumps(values, ensure_ascii=False)
-
-
 def _restore(text: str, kwargs: dict[str, Any]) -> TextTokenizer:
     return TextTokenizer(text, **kwargs)
 
@@ -311,49 +222,5 @@ def _read_json(file_or_json: Path | str) -> str:
         raise ModelError(f"{path}: not a tokenizer.json: {error}") from None
 
 
-def _byte_letters() -> list[str]:
-    """The 256 characters that stand for bytes in a byte-level vocabulary, in CLIP's order."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = 256 - len(printable)
-    return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(others)]
-
-
 def _in_punctuation(character: str) -> bool:
     return not character.isspace() and unicodedata.category(character)[0] not in "LN"
-
-
-def _basic(text: str) -> str:
-    # Printable ASCII without an ampersand has nothing to repair or to resolve, and the check is
-    # hundreds of times cheaper than looking.
-    if text.isascii() and text.isprintable() and "&" not in text:
-        return text.strip()
-    return html.unescape(html.unescape(ftfy.fix_text(text))).strip()
-
-
-def _whitespace(text: str) -> str:
-    return " ".join(_basic(text).split())
-
-
-def _clip(text: str) -> str:
-    return _whitespace(text).lower()
-
-
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def _canonicalize(text: str) -> str:
-    """After big_vision's canonicalize_text, as SigLIP was trained."""
-    text = _basic(text).replace("_", " ").translate(_NO_PUNCTUATION).lower()
-    return " ".join(text.split())
-
-
-def _none(text: str) -> str:
-    return text
-
-
-_CLEANERS: dict[str, Callable[[str], str]] = {
-    "clip": _clip,
-    "canonicalize": _canonicalize,
-    "whitespace": _whitespace,
-    "none": _none,
-}

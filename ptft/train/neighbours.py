@@ -11,7 +11,7 @@ file of the run folder: the first half is written before the first step, and so 
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ptft.artifact import RunFiles, read_json, write_json
+from ptft.artifact import RunFiles, write_json
 from ptft.data import SampleSet, open_split
 from ptft.data.hashing import mix, permutation
 from ptft.data.sample import Subset
@@ -36,8 +36,9 @@ from ptft.recipe import (
     ZeroShotEvaluation,
 )
 from ptft.recipe.data import has_split
+from ptft.train.neighbours_file import Answer, Found, Neighbours, Picture, read_neighbours
 
-__all__ = ["Answer", "Found", "Neighbours", "Picture", "look", "read_neighbours"]
+__all__ = ["look"]
 
 Stage = Literal["before", "after"]
 
@@ -51,66 +52,6 @@ _CPU_FLOP = 3e11  # a few seconds of one core at the 50 GFLOP/s that it does
 _READ_PIXELS = 2e8  # two to four seconds of decoding
 _OF_A_RUN = 500  # or one picture for so many of training, which nobody notices
 _SEED = 0x6E6E  # "nn": keeps these draws apart from the others of the same seed
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A candidate as the page shows it: its caption or class, and a small copy as a data URI."""
-
-    name: str
-    says: str
-    image: str
-
-
-@dataclass(frozen=True)
-class Found:
-    """One of the nearest: a picture (its key) or a text; ``right`` where that can be told."""
-
-    right: bool | None
-    picture: str | None = None
-    text: str | None = None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What one query found, nearest first.
-
-    Attributes:
-        kind: which way was searched.
-        picture, text: the query: the key of a picture, or a text.
-        found: the nearest few.
-        rank: place of the first right one among all, from 1; None where none is known.
-        among: how many there are.
-    """
-
-    kind: Literal["text_to_picture", "picture_to_text", "picture_to_picture"]
-    found: list[Found]
-    rank: int | None
-    among: int
-    picture: str | None = None
-    text: str | None = None
-
-
-@dataclass
-class Neighbours:
-    """``neighbours.json``.
-
-    Attributes:
-        source: which samples were searched, in words; empty where none were.
-        reason: why nothing is shown, where that is so.
-        texts: what the texts are: ``captions``, ``classes``, or empty where there are none.
-        right: what makes a picture right for a picture, in words; empty where nothing does.
-        pictures: by key.
-        before, after: of training.
-    """
-
-    source: str = ""
-    reason: str = ""
-    texts: str = ""
-    right: str = ""
-    pictures: dict[str, Picture] = field(default_factory=dict)
-    before: list[Answer] = field(default_factory=list)
-    after: list[Answer] = field(default_factory=list)
 
 
 class _NothingToSeeError(Exception):
@@ -142,25 +83,6 @@ def look(folder: Path, recipe: Recipe, model: DualEncoder, stage: Stage, *, tota
         return known.reason
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-
-
-def read_neighbours(folder: Path) -> Neighbours | None:
-    """What was found so far; None where nothing was asked.
-
-    Raises:
-        ArtifactError: the file is no JSON.
-    """
-    path = folder / RunFiles.NEIGHBOURS
-    if not path.is_file():
-        return None
-    values: dict[str, Any] = read_json(path)
-    pictures = {key: Picture(**picture) for key, picture in values.pop("pictures").items()}
-    for stage in ("before", "after"):
-        values[stage] = [
-            Answer(**{**answer, "found": [Found(**found) for found in answer["found"]]})
-            for answer in values[stage]
-        ]
-    return Neighbours(**values, pictures=pictures)
 
 
 @torch.no_grad()

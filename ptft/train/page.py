@@ -17,7 +17,7 @@ from ptft.artifact import RunFiles, write_atomic
 from ptft.train.charts import chart, figure_text
 from ptft.train.curves import Series, group_panels, is_share, read_series
 from ptft.train.markup import Markup, element, join
-from ptft.train.neighbours import Answer, Found, Neighbours, read_neighbours
+from ptft.train.neighbours_file import Answer, Found, Neighbours, read_neighbours
 from ptft.train.pace import duration
 from ptft.train.run_folder import RunRecord, RunStatus, read_run
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 
 from ptft.data import Batch, SampleSet, open_split, open_val, train_batches
-from ptft.data.batch import Tokenizer
 from ptft.data.class_captions import ClassCaptions, same_class
 from ptft.data.features import FeatureFile, TextFeatures
 from ptft.data.loader import Workers, worker_count
+from ptft.data.read import Tokenizer
 from ptft.distributed import ALONE, World
 from ptft.errors import TrainingError
 from ptft.evaluate import add_cache, probe_head

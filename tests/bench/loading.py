@@ -40,8 +40,8 @@ from ptft.data import open_split, rng_for, train_batches
 from ptft.data.decode import Encoded, decode, draw, train_pixels
 from ptft.data.pack import PackSettings, pack
 from ptft.data.sample import SampleSet
+from ptft.preprocess import TextTokenizer, clip_bpe_json
 from ptft.preprocess.images import ImagePreprocess
-from ptft.preprocess.texts import TextTokenizer, clip_bpe_json
 from ptft.recipe import AugmentSection
 from ptft.recipe.data import ShardsData
 

@@ -1,0 +1,105 @@
+"""CLIP's byte-pair vocabulary as a ``tokenizer.json``."""
+
+import gzip
+import importlib.util
+import json
+from functools import cache
+from pathlib import Path
+
+from ptft.errors import ModelError
+
+__all__ = ["END", "START", "clip_bpe_json"]
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+"""The marks around a text."""
+
+_CLIP_MERGES = 49152 - 256 - 2  # of the file's lines, as OpenAI's CLIP takes them
+# U+0345 is dropped: ignoring case, open_clip's expression counts it neither as a letter nor not
+_CLIP_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}\x{345}]+"
+
+
+@cache
+def clip_bpe_json() -> str:
+    """``tokenizer.json`` of CLIP's byte-pair vocabulary, from the file that open_clip installs.
+
+    transformers' CLIPTokenizer reads it too: its normaliser composes characters, joins white space
+    and lower-cases, which is what open_clip's cleaning does to ordinary text.
+
+    Raises:
+        ModelError: open_clip is not installed.
+    """
+    spec = importlib.util.find_spec("open_clip")
+    if spec is None or spec.origin is None:
+        raise ModelError("open_clip is not installed; run: pip install ptft")
+    path = Path(spec.origin).parent / "bpe_simple_vocab_16e6.txt.gz"
+    lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
+    merges = [line.split() for line in lines[1 : _CLIP_MERGES + 1]]
+    letters = _byte_letters()
+    words = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges)]
+    words += [START, END]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    marks = [
+        {
+            "id": vocabulary[mark],
+            "content": mark,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        for mark in (START, END)
+    ]
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": _CLIP_WORDS},
+        "behavior": "Removed",
+        "invert": True,
+    }
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": False,
+    }
+    spaces = {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "}
+    model = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": END,
+        "continuing_subword_prefix": "",
+        "end_of_word_suffix": "</w>",
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": vocabulary,
+        "merges": merges,
+    }
+    values = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": marks,
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [{"type": "NFC"}, spaces, {"type": "Lowercase"}],
+        },
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
+        "post_processor": {
+            "type": "RobertaProcessing",
+            "sep": [END, vocabulary[END]],
+            "cls": [START, vocabulary[START]],
+            "trim_offsets": False,
+            "add_prefix_space": False,
+        },
+        "decoder": byte_level,
+        "model": model,
+    }
+    return json.dumps(values, ensure_ascii=False)
+
+
+def _byte_letters() -> list[str]:
+    """The 256 characters that stand for bytes in a byte-level vocabulary, in CLIP's order."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = 256 - len(printable)
+    return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(others)]

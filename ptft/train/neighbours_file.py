@@ -1,0 +1,88 @@
+"""``neighbours.json``: what a model found nearest, before and after training, for people to see."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ptft.artifact import RunFiles, read_json
+
+__all__ = ["Answer", "Found", "Neighbours", "Picture", "read_neighbours"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A candidate as the page shows it: its caption or class, and a small copy as a data URI."""
+
+    name: str
+    says: str
+    image: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """One of the nearest: a picture (its key) or a text; ``right`` where that can be told."""
+
+    right: bool | None
+    picture: str | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one query found, nearest first.
+
+    Attributes:
+        kind: which way was searched.
+        picture, text: the query: the key of a picture, or a text.
+        found: the nearest few.
+        rank: place of the first right one among all, from 1; None where none is known.
+        among: how many there are.
+    """
+
+    kind: Literal["text_to_picture", "picture_to_text", "picture_to_picture"]
+    found: list[Found]
+    rank: int | None
+    among: int
+    picture: str | None = None
+    text: str | None = None
+
+
+@dataclass
+class Neighbours:
+    """``neighbours.json``.
+
+    Attributes:
+        source: which samples were searched, in words; empty where none were.
+        reason: why nothing is shown, where that is so.
+        texts: what the texts are: ``captions``, ``classes``, or empty where there are none.
+        right: what makes a picture right for a picture, in words; empty where nothing does.
+        pictures: by key.
+        before, after: of training.
+    """
+
+    source: str = ""
+    reason: str = ""
+    texts: str = ""
+    right: str = ""
+    pictures: dict[str, Picture] = field(default_factory=dict)
+    before: list[Answer] = field(default_factory=list)
+    after: list[Answer] = field(default_factory=list)
+
+
+def read_neighbours(folder: Path) -> Neighbours | None:
+    """What was found so far; None where nothing was asked.
+
+    Raises:
+        ArtifactError: the file is no JSON.
+    """
+    path = folder / RunFiles.NEIGHBOURS
+    if not path.is_file():
+        return None
+    values: dict[str, Any] = read_json(path)
+    pictures = {key: Picture(**picture) for key, picture in values.pop("pictures").items()}
+    for stage in ("before", "after"):
+        values[stage] = [
+            Answer(**{**answer, "found": [Found(**found) for found in answer["found"]]})
+            for answer in values[stage]
+        ]
+    return Neighbours(**values, pictures=pictures)
