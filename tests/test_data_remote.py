@@ -2,7 +2,9 @@
 
 import multiprocessing
 import shutil
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 from typer.testing import CliRunner
 
 from ptft.cli.main import app
+from ptft.data import shard_cache
 from ptft.data.index_file import index_path, write_index
 from ptft.data.open import open_split
 from ptft.data.remote import RemoteShard, list_shards
@@ -136,6 +139,24 @@ def test_the_cache_keeps_its_size_and_the_oldest_go(store: Path) -> None:
     assert 1 <= fetched(store.parent / "tight") <= 5
     roomy = open_split(section(store, shuffle_shards=1), "train")
     assert _equal(alone, _join(_train(roomy, end=144)))
+
+
+def test_shards_that_come_at_once_do_not_fill_it_beyond_its_size(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = list_shards([f"file://{store}/s-{{0,1}}.tar"], "data.train")
+    cache = ShardCache(str(store.parent / "one"), 1.5 * shards[0].size)
+    together = threading.Barrier(2)
+    plain = shard_cache.download
+
+    def meet(url: str, path: Path) -> None:
+        together.wait(60)  # each has made room, and neither has come
+        plain(url, path)
+
+    monkeypatch.setattr(shard_cache, "download", meet)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(cache.fetch, shards))
+    assert fetched(store.parent / "one") == 1
 
 
 def test_what_comes_next_is_fetched_before_it_is_asked_for(store: Path) -> None:

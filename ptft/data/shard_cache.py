@@ -143,7 +143,8 @@ class ShardCache:
     def _download(self, shard: RemoteShard, path: Path) -> None:
         partial = path.with_name(f".{path.name}.partial")  # one at a time, by the lock
         try:
-            self._make_room(shard.size)
+            with self._room(shard.size):
+                pass  # before it comes: a disk may have no more than the limit
             _with_patience(lambda: download(shard.url, partial))
             size = partial.stat().st_size
             if size != shard.size:
@@ -154,7 +155,8 @@ class ShardCache:
             index = self._index_path(shard)
             if index.is_file():
                 self._check(shard, index, partial)
-            partial.replace(path)
+            with self._room(shard.size):  # others may have come meanwhile
+                partial.replace(path)
         except OSError as error:
             raise DataError(
                 f"{self.folder}: {error.strerror or error}; data.cache names another folder"
@@ -171,8 +173,10 @@ class ShardCache:
             text = str(error).replace(str(index), shard.index_url).replace(tar.name, shard.url)
             raise DataError(text) from None
 
-    def _make_room(self, size: int) -> None:
-        """Let the oldest shards go until another of ``size`` bytes has room."""
+    @contextlib.contextmanager
+    def _room(self, size: int) -> Iterator[None]:
+        """Let the oldest shards go until another of ``size`` bytes has room; none other comes to
+        its place inside."""
         with (self.folder / "room.lock").open("w") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             states: list[tuple[float, int, Path]] = []
@@ -183,9 +187,10 @@ class ShardCache:
             total = size + sum(one for _, one, _ in states)
             for _, one, path in sorted(states):
                 if total <= self.limit:
-                    return
+                    break
                 path.unlink(missing_ok=True)
                 total -= one
+            yield
 
     @contextlib.contextmanager
     def _locked(self, shard: RemoteShard, wait: bool) -> Iterator[bool]:
