@@ -27,11 +27,12 @@ from ptft.recipe import (
     read_towers,
 )
 from ptft.recipe.load import parse_recipe
+from ptft.recipe.optimizers import LBFGS
 from tests.tiny import arch_section, build, hf_text_folder, towers_section
 
 __all__ = ["reduce"]
 
-BATCH = 4
+_BATCH = 4
 _COUNTS = {"train": 20, "val": 6, "test": 6}
 _SIDE = 32
 
@@ -48,10 +49,10 @@ def reduce(recipe: Recipe, folder: Path) -> Recipe:
     whole["data"] = made[""]
     for index, item in enumerate(whole["evaluate"]):
         item["data"] = made.get(str(index))
-        item["batch"] = BATCH
+        item["batch"] = _BATCH
         if item["kind"] == "probe":
             item["c"] = 1.0  # choosing one would take longer than all the rest
-    batch = _COUNTS["train"] if recipe.optim.optimizer == "lbfgs" else BATCH
+    batch = _COUNTS["train"] if recipe.optim.optimizer == LBFGS else _BATCH
     whole["optim"] |= {
         "global_batch": batch,
         "samples_seen": batch,

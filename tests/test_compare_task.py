@@ -131,7 +131,7 @@ def test_of_mixes_that_are_told_apart_by_nothing_the_most_trained_is_taken(
     """Here all of them: the arm learned nothing."""
     wanted = comparison(folder)
     task = Task(wanted, wanted.compare.arms[KINDS.index("full")], 2, tmp_path, "digest")
-    task._mix(_Trained(_Look(task, task.start, 0), {}, Costs()), 0)
+    task._mix(_Trained(_Look(task, lambda: task.start, 0), {}, Costs()), 0)
     [cell] = Cells(tmp_path, "digest").all()
     assert (cell.arm, cell.chosen) == ("full+wise", {"alpha": 1.0})
 

@@ -22,7 +22,7 @@ from ptft.threads import cpu_threads
 __all__ = ["Outcome", "compare"]
 
 
-_START = 10.0  # CPU seconds that a process takes to be ready, for the estimate
+_READY = 10.0  # CPU seconds that a process takes to be ready, for the estimate
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def _estimate(jobs: list[_Job], comparison: Comparison, target: Target) -> float
     target.measure(model, target.target.test)
     once = time.process_time() - start
     learning = [job for job in jobs if job.arm.kind not in STEPLESS]
-    seconds = _START * len(jobs)
+    seconds = _READY * len(jobs)
     if learning:
         recipe = _first_recipe(comparison, learning[0].arm, section.budgets[-1], target)
         pace = measure_step(recipe, steps=3).samples_per_second
@@ -206,7 +206,7 @@ def _estimate(jobs: list[_Job], comparison: Comparison, target: Target) -> float
             runs = section.trials + section.seeds - 1
             sets = 1 + len(section.retain)
             looks = section.trials + section.seeds * (2 + len(section.wise))
-            seconds += runs * (seen / pace + _START / 4) + looks * sets * once
+            seconds += runs * (seen / pace + _READY / 4) + looks * sets * once
     return seconds / section.jobs
 
 

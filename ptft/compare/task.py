@@ -8,9 +8,9 @@ import io
 import resource
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,16 @@ __all__ = ["Task", "starting_model"]
 
 
 class _Look:
-    """What validation says of a model: measured when it is first asked for, and only then."""
+    """What validation says of a model: measured when it is first asked for, and only then.
 
-    def __init__(self, task: "Task", model: DualEncoder, seed: int) -> None:
-        self.model = model
+    Args:
+        task: whose target it is measured on.
+        make: gives the model; of a mix, which is cheap to make, so that one is held at a time.
+        seed: of the cell.
+    """
+
+    def __init__(self, task: "Task", make: Callable[[], DualEncoder], seed: int) -> None:
+        self.make = make
         self.known: KnownTexts = {}
         self._task = task
         self._seed = seed
@@ -49,12 +55,12 @@ class _Look:
     @cached_property
     def val(self) -> Measured:
         target = self._task.target
-        return target.measure(self.model, target.val(self._task.budget, self._seed), self.known)
+        return target.measure(self.make(), target.val(self._task.budget, self._seed), self.known)
 
     @cached_property
     def retained(self) -> dict[str, float]:
         task = self._task
-        return task.target.retained_shares(self.model, "val", task.start_val, self.known)
+        return task.target.retained_shares(self.make(), "val", task.start_val, self.known)
 
     @property
     def short(self) -> float:
@@ -119,7 +125,7 @@ class Task:
             return
         if self.arm.kind == START:
             for seed in seeds:
-                self._write(_Trained(_Look(self, self.start, seed), {}, Costs()), seed)
+                self._write(_Trained(_Look(self, lambda: self.start, seed), {}, Costs()), seed)
             return
         best, searched = self._search()
         for seed in seeds:
@@ -170,7 +176,7 @@ class Task:
         flops, share = self._counted
         flops *= recipe.optim.samples_seen or 0
         return _Trained(
-            _Look(self, model, seed),
+            _Look(self, lambda: model, seed),
             dict(chosen),
             Costs(
                 cpu_seconds=round(cpu, 2),
@@ -211,7 +217,7 @@ class Task:
         def look(share: float) -> _Look:
             if share == 1.0:
                 return trained.look
-            return _Look(self, interpolate(self.start, trained.look.model, share), seed)
+            return _Look(self, partial(interpolate, self.start, trained.look.make(), share), seed)
 
         ranked = sorted(shares, key=lambda share: -look(share).val.value)
         enough = (share for share in ranked if look(share).short == 0.0)
@@ -221,9 +227,9 @@ class Task:
 
     def _write(self, trained: _Trained, seed: int, *, label: str = "") -> None:
         """Measure a model on test, and keep the cell."""
-        look = trained.look
+        look, model = trained.look, trained.look.make()
         val = look.val
-        test = self.target.measure(look.model, self.target.target.test, look.known)
+        test = self.target.measure(model, self.target.target.test, look.known)
         temperature = fit_temperature(val.logits_qc, val.own_qc)
         self.cells.write(
             Cell(
@@ -238,7 +244,7 @@ class Task:
                 test_hits=_bits(test),
                 val_retained=look.retained,
                 test_retained=self.target.retained_shares(
-                    look.model, "test", self.start_test, look.known
+                    model, "test", self.start_test, look.known
                 ),
                 ece=expected_calibration_error(test.logits_qc, test.own_qc),
                 ece_scaled=expected_calibration_error(test.logits_qc / temperature, test.own_qc),

@@ -84,5 +84,5 @@ EvaluateItem = Annotated[
 def metrics_of(item: EvaluateItem) -> list[str]:
     """Names of the figures that models can be compared by: shares of 1, more is better."""
     if isinstance(item, RetrievalEvaluation):
-        return [f"{way}_recall@{k}" for way in ("i2t", "t2i") for k in item.ks]
+        return [f"{way}_recall@{k}" for way in ("i2t", "t2i") for k in sorted(item.ks)]
     return ["top1"]

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from ptft.recipe.optimizers import LBFGS
 from ptft.recipe.section import Section
 
 __all__ = ["OptimSection"]
@@ -94,7 +95,7 @@ class OptimSection(Section):
 
     @model_validator(mode="after")
     def _line_search_fits(self) -> "OptimSection":
-        if self.optimizer != "lbfgs":
+        if self.optimizer != LBFGS:
             return self
         wanted = {
             "weight_decay": 0.0,
@@ -108,7 +109,7 @@ class OptimSection(Section):
             if (given := getattr(self, key)) != value:
                 allowed = "null" if value is None else value
                 raise ValueError(
-                    f"{key} {given} with optimizer 'lbfgs', whose line search follows the loss's "
+                    f"{key} {given} with optimizer {LBFGS!r}, whose line search follows the loss's "
                     f"own gradient; allowed: {allowed}"
                 )
         return self

@@ -134,8 +134,10 @@ def _train(
     # 2. What learns, and from what; what of it need not be computed again.
     setup = set_up(recipe, device, world)
     check_agreement(setup.model, len(setup.samples), world)
-    check_whole_batch(recipe.optim, len(setup.samples), world.size)
-    total = total_samples(recipe.optim, len(setup.samples)) if setup.steps else 0
+    total = 0
+    if setup.steps:
+        check_whole_batch(recipe.optim, len(setup.samples), world.size)
+        total = total_samples(recipe.optim, len(setup.samples))
     if record is None:
         precision = world.told(lambda: choose_precision(recipe, setup))
         recipe = _with_precision(recipe, precision)
