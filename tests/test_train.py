@@ -183,6 +183,11 @@ def test_what_a_line_search_cannot_do_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_without_a_step_no_batch_is_too_small_for_a_line_search(tmp_path: Path) -> None:
+    changes = {**LBFGS, "optim__global_batch": 64, "objective__kind": "classify"}
+    assert run(tmp_path / "run", adapt__kind="tip_adapter", **changes).finished
+
+
 @pytest.mark.parametrize("spoiled", ["model.safetensors", "optimizer.safetensors", "state.json"])
 def test_a_spoiled_newest_checkpoint_falls_back_to_the_one_before(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoiled: str

@@ -42,8 +42,9 @@ from ptft.train.run_folder import (
     write_run,
 )
 from ptft.train.setup import Setup, choose_device, choose_precision, set_up
+from ptft.train.shadow import extra_tensors
 from ptft.train.stages import Ended, run_stages
-from ptft.train.steps import Loop, extra_tensors
+from ptft.train.steps import Loop
 from ptft.train.stop import Stop
 from ptft.train.trackers import check_trackers
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ptft.tensor_files import is_sharded, local_part
 
-__all__ = ["Shadow"]
+__all__ = ["Shadow", "extra_tensors"]
 
 
 class Shadow:
@@ -79,3 +79,10 @@ def _sharded_parts(model: nn.Module) -> list[Any]:
     from torch.distributed.fsdp import FSDPModule  # seconds that a run of one process need not pay
 
     return [part for part in model.modules() if isinstance(part, FSDPModule)]
+
+
+def extra_tensors(*shadows: Shadow | None) -> dict[str, torch.Tensor]:
+    """What a checkpoint holds beside the model."""
+    return {
+        name: tensor for one in shadows if one is not None for name, tensor in one.tensors.items()
+    }

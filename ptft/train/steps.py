@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -11,23 +10,22 @@ from typing import Literal
 
 import torch
 
-from ptft.artifact import RunFiles, file_sha256, write_json
+from ptft.artifact import RunFiles, write_json
 from ptft.checkpoint import Progress, prune_checkpoints, save_checkpoint
-from ptft.data import Batch, open_val
+from ptft.data import Batch
 from ptft.data.batch import Skip, Skipped
 from ptft.data.faults import Tally
 from ptft.data.hashing import mix
 from ptft.distributed import World
-from ptft.evaluate import Figures, calibrate_head, evaluate
-from ptft.model import DualEncoder, save_model
-from ptft.model.store import WEIGHTS
+from ptft.evaluate import Figures, evaluate
+from ptft.model import DualEncoder
 from ptft.objective import clamp_logit_scale
 from ptft.optim import Lbfgs, learning_rate_factor, set_learning_rate
-from ptft.recipe import ClassifyObjective, EvaluateItem, Recipe
-from ptft.train.adapter import check_saved, save_and_merge
+from ptft.recipe import EvaluateItem, Recipe
 from ptft.train.best import Best
 from ptft.train.compiled import uncompiled
 from ptft.train.ema import Ema
+from ptft.train.final import calibrate, save_final
 from ptft.train.guard import Guard, describe_batch, stop_run
 from ptft.train.neighbours import look
 from ptft.train.parallel import Parallel, whole_tensor
@@ -35,11 +33,11 @@ from ptft.train.regularise import Pull
 from ptft.train.report import Report
 from ptft.train.run_folder import RunRecord, note_test_read, write_run
 from ptft.train.setup import Setup, batches
-from ptft.train.shadow import Shadow
+from ptft.train.shadow import Shadow, extra_tensors
 from ptft.train.step import Step
 from ptft.train.stop import Stop
 
-__all__ = ["Loop", "extra_tensors"]
+__all__ = ["Loop"]
 
 
 @dataclass(frozen=True)
@@ -241,8 +239,9 @@ class Loop:
         metrics: dict[str, Figures] = {}
         with self.whole() as model:
             if model is not None:
-                self._calibrate(model)
-                _save_final(self.folder, model, self.recipe, self.record)
+                if calibration := calibrate(model, self.recipe):
+                    self.report.note(str(calibration))
+                save_final(self.folder, model, self.recipe, self.record)
                 note_test_read(self.folder, self.record, self.recipe.evaluate, by="train")
                 metrics = self._figures(model, self.recipe.evaluate)
                 write_json(self.folder / RunFiles.METRICS, metrics)
@@ -250,14 +249,6 @@ class Loop:
             self._tell("after training", metrics)
         self.look("after")
         return metrics
-
-    def _calibrate(self, model: DualEncoder) -> None:
-        """Of a classifier, where the recipe asks for it: the model that is left has it, checkpoints
-        do not."""
-        recipe = self.recipe
-        if isinstance(recipe.objective, ClassifyObjective) and recipe.objective.calibrate:
-            val = open_val(recipe.data, None, seed=recipe.seed, classes=model.spec.classes)
-            self.report.note(str(calibrate_head(model, val, workers=recipe.run.workers)))
 
     def _step(self, batch: Batch, step: Step, total: int, stop: Stop) -> _Stepped:
         """Forward, backward, clip, update, clamp."""
@@ -344,29 +335,9 @@ class Loop:
         self.report.page()
 
 
-def extra_tensors(*shadows: Shadow | None) -> dict[str, torch.Tensor]:
-    """What a checkpoint holds beside the model."""
-    return {
-        name: tensor for one in shadows if one is not None for name, tensor in one.tensors.items()
-    }
-
-
 def _minimised(figures: dict[str, float]) -> float:
     """What the gradients are of."""
     return figures["loss"] + figures.get("pull", 0.0)
-
-
-def _save_final(folder: Path, model: DualEncoder, recipe: Recipe, record: RunRecord) -> None:
-    model, trained = save_and_merge(recipe, model, folder)
-    final = folder / RunFiles.FINAL
-    partial = folder / f".{RunFiles.FINAL}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    save_model(model, partial)
-    check_saved(trained, partial)
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
-    record.weights_digest = file_sha256(final / WEIGHTS)
 
 
 def _shown(figures: dict[str, float]) -> str:
