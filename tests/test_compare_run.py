@@ -80,7 +80,7 @@ def test_a_comparison_goes_on_from_its_finished_cells_and_says_the_same_again(
     assert arms == {(arm, seed) for arm in ("zero_shot", "full", "full+wise") for seed in (0, 1)}
     first = figures(outcome.folder)
     full = [cell for cell in first if cell["arm"] == "full"]
-    assert full[0]["chosen"] and full[0]["costs"]["flops"] > 0
+    assert full[0]["costs"]["flops"] > 0
     assert full[0]["costs"]["trainable_share"] == 1.0
     report = (outcome.folder / "report.md").read_text()
     assert "data requirement" in report and "8 labels" in report
@@ -132,6 +132,16 @@ def test_time_that_is_up_leaves_cells_for_later(tmp_path: Path) -> None:
 def test_two_arms_of_one_name_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="two are named full; give each a name"):
         comparison(tmp_path, arms=[{"kind": "full"}, {"kind": "full"}])
+
+
+def test_a_head_that_begins_as_a_probe_is_an_arm_and_not_the_comparison(tmp_path: Path) -> None:
+    values = comparison(tmp_path, metric=None).model_dump(mode="json", by_alias=True)
+    values["objective"], values["evaluate"] = (
+        {"kind": "classify", "head": "probe"},
+        [{"kind": "classify"}],
+    )
+    with pytest.raises(ValueError, match=r"objective\.head: 'probe'.*allowed: prompts, random"):
+        Comparison.model_validate(values)
 
 
 def test_a_budget_larger_than_the_data_is_an_error(tmp_path: Path) -> None:

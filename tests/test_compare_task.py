@@ -1,6 +1,7 @@
 """Every kind of arm on a labelled set, one task each, in this process."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from PIL import Image
 from ptft.compare.arms import arm_recipe
 from ptft.compare.measure import KnownTexts, default_metric, measure, retained_metric
 from ptft.compare.results import Cells, Costs
+from ptft.compare.search import Search, Trial
 from ptft.compare.target import Target
 from ptft.compare.task import Task, _Look, _Trained
 from ptft.data import open_split, open_val
@@ -25,6 +27,7 @@ from ptft.recipe import (
     ScenesData,
     TipAdapterAdapt,
 )
+from ptft.recipe.comparison import ArmKind
 from ptft.recipe.load import load_comparison
 from tests.tiny import build, towers_section
 
@@ -168,3 +171,28 @@ def test_a_cache_chooses_on_what_the_others_choose_on(folder: Path) -> None:
     ours = Target(wanted).val(2, 3)
     assert [val.name(i) for i in range(len(val))] == [ours.name(i) for i in range(len(ours))]
     assert len(val) == 4
+
+
+@pytest.mark.parametrize("rate", [1e-9, 1e6])
+@pytest.mark.parametrize("kind", ["full", "flyp"])
+def test_a_trial_that_goes_wrong_is_given_up_and_moves_nothing(
+    kind: ArmKind, rate: float, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that learns nothing, and one that explodes: the arm as it stands is taken, as it was."""
+    wanted = comparison(folder)
+    given_up: list[Trial] = []
+    give_up = Search.give_up
+    monkeypatch.setattr(
+        Search, "give_up", lambda self, trial: (given_up.append(trial), give_up(self, trial))
+    )
+    arm = ArmSection(kind=kind, set={"optim.lr": 1e-2}, search={"optim.lr": [rate]})
+    cells = []
+    for trials in (1, 2):
+        compare = wanted.compare.model_copy(update={"trials": trials, "wise": []})
+        one = wanted.model_copy(update={"compare": compare})
+        Task(one, arm, 2, tmp_path / str(trials), "digest").run()
+        cells += Cells(tmp_path / str(trials), "digest").all()
+    assert [trial.values for trial in given_up] == [{"optim.lr": rate}]
+    alone, searched = cells
+    assert searched.costs.search_cpu_seconds > searched.costs.cpu_seconds
+    assert replace(searched, costs=alone.costs) == alone

@@ -13,11 +13,14 @@ from safetensors.torch import load_file
 from ptft.artifact import RunFiles
 from ptft.checkpoint import checkpoints
 from ptft.errors import RecipeError, TrainingError, UsageError
+from ptft.model import DualEncoder
 from ptft.recipe import Recipe, load_recipe
 from ptft.recipe.load import parse_recipe
 from ptft.train import TrainResult, exit_code, train
 from ptft.train import loop as loop_module
 from ptft.train import steps as steps_module
+from ptft.train.run_folder import RunStatus, read_run
+from ptft.train.watch import Watch
 
 STEPS, BATCH = 8, 16
 LBFGS = {
@@ -238,6 +241,32 @@ def test_a_run_without_pictures_is_the_same_run(whole: Path, tmp_path: Path) -> 
     assert largest_difference(whole, tmp_path / "run") == 0.0
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert not left & {RunFiles.PAGE, RunFiles.CURVES, RunFiles.NEIGHBOURS}
+
+
+def test_who_watches_sees_the_model_on_its_way_and_moves_nothing(
+    whole: Path, tmp_path: Path
+) -> None:
+    """Two shares of eight steps fall on the first one, and none is looked at after the last."""
+    scales = []
+
+    def look(model: DualEncoder, number: int) -> None:
+        model.eval()
+        scales.append((number, model.logit_scale.item()))
+
+    watch = Watch((0.01, 0.1, 0.5, 0.99), look)
+    train(recipe(tmp_path / "run"), console=quiet(), watch=watch)
+    assert [number for number, _ in scales] == [1, 2]
+    assert len({scale for _, scale in scales}) == 2  # it learned in between
+    assert largest_difference(whole, tmp_path / "run") == 0.0
+
+
+def test_who_watches_may_give_a_run_up(tmp_path: Path) -> None:
+    def look(model: DualEncoder, number: int) -> None:
+        raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"):
+        train(recipe(tmp_path / "run"), console=quiet(), watch=Watch((0.5,), look))
+    assert read_run(tmp_path / "run").status == RunStatus.FAILED
 
 
 def test_a_measured_precision_stands_in_the_resolved_recipe(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The trials of an arm: what to set its hyperparameters to next."""
+"""The trials of an arm: what to set its hyperparameters to next, and which to give up half-way."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,11 @@ from typing import Any
 
 from ptft.recipe.comparison import Search as Range
 
-__all__ = ["Search", "Trial"]
+__all__ = ["GivenUp", "Search", "Trial"]
+
+
+class GivenUp(Exception):  # noqa: N818 (it is caught where a trial is run)
+    """A trial is worse than those before it were at the same point."""
 
 
 @dataclass(frozen=True)
@@ -17,12 +21,30 @@ class Trial:
     values: dict[str, Any]
     handle: Any
 
+    def report(self, number: int, value: float, *, short_of: float) -> None:
+        """What a look at the unfinished model found.
+
+        Args:
+            number: of the look, the same for the same share of the steps.
+            value: the target's figure, a share of 1.
+            short_of: by how much it retains too little; such a model is worse than any that retains
+                enough, and the nearer the better.
+
+        Raises:
+            GivenUp: its best so far is below the median of the finished trials at this look.
+        """
+        self.handle.set_user_attr("short_of", short_of)
+        self.handle.report(-short_of if short_of > 0 else value, number)
+        if self.handle.should_prune():
+            raise GivenUp
+
 
 class Search:
     """Iterates over trials; the first is always the arm as it stands.
 
     The rest are Optuna's tree-structured Parzen estimator's (Bergstra et al. 2011), with retention
-    as a constraint; the same seed and answers give the same trials.
+    as a constraint, pruned by the median rule (Golovin et al. 2017); the same seed and answers give
+    the same trials.
 
     Args:
         space: dotted keys and what they may be.
@@ -40,26 +62,28 @@ class Search:
             warnings.simplefilter("ignore")  # constraints are marked experimental
             sampler = optuna.samplers.TPESampler(
                 seed=seed,
-                n_startup_trials=2,
+                n_startup_trials=3,  # the arm as it stands among them
                 constraints_func=lambda trial: (trial.user_attrs["short_of"],),
             )
-        self._study = optuna.create_study(direction="maximize", sampler=sampler)
-        self._optuna = optuna
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=1)
+        self._study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
+        self._pruned = optuna.trial.TrialState.PRUNED
 
     def __iter__(self) -> Iterator[Trial]:
-        yield Trial({}, None)
-        for _ in range(self.trials - 1):
+        for number in range(self.trials):
             trial = self._study.ask()
-            yield Trial(
-                {key: _suggest(trial, key, part) for key, part in self.space.items()}, trial
-            )
+            space = self.space if number else {}
+            yield Trial({key: _suggest(trial, key, part) for key, part in space.items()}, trial)
 
     def tell(self, trial: Trial, value: float, *, short_of: float) -> None:
         """What a trial reached; ``short_of`` above 0 breaks the retention constraint."""
-        if trial.handle is None:
-            return
         trial.handle.set_user_attr("short_of", short_of)
         self._study.tell(trial.handle, value)
+
+    def give_up(self, trial: Trial) -> None:
+        """A trial that came to no end; its last look, if any, is what the sampler goes by."""
+        trial.handle.set_user_attr("short_of", trial.handle.user_attrs.get("short_of", 0.0))
+        self._study.tell(trial.handle, state=self._pruned)
 
 
 def _suggest(trial: Any, key: str, part: Range | list[Any]) -> Any:

@@ -14,25 +14,25 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from ptft.artifact import read_json, write_json
 from ptft.compare.arms import MIXES, START, arm_recipe, search_space
+from ptft.compare.count import count_training
 from ptft.compare.measure import KnownTexts, Measured
 from ptft.compare.results import Cell, Cells, Costs
-from ptft.compare.search import Search
+from ptft.compare.search import GivenUp, Search, Trial
 from ptft.compare.target import Target
 from ptft.data.hashing import text_id
+from ptft.errors import TrainingError
 from ptft.evaluate.accuracy import expected_calibration_error
 from ptft.evaluate.calibrate import fit_temperature
 from ptft.model import DualEncoder, build_model, init_head, load_model
 from ptft.model.average import interpolate
-from ptft.objective import compute_objective
 from ptft.recipe import ArmSection, ClassifyObjective, Comparison, Recipe
 from ptft.threads import cpu_threads
 from ptft.train import train
-from ptft.train.setup import batches, set_up, to_device
+from ptft.train.watch import Watch
 
 __all__ = ["Task", "starting_model"]
 
@@ -67,6 +67,30 @@ class _Look:
         """By how much the model retains too little; 0 where it retains enough."""
         mean = sum(self.retained.values()) / len(self.retained) if self.retained else 1.0
         return max(0.0, self._task.comparison.compare.retention - mean)
+
+
+class _TrialWatch:
+    """Looks at a trial as validation will in the end, so that a poor one is given up.
+
+    Attributes:
+        cpu, wall: seconds that the looks took.
+    """
+
+    def __init__(self, task: "Task", trial: Trial) -> None:
+        self.cpu = self.wall = 0.0
+        self._task = task
+        self._trial = trial
+
+    def __call__(self, model: DualEncoder, number: int) -> None:
+        wall, cpu = time.perf_counter(), time.process_time()
+        head, spec = model.head, model.spec
+        self._task.give_head(model)
+        look = _Look(self._task, lambda: model, 0)
+        val, short = look.val.value, look.short
+        model.head, model.spec = head, spec
+        self.cpu += time.process_time() - cpu
+        self.wall += time.perf_counter() - wall
+        self._trial.report(number, val, short_of=short)
 
 
 @dataclass(frozen=True)
@@ -115,7 +139,7 @@ class Task:
     @cached_property
     def _counted(self) -> tuple[float, float]:
         """Operations of one sample's training, the same for every trial and seed; what learns."""
-        return _flops(self._recipe(0, {}))
+        return count_training(self._recipe(0, {}))
 
     @cpu_threads(1)
     def run(self) -> None:
@@ -149,7 +173,16 @@ class Task:
         best: tuple[tuple[float, float], _Trained] | None = None
         seconds = 0.0
         for trial in search:
-            trained = self._train(0, trial.values)
+            watch = _TrialWatch(self, trial) if search.trials > 1 else None
+            started = time.process_time()
+            try:
+                trained = self._train(0, trial.values, watch)
+            except (GivenUp, TrainingError):
+                if not trial.values:  # the arm as it stands goes wrong
+                    raise
+                search.give_up(trial)
+                seconds += time.process_time() - started
+                continue
             val, short = trained.look.val.value, trained.look.short
             search.tell(trial, val, short_of=short)
             seconds += trained.costs.cpu_seconds
@@ -158,21 +191,25 @@ class Task:
             if best is None or rank > best[0]:
                 best = (rank, trained)
         assert best is not None
-        return best[1], seconds
+        return best[1], round(seconds, 2)
 
-    def _train(self, seed: int, chosen: Mapping[str, Any]) -> _Trained:
-        """One run of the arm's recipe, and what it took."""
+    def _train(
+        self, seed: int, chosen: Mapping[str, Any], watch: "_TrialWatch | None" = None
+    ) -> _Trained:
+        """One run of the arm's recipe, and what it took; what a watch takes is not the run's."""
         folder = self.folder / "run"
         shutil.rmtree(folder, ignore_errors=True)
         recipe = self._recipe(seed, chosen)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         wall, cpu = time.perf_counter(), time.process_time()
-        result = train(recipe, console=Console(file=io.StringIO()))
+        looks = Watch(self.comparison.compare.prune_at, watch) if watch else None
+        result = train(recipe, console=Console(file=io.StringIO()), watch=looks)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        if watch:
+            cpu, wall = cpu - watch.cpu, wall - watch.wall
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         model = load_model(folder)
-        if model.head is None:
-            self._give_head(model)
+        self.give_head(model)
         flops, share = self._counted
         flops *= recipe.optim.samples_seen or 0
         return _Trained(
@@ -188,10 +225,10 @@ class Task:
             ),
         )
 
-    def _give_head(self, model: DualEncoder) -> None:
+    def give_head(self, model: DualEncoder) -> None:
         """Classes that were learned as captions are told apart by their prompts."""
         objective = self.comparison.objective
-        if isinstance(objective, ClassifyObjective):
+        if model.head is None and isinstance(objective, ClassifyObjective):
             init_head(model, self.target.target.classes, objective, seed=self.comparison.seed)
 
     def _recipe(self, seed: int, chosen: Mapping[str, Any]) -> Recipe:
@@ -262,29 +299,6 @@ def starting_model(comparison: Comparison, target: Target) -> DualEncoder:
     if isinstance(comparison.objective, ClassifyObjective):
         init_head(model, target.target.classes, comparison.objective, seed=comparison.seed)
     return model.eval()
-
-
-def _flops(recipe: Recipe) -> tuple[float, float]:
-    """Floating-point operations of training on one sample, counted on one small step; and the
-    share of the parameters that learns."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    setup = set_up(recipe, torch.device("cpu"))
-    count = min(2, len(setup.samples))
-    batch = next(iter(batches(recipe, setup, start=0, end=count, size=count, workers=0)))
-    counter = FlopCounterMode(display=False)
-    with counter:
-        loss = compute_objective(
-            recipe.objective, setup.model, to_device(batch, setup.model, recipe)
-        ).loss
-        if setup.steps:
-            loss.backward()
-    parameters = list(setup.model.parameters())
-    learning = sum(p.numel() for p in parameters if p.requires_grad)
-    return (
-        counter.get_total_flops() / count,
-        learning / sum(p.numel() for p in parameters),
-    )
 
 
 def _artefact_bytes(folder: Path) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from ptft.recipe.evaluation import EvaluateItem
+from ptft.recipe.objective import ClassifyObjective
 from ptft.recipe.schema import Recipe
 from ptft.recipe.section import Section
 
@@ -86,6 +87,10 @@ class CompareSection(Section):
     trials: int = Field(default=3, ge=1)
     """Trainings per arm and budget that hyperparameters are chosen from, on the first seed; the
     same for every arm that learns."""
+    prune_at: list[Annotated[float, Field(gt=0.0, lt=1.0)]] = [0.33, 0.67]
+    """Shares of its steps at which a trial is given up if validation likes its best so far less
+    than the median of the finished trials at that point; one that retains too little is liked less
+    than any that retains enough. Empty: every trial takes all its steps."""
     metric: str | None = None
     """Of the target's evaluation; absent: ``top1``, or ``i2t_recall@k`` of its smallest k."""
     samples_per_label: float = Field(default=20.0, gt=0.0)
@@ -126,6 +131,15 @@ class Comparison(Recipe):
     """A recipe with a ``compare`` section. The first item of ``evaluate`` is the target."""
 
     compare: CompareSection = Field(default_factory=CompareSection)
+
+    @model_validator(mode="after")
+    def _head_for_all(self) -> "Comparison":
+        if isinstance(self.objective, ClassifyObjective) and self.objective.head == "probe":
+            raise ValueError(
+                "objective.head: 'probe' would begin every arm with a probe, as lp_ft does; "
+                "allowed: prompts, random"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_target(self) -> "Comparison":

@@ -47,6 +47,7 @@ from ptft.train.stages import Ended, run_stages
 from ptft.train.steps import Loop
 from ptft.train.stop import Stop
 from ptft.train.trackers import check_trackers
+from ptft.train.watch import Watch
 
 __all__ = ["TrainResult", "train"]
 
@@ -73,11 +74,20 @@ class TrainResult:
     first: bool = True
 
 
-def train(recipe: Recipe, *, resume: bool = False, console: Console | None = None) -> TrainResult:
+def train(
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+    watch: Watch | None = None,
+) -> TrainResult:
     """Run a recipe to its end, or to the next checkpoint when a signal asks to stop.
 
     Under torchrun every rank calls this, and the first alone writes, reports and evaluates.
     Processes that torchrun starts again go on with the run that they were in.
+
+    Args:
+        watch: looks at the run on its way, and may give it up; not at one of stages.
 
     Raises:
         UsageError: the run folder is taken, or there is nothing to resume.
@@ -95,7 +105,7 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         try:
             if isinstance(recipe, StagedRecipe):
                 return _train_stages(recipe, resume, own, world)
-            return _train(recipe, resume, own, world, held)
+            return _train(recipe, resume, own, world, held, watch)
         except OSError as error:
             raise _explained(error) from error
 
@@ -115,7 +125,12 @@ def _train_stages(
 
 
 def _train(
-    recipe: Recipe, resume: bool, console: Console, world: World, held: ExitStack
+    recipe: Recipe,
+    resume: bool,
+    console: Console,
+    world: World,
+    held: ExitStack,
+    watch: Watch | None = None,
 ) -> TrainResult:
     # 1. Where: the run folder and the device.
     folder, record = open_together(recipe, world, resume=resume)
@@ -180,7 +195,19 @@ def _train(
         report.note(note)
     guard = Guard(recipe.optim.stop_above, progress.guard)
     loop = Loop(
-        recipe, folder, setup, parallel, optimizer, ema, pull, best, progress, record, report, guard
+        recipe,
+        folder,
+        setup,
+        parallel,
+        optimizer,
+        ema,
+        pull,
+        best,
+        progress,
+        record,
+        report,
+        guard,
+        watch,
     )
     with report, Stop() as stop:
         if progress.seen == 0:

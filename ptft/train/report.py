@@ -9,12 +9,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import Progress as Bar
 from rich.text import Text
 
 from ptft.artifact import RunFiles, write_atomic
+from ptft.checkpoint import Progress
 from ptft.data.batch import Skipped
 from ptft.errors import PtftError
+from ptft.evaluate import Figures
 from ptft.recipe import Recipe
 from ptft.train.charts import figure_text
 from ptft.train.curves import plot_curves
@@ -32,6 +35,7 @@ _SHOWN = {
     "logit_scale": "logit scale",
     "samples_per_second": "samples/s",
 }
+_LOOKED_AT = ("recall@", "top1", "ece")  # of an evaluation; metrics.json has all
 _EVERY = 10.0  # seconds between lines where no bar can be drawn
 _PAGE_SHARE = 0.01  # of a run's time that writing its page may take
 
@@ -129,6 +133,24 @@ class Report:
         for tracker in self._trackers:
             tracker.log(figures, step)
 
+    def evaluated(self, progress: Progress, when: str, metrics: Mapping[str, Figures]) -> None:
+        """Log what evaluations measured, by their names, and say what people look at first."""
+        flat = {
+            f"{name}/{key}": value
+            for name, figures in metrics.items()
+            for key, value in figures.items()
+            if isinstance(value, int | float)
+        }
+        self.log(progress.step, progress.seen, flat)
+        for name, figures in metrics.items():
+            shown = [
+                f"{key} {value:.1%}"
+                for key, value in figures.items()
+                if any(part in key for part in _LOOKED_AT)
+            ]
+            self.message(f"{name} {when}: {', '.join(shown)}")
+        self.page()
+
     def skipped(self, seen: int, samples: Skipped) -> None:
         """Record samples that could not be read, name, reason and fault, and when that was."""
         for skip in samples:
@@ -192,7 +214,7 @@ class Report:
             write_atomic(path, "".join(f"{line}\n" for line in kept))
 
 
-class _Bar(Progress):
+class _Bar(Bar):
     """A bar with its figures on a line of their own, since both do not fit into 80 columns."""
 
     def get_renderables(self) -> Iterator[RenderableType]:

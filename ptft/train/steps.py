@@ -36,6 +36,7 @@ from ptft.train.setup import Setup, batches
 from ptft.train.shadow import Shadow, extra_tensors
 from ptft.train.step import Step
 from ptft.train.stop import Stop
+from ptft.train.watch import Watch
 
 __all__ = ["Loop"]
 
@@ -71,6 +72,7 @@ class Loop:
     record: RunRecord
     report: Report
     guard: Guard
+    watch: Watch | None = None
     ended: bool = False
 
     @property
@@ -134,6 +136,7 @@ class Loop:
                 saved = progress.seen
             if stepped.stopping or self.over:
                 break
+            self._show(-(-total // self.recipe.optim.global_batch))
             if run.evaluate_every and progress.step % run.evaluate_every == 0 and not last:
                 with pace.paused():
                     self.evaluate(
@@ -166,7 +169,7 @@ class Loop:
             if model is not None:
                 metrics = self._figures(model, items)
         self.model.train()
-        self._tell(when, metrics)
+        self.report.evaluated(self.progress, when, metrics)
         return metrics
 
     def _catch_up(self, total: int) -> None:
@@ -192,7 +195,18 @@ class Loop:
             if better:
                 best.take()  # inside, where an average stands in for the weights
         self.model.train()
-        self._tell(f"at step {step}{', the best so far' if better else ''}", metrics)
+        when = f"at step {step}{', the best so far' if better else ''}"
+        self.report.evaluated(self.progress, when, metrics)
+
+    def _show(self, steps: int) -> None:
+        """Let whoever watches see the model, if this is the time."""
+        number = None if self.watch is None else self.watch.number(self.progress.step, steps)
+        if self.watch is None or number is None:
+            return
+        with self.report.pace.paused(), self.whole() as model:
+            if model is not None:
+                self.watch.look(model, number)
+        self.model.train()
 
     def _figures(self, model: DualEncoder, items: Sequence[EvaluateItem]) -> dict[str, Figures]:
         recipe = self.recipe
@@ -204,18 +218,6 @@ class Loop:
             device=self.model.device,
             workers=recipe.run.workers,
         )
-
-    def _tell(self, when: str, metrics: dict[str, Figures]) -> None:
-        flat = {
-            f"{name}/{key}": value
-            for name, figures in metrics.items()
-            for key, value in figures.items()
-            if isinstance(value, int | float)
-        }
-        self.report.log(self.progress.step, self.progress.seen, flat)
-        for name, figures in metrics.items():
-            self.report.message(f"{name} {when}: {_shown(figures)}")
-        self.report.page()
 
     def look(self, stage: Literal["before", "after"]) -> None:
         """Note for the page what the model finds nearest; no weight and no random number moves."""
@@ -246,7 +248,7 @@ class Loop:
                 metrics = self._figures(model, self.recipe.evaluate)
                 write_json(self.folder / RunFiles.METRICS, metrics)
         if metrics:
-            self._tell("after training", metrics)
+            self.report.evaluated(self.progress, "after training", metrics)
         self.look("after")
         return metrics
 
@@ -338,11 +340,3 @@ class Loop:
 def _minimised(figures: dict[str, float]) -> float:
     """What the gradients are of."""
     return figures["loss"] + figures.get("pull", 0.0)
-
-
-def _shown(figures: dict[str, float]) -> str:
-    """The figures that people look at first; ``metrics.json`` has them all."""
-    main = ("recall@", "top1", "ece")
-    return ", ".join(
-        f"{key} {value:.1%}" for key, value in figures.items() if any(part in key for part in main)
-    )
