@@ -206,6 +206,8 @@ def _estimate(jobs: list[_Job], comparison: Comparison, target: Target) -> float
             runs = section.trials + section.seeds - 1
             sets = 1 + len(section.retain)
             looks = section.trials + section.seeds * (2 + len(section.wise))
+            if section.trials > 1:
+                looks += section.trials * len(section.prune_at)
             seconds += runs * (seen / pace + _READY / 4) + looks * sets * once
     return seconds / section.jobs
 
