@@ -13,7 +13,7 @@ from ptft.compare import compare
 from ptft.compare.arms import arm_recipe
 from ptft.compare.held import Held
 from ptft.compare.target import Target
-from ptft.errors import DataError, RecipeError, UsageError
+from ptft.errors import DataError, ModelError, RecipeError, UsageError
 from ptft.model import save_model
 from ptft.preprocess.images import ImagePreprocess
 from ptft.recipe import Comparison, MixtureData, ScenesData
@@ -142,6 +142,12 @@ def test_a_head_that_begins_as_a_probe_is_an_arm_and_not_the_comparison(tmp_path
     )
     with pytest.raises(ValueError, match=r"objective\.head: 'probe'.*allowed: prompts, random"):
         Comparison.model_validate(values)
+
+
+def test_an_arm_that_explodes_is_named(tmp_path: Path) -> None:
+    wanted = comparison(tmp_path, arms=[{"kind": "full", "set": {"optim.lr": 1e30}}])
+    with pytest.raises(ModelError, match=r"^full at 8: .* the weights have diverged"):
+        compare(wanted, console=quiet())
 
 
 def test_a_budget_larger_than_the_data_is_an_error(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_a_cache_chooses_on_what_the_others_choose_on(folder: Path) -> None:
     assert len(val) == 4
 
 
-@pytest.mark.parametrize("rate", [1e-9, 1e6])
+@pytest.mark.parametrize("rate", [1e-9, 1e6, 1e30])
 @pytest.mark.parametrize("kind", ["full", "flyp"])
 def test_a_trial_that_goes_wrong_is_given_up_and_moves_nothing(
     kind: ArmKind, rate: float, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

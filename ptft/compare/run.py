@@ -14,7 +14,7 @@ from ptft.artifact import RunFiles, write_atomic
 from ptft.compare.arms import START, STEPLESS, arm_recipe, search_space
 from ptft.compare.results import Cell, Cells
 from ptft.compare.target import Target
-from ptft.errors import PtftError, UsageError
+from ptft.errors import ModelError, PtftError, TrainingError, UsageError
 from ptft.recipe import ArmSection, Comparison, Recipe
 from ptft.recipe.load import dump_recipe, load_comparison, recipe_digest
 from ptft.threads import cpu_threads
@@ -158,7 +158,11 @@ def _work(values: dict[str, Any], arm: int, budget: int, folder: Path, digest: s
     from ptft.compare.task import Task
 
     comparison = Comparison.model_validate(values)
-    Task(comparison, comparison.compare.arms[arm], budget, folder, digest).run()
+    section = comparison.compare.arms[arm]
+    try:
+        Task(comparison, section, budget, folder, digest).run()
+    except (TrainingError, ModelError) as error:
+        raise type(error)(f"{section.label} at {budget}: {error}") from error
 
 
 def _check(comparison: Comparison) -> Target:

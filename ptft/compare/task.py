@@ -24,7 +24,7 @@ from ptft.compare.results import Cell, Cells, Costs
 from ptft.compare.search import GivenUp, Search, Trial
 from ptft.compare.target import Target
 from ptft.data.hashing import text_id
-from ptft.errors import TrainingError
+from ptft.errors import ModelError, TrainingError
 from ptft.evaluate.accuracy import expected_calibration_error
 from ptft.evaluate.calibrate import fit_temperature
 from ptft.model import DualEncoder, build_model, init_head, load_model
@@ -177,13 +177,13 @@ class Task:
             started = time.process_time()
             try:
                 trained = self._train(0, trial.values, watch)
-            except (GivenUp, TrainingError):
+                val, short = trained.look.val.value, trained.look.short
+            except (GivenUp, TrainingError, ModelError):
                 if not trial.values:  # the arm as it stands goes wrong
                     raise
                 search.give_up(trial)
                 seconds += time.process_time() - started
                 continue
-            val, short = trained.look.val.value, trained.look.short
             search.tell(trial, val, short_of=short)
             seconds += trained.costs.cpu_seconds
             # what retains too little comes after all that retain enough, the nearest first
