@@ -10,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 
 from ptft.compare import compare
-from ptft.compare.arms import arm_recipe
+from ptft.compare.arms import arm_recipe, cut_short
 from ptft.compare.held import Held
 from ptft.compare.target import Target
 from ptft.errors import DataError, ModelError, RecipeError, UsageError
@@ -84,6 +84,7 @@ def test_a_comparison_goes_on_from_its_finished_cells_and_says_the_same_again(
     assert full[0]["costs"]["trainable_share"] == 1.0
     report = (outcome.folder / "report.md").read_text()
     assert "data requirement" in report and "8 labels" in report
+    assert "optim.samples_seen: 16 cuts training to fewer passes" in report
     assert "<svg" in (outcome.folder / "report.html").read_text()
     stable = report.partition("## What it took here")[0]
 
@@ -127,6 +128,17 @@ def test_replay_mixes_in_what_is_to_be_retained(tmp_path: Path) -> None:
 def test_time_that_is_up_leaves_cells_for_later(tmp_path: Path) -> None:
     outcome = compare(comparison(tmp_path), max_minutes=0.0, console=quiet())
     assert outcome.left == 4 and not outcome.cells
+
+
+def test_trainings_that_are_cut_short_are_told(tmp_path: Path) -> None:
+    wanted = comparison(tmp_path, budgets=[2, 4, 8], samples_per_label=4)
+    said = cut_short(wanted, lambda budget: budget)
+    assert said is not None and "than the 4 of compare.samples_per_label: 2.0 at 8." in said
+    assert cut_short(wanted, lambda budget: budget // 2) is None
+    optim = wanted.optim.model_copy(update={"samples_seen": None, "epochs": 3.5})
+    said = cut_short(wanted.model_copy(update={"optim": optim}), lambda budget: budget)
+    assert said is not None and "optim.epochs: 3.5 cuts" in said
+    assert "3.5 at 2, 3.5 at 4, 3.5 at 8." in said
 
 
 def test_two_arms_of_one_name_are_an_error(tmp_path: Path) -> None:

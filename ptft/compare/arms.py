@@ -1,7 +1,7 @@
 """An arm of a comparison -> the recipe that it stands for at one budget and seed."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ptft.errors import RecipeError
@@ -9,7 +9,7 @@ from ptft.recipe import ClassifyObjective, Recipe
 from ptft.recipe.comparison import ArmKind, ArmSection, Comparison, Search
 from ptft.recipe.load import parse_recipe, set_key
 
-__all__ = ["MIXES", "START", "STEPLESS", "arm_recipe", "search_space"]
+__all__ = ["MIXES", "START", "STEPLESS", "arm_recipe", "cut_short", "search_space"]
 
 START: ArmKind = "zero_shot"
 """The kind of arm that is the starting model itself."""
@@ -102,6 +102,29 @@ def search_space(comparison: Comparison, arm: ArmSection) -> dict[str, Search | 
         return {}
     lr = _learning_rate(comparison, arm)
     return {"optim.lr": Search(low=lr / _FACTOR, high=lr * _FACTOR)}
+
+
+def cut_short(comparison: Comparison, samples: Callable[[int], int]) -> str | None:
+    """A sentence on the budgets at which the recipe's own length gives fewer passes than
+    ``samples_per_label`` asks; None if there are none. An arm that has more to learn is far from
+    its best after few passes, and validation then says little of what it could do.
+
+    Args:
+        samples: labelled samples in all at a budget.
+    """
+    optim, section = comparison.optim, comparison.compare
+    wanted = section.samples_per_label
+    key = "epochs" if optim.samples_seen is None else "samples_seen"
+    length = getattr(optim, key)
+    passes = {b: length / (1 if key == "epochs" else samples(b)) for b in section.budgets}
+    cut = [f"{n:.1f} at {budget:,}" for budget, n in passes.items() if n < wanted]
+    if not cut:
+        return None
+    return (
+        f"optim.{key}: {length:,} cuts training to fewer passes over the labels than the "
+        f"{wanted:g} of compare.samples_per_label: {', '.join(cut)}. Arms with more to learn may "
+        "be short of it."
+    )
 
 
 def _learning_rate(comparison: Comparison, arm: ArmSection) -> float:

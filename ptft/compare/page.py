@@ -18,11 +18,14 @@ Table = list[list[str]]
 """Rows of words; the first is the heading."""
 
 
-def write_report(comparison: Comparison, cells: Sequence[Cell], folder: Path, *, left: int) -> None:
+def write_report(
+    comparison: Comparison, cells: Sequence[Cell], folder: Path, *, left: int, cut: str | None
+) -> None:
     """Write ``results.json``, ``report.md`` and ``report.html`` from finished cells.
 
     Args:
         left: cells that are missing; the report says so.
+        cut: a sentence on trainings that the recipe's own length cuts short, if any.
     """
     section = comparison.compare
     arms = gather(cells, confidence=section.confidence)
@@ -40,8 +43,13 @@ def write_report(comparison: Comparison, cells: Sequence[Cell], folder: Path, *,
     write_json(folder / "results.json", _values(comparison, arms, chosen, left))
     if not chosen:
         return
-    write_atomic(folder / "report.md", _markdown(comparison, arms, chosen, left))
-    write_atomic(folder / "report.html", _page(comparison, arms, chosen, left))
+    said = _sentences(comparison, arms, chosen)
+    if cut:
+        said.append(cut)
+    if left:
+        said.append(f"Not finished: {left} cells are missing; run the same command again.")
+    write_atomic(folder / "report.md", _markdown(comparison, arms, chosen, said))
+    write_atomic(folder / "report.html", _page(comparison, arms, chosen, said))
 
 
 def results_table(arms: Sequence[Arm], chosen: Sequence[Recommendation]) -> Table:
@@ -98,7 +106,7 @@ def _values(
 
 
 def _sentences(
-    comparison: Comparison, arms: Sequence[Arm], chosen: Sequence[Recommendation], left: int
+    comparison: Comparison, arms: Sequence[Arm], chosen: Sequence[Recommendation]
 ) -> list[str]:
     """What came out, in words."""
     section, last = comparison.compare, chosen[-1]
@@ -116,8 +124,7 @@ def _sentences(
         f"The rule: of the arms that retain enough, the highest on validation ({last.best}); then "
         f"the cheapest of those at most {100 * section.margin:g} points lower that a paired "
         f"bootstrap at {100 * section.confidence:.0f} % cannot tell from it "
-        f"({', '.join(last.equals)}). On test the best candidate was "
-        f"{last.test_best}, {100 * last.regret:.1f} points ahead.",
+        f"({', '.join(last.equals)}). On test {_on_test(last)}.",
     ]
     more = 256 if last.budget >= 256 else last.budget
     found = counterfactual(arms, chosen, more)
@@ -126,9 +133,13 @@ def _sentences(
             f"{more:,} more {unit} would add about {100 * found[0]:.1f} points "
             f"({100 * found[1]:.1f} for each doubling between the last two budgets)."
         )
-    if left:
-        said.append(f"Not finished: {left} cells are missing; run the same command again.")
     return said
+
+
+def _on_test(last: Recommendation) -> str:
+    if last.regret == 0.0:
+        return "it is the best candidate too"
+    return f"the best candidate was {last.test_best}, {100 * last.regret:.1f} points ahead"
 
 
 def _article(
@@ -230,9 +241,9 @@ def _markdown(
     comparison: Comparison,
     arms: Sequence[Arm],
     chosen: Sequence[Recommendation],
-    left: int,
+    said: Sequence[str],
 ) -> str:
-    lines = [f"# {comparison.name}", "", *_sentences(comparison, arms, chosen, left), ""]
+    lines = [f"# {comparison.name}", "", *said, ""]
     for title, table in _parts(comparison, arms, chosen):
         lines += [f"## {title}", "", _row(table[0]), "|" + "---|" * len(table[0])]
         lines += [*(_row(row) for row in table[1:]), ""]
@@ -247,7 +258,7 @@ def _page(
     comparison: Comparison,
     arms: Sequence[Arm],
     chosen: Sequence[Recommendation],
-    left: int,
+    said: Sequence[str],
 ) -> str:
     metric = default_metric(comparison.evaluate[0], comparison.compare.metric)
     last = [arm for arm in arms if arm.budget == chosen[-1].budget]
@@ -259,9 +270,7 @@ def _page(
         ),
         (f"Costs at {chosen[-1].budget:,} labels", cost_bars(last)),
     ]
-    said = "".join(
-        f"<p>{html.escape(text)}</p>" for text in _sentences(comparison, arms, chosen, left)
-    )
+    words = "".join(f"<p>{html.escape(text)}</p>" for text in said)
     drawn = "".join(
         f'<h2>{html.escape(title)}</h2><figure role="img" aria-label="{html.escape(title)}">'
         f"{svg}</figure>"
@@ -276,7 +285,7 @@ def _page(
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
         f"<title>{title}</title><style>{_STYLE}</style><body><h1>{title}</h1>"
-        f"{said}{drawn}{tables}</body></html>\n"
+        f"{words}{drawn}{tables}</body></html>\n"
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from ptft.artifact import RunFiles, write_atomic
-from ptft.compare.arms import START, STEPLESS, arm_recipe, search_space
+from ptft.compare.arms import START, STEPLESS, arm_recipe, cut_short, search_space
 from ptft.compare.results import Cell, Cells
 from ptft.compare.target import Target
 from ptft.errors import ModelError, PtftError, TrainingError, UsageError
@@ -71,6 +71,7 @@ def compare(
     jobs = [job for job in _jobs(comparison) if not _finished(cells, comparison, job)]
     started = time.monotonic()
     deadline = None if max_minutes is None else started + 60 * max_minutes
+    cut = cut_short(comparison, target.samples)
     if jobs:
         total = len(list(_jobs(comparison)))
         console.print(
@@ -79,6 +80,8 @@ def compare(
             f"evaluation here: {_estimate(jobs, comparison, target) / 60:.1f} minutes",
             highlight=False,
         )
+        if cut:
+            console.print(cut, highlight=False)
         _run(jobs, comparison, folder, digest, deadline, console)
     left = sum(
         cells.read(job.arm.label, job.budget, seed) is None
@@ -86,7 +89,7 @@ def compare(
         for seed in range(comparison.compare.seeds)
     )
     found = cells.all()
-    write_report(comparison, found, folder, left=left)
+    write_report(comparison, found, folder, left=left, cut=cut)
     return Outcome(folder, found, left)
 
 
