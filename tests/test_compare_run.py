@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ptft.compare import compare
 from ptft.compare.arms import arm_recipe, cut_short
+from ptft.compare.estimate import estimate
 from ptft.compare.held import Held
 from ptft.compare.target import Target
 from ptft.errors import DataError, ModelError, RecipeError, UsageError
@@ -128,6 +129,13 @@ def test_replay_mixes_in_what_is_to_be_retained(tmp_path: Path) -> None:
 def test_time_that_is_up_leaves_cells_for_later(tmp_path: Path) -> None:
     outcome = compare(comparison(tmp_path), max_minutes=0.0, console=quiet())
     assert outcome.left == 4 and not outcome.cells
+
+
+def test_an_estimate_counts_every_job(tmp_path: Path) -> None:
+    wanted = comparison(tmp_path)
+    start, full = wanted.compare.arms
+    assert estimate(wanted, []) == 0.0
+    assert 0.0 < estimate(wanted, [(start, 8)]) < estimate(wanted, [(start, 8), (full, 8)] * 2)
 
 
 def test_trainings_that_are_cut_short_are_told(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from ptft.recipe import ClassifyObjective, Recipe
 from ptft.recipe.comparison import ArmKind, ArmSection, Comparison, Search
 from ptft.recipe.load import parse_recipe, set_key
 
-__all__ = ["MIXES", "START", "STEPLESS", "arm_recipe", "cut_short", "search_space"]
+__all__ = ["MIXES", "START", "STEPLESS", "arm_recipe", "cut_short", "first_recipe", "search_space"]
 
 START: ArmKind = "zero_shot"
 """The kind of arm that is the starting model itself."""
@@ -92,6 +92,29 @@ def arm_recipe(
         "evaluate_every": None,
     }
     return parse_recipe(values, where=f"compare.arms.{arm.label}")
+
+
+def first_recipe(
+    comparison: Comparison, arm: ArmSection, budget: int, samples: Callable[[int], int]
+) -> Recipe:
+    """A recipe of an arm as a search may begin with it: what can be wrong with one shows in it.
+
+    Args:
+        samples: labelled samples in all at a budget.
+
+    Raises:
+        RecipeError: see ``arm_recipe``.
+    """
+    space = search_space(comparison, arm)
+    return arm_recipe(
+        comparison,
+        arm,
+        budget=budget,
+        samples=samples(budget),
+        seed=0,
+        chosen={k: v[0] if isinstance(v, list) else v.low for k, v in space.items()},
+        folder="unused",
+    )
 
 
 def search_space(comparison: Comparison, arm: ArmSection) -> dict[str, Search | list[Any]]:

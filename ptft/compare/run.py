@@ -11,18 +11,14 @@ from typing import Any
 from rich.console import Console
 
 from ptft.artifact import RunFiles, write_atomic
-from ptft.compare.arms import START, STEPLESS, arm_recipe, cut_short, search_space
+from ptft.compare.arms import START, STEPLESS, cut_short, first_recipe
 from ptft.compare.results import Cell, Cells
 from ptft.compare.target import Target
 from ptft.errors import ModelError, PtftError, TrainingError, UsageError
-from ptft.recipe import ArmSection, Comparison, Recipe
+from ptft.recipe import ArmSection, Comparison
 from ptft.recipe.load import dump_recipe, load_comparison, recipe_digest
-from ptft.threads import cpu_threads
 
 __all__ = ["Outcome", "compare"]
-
-
-_READY = 10.0  # CPU seconds that a process takes to be ready, for the estimate
 
 
 @dataclass(frozen=True)
@@ -61,6 +57,7 @@ def compare(
             without a picture, a retained set that shares pictures with the target.
         UsageError: the folder holds another comparison.
     """
+    from ptft.compare.estimate import estimate
     from ptft.compare.page import write_report
 
     console = console or Console(stderr=True)
@@ -74,10 +71,11 @@ def compare(
     cut = cut_short(comparison, target.samples)
     if jobs:
         total = len(list(_jobs(comparison)))
+        seconds = estimate(comparison, [(job.arm, job.budget) for job in jobs])
         console.print(
             f"{folder}: {len(jobs)} of {total} arms x budgets to run, {comparison.compare.seeds} "
-            f"seeds and {comparison.compare.trials} trials each; estimated from a step and an "
-            f"evaluation here: {_estimate(jobs, comparison, target) / 60:.1f} minutes",
+            f"seeds and {comparison.compare.trials} trials each; estimated from a step of each arm "
+            f"and an evaluation here: {seconds / 60:.1f} minutes",
             highlight=False,
         )
         if cut:
@@ -173,50 +171,8 @@ def _check(comparison: Comparison) -> Target:
     target = Target(comparison)
     for arm in comparison.compare.arms:
         if arm.kind != START:
-            _first_recipe(comparison, arm, comparison.compare.budgets[0], target)
+            first_recipe(comparison, arm, comparison.compare.budgets[0], target.samples)
     return target
-
-
-def _first_recipe(comparison: Comparison, arm: ArmSection, budget: int, target: Target) -> Recipe:
-    space = search_space(comparison, arm)
-    return arm_recipe(
-        comparison,
-        arm,
-        budget=budget,
-        samples=target.samples(budget),
-        seed=0,
-        chosen={k: v[0] if isinstance(v, list) else v.low for k, v in space.items()},
-        folder="unused",
-    )
-
-
-@cpu_threads(1)  # as many as a job has
-def _estimate(jobs: list[_Job], comparison: Comparison, target: Target) -> float:
-    """Seconds that jobs will take, from a training step and an evaluation timed now."""
-    from ptft.compare.task import starting_model
-    from ptft.train.measure import measure_step
-
-    section = comparison.compare
-    model = starting_model(comparison, target)
-    target.hold(model.spec.preprocess)
-    target.measure(model, target.target.test)  # the pictures are read once
-    start = time.process_time()
-    target.measure(model, target.target.test)
-    once = time.process_time() - start
-    learning = [job for job in jobs if job.arm.kind not in STEPLESS]
-    seconds = _READY * len(jobs)
-    if learning:
-        recipe = _first_recipe(comparison, learning[0].arm, section.budgets[-1], target)
-        pace = measure_step(recipe, steps=3).samples_per_second
-        for job in learning:
-            seen = _first_recipe(comparison, job.arm, job.budget, target).optim.samples_seen or 0
-            runs = section.trials + section.seeds - 1
-            sets = 1 + len(section.retain)
-            looks = section.trials + section.seeds * (2 + len(section.wise))
-            if section.trials > 1:
-                looks += section.trials * len(section.prune_at)
-            seconds += runs * (seen / pace + _READY / 4) + looks * sets * once
-    return seconds / section.jobs
 
 
 def _digest(comparison: Comparison) -> str:

@@ -16,6 +16,7 @@ from ptft.objective import Features, classify_loss, compute_objective, features_
 from ptft.optim import build_optimizer, total_samples
 from ptft.recipe import ClassifyObjective, Recipe
 from ptft.threads import cpu_threads
+from ptft.train.heap import keep_freed_memory
 from ptft.train.precision import autocast, measure_precision
 from ptft.train.setup import Setup, batches, choose_device, set_up, to_device
 
@@ -106,6 +107,8 @@ def measure_step(recipe: Recipe, *, steps: int = _STEPS) -> Measured:
 
 def _measure(recipe: Recipe, steps: int) -> Measured:
     device = choose_device(recipe)
+    if device.type == "cpu":
+        keep_freed_memory()
     setup = set_up(recipe, device)
     if not setup.steps:
         raise RecipeError(

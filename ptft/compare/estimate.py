@@ -1,0 +1,57 @@
+"""How long a comparison will take, from its parts, each timed on this machine now."""
+
+import time
+from collections.abc import Sequence
+
+from ptft.compare.arms import MIXES, STEPLESS, first_recipe
+from ptft.compare.target import Target
+from ptft.compare.task import starting_model
+from ptft.recipe import ArmSection, Comparison
+from ptft.threads import cpu_threads
+from ptft.train.heap import keep_freed_memory
+from ptft.train.measure import measure_step
+
+__all__ = ["estimate"]
+
+
+@cpu_threads(1)  # as many as a job has
+def estimate(comparison: Comparison, jobs: Sequence[tuple[ArmSection, int]]) -> float:
+    """Seconds that arms at budgets will take together, if no trial is given up early.
+
+    Timed are what a process does before its first training, an evaluation, and of every arm that
+    learns the beginning of a run.
+    """
+    section = comparison.compare
+    keep_freed_memory()  # as training does, in whose process a model is evaluated
+    started = time.process_time()
+    target = Target(comparison)
+    model = starting_model(comparison, target)
+    target.hold(model.spec.preprocess)
+    target.measure(model, target.target.test)  # the pictures are read once
+    first, started = time.process_time() - started, time.process_time()
+    target.measure(model, target.target.test)
+    once = time.process_time() - started
+    sample = once / len(target.target.test)
+    tests = sum(len(one.test) for one in (target.target, *target.retained))
+    kept = sum(len(one.val) for one in target.retained)
+    begun: dict[str, tuple[float, float]] = {}
+    seconds = (first - once) * len(jobs)
+    for arm, budget in jobs:
+        vals = kept + len(target.val(budget, 0))
+        mixed = section.seeds if section.wise and arm.kind in MIXES else 0
+        searched = section.trials if arm.kind not in STEPLESS else 1
+        looks = searched + section.seeds - 1 + mixed * len(section.wise)
+        if searched > 1:
+            looks += searched * len(section.prune_at)
+        seconds += sample * (looks * vals + (section.seeds + mixed) * tests)
+        if arm.kind in STEPLESS:
+            continue
+        if arm.label not in begun:
+            recipe = first_recipe(comparison, arm, section.budgets[0], target.samples)
+            started = time.process_time()
+            pace = measure_step(recipe, steps=2).samples_per_second
+            begun[arm.label] = time.process_time() - started, pace
+        ready, pace = begun[arm.label]
+        seen = first_recipe(comparison, arm, budget, target.samples).optim.samples_seen or 0
+        seconds += (searched + section.seeds - 1) * (ready + seen / pace)
+    return seconds / section.jobs
