@@ -120,10 +120,10 @@ def _sentences(
     said = [
         verdict,
         f"It reaches {100 * last.test:.1f} % on test and keeps {100 * last.test_retention:.1f} % "
-        f"of what the start knew (asked: {100 * section.retention:.0f} % on validation).",
+        f"of what the start knew (asked: {100 * section.retention:.4g} % on validation).",
         f"The rule: of the arms that retain enough, the highest on validation ({last.best}); then "
         f"the cheapest of those at most {100 * section.margin:g} points lower that a paired "
-        f"bootstrap at {100 * section.confidence:.0f} % cannot tell from it "
+        f"bootstrap at {100 * section.confidence:.4g} % cannot tell from it "
         f"({', '.join(last.equals)}). On test {_on_test(last)}.",
     ]
     more = 256 if last.budget >= 256 else last.budget

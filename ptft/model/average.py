@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ptft.errors import ModelError
 from ptft.model.encoder import DualEncoder
@@ -35,23 +35,21 @@ def interpolate(start: DualEncoder, trained: DualEncoder, alpha: float) -> DualE
     """
     _check_cache(start, trained)
     before = start.state_dict()
-    mixed = copy.deepcopy(trained)
     if start.head is not None and _head_of(start) != _head_of(trained):
         before = {name: value for name, value in before.items() if not name.startswith("head.")}
-    state = {}
-    for name, after in mixed.state_dict().items():
+    # what takes the place of a copy: the mixed tensors, and what describes any of these models
+    mixed: dict[int, Any] = {id(trained.spec): trained.spec}
+    for name, after in trained.state_dict(keep_vars=True).items():
         other = before.get(name)
         if name.startswith("head.") and other is None:
-            state[name] = after
             continue
         if other is None or other.shape != after.shape:
             raise ModelError(
                 f"{name}: cannot be averaged: {'absent' if other is None else tuple(other.shape)} "
                 f"at the start, {tuple(after.shape)} after training; merge adapters first"
             )
-        state[name] = _mix([other, after], [1.0 - alpha, alpha])
-    mixed.load_state_dict(state)
-    return mixed
+        mixed[id(after)] = _like(after, _mix([other, after.detach()], [1.0 - alpha, alpha]))
+    return copy.deepcopy(trained, mixed)
 
 
 def soup(models: Sequence[DualEncoder]) -> DualEncoder:
@@ -132,9 +130,21 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
     return found
 
 
+def _like(old: Tensor, value: Tensor) -> Tensor:
+    """A value in place of an old one: a parameter where that was one, as it was laid out."""
+    value = torch.empty_like(old).copy_(value)
+    if isinstance(old, nn.Parameter):
+        return nn.Parameter(value, requires_grad=old.requires_grad)
+    return value
+
+
 def _mix(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
-    if not values[-1].is_floating_point():
-        return values[-1]
-    total = sum(share * value.double() for share, value in zip(shares, values, strict=True))
-    assert isinstance(total, Tensor)
-    return total.to(values[-1].dtype) if torch.isfinite(total).all() else values[-1]
+    """The weighted sum, in float64; the last value where that is not finite."""
+    last = values[-1]
+    if not last.is_floating_point():
+        return last
+    total = values[0].double().mul_(shares[0])
+    for share, value in zip(shares[1:], values[1:], strict=True):
+        total.add_(value, alpha=share)
+    finite = torch.isfinite(total.sum()) or torch.isfinite(total).all()  # the sum is soon taken
+    return total if finite else last

@@ -60,13 +60,26 @@ class DualEncoder(nn.Module):
         self.locked: frozenset[str] = frozenset()
         self.norms_frozen = False
 
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How pictures and the image tower's weights lie best: channels-last for convolutions.
+
+        Those are 1.2 to 1.7 times as fast on a CPU then, for the ResNets and MobileNets that were
+        tried at 64 pixels. A vision transformer has one convolution and no use for it.
+        """
+        layers = sum(isinstance(module, nn.Conv2d) for module in self.image.modules())
+        return torch.channels_last if layers > 1 else torch.contiguous_format
+
     def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, H, W, 3) -> float32 (B, 3, H, W), as ``ImagePreprocess.normalise`` does it."""
+        """uint8 (B, H, W, 3) -> float32 (B, 3, H, W), as ``ImagePreprocess.normalise`` does it.
+
+        They are laid out as :attr:`memory_format` says.
+        """
         preprocess = self.spec.preprocess
-        channels = pixels.permute(0, 3, 1, 2).contiguous().float() / 255.0
+        channels = pixels.permute(0, 3, 1, 2).contiguous(memory_format=self.memory_format)
         mean = torch.tensor(preprocess.mean, device=channels.device)[:, None, None]
         std = torch.tensor(preprocess.std, device=channels.device)[:, None, None]
-        return (channels - mean) / std
+        return (channels.float() / 255.0 - mean) / std
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Normalised pixels, float (B, 3, H, W), or what :meth:`image_trunk` makes of them, float
