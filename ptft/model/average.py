@@ -6,7 +6,7 @@ fine-tuning; a soup (Wortsman et al. 2022b, Model soups) is the mean of several 
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,9 +37,8 @@ def interpolate(start: DualEncoder, trained: DualEncoder, alpha: float) -> DualE
     before = start.state_dict()
     if start.head is not None and _head_of(start) != _head_of(trained):
         before = {name: value for name, value in before.items() if not name.startswith("head.")}
-    # what takes the place of a copy: the mixed tensors, and what describes any of these models
-    mixed: dict[int, Any] = {id(trained.spec): trained.spec}
-    for name, after in trained.state_dict(keep_vars=True).items():
+    state = trained.state_dict()
+    for name, after in state.items():
         other = before.get(name)
         if name.startswith("head.") and other is None:
             continue
@@ -48,8 +47,14 @@ def interpolate(start: DualEncoder, trained: DualEncoder, alpha: float) -> DualE
                 f"{name}: cannot be averaged: {'absent' if other is None else tuple(other.shape)} "
                 f"at the start, {tuple(after.shape)} after training; merge adapters first"
             )
-        mixed[id(after)] = _like(after, _mix([other, after.detach()], [1.0 - alpha, alpha]))
-    return copy.deepcopy(trained, mixed)
+    return _copy_with(
+        trained,
+        (
+            (name, _mix([before[name], after], [1.0 - alpha, alpha]))
+            for name, after in state.items()
+            if name in before
+        ),
+    )
 
 
 def soup(models: Sequence[DualEncoder]) -> DualEncoder:
@@ -59,7 +64,6 @@ def soup(models: Sequence[DualEncoder]) -> DualEncoder:
         ModelError: they are not of one architecture, or have other classes.
     """
     first = models[0]
-    mixed = copy.deepcopy(first)
     states = [model.state_dict() for model in models]
     for model, state in zip(models, states, strict=True):
         if _head_of(model) != _head_of(first):
@@ -72,8 +76,9 @@ def soup(models: Sequence[DualEncoder]) -> DualEncoder:
             if one is None or other is None or one.shape != other.shape:
                 raise ModelError(f"{name}: not the same in all models of the soup")
     share = [1.0 / len(models)] * len(models)
-    mixed.load_state_dict({name: _mix([s[name] for s in states], share) for name in states[0]})
-    return mixed
+    return _copy_with(
+        first, ((name, _mix([state[name] for state in states], share)) for name in states[0])
+    )
 
 
 def check_alike(first: DualEncoder, other: DualEncoder, *, names: tuple[str, str]) -> None:
@@ -130,12 +135,17 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
     return found
 
 
-def _like(old: Tensor, value: Tensor) -> Tensor:
-    """A value in place of an old one: a parameter where that was one, as it was laid out."""
-    value = torch.empty_like(old).copy_(value)
-    if isinstance(old, nn.Parameter):
-        return nn.Parameter(value, requires_grad=old.requires_grad)
-    return value
+def _copy_with(model: DualEncoder, values: Iterable[tuple[str, Tensor]]) -> DualEncoder:
+    """A copy of a model that has other values for some tensors, in place of copies of the old."""
+    state = model.state_dict(keep_vars=True)
+    instead: dict[int, Any] = {id(model.spec): model.spec}  # is never written to
+    for name, value in values:
+        old = state[name]
+        new = torch.empty_like(old).copy_(value)
+        if isinstance(old, nn.Parameter):
+            new = nn.Parameter(new, requires_grad=old.requires_grad)
+        instead[id(old)] = new
+    return copy.deepcopy(model, instead)
 
 
 def _mix(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
