@@ -6,23 +6,31 @@ first only makes the service say that it is leaving:
 
 1. for ``drain_s`` seconds everything is still answered, ``/readyz`` says no, and each answer
    closes its connection, so that clients and load balancers go elsewhere;
-2. the listening socket is shut down: who connects now is refused at once, which is safe to try
-   again, and never left hanging;
-3. open connections get their answers;
-4. uvicorn's own handler ends the worker.
+2. the kernel drops what would begin another connection, and those that it completed before that
+   are accepted: the client of one that is left in its queue would be reset, request and all;
+3. the listening socket is shut down: who connects now, or tries again a second after being
+   dropped, is refused, which is safe to try again, and never left hanging;
+4. open connections get their answers;
+5. uvicorn's own handler ends the worker.
 """
 
 import asyncio
+import ctypes
 import logging
+import os
 import signal
 import socket
+import struct
 from typing import Any
 
-__all__ = ["Drain"]
+__all__ = ["Drain", "drop_new_connections", "queued", "stop_listening"]
 
 logger = logging.getLogger("bentoml.ptft")
 
 _POLL_S = 0.02
+_SETTLE_S = 0.25  # for handshakes that have begun
+_ACCEPT_POLLS = 100  # at most, for the event loop to accept what is queued
+_PASSES = 5  # of the event loop, in which what it accepted last becomes a connection
 _IDLE_S = 0.5  # for requests on their way on connections that are open when listening ends
 
 
@@ -53,9 +61,20 @@ class Drain:
 
     async def _run(self) -> None:
         await asyncio.sleep(self._drain_s)
-        for server in getattr(self._uvicorn, "servers", ()):
-            for listening in server.sockets:
-                _stop_listening(listening)
+        servers = getattr(self._uvicorn, "servers", ())
+        listening = [_duplicate(each) for server in servers for each in server.sockets]
+        for each in listening:
+            drop_new_connections(each)
+        await asyncio.sleep(_SETTLE_S)
+        for _ in range(_ACCEPT_POLLS):
+            if not any(map(queued, listening)):
+                break
+            await asyncio.sleep(_POLL_S)
+        for each in listening:
+            stop_listening(each)
+            each.close()
+        for _ in range(_PASSES):
+            await asyncio.sleep(0)
         quiet = 0.0
         while quiet < _IDLE_S and self._connections():
             await asyncio.sleep(_POLL_S)
@@ -66,12 +85,50 @@ class Drain:
         return len(self._uvicorn.server_state.connections)
 
 
-def _stop_listening(listening: Any) -> None:
-    """End listening for every process that shares the socket, BentoML's supervisor too."""
-    descriptor = socket.socket(fileno=listening.fileno())
+def _duplicate(listening: Any) -> socket.socket:
+    """The socket of an event loop, which shows it only in part, as one of our own."""
+    return socket.socket(fileno=os.dup(listening.fileno()))
+
+
+# Classic BPF on the bytes of a TCP segment (linux/filter.h): code, jump if true, if false, value.
+_NO_SYN = (
+    (0x30, 0, 0, 13),  # load the byte of flags
+    (0x54, 0, 0, 0x12),  # and SYN | ACK
+    (0x15, 0, 1, 0x02),  # SYN alone?
+    (0x06, 0, 0, 0),  # drop it
+    (0x06, 0, 0, 0xFFFFFFFF),  # keep all of it
+)
+_SO_ATTACH_FILTER = 26  # asm-generic/socket.h; Python's socket has no name for it
+
+_UNACKED = 24  # where tcp_info (linux/tcp.h) has tcpi_unacked: the queue's length when listening
+
+
+def drop_new_connections(listening: socket.socket) -> None:
+    """Have the kernel drop each SYN, for every process that shares the socket.
+
+    Handshakes that have begun are completed, and what is in the queue can still be accepted.
+    Where there are no socket filters nothing changes, and a line in the log says so.
+    """
+    steps = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in _NO_SYN))
+    program = struct.pack("HP", len(_NO_SYN), ctypes.addressof(steps))
     try:
-        descriptor.shutdown(socket.SHUT_RDWR)
+        listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+    except OSError as error:
+        logger.warning("connections that come while listening ends may be reset: %s", error)
+
+
+def queued(listening: socket.socket) -> int:
+    """How many connections the kernel has completed that no process has accepted (Linux)."""
+    try:
+        info = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNACKED + 4)
+    except OSError:  # a Unix socket
+        return 0
+    return int(struct.unpack_from("I", info, _UNACKED)[0])
+
+
+def stop_listening(listening: socket.socket) -> None:
+    """End listening for every process that shares the socket, BentoML's supervisor too."""
+    try:
+        listening.shutdown(socket.SHUT_RDWR)
     except OSError as error:
         logger.warning("the listening socket stays open: %s", error)
-    finally:
-        descriptor.detach()  # it is uvicorn's to close
