@@ -15,8 +15,8 @@ __all__ = ["estimate"]
 
 
 @cpu_threads(1)  # as many as a job has
-def estimate(comparison: Comparison, jobs: Sequence[tuple[ArmSection, int]]) -> float:
-    """Seconds that arms at budgets will take together, if no trial is given up early.
+def estimate(comparison: Comparison, jobs: Sequence[tuple[ArmSection, int]]) -> list[float]:
+    """Seconds that a process will take for each arm at a budget, if no trial is given up early.
 
     Timed are what a process does before its first training, an evaluation, and of every arm that
     learns the beginning of a run.
@@ -35,7 +35,7 @@ def estimate(comparison: Comparison, jobs: Sequence[tuple[ArmSection, int]]) -> 
     tests = sum(len(one.test) for one in (target.target, *target.retained))
     kept = sum(len(one.val) for one in target.retained)
     begun: dict[str, tuple[float, float]] = {}
-    seconds = (first - once) * len(jobs)
+    estimates: list[float] = []
     for arm, budget in jobs:
         vals = kept + len(target.val(budget, 0))
         mixed = section.seeds if section.wise and arm.kind in MIXES else 0
@@ -43,7 +43,7 @@ def estimate(comparison: Comparison, jobs: Sequence[tuple[ArmSection, int]]) -> 
         looks = searched + section.seeds - 1 + mixed * len(section.wise)
         if searched > 1:
             looks += searched * len(section.prune_at)
-        seconds += sample * (looks * vals + (section.seeds + mixed) * tests)
+        estimates.append(first - once + sample * (looks * vals + (section.seeds + mixed) * tests))
         if arm.kind in STEPLESS:
             continue
         if arm.label not in begun:
@@ -53,5 +53,5 @@ def estimate(comparison: Comparison, jobs: Sequence[tuple[ArmSection, int]]) -> 
             begun[arm.label] = time.process_time() - started, pace
         ready, pace = begun[arm.label]
         seen = first_recipe(comparison, arm, budget, target.samples).optim.samples_seen or 0
-        seconds += (searched + section.seeds - 1) * (ready + seen / pace)
-    return seconds / section.jobs
+        estimates[-1] += (searched + section.seeds - 1) * (ready + seen / pace)
+    return estimates

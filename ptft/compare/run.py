@@ -2,16 +2,15 @@
 
 import multiprocessing
 import time
-from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from ptft.artifact import RunFiles, write_atomic
-from ptft.compare.arms import START, STEPLESS, cut_short, first_recipe
+from ptft.compare.arms import START, cut_short, first_recipe
 from ptft.compare.results import Cell, Cells
 from ptft.compare.target import Target
 from ptft.errors import ModelError, PtftError, TrainingError, UsageError
@@ -40,6 +39,7 @@ class Outcome:
 class _Job:
     arm: ArmSection
     budget: int
+    seconds: float = 0.0  # estimated, once it is to run
 
 
 def compare(
@@ -61,6 +61,7 @@ def compare(
     from ptft.compare.page import write_report
 
     console = console or Console(stderr=True)
+    section = comparison.compare
     folder = _folder(comparison)
     digest = _digest(comparison)
     target = _check(comparison)
@@ -70,12 +71,13 @@ def compare(
     deadline = None if max_minutes is None else started + 60 * max_minutes
     cut = cut_short(comparison, target.samples)
     if jobs:
-        total = len(list(_jobs(comparison)))
         seconds = estimate(comparison, [(job.arm, job.budget) for job in jobs])
+        jobs = [replace(job, seconds=each) for job, each in zip(jobs, seconds, strict=True)]
         console.print(
-            f"{folder}: {len(jobs)} of {total} arms x budgets to run, {comparison.compare.seeds} "
-            f"seeds and {comparison.compare.trials} trials each; estimated from a step of each arm "
-            f"and an evaluation here: {seconds / 60:.1f} minutes",
+            f"{folder}: {len(jobs)} of {len(_jobs(comparison))} arms x budgets to run, "
+            f"{section.seeds} seeds and {section.trials} trials each; "
+            "estimated from a step of each arm and an evaluation here: "
+            f"{sum(seconds) / section.jobs / 60:.1f} minutes",
             highlight=False,
         )
         if cut:
@@ -84,19 +86,16 @@ def compare(
     left = sum(
         cells.read(job.arm.label, job.budget, seed) is None
         for job in _jobs(comparison)
-        for seed in range(comparison.compare.seeds)
+        for seed in range(section.seeds)
     )
     found = cells.all()
     write_report(comparison, found, folder, left=left, cut=cut)
     return Outcome(folder, found, left)
 
 
-def _jobs(comparison: Comparison) -> Iterator[_Job]:
-    """Smallest budgets first, so that a report after little time has whole rows; within one the
-    longest jobs first, so that no process is left with one in the end."""
-    for budget in comparison.compare.budgets:
-        jobs = [_Job(arm, budget) for arm in comparison.compare.arms]
-        yield from sorted(jobs, key=lambda job: -_size(comparison, job))
+def _jobs(comparison: Comparison) -> list[_Job]:
+    section = comparison.compare
+    return [_Job(arm, budget) for budget in section.budgets for arm in section.arms]
 
 
 def _finished(cells: Cells, comparison: Comparison, job: _Job) -> bool:
@@ -112,9 +111,14 @@ def _run(
     deadline: float | None,
     console: Console,
 ) -> None:
-    """Run jobs in processes; what the finished ones took says how long the others will."""
-    waiting, started, done = list(jobs), time.monotonic(), 0.0
-    whole = sum(_size(comparison, job) for job in jobs)
+    """Run jobs in processes; what the finished ones took, against what was estimated of them, says
+    how long the others will.
+
+    Smallest budgets come first, so that a report after little time has whole rows; within one the
+    longest jobs, so that no process is left with one in the end.
+    """
+    waiting = sorted(jobs, key=lambda job: (job.budget, -job.seconds))
+    started, done, whole = time.monotonic(), 0.0, sum(job.seconds for job in jobs)
     running: dict[Future[None], _Job] = {}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ptft.compare.warm"])
@@ -134,7 +138,7 @@ def _run(
             for future in finished:
                 job = running.pop(future)
                 future.result()
-                done += _size(comparison, job)
+                done += job.seconds
                 spent = time.monotonic() - started
                 rest = spent * (whole - done) / done if done else 0.0
                 console.print(
@@ -142,16 +146,6 @@ def _run(
                     f"about {rest / 60:.1f} minutes to go",
                     highlight=False,
                 )
-
-
-def _size(comparison: Comparison, job: _Job) -> float:
-    """Rough length of a job, in units that compare."""
-    section = comparison.compare
-    trainings = section.trials + section.seeds - 1
-    longest = comparison.optim.samples_seen or section.budgets[-1] * section.samples_per_label
-    samples = min(section.samples_per_label * job.budget, longest)
-    samples *= 1.0 + (section.replay if job.arm.kind == "replay" else 0.0)
-    return 100.0 + (0.0 if job.arm.kind in STEPLESS else trainings * samples)
 
 
 def _work(values: dict[str, Any], arm: int, budget: int, folder: Path, digest: str) -> None:
