@@ -60,6 +60,14 @@ class Drain:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
+        try:
+            await self._serve_the_last()
+        except Exception:
+            logger.exception("draining ends early")
+        finally:
+            self._uvicorn.handle_exit(signal.SIGTERM, None)
+
+    async def _serve_the_last(self) -> None:
         await asyncio.sleep(self._drain_s)
         servers = getattr(self._uvicorn, "servers", ())
         listening = [_duplicate(each) for server in servers for each in server.sockets]
@@ -79,7 +87,6 @@ class Drain:
         while quiet < _IDLE_S and self._connections():
             await asyncio.sleep(_POLL_S)
             quiet = 0.0 if self.requests else quiet + _POLL_S
-        self._uvicorn.handle_exit(signal.SIGTERM, None)
 
     def _connections(self) -> int:
         return len(self._uvicorn.server_state.connections)

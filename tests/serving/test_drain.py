@@ -2,13 +2,17 @@
 
 import asyncio
 import errno
+import json
 import select
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
+import httpx
 import pytest
 
 from serving.drain import drop_new_connections, queued, stop_listening
@@ -75,11 +79,11 @@ def test_a_socket_of_the_file_system_has_no_queue_to_ask_for() -> None:
 
 
 _BUSY = """
-import asyncio, socket, sys, time
+import asyncio, json, socket, sys, time
 import uvicorn
 from serving.drain import Drain
 
-drain = Drain(0.2)
+drain = Drain(json.loads(sys.argv[2]))
 
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
@@ -104,13 +108,25 @@ uvicorn.Server(uvicorn.Config(app, log_config=None)).run(sockets=[listening])
 _CLIENTS = 48
 
 
+@contextmanager
+def _busy(drain_s: float | None) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
+    """The port and the process of a server whose event loop is busy."""
+    port = free_port()
+    command = [sys.executable, "-c", _BUSY, str(port), json.dumps(drain_s)]
+    with subprocess.Popen(command, cwd=REPO) as process:
+        try:
+            _wait_until_answering(port)
+            yield port, process
+        finally:
+            process.kill()
+
+
 def test_a_busy_server_resets_nobody() -> None:
     """Clients that each connect anew for every request, until they are refused."""
-    port = free_port()
     answered: list[bytes] = []
     lost: list[Exception] = []
 
-    async def keep_asking() -> None:
+    async def keep_asking(port: int) -> None:
         while True:
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -123,29 +139,31 @@ def test_a_busy_server_resets_nobody() -> None:
                 lost.append(error)
             writer.close()
 
-    async def drive(process: "subprocess.Popen[bytes]") -> None:
-        asking = [asyncio.create_task(keep_asking()) for _ in range(_CLIENTS)]
+    async def drive(port: int, process: "subprocess.Popen[bytes]") -> None:
+        asking = [asyncio.create_task(keep_asking(port)) for _ in range(_CLIENTS)]
         while len(answered) < 2 * _CLIENTS:
             await asyncio.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         await asyncio.gather(*asking)
 
-    with subprocess.Popen([sys.executable, "-c", _BUSY, str(port)], cwd=REPO) as process:
-        try:
-            _wait_until_listening(port)
-            asyncio.run(asyncio.wait_for(drive(process), 60))
-            assert process.wait(30) == -signal.SIGTERM
-        finally:
-            process.kill()
+    with _busy(0.2) as (port, process):
+        asyncio.run(asyncio.wait_for(drive(port, process), 60))
+        assert process.wait(30) == -signal.SIGTERM
     assert lost == []
     assert all(answer.endswith(b"\r\n\r\nanswer") for answer in answered)
 
 
-def _wait_until_listening(port: int) -> None:
+def test_a_drain_that_fails_still_ends_the_worker() -> None:
+    with _busy(None) as (_, process):  # no number of seconds to sleep
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == -signal.SIGTERM
+
+
+def _wait_until_answering(port: int) -> None:
     for _ in range(600):
         try:
-            socket.create_connection(("127.0.0.1", port)).close()
+            httpx.get(f"http://127.0.0.1:{port}")
             return
-        except ConnectionRefusedError:
-            select.select([], [], [], 0.05)
-    raise AssertionError("the server does not listen")
+        except httpx.ConnectError:
+            time.sleep(0.05)
+    raise AssertionError("the server does not answer")
