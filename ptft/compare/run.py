@@ -118,7 +118,7 @@ def _run(
     longest jobs, so that no process is left with one in the end.
     """
     waiting = sorted(jobs, key=lambda job: (job.budget, -job.seconds))
-    started, done, whole = time.monotonic(), 0.0, sum(job.seconds for job in jobs)
+    started, whole = time.monotonic(), sum(job.seconds for job in jobs)
     running: dict[Future[None], _Job] = {}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ptft.compare.warm"])
@@ -138,9 +138,9 @@ def _run(
             for future in finished:
                 job = running.pop(future)
                 future.result()
-                done += job.seconds
-                spent = time.monotonic() - started
-                rest = spent * (whole - done) / done if done else 0.0
+                left = sum(each.seconds for each in (*waiting, *running.values()))
+                done = whole - left
+                rest = (time.monotonic() - started) * left / done if done > 0 else 0.0
                 console.print(
                     f"{job.arm.label} at {job.budget}: done; {done / whole:.0%}, "
                     f"about {rest / 60:.1f} minutes to go",
