@@ -54,6 +54,7 @@ class RunFiles:
     RUN = "run.json"  # digests, status, versions, steps
     LOG = "metrics.jsonl"  # one line each run.log_every steps, and one an evaluation
     METRICS = "metrics.json"  # what the last evaluation measured
+    DATA = "data.safetensors"  # what the data held when the run began: a hash a sample, names
     STAGES = "stages.json"  # of a sequence: what each stage's model measures on every domain
     STAGES_TABLE = "stages.md"  # the same for people
     CURVES = "curves.png"

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ptft.cli.arguments import Overrides, RecipeName
+from ptft.cli.arguments import AcceptChanges, Overrides, RecipeName
 
 __all__ = ["command"]
 
@@ -16,10 +16,12 @@ def command(
         float | None,
         typer.Option("--max-minutes", min=0.0, help="Start nothing new after so many minutes."),
     ] = None,
+    accept_changes: AcceptChanges = False,
 ) -> None:
     """Compare arms at label budgets and seeds. Prints the folder with report.html and report.md.
 
-    Stopped or killed, it goes on from the finished cells when the same command is run again.
+    Stopped or killed, it goes on from the finished cells when the same command is run again; with
+    data that changed meanwhile, only if told to --accept-changes.
     """
     from ptft.recipe import check_recipe, load_comparison
 
@@ -27,6 +29,6 @@ def command(
     check_recipe(loaded)
     from ptft.compare import compare
 
-    outcome = compare(loaded, max_minutes=max_minutes)
+    outcome = compare(loaded, max_minutes=max_minutes, accept_changes=accept_changes)
     print(outcome.folder)
     raise typer.Exit(1 if outcome.left else 0)

@@ -19,13 +19,18 @@ Table = list[list[str]]
 
 
 def write_report(
-    comparison: Comparison, cells: Sequence[Cell], folder: Path, *, left: int, cut: str | None
+    comparison: Comparison,
+    cells: Sequence[Cell],
+    folder: Path,
+    *,
+    left: int,
+    remarks: Sequence[str] = (),
 ) -> None:
     """Write ``results.json``, ``report.md`` and ``report.html`` from finished cells.
 
     Args:
         left: cells that are missing; the report says so.
-        cut: a sentence on trainings that the recipe's own length cuts short, if any.
+        remarks: sentences on what to mind: trainings that the recipe's own length cuts short, say.
     """
     section = comparison.compare
     arms = gather(cells, confidence=section.confidence)
@@ -44,8 +49,7 @@ def write_report(
     if not chosen:
         return
     said = _sentences(comparison, arms, chosen)
-    if cut:
-        said.append(cut)
+    said += remarks
     if left:
         said.append(f"Not finished: {left} cells are missing; run the same command again.")
     write_atomic(folder / "report.md", _markdown(comparison, arms, chosen, said))

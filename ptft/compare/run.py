@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ptft.artifact import RunFiles, write_atomic
 from ptft.compare.arms import START, cut_short, first_recipe
+from ptft.compare.held_data import hold_comparison
 from ptft.compare.results import Cell, Cells
 from ptft.compare.target import Target
 from ptft.errors import ModelError, PtftError, TrainingError, UsageError
@@ -43,7 +44,11 @@ class _Job:
 
 
 def compare(
-    comparison: Comparison, *, max_minutes: float | None = None, console: Console | None = None
+    comparison: Comparison,
+    *,
+    max_minutes: float | None = None,
+    accept_changes: bool = False,
+    console: Console | None = None,
 ) -> Outcome:
     """Run every cell that is not finished, then write the report.
 
@@ -51,10 +56,13 @@ def compare(
 
     Args:
         max_minutes: start nothing after so many minutes; the report says what is left out.
+        accept_changes: go on although the data are not those of the finished cells; the report
+            says so.
 
     Raises:
         RecipeError, DataError: before any training: a budget larger than the data, a class
-            without a picture, a retained set that shares pictures with the target.
+            without a picture, a retained set that shares pictures with the target; or the data
+            changed since the comparison began.
         UsageError: the folder holds another comparison.
     """
     from ptft.compare.estimate import estimate
@@ -64,12 +72,14 @@ def compare(
     section = comparison.compare
     folder = _folder(comparison)
     digest = _digest(comparison)
-    target = _check(comparison)
     cells = Cells(folder, digest)
+    changes = hold_comparison(comparison, folder, cells, accept=accept_changes, console=console)
+    target = _check(comparison)
     jobs = [job for job in _jobs(comparison) if not _finished(cells, comparison, job)]
     started = time.monotonic()
     deadline = None if max_minutes is None else started + 60 * max_minutes
     cut = cut_short(comparison, target.samples)
+    remarks = [*changes, *([cut] if cut else [])]
     if jobs:
         seconds = estimate(comparison, [(job.arm, job.budget) for job in jobs])
         jobs = [replace(job, seconds=each) for job, each in zip(jobs, seconds, strict=True)]
@@ -89,7 +99,7 @@ def compare(
         for seed in range(section.seeds)
     )
     found = cells.all()
-    write_report(comparison, found, folder, left=left, cut=cut)
+    write_report(comparison, found, folder, left=left, remarks=remarks)
     return Outcome(folder, found, left)
 
 

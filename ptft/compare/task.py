@@ -203,7 +203,7 @@ class Task:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         wall, cpu = time.perf_counter(), time.process_time()
         looks = Watch(self.comparison.compare.prune_at, watch) if watch else None
-        result = train(recipe, console=Console(file=io.StringIO()), watch=looks)
+        result = train(recipe, record=False, console=Console(file=io.StringIO()), watch=looks)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         if watch:
             cpu, wall = cpu - watch.cpu, wall - watch.wall

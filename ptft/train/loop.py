@@ -27,6 +27,7 @@ from ptft.train.adapter import check_learning
 from ptft.train.best import keep_best
 from ptft.train.claim import claim_run
 from ptft.train.compiled import compile_blocks, wants_compiling
+from ptft.train.data_record import Going
 from ptft.train.ema import Ema
 from ptft.train.features import keep_features
 from ptft.train.guard import Guard
@@ -78,6 +79,8 @@ def train(
     recipe: Recipe,
     *,
     resume: bool = False,
+    accept_changes: bool = False,
+    record: bool = True,
     console: Console | None = None,
     watch: Watch | None = None,
 ) -> TrainResult:
@@ -87,12 +90,15 @@ def train(
     Processes that torchrun starts again go on with the run that they were in.
 
     Args:
+        accept_changes: go on although the data are not those that the run began with.
+        record: keep what the data hold, to resume by; a run that nobody resumes needs none.
         watch: looks at the run on its way, and may give it up; not at one of stages.
 
     Raises:
         UsageError: the run folder is taken, or there is nothing to resume.
         MissingExtraError: a tracker is not installed.
-        DataError, ModelError: what the recipe names cannot be read or does not fit.
+        DataError, ModelError: what the recipe names cannot be read or does not fit; or the data
+            changed since the run began.
         TrainingError: the loss or a gradient is not finite, or the loss explodes, and
             ``bad_batch.json`` names the samples; or the disk is full.
         CheckpointError: a checkpoint cannot be written, or does not fit.
@@ -100,47 +106,51 @@ def train(
     """
     console = console or Console(stderr=True)
     check_trackers(recipe)
+    going = Going(resume, accept_changes, record)
     with join_world(choose_device(recipe).type) as world, ExitStack() as held:
         own = console if world.first else Console(quiet=True)
         try:
             if isinstance(recipe, StagedRecipe):
-                return _train_stages(recipe, resume, own, world)
-            return _train(recipe, resume, own, world, held, watch)
+                return _train_stages(recipe, going, own, world)
+            return _train(recipe, going, own, world, held, watch)
         except OSError as error:
             raise _explained(error) from error
 
 
 def _train_stages(
-    sequence: StagedRecipe, resume: bool, console: Console, world: World
+    sequence: StagedRecipe, going: Going, console: Console, world: World
 ) -> TrainResult:
     """Each stage is a run of its own, in a folder within the sequence's."""
 
     def run(recipe: Recipe, begun: bool, held: ExitStack) -> Ended:
-        result = _train(recipe, begun, console, world, held)
+        result = _train(recipe, replace(going, resume=begun), console, world, held)
         return Ended(result.finished, result.signal)
 
-    folder, ended, found = run_stages(sequence, run, resume=resume, console=console, world=world)
+    folder, ended, found = run_stages(sequence, run, going=going, console=console, world=world)
     metrics = found["metrics"][sequence.stages[-1].name] if ended.finished else {}
     return TrainResult(folder, ended.finished, ended.signal, metrics, world.first)
 
 
 def _train(
     recipe: Recipe,
-    resume: bool,
+    going: Going,
     console: Console,
     world: World,
     held: ExitStack,
     watch: Watch | None = None,
 ) -> TrainResult:
     # 1. Where: the run folder and the device.
-    folder, record = open_together(recipe, world, resume=resume)
+    folder, record = open_together(recipe, world, resume=going.resume)
     if record is not None and record.status == RunStatus.FINISHED:
         say(console, f"{folder}: finished before; nothing to do")
         metrics = world.told(lambda: read_json(folder / RunFiles.METRICS))
         return TrainResult(folder, True, None, metrics, world.first)
+    told: list[str] = []
     resume = record is not None
-    if resume:
+    if record is not None:
         world.told(lambda: held.enter_context(claim_run(folder)))
+        recipe = _with_precision(recipe, record.precision)
+        told = going.hold(folder, recipe, record, world)
     device = choose_device(recipe)
     if device.type == "cpu":
         keep_freed_memory()
@@ -159,7 +169,8 @@ def _train(
         recipe = _with_precision(recipe, precision)
         world.told(lambda: held.enter_context(claim_run(folder)))
         record = start_together(folder, recipe, world, device=str(device), total=total)
-    recipe = _with_precision(recipe, record.precision)
+        going.begin(folder, recipe, world)
+    record.total = total  # of the data as they are now, where other ones were accepted
     setup = _keep_features(recipe, setup, folder, record, console, world)
     if setup.steps:
         check_learning(recipe, setup)
@@ -191,7 +202,7 @@ def _train(
     # 4. The steps.
     report = _open_report(folder, recipe, record, progress, console, world)
     report.message(f"{folder}: {total:,} samples in {recipe.optim.precision}, {device}")
-    for note in _notes(recipe, setup, world, pull):
+    for note in (*told, *_notes(recipe, setup, world, pull)):
         report.note(note)
     guard = Guard(recipe.optim.stop_above, progress.guard)
     loop = Loop(

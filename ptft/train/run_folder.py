@@ -63,6 +63,8 @@ class RunRecord:
         best: which look the final model is of, where the best one is kept, and its figures.
         test_reads: each time that test splits were read: when, by which command, for which
             evaluations, and of which step's model.
+        accepted: each time that the run went on with other data: when, after which step, and what
+            had changed.
     """
 
     name: str
@@ -85,6 +87,7 @@ class RunRecord:
     licence: str | None = None
     best: dict[str, Any] = field(default_factory=dict)
     test_reads: list[dict[str, Any]] = field(default_factory=list)
+    accepted: list[dict[str, Any]] = field(default_factory=list)
 
 
 def open_run(recipe: Recipe, *, resume: bool) -> tuple[Path, RunRecord | None]:
@@ -106,15 +109,24 @@ def open_run(recipe: Recipe, *, resume: bool) -> tuple[Path, RunRecord | None]:
             )
         return folder, None
     candidates = [Path(recipe.run.dir)] if recipe.run.dir else _numbered(recipe.name)
-    problems = []
+    problems, elsewhere = [], []
     for folder in candidates:
         if not (folder / RunFiles.RUN).is_file():
             problems.append(f"{folder}: no run is there")
             continue
-        difference = _difference(recipe, load_recipe(folder / RunFiles.RECIPE))
+        recorded = load_recipe(folder / RunFiles.RECIPE)
+        difference = _difference(recipe, recorded)
         if difference is None:
             return folder, read_run(folder)
+        if (folder / RunFiles.DATA).is_file():
+            # what the data hold is recorded, so it does not matter where they lie
+            difference = _difference(recipe, recorded, places=False)
+            if difference is None:
+                elsewhere.append(folder)
+                continue
         problems.append(f"{folder}: a run of another recipe: {difference}")
+    if elsewhere:
+        return elsewhere[0], read_run(elsewhere[0])
     raise UsageError("--resume: no run to go on with" + "".join(f"\n  {p}" for p in problems))
 
 
@@ -237,19 +249,36 @@ def _number(path: Path, name: str) -> int:
     return int(path.name.removeprefix(name).removeprefix("-") or 1)
 
 
-def _difference(given: Recipe, recorded: Recipe) -> str | None:
-    """The first key in which two recipes differ, ``run`` and a measured precision apart."""
+def _difference(given: Recipe, recorded: Recipe, *, places: bool = True) -> str | None:
+    """The first key in which two recipes differ, ``run`` and a measured precision apart.
+
+    Args:
+        places: whether it matters where data and models lie.
+    """
     if given.optim.precision == "auto":
         optim = given.optim.model_copy(update={"precision": recorded.optim.precision})
         given = given.model_copy(update={"optim": optim})
     if recipe_digest(given) == recipe_digest(recorded):
         return None
-    here = dict(_leaves(deciding_values(given)))
-    there = dict(_leaves(deciding_values(recorded)))
+    here, there = (
+        dict(_leaves(values if places else _placeless(values)))
+        for values in (deciding_values(given), deciding_values(recorded))
+    )
     for key in [*here, *there]:
         if here.get(key) != there.get(key):
             return f"{key} is {there.get(key)!r} there and {here.get(key)!r} here"
-    return "they differ"
+    return "they differ" if places else None
+
+
+def _placeless(values: Any, key: str = "") -> Any:
+    """A recipe's values with a word in place of each path of data or of a model."""
+    if isinstance(values, dict):
+        return {name: _placeless(value, name) for name, value in values.items()}
+    if key == "parts" or (isinstance(values, list) and values and isinstance(values[0], dict)):
+        return [_placeless(value) for value in values]
+    is_path = key in ("train", "val", "test") and isinstance(values, str | list)
+    is_path |= key in ("classes", "from") and isinstance(values, str)
+    return "somewhere" if is_path else values
 
 
 def _leaves(values: Any, prefix: str = "") -> list[tuple[str, Any]]:

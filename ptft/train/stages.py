@@ -26,6 +26,7 @@ from ptft.model.average import interpolate
 from ptft.model.store import WEIGHTS
 from ptft.recipe import GuardSection, Recipe, StagedRecipe, stage_recipe
 from ptft.train.claim import claim_run
+from ptft.train.data_record import Going
 from ptft.train.report import say
 from ptft.train.run_folder import (
     RunRecord,
@@ -61,7 +62,7 @@ def run_stages(
     sequence: StagedRecipe,
     run: Callable[[Recipe, bool, ExitStack], Ended],
     *,
-    resume: bool,
+    going: Going,
     console: Console,
     world: World,
 ) -> Outcome:
@@ -69,13 +70,14 @@ def run_stages(
 
     Args:
         run: runs a recipe, resuming where it is told to.
-        resume: go on with a sequence that lies there.
+        going: whether to go on with a sequence that lies there, and with which data.
 
     Raises:
         UsageError: the folder is taken, or there is nothing to go on with.
+        DataError: the data changed since the sequence began.
         All that a run raises.
     """
-    folder, record = open_together(sequence, world, resume=resume)
+    folder, record = open_together(sequence, world, resume=going.resume)
     if record is not None and record.status == RunStatus.FINISHED:
         say(console, f"{folder}: finished before; nothing to do")
         return folder, Ended(True, None), world.told(lambda: read_json(folder / RunFiles.STAGES))
@@ -85,6 +87,10 @@ def run_stages(
         if record is None:
             device = str(choose_device(sequence))
             record = start_together(folder, sequence, world, device=device, total=total)
+            going.begin(folder, sequence, world)
+        else:
+            for note in going.hold(folder, sequence, record, world):
+                say(console, f"  {note}")
         record.status, record.error = RunStatus.RUNNING, ""
         rows = _Rows(sequence, folder, record, console, world)
         rows.measure("start", lambda: _starting_model(sequence))

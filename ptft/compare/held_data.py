@@ -1,0 +1,77 @@
+"""A comparison's data, held against those of its finished cells."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ptft.artifact import RunFiles, read_json, write_json
+from ptft.compare.results import Cells
+from ptft.data import SampleSet, open_split
+from ptft.data.open import Split
+from ptft.recipe import Comparison
+from ptft.train.data_record import accepted_now, hold_against, record_data, sets_of
+
+__all__ = ["hold_comparison"]
+
+_LEARNED: tuple[Split, ...] = ("train",)
+_TOLD: tuple[Split, ...] = ("val", "test")
+_ACCEPTED = "accepted.json"  # each time that a comparison went on with other data
+
+
+def hold_comparison(
+    comparison: Comparison, folder: Path, cells: Cells, *, accept: bool, console: Console
+) -> list[str]:
+    """Record what the data hold, or hold them against what the comparison began with.
+
+    Args:
+        accept: go on with other data; finished cells stay as they are.
+
+    Returns:
+        A sentence for the report each time that other data were accepted.
+
+    Raises:
+        DataError: something changed, and that is not accepted.
+    """
+    sets = _sets(comparison)
+    finished = len(cells.all())
+    if not finished and not (folder / RunFiles.DATA).is_file():
+        record_data(folder, comparison, sets)
+        return []
+    changes, notes = hold_against(folder, comparison, accept=accept, sets=sets)
+    for note in notes:
+        console.print(note, highlight=False)
+    path = folder / _ACCEPTED
+    accepted: list[dict[str, Any]] = read_json(path) if path.is_file() else []
+    if changes:
+        accepted.append(accepted_now(changes, finished))
+        write_json(path, accepted)
+        for figures in folder.glob("start_*.json"):
+            figures.unlink()  # of the starting model, on the data as they were
+    return [
+        f"The data changed after {entry['step']} cells were finished, which are of the data as "
+        f"they were: {'; '.join(entry['changes'])}."
+        for entry in accepted
+    ]
+
+
+def _sets(comparison: Comparison) -> dict[str, Callable[[], SampleSet]]:
+    """Every set that an arm learns from, is chosen on or is told by."""
+    seed, target = comparison.seed, comparison.evaluate[0]
+    sets = sets_of(comparison)
+    key, section = f"evaluate.{target.label}.data", target.data
+    if section is None:
+        key, section = "data", comparison.data
+    for split in _TOLD:
+        sets[f"{key}.{split}"] = partial(open_split, section, split, seed=seed)
+    replayed = any(arm.kind == "replay" for arm in comparison.compare.arms)
+    for item in comparison.compare.retain:
+        if (kept := item.data) is None:
+            continue  # an error, of which the target tells
+        for split in (*_LEARNED, *_TOLD) if replayed else _TOLD:
+            sets[f"compare.retain.{item.label}.data.{split}"] = partial(
+                open_split, kept, split, seed=seed
+            )
+    return sets
