@@ -184,6 +184,7 @@ def _tokenizer(text: dict[str, Any], config: dict[str, Any]) -> tuple[TextTokeni
     tokenizer = Tokenizer(
         models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>")
     )
+    tokenizer.add_special_tokens(marks)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.BertProcessing(
         ("</s>", words.index("</s>")), ("<s>", words.index("<s>"))

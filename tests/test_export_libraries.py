@@ -13,6 +13,7 @@ import pytest
 import torch
 from huggingface_hub import HfApi, hf_hub_download
 from PIL import Image
+from tokenizers import Tokenizer
 
 from ptft.artifact import FolderFiles, read_json
 from ptft.compat import import_open_clip, import_timm
@@ -45,6 +46,12 @@ TEXTS = [
     "The Red, circle: to_the LEFT!  of a blue square",
     "",
     "dog " * 40,
+    "a cat <|endoftext|> dog",  # plain text to open_clip
+    "a cat<END_OF_TEXT> dog",
+    "!<end_of_text><end_of_text>a <start_of_text>",
+    "a photo &lt;end_of_text&gt;&lt;start_of_text&gt; of a cat",
+    "a cat</s> <s>red</s> circle",  # of many other vocabularies
+    "[SEP] a [MASK] cat end of text",
 ]
 
 
@@ -177,8 +184,32 @@ def test_the_tokenizer_says_what_it_said(folder: Folder) -> None:
     """The cleaning that is put into ``tokenizer.json`` changes nothing that is clean already."""
     tokenizer = folder.model.spec.tokenizer
     again = TextTokenizer(folder.path / FolderFiles.TOKENIZER, **tokenizer.kwargs())
-    texts = [*TEXTS, "A &amp; B_c: “d” … É 3.14 [x] \\ ^ - ]", " \t\n", "ΑΣ İ ﬁ"]
+    texts = [*TEXTS, "a <pad> cat", "A &amp; B_c: “d” … É 3.14 [x] \\ ^ - ]", " \t\n", "ΑΣ İ ﬁ"]
     np.testing.assert_array_equal(again(texts), tokenizer(texts))
+
+
+def test_the_tokenizer_alone_finds_the_same_marks(folder: Folder) -> None:
+    """Through the ``tokenizers`` library; written padding, which a mask may hide, has its id."""
+    tokenizer = folder.model.spec.tokenizer
+    theirs = Tokenizer.from_file(str(folder.path / FolderFiles.TOKENIZER))
+    theirs.enable_truncation(tokenizer.context_length)
+    texts = [*TEXTS, "a <pad> cat", "</s>", "<pad><pad>", "<end_of_text>", "</s>red"]
+    for text, row in zip(texts, tokenizer(texts), strict=True):
+        ids = theirs.encode(text).ids
+        assert ids == row[: len(ids)].tolist(), text
+        assert set(row[len(ids) :].tolist()) <= {tokenizer.pad_id}, text
+
+
+def test_what_is_behind_an_end_mark_is_lost_where_the_tower_says_so(folder: Folder) -> None:
+    tokenizer = folder.model.spec.tokenizer
+    end = "<end_of_text>" if tokenizer.kind == "clip" else "</s>"
+    tokens = tokenizer([f"a cat {end} dog", f"a cat {end} red", "a cat dog"])
+    with torch.no_grad():
+        dog, red, whole = folder.model.encode_text(torch.from_numpy(tokens))
+    assert not torch.allclose(dog, whole, atol=1e-5)
+    assert torch.equal(dog, red) is folder.model.spec.text_stops
+    if folder.model.spec.text_stops:
+        assert tokenizer.ends_early(tokens).tolist() == [True, True, False]
 
 
 def build_other(kind: str, work: Path) -> DualEncoder:

@@ -1,5 +1,7 @@
 """Texts against open_clip's own tokenizers, id for id."""
 
+import itertools
+import json
 import pickle
 import unicodedata
 from pathlib import Path
@@ -36,6 +38,24 @@ HARD = [
     "!",
     "\u0345 a\u0345b ΐ ᾳ",
 ]
+MARKS = [  # special tokens that people write
+    "a cat <|endoftext|> dog",
+    "a <|startoftext|> cat<|endoftext|>",
+    "a cat <end_of_text> dog",
+    "a cat<END_OF_TEXT>dog",
+    "<START_OF_TEXT>",
+    "!<end_of_text>",
+    "!<end_of_text><end_of_text><start_of_text> a <end_of_text>",
+    "<start_of_text><end_of_text>><end_of_text>",
+    "it's<end_of_text> 1<end_of_text>é<end_of_text>·<end_of_text>\u0345<end_of_text>",
+    "a &lt;end_of_text&gt; dog &amp;lt;start_of_text&amp;gt;",
+    "end of text",
+    "<end_of_text>\n_<end_of_text>",
+    "<<end_of_text>>",
+    "[SEP] [CLS]a[SEP]cat [PAD] [MASK] [sep]",
+    "</s> a<s>b</s> <pad> <unk> </S>",
+]
+HARD += MARKS
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +82,8 @@ def test_clip_with_other_cleaning(clip_json: str, clean: str, theirs: str) -> No
     import_open_clip()
     from open_clip.tokenizer import SimpleTokenizer
 
-    texts = [text for text in HARD if "<END_OF_TEXT>" not in text]  # a mark only when lower-cased
+    upper = ("<START_OF_TEXT>", "<END_OF_TEXT>")  # marks only when lower-cased
+    texts = [text for text in HARD if not any(mark in text for mark in upper)]
     ours = TextTokenizer(clip_json, context_length=40, clean=clean)
     expected = SimpleTokenizer(context_length=40, clean=theirs)(texts).numpy()
     np.testing.assert_array_equal(ours(texts), expected)
@@ -105,16 +126,88 @@ def test_trim(clip_json: str) -> None:
     assert tokenizer.trim(tokenizer(["word " * 90, "a"])).shape == (2, 77)
 
 
+def written() -> list[str]:
+    """Marks between whatever may stand beside them, two or three at a time."""
+    parts = ["<end_of_text>", "<START_OF_TEXT>", "a", "!", "<", ">", " ", "'s", "1", "_", "&gt;"]
+    return ["".join(one) for n in (2, 3, 4) for one in itertools.product(parts, repeat=n)][::5]
+
+
+def test_the_file_alone_finds_marks_where_open_clip_does(clip_json: str) -> None:
+    """For libraries that have nothing but ``tokenizer.json``."""
+    import_open_clip()
+    from open_clip.tokenizer import SimpleTokenizer
+
+    theirs = Tokenizer.from_str(clip_json)
+    theirs.enable_truncation(24)
+    texts = [text for text in (*MARKS, *written()) if "&" not in text]  # the export's to resolve
+    assert len(texts) > 2000
+    expected = SimpleTokenizer(context_length=24)(texts).numpy()
+    np.testing.assert_array_equal(TextTokenizer(clip_json, context_length=24)(texts), expected)
+    for text, row in zip(texts, expected, strict=True):
+        ids = theirs.encode(text).ids
+        assert ids + [0] * (24 - len(ids)) == row.tolist(), text
+
+
 def test_transformers_reads_the_file(clip_json: str, tmp_path: Path) -> None:
-    from transformers import CLIPTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     (tmp_path / "tokenizer.json").write_text(clip_json, encoding="utf-8")
-    theirs = CLIPTokenizerFast.from_pretrained(tmp_path)
-    texts = ["A photo of a Cat, isn't it?", "cafe\u0301 猫 😀 1234", "", "x " * 100]
+    theirs = PreTrainedTokenizerFast.from_pretrained(tmp_path, eos_token="<end_of_text>")
+    texts = ["A photo of a Cat, isn't it?", "cafe\u0301 猫 😀 1234", "", "x " * 100, *MARKS[:8]]
     ids = theirs(texts, max_length=77, truncation=True)["input_ids"]
     ours = TextTokenizer(clip_json, context_length=77)(texts)
     for row, right in zip(ours, ids, strict=True):
         assert row[: len(right)].tolist() == right
+
+
+def old_json(clip_json: str) -> str:
+    """The file as ptft wrote it before the marks had open_clip's names."""
+    names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    values = json.loads(clip_json)
+    step = values["normalizer"]["normalizers"].pop()
+    assert "_of_text" in step["pattern"]["Regex"]
+    text = json.dumps(values, ensure_ascii=False)
+    for new, old in names.items():
+        text = text.replace(f'"{new}"', f'"{old}"')
+    return text.replace('"normalized": true', '"normalized": false')
+
+
+def test_files_of_before_give_the_ids_they_gave(clip_json: str, tmp_path: Path) -> None:
+    before = old_json(clip_json)
+    assert "_of_text" not in before
+    (tmp_path / "tokenizer.json").write_text(before, encoding="utf-8")
+    tokenizer = TextTokenizer(tmp_path / "tokenizer.json", context_length=40)
+    expected = TextTokenizer(clip_json, context_length=40)
+    np.testing.assert_array_equal(tokenizer(HARD), expected(HARD))
+    assert tokenizer.json == expected.json  # or models of before and after could not be mixed
+
+
+def test_what_is_lost_of_a_text_is_told(clip_json: str) -> None:
+    tokenizer = TextTokenizer(clip_json, context_length=12)
+    cases = {
+        "a cat": (False, False),
+        "a cat<end_of_text>": (False, False),  # nothing is lost
+        "a cat <end_of_text> dog": (True, False),
+        "a cat &lt;End_Of_Text&gt; dog": (True, False),
+        "!<end_of_text> dog": (False, False),  # no mark
+        "a <start_of_text> cat": (False, False),
+        "a cat <|endoftext|> dog": (False, False),
+        "one two three four five six seven eight nine ten": (False, False),
+        "one two three four five six seven eight nine ten eleven": (False, True),
+        "a <end_of_text> " + "word " * 20: (True, True),
+        "word " * 20 + "<end_of_text> a": (False, True),
+        "": (False, False),
+    }
+    tokens = tokenizer(list(cases))
+    assert tokenizer.ends_early(tokens).tolist() == [early for early, _ in cases.values()]
+    assert tokenizer.too_long(list(cases), tokens).tolist() == [cut for _, cut in cases.values()]
+    assert tokenizer.ends_early(tokenizer([])).shape == (0,)
+    bert = TextTokenizer(bert_json(), context_length=5, kind="hf", clean="whitespace", zeroed_id=3)
+    texts = ["a cat", "a cat of", "a photo of a cat"]
+    assert bert.too_long(texts, bert(texts)).tolist() == [False, False, True]
+    left = bert.with_(pad_left=True, zeroed_id=None)
+    assert left.too_long(texts, left(texts)).tolist() == [False, False, True]
+    assert left.ends_early(left(["a[SEP]", "a [SEP] cat"])).tolist() == [False, True]
 
 
 def bert_json() -> str:
@@ -162,7 +255,7 @@ def test_errors(tmp_path: Path, clip_json: str) -> None:
         TextTokenizer(tmp_path / "absent.json", context_length=8)
     with pytest.raises(ModelError, match=r"tokenizer\.json: "):
         TextTokenizer("{}", context_length=8)
-    with pytest.raises(ModelError, match=r"lacks <.startoftext.>"):
+    with pytest.raises(ModelError, match=r"lacks <start_of_text>"):
         TextTokenizer(bert_json(), context_length=8)
     with pytest.raises(ModelError, match="clean: 'lower'; allowed: clip"):
         TextTokenizer(clip_json, context_length=8, clean="lower")

@@ -4,6 +4,20 @@ open_clip cleans a text before it tokenises it. What ``tokenizer.json`` can do o
 it: HTML 4's entities are resolved, typographic quotes become plain ones, and for SigLIP's
 vocabularies ASCII punctuation is dropped and the text lower-cased. Bytes that were decoded wrongly
 are repaired by ptft and open_clip alone.
+
+Names of special tokens in a text are read as open_clip reads them, after its cleaning. CLIP's marks
+are found in what the normaliser leaves. Other vocabularies find theirs in the text as it came: a
+name that no cleaned text holds (``</s>`` without its punctuation) is therefore none of those that
+are looked for. These texts alone have other ids than here:
+
+- a special token of an ``hf`` vocabulary, its name written with HTML entities (``&lt;/s&gt;``),
+  which open_clip resolves first; or, where texts are lower-cased but keep their punctuation, in
+  upper case;
+- a text that is such a name and nothing else, in other letter case (``</S>``), where the
+  vocabulary lower-cases, in transformers.js;
+- the name of one that has no number but as an added token, where no cleaned text holds it, in
+  libraries that do not read ``split_special_tokens`` of ``tokenizer_config.json`` (transformers.js,
+  ``tokenizers`` alone).
 """
 
 import json
@@ -15,10 +29,12 @@ from typing import Any
 from ptft.artifact import FolderFiles, write_json
 from ptft.model.spec import ModelSpec
 from ptft.preprocess import TextTokenizer
+from ptft.preprocess.clip_vocabulary import OLD_MARKS
 
 __all__ = ["TOKENIZER_CONFIG", "write_tokenizer_files"]
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
+_LOWERCASE = {"type": "Lowercase"}
 _PUNCTUATION = "[" + "".join(f"\\{c}" if c in r"\]^-[" else c for c in string.punctuation) + "]"
 
 
@@ -40,16 +56,31 @@ def _cleaning(tokenizer: TextTokenizer) -> str:
         steps += [_replace("_", " "), _replace(_PUNCTUATION, "")]
     if tokenizer.kind == "hf" and tokenizer.clean in ("canonicalize", "clip"):
         strip = {"type": "Strip", "strip_left": True, "strip_right": True}
-        steps += [{"type": "Lowercase"}, _replace(r"\s+", " "), strip]
+        steps += [_LOWERCASE, _replace(r"\s+", " "), strip]
     values = json.loads(tokenizer.json)
     own = values.get("normalizer")
     if own is not None:
         before = own["normalizers"] if own["type"] == "Sequence" else [own]
         if before[: len(steps)] == steps:
             return tokenizer.json  # exported before
-        steps += before
+        keeps_case = tokenizer.kind == "clip" and tokenizer.clean == "whitespace"
+        steps += [step for step in before if not (keeps_case and step == _LOWERCASE)]
     values["normalizer"] = {"type": "Sequence", "normalizers": steps}
+    values["added_tokens"] = [
+        token
+        for token in values["added_tokens"]
+        if tokenizer.may_hold(token["content"]) or not _in_vocabulary(token, values["model"])
+    ]
     return json.dumps(values, ensure_ascii=False)
+
+
+def _in_vocabulary(token: dict[str, Any], model: dict[str, Any]) -> bool:
+    """Whether a token has its number without being named among the added ones."""
+    words = model["vocab"]
+    name, number = token["content"], token["id"]
+    if isinstance(words, dict):
+        return bool(words.get(name) == number)
+    return bool(number < len(words) and words[number][0] == name)
 
 
 def _entities() -> list[dict[str, Any]]:
@@ -72,18 +103,23 @@ def _config(spec: ModelSpec) -> dict[str, Any]:
 
     Classes for single vocabularies build the tokenizer anew in 5 and lose the cleaning; the general
     one takes ``tokenizer.json`` as it is. Where padding is part of what the text tower
-    reads, no mask is handed to the model.
+    reads, no mask is handed to the model. The names given here are special tokens to transformers,
+    and looked for in texts before they are cleaned: not so where no cleaned text holds one.
     """
     tokenizer = spec.tokenizer
     names = ["input_ids", "attention_mask"] if spec.text_trimmable else ["input_ids"]
-    return {
+    marks = {
+        key: OLD_MARKS.get(value, value) if tokenizer.kind == "clip" else value
+        for key, value in spec.tokenizer_config.items()
+        if key.endswith("_token") and isinstance(value, str)
+    }
+    config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": tokenizer.context_length,
         "model_input_names": names,
         "padding_side": "left" if tokenizer.pad_left else "right",
-        **{
-            key: value
-            for key, value in spec.tokenizer_config.items()
-            if key.endswith("_token") and isinstance(value, str)
-        },
+        **marks,
     }
+    if not any(tokenizer.may_hold(mark) for mark in marks.values()):
+        config["split_special_tokens"] = True
+    return config

@@ -72,6 +72,16 @@ class ModelSpec:
         return self.tokenizer.trimmable
 
     @property
+    def text_stops(self) -> bool:
+        """Whether the text tower reads nothing behind a text's first end mark.
+
+        It attends to what came before alone, and pools there; see ``TextTokenizer.ends_early``.
+        """
+        text = self.config["text_cfg"]
+        pools = text.get("pool_type", "argmax") in ("argmax", "eos")
+        return pools and not text.get("no_causal_mask") and "hf_model_name" not in text
+
+    @property
     def open_clip_config(self) -> dict[str, Any] | None:
         """``model_cfg`` for ``open_clip_config.json``; None: see ``open_clip_reason``."""
         if self.open_clip_reason is not None:

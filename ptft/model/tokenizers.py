@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ptft.compat import prepare_torchvision
 from ptft.errors import ModelError
 from ptft.preprocess import TextTokenizer, clip_bpe_json
+from ptft.preprocess.clip_vocabulary import END, START
 
 __all__ = ["build_tokenizer"]
 
@@ -19,10 +20,10 @@ _CLEANS: dict[str, Literal["clip", "canonicalize", "whitespace"]] = {
 }
 _CLIP_CONFIG = {
     "tokenizer_class": "CLIPTokenizer",
-    "bos_token": "<|startoftext|>",
-    "eos_token": "<|endoftext|>",
-    "unk_token": "<|endoftext|>",
-    "pad_token": "<|endoftext|>",
+    "bos_token": START,
+    "eos_token": END,
+    "unk_token": END,
+    "pad_token": END,
 }
 
 

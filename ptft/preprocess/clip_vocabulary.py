@@ -8,22 +8,33 @@ from pathlib import Path
 
 from ptft.errors import ModelError
 
-__all__ = ["END", "START", "clip_bpe_json"]
+__all__ = ["END", "OLD_MARKS", "START", "clip_bpe_json", "rename_marks"]
 
-START, END = "<|startoftext|>", "<|endoftext|>"
-"""The marks around a text."""
+START, END = "<start_of_text>", "<end_of_text>"
+"""The marks around a text, by open_clip's names: written in a text it takes them for the marks."""
+
+OLD_MARKS = {"<|startoftext|>": START, "<|endoftext|>": END}
+"""OpenAI's names, which are only text to open_clip, and these."""
 
 _CLIP_MERGES = 49152 - 256 - 2  # of the file's lines, as OpenAI's CLIP takes them
 # U+0345 is dropped: ignoring case, open_clip's expression counts it neither as a letter nor not
 _CLIP_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}\x{345}]+"
+# The "<" of a mark that belongs to a run of punctuation before it, so that open_clip sees no mark:
+# all that does not follow a letter, a digit, a space or nothing, other such marks between. Words
+# end behind that "<" anyway, and a space there changes nothing but that no mark is found.
+_SWALLOWED = (
+    r"(?<!(?:^|[\s\p{L}\p{N}\x{345}])(?:<(?:start|end)_of_text>)*)<(?=(?:start|end)_of_text>)"
+)
+_MARKS_STEP = {"type": "Replace", "pattern": {"Regex": _SWALLOWED}, "content": "< "}
 
 
 @cache
 def clip_bpe_json() -> str:
     """``tokenizer.json`` of CLIP's byte-pair vocabulary, from the file that open_clip installs.
 
-    transformers' CLIPTokenizer reads it too: its normaliser composes characters, joins white space
-    and lower-cases, which is what open_clip's cleaning does to ordinary text.
+    Other libraries read it too: its normaliser composes characters, joins white space and
+    lower-cases, which is what open_clip's cleaning does to ordinary text, and the marks are found
+    in what comes of that, where open_clip finds them.
 
     Raises:
         ModelError: open_clip is not installed.
@@ -45,7 +56,7 @@ def clip_bpe_json() -> str:
             "single_word": False,
             "lstrip": False,
             "rstrip": False,
-            "normalized": False,
+            "normalized": True,  # "<END_OF_TEXT>" is one too
             "special": True,
         }
         for mark in (START, END)
@@ -82,7 +93,7 @@ def clip_bpe_json() -> str:
         "added_tokens": marks,
         "normalizer": {
             "type": "Sequence",
-            "normalizers": [{"type": "NFC"}, spaces, {"type": "Lowercase"}],
+            "normalizers": [{"type": "NFC"}, spaces, {"type": "Lowercase"}, _MARKS_STEP],
         },
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
         "post_processor": {
@@ -95,6 +106,28 @@ def clip_bpe_json() -> str:
         "decoder": byte_level,
         "model": model,
     }
+    return json.dumps(values, ensure_ascii=False)
+
+
+def rename_marks(text: str) -> str:
+    """A ``tokenizer.json`` of CLIP's vocabulary with the marks' names as they are here.
+
+    Files that ptft wrote before had OpenAI's, so that other libraries took other texts for marks.
+    The numbers stay, and a file without OpenAI's names stays as it is.
+    """
+    if not all(f'"{name}"' in text for name in OLD_MARKS):
+        return text
+    values = json.loads(text)
+    model = values["model"]
+    model["vocab"] = {OLD_MARKS.get(word, word): index for word, index in model["vocab"].items()}
+    model["unk_token"] = OLD_MARKS.get(model["unk_token"], model["unk_token"])
+    for token in values["added_tokens"]:
+        if token["content"] in OLD_MARKS:
+            token.update(content=OLD_MARKS[token["content"]], normalized=True)
+    for end in ("sep", "cls"):
+        name, number = values["post_processor"][end]
+        values["post_processor"][end] = [OLD_MARKS.get(name, name), number]
+    values["normalizer"]["normalizers"].append(_MARKS_STEP)
     return json.dumps(values, ensure_ascii=False)
 
 

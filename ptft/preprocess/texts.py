@@ -11,6 +11,12 @@ Two kinds, after the two classes of open_clip:
 
 A tokenizer is a ``tokenizer.json`` and a few plain keyword arguments, so that training, export and
 serving read the same two things.
+
+Names of special tokens in users' texts are read as open_clip reads them: ``<start_of_text>`` and
+``<end_of_text>`` are CLIP's marks themselves, OpenAI's ``<|endoftext|>`` is plain text, and ``hf``
+takes for special whatever the vocabulary does, after the cleaning (a SigLIP's ``</s>`` has become a
+word by then). A tower that reads nothing behind its end mark loses what follows one:
+:meth:`TextTokenizer.ends_early` tells.
 """
 
 import re
@@ -25,14 +31,13 @@ from tokenizers import Tokenizer
 
 from ptft.errors import ModelError
 from ptft.preprocess.cleaning import CLEANERS
-from ptft.preprocess.clip_vocabulary import END, START
+from ptft.preprocess.clip_vocabulary import END, START, rename_marks
 
 __all__ = ["TextTokenizer"]
 
 Clean = Literal["clip", "canonicalize", "whitespace", "none"]
 
-# open_clip's own tokenizer calls its marks so, and reads them where they stand in a text
-_WRITTEN_MARKS = re.compile("<start_of_text>|<end_of_text>")
+_WRITTEN_MARKS = re.compile(f"{START}|{END}")  # open_clip reads them where they stand in a text
 
 
 class TextTokenizer:
@@ -70,6 +75,8 @@ class TextTokenizer:
         trimmable: bool = False,
     ) -> None:
         self._json = _read_json(file_or_json)
+        if kind == "clip":
+            self._json = rename_marks(self._json)
         self.context_length = context_length
         self.kind = kind
         self.clean: Clean = clean
@@ -88,6 +95,7 @@ class TextTokenizer:
         self._marks: dict[str, int] = {}
         if kind == "clip":
             self._set_up_clip()
+        self._around = self._tokenizer.encode("").ids  # the marks around a text
         self._tokenizer.enable_truncation(context_length)
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
@@ -121,15 +129,45 @@ class TextTokenizer:
         lengths: NDArray[np.int64] = (used * np.arange(1, tokens.shape[1] + 1)).max(axis=1)
         return np.maximum(lengths, 1)
 
+    def ends_early(self, tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which rows of (B, L) go on behind an end mark, since their texts spell one out: (B,).
+
+        A tower that reads nothing behind the first one (``ModelSpec.text_stops``) loses the rest.
+        """
+        if not self._around:
+            return np.zeros(len(tokens), np.bool_)
+        ends = tokens == self._around[-1]
+        behind = ends.cumsum(axis=1) > ends
+        lost: NDArray[np.bool_] = (behind & ~ends & (tokens != self.pad_id)).any(axis=1)
+        return lost
+
+    def too_long(self, texts: Sequence[str], tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which texts were cut at the context length: (B,).
+
+        Args:
+            tokens: their rows (B, L); only the full ones are looked at again.
+        """
+        edge = tokens[:, :2] if self.pad_left else tokens[:, -2:]  # of two, one may be zeroed
+        found = (edge != self.pad_id).any(axis=1)
+        for index in np.flatnonzero(found):
+            found[index] = self._is_cut(self._cleaner(texts[index]))
+        return found
+
     def decode(self, tokens: NDArray[np.int64]) -> list[str]:
         """Texts of token ids (B, L), for people: cleaned, and spaced where words were split."""
-        end = self._marks.get("<end_of_text>")
+        end = self._marks.get(END)
+        silent = {self.pad_id, *self._around} if self.kind == "hf" else set()
         texts = []
         for row in tokens.tolist():
             ids = row[: row.index(end)] if end in row else row  # CLIP's padding is a token, too
+            ids = [number for number in ids if number not in silent]
             text = self._tokenizer.decode(ids, skip_special_tokens=True)
             texts.append(text.replace("</w>", " ").replace(" ##", "").strip())
         return texts
+
+    def may_hold(self, token: str) -> bool:
+        """Whether a cleaned text can hold the name of a token."""
+        return token in self._cleaner(f"a{token}a")
 
     def token_id(self, token: str) -> int | None:
         """The number of a token, or None where the vocabulary lacks it."""
@@ -158,35 +196,43 @@ class TextTokenizer:
 
     @property
     def json(self) -> str:
-        """The text of its ``tokenizer.json``."""
+        """The text of its ``tokenizer.json``; CLIP's marks have open_clip's names in it."""
         return self._json
 
     def save(self, path: Path) -> None:
-        """Write ``tokenizer.json``, byte for byte what was read."""
+        """Write ``tokenizer.json``: :attr:`json`, else byte for byte what was read."""
         path.write_text(self._json, encoding="utf-8")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (self._json, self.kwargs())
 
     def _set_up_clip(self) -> None:
-        for written, mark in (("<start_of_text>", START), ("<end_of_text>", END)):
+        for mark in (START, END):
             number = self._tokenizer.token_to_id(mark)
             if number is None:
                 raise ModelError(f"tokenizer.json: no CLIP vocabulary, it lacks {mark}")
-            self._marks[written] = number
+            self._marks[mark] = number
         # The cleaning is complete. The file's normaliser, which serves clients that do not clean,
         # would also compose characters that HTML entities left decomposed; open_clip does not.
         self._tokenizer.normalizer = None
-        self._tokenizer.encode_special_tokens = True  # "<|endoftext|>" in a text is only text
+        self._tokenizer.encode_special_tokens = True  # marks are found here, see _encode_marks
 
     def _encode(self, text: str) -> list[int]:
         if self.kind == "clip" and "_of_text>" in text:
-            return self._encode_marks(text)
+            ids = self._encode_marks(text)
+            if len(ids) > self.context_length:
+                ids = [*ids[: self.context_length - 1], self._marks[END]]
+            return ids
         return self._tokenizer.encode(text).ids
+
+    def _is_cut(self, text: str) -> bool:
+        if self.kind == "clip" and "_of_text>" in text:
+            return len(self._encode_marks(text)) > self.context_length
+        return bool(self._tokenizer.encode(text).overflowing)
 
     def _encode_marks(self, text: str) -> list[int]:
         """A text that spells out a mark, which open_clip then takes for the mark itself."""
-        ids: list[int] = [self._marks["<start_of_text>"]]
+        ids: list[int] = [self._marks[START]]
         done = 0
         for match in _WRITTEN_MARKS.finditer(text):
             start = match.start()
@@ -196,9 +242,7 @@ class TextTokenizer:
             ids.append(self._marks[match.group()])
             done = match.end()
         ids += self._plain_ids(text[done:])
-        ids.append(self._marks["<end_of_text>"])
-        if len(ids) > self.context_length:
-            ids = [*ids[: self.context_length - 1], self._marks["<end_of_text>"]]
+        ids.append(self._marks[END])
         return ids
 
     def _plain_ids(self, text: str) -> list[int]:
@@ -223,4 +267,6 @@ def _read_json(file_or_json: Path | str) -> str:
 
 
 def _in_punctuation(character: str) -> bool:
-    return not character.isspace() and unicodedata.category(character)[0] not in "LN"
+    if character.isspace() or character == "\u0345":  # as open_clip's expression has it
+        return False
+    return unicodedata.category(character)[0] not in "LN"

@@ -30,6 +30,13 @@ CAPTIONS = (
     "&quot;R&amp;D&quot; it&#39;s 5&nbsp;&euro;",
     "🎉🎉 ¡fiesta! 🇪🇸",
     "an icon: \u2b50",
+    # special tokens, of open_clip and of others, as people write them
+    "a <|startoftext|> bird <|endoftext|> tree",
+    "a horse<end_of_text> on a hill",
+    "!<end_of_text><END_OF_TEXT> boat",
+    "one <START_OF_TEXT> house &lt;end_of_text&gt;",
+    "an apple</s> and a <s>pear</s>",
+    "[SEP] a [MASK] train",
 )
 
 
@@ -131,7 +138,9 @@ class Bench:
         np.save(self.inputs / f"{name}.pixel_values.npy", pixels)
         np.save(self.inputs / f"{name}.input_ids.npy", tokens)
         if model.spec.text_trimmable:
-            mask = (tokens != model.spec.tokenizer.pad_id).astype(np.int64)
+            # by length: CLIP fills with zeros, and zero is a piece of "!<", too
+            used = model.spec.tokenizer.lengths(tokens)
+            mask = (np.arange(tokens.shape[1]) < used[:, None]).astype(np.int64)
             np.save(self.inputs / f"{name}.attention_mask.npy", mask)
         with torch.no_grad():
             image, text = model(torch.from_numpy(pixels), torch.from_numpy(tokens))
