@@ -1,6 +1,8 @@
 """What is known of a recipe before anything is built: paths, names, and the command's exits."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +13,13 @@ import yaml
 
 from ptft.compat import import_open_clip, import_timm
 from ptft.errors import RecipeError
-from ptft.recipe import builtin_recipes, check_recipe
+from ptft.model import save_model
+from ptft.recipe import builtin_recipes, check_recipe, load_evaluation, load_recipe
 from ptft.recipe.check import open_clip_architectures, timm_architectures
 from ptft.recipe.load import parse_recipe
 from ptft.recipe.optimizers import timm_optimizers
 from ptft.recipe.paths import expand_paths, is_hub_id, split_hub_id
+from tests.tiny import build, towers_section
 
 HEAVY = ("torch", "torchvision", "open_clip", "timm", "transformers", "onnxruntime", "matplotlib")
 
@@ -260,6 +264,10 @@ BAD = {
     "a missing file": ("data.train=nope/*.tar", ["data.train", "'nope/*.tar'", "no such file"]),
     "no such architecture": ("model.name=ViT-B-23", ["model.name", "'ViT-B-23'", "'ViT-B-32'"]),
     "no such optimiser": ("optim.optimizer=lyon", ["optim.optimizer", "'lyon'", "'lion'"]),
+    "an address to write to": (
+        "run.dir=s3://bucket/run",
+        ["run.dir", "'s3://bucket/run'", "local"],
+    ),
     "no such kind": ("objective.kind=clap", ["objective.kind", "'clap'", "allowed: classify, "]),
 }
 
@@ -324,6 +332,75 @@ def test_what_needs_nothing_heavy_imports_nothing_heavy(
     assert "Traceback" not in done.stderr
     if code:
         assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", "runs/x", "s3://bucket/model"],
+        ["pull", "org/model", "gs://bucket/model"],
+        ["push", "hf://org/model", "org/model"],
+        ["mix", "runs/x", "runs/y", "file:///model"],
+        ["cp", "pretrain/scenes", "s3://bucket/mine.yaml"],
+        ["evaluate", "runs/x", "-o", "s3://bucket/figures.json"],
+        ["compare", "mine.yaml", "run.dir=s3://bucket/run"],
+    ],
+    ids=str,
+)
+def test_an_address_is_no_folder(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "train.tar").touch()
+    (tmp_path / "mine.yaml").write_text(SMALL)
+    done = ptft(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    given = next(word.removeprefix("run.dir=") for word in arguments if "://" in word)
+    assert f"{given!r}: an address; allowed: a local path" in done.stderr
+    assert done.stderr.endswith("loaded:\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.yaml", "train.tar"]
+
+
+def test_what_is_only_measured_by_needs_only_what_it_uses(tmp_path: Path) -> None:
+    scenes = {"kind": "scenes", "size": 32}
+    texts = {"kind": "table", "val": "texts.csv", "image": None, "label": "kind"}
+    recipes: dict[str, dict[str, Any]] = {
+        "data of the recipe": {"data": scenes, "evaluate": [{"kind": "retrieval"}]},
+        "data of each": {"evaluate": [{"kind": "retrieval", "data": scenes}]},
+        "texts": {"data": texts, "evaluate": [{"kind": "zero_shot", "reads": "text"}]},
+        "some of a training": {
+            "data": scenes,
+            "evaluate": [{"kind": "retrieval"}],
+            "objective": {"kind": "siglip"},
+            "optim": {"lr": 1.0},
+        },
+    }
+    for name, values in recipes.items():
+        (tmp_path / "mine.yaml").write_text(json.dumps(values))
+        loaded = load_evaluation(tmp_path / "mine.yaml", model="runs/x")
+        (item,) = loaded.evaluate
+        assert (item.data or loaded.data).kind == ("table" if name == "texts" else "scenes")
+        with pytest.raises(RecipeError, match="name: missing"):
+            load_recipe(tmp_path / "mine.yaml")
+    wrong = {
+        "data: missing": {"evaluate": [{"kind": "retrieval"}, {"kind": "probe", "data": scenes}]},
+        "evaluat: unknown key; did you mean 'evaluate'": {"data": scenes, "evaluat": []},
+        "optim.lr: -1": {"data": scenes, "optim": {"lr": -1}},
+        "data.image: null": {"data": texts, "evaluate": [{"kind": "retrieval"}]},
+    }
+    for expected, values in wrong.items():
+        (tmp_path / "mine.yaml").write_text(json.dumps(values))
+        with pytest.raises(RecipeError, match=re.escape(expected)):
+            load_evaluation(tmp_path / "mine.yaml", model="runs/x")
+
+
+def test_a_model_is_evaluated_by_a_recipe_of_two_lines(tmp_path: Path) -> None:
+    save_model(build(towers_section()), tmp_path / "model")
+    (tmp_path / "mine.yaml").write_text(
+        "data: {kind: scenes, size: 32, val: 16}\nevaluate: [{kind: retrieval}]\n"
+    )
+    done = ptft("evaluate", "model", "-r", "mine.yaml", "-o", "figures.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures == json.loads((tmp_path / "figures.json").read_text())
+    assert figures["retrieval"]["images"] == 16
 
 
 def test_cp_keeps_what_is_there(tmp_path: Path) -> None:

@@ -1,10 +1,26 @@
 """Arguments that several verbs take."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["AcceptChanges", "Overrides", "RecipeName"]
+__all__ = ["AcceptChanges", "Overrides", "RecipeName", "local_path"]
+
+
+def local_path(text: str) -> Path:
+    """A path that is given on the command line.
+
+    Raises:
+        UsageError: it is an address, which as a path would be a folder called ``s3:``.
+    """
+    from ptft.errors import UsageError
+    from ptft.recipe.paths import is_url
+
+    if is_url(text):
+        raise UsageError(f"{text!r}: an address; allowed: a local path")
+    return Path(text)
+
 
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A YAML file, or a built-in recipe (ptft ls).")

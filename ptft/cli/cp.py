@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ptft.cli.arguments import RecipeName
+from ptft.cli.arguments import RecipeName, local_path
 from ptft.errors import UsageError
 
 __all__ = ["command"]
@@ -14,7 +14,12 @@ __all__ = ["command"]
 
 def command(
     recipe: RecipeName,
-    destination: Annotated[Path, typer.Argument(help="A file, or a folder to put it in.")],
+    destination: Annotated[
+        Path,
+        typer.Argument(
+            parser=local_path, metavar="DESTINATION", help="A file, or a folder to put it in."
+        ),
+    ],
 ) -> None:
     """Copy a recipe; an existing file is never overwritten. Prints the new file."""
     from ptft.recipe import find_recipe

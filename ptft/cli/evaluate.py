@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ptft.cli.arguments import Overrides
+from ptft.cli.arguments import Overrides, local_path
 
 __all__ = ["command"]
 
@@ -22,16 +22,18 @@ def command(
         typer.Option("--recipe", "-r", help="Take data and evaluations from this recipe."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the JSON there as well.")
+        Path | None,
+        typer.Option("--output", "-o", parser=local_path, help="Write the JSON there as well."),
     ] = None,
 ) -> None:
     """Run the evaluations of a recipe on a model. Prints JSON.
 
-    Without --recipe, those of the recipe that travels with the model.
+    Without --recipe, those of the recipe that travels with the model. One that is given needs
+    nothing but evaluate and the data that it reads.
     """
     from ptft.artifact import RunFiles, write_json
     from ptft.errors import UsageError
-    from ptft.recipe import check_evaluations, load_recipe
+    from ptft.recipe import check_evaluations, load_evaluation
 
     if recipe is None:
         beside = [Path(model) / RunFiles.RECIPE, Path(model).parent / RunFiles.RECIPE]
@@ -39,7 +41,7 @@ def command(
         if found is None:
             raise UsageError(f"{model}: no {RunFiles.RECIPE} beside it; give --recipe")
         recipe = str(found)
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = load_evaluation(recipe, overrides or (), model=model)
     if not loaded.evaluate:
         raise UsageError(f"{recipe}: evaluate: empty; name what to measure")
     check_evaluations(loaded)

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from ptft.cli.arguments import local_path
+
 __all__ = ["command"]
 
 
@@ -13,7 +15,9 @@ def command(
     source: Annotated[
         str, typer.Argument(help="A run, a checkpoint, a model folder, or org/repo@revision.")
     ],
-    out: Annotated[Path, typer.Argument(help="The model folder to write.")],
+    out: Annotated[
+        Path, typer.Argument(parser=local_path, metavar="OUT", help="The model folder to write.")
+    ],
     name: Annotated[
         str | None, typer.Option("--name", help="Of the model; absent: the run's.")
     ] = None,

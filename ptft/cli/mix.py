@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from ptft.cli.arguments import local_path
+
 __all__ = ["command"]
 
 _HALF = "0.5"  # what WiSE-FT takes where nothing is measured (Wortsman et al. 2022a, section 4)
@@ -16,7 +18,9 @@ def command(
         list[str],
         typer.Argument(help="Runs, checkpoints, model folders, or org/repo@revision."),
     ],
-    out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    out: Annotated[
+        Path, typer.Argument(parser=local_path, metavar="OUT", help="The folder to write.")
+    ],
     base: Annotated[
         str | None, typer.Option("--base", "-b", help="The start of them all, to mix with.")
     ] = None,
@@ -62,11 +66,11 @@ def command(
     One model with --base is WiSE-FT; several are a soup, with --base mixed with their start. Of
     several shares the best on validation data is written; mix.json records all.
     """
-    from ptft.recipe import load_recipe
+    from ptft.recipe import load_evaluation
 
     alphas = _numbers(alpha or _HALF) if base or alpha else []
     kept = dict(_share(word) for word in keep or ())
-    loaded = load_recipe(recipe) if recipe is not None else None
+    loaded = load_evaluation(recipe, model=models[0]) if recipe is not None else None
     from ptft.mix import Choice, mix
 
     choice = None

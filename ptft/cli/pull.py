@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ptft.cli.arguments import local_path
+
 __all__ = ["command"]
 
 
@@ -14,7 +16,9 @@ def command(
     ],
     dest: Annotated[
         Path | None,
-        typer.Argument(metavar="[FOLDER]", help="Put a copy there; absent: the Hub's cache."),
+        typer.Argument(
+            parser=local_path, metavar="[FOLDER]", help="Put a copy there; absent: the Hub's cache."
+        ),
     ] = None,
 ) -> None:
     """Fetch a model folder and hold every byte against what was recorded. Prints the folder.

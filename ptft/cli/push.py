@@ -6,11 +6,18 @@ from typing import Annotated
 
 import typer
 
+from ptft.cli.arguments import local_path
+
 __all__ = ["command"]
 
 
 def command(
-    folder: Annotated[Path, typer.Argument(help="A model folder that ptft export wrote.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            parser=local_path, metavar="FOLDER", help="A model folder that ptft export wrote."
+        ),
+    ],
     repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Created if it is not there.")],
     tag: Annotated[
         str | None, typer.Option("--tag", "-t", help="Name this version, such as v1.0.")

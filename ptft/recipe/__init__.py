@@ -41,6 +41,7 @@ from ptft.recipe.load import (
     recipe_digest,
     recipe_json_schema,
 )
+from ptft.recipe.measuring import load_evaluation
 from ptft.recipe.model import ArchModel, ModelSection, TextTower, TowersModel
 from ptft.recipe.objective import (
     ClassifyObjective,
@@ -121,6 +122,7 @@ __all__ = [
     "find_recipe",
     "has_pictures",
     "load_comparison",
+    "load_evaluation",
     "load_recipe",
     "metrics_of",
     "read_towers",

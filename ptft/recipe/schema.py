@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from ptft.errors import suggest
 from ptft.recipe.adapt import Adapter, ProjectionAdapt, TipAdapterAdapt
@@ -19,6 +19,7 @@ from ptft.recipe.evaluation import (
 from ptft.recipe.model import ArchModel, ModelSection
 from ptft.recipe.objective import ClipObjective, ObjectiveSection, read_towers
 from ptft.recipe.optim import OptimSection
+from ptft.recipe.paths import is_url
 from ptft.recipe.regularise import RegulariseSection
 from ptft.recipe.section import Section
 
@@ -130,6 +131,13 @@ class RunSection(Section):
     neighbours: bool = True
     """Whether the run's page shows what the model finds nearest before and after training. It then
     holds small copies of pictures of the evaluated set."""
+
+    @field_validator("dir", "cache")
+    @classmethod
+    def _is_local(cls, given: str | None) -> str | None:
+        if given is not None and is_url(given):  # it would be a folder called "s3:"
+            raise ValueError(f"{given!r}: an address; allowed: a local path")
+        return given
 
 
 def _locks_image(adapt: AdaptSection) -> bool:
