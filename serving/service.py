@@ -5,15 +5,15 @@ BentoML starts and supervises the worker and brings ``/livez`` and ``/readyz``; 
 used: their batching waits for company after a burst, and their image fields fetch URLs.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import bentoml
 
-from ptft.errors import ArtifactError
 from serving.routes import create_app
-from serving.settings import read_settings
+from serving.settings import MODEL, read_settings
 
 __all__ = ["Ptft", "app"]
 
@@ -35,17 +35,21 @@ class Ptft:
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
     def check() -> None:
-        """Refuse to start on a model that no worker could serve.
+        """Refuse to start on a model that no worker could serve, in one line.
 
-        In a process of its own, so that the supervisor does not keep a model in memory.
+        In a process of its own, so that the supervisor does not keep a model in memory. BentoML
+        starts workers in its own folder, so the model's path is made absolute here, where the
+        working directory is still that of the shell that gave it.
         """
+        if given := os.environ.get(MODEL, "").strip():
+            os.environ[MODEL] = str(Path(given).expanduser().absolute())
         here = Path(__file__).resolve().parent.parent
         done = subprocess.run(
             [sys.executable, "-m", "serving.model"], cwd=here, capture_output=True, text=True
         )
         if done.returncode:
             message = done.stderr.strip() or f"the check was ended by {done.returncode}"
-            raise ArtifactError(message)
+            raise SystemExit(f"ptft: {message}")  # an error would come under BentoML's traceback
 
     def __is_ready__(self) -> bool:
         return bool(app.state.serving.ready)

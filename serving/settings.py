@@ -9,9 +9,10 @@ from pathlib import Path
 from ptft.artifact import PRECISIONS
 from ptft.errors import UsageError, suggest
 
-__all__ = ["Settings", "available_cpus", "read_settings", "unknown_settings"]
+__all__ = ["MODEL", "Settings", "available_cpus", "read_settings", "unknown_settings"]
 
 PREFIX = "PTFT_"
+MODEL = PREFIX + "MODEL"
 BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "model"  # `bentoml build` puts it here
 MOUNTED_MODEL = Path("/model")
 CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
@@ -22,8 +23,8 @@ class Settings:
     """What an operator decides; every field is one environment variable.
 
     Attributes:
-        model: ``PTFT_MODEL``, the model folder; by default ``model`` beside ``serving`` (as in
-            a bento), else ``/model``.
+        model: ``PTFT_MODEL``, the model folder, relative to where ``bentoml serve`` is called; by
+            default ``model`` beside ``serving`` (as in a bento), else ``/model``.
         model_digest: ``PTFT_MODEL_DIGEST``; the service refuses to start on another model.
         precision: ``PTFT_PRECISION``, which ONNX files run: fp32, fp16 or int8.
         threads: ``PTFT_THREADS``, of onnxruntime within a batch and of image decoding; by

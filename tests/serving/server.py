@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,21 +55,26 @@ def environment(home: Path, settings: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def command(target: str, port: int) -> list[str]:
+def command(target: str, port: int, options: Sequence[str] = ()) -> list[str]:
     program = Path(sys.executable).with_name("bentoml")
-    return [str(program), "serve", target, "--host", "127.0.0.1", "--port", str(port)]
+    return [str(program), "serve", target, "--host", "127.0.0.1", "--port", str(port), *options]
 
 
 @contextmanager
 def serve(
-    home: Path, settings: Mapping[str, str], *, target: str = TARGET, cwd: Path = REPO
+    home: Path,
+    settings: Mapping[str, str],
+    *,
+    target: str = TARGET,
+    cwd: Path = REPO,
+    options: Sequence[str] = (),
 ) -> Iterator[Server]:
     """Start, wait until it is ready, and stop."""
     port = free_port()
     log = home / f"serve-{port}.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            command(target, port),
+            command(target, port, options),
             cwd=cwd,
             env=environment(home, settings),
             stdout=stream,

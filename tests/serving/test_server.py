@@ -19,7 +19,16 @@ import pytest
 from ptft.artifact import FolderFiles, ModelInfo, hash_files, read_model_info, write_model_info
 from ptft.model import DualEncoder
 from tests.serving.conftest import checkpoint_images, checkpoint_texts
-from tests.serving.server import REPO, TARGET, Server, command, environment, free_port, serve
+from tests.serving.server import (
+    REPO,
+    TARGET,
+    Server,
+    command,
+    environment,
+    free_port,
+    serve,
+    wait_ready,
+)
 
 CLIENTS = 8
 
@@ -194,6 +203,37 @@ def _harmed_copy(folder: Path, copy: Path, harm: str, settings: dict[str, str]) 
     write_model_info(copy, replace(info, preprocess=preprocess, files=hash_files(copy)))
     settings["PTFT_MODEL_DIGEST"] = read_model_info(copy).digest
     return "image_embeds differs by"
+
+
+@pytest.mark.parametrize("told", ["by PYTHONPATH", "by --working-dir"])
+def test_a_relative_model_is_that_of_the_shell(
+    folder: Path, info: ModelInfo, tmp_path: Path, told: str
+) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/pulled").symlink_to(folder)
+    settings = {"PTFT_MODEL": "models/pulled", "PTFT_THREADS": "1"}
+    options = ["--working-dir", str(REPO)] if "dir" in told else []
+    if not options:
+        settings["PYTHONPATH"] = str(REPO)
+    with serve(tmp_path, settings, cwd=tmp_path, options=options) as server:
+        os.kill(server.worker(), signal.SIGKILL)  # the next one finds it, too
+        wait_ready(server.url, server.process, server.log)
+        assert httpx.get(f"{server.url}/v1/model").json()["digest"] == info.digest
+
+
+def test_an_absent_model_is_told_in_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        command(TARGET, free_port()),
+        cwd=tmp_path,
+        env=environment(tmp_path, {"PTFT_MODEL": "models/pulled", "PYTHONPATH": str(REPO)}),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    line = f"ptft: PTFT_MODEL={tmp_path / 'models/pulled'}: no such folder"
+    assert line in done.stderr.splitlines()
+    assert "Traceback" not in done.stderr + done.stdout
 
 
 def test_a_dead_worker_is_replaced(server: Server) -> None:
