@@ -37,7 +37,7 @@ from ptft.recipe import (
     SiglipObjective,
     read_towers,
 )
-from ptft.tiled import tiled_clip_loss, tiled_siglip_loss
+from ptft.tiled import pair_groups, tiled_clip_loss, tiled_siglip_loss
 
 __all__ = [
     "TILED_FROM",
@@ -64,7 +64,7 @@ class TrainBatch:
     Attributes:
         images: float (B, 3, H, W), normalised; or None where the objective reads no pictures.
         tokens: int64 (B, L), or None where the objective reads no text.
-        caption_ids: int64 (B,), equal where captions are equal; None without text.
+        caption_ids: int64 (B,) or (B, 2), see ``pair_groups``; None without text.
         labels: int64 (B,), or None where the objective reads no classes.
     """
 
@@ -82,7 +82,7 @@ class Features:
         image_bd, text_bd: L2-normalised (b, D); row i of one belongs to the other's.
         log_scale: (1,), the model's logit scale (a logarithm).
         bias: (1,), the model's logit bias (SigLIP), or None.
-        caption_ids: int64 (b,), equal where captions are.
+        caption_ids: int64 (b,) or (b, 2), see ``pair_groups``.
     """
 
     image_bd: Tensor
@@ -189,7 +189,7 @@ def clip_loss(
     Args:
         image_bd, text_bd: L2-normalised features (B, D); row i of one belongs to the other's.
         scale: (1,), 1/temperature, multiplies the cosine similarities.
-        caption_ids: (B,), equal where captions are. With P(i) the pairs of i's caption, row i's
+        caption_ids: (B,) or (B, 2), see ``pair_groups``. With P(i) the pairs of i's group, row i's
             loss is the mean over j in P(i) of -log(e_ij / (e_ij + sum of e_ik, k not in P(i))).
         world: whose pairs all belong to the batch; rows above are this rank's.
 
@@ -248,10 +248,11 @@ def clamp_logit_scale(section: ObjectiveSection, model: DualEncoder) -> None:
 
 
 def _same_caption(caption_ids: Tensor | None) -> Tensor | None:
-    """bool (B, B), true where two pairs have one caption; None where none repeats."""
-    if caption_ids is None or len(caption_ids.unique()) == len(caption_ids):
+    """bool (B, B), true where two pairs are of one group; None where all groups differ."""
+    if caption_ids is None:
         return None
-    return caption_ids[:, None] == caption_ids[None, :]
+    group = pair_groups(caption_ids)
+    return None if len(group.unique()) == len(group) else group[:, None] == group[None, :]
 
 
 def _single(tensor: Tensor) -> Tensor:

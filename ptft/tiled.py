@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ptft.distributed import ALONE, World
 
-__all__ = ["TILE", "tiled_clip_loss", "tiled_siglip_loss"]
+__all__ = ["TILE", "pair_groups", "tiled_clip_loss", "tiled_siglip_loss"]
 
 TILE = 2**20  # logits of a tile: 4 MiB in float32, and a handful of them at a time
 
@@ -57,7 +57,27 @@ def tiled_siglip_loss(
 
 
 def _gather_ids(caption_ids: Tensor | None, world: World) -> Tensor | None:
-    return None if caption_ids is None else world.gather(caption_ids)
+    return None if caption_ids is None else pair_groups(world.gather(caption_ids))
+
+
+def pair_groups(ids: Tensor) -> Tensor:
+    """Which pairs are not each other's negatives: int64 (B,), equal for pairs of one group.
+
+    Args:
+        ids: (B,), as it is returned; or (B, 2), of captions and pictures: pairs that have either in
+            common are of one group, and so are those that a chain of such pairs links.
+    """
+    if ids.ndim == 1:
+        return ids
+    columns = [column.unique(return_inverse=True)[1] for column in ids.unbind(dim=1)]
+    group = torch.arange(len(ids), device=ids.device)
+    while True:
+        before = group
+        for column in columns:  # each takes the least number among those it is equal to
+            least = torch.full_like(group, len(ids)).scatter_reduce_(0, column, group, "amin")
+            group = least[column]
+        if torch.equal(before, group):
+            return group
 
 
 class _Tiles:
@@ -66,7 +86,7 @@ class _Tiles:
     Attributes:
         image_rd: this rank's images (b, D).
         text_bd: the texts of all ranks (B, D).
-        ids: captions of all ranks (B,).
+        ids: groups of the pairs of all ranks (B,), see ``pair_groups``.
         own: where this rank's pairs stand among all.
     """
 

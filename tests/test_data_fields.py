@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptft.data.classes import ClassNumbers, load_classes, natural_classes
+from ptft.data.classes import load_classes
 from ptft.data.templates import Templates
 from ptft.errors import RecipeError, SampleError
 
@@ -56,32 +56,6 @@ def test_what_cannot_be_filled_is_an_error_that_lists_the_fields(
 
 def test_a_labelled_sample_may_do_without_the_default_caption() -> None:
     assert Templates(["{txt}"], lenient=True).fill({"cls": "3"}, "s", labelled=True) == ()
-
-
-def test_labels_are_matched_by_name_then_by_number() -> None:
-    numbers = ClassNumbers(["cat", "dog", "7"])
-    assert [numbers(label, "s") for label in ("dog", " cat ", 1, "0", 2.0, np.int64(1))] == [
-        1,
-        0,
-        1,
-        0,
-        2,
-        1,
-    ]
-    assert numbers("7", "s") == 2  # a name, though it looks like a number
-    with pytest.raises(
-        SampleError, match=r"s: label 'dgo' is not in data.classes; did you mean 'd"
-    ):
-        numbers("dgo", "s")
-    for label in (3, -1, "12"):
-        with pytest.raises(SampleError, match="allowed: 0 to 2, or a class name"):
-            numbers(label, "s")
-
-
-def test_natural_classes_are_sorted_by_value() -> None:
-    assert natural_classes([10, 9, None, "9", 2.0]) == ["2", "9", "10"]
-    assert natural_classes(["b", "a", "", "b"]) == ["a", "b"]
-    assert natural_classes(["10", "9", "x"]) == ["10", "9", "x"]
 
 
 def test_class_names_are_read_from_lists_and_files(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_folders_are_classes(tmp_path: Path) -> None:
     few = open_split(spoken, "train", seed=4)
     assert len(few) == 3
     assert {few[i].captions[0] for i in range(3)} <= {"a photo of tea", "a photo of apple"}
-    with pytest.raises(DataError, match=r"data\.val: tea.*label 'tea' is not in data.classes"):
+    with pytest.raises(DataError, match=r"data\.val: tea.*label 'tea' is not among the classes"):
         open_split(FolderData(val=section.val, classes=["apple"]), "val")
 
 

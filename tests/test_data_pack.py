@@ -156,7 +156,9 @@ def test_another_pack_or_another_source_is_refused(shards: ShardsData, tmp_path:
     with pytest.raises(UsageError, match=r"the source's train had 10 samples and has 11"):
         pack(shards, out, SMALL, workers=0, splits=["train"])
     (tmp_path / "source" / "2.tar").unlink()
-    write_tar(tmp_path / "source" / "1.tar", {f"{i}.jpg": encode(noise(9, 9)) for i in range(5)})
+    write_tar(
+        tmp_path / "source" / "1.tar", {f"{i}.jpg": encode(noise(9, 9, seed=i)) for i in range(5)}
+    )
     with pytest.raises(UsageError, match=r"had 10 samples and has 10, or its files changed"):
         pack(shards, out, SMALL, workers=0, splits=["train"])
     assert contents(out) == before

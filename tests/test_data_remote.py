@@ -215,7 +215,7 @@ def test_without_indexes_shards_are_fetched_once_to_make_them(
         path.unlink()
     assert len(open_split(section(store), "train")) == 48  # the indexes were kept
     assert fetched(store.parent / "cache") == 0 and capfd.readouterr().err == ""
-    write_pairs(store / "s-0.tar", 11)
+    write_pairs(store / "s-0.tar", 11, first=60)
     assert len(open_split(section(store), "train")) == 51  # another version, another index
 
 

@@ -152,7 +152,7 @@ def test_labels_come_from_cls_or_the_field_that_is_named(tmp_path: Path) -> None
     assert kinds[0].captions == ("a photo of a b",)
     own = open_split(ShardsData(**paths), "val", classes=["0", "1", "2"])
     assert own.classes == ["0", "1", "2"] and own[0].label == 2
-    with pytest.raises(DataError, match=r"data\.train: t.tar/0: label '2' is not in data.classes"):
+    with pytest.raises(DataError, match=r"data\.train: t.tar/0: label 2 is not among the classes"):
         open_split(ShardsData(**paths, classes=["x", "y"]), "train")
     with pytest.raises(DataError, match=r"data\.label: 'sort': no sample has that field; .*kind"):
         open_split(ShardsData(**paths, label="sort"), "train")
@@ -264,6 +264,7 @@ def test_real_shards(shared_data: Path) -> None:
     section = ShardsData(
         train=str(shared_data / "emoji" / "{noto,fluent3d}" / "train-*.tar"),
         captions=["{name}, {keywords}", "{txt}"],
+        join="none",
     )
     samples = open_split(section, "train")
     assert len(samples) == 1275 + 1215

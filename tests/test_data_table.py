@@ -122,7 +122,7 @@ def test_addresses_and_paths_are_not_followed(tmp_path: Path) -> None:
         ({"image": "text"}, "data.image: column 'text' of .* holds string; allowed: encoded bytes"),
         (
             {"label": "kind", "classes": ["a", "b"], "max_skipped": 0},
-            r"/0/2: label '2' is not in data.classes; .*the labels of 1 of 4 samples",
+            r"/0/2: label 2 is not among the classes; .*the labels of 1 of 4 samples",
         ),
     ],
 )

@@ -30,8 +30,8 @@ class Batch:
             None where no picture is read.
         tokens: int64 (B, L) of the captions drawn, or float32 (B, F), kept features of them; None
             where no tokenizer was given.
-        caption_ids: int64 (B,), equal where captions are, or classes where captions are made of
-            these; None with ``tokens``.
+        caption_ids: int64 (B, 2), a number of the caption and one of the picture, each equal where
+            these are; or (B,), classes where captions are made of these; None with ``tokens``.
         labels: int64 (B,), -1 for none; None where the set has no classes.
         names: of the samples.
         skipped: samples that stood in this batch's places and could not be read.

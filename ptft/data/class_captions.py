@@ -74,6 +74,16 @@ class ClassCaptions(SampleSet):
         label = self.samples.describe(index)[1]
         return self._of(label, self.name(index)), label
 
+    @property
+    def labels_are(self) -> str:
+        return self.samples.labels_are
+
+    def absent(self) -> list[int]:
+        return self.samples.absent()
+
+    def picture_of(self, index: int) -> int:
+        return self.samples.picture_of(index)
+
     def labels(self) -> np.ndarray | None:
         return self.samples.labels()
 

@@ -2,6 +2,7 @@
 
 A field is a value with a name: a text file beside a picture, a key of its JSON, a column of a
 table. Captions are templates over fields; a label is a field that names a class or its number.
+Rows of one picture and one class are one sample, with the captions of all of them.
 """
 
 import json
@@ -12,10 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from ptft.data.classes import ClassNumbers, load_classes, natural_classes
+from ptft.data.classes import load_classes
 from ptft.data.decode import Encoded
 from ptft.data.faults import tolerated
 from ptft.data.hashing import digest_of
+from ptft.data.joining import Groups, group_rows
+from ptft.data.label_values import LabelColumn
+from ptft.data.labels import LabelReading, Learn, TextIs, decide
 from ptft.data.sample import Sample, SampleSet
 from ptft.data.templates import Templates, is_there, plain_field
 from ptft.errors import DataError, SampleError
@@ -29,15 +33,25 @@ FieldSection = ShardsData | FolderData | TableData
 _NO_MEANING = {"train", "val", "test", "limit", "resample", *INDIFFERENT}  # of a sample's fields
 
 
-class FieldSet(SampleSet):
-    """A sample set whose captions and classes come from fields, for kinds to fill in.
+def _learn_nothing() -> None:
+    return None
 
-    A kind sets itself up, then calls ``_resolve_classes``.
+
+class FieldSet(SampleSet):
+    """A sample set whose captions and classes come from fields of rows, for kinds to fill in.
+
+    A kind sets itself up, then calls ``_settle``.
 
     Args:
         section: templates, label and classes.
         label: the field that holds the class where the section does not say, or None.
+
+    Attributes:
+        reading: how labels are read; None without any.
+        said: what was joined, passed over and taken for something, a line each.
     """
+
+    text_is: TextIs = "typed"
 
     def __init__(self, section: FieldSection, label: str | None) -> None:
         default = type(section).model_fields["captions"].default
@@ -45,33 +59,166 @@ class FieldSet(SampleSet):
         # by value, not by whether it was written: a resolved recipe writes the default out
         self.templates = Templates(section.captions, lenient=section.captions == default)
         self.label_field = section.label or label
-        self._numbers: ClassNumbers | None = None
+        self.reading: LabelReading | None = None
+        self.said: list[str] = []
         self._labels: np.ndarray | None = None
+        self._groups: Groups | None = None
+        self._pictures: np.ndarray | None = None
 
     @abstractmethod
-    def _read_fields(self, index: int) -> Mapping[str, Any]:
-        """The fields of a sample, without its picture. Raises SampleError."""
+    def _count_rows(self) -> int:
+        """How many rows there are."""
 
     @abstractmethod
+    def _row_name(self, row: int) -> str:
+        """The name of a row."""
+
+    @abstractmethod
+    def _read_fields(self, row: int) -> Mapping[str, Any]:
+        """The fields of a row, without its picture. Raises SampleError."""
+
+    @abstractmethod
+    def _read_row(self, row: int) -> bytes:
+        """The picture of a row, encoded as it is stored. Raises SampleError."""
+
+    def _label_values(self) -> Sequence[Any] | None:
+        """The label field of every row (None for none), where that needs no picture."""
+        return None
+
+    def _schema_names(self) -> Sequence[str] | None:
+        """Names that the source itself gives to the numbers of the label field."""
+        return None
+
+    def _same_pictures(self) -> np.ndarray | None:
+        """Of each row the number of the first row that has its picture, int64 (R,), as
+        ``data.join`` asks for it; None where rows are not held against each other."""
+        return None
+
+    def _picture_ids(self) -> list[str | None]:
+        """The text of ``data.picture_id`` of every row; None where a row lacks it."""
+        field = self.section.picture_id or ""
+        values = (self._read_fields(row).get(field) for row in range(self._count_rows()))
+        return [str(value) if is_there(value) else None for value in values]
+
+    def _sources(self) -> Iterable[object] | None:
+        """What tells one state of the set from another; None: nothing does."""
+        return None
+
+    def __len__(self) -> int:
+        return self._count_rows() if self._groups is None else len(self._groups)
+
+    def rows(self, index: int) -> list[int]:
+        """The rows of a sample, in their order."""
+        return [index] if self._groups is None else self._groups.rows(index)
+
+    def name(self, index: int) -> str:
+        return self._row_name(self.rows(index)[0])
+
     def read_picture(self, index: int) -> bytes:
-        """The picture, encoded as it is stored. Raises SampleError."""
+        """The picture of a sample, encoded as it is stored. Raises SampleError."""
+        return self._read_row(self.rows(index)[0])
+
+    def __getitem__(self, index: int) -> Sample:
+        captions, label = self.describe(index)
+        name = self.name(index)
+        picture = Encoded(self.read_picture(index), name, self.section.max_pixels)
+        return Sample(name, picture, captions, label)
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        return self.describe(index)[0]
+
+    def labels(self) -> np.ndarray | None:
+        return self._labels
+
+    def pictures(self) -> np.ndarray | None:
+        if self._pictures is None:
+            return None
+        return self._pictures if self._groups is None else self._pictures[self._groups.firsts]
+
+    @property
+    def labels_are(self) -> str:
+        return "" if self.reading is None else self.reading.said
+
+    def picture_of(self, index: int) -> int:
+        row = self.rows(index)[0]
+        return row if self._pictures is None else int(self._pictures[row])
+
+    def notes(self, readers: int) -> list[str]:
+        return list(self.said)
+
+    def fingerprint(self) -> str | None:
+        sources = self._sources()
+        if sources is None:
+            return None
+        meaning = self.section.model_dump_json(exclude=_NO_MEANING)
+        return digest_of(meaning, self.classes, len(self), *sources)
+
+    @cached_property
+    def _uses_class_name(self) -> bool:
+        return "class" in self.templates.fields
+
+    @property
+    def _has_captions(self) -> bool:
+        """Whether a row may have a caption that another row of its picture has not."""
+        wanted = self.templates.fields - {"class", self.label_field}
+        if self.templates.lenient and self.reading is not None:
+            return bool(wanted & self._field_names())  # classes may do without captions
+        return bool(wanted)
+
+    def _field_names(self) -> set[str]:
+        """Of the fields that rows have, as far as that is known without reading them."""
+        return set()
+
+    def describe(self, index: int) -> tuple[tuple[str, ...], int | None]:
+        rows = self.rows(index)
+        if len(rows) == 1:
+            return self._describe_row(rows[0])
+        captions: list[str] = []
+        label, without = None, None
+        for row in rows:
+            try:
+                own, label = self._describe_row(row)
+                captions += own
+            except SampleError as error:
+                if error.fault != "empty":
+                    raise
+                without = without or error  # another row may have a caption
+        if without is not None and not captions:
+            raise without
+        return tuple(dict.fromkeys(captions)), label
+
+    def _describe_row(self, row: int) -> tuple[tuple[str, ...], int | None]:
+        name = self._row_name(row)
+        fields = self._read_fields(row)
+        label = None
+        if self.label_field is not None and self.reading is not None:
+            value = fields.get(self.label_field)
+            if is_there(value):
+                label = self.reading(value, name)
+                if self._uses_class_name and label is not None:
+                    fields = {"class": self.reading.names[label], **fields}
+        return self.templates.fill(fields, name, labelled=label is not None), label
 
     def files(self, index: int) -> dict[str, bytes]:
         """What belongs to a sample beside its picture, as files of a WebDataset: extension -> data.
 
         Its fields as ``json`` and the name of its class as ``cls``, with which the section of
         ``packed_section`` gives the same captions and label. A field that is no text, number or
-        list of these is left out, since no caption can hold it.
+        list of these is left out, since no caption can hold it. Where rows were joined, the
+        captions stand there as they are.
 
         Raises:
             SampleError: as reading the sample does.
         """
-        fields = {key: plain_field(value) for key, value in self._read_fields(index).items()}
-        if self.templates.lenient and "text" in fields:
+        first = self._read_fields(self.rows(index)[0])
+        fields = {key: plain_field(value) for key, value in first.items()}
+        captions, label = self.describe(index)
+        if self._groups is not None:
+            fields["txt"] = list(captions)
+        elif self.templates.lenient and "text" in fields:
             fields["txt"] = fields.pop("text")
         kept = {key: value for key, value in fields.items() if value is not None}
         files = {"json": json.dumps(kept, ensure_ascii=False, allow_nan=False).encode("utf-8")}
-        label = self.describe(index)[1]
         if label is not None and self.classes is not None:
             files["cls"] = self.classes[label].encode("utf-8")
         return files
@@ -84,100 +231,103 @@ class FieldSet(SampleSet):
         """
         kept = ("resample", "max_skipped")
         values: dict[str, Any] = {**paths, **{key: getattr(self.section, key) for key in kept}}
-        if not self.templates.lenient:
+        if not self.templates.lenient and self._groups is None:
             values["captions"] = self.section.captions
         return ShardsData(**values)
 
-    def _label_values(self) -> Sequence[Any] | None:
-        """The label field of every sample (None for none), where that needs no picture."""
-        return None
+    def _settle(self, classes: Sequence[str] | None, learn: Learn | None = None) -> None:
+        """Decide what labels mean, check all that can be had without pictures, join rows.
 
-    def __getitem__(self, index: int) -> Sample:
-        captions, label = self.describe(index)
-        name = self.name(index)
-        picture = Encoded(self.read_picture(index), name, self.section.max_pixels)
-        return Sample(name, picture, captions, label)
-
-    def captions(self, index: int) -> tuple[str, ...]:
-        return self.describe(index)[0]
-
-    def _sources(self) -> Iterable[object] | None:
-        """What tells one state of the set from another; None: nothing does."""
-        return None
-
-    def fingerprint(self) -> str | None:
-        sources = self._sources()
-        if sources is None:
-            return None
-        meaning = self.section.model_dump_json(exclude=_NO_MEANING)
-        return digest_of(meaning, self.classes, len(self), *sources)
-
-    def labels(self) -> np.ndarray | None:
-        return self._labels
-
-    @cached_property
-    def _uses_class_name(self) -> bool:
-        return "class" in self.templates.fields
-
-    def describe(self, index: int) -> tuple[tuple[str, ...], int | None]:
-        name = self.name(index)
-        fields = self._read_fields(index)
-        label = None
-        if self.label_field is not None and self._numbers is not None:
-            value = fields.get(self.label_field)
-            if is_there(value):
-                label = self._numbers(value, name)
-                if self._uses_class_name:
-                    fields = {"class": self._numbers.names[label], **fields}
-        return self.templates.fill(fields, name, labelled=label is not None), label
-
-    def _resolve_classes(self, classes: Sequence[str] | None) -> None:
-        """Number the labels by the section's classes, else by ``classes``, else by the labels
-        themselves, and check all that can be had without pictures.
+        Args:
+            classes: to number the labels by where the section has none.
+            learn: reads the labels of the section's training set, for another split of it.
 
         Raises:
-            DataError: no label, or too few (``data.max_skipped``), are among the classes; or no
+            DataError: a label is none, or is of no class (beyond ``data.max_skipped``); or no
                 sample has the field.
         """
+        self._read_labels(classes, learn or _learn_nothing)
+        self._join()
+
+    def _read_labels(self, classes: Sequence[str] | None, learn: Learn) -> None:
         if self.label_field is None:
             return
+        key = f"data.label: {self.label_field!r}"
         values = self._label_values()
-        found = values is not None and any(is_there(value) for value in values)
-        if values is not None and not found:
+        column = None if values is None else LabelColumn.gather(values, self._row_name, key)
+        if column is not None and not column:
             if self.section.label is None:
                 return
             raise DataError(
-                f"data.label: {self.label_field!r}: no sample has that field; the first has: "
+                f"{key}: no sample has that field; the first has: "
                 f"{', '.join(sorted(self._read_fields(0))) or 'none'}"
             )
-        names = load_classes(self.section.classes) if self.section.classes else classes
-        if names is None:
-            if values is None:
-                raise DataError(
-                    "data.classes: missing; they cannot be gathered from a set that is streamed"
-                )
-            names = natural_classes(values)
-        self._numbers = ClassNumbers(names)
-        self.classes = self._numbers.names
+        self.reading = decide(
+            column,
+            text_is=self.text_is,
+            schema=self._schema_names(),
+            listed=load_classes(self.section.classes) if self.section.classes else None,
+            given=classes,
+            learn=learn,
+            key=key,
+        )
+        self.classes = list(self.reading.names)
         if values is not None:
             self._labels = self._number_all(values)
 
     def _number_all(self, values: Sequence[Any]) -> np.ndarray:
-        assert self._numbers is not None
+        """The classes of all rows, -1 for none. Raises DataError where too many are of none."""
+        assert self.reading is not None
         labels = np.full(len(values), -1, np.int64)
         strangers: list[SampleError] = []
-        for index, value in enumerate(values):
-            if is_there(value):
-                try:
-                    labels[index] = self._numbers(value, self.name(index))
-                except SampleError as error:
-                    strangers.append(error)  # a few are bad samples, more are the wrong classes
-        fits = bool((labels >= 0).any())
-        if strangers and (
-            len(strangers) > tolerated(self.section.max_skipped, len(values)) or not fits
-        ):
-            raise DataError(
-                f"{strangers[0]}; so are the labels of {len(strangers):,} of {len(values):,} "
-                "samples"
-            )
+        known: dict[tuple[type, Any], int] = {}  # by type too: True == 1, but is another label
+        for row, value in enumerate(values):
+            plain = isinstance(value, str | int | None)
+            if plain and (type(value), value) in known:
+                labels[row] = known[type(value), value]
+                continue
+            try:
+                label = self.reading(value, self._row_name(row))
+            except SampleError as error:
+                strangers.append(error)  # a few are bad samples, more are the wrong classes
+                continue
+            labels[row] = -1 if label is None else label
+            if plain:
+                known[type(value), value] = int(labels[row])
+        if not strangers:
+            return labels
+        most = 0 if self.text_is == "folder" else tolerated(self.section.max_skipped, len(values))
+        so_many = f"so are the labels of {len(strangers):,} of {len(values):,} samples"
+        if len(strangers) > most or not (labels >= 0).any():
+            raise DataError(f"{strangers[0]}; {so_many}")
+        self.said.append(f"without a class: {strangers[0]}; {so_many}")
         return labels
+
+    def _join(self) -> None:
+        """Make one sample of the rows of one picture and one class, where they have captions."""
+        same = self._same_pictures()
+        if same is None:
+            return
+        self._pictures = same
+        labels = np.zeros_like(same) if self._labels is None else self._labels
+        groups = group_rows(same, labels) if self._has_captions else None
+        pictures = len(np.unique(same))
+        if groups is None:
+            if pictures < len(same):
+                self.said.append(
+                    f"{len(same) - pictures:,} of {len(same):,} samples have the picture of "
+                    "another sample"
+                )
+            return
+        self.said.append(
+            f"joined: {len(same):,} rows are {len(groups):,} samples of {pictures:,} pictures, "
+            "with the captions of all their rows (data.join)"
+        )
+        self._groups = groups
+        if self._labels is not None:
+            self._labels = self._labels[groups.firsts]
+        if self.window is not None:
+            self.window = max(1, self.window * len(groups) // len(same))
+        if self.blocks is not None:
+            starts = np.searchsorted(groups.firsts, self.blocks)
+            self.blocks = np.unique(starts[starts < len(groups)])

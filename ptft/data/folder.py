@@ -1,13 +1,21 @@
 """Pictures in a folder: one folder a class, or a metadata table that names them."""
 
+import os
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from ptft.data.fields import FieldSet
 from ptft.data.hashing import file_state
+from ptft.data.joining import AUTO_BYTES, TAIL, first_rows, same_bytes, too_large
+from ptft.data.labels import Learn
+from ptft.data.listing import Listing, list_pictures
 from ptft.data.plain_rows import READ
-from ptft.data.tar_index import IMAGE_EXTENSIONS
+from ptft.data.texts import clean_text
 from ptft.errors import DataError, SampleError
 from ptft.recipe.data import FolderData
 
@@ -15,6 +23,7 @@ __all__ = ["Folder"]
 
 _TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _FILE = "file_name"  # the column that names a picture, as Hugging Face's ImageFolder has it
+_SPLITS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
 
 
 class Folder(FieldSet):
@@ -26,45 +35,93 @@ class Folder(FieldSet):
         section: captions, label and classes.
         folder: holds ``metadata.csv``, ``.jsonl`` or ``.parquet``, or one folder a class.
         classes: names to number the labels by, where the section has none.
+        learn: reads the classes of the section's training set.
 
     Raises:
         DataError: no picture, more than one table, a table without ``file_name`` or with a path
-            that leaves the folder, or a label that is of no class.
+            that leaves the folder, folders that are splits or hold nothing, or a label that is of
+            no class.
     """
 
     def __init__(
-        self, section: FolderData, folder: Path, classes: Sequence[str] | None = None
+        self,
+        section: FolderData,
+        folder: Path,
+        classes: Sequence[str] | None = None,
+        learn: Learn | None = None,
     ) -> None:
         if not folder.is_dir():
             raise DataError(f"{folder}: not a folder")
         self._folder = folder
-        tables = [folder / name for name in _TABLES if (folder / name).is_file()]
-        if len(tables) > 1:
-            names = " and ".join(table.name for table in tables)
-            raise DataError(f"{folder}: {names}; allowed: one table")
-        self._rows = _read_table(tables[0]) if tables else _list_classes(folder)
-        self._checked = bool(tables)  # what a table names is not to be trusted
-        super().__init__(section, label=None if tables else "label")
-        self._resolve_classes(classes)
+        table = _find_table(folder)
+        self._checked = table is not None  # what a table names is not to be trusted
+        super().__init__(section, label="label" if table is None else None)
+        if table is not None:
+            self._rows = _read_table(table)
+            self.text_is = "untyped" if table.suffix.lower() == ".csv" else "typed"
+            self._find_spellings()
+        else:
+            self.text_is = "folder"
+            listing = list_pictures(folder)
+            self._rows = _class_rows(listing, folder, named=bool(section.classes or classes))
+            self.said += [*listing.passed_over.lines(), *_unread_tables(listing)]
+        self._settle(classes, learn)
 
-    def __len__(self) -> int:
+    def _count_rows(self) -> int:
         return len(self._rows)
 
-    def name(self, index: int) -> str:
-        return self._rows[index][_FILE]
+    def _row_name(self, row: int) -> str:
+        name: str = self._rows[row][_FILE]
+        return name
 
-    def _read_fields(self, index: int) -> Mapping[str, Any]:
-        return {key: value for key, value in self._rows[index].items() if key != _FILE}
+    def _read_fields(self, row: int) -> Mapping[str, Any]:
+        return {key: value for key, value in self._rows[row].items() if key != _FILE}
 
-    def read_picture(self, index: int) -> bytes:
-        name = self.name(index)
+    def path(self, index: int) -> Path:
+        """Where the picture of a sample lies. Raises SampleError where it leaves the folder."""
+        return self._path(self.rows(index)[0])
+
+    def absent(self) -> list[int]:
+        return [index for index in range(len(self)) if not self._is_there(self.rows(index)[0])]
+
+    def _is_there(self, row: int) -> bool:
+        return (self._folder / self._row_name(row)).is_file()
+
+    def _path(self, row: int) -> Path:
+        name = self._row_name(row)
         path = self._folder / name
         if self._checked and not path.resolve().is_relative_to(self._folder.resolve()):
             raise SampleError(f"{name}: it links to a place outside {self._folder}", "unreadable")
+        return path
+
+    def _read_row(self, row: int) -> bytes:
         try:
-            return path.read_bytes()
+            return self._path(row).read_bytes()
         except OSError as error:
-            raise SampleError(f"{name}: {error.strerror or error}", "unreadable") from None
+            raise self._unreadable(row, error) from None
+
+    def _read_tail(self, row: int) -> bytes:
+        try:
+            with self._path(row).open("rb") as stream:
+                stream.seek(0, os.SEEK_END)
+                stream.seek(max(0, stream.tell() - TAIL))
+                return stream.read()
+        except OSError as error:
+            raise self._unreadable(row, error) from None
+
+    def _unreadable(self, row: int, error: OSError) -> SampleError:
+        return SampleError(f"{self._row_name(row)}: {error.strerror or error}", "unreadable")
+
+    def _find_spellings(self) -> None:
+        """Where a table spells a name in one form of Unicode and the disk in another, take the
+        disk's."""
+        for row in self._rows:
+            name = row[_FILE]
+            if not name.isascii() and not (self._folder / name).exists():
+                for form in ("NFC", "NFD"):
+                    spelt = unicodedata.normalize(form, name)
+                    if (self._folder / spelt).exists():
+                        row[_FILE] = spelt
 
     def _sources(self) -> Iterator[object]:
         for row in self._rows:
@@ -73,25 +130,93 @@ class Folder(FieldSet):
     def _label_values(self) -> Sequence[Any]:
         return [row.get(self.label_field or "") for row in self._rows]
 
+    def _field_names(self) -> set[str]:
+        return {name for row in self._rows for name in row}
 
-def _list_classes(folder: Path) -> list[dict[str, Any]]:
-    """One row a picture of the ImageFolder layout, sorted by path."""
-    rows = []
-    for path in sorted(folder.glob("*/**/*")):
-        if path.suffix.lower().lstrip(".") in IMAGE_EXTENSIONS and path.is_file():
-            inside = path.relative_to(folder)
-            rows.append({_FILE: inside.as_posix(), "label": inside.parts[0]})
-    if not rows:
+    def _same_pictures(self) -> np.ndarray | None:
+        section = self.section
+        if section.join == "none" or not self._checked:
+            return None
+        if section.picture_id is not None:
+            return first_rows(self._picture_ids())
+        names = [PurePosixPath(row[_FILE].replace("\\", "/")).as_posix() for row in self._rows]
+        same = first_rows(names)
+        sizes = np.zeros(len(names), np.int64)
+        for row in np.unique(same).tolist():
+            sizes[row] = file_state(self._folder / names[row], "")[1]
+        if section.join == "auto" and int(sizes.sum()) > AUTO_BYTES:
+            self.said.append(too_large(int(sizes.sum())))
+            return same
+        return same_bytes(sizes, self._read_tail, self._read_row)[same]
+
+
+def _find_table(folder: Path) -> Path | None:
+    """The metadata table of a folder, in any case of its name. Raises DataError: there are two."""
+    there = {path.name.lower(): path for path in folder.iterdir() if path.is_file()}
+    tables = [there[name] for name in _TABLES if name in there]
+    if len(tables) > 1:
+        names = " and ".join(table.name for table in tables)
+        raise DataError(f"{folder}: {names}; allowed: one table")
+    if not tables and "metadata.json" in there:
         raise DataError(
-            f"{folder}: no pictures ({', '.join(IMAGE_EXTENSIONS)}); allowed: one folder a class, "
-            f"or pictures beside one of {', '.join(_TABLES)}"
+            f"{there['metadata.json']}: a table in a form that is not read; allowed: "
+            f"{', '.join(_TABLES)} (one JSON object a line in metadata.jsonl)"
         )
+    return tables[0] if tables else None
+
+
+def _class_rows(listing: Listing, folder: Path, *, named: bool) -> list[dict[str, Any]]:
+    """One row a picture of the ImageFolder layout.
+
+    Args:
+        named: the classes have names already, so that a folder may be empty, or called "train".
+    """
+    inside = [name for name in listing.pictures if "/" in name]
+    beside = [name for name in listing.pictures if "/" not in name]
+    rows = [{_FILE: name, "label": name.partition("/")[0]} for name in inside]
+    if not rows:
+        there = "; ".join([*listing.passed_over.lines(), *_unread_tables(listing)])
+        raise DataError(
+            f"{folder}: no pictures in folders of it; allowed: one folder a class, or pictures "
+            f"beside one of {', '.join(_TABLES)}"
+            + (f"; {len(beside):,} pictures lie beside no table ({beside[0]})" if beside else "")
+            + (f"; {there}" if there else "")
+        )
+    splits = [name for name in listing.folders if clean_text(name).lower() in _SPLITS]
+    if not named and splits and len(splits) == len(listing.folders):
+        raise DataError(
+            f"{folder}: its folders are splits, not classes: {', '.join(splits)}; name one: "
+            f"data.train: {folder / splits[0]}; allowed: one folder a class (data.classes, if "
+            "these are classes)"
+        )
+    pictures = Counter(row["label"] for row in rows)
+    empty = [name for name in listing.folders if not pictures[name]]
+    if empty and not named:
+        there = "; ".join(listing.passed_over.lines())
+        raise DataError(
+            f"{folder}: no picture in {', '.join(map(repr, empty))}; allowed: pictures in each "
+            "class's folder, no such folder, or data.classes with all names"
+            + (f"; {there}" if there else "")
+        )
+    for name in beside:
+        listing.passed_over.add("pictures beside the class folders, in no class", name)
+    for name in empty:
+        listing.passed_over.add("class folders without a picture", name)
     return rows
+
+
+def _unread_tables(listing: Listing) -> list[str]:
+    if not listing.tables:
+        return []
+    return [
+        f"passed over: {len(listing.tables):,} metadata tables inside class folders (first: "
+        f"{listing.tables[0]}); a table is read where data.train (val, test) names its folder"
+    ]
 
 
 def _read_table(path: Path) -> list[dict[str, Any]]:
     read = {**READ, ".parquet": _read_parquet}
-    rows = read[path.suffix](path)
+    rows = read[path.suffix.lower()](path)
     if not rows:
         raise DataError(f"{path}: no rows")
     for number, row in enumerate(rows, start=1):

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ptft.data.joining import AUTO_BYTES, digest_picture, first_rows, too_large
+from ptft.data.labels import TextIs
 from ptft.errors import DataError, MissingExtraError, SampleError, suggest
 
 __all__ = ["HubRows", "StreamedRows", "open_rows"]
@@ -87,6 +89,7 @@ def open_rows(
 class HubRows:
     """Rows of a dataset on disk, mapped into memory by ``datasets``."""
 
+    text_is: TextIs = "typed"
     window: int | None = None
     blocks: np.ndarray | None = None
 
@@ -122,6 +125,13 @@ class HubRows:
     def class_names(self, name: str) -> list[str] | None:
         return _class_names(self._dataset.features, name)
 
+    def same_pictures(self, auto: bool) -> np.ndarray | str | None:
+        size = int(self._dataset.data.nbytes)
+        if auto and size > AUTO_BYTES:
+            return too_large(size)
+        batches = self._dataset.select_columns([self._picture]).iter(256)
+        return first_rows(_picture_key(cell) for batch in batches for cell in batch[self._picture])
+
 
 class StreamedRows:
     """Rows of a stream, read in order, a window at a time.
@@ -131,6 +141,7 @@ class StreamedRows:
     """
 
     blocks: np.ndarray | None = None
+    text_is: TextIs = "typed"
 
     def __init__(self, dataset: Any, count: int, source: str, window: int) -> None:
         import datasets
@@ -175,6 +186,9 @@ class StreamedRows:
 
     def class_names(self, name: str) -> list[str] | None:
         return _class_names(self._features, name)
+
+    def same_pictures(self, auto: bool) -> str:
+        return "rows of a stream are not held against each other (data.streaming)"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_rows": None, "_close": None, "_next": -1, "_kept": {}}
@@ -243,6 +257,14 @@ def _undecoded(datasets: ModuleType, dataset: Any) -> Any:
 def _class_names(features: Any, name: str) -> list[str] | None:
     names = getattr(features.get(name), "names", None)
     return None if names is None else list(names)
+
+
+def _picture_key(cell: Any) -> object:
+    """What tells the picture of a cell from others: its bytes, else its path."""
+    data = cell.get("bytes") if isinstance(cell, dict) else cell
+    if isinstance(data, bytes):
+        return digest_picture(data)
+    return cell.get("path") if isinstance(cell, dict) else None
 
 
 def _own_file(cell: Any) -> Any:

@@ -69,7 +69,7 @@ def write_index(tar: Path) -> TarIndex:
     Raises:
         DataError: the tar is broken, see ``index_tar``; or the file cannot be written.
     """
-    index = index_tar(tar, labels=True)
+    index = index_tar(tar, whole=True)
     save_index(index, index_path(tar))
     return index
 
@@ -103,6 +103,8 @@ def save_index(index: TarIndex, path: Path) -> None:
     }
     if index.labels is not None:
         tensors |= _pack("labels", [label or "" for label in index.labels])
+    if index.digests is not None:
+        tensors["digests"] = index.digests
     head = {
         "format": _FORMAT,
         "count": len(index),
@@ -146,6 +148,7 @@ def load_index(path: Path, tar: Path) -> TarIndex:
                 [label or None for label in _unpack("labels", arrays)]
                 if "labels.text" in names
                 else None,
+                arrays.get("digests"),
             )
         except (KeyError, UnicodeDecodeError, SafetensorError) as error:
             raise DataError(f"{path}: broken ({error}); {_AGAIN}") from None
@@ -209,6 +212,7 @@ def _check_parts(path: Path, index: TarIndex, head: IndexHead) -> None:
         and bool((index.sizes >= 0).all() and (index.offsets >= 512).all())
         and int((index.offsets + index.sizes).max()) <= head.size
         and (index.labels is None or len(index.labels) == head.count)
+        and (index.digests is None or index.digests.shape == (head.count, 16))
     )
     if not fits:
         raise DataError(f"{path}: broken (its parts do not fit each other); {_AGAIN}")

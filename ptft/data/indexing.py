@@ -52,7 +52,7 @@ def _index_remote(shard: RemoteShard, force: bool) -> dict[str, Any]:
             tar = cache.fetch(shard)
             assert tar is not None, "it was waited for"
             try:
-                index = index_tar(tar, labels=True)
+                index = index_tar(tar, whole=True)
             except DataError as error:
                 raise DataError(str(error).replace(str(tar), shard.url)) from None
             save_index(index, Path(folder) / "index")

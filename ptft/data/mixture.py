@@ -59,6 +59,22 @@ class Joined(SampleSet):
         part, within = self._find(index)
         return self.parts[part].captions(within)
 
+    @property
+    def labels_are(self) -> str:
+        return "; ".join(dict.fromkeys(part.labels_are for part in self.parts if part.labels_are))
+
+    def absent(self) -> list[int]:
+        found = [
+            first + index
+            for first, part in zip(self.firsts, self.parts, strict=False)
+            for index in part.absent()
+        ]
+        return [int(index) for index in found]
+
+    def picture_of(self, index: int) -> int:
+        part, within = self._find(index)
+        return mix(_PART, part, self.parts[part].picture_of(within)) >> 1
+
     def describe(self, index: int) -> tuple[tuple[str, ...], int | None]:
         part, within = self._find(index)
         return self.parts[part].describe(within)

@@ -5,7 +5,8 @@ from typing import Literal, assert_never
 
 import numpy as np
 
-from ptft.data.fields import FieldSection
+from ptft.data.fields import FieldSection, FieldSet
+from ptft.data.labels import LabelReading, Learn
 from ptft.data.sample import Part, SampleSet, Subset, draw_val, hold_out
 from ptft.errors import DataError, RecipeError
 from ptft.recipe.data import (
@@ -61,11 +62,6 @@ def open_split(
         raise RecipeError(f"{key}.{split}: missing; given: {', '.join(given) or 'none'}")
     else:
         samples = _open_here(section, split, key, classes)
-    needs_train = samples.classes is not None and not section.classes and classes is None
-    if needs_train and split != "train" and section.train is not None:
-        learned = _open_here(section, "train", key, None).classes
-        if learned is not None and learned != samples.classes:
-            samples = _open_here(section, split, key, learned)
     samples = _drawn(samples, section, split, seed)
     if split == "train":
         _set_resample(samples, section, key)
@@ -150,9 +146,15 @@ def _open_mixture(
 
 def _open_here(
     section: FieldSection, split: Split, key: str, classes: Sequence[str] | None
-) -> SampleSet:
+) -> FieldSet:
+    def learn() -> LabelReading | None:
+        if split == "train" or section.train is None:
+            return None
+        bare = section.model_copy(update={"join": "none", "picture_id": None})  # nothing to join
+        return _open_here(bare, "train", key, None).reading
+
     try:
-        return _open(section, split, f"{key}.{split}", classes)
+        return _open(section, split, f"{key}.{split}", classes, learn)
     except DataError as error:
         if str(error).startswith(f"{key}."):
             raise
@@ -160,12 +162,12 @@ def _open_here(
 
 
 def _open(
-    section: FieldSection, split: Split, key: str, classes: Sequence[str] | None
-) -> SampleSet:
+    section: FieldSection, split: Split, key: str, classes: Sequence[str] | None, learn: Learn
+) -> FieldSet:
     if isinstance(section, ShardsData):
         from ptft.data.shards import Shards, find_shards
 
-        return Shards(section, find_shards(getattr(section, split), key), classes)
+        return Shards(section, find_shards(getattr(section, split), key), classes, learn)
     if isinstance(section, FolderData):
         from ptft.data.folder import Folder
 
@@ -174,9 +176,9 @@ def _open(
             raise RecipeError(
                 f"{key}: {getattr(section, split)!r}: {len(paths)} folders; allowed: 1"
             )
-        return Folder(section, paths[0], classes)
+        return Folder(section, paths[0], classes, learn)
     if isinstance(section, TableData):
         from ptft.data.table import open_table
 
-        return open_table(section, split, key, classes)
+        return open_table(section, split, key, classes, learn)
     assert_never(section)

@@ -1,7 +1,7 @@
 """Rows of parquet files, read by row group when one of their rows is wanted."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,16 @@ import pyarrow
 import pyarrow.parquet
 
 from ptft.data.hashing import file_state
+from ptft.data.joining import AUTO_BYTES, digest_picture, first_rows, too_large
+from ptft.data.labels import TextIs
 from ptft.errors import DataError, SampleError
 
 __all__ = ["ParquetRows"]
 
 _KEPT = 512 << 20  # bytes of decoded row groups that a process keeps at most
 _OPEN = 64  # files held open at once
+_SETS = 8  # whose equal pictures a process remembers: a set is opened several times in a run
+_SAME: dict[tuple[tuple[str, ...], str], np.ndarray] = {}
 
 
 class ParquetRows:
@@ -32,6 +36,8 @@ class ParquetRows:
     Raises:
         DataError: a file is no parquet, has other columns than the first, or there is no row.
     """
+
+    text_is: TextIs = "typed"
 
     def __init__(self, paths: Sequence[Path], window: int | None) -> None:
         self._paths = list(paths)
@@ -123,6 +129,36 @@ class ParquetRows:
         except (KeyError, TypeError, ValueError):
             return None
         return list(names) if all(isinstance(entry, str) for entry in names) else None
+
+    def same_pictures(self, auto: bool) -> np.ndarray | str | None:
+        size = self._picture_bytes()
+        if self.window is not None and self.blocks is None:
+            return "rows read in order are not held against each other (data.streaming)"
+        if auto and size > AUTO_BYTES:
+            return too_large(size)
+        known = (tuple(map(str, self.sources())), self._picture)
+        if known not in _SAME:
+            _SAME[known] = first_rows(self._digests())
+            while len(_SAME) > _SETS:
+                del _SAME[next(iter(_SAME))]
+        return _SAME[known]
+
+    def _digests(self) -> Iterator[bytes | None]:
+        """Of the picture of each row, None for none; row groups are read one after another."""
+        for file, number in self._groups:
+            try:
+                table = self._open(file).read_row_group(
+                    number, columns=[self._picture], use_threads=False
+                )
+            except (pyarrow.ArrowException, OSError):  # reading its samples says so
+                yield from (
+                    None for _ in range(self._open(file).metadata.row_group(number).num_rows)
+                )
+                continue
+            for cell in table[self._picture]:
+                value = cell["bytes"] if isinstance(cell, pyarrow.StructScalar) else cell
+                data = value.as_buffer() if value.is_valid else None
+                yield None if data is None else digest_picture(data)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": _Kept(), "_files": {}}

@@ -1,6 +1,7 @@
 """Rows of CSV and JSON lines files: texts and labels, in memory."""
 
 import csv
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,22 +10,77 @@ from typing import Any
 import numpy as np
 
 from ptft.data.hashing import file_state
+from ptft.data.labels import TextIs
+from ptft.data.texts import clean_text
 from ptft.errors import DataError
 
 __all__ = ["READ", "PlainRows", "read_csv", "read_jsonl"]
 
 
 def read_csv(path: Path) -> list[dict[str, Any]]:
-    """Rows by the names of the first line. Raises DataError naming the file and the row."""
+    """Rows by the names of the first line; a cell that holds a JSON list of texts is that list.
+
+    Raises:
+        DataError: naming the file and the row.
+    """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream, strict=True))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {error}") from None
-    for number, row in enumerate(rows, start=1):
-        if None in row:
-            raise DataError(f"{path}: row {number}: more cells than the first line has names")
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, error) from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    rows: list[dict[str, Any]] = []
+    try:
+        names = [clean_text(name) for name in reader.fieldnames or []]
+        _check_names(path, names)
+        reader.fieldnames = names
+        for row in reader:
+            if None in row:
+                raise DataError(
+                    f"{path}: row {len(rows) + 1}: more cells than the first line has names"
+                )
+            rows.append({name: _cell(value) for name, value in row.items()})
+    except csv.Error as error:
+        raise DataError(f"{path}: row {len(rows) + 1}: {error}") from None
     return rows
+
+
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    """Of the first line. Raises DataError."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{path}: two columns are named {twice!r}; allowed: different names")
+    for mark, called in ((";", "semicolons"), ("\t", "tabs")):
+        if len(names) == 1 and mark in names[0]:
+            raise DataError(
+                f"{path}: row 1: one column, {names[0]!r}; its cells are parted by {called}; "
+                "allowed: commas"
+            )
+
+
+def _cell(value: Any) -> Any:
+    """A cell; where it is a JSON list of texts, that list."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        entries = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    texts = isinstance(entries, list) and entries and all(isinstance(e, str) for e in entries)
+    return entries if texts else value
+
+
+def _not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
+    """What to do about a file in another encoding."""
+    data = bytes(error.object)
+    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    line = data[: error.start].count(b"\n") + 1
+    where = f"byte 0x{data[error.start]:02x}"
+    return DataError(
+        f"{path}: line {line}: not UTF-8 ({where}); save it as UTF-8, or: iconv -f "
+        f"{'utf-16' if wide else 'cp1252'} -t utf-8 {path.name}"
+    )
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -35,8 +91,12 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except ValueError as error:
+                row = json.loads(line.decode("utf-8-sig"))
+            except UnicodeDecodeError as error:
+                error.object = b"\n" * (number - 1) + line  # the line's number, in the message
+                error.start += number - 1
+                raise _not_utf8(path, error) from None
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{path}: line {number}: not JSON: {error}") from None
             if not isinstance(row, dict):
                 raise DataError(f"{path}: line {number}: {type(row).__name__}; allowed: an object")
@@ -59,9 +119,12 @@ class PlainRows:
 
     window: int | None = None
     blocks: np.ndarray | None = None
+    text_is: TextIs
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = list(paths)
+        plain = any(path.suffix.lower() == ".csv" for path in paths)
+        self.text_is = "untyped" if plain else "typed"
         self._rows: list[dict[str, Any]] = []
         self._names: list[str] = []
         for path in self._paths:
@@ -97,4 +160,7 @@ class PlainRows:
         return [file_state(path, path.name) for path in self._paths]
 
     def class_names(self, name: str) -> list[str] | None:
+        return None
+
+    def same_pictures(self, auto: bool) -> None:
         return None

@@ -34,6 +34,7 @@ class _Told:
     name: str
     captions: tuple[str, ...]
     label: int | None
+    picture: int = 0
 
 
 _T = TypeVar("_T")
@@ -77,11 +78,13 @@ class TrainReader:
                 self._draw_caption(sample, position)
                 for sample, position in zip(samples, positions, strict=True)
             ]
-            ids = torch.tensor([text_id(caption) for caption in captions], dtype=torch.int64)
+            texts = [text_id(caption) for caption in captions]
             if self.text_features is None:
                 tokens = torch.from_numpy(self.tokenizer(captions))
             else:
-                tokens = torch.from_numpy(self.text_features.rows(ids.numpy()))
+                tokens = torch.from_numpy(self.text_features.rows(np.array(texts, np.int64)))
+            pictures = [sample.picture for sample in samples]
+            ids = torch.tensor([texts, pictures], dtype=torch.int64).T.contiguous()
         return Batch(
             images=stack([pixels for _, pixels in read], out) if self.pictures else None,
             tokens=tokens,
@@ -138,14 +141,17 @@ class TrainReader:
     def _take(self, index: int) -> tuple[_Told, _Picture]:
         """A sample with its encoded picture, with the features of it, or with nothing of it."""
         if not self._decodes:
-            told = _Told(self.samples.name(index), *self.samples.describe(index))
+            told = self._told(index, self.samples.name(index), *self.samples.describe(index))
             self._check_use(told)
             kept = self.image_features
             return told, _NOTHING if kept is None else kept.row(index)
         sample = self.samples[index]
-        told = _Told(sample.name, sample.captions, sample.label)
+        told = self._told(index, sample.name, sample.captions, sample.label)
         self._check_use(told)
         return told, sample.picture
+
+    def _told(self, index: int, name: str, captions: tuple[str, ...], label: int | None) -> _Told:
+        return _Told(name, captions, label, self.samples.picture_of(index))
 
     @property
     def _decodes(self) -> bool:
@@ -153,7 +159,9 @@ class TrainReader:
 
     def _decode(self, picture: _Picture) -> Decoded:
         """Features are ready as they are."""
-        return picture if isinstance(picture, np.ndarray) else decode(picture, self.augment)
+        if isinstance(picture, np.ndarray):
+            return picture
+        return decode(picture, self.augment, self.preprocess.reading)
 
     def _draw(self, picture: Decoded, position: int) -> Draw | None:
         """What chance holds for a picture at a position; None for features and without chance."""
@@ -249,7 +257,7 @@ class EvalReader:
         told = _Told(sample.name, sample.captions, sample.label)
         if self.reads == "both":
             _check_caption(told)
-        return told, self.preprocess.pixels(sample.image)
+        return told, self.preprocess.pixels(sample.decoded(self.preprocess.reading))
 
 
 def _check_caption(sample: _Told) -> None:

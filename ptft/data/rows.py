@@ -5,6 +5,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ptft.data.labels import TextIs
+
 __all__ = ["Rows"]
 
 
@@ -14,7 +16,11 @@ class Rows(Protocol):
     Attributes:
         columns: names of all columns.
         window, blocks: how rows are best shuffled, see ``SampleSet``.
+        text_is: whether the source tells numbers from texts that write numbers.
     """
+
+    @property
+    def text_is(self) -> TextIs: ...
 
     @property
     def columns(self) -> list[str]: ...
@@ -46,3 +52,10 @@ class Rows(Protocol):
 
     def class_names(self, name: str) -> list[str] | None:
         """The names that the table itself gives to the numbers of a column."""
+
+    def same_pictures(self, auto: bool) -> np.ndarray | str | None:
+        """Of each row the number of the first row with the same picture, int64 (R,).
+
+        Args:
+            auto: only where that takes seconds; else a text says why it was not looked for.
+        """

@@ -12,6 +12,7 @@ from ptft.data.decode import Encoded
 from ptft.data.hashing import digest_of, mix, permutation
 from ptft.data.order import BalancedOrder, Order, RunOrder
 from ptft.errors import DataError
+from ptft.preprocess.decoding import READING, Reading
 
 __all__ = [
     "Part",
@@ -47,8 +48,15 @@ class Sample:
 
     @property
     def image(self) -> Image.Image:
-        """The picture in RGB, decoded each time. Raises SampleError where it is broken."""
-        return self.picture if isinstance(self.picture, Image.Image) else self.picture.image()
+        """The picture in RGB, decoded each time, read as a new model would. Raises SampleError
+        where it is broken."""
+        return self.decoded(READING)
+
+    def decoded(self, reading: Reading) -> Image.Image:
+        """The same, read as a given model does."""
+        if isinstance(self.picture, Image.Image):
+            return self.picture
+        return self.picture.image(reading)
 
 
 class SampleSet(ABC):
@@ -105,6 +113,24 @@ class SampleSet(ABC):
         """The captions and the label of a sample, its picture undecoded. Raises SampleError."""
         sample = self[index]
         return sample.captions, sample.label
+
+    def pictures(self) -> np.ndarray | None:
+        """Of each sample the number of its picture, int64 (N,), equal where two samples show the
+        same one; None where that is not known, or no two do."""
+        return None
+
+    @property
+    def labels_are(self) -> str:
+        """How labels were read, in words; "" where there are none."""
+        return ""
+
+    def absent(self) -> list[int]:
+        """Numbers of the samples whose picture is not there, as far as that shows unread."""
+        return []
+
+    def picture_of(self, index: int) -> int:
+        """A number of a sample's picture below 2^63, equal where two samples show the same one."""
+        return index
 
     def fingerprint(self) -> str | None:
         """Changes when a sample may have changed, without reading any: from names, sizes and times
@@ -170,15 +196,27 @@ def hold_out(samples: SampleSet, share: float) -> np.ndarray:
     """Which samples are held out of a set: bool (N,), of each class alike where classes are known.
 
     The same for every seed, so that what one run is chosen by no other run has learned from.
+    Samples of one picture are on one side: where the first of them is.
     """
     order = permutation(mix(_HELD_OUT), len(samples))
     labels = samples.labels()
     groups = np.zeros(len(samples), np.int64) if labels is None else labels
+    first = _first_of_picture(samples)
+    order = order[first[order] == order]
     held = np.zeros(len(samples), bool)
     for group in np.unique(groups):
         members = order[groups[order] == group]
         held[members[: round(share * len(members))]] = True
-    return held
+    return held[first]
+
+
+def _first_of_picture(samples: SampleSet) -> np.ndarray:
+    """Of each sample the number of the first with its picture, int64 (N,)."""
+    pictures = samples.pictures()
+    if pictures is None:
+        return np.arange(len(samples))
+    _, firsts, inverse = np.unique(pictures, return_index=True, return_inverse=True)
+    return firsts[inverse]
 
 
 class Part(SampleSet):
@@ -218,6 +256,20 @@ class Part(SampleSet):
 
     def describe(self, index: int) -> tuple[tuple[str, ...], int | None]:
         return self.samples.describe(int(self.indices[index]))
+
+    def picture_of(self, index: int) -> int:
+        return self.samples.picture_of(int(self.indices[index]))
+
+    @property
+    def labels_are(self) -> str:
+        return self.samples.labels_are
+
+    def absent(self) -> list[int]:
+        return np.flatnonzero(np.isin(self.indices, self.samples.absent())).tolist()
+
+    def pictures(self) -> np.ndarray | None:
+        pictures = self.samples.pictures()
+        return None if pictures is None else pictures[self.indices]
 
     def notes(self, readers: int) -> list[str]:
         return self.samples.notes(readers)

@@ -113,7 +113,7 @@ class ShardCache:
         if shard.index_version is None:
             tar = self._held(shard)
             try:
-                index = index_tar(tar, labels=True)
+                index = index_tar(tar, whole=True)
             except DataError as error:
                 raise DataError(str(error).replace(str(tar), shard.url)) from None
             save_index(index, path)

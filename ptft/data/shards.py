@@ -16,11 +16,14 @@ import numpy as np
 from rich.console import Console
 
 from ptft.data.fields import FieldSet
+from ptft.data.formats import IMAGE_EXTENSIONS
 from ptft.data.hashing import file_state
+from ptft.data.joining import AUTO_BYTES, TAIL, first_rows, same_bytes, too_large
+from ptft.data.labels import Learn
 from ptft.data.remote import RemoteShard, list_shards
 from ptft.data.shard_cache import ShardCache
 from ptft.data.tar_files import Source, TarAhead, TarFiles, TarIndexes
-from ptft.data.tar_index import IMAGE_EXTENSIONS
+from ptft.data.tar_index import TarIndex
 from ptft.errors import RecipeError, SampleError
 from ptft.recipe.data import ShardsData
 from ptft.recipe.paths import expand_paths, is_url
@@ -59,7 +62,11 @@ class Shards(FieldSet):
     """
 
     def __init__(
-        self, section: ShardsData, sources: Sequence[Source], classes: Sequence[str] | None = None
+        self,
+        section: ShardsData,
+        sources: Sequence[Source],
+        classes: Sequence[str] | None = None,
+        learn: Learn | None = None,
     ) -> None:
         self._cache = cache = ShardCache(section.cache, section.cache_gb * 1e9)
         remote = [source for source in sources if isinstance(source, RemoteShard)]
@@ -75,65 +82,102 @@ class Shards(FieldSet):
         self._names = _short_names(sources)
         if remote:
             self.blocks = self._firsts[:-1]
-            self.window = section.shuffle_shards * -(-len(self) // len(sources))
+            self.window = section.shuffle_shards * -(-self._count_rows() // len(sources))
         super().__init__(section, label="cls" if "cls" in self._tars.extensions else None)
-        wanted = self.templates.fields | {self.label_field} - {None}
+        # cls is a text file, whatever it holds; a key of the JSON tells texts from numbers
+        self.text_is = "untyped" if self.label_field in self._tars.extensions else "typed"
+        self.said += self._tars.passed_over.lines()
+        wanted = self.templates.fields | {self.label_field, section.picture_id} - {None}
         # txt is looked at even when unused, so that an error can list it
         self._texts = {"txt", "cls", *wanted} - {"json", *IMAGE_EXTENSIONS}
-        self._resolve_classes(classes)
+        self._settle(classes, learn)
+        self._files.close()
 
-    def __len__(self) -> int:
+    def _count_rows(self) -> int:
         return self._starts[-1]
 
-    def name(self, index: int) -> str:
-        shard, within = self._find(index)
+    def _row_name(self, row: int) -> str:
+        shard, within = self._find(row)
         tar = self._tars[shard]
         return f"{self._names[shard]}/{tar.keys[within]}"
 
     def _find(self, index: int) -> tuple[int, int]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"there are {len(self)} samples; there is no number {index}")
+        if not 0 <= index < self._count_rows():
+            raise IndexError(f"there are {self._count_rows()} rows; there is no number {index}")
         shard = bisect_right(self._starts, index) - 1
         return shard, index - self._starts[shard]
 
-    def _read_fields(self, index: int) -> Mapping[str, Any]:
-        shard, within = self._find(index)
+    def _read_fields(self, row: int) -> Mapping[str, Any]:
+        shard, within = self._find(row)
         members = self._tars[shard].members(within)
         fields: dict[str, Any] = {}
         for extension, place in members.items():
             if extension in self._texts:
-                fields[extension] = self._text(index, shard, extension, place)
+                fields[extension] = self._text(row, shard, extension, place)
         if "json" in members:
-            text = self._text(index, shard, "json", members["json"])
+            text = self._text(row, shard, "json", members["json"])
             try:
                 values = json.loads(text)
-            except ValueError as error:
-                raise SampleError(f"{self.name(index)}: json: {error}") from None
+            except (ValueError, RecursionError) as error:
+                raise SampleError(f"{self._row_name(row)}: json: {error}") from None
             if not isinstance(values, dict):
                 raise SampleError(
-                    f"{self.name(index)}: json: {type(values).__name__}; allowed: an object"
+                    f"{self._row_name(row)}: json: {type(values).__name__}; allowed: an object"
                 )
             fields = {**values, **fields}
         return fields
 
-    def _text(self, index: int, shard: int, extension: str, place: tuple[int, int]) -> str:
+    def _text(self, row: int, shard: int, extension: str, place: tuple[int, int]) -> str:
         try:
-            return self._files.read(shard, *place).decode("utf-8")
+            return self._files.read(shard, *place).decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise SampleError(f"{self.name(index)}: {extension}: not UTF-8: {error}") from None
+            raise SampleError(f"{self._row_name(row)}: {extension}: not UTF-8: {error}") from None
 
-    def read_picture(self, index: int) -> bytes:
-        shard, within = self._find(index)
-        members = self._tars[shard].members(within)
-        for extension in IMAGE_EXTENSIONS:
-            if extension in members:
-                return self._files.read(shard, *members[extension])
-        raise SampleError(
-            f"{self.name(index)}: no picture; its files: {', '.join(sorted(members))}", "empty"
-        )
+    def _read_row(self, row: int) -> bytes:
+        shard, within = self._find(row)
+        place = self._tars[shard].picture(within)
+        if place is None:
+            files = ", ".join(sorted(self._tars[shard].members(within)))
+            raise SampleError(f"{self._row_name(row)}: no picture; its files: {files}", "empty")
+        return self._files.read(shard, *place)
+
+    def _read_tail(self, row: int) -> bytes:
+        shard, within = self._find(row)
+        offset, size = self._tars[shard].picture(within) or (0, 0)
+        least = min(size, TAIL)
+        return self._files.read(shard, offset + size - least, least)
+
+    def _field_names(self) -> set[str]:
+        return self._tars.extensions
+
+    def _same_pictures(self) -> np.ndarray | None:
+        section = self.section
+        if section.join == "none":
+            return None
+        if section.picture_id is not None:
+            return first_rows(self._picture_ids())
+        indexes = [self._tars[number] for number in range(len(self._tar_sources))]
+        digests = [index.digests for index in indexes]
+        if all(found is not None for found in digests):
+            rows = np.concatenate([found for found in digests if found is not None])
+            return first_rows(row.tobytes() if row.any() else None for row in rows)
+        if self._remote:
+            self.said.append(
+                "fetched shards without digests in their indexes: equal pictures are not looked "
+                "for; `ptft data index --force` writes them, data.picture_id names a field that "
+                "tells"
+            )
+            return None
+        sizes = np.concatenate([_picture_sizes(index) for index in indexes])
+        if section.join == "auto" and int(sizes.sum()) > AUTO_BYTES:
+            self.said.append(too_large(int(sizes.sum())))
+            return None
+        return same_bytes(sizes, self._read_tail, self._read_row)
 
     def files(self, index: int) -> dict[str, bytes]:
         """The sample's own files as they are, whatever they hold, but for its pictures."""
+        if self._groups is not None:
+            return super().files(index)
         shard, within = self._find(index)
         return {
             extension: self._files.read(shard, *place)
@@ -142,15 +186,20 @@ class Shards(FieldSet):
         }
 
     def packed_section(self, **paths: str) -> ShardsData:
+        if self._groups is not None:
+            return super().packed_section(**paths)
         values = self.section.model_dump(exclude={"train", "val", "test"})
         return ShardsData(**{**values, **paths})
 
     def notes(self, readers: int) -> list[str]:
         remote = [source for source in self._tar_sources if isinstance(source, RemoteShard)]
         if not remote:
-            return []
+            return list(self.said)
         size = sum(shard.size for shard in remote) / 1e9
-        notes = [f"{len(remote):,} shards ({size:,.2f} GB) are fetched into {self._cache.folder}"]
+        notes = [
+            *self.said,
+            f"{len(remote):,} shards ({size:,.2f} GB) are fetched into {self._cache.folder}",
+        ]
         if len(remote) < readers:
             notes.append(
                 f"{len(remote)} fetched shards for {readers} processes that read: some wait for a "
@@ -162,7 +211,8 @@ class Shards(FieldSet):
         """Fetch the shards of these samples in the background."""
         if not self._remote:
             return
-        numbers = np.searchsorted(self._firsts, indices, side="right") - 1
+        rows = indices if self._groups is None else self._groups.firsts[indices]
+        numbers = np.searchsorted(self._firsts, rows, side="right") - 1
         distinct, firsts = np.unique(numbers, return_index=True)
         sources = [self._tar_sources[number] for number in distinct[np.argsort(firsts)]]
         self._ahead.expect([source for source in sources if isinstance(source, RemoteShard)])
@@ -177,30 +227,35 @@ class Shards(FieldSet):
 
     def _label_values(self) -> Sequence[Any] | None:
         if not self._remote:
-            return [self._label_value(index) for index in range(len(self))]
+            return [self._label_value(row) for row in range(self._count_rows())]
         if self.label_field != "cls" or not self._tars.labelled:
             return None  # it would take fetching everything
         labels: list[str | None] = []
         for number, count in enumerate(self._tars.counts.tolist()):
             first = int(self._firsts[number])
             if isinstance(self._tar_sources[number], Path):
-                labels += [self._label_value(index) for index in range(first, first + count)]
+                labels += [self._label_value(row) for row in range(first, first + count)]
             else:
                 labels += self._tars[number].labels or [None] * count
         return labels
 
-    def _label_value(self, index: int) -> Any:
-        """The label of a sample, None where it has none or its fields are broken (reading the
+    def _label_value(self, row: int) -> Any:
+        """The label of a row, None where it has none or its fields are broken (reading the
         sample then says so)."""
         label = self.label_field or ""
-        shard, within = self._find(index)
+        shard, within = self._find(row)
         place = self._tars[shard].members(within).get(label)
         try:
             if place is not None and label not in ("json", *IMAGE_EXTENSIONS):
-                return self._text(index, shard, label, place)
-            return self._read_fields(index).get(label)
+                return self._text(row, shard, label, place)
+            return self._read_fields(row).get(label)
         except SampleError:
             return None
+
+
+def _picture_sizes(index: TarIndex) -> np.ndarray:
+    places = (index.picture(number) for number in range(len(index)))
+    return np.array([0 if place is None else place[1] for place in places], np.int64)
 
 
 def _tell(text: str) -> None:

@@ -4,7 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ptft.data.fields import FieldSet
+from ptft.data.joining import first_rows
+from ptft.data.labels import Learn
 from ptft.data.rows import Rows
 from ptft.errors import DataError, RecipeError, SampleError, suggest
 from ptft.recipe.data import TableData
@@ -27,10 +31,15 @@ class Table(FieldSet):
     """
 
     def __init__(
-        self, section: TableData, rows: Rows, classes: Sequence[str] | None = None
+        self,
+        section: TableData,
+        rows: Rows,
+        classes: Sequence[str] | None = None,
+        learn: Learn | None = None,
     ) -> None:
         super().__init__(section, label=None)
         self._rows = rows
+        self.text_is = rows.text_is
         self._image = section.image
         self._names: list[str] | None = None
         if section.image is not None:
@@ -43,9 +52,12 @@ class Table(FieldSet):
             for name in sorted(wanted):
                 self._require("data.captions", name)
         wanted |= {self.label_field} if self.label_field else set()
+        if section.picture_id is not None:
+            self._require("data.picture_id", section.picture_id)
+            wanted |= {section.picture_id}
         rows.use(section.image, sorted(wanted & set(rows.columns)))
         self.window, self.blocks = rows.window, rows.blocks
-        self._resolve_classes(self._names or classes)
+        self._settle(classes, learn)
 
     def _require(self, key: str, column: str) -> None:
         if column not in self._rows.columns:
@@ -53,24 +65,27 @@ class Table(FieldSet):
                 f"{key}: {column!r}: no such column; {suggest(column, self._rows.columns)}"
             )
 
-    def __len__(self) -> int:
+    def _count_rows(self) -> int:
         return len(self._rows)
 
-    def name(self, index: int) -> str:
-        return self._rows.name(index)
+    def _row_name(self, row: int) -> str:
+        return self._rows.name(row)
 
-    def _read_fields(self, index: int) -> Mapping[str, Any]:
-        fields = dict(self._rows.fields(index))
+    def _schema_names(self) -> list[str] | None:
+        return self._names
+
+    def _read_fields(self, row: int) -> Mapping[str, Any]:
+        fields = dict(self._rows.fields(row))
         if self._names is not None and fields.get(self.label_field or "") == -1:
             fields[self.label_field or ""] = None  # what datasets writes for "not told"
         return fields
 
-    def read_picture(self, index: int) -> bytes:
-        name = self.name(index)
+    def _read_row(self, row: int) -> bytes:
+        name = self._row_name(row)
         if self._image is None:
             raise SampleError(f"{name}: it has no picture (data.image: null)", "empty")
         try:
-            cell = self._rows.picture(index)
+            cell = self._rows.picture(row)
         except SampleError as error:
             raise SampleError(f"{name}: {error}", error.fault) from None
         data = cell.get("bytes") if isinstance(cell, dict) else cell
@@ -94,9 +109,28 @@ class Table(FieldSet):
             return values
         return [None if value == -1 else value for value in values]
 
+    def _field_names(self) -> set[str]:
+        return set(self._rows.columns)
+
+    def _same_pictures(self) -> np.ndarray | None:
+        section = self.section
+        if self._image is None or section.join == "none":
+            return None
+        if section.picture_id is not None:
+            return first_rows(self._picture_ids())
+        same = self._rows.same_pictures(section.join == "auto")
+        if isinstance(same, str):
+            self.said.append(same)
+            return None
+        return same
+
 
 def open_table(
-    section: TableData, split: str, key: str, classes: Sequence[str] | None = None
+    section: TableData,
+    split: str,
+    key: str,
+    classes: Sequence[str] | None = None,
+    learn: Learn | None = None,
 ) -> Table:
     """Open a split of a table: files, a folder of ``datasets``, or a dataset on the Hub.
 
@@ -112,15 +146,16 @@ def open_table(
             raise RecipeError(
                 f"data.revision: {section.revision!r}; {key} has {revision!r}; give one of them"
             )
-        return Table(section, _open_dataset(section, repo, key, split, wanted, revision), classes)
+        rows = _open_dataset(section, repo, key, split, wanted, revision)
+        return Table(section, rows, classes, learn)
     paths = expand_paths(given, key)
     folders = [path for path in paths if path.is_dir()]
     if folders and len(paths) > 1:
         raise RecipeError(f"{key}: {str(folders[0])!r}: a folder among paths; allowed: it alone")
     if folders:
         rows = _open_dataset(section, str(folders[0]), key, split, None, None)
-        return Table(section, rows, classes)
-    return Table(section, _open_files(section, paths, key), classes)
+        return Table(section, rows, classes, learn)
+    return Table(section, _open_files(section, paths, key), classes, learn)
 
 
 def _open_files(section: TableData, paths: Sequence[Path], key: str) -> Rows:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ptft.data.index_file import read_head, read_index
+from ptft.data.listing import PassedOver
 from ptft.data.remote import RemoteShard
 from ptft.data.shard_cache import ShardCache, Tell
 from ptft.data.tar_index import TarIndex, index_tar
@@ -35,6 +36,7 @@ class TarIndexes:
     Attributes:
         counts: samples of each tar, int64.
         extensions: of all files.
+        passed_over: files of local tars that belong to no sample.
         labelled: every fetched tar that has classes has them in its index.
 
     Raises:
@@ -46,6 +48,7 @@ class TarIndexes:
         self._cache = cache
         self._kept: dict[int, TarIndex] = {}
         self.extensions: set[str] = set()
+        self.passed_over = PassedOver()
         self.labelled = True
         counts = np.zeros(len(sources), np.int64)
         self._local: dict[int, TarIndex] = {}
@@ -55,6 +58,7 @@ class TarIndexes:
                 self._local[number] = index
                 counts[number] = len(index)
                 self.extensions |= set(index.extensions)
+                self.passed_over.merge(index.passed_over)
         remote = {n: source for n, source in enumerate(sources) if isinstance(source, RemoteShard)}
         for number, path in zip(
             remote, cache.prepare(list(remote.values()), tell) if remote else [], strict=True
@@ -152,10 +156,14 @@ class TarFiles:
     def __reduce__(self) -> tuple[type["TarFiles"], tuple[list[Source], ShardCache, int]]:
         return TarFiles, (self._sources, self._cache, self._most)  # a process opens its own
 
-    def __del__(self) -> None:
+    def close(self) -> None:
+        """Close what is open; it is opened again when it is read."""
         for file in self._open.values():
             os.close(file)
         self._open = {}
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class TarAhead:

@@ -9,16 +9,18 @@ import os
 import re
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from ptft.data.formats import IMAGE_EXTENSIONS
+from ptft.data.joining import digest_picture
+from ptft.data.listing import PassedOver, is_hidden
+from ptft.data.texts import clean_text
 from ptft.errors import DataError
 
-__all__ = ["IMAGE_EXTENSIONS", "TarIndex", "index_tar", "probe_tar"]
-
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp")
+__all__ = ["TarIndex", "index_tar", "probe_tar"]
 
 _BLOCK = 512  # bytes; headers, and data padded to it (POSIX.1-1988 ustar)
 _KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
@@ -44,6 +46,9 @@ class TarIndex:
         probe: what ``probe_tar`` gives, to tell another tar of the same size.
         labels: text of each sample's ``cls``, None where it has none; None where no sample has
             one, or nobody asked.
+        digests: uint8 (N, 16), of each sample's picture, zeros where it has none; None where nobody
+            asked.
+        passed_over: files that belong to no sample; known where the tar was walked.
     """
 
     path: Path
@@ -56,9 +61,16 @@ class TarIndex:
     size: int
     probe: str
     labels: list[str | None] | None = None
+    digests: np.ndarray | None = None
+    passed_over: PassedOver = field(default_factory=PassedOver)
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def picture(self, index: int) -> tuple[int, int] | None:
+        """(offset, size) of a sample's picture, None where it has none."""
+        members = self.members(index)
+        return next((members[e] for e in IMAGE_EXTENSIONS if e in members), None)
 
     def members(self, index: int) -> dict[str, tuple[int, int]]:
         """Extension -> (offset, size) of a sample's members."""
@@ -68,14 +80,14 @@ class TarIndex:
         }
 
 
-def index_tar(path: Path, *, labels: bool = False) -> TarIndex:
+def index_tar(path: Path, *, whole: bool = False) -> TarIndex:
     """Walk the headers of a tar and group its files as WebDataset does.
 
     The key of a sample is a file's name up to the first dot of its last part, folder kept; files
     of one key follow each other. Hidden files, links and folders are passed over.
 
     Args:
-        labels: read the ``cls`` files too; nothing else but headers is ever read.
+        whole: read the ``cls`` files and digest the pictures too, which reads all of the tar.
 
     Raises:
         DataError: naming the file and, where it is broken, the offset: no tar, compressed, cut
@@ -87,9 +99,12 @@ def index_tar(path: Path, *, labels: bool = False) -> TarIndex:
     starts, kinds = array("q"), array("H")
     offsets, sizes = array("q"), array("q")
     inside: set[str] = set()
+    passed_over = PassedOver()
     for header, name, offset, size in _walk(path):
         match = _KEY.fullmatch(name)
-        if match is None:
+        if match is None or any(map(is_hidden, name.split("/"))):
+            hidden = any(part and is_hidden(part) for part in name.split("/"))
+            passed_over.add("hidden or of the system" if hidden else "files without ending", name)
             continue
         key, extension = match[1], match[2].lower()
         if not keys or keys[-1] != key:
@@ -127,9 +142,11 @@ def index_tar(path: Path, *, labels: bool = False) -> TarIndex:
         lengths,
         path.stat().st_size,
         probe_tar(path, places, lengths),
+        passed_over=passed_over,
     )
-    if labels and "cls" in numbers:
-        index.labels = _read_labels(index)
+    if whole:
+        index.labels = _read_labels(index) if "cls" in numbers else None
+        index.digests = _read_digests(index)
     return index
 
 
@@ -159,10 +176,22 @@ def _read_labels(index: TarIndex) -> list[str | None]:
             offset, size = index.members(number).get("cls", (0, 0))
             data = os.pread(stream.fileno(), size, offset) if 0 < size <= _LABEL else b""
             try:
-                labels.append(data.decode("utf-8").strip() or None)
+                labels.append(clean_text(data.decode("utf-8")) or None)
             except UnicodeDecodeError:
                 labels.append(None)  # reading the sample says so
     return labels
+
+
+def _read_digests(index: TarIndex) -> np.ndarray:
+    digests = np.zeros((len(index), 16), np.uint8)
+    with index.path.open("rb", buffering=0) as stream:
+        for number in range(len(index)):
+            place = index.picture(number)
+            if place is not None:
+                digest = digest_picture(os.pread(stream.fileno(), place[1], place[0]))
+                if digest is not None:
+                    digests[number] = np.frombuffer(digest, np.uint8)
+    return digests
 
 
 def _walk(path: Path) -> Iterator[tuple[int, str, int, int]]:

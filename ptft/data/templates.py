@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ptft.data.texts import clean_text
 from ptft.errors import SampleError
 
 __all__ = ["Templates", "is_there", "plain_field"]
@@ -94,6 +95,11 @@ def plain_field(value: Any) -> Any:
         return [entry for entry in map(plain_field, value) if entry is not None]
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, bytes):
+        try:
+            value = value.decode("utf-8")
+        except UnicodeDecodeError:
+            return None
     return value if isinstance(value, str | int | float) and is_there(value) else None
 
 
@@ -103,7 +109,7 @@ def is_there(value: Any) -> bool:
     if value is None or (isinstance(value, float) and value != value):
         return False
     if isinstance(value, str):
-        return bool(value.strip())
+        return bool(clean_text(value))
     return any(is_there(entry) for entry in value) if isinstance(value, _LISTS) else True
 
 
@@ -113,7 +119,12 @@ def _fields_there(fields: Mapping[str, Any]) -> str:
 
 def _text(value: Any, field: str) -> str:
     if isinstance(value, str):
-        return value.strip()
+        return clean_text(value)
     if isinstance(value, int | float | np.number):
         return str(value)
+    if isinstance(value, bytes):  # as some programs write texts into parquet
+        try:
+            return clean_text(value.decode("utf-8"))
+        except UnicodeDecodeError:
+            raise TypeError(f"field {field!r} is bytes that are not UTF-8") from None
     raise TypeError(f"field {field!r} is {type(value).__name__}; allowed: a text, a number, a list")

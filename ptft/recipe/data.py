@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from ptft.recipe.section import Section
 
 __all__ = [
+    "ADDED",
     "INDIFFERENT",
     "DataSection",
     "FolderData",
@@ -26,6 +27,9 @@ __all__ = [
 
 INDIFFERENT = frozenset({"cache", "cache_gb", "max_skipped"})
 """Keys of a data section that change no weight, so that a run may go on with another value."""
+
+ADDED = {"join": "auto", "picture_id": None}
+"""Keys that came later, with what was done before there was a choice; left out of digests so."""
 
 Paths = str | list[str]
 """A path, a glob or a brace pattern (``shard-{0000..0099}.tar``), or a list of them."""
@@ -51,8 +55,9 @@ class _Fields(_Drawn):
     draws one of a sample's captions each time it is seen."""
 
     label: str | None = None
-    """The field that holds the class, as a number or a name. Absent: ``cls`` where shards have it,
-    the folder's name for ``folder``."""
+    """The field that holds the class: a name, or a whole number that is a place in the names which
+    the source itself gives (``ClassLabel``) or ``classes`` lists; where nobody gives names, the
+    number is the name. Absent: ``cls`` where shards have it, the folder's name for ``folder``."""
 
     classes: str | list[str] | None = None
     """Class names in the order of their numbers: a list, a text file with one a line, or a JSON
@@ -64,9 +69,19 @@ class _Fields(_Drawn):
     ``class``: every class equally often, its samples in turn (those without a label never). An
     epoch is as many draws as there are samples."""
 
+    join: Literal["auto", "bytes", "none"] = "auto"
+    """Whether rows of one picture (a row for each of its captions) are one sample. ``auto``: rows
+    that name one file, and rows of equal picture bytes where the pictures of the set are 1 GiB or
+    less together (or their digests stand in the shards' index); ``bytes``: of whatever size;
+    ``none``: every row is a picture of its own. Rows of different classes stay apart, but no
+    ``hold_out`` parts them."""
+
+    picture_id: str | None = None
+    """The field that says which picture a row shows (``image_id``), in place of file and bytes."""
+
     hold_out: float | None = Field(default=None, gt=0.0, lt=1.0)
     """Where there is no ``val``: it is this share of ``train``, which no run learns from; of each
-    class alike, and the same for every seed."""
+    class alike, and the same for every seed. What has one picture is on one side."""
 
     max_pixels: int = Field(default=64_000_000, ge=1)
     """A picture of more pixels is refused before it is decoded, and counted as oversized."""
@@ -80,6 +95,10 @@ class _Fields(_Drawn):
 
     @model_validator(mode="after")
     def _one_val(self) -> "_Fields":
+        if self.picture_id is not None and self.join != "auto":
+            raise ValueError(
+                f"picture_id: {self.picture_id!r} beside join: {self.join}; allowed: one of them"
+            )
         if self.hold_out is not None and getattr(self, "val", None) is not None:
             raise ValueError(f"hold_out: {self.hold_out} beside val; allowed: one of them")
         return self
@@ -95,10 +114,11 @@ class _Fields(_Drawn):
             except ValueError as error:
                 raise ValueError(f"caption template {template!r}: {error}") from None
             for _, name, spec, conversion in parts:
-                if name is not None and (not name.isidentifier() or spec or conversion):
+                plain = name is None or (name.strip() and not set(name) & set("[]{}"))
+                if not plain or spec or conversion:
                     raise ValueError(
-                        f"caption template {template!r}: a field is a plain name in braces, "
-                        f"not {{{name}}}"
+                        f"caption template {template!r}: a field is the name of a column in "
+                        f"braces (dots and dashes may be in it), not {{{name}}}"
                     )
         return templates
 
@@ -156,7 +176,9 @@ class FolderData(_Fields):
     """ImageFolder layout (``split/class/picture.jpg``), or pictures with a metadata table.
 
     A ``metadata.csv``, ``metadata.jsonl`` or ``metadata.parquet`` in the folder names one picture a
-    row in its ``file_name`` column; its other columns are the sample's fields.
+    row in its ``file_name`` column; its other columns are the sample's fields, and rows of one
+    picture are one sample. Hidden files and folders are never pictures or classes; links are
+    followed in class folders.
     """
 
     kind: Literal["folder"] = "folder"
@@ -171,7 +193,8 @@ class TableData(_Fields):
 
     A split is a parquet path, glob or list, or ``org/name:split`` of a dataset on the Hub (or a
     folder saved by ``datasets``). The picture column holds encoded bytes, or ``{"bytes", "path"}``.
-    Texts without pictures (``image: null``) may also lie in ``.csv`` or ``.jsonl`` files.
+    Texts without pictures (``image: null``) may also lie in ``.csv`` or ``.jsonl`` files; a cell of
+    a CSV that holds a JSON list of texts is that list.
     """
 
     kind: Literal["table"] = "table"

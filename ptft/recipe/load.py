@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from ptft.errors import RecipeError
 from ptft.recipe.builtin import find_recipe
 from ptft.recipe.comparison import Comparison
-from ptft.recipe.data import INDIFFERENT
+from ptft.recipe.data import ADDED, INDIFFERENT
 from ptft.recipe.document import read_yaml
 from ptft.recipe.explain import explain
 from ptft.recipe.schema import Recipe
@@ -21,6 +21,7 @@ from ptft.recipe.sequence import StagedRecipe
 __all__ = [
     "deciding_values",
     "dump_recipe",
+    "load_any",
     "load_comparison",
     "load_recipe",
     "parse_recipe",
@@ -47,6 +48,12 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     values, where = _read(source, overrides)
     return parse_recipe(values, where)
+
+
+def load_any(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The same of any recipe: a :class:`Comparison` where there is a ``compare`` section."""
+    values, where = _read(source, overrides)
+    return _parse(values, where, Comparison) if "compare" in values else parse_recipe(values, where)
 
 
 def load_comparison(source: str | Path, overrides: Sequence[str] = ()) -> Comparison:
@@ -114,7 +121,21 @@ def deciding_values(recipe: Recipe) -> dict[str, Any]:
     for section in (values["objective"], *items):
         if section.get("reads") == "image":
             del section["reads"]  # as before there was a choice, so that digests stay
+    _drop_added(values)
     return values
+
+
+def _drop_added(values: Any) -> None:
+    """Leave later keys of data sections out where they say what was done before them, in place."""
+    if isinstance(values, list):
+        for entry in values:
+            _drop_added(entry)
+    elif isinstance(values, dict):
+        if ADDED.keys() <= values.keys():
+            for key in [key for key, default in ADDED.items() if values[key] == default]:
+                del values[key]
+        for entry in values.values():
+            _drop_added(entry)
 
 
 def recipe_json_schema() -> dict[str, Any]:

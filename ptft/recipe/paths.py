@@ -1,5 +1,6 @@
 """Paths as a recipe writes them: plain, globs, brace patterns, addresses, Hub ids."""
 
+import difflib
 import glob
 import re
 from pathlib import Path
@@ -47,14 +48,27 @@ def expand_paths(patterns: str | list[str], key: str) -> list[Path]:
                 "reads from elsewhere)"
             )
         for path in expand_braces(pattern, key):
-            literal = Path(path).expanduser()
-            matches = [literal] if literal.exists() else _sorted_glob(str(literal))
+            matches = _matches(Path(path).expanduser())
+            near = _near(path) if path == pattern and not matches else ""
             if not path or not matches:
-                raise RecipeError(f"{key}: {path!r}: no such file or folder")
+                raise RecipeError(f"{key}: {path!r}: no such file or folder{near}")
             found += matches
     if not found:
         raise RecipeError(f"{key}: an empty list; allowed: at least one path")
     return found
+
+
+def _near(path: str) -> str:
+    """The folder that there is, and what in it has a name like the one that there is not."""
+    wanted = Path(path).expanduser()
+    if not path or set("*?[") & set(path):
+        return ""
+    for folder in wanted.parents:
+        if folder.is_dir():
+            inside = wanted.relative_to(folder).parts[0]
+            near = difflib.get_close_matches(inside, (entry.name for entry in folder.iterdir()))
+            return f"; did you mean {str(folder / near[0])!r}?" if near else ""
+    return ""
 
 
 def is_url(text: str) -> bool:
@@ -91,7 +105,14 @@ def expand_braces(pattern: str, key: str) -> list[str]:
         raise RecipeError(f"{key}: {pattern!r}: unbalanced braces") from None
 
 
-def _sorted_glob(pattern: str) -> list[Path]:
+def _matches(path: Path) -> list[Path]:
+    """A path that exists; else what it matches as a glob, whose leading folders mean themselves
+    where they exist: brackets are usual in names of folders."""
+    if path.exists():
+        return [path]
+    there = next((folder for folder in path.parents if folder.exists()), Path())
+    rest = path.relative_to(there)
+    pattern = str(Path(glob.escape(str(there))) / rest) if str(there) != "." else str(rest)
     return [Path(match) for match in sorted(glob.glob(pattern))]  # noqa: PTH207 - absolute ones too
 
 
