@@ -6,6 +6,7 @@ alone takes seconds), so that a misspelt name is told in well under one.
 
 import importlib.util
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -19,11 +20,13 @@ from ptft.recipe.data import (
     has_split,
 )
 from ptft.recipe.model import ArchModel, TextTower, TowersModel
+from ptft.recipe.objective import ClassifyObjective
 from ptft.recipe.optim import OptimSection
 from ptft.recipe.optimizers import ADAMW, LBFGS, find_optimizer
 from ptft.recipe.paths import check_url, expand_paths, is_hub_id, is_url
 from ptft.recipe.schema import Recipe
 from ptft.recipe.sequence import StagedRecipe
+from ptft.recipe.splits import SplitUse, evaluated_splits, splits_of
 from ptft.recipe.stage import stage_recipe
 
 __all__ = [
@@ -50,23 +53,23 @@ def check_recipe(recipe: Recipe) -> None:
     if recipe.distill is not None:
         _check_source("distill.from", recipe.distill.from_)
     check_optimizer(recipe.optim)
-    check_data(recipe.data, "data", needed=("train",))
-    check_evaluations(recipe)
+    _check_splits(splits_of(recipe))
+    _check_pairs(recipe)
     if isinstance(recipe, StagedRecipe):
         _check_stages(recipe)
 
 
 def _check_stages(sequence: StagedRecipe) -> None:
-    for number, stage in enumerate(sequence.stages):
-        key = f"stages.{stage.name}"
+    for number in range(len(sequence.stages)):
         check_optimizer(stage_recipe(sequence, number, start="a stage", folder="").optim)
-        check_data(stage.data, f"{key}.data", needed=("train",))
-        item = stage.evaluate
-        needed = ("train", item.split) if item.kind == "probe" else (item.split,)
-        place = f"{key}.evaluate.data" if item.data else f"{key}.data"
-        check_data(item.data or stage.data, place, needed=needed)
-    for number, section in enumerate(sequence.guard.known if sequence.guard else []):
-        check_data(section, f"guard.known.{number}", needed=("train",))
+
+
+def _check_pairs(recipe: Recipe) -> None:
+    if not isinstance(recipe.objective, ClassifyObjective) and recipe.optim.global_batch < 2:
+        raise RecipeError(
+            f"optim.global_batch: {recipe.optim.global_batch}: a pair alone has no negatives, and "
+            f"objective.kind {recipe.objective.kind!r} learns from these; allowed: 2 or more"
+        )
 
 
 def check_optimizer(section: OptimSection) -> None:
@@ -95,16 +98,12 @@ def check_evaluations(recipe: Recipe) -> None:
     Raises:
         RecipeError: naming the key.
     """
-    for index, item in enumerate(recipe.evaluate):
-        section = item.data or recipe.data
-        key = f"evaluate.{index}.data" if item.data else "data"
-        needed = ("train", item.split) if item.kind == "probe" else (item.split,)
-        check_data(section, key, needed=needed)
-    stop = recipe.stops_early
-    for index, item in enumerate(stop.retain if stop else []):
-        assert item.data is not None, "the schema asks for it"
-        needed = ("train", "val") if item.kind == "probe" else ("val",)
-        check_data(item.data, f"early_stop.retain.{index}.data", needed=needed)
+    _check_splits(evaluated_splits(recipe))
+
+
+def _check_splits(uses: Iterable[SplitUse]) -> None:
+    for use in uses:
+        check_data(use.section, use.key, (use.split,))
 
 
 def check_data(section: DataSection, key: str, needed: tuple[str, ...]) -> None:

@@ -1,19 +1,23 @@
 """What a run starts with: device, model, data; and a batch as the model takes it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from ptft.data import Batch, SampleSet, open_split, open_val, train_batches
+from ptft.data.check import check_captions
 from ptft.data.class_captions import ClassCaptions, same_class
 from ptft.data.features import FeatureFile, TextFeatures
 from ptft.data.loader import Workers, worker_count
 from ptft.data.read import Tokenizer
 from ptft.distributed import ALONE, World
-from ptft.errors import TrainingError
+from ptft.errors import ModelError, TrainingError
 from ptft.evaluate import add_cache, probe_head
 from ptft.model import DualEncoder, apply_adapt, build_model, init_head, set_patch_dropout
+from ptft.model.source import find_folder
+from ptft.model.spec import load_spec
 from ptft.objective import TrainBatch, compute_objective, needs_labels, needs_pictures, needs_text
 from ptft.optim import total_samples
 from ptft.recipe import ClassifyObjective, Recipe, TipAdapterAdapt
@@ -27,6 +31,7 @@ __all__ = [
     "choose_device",
     "choose_precision",
     "images_to_device",
+    "keep_reading",
     "set_up",
     "to_device",
     "tokens_to_device",
@@ -79,6 +84,7 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
         model.spec = model.spec.with_(  # what it learns to tell apart, for who serves it
             classes=tuple(samples.classes or ()), templates=samples.templates
         )
+    check_captions(samples, recipe.objective)
     random_head = False
     if isinstance(recipe.objective, ClassifyObjective):
         reads = recipe.objective.reads
@@ -110,6 +116,17 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
         notes.append(set_patch_dropout(model, recipe.augment.patch_dropout))
     teacher = load_teacher(recipe, model)
     return Setup(model, samples, learns, tuple(notes), teacher=teacher, random_head=random_head)
+
+
+def keep_reading(model: DualEncoder, run: Path) -> None:
+    """Read pictures as the newest checkpoint of ``run`` does, if there is one: a run that began
+    before models said how they read goes on as it began."""
+    try:
+        saved = load_spec(find_folder(run)[0])
+    except ModelError:  # none yet: it begins anew
+        return
+    preprocess = replace(model.spec.preprocess, reading=saved.preprocess.reading)
+    model.spec = model.spec.with_(preprocess=preprocess)
 
 
 def _remember(

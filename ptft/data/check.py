@@ -1,0 +1,253 @@
+"""Every split that a recipe will read, looked at before it costs anything."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ptft.data.class_captions import ClassCaptions
+from ptft.data.open import open_split
+from ptft.data.sample import SampleSet
+from ptft.data.survey import Survey, digests, look
+from ptft.errors import DataError, PtftError, RecipeError
+from ptft.recipe import ClassifyObjective, Recipe
+from ptft.recipe.data import has_pictures
+from ptft.recipe.objective import ObjectiveSection, read_towers
+from ptft.recipe.splits import SplitUse, splits_of
+
+__all__ = ["Checked", "check_captions", "check_splits"]
+
+_CAPTIONS = 256  # of a training set, before it is learned from
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One split and what was seen of it.
+
+    Attributes:
+        uses: what reads it.
+        survey: what it holds.
+        shared: pictures that a training set has too, that set's key and split, and the first one.
+    """
+
+    uses: list[SplitUse]
+    survey: Survey
+    shared: tuple[int, str, str]
+
+    @property
+    def label(self) -> str:
+        """Key and split, such as ``data.val``."""
+        return f"{self.uses[0].key}.{self.uses[0].split}"
+
+    @property
+    def learned(self) -> bool:
+        """Whether the model learns from it."""
+        return any(use.item is None and use.split == "train" for use in self.uses)
+
+
+def check_splits(
+    recipe: Recipe, *, every: bool = False, tell: Tell = lambda line: None
+) -> tuple[list[Checked], list[str]]:
+    """Open and look at every split that a recipe will ever read.
+
+    Args:
+        every: decode every picture instead of some.
+        tell: told what is looked at, before it is.
+
+    Returns:
+        What was seen, in the recipe's order; and what is worth a warning.
+
+    Raises:
+        DataError: all that would stop the run or make its figures worthless, a line each.
+        RecipeError: a split is not there.
+    """
+    checked: list[Checked] = []
+    problems: list[str] = []
+    learned: dict[bytes, tuple[str, str]] = {}  # digest -> split and name of a picture
+    for uses in _by_split(recipe):
+        use = uses[0]
+        label = f"{use.key}.{use.split}"
+        tell(f"looking at {label}")
+        try:
+            samples = open_split(use.section, use.split, seed=recipe.seed, key=use.key)
+            survey = look(samples, every=every, pictures=_reads_pictures(use, recipe))
+        except (DataError, RecipeError) as error:
+            problems.append(str(error))
+            continue
+        shared = _shared(samples, use, label, learned, every)
+        found = Checked(uses, survey, shared)
+        most = getattr(use.section, "max_skipped", 0.0)
+        problems += [f"{label}: {problem}" for problem in survey.problems(most)]
+        problems += _meaningless(found, samples, recipe)
+        checked.append(found)
+    problems += _strangers(checked, recipe)
+    if problems:
+        raise DataError("\n".join(dict.fromkeys(problems)))
+    return checked, _warnings(checked, recipe)
+
+
+def check_captions(
+    samples: SampleSet, objective: ObjectiveSection, key: str = "data.train"
+) -> None:
+    """Look at a training set for what makes its loss meaningless: no class or caption but one.
+
+    Raises:
+        DataError: saying what all samples have in common.
+    """
+    if isinstance(objective, ClassifyObjective) or isinstance(samples, ClassCaptions):
+        labels = samples.labels()
+        seen = () if labels is None else set(labels[labels >= 0].tolist())
+        if labels is not None and len(seen) < 2:
+            only = [samples.classes[number] for number in seen] if samples.classes else []
+            raise DataError(_one_class(key, only))
+    if isinstance(objective, ClassifyObjective) or len(samples) < 2 or samples.in_order:
+        return
+    step = max(1, len(samples) // _CAPTIONS)
+    texts: set[str] = set()
+    looked = 0
+    for index in range(0, len(samples), step):
+        try:
+            texts.update(samples.captions(index))
+        except PtftError:
+            continue  # counted and named as it is read
+        looked += 1
+        if len(texts) > 1:
+            return
+    if looked > 1:
+        raise DataError(_one_caption(key, looked, len(samples), texts.pop() if texts else ""))
+
+
+def _one_class(key: str, classes: list[str]) -> str:
+    return (
+        f"{key}: {'all samples are of the class ' + repr(classes[0]) if classes else 'no class'}; "
+        "there is nothing to tell apart; allowed: two classes or more (data.label, data.classes)"
+    )
+
+
+def _one_caption(key: str, looked: int, count: int, caption: str) -> str:
+    who = f"all {count:,} samples" if looked == count else f"the {looked:,} samples looked at"
+    return (
+        f"{key}: {who} have one caption, {caption[:80]!r}: pairs of one caption are no negatives, "
+        "so that no loss is left to learn from; see data.captions"
+    )
+
+
+def _by_split(recipe: Recipe) -> Iterator[list[SplitUse]]:
+    """Uses of the same split together, in the order of the first of each."""
+    found: dict[tuple[str, str], list[SplitUse]] = {}
+    for use in splits_of(recipe):
+        key = (use.section.model_dump_json(by_alias=True), use.split)
+        found.setdefault(key, []).append(use)
+    yield from found.values()
+
+
+def _reads_pictures(use: SplitUse, recipe: Recipe) -> bool:
+    return has_pictures(use.section) and (
+        use.item is not None or "image" in read_towers(recipe.objective)
+    )
+
+
+def _shared(
+    samples: SampleSet,
+    use: SplitUse,
+    label: str,
+    learned: dict[bytes, tuple[str, str]],
+    every: bool,
+) -> tuple[int, str, str]:
+    """How many pictures of a split are a training set's too; those of a training set are added."""
+    if not has_pictures(use.section) or samples.in_order:
+        return 0, "", ""
+    count, where, first = 0, "", ""
+    for index, digest in digests(samples, every=every):
+        if use.split == "train":
+            learned.setdefault(digest, (label, samples.name(index)))
+        elif digest in learned:
+            count += 1
+            if count == 1:
+                where, twin = learned[digest]
+                first = f"{samples.name(index)} is {twin}"
+    return count, where, first
+
+
+def _meaningless(found: Checked, samples: SampleSet, recipe: Recipe) -> Iterator[str]:
+    """What makes a loss or a figure of a split mean nothing."""
+    survey, label = found.survey, found.label
+    kinds: set[str] = {use.item.kind for use in found.uses if use.item is not None}
+    labelled = kinds & {"zero_shot", "probe", "classify"}
+    objective = recipe.objective
+    templates = None if isinstance(objective, ClassifyObjective) else objective.templates
+    if found.learned:
+        if isinstance(objective, ClassifyObjective) or templates:
+            labelled |= {objective.kind}
+        if "text" in read_towers(objective) and not templates:
+            kinds |= {"retrieval"}
+            if survey.words and survey.distinct == 1 and survey.samples > 1:
+                caption = survey.first[0][2][:1]
+                text = caption[0] if caption else ""
+                yield _one_caption(label, survey.read, survey.samples, text)
+    if "retrieval" in kinds and not survey.words and not (templates and found.learned):
+        yield f"{label}: no sample has a caption, and what reads it needs them; see data.captions"
+    if labelled and survey.classes is None:
+        what = ", ".join(sorted(labelled))
+        yield f"{label}: no sample has a class, and {what} needs classes; see data.label"
+    elif labelled and survey.counts is not None and found.learned and len(survey.seen) < 2:
+        yield _one_class(label, survey.seen)
+
+
+def _strangers(checked: list[Checked], recipe: Recipe) -> Iterator[str]:
+    """Classes that a head is asked for and never learns."""
+    if not isinstance(recipe.objective, ClassifyObjective):
+        return
+    known = next((found.survey.classes for found in checked if found.learned), None)
+    for found in checked:
+        asked = any(use.item is not None and use.item.kind == "classify" for use in found.uses)
+        if known is None or not asked:
+            continue
+        for name in found.survey.seen:
+            if name not in known:
+                yield (
+                    f"{found.label}: class {name!r} is not among those of training "
+                    f"({', '.join(known[:8])}{', ...' if len(known) > 8 else ''})"
+                )
+
+
+def _warnings(checked: list[Checked], recipe: Recipe) -> list[str]:
+    lines: list[str] = []
+    for found in checked:
+        survey, label = found.survey, found.label
+        count, where, first = found.shared
+        if count:
+            lines.append(
+                f"{label}: {count:,} of {survey.samples:,} pictures are in {where} too, byte for "
+                f"byte (first: {first}): its figures are better than they should be"
+            )
+        rare = [name for name in survey.classes or [] if name not in set(survey.seen)]
+        if survey.counts is not None and rare:
+            lines.append(
+                f"{label}: no sample of {len(rare):,} of {len(survey.classes or []):,} classes "
+                f"(first: {rare[0]})"
+            )
+        folded = _alike(survey.classes or [])
+        if folded:
+            lines.append(f"{label}: classes that differ in case alone: {folded}")
+        if survey.unlabelled and survey.classes is not None:
+            lines.append(f"{label}: {survey.unlabelled:,} samples have no class")
+        if survey.without and survey.words:
+            lines.append(f"{label}: {survey.without:,} of {survey.read:,} samples have no caption")
+        for kind, (number, name) in survey.faults.items():
+            lines.append(f"{label}: {number:,} of {survey.looked:,} pictures {kind}: {name}")
+        if survey.absent[0]:
+            lines.append(f"{label}: {survey.absent[0]:,} pictures are absent ({survey.absent[1]})")
+        if survey.samples == 1 and not found.learned:
+            lines.append(f"{label}: one sample: a figure of it says nothing")
+        lines += [f"{label}: {said}" for said in survey.said]
+    return lines
+
+
+def _alike(classes: list[str]) -> str:
+    seen: dict[str, str] = {}
+    for name in classes:
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            return f"{other!r}, {name!r}"
+    return ""
