@@ -109,8 +109,13 @@ class Encoder:
         return await future
 
     def _decode(self, data: bytes, name: str) -> NDArray[np.float32]:
+        preprocess = self.model.preprocess
         try:
-            return self.model.preprocess(decode_image(data, name=name, max_pixels=self._max_pixels))
+            return preprocess(
+                decode_image(
+                    data, name=name, max_pixels=self._max_pixels, reading=preprocess.reading
+                )
+            )
         except SampleError:
             raise
         except Exception as error:  # whatever it is, it concerns this image alone

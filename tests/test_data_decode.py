@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 import sklearn.datasets
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ptft.data.decode import Encoded, decode, draw, resize, stack, train_pixels
 from ptft.data.open import open_split
@@ -40,7 +40,7 @@ def encode(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
 
 def pillow(data: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(data)) as image:
-        return np.array(image.convert("RGB"))
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def by_pillow(pixels: np.ndarray, size: tuple[int, int], form: str = "BICUBIC") -> np.ndarray:
@@ -61,7 +61,7 @@ PLAIN = {
     "progressive": ("RGB", {"progressive": True}),
     "coarse": ("RGB", {"quality": 5}),
     "restarts": ("RGB", {"restart_marker_blocks": 3}),
-    "not turned": ("RGB", {"exif": _rotated()}),
+    "turned": ("RGB", {"exif": _rotated()}),
     "stored as RGB": ("RGB", {"keep_rgb": True}),
     "grey": ("L", {}),
     "grey progressive": ("L", {"progressive": True}),
@@ -77,7 +77,8 @@ def test_plain_jpegs_decode_to_pillows_bits_without_pillow(
     expected = pillow(data)
     monkeypatch.setattr("ptft.data.decode.decode_image", None)
     pixels = Encoded(data, "x").pixels()
-    assert pixels.shape == (ODD[1], ODD[0], 3) and pixels.flags.writeable
+    height, width = ODD if kind == "turned" else ODD[::-1]
+    assert pixels.shape == (height, width, 3) and pixels.flags.writeable
     assert np.array_equal(pixels, expected)
 
 

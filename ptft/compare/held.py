@@ -29,7 +29,7 @@ class Held(SampleSet):
     def __getitem__(self, index: int) -> Sample:
         if index not in self._kept:
             sample = self.samples[index]
-            pixels = self.preprocess.pixels(sample.image)
+            pixels = self.preprocess.pixels(sample.decoded(self.preprocess.reading))
             self._kept[index] = replace(sample, picture=Image.fromarray(pixels))
         return self._kept[index]
 

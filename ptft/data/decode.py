@@ -7,7 +7,8 @@ bits where Pillow's have 22. It is a pure function of the bytes and of the crop,
 same pixels every time and with any number of workers.
 
 What is not an everyday JPEG (CMYK, broken, PNG, WebP, ...) is decoded by Pillow. Evaluation,
-export and serving use Pillow for everything (``ptft.preprocess``).
+export and serving use Pillow for everything (``ptft.preprocess``). Either way a picture is read as
+its model says (``Reading``): upright by EXIF, deep greyscale scaled, on a background.
 """
 
 from collections.abc import Sequence
@@ -22,15 +23,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ptft.errors import SampleError
-from ptft.preprocess.images import (
-    MAX_PIXELS,
-    Augmentation,
-    ImagePreprocess,
-    decode_image,
-    random_crop,
-    too_many_pixels,
-    vary,
-)
+from ptft.preprocess.decoding import MAX_PIXELS, READING, Reading, decode_image, too_many_pixels
+from ptft.preprocess.images import Augmentation, ImagePreprocess, random_crop, vary
+from ptft.preprocess.orientation import jpeg_orientation, turn_pixels
 
 __all__ = ["Decoded", "Draw", "Encoded", "decode", "draw", "resize", "stack", "train_pixels"]
 
@@ -52,19 +47,19 @@ class Encoded:
     name: str
     max_pixels: int = MAX_PIXELS
 
-    def image(self) -> Image.Image:
-        """The picture as Pillow decodes it, RGB. Raises SampleError."""
-        return decode_image(self.data, name=self.name, max_pixels=self.max_pixels)
+    def image(self, reading: Reading = READING) -> Image.Image:
+        """The picture as Pillow decodes it, RGB, read as a model says. Raises SampleError."""
+        return decode_image(self.data, name=self.name, max_pixels=self.max_pixels, reading=reading)
 
-    def pixels(self) -> NDArray[np.uint8]:
+    def pixels(self, reading: Reading = READING) -> NDArray[np.uint8]:
         """The same pixels, uint8 (H, W, 3), mostly without Pillow. Raises SampleError."""
         if self.data.startswith(_JPEG):
-            decoded = self._jpeg()
+            decoded = self._jpeg(reading)
             if decoded is not None:
                 return decoded
-        return np.array(self.image())
+        return np.array(self.image(reading))
 
-    def _jpeg(self) -> NDArray[np.uint8] | None:
+    def _jpeg(self, reading: Reading) -> NDArray[np.uint8] | None:
         """The pixels, or None where Pillow has to decide what the bytes are worth."""
         try:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(self.data)
@@ -74,6 +69,8 @@ class Encoded:
                 raise too_many_pixels(self.name, (width, height), self.max_pixels)
             pixels = np.empty((height, width, 3), np.uint8)
             simplejpeg.decode_jpeg(self.data, "RGB", buffer=pixels)
+            if reading.orient:
+                pixels = turn_pixels(pixels, jpeg_orientation(self.data))
         except SampleError:
             raise
         except Exception:  # whatever is odd about it, Pillow says it, or reads it all the same
@@ -85,8 +82,10 @@ Decoded = NDArray[np.uint8] | Image.Image
 """What training starts from: an array, uint8 (H, W, 3), or Pillow's picture."""
 
 
-def decode(picture: Encoded | Image.Image, section: Augmentation | None) -> Decoded:
-    """A picture as training under ``section`` needs it.
+def decode(
+    picture: Encoded | Image.Image, section: Augmentation | None, reading: Reading = READING
+) -> Decoded:
+    """A picture as training under ``section`` needs it, read as the model says.
 
     Without a random crop (none, or a ``crop_scale`` of (1, 1)) training sees what evaluation sees,
     and a picture that was drawn rather than encoded is Pillow's already: these are Pillow's.
@@ -97,7 +96,7 @@ def decode(picture: Encoded | Image.Image, section: Augmentation | None) -> Deco
     if isinstance(picture, Image.Image):
         return picture
     still = section is None or section.crop_scale == (1.0, 1.0)
-    return picture.image() if still else picture.pixels()
+    return picture.image(reading) if still else picture.pixels(reading)
 
 
 @dataclass(frozen=True)

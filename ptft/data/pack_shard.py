@@ -121,8 +121,9 @@ def pack_picture(picture: Encoded, short_side: int, quality: int) -> tuple[str, 
     """Extension and bytes of a picture whose shorter side is ``short_side`` pixels at most.
 
     One that is not larger is left as it is, byte for byte, if shards can hold its format (JPEG,
-    PNG, WebP, BMP); all others become JPEGs, reduced by Pillow's bicubic filter. Every picture is
-    decoded, so what comes out can be read.
+    PNG, WebP, BMP); all others become JPEGs, reduced by Pillow's bicubic filter, and as a new model
+    reads them: upright, of 8 bits, without transparency. Every picture is decoded, so what comes
+    out can be read.
 
     Raises:
         SampleError: it cannot be read.

@@ -32,7 +32,7 @@ def write_model_files(model: DualEncoder, folder: Path) -> None:
             save_hf_config(model, folder / HF_TEXT)
         write_json(
             folder / FolderFiles.OPEN_CLIP_CONFIG,
-            {"model_cfg": config, "preprocess_cfg": spec.preprocess.to_config()},
+            {"model_cfg": config, "preprocess_cfg": spec.preprocess.open_clip_config()},
         )
         tensors = {
             name: tensor.detach().cpu().contiguous().clone()

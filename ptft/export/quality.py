@@ -185,7 +185,8 @@ def calibration_pictures(model: DualEncoder, recipe: Recipe | None) -> NDArray[n
         samples = open_split(recipe.data, "train", seed=recipe.seed)
         for index in np.linspace(0, len(samples) - 1, min(PICTURES, len(samples))).astype(int):
             with contextlib.suppress(SampleError):
-                found.append(preprocess.pixels(samples[int(index)].image))
+                picture = samples[int(index)].decoded(preprocess.reading)
+                found.append(preprocess.pixels(picture))
     except PtftError:
         return None
     return preprocess.normalise(np.stack(found)) if found else None

@@ -26,6 +26,7 @@ from ptft.model.transformers_tower import (
     load_text_weights,
 )
 from ptft.preprocess import ImagePreprocess
+from ptft.preprocess.decoding import READING
 from ptft.recipe import (
     ArchModel,
     ClipObjective,
@@ -106,7 +107,7 @@ def _from_architecture(section: ArchModel, seed: int) -> DualEncoder:
         config,
         text,
         build_tokenizer(config),
-        ImagePreprocess.from_config({**preprocess_cfg, "size": image.image_size}),
+        ImagePreprocess.from_config({**preprocess_cfg, "size": image.image_size}, unsaid=READING),
         base=pretrained.label if pretrained is not None else None,
     )
     _check_context(section, spec, text)

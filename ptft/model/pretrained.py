@@ -20,7 +20,7 @@ from ptft.recipe.paths import is_hub_id
 
 __all__ = ["Pretrained", "check_pretrained", "find_pretrained"]
 
-_PREPROCESS = ("mean", "std", "interpolation", "resize_mode")
+_PREPROCESS = ("mean", "std", "interpolation", "resize_mode", "reading")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Pretrained:
         label: what they are called in a card.
         read: fetches and reads them, by open_clip's or ptft's names.
         quick_gelu: whether they were trained with QuickGELU; None: they do not say.
-        preprocess: parts of open_clip's ``preprocess_cfg``.
+        preprocess: parts of what ``ImagePreprocess.to_config`` gives; ``reading`` only where a
+            folder of ptft's states one.
     """
 
     label: str

@@ -17,6 +17,7 @@ from ptft.model.store import WEIGHTS, load_stored, shell
 from ptft.model.tokenizers import build_tokenizer
 from ptft.model.towers import build_towers, refuse_unsupported, seeded, text_trimmable
 from ptft.preprocess import ImagePreprocess, TextTokenizer
+from ptft.preprocess.decoding import READING
 from ptft.recipe.paths import is_hub_id
 
 __all__ = ["describe_spec", "find_folder", "load_model", "load_untrained", "open_clip_weights"]
@@ -162,7 +163,9 @@ def _from_open_clip_folder(folder: Path, label: str) -> DualEncoder:
     with seeded(0):
         image, text = build_towers(config, hf_folder=hf_folder)
     info = _info(folder)
+    reading = READING
     if info is not None:
+        reading = ImagePreprocess.from_config(info.preprocess).reading
         tokenizer = TextTokenizer(folder / FolderFiles.TOKENIZER, **info.tokenizer)
         reader = (tokenizer, _tokenizer_config(folder))
     else:
@@ -174,7 +177,7 @@ def _from_open_clip_folder(folder: Path, label: str) -> DualEncoder:
         config,
         text,
         reader,
-        ImagePreprocess.from_config(preprocess_cfg),
+        ImagePreprocess.from_config(preprocess_cfg, unsaid=reading),
         base=label,
     )
     state = read_safetensors(weights)

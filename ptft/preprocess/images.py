@@ -1,11 +1,17 @@
-"""Pictures to arrays, as open_clip's evaluation transform does it on PIL, bit for bit.
+"""Pictures to arrays, as open_clip's evaluation transform does it on PIL.
 
-The order is open_clip's: resize, crop or pad, convert to RGB, scale to [0, 1], subtract the mean,
-divide by the standard deviation. Everything up to the conversion gives bytes (``pixels``); the rest
-is arithmetic (``normalise``) that may as well run on an accelerator.
+The order: to upright RGB of 8 bits at full size (``ptft.preprocess.decoding``), resize, crop or
+pad, scale to [0, 1], subtract the mean, divide by the standard deviation. Everything up to the crop
+gives bytes (``pixels``); the rest is arithmetic (``normalise``) that may as well run on an
+accelerator.
+
+Equal to open_clip's transform bit for bit are pictures of 8-bit RGB or greyscale that EXIF does not
+turn. Others differ on purpose. open_clip converts to RGB after the resize, so that it resizes
+1-bit and palette pictures by nearest neighbour, shrinks what a transparent pixel hides along with
+the rest, turns 16-bit and float greyscale white or black, and never looks at EXIF. A model from
+before it said how it reads (``OLDER``) still has all of that, bit for bit.
 """
 
-import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,32 +19,37 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageEnhance, ImageOps
 
-from ptft.errors import Fault, ModelError, SampleError, suggest
+from ptft.errors import ModelError, SampleError, suggest
+from ptft.preprocess.decoding import (
+    MAX_PIXELS,
+    OLDER,
+    READING,
+    Reading,
+    decode_image,
+    to_rgb,
+    too_many_pixels,
+)
 
 __all__ = [
     "MAX_PIXELS",
     "Augmentation",
     "ImagePreprocess",
+    "Reading",
     "decode_image",
     "random_crop",
     "too_many_pixels",
     "vary",
 ]
 
-MAX_PIXELS = 64_000_000
-"""Larger pictures are refused before they are decoded, unless told otherwise."""
-
 ResizeMode = Literal["shortest", "longest", "squash"]
 Interpolation = Literal["bicubic", "bilinear"]
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+_OPEN_CLIP_KEYS = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")
 _MODES = ("shortest", "longest", "squash")
 _MAX_RESIZED = 64_000_000  # pixels; a picture 1 pixel high would be resized to gigabytes
-
-# Formats that Pillow reads by itself. Others start programs (EPS) or are of no use here.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
 
 
 class Augmentation(Protocol):
@@ -65,6 +76,7 @@ class ImagePreprocess:
         resize_mode: ``shortest`` scales the shorter side to fit and crops the longer one,
             ``longest`` scales the longer side and pads the shorter one, ``squash`` scales both.
         fill_color: brightness (0 to 255) of what ``longest`` pads with.
+        reading: how a picture becomes upright RGB of 8 bits before all that.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -73,19 +85,30 @@ class ImagePreprocess:
     interpolation: Interpolation = "bicubic"
     resize_mode: ResizeMode = "shortest"
     fill_color: int = 0
+    reading: Reading = READING
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "ImagePreprocess":
+    def from_config(
+        cls, config: Mapping[str, Any], *, unsaid: Reading = OLDER
+    ) -> "ImagePreprocess":
         """Read open_clip's ``preprocess_cfg``; absent keys have open_clip's defaults.
+
+        Args:
+            config: open_clip's keys, and ``reading``.
+            unsaid: the reading where there is no such key. In a file of ptft's that is the one from
+                before there was; what open_clip wrote says nothing of it, so that a model which
+                begins there gets the present one, ``READING``.
 
         Raises:
             ModelError: a key is unknown, or a value is not one that is supported.
         """
-        known = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")
+        known = (*_OPEN_CLIP_KEYS, "reading")
         for key in config:
             if key not in known:
                 raise ModelError(f"preprocess_cfg.{key}: unknown key; {suggest(key, known)}")
         values = dict(config)
+        given = values.pop("reading", None)
+        values["reading"] = unsaid if given is None else Reading.from_config(given)
         if (mode := values.pop("mode", "RGB")) != "RGB":
             raise ModelError(f"preprocess_cfg.mode: {mode!r}; allowed: RGB")
         if "size" in values:
@@ -109,7 +132,14 @@ class ImagePreprocess:
         return cls(**values)
 
     def to_config(self) -> dict[str, Any]:
-        """The same as open_clip's ``preprocess_cfg``."""
+        """All of it: open_clip's ``preprocess_cfg``, and ``reading`` but where it is ``OLDER``, so
+        that folders from before there was a choice keep their digest when they are written again.
+        """
+        config = self.open_clip_config()
+        return config if self.reading == OLDER else {**config, "reading": self.reading.to_config()}
+
+    def open_clip_config(self) -> dict[str, Any]:
+        """``preprocess_cfg`` with the keys that open_clip knows, and no others."""
         height, width = self.size
         return {
             "size": height if height == width else [height, width],
@@ -160,10 +190,14 @@ class ImagePreprocess:
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """The picture as the model takes it: uint8 (H, W, 3).
 
+        Args:
+            image: in any mode; what ``decode_image`` gives, or Pillow opens.
+
         Raises:
-            SampleError: the picture is so long and thin that resizing it would fill the memory.
+            SampleError: the picture is so long and thin that resizing it would fill the memory, or
+                cannot be read as the model does, see ``decode_image``.
         """
-        resized = self._resize(image)
+        resized = self._resize(self._read(image))
         if self.resize_mode != "squash":
             fill = self.fill_color if self.resize_mode == "longest" else 0
             resized = _center_crop_or_pad(resized, self.size, fill)
@@ -192,10 +226,15 @@ class ImagePreprocess:
         """
         if section.crop_scale == (1.0, 1.0):
             return vary(self.pixels(image), rng, section)
+        image = self._read(image)
         left, top, width, height = random_crop(image.size, rng, section)
         crop = image.crop((left, top, left + width, top + height))
         picture = crop.resize(self.size[::-1], _FILTERS[self.interpolation]).convert("RGB")
         return vary(np.array(picture, dtype=np.uint8), rng, section)
+
+    def _read(self, image: Image.Image) -> Image.Image:
+        """Upright RGB of 8 bits; an older model converts after the resize, as open_clip does."""
+        return image if self.reading == OLDER else to_rgb(image, self.reading)
 
     def _resize(self, image: Image.Image) -> Image.Image:
         width, height = image.size
@@ -223,46 +262,6 @@ class ImagePreprocess:
                 "oversized",
             )
         return image.resize(new, resample)
-
-
-def decode_image(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode an encoded picture as open_clip does: to RGB, transparency dropped, no rotation.
-
-    Args:
-        data: bytes of a JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, AVIF, JPEG 2000 or ICO file.
-        name: of the sample, for the message.
-        max_pixels: larger pictures are refused before they are decoded.
-
-    Raises:
-        SampleError: naming the sample; the bytes are no whole picture, or too large a one.
-    """
-    try:
-        with Image.open(io.BytesIO(data), formats=_available()) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise too_many_pixels(name, (width, height), max_pixels)
-            if image.mode == "P" and "transparency" in image.info:
-                image.apply_transparency()  # Pillow warns otherwise; the colours stay
-            return image.convert("RGB")
-    except SampleError:
-        raise
-    except UnidentifiedImageError:
-        fault: Fault = "corrupt" if data else "empty"
-        raise SampleError(f"{name}: not a picture ({len(data)} bytes)", fault) from None
-    except Exception as error:  # a decoder may raise anything on broken bytes
-        raise SampleError(f"{name}: {type(error).__name__}: {error}") from None
-
-
-def too_many_pixels(name: str, size: tuple[int, int], max_pixels: int) -> SampleError:
-    """What is wrong with a picture of this width and height."""
-    return SampleError(
-        f"{name}: {size[0]}x{size[1]} pixels; allowed: at most {max_pixels}", "oversized"
-    )
-
-
-def _available() -> list[str]:
-    Image.init()
-    return [name for name in _FORMATS if name in Image.OPEN]
 
 
 def _center_crop_or_pad(image: Image.Image, size: tuple[int, int], fill: int) -> Image.Image:

@@ -107,7 +107,8 @@ def _fill(known: Neighbours, recipe: Recipe, model: DualEncoder, stage: Stage, t
         if key not in known.pictures:
             sample = samples[int(key)]
             says = texts.of(place[int(key)]) or _class_of(found, place[int(key)])
-            known.pictures[key] = Picture(sample.name, says, _data_uri(sample.image))
+            shown = sample.decoded(model.spec.preprocess.reading)  # what the model was shown
+            known.pictures[key] = Picture(sample.name, says, _data_uri(shown))
 
 
 def _which(recipe: Recipe) -> tuple[DataSection, Literal["train", "val", "test"], list[str]]:
@@ -148,7 +149,8 @@ def _affordable(model: DualEncoder, samples: SampleSet, total: int) -> int:
     Decided by counting, not by timing, so that a run has the same ones on any day.
     """
     first = [samples[index] for index in range(min(4, len(samples)))]
-    pixels = sum(one.image.width * one.image.height for one in first) / max(1, len(first))
+    shown = [one.decoded(model.spec.preprocess.reading) for one in first]
+    pixels = sum(one.width * one.height for one in shown) / max(1, len(first))
     count = int(_READ_PIXELS / max(1.0, pixels))
     if model.device.type == "cpu":
         height, width = model.spec.preprocess.size

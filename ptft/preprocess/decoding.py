@@ -1,0 +1,219 @@
+"""From a picture's bytes to upright RGB of 8 bits, which is what everything else starts from.
+
+How a picture is read belongs to a model, as its size and its mean do: :class:`Reading` says which
+way up, how deep samples become 8 bits, and what lies behind transparent pixels. An animation (GIF,
+WebP, AVIF, PNG) and a TIFF of several pages show their first frame.
+"""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from ptft.errors import Fault, ModelError, SampleError, suggest
+from ptft.preprocess.depth import eight_bits, is_deep, refuse_lost_range, unread_tiff
+from ptft.preprocess.orientation import orientation_of, turn
+from ptft.preprocess.png_header import PngHeader, read_png_header
+
+__all__ = ["MAX_PIXELS", "OLDER", "READING", "Reading", "decode_image", "to_rgb", "too_many_pixels"]
+
+MAX_PIXELS = 64_000_000
+"""Larger pictures are refused before they are decoded, unless told otherwise."""
+
+# Formats that Pillow reads by itself. Others start programs (EPS) or are of no use here.
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
+_DEPTHS = ("file", "clip")
+_KEYS = ("orient", "depth", "background")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How what a file stores becomes upright RGB of 8 bits a channel.
+
+    Attributes:
+        orient: turned as EXIF's Orientation says (see :mod:`ptft.preprocess.orientation`); else as
+            the pixels lie, but of a TIFF, which Pillow turns by itself.
+        depth: of greyscale of more than 8 bits. ``file``: scaled from the range that the file says
+            it has (see :mod:`ptft.preprocess.depth`). ``clip``: samples are cut to 0 to 255, so
+            that most turn white; what Pillow's ``convert`` does.
+        background: red, green and blue (0 to 255) that transparent pixels are laid on; None: the
+            colour that a transparent pixel happens to store shows.
+    """
+
+    orient: bool = True
+    depth: Literal["file", "clip"] = "file"
+    background: tuple[int, int, int] | None = (255, 255, 255)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Reading":
+        """Read what :meth:`to_config` gives.
+
+        Raises:
+            ModelError: a key is unknown or absent, or a value is not one of those allowed.
+        """
+        for key in config:
+            if key not in _KEYS:
+                raise ModelError(f"preprocess_cfg.reading.{key}: unknown; {suggest(key, _KEYS)}")
+        for key in _KEYS:
+            if key not in config:
+                raise ModelError(f"preprocess_cfg.reading.{key}: missing")
+        orient, depth, background = (config[key] for key in _KEYS)
+        if not isinstance(orient, bool):
+            raise ModelError(f"preprocess_cfg.reading.orient: {orient!r}; allowed: true, false")
+        if depth not in _DEPTHS:
+            raise ModelError(
+                f"preprocess_cfg.reading.depth: {depth!r}; allowed: {', '.join(_DEPTHS)}"
+            )
+        if background is not None and not _is_colour(background):
+            raise ModelError(
+                f"preprocess_cfg.reading.background: {background!r}; allowed: null, or three whole "
+                "numbers from 0 to 255"
+            )
+        return cls(orient, depth, None if background is None else tuple(background))
+
+    def to_config(self) -> dict[str, Any]:
+        """Keys and values as JSON has them."""
+        background = None if self.background is None else list(self.background)
+        return {"orient": self.orient, "depth": self.depth, "background": background}
+
+    @property
+    def words(self) -> str:
+        """The same in a sentence, for cards and files that take pictures already decoded."""
+        orient = "upright by EXIF" if self.orient else "as the pixels are stored, EXIF ignored"
+        depth = "scaled" if self.depth == "file" else "cut"
+        if self.background is None:
+            alpha = "transparency dropped"
+        else:
+            alpha = "transparent pixels on #" + "".join(f"{one:02x}" for one in self.background)
+        return f"RGB of 8 bits: {orient}, deeper samples {depth} to 8 bits, {alpha}"
+
+
+READING = Reading()
+"""Of a model that is new, and of whatever is read without one."""
+
+OLDER = Reading(orient=False, depth="clip", background=None)
+"""Of models from before a model said how it reads; in their files no word stands for it."""
+
+
+def decode_image(
+    data: bytes, *, name: str, max_pixels: int = MAX_PIXELS, reading: Reading = READING
+) -> Image.Image:
+    """Decode an encoded picture: mode RGB, of its full size, and nothing else in it (no ``info``).
+
+    Equal to Pillow's ``convert("RGB")`` bit for bit where the file holds 8 bits or fewer a sample,
+    no transparent pixel and no orientation; else see ``reading``.
+
+    Args:
+        data: bytes of a JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, AVIF, JPEG 2000 or ICO file.
+        name: of the sample, for the message.
+        max_pixels: larger pictures are refused before they are decoded.
+        reading: of the model that the picture is for.
+
+    Raises:
+        SampleError: naming the sample; the bytes are no whole picture, too large a one, or one
+            whose samples lie outside the range that they can be known to have.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=_available()) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise too_many_pixels(name, (width, height), max_pixels)
+            try:
+                rgb = to_rgb(image, reading, read_png_header(data))
+            except SampleError as error:
+                raise SampleError(f"{name}: {error}", error.fault) from None
+            rgb.info = {}  # nobody turns it again, or takes one of its colours for transparent
+            return rgb
+    except SampleError:
+        raise
+    except UnidentifiedImageError:
+        if (tiff := unread_tiff(data)) is not None:
+            raise SampleError(
+                f"{name}: {tiff}, which Pillow does not open; allowed: 8 or 16 bits a channel, or "
+                "greyscale of 32-bit integer or float samples"
+            ) from None
+        fault: Fault = "corrupt" if data else "empty"
+        raise SampleError(f"{name}: not a picture ({len(data)} bytes)", fault) from None
+    except Exception as error:  # a decoder may raise anything on broken bytes
+        raise SampleError(f"{name}: {type(error).__name__}: {error}") from None
+
+
+def to_rgb(
+    image: Image.Image, reading: Reading = READING, png: PngHeader | None = None
+) -> Image.Image:
+    """Pillow's picture as ``reading`` has it, mode RGB; the same object where it is that already.
+
+    Args:
+        png: what the file says beyond Pillow, where it is a PNG and its bytes are known.
+
+    Raises:
+        SampleError: see ``decode_image``; the message does not name the sample.
+    """
+    bare = image.mode == "RGB" and not image.info and not isinstance(image, ImageFile.ImageFile)
+    if bare:
+        return image
+    image.load()
+    orientation = orientation_of(image) if reading.orient else 1
+    if is_deep(image):
+        rgb = _from_deep(image, reading, png)
+    else:
+        if reading.depth == "file":
+            refuse_lost_range(image, png)
+        rgb = _on_background(image, reading.background, png)
+    return turn(rgb, orientation)
+
+
+def too_many_pixels(name: str, size: tuple[int, int], max_pixels: int) -> SampleError:
+    """What is wrong with a picture of this width and height."""
+    return SampleError(
+        f"{name}: {size[0]}x{size[1]} pixels; allowed: at most {max_pixels}", "oversized"
+    )
+
+
+def _from_deep(image: Image.Image, reading: Reading, png: PngHeader | None) -> Image.Image:
+    """Greyscale of more than 8 bits; a PNG may say which of its samples is transparent."""
+    grey = eight_bits(image, png) if reading.depth == "file" else image
+    rgb = grey.convert("RGB")
+    key = image.info.get("transparency")
+    if reading.background is not None and isinstance(key, int):
+        rgb.paste(reading.background, mask=Image.fromarray(np.asarray(image) == key))
+    return rgb
+
+
+def _on_background(
+    image: Image.Image, background: tuple[int, int, int] | None, png: PngHeader | None
+) -> Image.Image:
+    if image.mode == "La":
+        image = image.convert("LA")  # the only mode that Pillow takes it to
+    if background is None or not image.has_transparency_data:
+        if image.mode == "P" and "transparency" in image.info:
+            image.apply_transparency()  # Pillow warns otherwise; the colours stay
+        return image.convert("RGB")
+    if png is not None and image.mode in ("L", "RGB"):
+        image.info["transparency"] = _key_of_eight_bits(image.info["transparency"], png.depth)
+    below = Image.new("RGBA", image.size, (*background, 255))
+    return Image.alpha_composite(below, image.convert("RGBA")).convert("RGB")
+
+
+def _key_of_eight_bits(key: Any, depth: int) -> Any:
+    """The transparent sample or colour of a PNG, which Pillow leaves at the file's own depth though
+    it scales the pixels: of 16 bits the upper 8 count, since Pillow has dropped the others."""
+    if isinstance(key, tuple):
+        return tuple(_key_of_eight_bits(one, depth) for one in key)
+    return key >> 8 if depth == 16 else (key & (1 << depth) - 1) * 255 // ((1 << depth) - 1)
+
+
+def _is_colour(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 3
+        and all(type(one) is int and 0 <= one <= 255 for one in value)
+    )
+
+
+def _available() -> list[str]:
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
