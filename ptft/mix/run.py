@@ -57,7 +57,9 @@ def mix(
     for source, origin in zip(given, origins, strict=True):
         say(f"reading {origin.folder}")
         models.append(load_model(origin.folder))
-        check_alike(models[0], models[-1], names=(given[0], source))
+        check_alike(models[0], models[-1], names=(given[0], source), reading=base is None)
+        if base is not None and len(models) > 2:
+            check_alike(models[1], models[-1], names=(given[1], source))
     start = models.pop(0) if base is not None else None
     mixed = soup(models) if len(models) > 1 else models[0]
     del models

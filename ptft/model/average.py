@@ -81,19 +81,25 @@ def soup(models: Sequence[DualEncoder]) -> DualEncoder:
     )
 
 
-def check_alike(first: DualEncoder, other: DualEncoder, *, names: tuple[str, str]) -> None:
+def check_alike(
+    first: DualEncoder, other: DualEncoder, *, names: tuple[str, str], reading: bool = True
+) -> None:
     """Two models read pictures and texts alike and compute alike, so that their mean is a model.
 
     The shapes of the weights do not show it: other pixel means or another activation have none.
 
     Args:
         names: of the two, for the message.
+        reading: whether they also have to read pictures' files alike; of a start and what was
+            trained from it the latter's way is the mix's.
 
     Raises:
         ModelError: naming the first setting in which they differ.
     """
     one, two = (_settings(model) for model in (first, other))
     for key in sorted({*one, *two}):
+        if key.startswith("preprocess.reading.") and not reading:
+            continue
         if one.get(key) != two.get(key):
             values = "" if key == "tokenizer.json" else f": {one.get(key)!r}, {two.get(key)!r}"
             raise ModelError(

@@ -42,7 +42,13 @@ from ptft.train.run_folder import (
     start_together,
     write_run,
 )
-from ptft.train.setup import Setup, choose_device, choose_precision, set_up
+from ptft.train.setup import (
+    Setup,
+    choose_device,
+    choose_precision,
+    keep_reading,
+    set_up,
+)
 from ptft.train.shadow import extra_tensors
 from ptft.train.stages import Ended, run_stages
 from ptft.train.steps import Loop
@@ -159,6 +165,8 @@ def _train(
 
     # 2. What learns, and from what; what of it need not be computed again.
     setup = set_up(recipe, device, world)
+    if resume:
+        keep_reading(setup.model, folder)
     check_agreement(setup.model, len(setup.samples), world)
     total = 0
     if setup.steps:
