@@ -12,6 +12,7 @@ from ptft.artifact import ModelInfo
 from ptft.export.card import Kept, make_card, read_kept
 from ptft.model.spec import ModelSpec
 from ptft.preprocess import ImagePreprocess, TextTokenizer, clip_bpe_json
+from ptft.preprocess.decoding import OLDER
 from ptft.recipe import Recipe
 from ptft.recipe.load import parse_recipe
 
@@ -23,7 +24,8 @@ def card(values: dict[str, Any] | None, kept: Kept | None = None, **changes: Any
     if values is not None:
         recipe = parse_recipe({"name": "x", "optim": OPTIM, **values}, where="test")
     tokenizer = TextTokenizer(clip_bpe_json(), context_length=77)
-    spec = ModelSpec("ViT-B-32", {"embed_dim": 512}, ImagePreprocess(), tokenizer)
+    preprocess = changes.get("preprocess", ImagePreprocess())
+    spec = ModelSpec("ViT-B-32", {"embed_dim": 512}, preprocess, tokenizer)
     info = ModelInfo(
         name="birds",
         task="embed",
@@ -53,6 +55,14 @@ def front(text: str) -> dict[str, Any]:
     match = re.match(r"---\n(.*?)\n---\n", text, re.S)
     assert match is not None
     return yaml.safe_load(match[1])
+
+
+def test_the_commands_turn_pictures_as_the_model_does() -> None:
+    text = card(None)
+    assert "made for RGB of 8 bits: upright by EXIF, deeper samples scaled to 8 bits" in text
+    older = card(None, preprocess=ImagePreprocess(reading=OLDER))
+    assert "made for RGB of 8 bits: as the pixels are stored, EXIF ignored, deeper" in older
+    assert "exif_transpose" not in older and "ImageOps" not in older
 
 
 @pytest.mark.parametrize(

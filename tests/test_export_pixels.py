@@ -67,7 +67,12 @@ def test_another_models_file_is_noticed(tmp_path: Path) -> None:
     figures = check_preprocess(preprocess, tmp_path / "a.onnx")
     assert figures["largest"] < 1.01
     assert figures["share"] < 0.01
-    shape = onnx.load(tmp_path / "a.onnx").graph.input[0].type.tensor_type.shape
+    model = onnx.load(tmp_path / "a.onnx")
+    assert model.doc_string == (
+        "image: uint8 (height, width, 3), RGB of 8 bits: upright by EXIF, deeper samples scaled to "
+        "8 bits, transparent pixels on #ffffff"
+    )
+    shape = model.graph.input[0].type.tensor_type.shape
     assert [dim.dim_param or dim.dim_value for dim in shape.dim] == ["height", "width", 3]
     other = ImagePreprocess(size=(24, 24), interpolation="bilinear")
     with pytest.raises(ParityError, match="a pixel differs by"):

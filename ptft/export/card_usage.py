@@ -12,13 +12,14 @@ _OPEN_CLIP = """\
 ```python
 import open_clip
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 model, preprocess = open_clip.create_model_from_pretrained("local-dir:.")
 tokenizer = open_clip.get_tokenizer("local-dir:.")
 model.eval()
+picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")
 with torch.no_grad():
-    image = model.encode_image(preprocess(Image.open("picture.jpg"))[None], normalize=True)
+    image = model.encode_image(preprocess(picture)[None], normalize=True)
     texts = model.encode_text(tokenizer([{texts}]), normalize=True)
 print((model.logit_scale.exp() * image @ texts.T).softmax(dim=-1))
 ```
@@ -30,14 +31,15 @@ torchvision, which transformers 5 takes unless told, makes them a little differe
 
 ```python
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 model = AutoModel.from_pretrained(".").eval()
 processor = AutoImageProcessor.from_pretrained(".", backend="pil")
 tokenizer = AutoTokenizer.from_pretrained(".")
 texts = tokenizer([{texts}], padding="max_length", truncation=True, return_tensors="pt")
-picture = processor(Image.open("picture.jpg").convert("RGB"), return_tensors="pt")
+picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")
+picture = processor(picture, return_tensors="pt")
 with torch.no_grad():
     outputs = model(**texts, **picture)  # its image_embeds and text_embeds are the embeddings
 print(outputs.logits_per_image.softmax(dim=-1))
@@ -46,11 +48,11 @@ print(outputs.logits_per_image.softmax(dim=-1))
 
 _SENTENCE_TRANSFORMERS = """\
 ```python
-from PIL import Image
+from PIL import Image, ImageOps
 from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer(".")
-image = model.encode([Image.open("picture.jpg").convert("RGB")])
+image = model.encode([ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")])
 texts = model.encode([{texts}])
 print(model.similarity(image, texts))
 ```
@@ -63,13 +65,14 @@ The image tower with its projection, as timm's `{loads}`; from the Hub
 ```python
 import timm
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 weights = {{"source": "", "file": "open_clip_model.safetensors"}}
 tower = timm.create_model("local-dir:.", pretrained=True, pretrained_cfg_overlay=weights).eval()
 transform = timm.data.create_transform(**timm.data.resolve_data_config(model=tower))
+picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")
 with torch.no_grad():
-    image = tower(transform(Image.open("picture.jpg").convert("RGB"))[None])
+    image = tower(transform(picture)[None])
 print(torch.nn.functional.normalize(image, dim=-1))
 ```
 """
@@ -139,7 +142,7 @@ tokenizer = TextTokenizer("tokenizer.json", **info["tokenizer"])
 vision = onnxruntime.InferenceSession("onnx/vision_model.onnx")
 text = onnxruntime.InferenceSession("onnx/text_model.onnx")
 
-pixels = preprocess(Image.open("picture.jpg").convert("RGB"))[None]
+pixels = preprocess(Image.open("picture.jpg"))[None]  # upright RGB of 8 bits first
 image = vision.run(None, {{"pixel_values": pixels}})[0]
 texts = text.run(None, {{"input_ids": tokenizer([{texts}])}})[0]
 image /= np.linalg.norm(image, axis=1, keepdims=True)
@@ -163,6 +166,8 @@ if "keys" in head:  # the cache of a Tip-Adapter
 print(info["classes"][int(logits[0].argmax())])
 ```
 """
+
+_UPRIGHT = 'ImageOps.exif_transpose(Image.open("picture.jpg"))'
 
 _INPUTS = {"image": "image", "text": "texts", "both": "both"}
 _READ = {
@@ -202,7 +207,11 @@ def usage(info: ModelInfo, spec: ModelSpec, files: list[str]) -> str:
         files: names of the files in the folder: what is absent is not explained.
     """
     texts = ", ".join(f'"{text}"' for text in _texts(info))
-    parts = ["In this folder, with a picture of yours as `picture.jpg`.\n"]
+    reading = spec.preprocess.reading
+    parts = [
+        "In this folder, with a picture of yours as `picture.jpg`. The model was made for "
+        f"{reading.words}.\n"
+    ]
     if FolderFiles.OPEN_CLIP_CONFIG in files:
         parts += ["### open_clip\n", _OPEN_CLIP.format(texts=texts)]
     parts += _libraries(info, spec, files, texts)
@@ -223,7 +232,11 @@ def usage(info: ModelInfo, spec: ModelSpec, files: list[str]) -> str:
         "both": f"-F images=@picture.jpg{text}",
     }[info.reads]
     parts += ["### The service\n", _SERVICE.format(texts=texts, classify=classify)]
-    return "\n".join(parts)
+    commands = "\n".join(parts)
+    if not reading.orient:  # of a model that saw pictures lie as they are stored
+        commands = commands.replace(_UPRIGHT, 'Image.open("picture.jpg")')
+        commands = commands.replace("import Image, ImageOps", "import Image")
+    return commands
 
 
 def _libraries(info: ModelInfo, spec: ModelSpec, files: list[str], texts: str) -> list[str]:

@@ -1,9 +1,12 @@
 """``onnx/preprocess.onnx``: what goes before the image tower, so that every language has it alike.
 
 uint8 (height, width, 3), red first, of any size -> float32 (1, 3, H, W), ``pixel_values``, equal to
-:class:`ptft.preprocess.ImagePreprocess`. Pillow resizes rows, then columns, with fixed-point
-weights, and rounds to bytes after each; onnxruntime's antialiased ``Resize`` of uint8 does the same
-with weights that it computes in float32: a pixel in some thousands differs by 1 of 255, rarely 2.
+:class:`ptft.preprocess.ImagePreprocess` behind its ``reading``: by then the picture is upright RGB
+of 8 bits, its transparent pixels on their background, which the file's ``doc_string`` says.
+
+Pillow resizes rows, then columns, with fixed-point weights, and rounds to bytes after each;
+onnxruntime's antialiased ``Resize`` of uint8 does the same with weights that it computes in
+float32: a pixel in some thousands differs by 1 of 255, rarely 2.
 """
 
 from collections.abc import Sequence
@@ -49,6 +52,7 @@ def write_preprocess(preprocess: ImagePreprocess, path: Path) -> None:
         pixels = _center_crop_or_pad(build, pixels, size, preprocess.size, fill)
     build("Identity", _normalised(build, pixels, preprocess), name="pixel_values")
     height, width = preprocess.size
+    words = preprocess.reading.words
     graph = helper.make_graph(
         build.nodes,
         "preprocess",
@@ -57,7 +61,11 @@ def write_preprocess(preprocess: ImagePreprocess, path: Path) -> None:
         build.constants,
     )
     model = helper.make_model(
-        graph, producer_name="ptft", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10
+        graph,
+        producer_name="ptft",
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=10,
+        doc_string=f"image: uint8 (height, width, 3), {words}",
     )
     onnx.checker.check_model(model, full_check=True)
     path.parent.mkdir(parents=True, exist_ok=True)
