@@ -1,14 +1,22 @@
 """The tokenizer's files of a model folder: special tokens in texts are read as open_clip does."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+)
 
 from ptft.artifact import FolderFiles, read_json
-from ptft.compat import import_open_clip
+from ptft.compat import import_open_clip, prepare_torchvision
 from ptft.export.tokenizer_files import TOKENIZER_CONFIG, write_tokenizer_files
 from ptft.model.spec import ModelSpec
 from ptft.model.tokenizers import build_tokenizer
@@ -23,7 +31,56 @@ TEXTS = [
     "a <pad> cat<pad>",
     "s pad unk",
     "a photo</s><s>of [SEP] red",
+    "two  spaces \t and\na line",
+    "a <mask> cat<mask>dog",
+    "&eacute; &amp;amp; a <s> &lt;b&gt;",
 ]
+
+
+def byte_level(folder: Path) -> Path:
+    """A vocabulary as RoBERTa's, which tells words by the space before; ``<mask>`` takes it."""
+    names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    words = [*names, *pre_tokenizers.ByteLevel.alphabet()]
+    tokenizer = Tokenizer(models.BPE({word: index for index, word in enumerate(words)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    tokenizer.add_special_tokens([*names[:4], AddedToken("<mask>", lstrip=True)])
+    return _saved(tokenizer, folder, mask_token="<mask>")
+
+
+def unigram(folder: Path) -> Path:
+    """A vocabulary as T5's and XLM-R's: pieces that begin with a space, after NFKC."""
+    names = ["<s>", "<pad>", "</s>", "<unk>"]
+    letters = [chr(point) for point in range(33, 127)]
+    words = [*names, "\u2581", *letters, "\u2581a", "cat"]
+    tokenizer = Tokenizer(models.Unigram([(word, -1.0) for word in words], unk_id=3))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 2)]
+    )
+    tokenizer.add_special_tokens(names)
+    return _saved(tokenizer, folder)
+
+
+def _saved(tokenizer: Tokenizer, folder: Path, **names: str) -> Path:
+    prepare_torchvision()  # transformers imports it
+    from transformers import PreTrainedTokenizerFast
+
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        eos_token="</s>",
+        sep_token="</s>",
+        cls_token="<s>",
+        **names,
+    ).save_pretrained(folder)
+    return folder
+
+
+def word_piece(folder: Path) -> Path:
+    return tiny.hf_text_folder(folder, weights=False)
 
 
 def written(config: dict[str, Any], folder: Path, source: Path | None = None) -> ModelSpec:
@@ -36,13 +93,16 @@ def written(config: dict[str, Any], folder: Path, source: Path | None = None) ->
     return spec
 
 
+@pytest.mark.parametrize("make", [word_piece, byte_level, unigram])
 @pytest.mark.parametrize("clean", ["whitespace", "canonicalize"])
-def test_open_clip_transformers_and_tokenizers_agree(clean: str, tmp_path: Path) -> None:
+def test_open_clip_transformers_and_tokenizers_agree(
+    clean: str, make: Callable[[Path], Path], tmp_path: Path
+) -> None:
     import_open_clip()
     from open_clip.tokenizer import HFTokenizer
     from transformers import AutoTokenizer
 
-    source = tiny.hf_text_folder(tmp_path / "source", weights=False)
+    source = make(tmp_path / "source")
     config = {
         "context_length": 24,
         "hf_tokenizer_name": str(source),
@@ -62,7 +122,13 @@ def test_open_clip_transformers_and_tokenizers_agree(clean: str, tmp_path: Path)
         assert alone.encode(text).ids == row[: len(alone.encode(text).ids)].tolist(), text
     # people do not read marks, whether or not the file still tells what they are
     again = TextTokenizer(tmp_path / "out" / FolderFiles.TOKENIZER, **spec.tokenizer.kwargs())
-    assert again.decode(again(["a cat", ""])) == ["a cat", ""]
+    if make is word_piece:
+        assert again.decode(again(["a cat", ""])) == ["a cat", ""]
+    # and an export of the export changes nothing
+    (tmp_path / "again").mkdir()
+    write_tokenizer_files(spec.with_(tokenizer=again), tmp_path / "again")
+    for name in (FolderFiles.TOKENIZER, TOKENIZER_CONFIG):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
 
 
 def test_a_name_that_only_the_added_tokens_have_stays(tmp_path: Path) -> None:

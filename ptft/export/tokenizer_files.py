@@ -1,15 +1,18 @@
 """The tokenizer's files, such that transformers alone gives the ids that the model was trained on.
 
 open_clip cleans a text before it tokenises it. What ``tokenizer.json`` can do of that is put into
-it: HTML 4's entities are resolved, typographic quotes become plain ones, and for SigLIP's
-vocabularies ASCII punctuation is dropped and the text lower-cased. Bytes that were decoded wrongly
-are repaired by ptft and open_clip alone.
+it: HTML 4's entities are resolved, typographic quotes become plain ones, a run of white space one
+space, and for SigLIP's vocabularies ASCII punctuation is dropped and the text lower-cased. Bytes
+that were decoded wrongly are repaired by ptft and open_clip alone.
 
 Names of special tokens in a text are read as open_clip reads them, after its cleaning. CLIP's marks
 are found in what the normaliser leaves. Other vocabularies find theirs in the text as it came: a
 name that no cleaned text holds (``</s>`` without its punctuation) is therefore none of those that
-are looked for. These texts alone have other ids than here:
+are looked for. These texts alone have other ids than here, beside those that are repaired:
 
+- one with white space before or behind it, where the vocabulary counts that (``roberta``) and the
+  text keeps its punctuation and its case: stripped here, it would be stripped beside a special
+  token inside a text too;
 - a special token of an ``hf`` vocabulary, its name written with HTML entities (``&lt;/s&gt;``),
   which open_clip resolves first; or, where texts are lower-cased but keep their punctuation, in
   upper case;
@@ -54,18 +57,21 @@ def _cleaning(tokenizer: TextTokenizer) -> str:
     steps += [_replace("[\u02bc\u2018-\u201b]", "'"), _replace("[\u201c-\u201f]", '"')]  # as ftfy
     if tokenizer.clean == "canonicalize":
         steps += [_replace("_", " "), _replace(_PUNCTUATION, "")]
+    spaces: list[dict[str, Any]] = []
     if tokenizer.kind == "hf" and tokenizer.clean in ("canonicalize", "clip"):
         strip = {"type": "Strip", "strip_left": True, "strip_right": True}
-        steps += [_LOWERCASE, _replace(r"\s+", " "), strip]
+        spaces = [_LOWERCASE, _replace(r"\s+", " "), strip]
+    elif tokenizer.kind == "hf":
+        spaces = [_replace(r"\s+", " ")]
     values = json.loads(tokenizer.json)
-    own = values.get("normalizer")
-    if own is not None:
-        before = own["normalizers"] if own["type"] == "Sequence" else [own]
-        if before[: len(steps)] == steps:
-            return tokenizer.json  # exported before
-        keeps_case = tokenizer.kind == "clip" and tokenizer.clean == "whitespace"
-        steps += [step for step in before if not (keeps_case and step == _LOWERCASE)]
-    values["normalizer"] = {"type": "Sequence", "normalizers": steps}
+    own = values.get("normalizer") or {"type": "Sequence", "normalizers": []}
+    before = own["normalizers"] if own["type"] == "Sequence" else [own]
+    for done in (steps, spaces):  # by an export before
+        if before[: len(done)] == done:
+            before = before[len(done) :]
+    if tokenizer.kind == "clip" and tokenizer.clean == "whitespace":
+        before = [step for step in before if step != _LOWERCASE]
+    values["normalizer"] = {"type": "Sequence", "normalizers": [*steps, *spaces, *before]}
     values["added_tokens"] = [
         token
         for token in values["added_tokens"]

@@ -150,7 +150,7 @@ class TextTokenizer:
         edge = tokens[:, :2] if self.pad_left else tokens[:, -2:]  # of two, one may be zeroed
         found = (edge != self.pad_id).any(axis=1)
         for index in np.flatnonzero(found):
-            found[index] = self._is_cut(self._cleaner(texts[index]))
+            found[index] = self._is_cut(self._cleaner(texts[int(index)]))
         return found
 
     def decode(self, tokens: NDArray[np.int64]) -> list[str]:
