@@ -13,6 +13,7 @@ from ptft.artifact import FolderFiles, MixRecord, ModelInfo
 from ptft.errors import ArtifactError
 from ptft.export.card_index import model_index
 from ptft.export.card_usage import usage
+from ptft.export.router_layout import ROUTER
 from ptft.front_matter import card_metadata, replace_metadata
 from ptft.model.licence import hub_bases
 from ptft.model.spec import ModelSpec
@@ -113,7 +114,7 @@ def _front_matter(
     classify = info.task == "classify"
     loads = [name for name, client in info.clients.items() if "loads" in client]
     if "transformers" in loads:
-        loads += ["sentence-transformers", "transformers.js"]
+        loads.append("transformers.js")
     kinds = [f"{tower}-classification" for tower in TOWERS_OF[info.reads] if classify]
     tags = ["ptft", "onnx", "image-text", *loads, *kinds]
     values: dict[str, Any] = {
@@ -159,10 +160,20 @@ def _summary(info: ModelInfo, spec: ModelSpec) -> str:
         )
     elif spec.open_clip_needs is not None:
         lines.append(f"open_clip needs {spec.open_clip_needs} to load it.")
-    for name in ("transformers", "timm"):
-        if (reason := info.clients.get(name, {}).get("reason")) is not None:
-            lines.append(f"{name} cannot load it exactly: {reason}.")
+    lines += [
+        f"{' and '.join(names)} cannot load it exactly: {reason}."
+        for reason, names in _reasons(info).items()
+    ]
     return "\n\n".join(lines) + "\n"
+
+
+def _reasons(info: ModelInfo) -> dict[str, list[str]]:
+    """Why a library cannot load the folder -> the libraries."""
+    found: dict[str, list[str]] = {}
+    for name in ("transformers", "sentence-transformers", "timm"):
+        if (reason := info.clients.get(name, {}).get("reason")) is not None:
+            found.setdefault(reason, []).append(name)
+    return found
 
 
 def _trained_on(spec: ModelSpec, recipe: Recipe | None) -> str:
@@ -264,10 +275,12 @@ def _exported(info: ModelInfo, spec: ModelSpec, metrics: dict[str, Any]) -> str:
             f"| {lost} | {shapes} |"
         )
     for name, difference in metrics["libraries"].items():
+        how = f"{name} loaded the folder as its {info.clients[name]['loads']}"
+        if info.clients[name]["loads"] == ROUTER:
+            how = f"transformers loaded each tower of {name}' modules alone"
         lines += [
             "",
-            f"{name} loaded the folder as its {info.clients[name]['loads']} and gave the same "
-            f"embeddings, the largest difference being {difference:.2e}.",
+            f"{how} and gave the same embeddings, the largest difference being {difference:.2e}.",
         ]
     lines += ["", _loss(metrics)]
     lines += [f"\n`{name}` is left out: {reason}." for name, reason in metrics["left_out"].items()]

@@ -4,7 +4,9 @@ import json
 from typing import Any
 
 from ptft.artifact import FolderFiles, ModelInfo
+from ptft.export.router_layout import ROUTER
 from ptft.model.spec import ModelSpec
+from ptft.preprocess.clip_vocabulary import END
 
 __all__ = ["usage"]
 
@@ -27,7 +29,10 @@ print((model.logit_scale.exp() * image @ texts.T).softmax(dim=-1))
 
 _TRANSFORMERS = """\
 With transformers {versions}, as its `{loads}`. Pillow resizes the pictures here, as for open_clip;
-torchvision, which transformers 5 takes unless told, makes them a little different.
+torchvision, which transformers 5 takes unless told, makes them a little different. Beside a torch
+that the installed torchvision was not built for (a CPU's, say) these imports fail ("Could not
+import module"), as do those of the other libraries here that import torchvision;
+`prepare_torchvision()` of `ptft.compat`, called before them, mends that.
 
 ```python
 import torch
@@ -56,6 +61,22 @@ image = model.encode([ImageOps.exif_transpose(Image.open("picture.jpg")).convert
 texts = model.encode([{texts}])
 print(model.similarity(image, texts))
 ```
+"""
+
+_TEXTS = """\
+`tokenizer.json` cleans texts as open_clip does, whatever library reads it: entities of HTML 4
+(`&eacute;`, `&amp;`) are resolved, typographic quotes become plain{more}. Other entities
+(`&#233;`, `&lowbar;`) and bytes that were decoded wrongly are mended by open_clip, ptft and the
+service alone; with other libraries `html.unescape(ftfy.fix_text(text))` does it before.{marks}
+"""
+
+_MARKS = """
+`<start_of_text>` and `<end_of_text>` in a text are the tokens themselves, everywhere{stops}."""
+
+_ROUTER = """\
+With sentence-transformers 5.7 or 6.2, by its own modules: `modules.json` names a router to the two
+towers of `sentence-transformers/`.
+
 """
 
 _TIMM = """\
@@ -207,11 +228,7 @@ def usage(info: ModelInfo, spec: ModelSpec, files: list[str]) -> str:
         files: names of the files in the folder: what is absent is not explained.
     """
     texts = ", ".join(f'"{text}"' for text in _texts(info))
-    reading = spec.preprocess.reading
-    parts = [
-        "In this folder, with a picture of yours as `picture.jpg`. The model was made for "
-        f"{reading.words}.\n"
-    ]
+    parts = ["In this folder, with a picture of yours as `picture.jpg`.\n", *_reading(info, spec)]
     if FolderFiles.OPEN_CLIP_CONFIG in files:
         parts += ["### open_clip\n", _OPEN_CLIP.format(texts=texts)]
     parts += _libraries(info, spec, files, texts)
@@ -239,6 +256,24 @@ def usage(info: ModelInfo, spec: ModelSpec, files: list[str]) -> str:
     return commands
 
 
+def _reading(info: ModelInfo, spec: ModelSpec) -> list[str]:
+    """What the libraries that read ``tokenizer.json`` do to a text, and what they do not."""
+    readers = ("transformers", "sentence-transformers")
+    cleaned = {
+        "canonicalize": ", ASCII punctuation is dropped and letters are lower-cased",
+        "clip": ", letters are lower-cased",
+        "whitespace": "",
+    }
+    clean = spec.tokenizer.clean
+    if clean not in cleaned or not any(info.clients.get(name, {}).get("loads") for name in readers):
+        return []
+    marks = ""
+    if spec.tokenizer.may_hold(END) and spec.tokenizer.kind == "clip":
+        stops = ", and what follows an end is not read" if spec.text_stops else ""
+        marks = _MARKS.format(stops=stops)
+    return [_TEXTS.format(more=cleaned[clean], marks=marks)]
+
+
 def _libraries(info: ModelInfo, spec: ModelSpec, files: list[str], texts: str) -> list[str]:
     """The sections of what loads by ``config.json``, tokenizer and image processor."""
     transformers = info.clients.get("transformers", {}).get("loads")
@@ -250,7 +285,7 @@ def _libraries(info: ModelInfo, spec: ModelSpec, files: list[str], texts: str) -
         versions = "4.57 or 5" if old else "5"
         usage = _TRANSFORMERS.format(texts=texts, loads=transformers, versions=versions)
         parts += ["### transformers\n", usage]
-        parts += ["### sentence-transformers\n", _SENTENCE_TRANSFORMERS.format(texts=texts)]
+    parts += _sentence_transformers(info, texts)
     if timm is not None:
         parts += ["### timm\n", _TIMM.format(loads=timm)]
     if transformers is not None and FolderFiles.PREPROCESSOR in files:
@@ -260,6 +295,14 @@ def _libraries(info: ModelInfo, spec: ModelSpec, files: list[str], texts: str) -
         parts += ["### transformers.js\n", usage]
         parts += ["### optimum-onnx\n", _OPTIMUM.format(texts=texts)]
     return parts
+
+
+def _sentence_transformers(info: ModelInfo, texts: str) -> list[str]:
+    loads = info.clients.get("sentence-transformers", {}).get("loads")
+    if loads is None:
+        return []
+    router = _ROUTER if loads == ROUTER else ""
+    return ["### sentence-transformers\n", router + _SENTENCE_TRANSFORMERS.format(texts=texts)]
 
 
 def _text_cfg(spec: ModelSpec) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The files by which transformers and timm load the folder, loaded again and held to the model.
+"""The files by which libraries load the folder, loaded again and held to the model.
 
 One ``config.json`` serves both: what transformers needs, what timm needs beside it, and the image
 processor's keys, since transformers takes a folder with timm's keys to keep them there.
@@ -18,6 +18,13 @@ from ptft.artifact import FolderFiles, write_json
 from ptft.compat import prepare_torchvision
 from ptft.errors import ParityError
 from ptft.export.parity import compare
+from ptft.export.router_layout import (
+    ROUTER,
+    embed_by_modules,
+    remove_router,
+    router_layout,
+    write_router,
+)
 from ptft.export.timm_layout import TimmLayout, embed_by_timm, timm_layout
 from ptft.export.transformers_model import Converted, convert
 from ptft.golden import Golden
@@ -56,7 +63,7 @@ def write_library_files(model: DualEncoder, golden: Golden, folder: Path) -> dic
         folder: holds open_clip's files already.
 
     Returns:
-        ``transformers`` and ``timm`` -> what it loads.
+        ``transformers``, ``timm`` and ``sentence-transformers`` -> what it loads.
 
     Raises:
         ParityError: transformers loads the files and gives other embeddings.
@@ -78,7 +85,34 @@ def write_library_files(model: DualEncoder, golden: Golden, folder: Path) -> dic
         found["transformers"] = Library(loads=converted.name, max_abs=worst)
     else:
         found["transformers"] = Library(reason=converted)
+    found["sentence-transformers"] = _write_router(model, golden, folder, found["transformers"])
     return found
+
+
+def _write_router(
+    model: DualEncoder, golden: Golden, folder: Path, transformers: Library
+) -> Library:
+    """What sentence-transformers loads: what transformers does, or else a router of its modules."""
+    remove_router(folder)
+    if not (folder / FolderFiles.PREPROCESSOR).is_file():
+        return Library(reason="no image processor of transformers makes its pixels")
+    if transformers.loads is not None:
+        return Library(loads=transformers.loads)
+    layout = router_layout(model)
+    if isinstance(layout, str):
+        return Library(reason=layout)
+    write_router(layout, folder)
+    try:
+        with _without_bars():
+            worst = embed_by_modules(layout, model, golden, folder)
+    except Exception as error:  # of whatever transformers' class for the tower raises
+        reason = f"transformers cannot load a tower alone ({type(error).__name__})"
+    else:
+        if worst <= TOLERANCE:
+            return Library(loads=ROUTER, max_abs=worst)
+        reason = f"as modules of its own it gives other embeddings (by {worst:.1e})"
+    remove_router(folder)
+    return Library(reason=reason)
 
 
 def _write_config(

@@ -13,7 +13,7 @@ from ptft.model import DualEncoder
 from ptft.model.spec import ModelSpec
 from ptft.model.towers import create_timm
 
-__all__ = ["dual_image", "dual_text", "timm_arguments"]
+__all__ = ["dual_image", "dual_text", "timm_arguments", "without_origin"]
 
 
 def dual_image(model: DualEncoder) -> Part:
@@ -61,7 +61,7 @@ def dual_text(model: DualEncoder) -> Part:
     )
     refuse(not model.spec.text_trimmable, "the text tower masks another id than padding")
     refuse(isinstance(tower.proj, nn.Sequential), "the text projection has two layers")
-    config = _without_origin(tower.config.to_dict())
+    config = without_origin(tower.config.to_dict())
     projection = None if isinstance(tower.proj, nn.Identity) else tower.proj.weight
     return Part(config, dict(tower.transformer.state_dict()), projection)
 
@@ -167,6 +167,7 @@ def _check_wrapped(name: str, arguments: dict[str, Any], state: dict[str, Tensor
     refuse(differ, f"timm's {name}, made with {arguments}, has other weights ({first})")
 
 
-def _without_origin(config: dict[str, Any]) -> dict[str, Any]:
+def without_origin(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without where it came from and what wrote it."""
     drop = ("_name_or_path", "name_or_path", "transformers_version", "architectures", "dtype")
     return {key: value for key, value in config.items() if key not in drop}

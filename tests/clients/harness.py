@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -49,24 +50,31 @@ class Client:
         module: in this folder, without ``with_``.
         environment: its pins' file; None: ptft's own environment.
         options: for the module.
+        library: whose entry in ``ptft.json`` says whether it loads a folder; empty: always.
     """
 
     label: str
     module: str
     environment: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    library: str = "transformers"
 
 
 CLIENTS = (
-    Client("open_clip hf-hub", "open_clip", options={"scheme": "hf-hub"}),
-    Client("open_clip local-dir", "open_clip", options={"scheme": "local-dir"}),
+    Client("open_clip hf-hub", "open_clip", None, {"scheme": "hf-hub"}, "open_clip"),
+    Client("open_clip local-dir", "open_clip", None, {"scheme": "local-dir"}, "open_clip"),
     Client("transformers 5", "transformers"),
     Client("transformers 5 torchvision", "transformers", options={"backend": "torchvision"}),
-    Client("timm", "timm"),
-    Client("onnxruntime", "onnxruntime"),
+    Client("timm", "timm", library="timm"),
+    Client("onnxruntime", "onnxruntime", library=""),
     Client("transformers 4.57", "transformers", "transformers4"),
     Client("optimum-onnx", "optimum", "transformers4"),
-    Client("sentence-transformers", "sentence_transformers", "sentence_transformers"),
+    Client(
+        "sentence-transformers",
+        "sentence_transformers",
+        "sentence_transformers",
+        library="sentence-transformers",
+    ),
     Client("transformers.js", "transformers_js", environments.NODE),
 )
 
@@ -119,6 +127,7 @@ class Bench:
         self._pad_ids: dict[str, int] = {}
         self.prepares = False  # whether the folders hold what makes pixels in every language
         self._beside: dict[str, bool] = {}
+        self._clients: dict[str, dict[str, dict[str, str]]] = {}
         for name in self.names:
             self._publish(name, pictures)
 
@@ -150,6 +159,11 @@ class Bench:
         self._pad_ids[name] = info.tokenizer["pad_id"]
         self.prepares = "onnx/preprocess.onnx" in info.files
         self._beside[name] = model.spec.open_clip_needs is not None
+        self._clients[name] = info.clients
+
+    def loads(self, client: Client, name: str) -> bool:
+        """Whether a folder says of itself that the client loads it."""
+        return not client.library or "loads" in self._clients[name][client.library]
 
     def _pulled(self, name: str) -> Path:
         return self.work / name / "pulled"
@@ -160,7 +174,8 @@ class Bench:
         folder = None if name is None else environments.find(name, cache)
         assert name is None or folder is not None, f"no environment {name} in {cache}"
         job = self.work / f"{name}.json"
-        tasks = [self._task(client, one) for client in clients for one in self.names]
+        pairs = [pair for pair in product(clients, self.names) if self.loads(*pair)]
+        tasks = [self._task(client, one) for client, one in pairs]
         values = {"inputs": str(self.inputs), "out": str(self.out), "tasks": tasks}
         job.write_text(json.dumps(values))
         here = environments.HERE

@@ -1,4 +1,5 @@
-"""Small models with random weights, one for each class of transformers that a folder can hold."""
+"""Small models with random weights, one for each class of transformers that a folder can hold, and
+one that it has no class for."""
 
 import copy
 from pathlib import Path
@@ -11,7 +12,12 @@ from tests import tiny
 
 __all__ = ["MODELS", "build"]
 
-_LARGER = {"clip": 3.0, "dual": 14.0, "siglip": 2.0}  # seen to leave cosines of 0.99 at most
+_LARGER = {
+    "clip": 3.0,
+    "dual": 14.0,
+    "pooled": 14.0,
+    "siglip": 2.0,
+}  # seen to leave cosines of 0.99 at most
 MODELS = tuple(_LARGER)
 
 
@@ -19,12 +25,14 @@ def build(name: str, work: Path) -> DualEncoder:
     """Build a model.
 
     ``clip``: open_clip's own towers (``CLIPModel``). ``dual``: timm's vision transformer with BERT
-    (``VisionTextDualEncoderModel``). ``siglip``: attention pooling, no mask, a bias
-    (``SiglipModel``), as small as timm has one: 42 million weights.
+    (``VisionTextDualEncoderModel``). ``pooled``: the same, its texts pooled by their mean, as a
+    recipe has it by default; sentence-transformers' own modules load that. ``siglip``: attention
+    pooling, no mask, a bias (``SiglipModel``), as small as timm has one: 42 million weights.
     """
-    if name == "dual":
-        text = tiny.hf_text_folder(work / "text")
-        section = tiny.hf_section(text, image="test_vit", text_pool="cls_pooler", image_size=160)
+    if name in ("dual", "pooled"):
+        pool = {"text_pool": "cls_pooler"} if name == "dual" else {}
+        text = tiny.hf_text_folder(work / "tower" / "model")
+        section = tiny.hf_section(text, image="test_vit", image_size=160, **pool)
     else:
         section = tiny.arch_section({"clip": "tiny-vit", "siglip": "tiny-padded-siglip"}[name])
     model = tiny.build(section, seed=5)
