@@ -170,7 +170,7 @@ def _from_towers(section: TowersModel, seed: int) -> DualEncoder:
         if hf is not None and section.text_weights:
             bases.append(load_text_weights(text, hf))
     spec = describe_spec(
-        _name(section),
+        _name(section, hf),
         config,
         text,
         build_tokenizer(config, folder=hf.folder if hf else None),
@@ -256,11 +256,12 @@ def _reason(image_args: Any, timm_input_size: tuple[int, int] | None) -> str | N
     return None
 
 
-def _name(section: TowersModel) -> str:
-    if isinstance(section.text, TextTower):
-        text = f"text{section.text.width}x{section.text.layers}"
+def _name(section: TowersModel, hf: TransformersText | None) -> str:
+    if hf is not None:
+        text = hf.title.rpartition("/")[2]
     else:
-        text = Path(section.text.partition("@")[0]).name
+        assert isinstance(section.text, TextTower)
+        text = f"text{section.text.width}x{section.text.layers}"
     return f"{section.image}+{text}"
 
 

@@ -1,5 +1,6 @@
 """The transformers text tower of a recipe: where it is, and the weights it starts from."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,13 @@ from ptft.compat import import_open_clip
 from ptft.errors import ModelError, suggest
 from ptft.model.fetch import fetch_snapshot
 from ptft.recipe import TowersModel
+from ptft.recipe.paths import is_hub_id
 
 __all__ = ["TransformersText", "check_context", "find_text", "load_text_weights"]
 
 _CONFIG = ("*.json", "*.txt")  # with the tokenizer's files
+# Names of folders that say where a model lies and not which it is
+_PLACES = re.compile(r"(hf_?)?(text|model|encoder|transformer)s?|final|latest|[0-9a-f]{40}|\.*")
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,13 @@ class TransformersText:
         name: Hub id without the revision, or the folder as the recipe names it.
         folder: that holds ``config.json``, the tokenizer and, if asked for, the weights.
         local: whether the recipe names a folder.
+        title: what to call it in public, without folders of this machine.
     """
 
     name: str
     folder: Path
     local: bool
+    title: str
 
 
 def find_text(section: TowersModel) -> TransformersText:
@@ -43,15 +49,17 @@ def find_text(section: TowersModel) -> TransformersText:
     assert isinstance(section.text, str)
     local = Path(section.text).expanduser()
     if local.is_dir():
-        found = TransformersText(section.text, local, True)
+        config = read_json(local / "config.json")
+        found = TransformersText(section.text, local, True, _title(local, config))
     else:
         patterns = (*_CONFIG, "*.safetensors") if section.text_weights else _CONFIG
         folder = fetch_snapshot(section.text, patterns)
-        found = TransformersText(section.text.partition("@")[0], folder, False)
+        name = section.text.partition("@")[0]
+        config = read_json(folder / "config.json")
+        found = TransformersText(name, folder, False, name)
     import_open_clip()
     from open_clip.hf_configs import arch_dict
 
-    config = read_json(found.folder / "config.json")
     kind = config.get("model_type")
     if kind not in arch_dict:
         raise ModelError(
@@ -110,6 +118,27 @@ def load_text_weights(tower: Any, source: TransformersText) -> str:
     tower.transformer = model.encoder if encoder_decoder else model
     tower.transformer.train()
     left_out = sorted({name.rpartition(".")[0] for name in info["unexpected_keys"]})
-    return f"{Path(source.name).name if source.local else source.name}" + (
-        f" without {', '.join(left_out)}" if left_out else ""
+    return source.title + (f" without {', '.join(left_out)}" if left_out else "")
+
+
+def _title(folder: Path, config: Mapping[str, Any]) -> str:
+    """The name of a model in a folder: the Hub's, where the folder or its configuration tells it,
+    else the folder's own; where that is but a place (``model``), its kind, width and layers."""
+    path = folder.resolve()
+    for part in path.parts:  # huggingface_hub's cache: models--org--name/snapshots/...
+        if part.startswith("models--"):
+            return part.removeprefix("models--").replace("--", "/")
+    origin = config.get("_name_or_path")
+    if isinstance(origin, str) and is_hub_id(origin) and not Path(origin).exists():
+        return origin
+    if not _PLACES.fullmatch(path.name.lower()):
+        return path.name
+    kind = config.get("model_type", "text")
+    width, layers = (
+        next((config[key] for key in keys if key in config), None)
+        for keys in (
+            ("hidden_size", "d_model", "dim"),
+            ("num_hidden_layers", "num_layers", "n_layers"),
+        )
     )
+    return f"{kind}{width}x{layers}" if width and layers else str(kind)
