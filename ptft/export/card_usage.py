@@ -228,7 +228,12 @@ def usage(info: ModelInfo, spec: ModelSpec, files: list[str]) -> str:
         files: names of the files in the folder: what is absent is not explained.
     """
     texts = ", ".join(f'"{text}"' for text in _texts(info))
-    parts = ["In this folder, with a picture of yours as `picture.jpg`.\n", *_reading(info, spec)]
+    reading = spec.preprocess.reading
+    parts = [
+        "In this folder, with a picture of yours as `picture.jpg`. The model was made for "
+        f"{reading.words}.\n",
+        *_reading(info, spec),
+    ]
     if FolderFiles.OPEN_CLIP_CONFIG in files:
         parts += ["### open_clip\n", _OPEN_CLIP.format(texts=texts)]
     parts += _libraries(info, spec, files, texts)
