@@ -16,9 +16,10 @@ from PIL import Image
 
 from ptft.artifact import RunFiles
 from ptft.errors import TrainingError
-from ptft.train.charts import chart, figure_text, nice_ticks, tick_text
+from ptft.pages.markup import Markup, element, join
+from ptft.pages.ticks import nice_ticks, tick_text
+from ptft.train.charts import chart, figure_text
 from ptft.train.curves import Panel, group_panels, read_series
-from ptft.train.markup import Markup, element, join
 from ptft.train.page import write_page
 from ptft.train.run_folder import read_run
 from tests.test_train import BATCH, STEPS, interrupt, run
@@ -142,7 +143,7 @@ def test_a_browser_runs_the_pages_script_under_its_policy(finished: Path) -> Non
 
 def test_captions_names_and_reasons_cannot_break_out(tmp_path: Path) -> None:
     data = {"kind": "folder", "train": str(tmp_path / "train"), "val": str(tmp_path / "val")}
-    pictures(tmp_path / "train", 32, text=EVIL)
+    pictures(tmp_path / "train", 32)
     pictures(tmp_path / "val", 16, text=EVIL)
     (tmp_path / "train" / "2.png").write_bytes(b"<b>no picture</b>")
     data["max_skipped"] = 0.5

@@ -7,10 +7,11 @@ import json
 import math
 from collections.abc import Sequence
 
+from ptft.pages.markup import Markup, element, join
+from ptft.pages.ticks import nice_ticks, tick_text
 from ptft.train.curves import Panel, Series
-from ptft.train.markup import Markup, element, join
 
-__all__ = ["chart", "figure_text", "tick_text"]
+__all__ = ["chart", "figure_text"]
 
 _WIDTH, _HEIGHT = 360, 210  # of the drawing, in units that a chart on a phone shows as pixels
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 8, 34  # margins for what stands around the lines
@@ -73,17 +74,6 @@ def figure_text(share: bool, value: float) -> str:
     return f"{value:.2e}"
 
 
-def tick_text(value: float) -> str:
-    """A round number in few characters: ``50k``, ``1.5M``, ``0.001``, ``5e-4``."""
-    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.4g}{letter}"
-    if value == 0 or abs(value) >= 1e-3:
-        return f"{value:.4g}"
-    mantissa, _, exponent = f"{value:.2e}".partition("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
-
-
 class _Scale:
     """The vertical axis: its range, whether it is logarithmic, and its ticks."""
 
@@ -118,18 +108,6 @@ class _Scale:
             value, low, high = math.log(value), math.log(low), math.log(high)
         share = (value - low) / (high - low)
         return _TOP + (1.0 - share) * (_HEIGHT - _TOP - _BOTTOM)
-
-
-def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Multiples of 1, 2, 2.5 or 5 times a power of ten, the outer ones at or beyond the range."""
-    rough = (high - low) / (most - 1)
-    power = 10.0 ** math.floor(math.log10(rough))
-    for factor in (1.0, 2.0, 2.5, 5.0, 10.0, 20.0):
-        step = factor * power
-        first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-        if last - first < most:
-            break
-    return [float(f"{number * step:.12g}") for number in range(first, last + 1)]
 
 
 def _x(seen: float, end: int) -> float:

@@ -1,22 +1,20 @@
 """``page.html``: a run for people, in one file that asks nothing of any network.
 
 It is made from what lies in the run folder alone. Everything that comes from data or a recipe is
-escaped (:mod:`ptft.train.markup`), and its content security policy lets no script run but its own.
+escaped (:mod:`ptft.pages.markup`), and no script runs but its own (:mod:`ptft.pages.document`).
 """
 
-import base64
-import hashlib
 import itertools
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 
 from ptft.artifact import RunFiles, write_atomic
+from ptft.pages.document import asset, document
+from ptft.pages.markup import Markup, element, join
 from ptft.train.charts import chart, figure_text
 from ptft.train.curves import Series, group_panels, is_share, read_series
-from ptft.train.markup import Markup, element, join
 from ptft.train.neighbours_file import Answer, Found, Neighbours, read_neighbours
 from ptft.train.pace import duration
 from ptft.train.run_folder import RunRecord, RunStatus, read_run
@@ -47,43 +45,21 @@ def write_page(folder: Path, *, left: float | None = None) -> Path:
     """
     record, series = read_run(folder), read_series(folder)
     neighbours = read_neighbours(folder)
-    body = element(
-        "body",
+    text = document(
+        f"{record.name} \u00b7 {record.status}",
         _head(record, series, left),
         _curves(series),
         _figures(series),
         None if neighbours is None else _nearest(neighbours),
         _skipped(folder, record),
         _recipe(folder, record),
-        element("script", _asset("page.js")),
+        style=asset("ptft.train", "page.css"),
+        script=asset("ptft.train", "page.js"),
+        generator=f"ptft {record.versions.get('ptft', '')}",
     )
-    text = join((Markup("<!DOCTYPE html>"), element("html", _meta(record), body, lang="en")))
     path = folder / RunFiles.PAGE
-    write_atomic(path, text + "\n")
+    write_atomic(path, text)
     return path
-
-
-def _asset(name: str) -> Markup:
-    return Markup(files("ptft.train").joinpath(name).read_text(encoding="utf-8"))
-
-
-def _meta(record: RunRecord) -> Markup:
-    """What the browser is told: no address of any kind is asked, nothing but these scripts runs."""
-    style, script = (_source(_asset(name)) for name in ("page.css", "page.js"))
-    policy = f"default-src 'none'; img-src data:; style-src {style}; script-src {script}"
-    return element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=policy),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="generator", content=f"ptft {record.versions.get('ptft', '')}"),
-        element("title", f"{record.name} \u00b7 {record.status}"),
-        element("style", _asset("page.css")),
-    )
-
-
-def _source(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _head(record: RunRecord, series: Series, left: float | None) -> Markup:
