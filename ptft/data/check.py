@@ -1,23 +1,25 @@
 """Every split that a recipe will read, looked at before it costs anything."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from ptft.data.class_captions import ClassCaptions
 from ptft.data.open import open_split
 from ptft.data.sample import SampleSet
-from ptft.data.survey import Survey, digests, look
+from ptft.data.survey import Survey, look
+from ptft.data.twins import KnownPictures, Twins
 from ptft.errors import DataError, PtftError, RecipeError
-from ptft.recipe import ClassifyObjective, Recipe
+from ptft.recipe import ClassifyObjective, ClipObjective, Recipe, SiglipObjective
 from ptft.recipe.data import has_pictures
 from ptft.recipe.objective import ObjectiveSection, read_towers
 from ptft.recipe.splits import SplitUse, splits_of
 
-__all__ = ["Checked", "check_captions", "check_splits"]
+__all__ = ["Checked", "Inspection", "check_captions", "check_splits", "inspect_splits"]
 
 _CAPTIONS = 256  # of a training set, before it is learned from
 
 Tell = Callable[[str], None]
+Visit = Callable[["Checked", SampleSet], None]
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,12 @@ class Checked:
     Attributes:
         uses: what reads it.
         survey: what it holds.
-        shared: pictures that a training set has too, that set's key and split, and the first one.
+        twins: pictures that are there more than once.
     """
 
     uses: list[SplitUse]
     survey: Survey
-    shared: tuple[int, str, str]
+    twins: Twins
 
     @property
     def label(self) -> str:
@@ -43,6 +45,21 @@ class Checked:
     def learned(self) -> bool:
         """Whether the model learns from it."""
         return any(use.item is None and use.split == "train" for use in self.uses)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was seen of several splits.
+
+    Attributes:
+        checked: those that could be opened, in the order asked for.
+        problems: all that would stop a run or make its figures worthless, a line each.
+        warnings: what is worth knowing before a run.
+    """
+
+    checked: list[Checked]
+    problems: list[str]
+    warnings: list[str]
 
 
 def check_splits(
@@ -61,29 +78,57 @@ def check_splits(
         DataError: all that would stop the run or make its figures worthless, a line each.
         RecipeError: a split is not there.
     """
+    seen = inspect_splits(
+        splits_of(recipe), recipe.objective, seed=recipe.seed, every=every, tell=tell
+    )
+    if seen.problems:
+        raise DataError("\n".join(seen.problems))
+    return seen.checked, seen.warnings
+
+
+def inspect_splits(
+    uses: Iterable[SplitUse],
+    objective: ObjectiveSection | None,
+    *,
+    seed: int = 0,
+    every: bool = False,
+    tell: Tell = lambda line: None,
+    visit: Visit = lambda found, samples: None,
+) -> Inspection:
+    """Open and look at splits, and stop at nothing that is wrong with them.
+
+    Args:
+        uses: of the splits; several of one split are looked at once.
+        objective: that learns from them; None: it is not known, and what is there is judged.
+        seed: of the recipe, which draws what ``data.limit`` keeps.
+        every: decode every picture instead of some.
+        tell: told what is looked at, before it is.
+        visit: given each split that could be opened and what was seen of it.
+    """
     checked: list[Checked] = []
     problems: list[str] = []
-    learned: dict[bytes, tuple[str, str]] = {}  # digest -> split and name of a picture
-    for uses in _by_split(recipe):
-        use = uses[0]
+    known = KnownPictures()
+    for same in _by_split(uses):
+        use = same[0]
         label = f"{use.key}.{use.split}"
         tell(f"looking at {label}")
         try:
-            samples = open_split(use.section, use.split, seed=recipe.seed, key=use.key)
-            survey = look(samples, every=every, pictures=_reads_pictures(use, recipe))
+            samples = open_split(use.section, use.split, seed=seed, key=use.key)
+            survey = look(samples, every=every, pictures=_reads_pictures(use, objective))
         except (DataError, RecipeError) as error:
             problems.append(str(error))
             continue
-        shared = _shared(samples, use, label, learned, every)
-        found = Checked(uses, survey, shared)
+        twins = Twins()
+        if has_pictures(use.section):
+            twins = known.add(samples, label, learned=use.split == "train", every=every)
+        found = Checked(same, survey, twins)
         most = getattr(use.section, "max_skipped", 0.0)
         problems += [f"{label}: {problem}" for problem in survey.problems(most)]
-        problems += _meaningless(found, samples, recipe)
+        problems += _meaningless(found, objective)
         checked.append(found)
-    problems += _strangers(checked, recipe)
-    if problems:
-        raise DataError("\n".join(dict.fromkeys(problems)))
-    return checked, _warnings(checked, recipe)
+        visit(found, samples)
+    problems += _strangers(checked, objective)
+    return Inspection(checked, list(dict.fromkeys(problems)), _warnings(checked))
 
 
 def check_captions(
@@ -132,51 +177,28 @@ def _one_caption(key: str, looked: int, count: int, caption: str) -> str:
     )
 
 
-def _by_split(recipe: Recipe) -> Iterator[list[SplitUse]]:
+def _by_split(uses: Iterable[SplitUse]) -> Iterator[list[SplitUse]]:
     """Uses of the same split together, in the order of the first of each."""
     found: dict[tuple[str, str], list[SplitUse]] = {}
-    for use in splits_of(recipe):
+    for use in uses:
         key = (use.section.model_dump_json(by_alias=True), use.split)
         found.setdefault(key, []).append(use)
     yield from found.values()
 
 
-def _reads_pictures(use: SplitUse, recipe: Recipe) -> bool:
-    return has_pictures(use.section) and (
-        use.item is not None or "image" in read_towers(recipe.objective)
-    )
+def _reads_pictures(use: SplitUse, objective: ObjectiveSection | None) -> bool:
+    read = objective is None or use.item is not None or "image" in read_towers(objective)
+    return has_pictures(use.section) and read
 
 
-def _shared(
-    samples: SampleSet,
-    use: SplitUse,
-    label: str,
-    learned: dict[bytes, tuple[str, str]],
-    every: bool,
-) -> tuple[int, str, str]:
-    """How many pictures of a split are a training set's too; those of a training set are added."""
-    if not has_pictures(use.section) or samples.in_order:
-        return 0, "", ""
-    count, where, first = 0, "", ""
-    for index, digest in digests(samples, every=every):
-        if use.split == "train":
-            learned.setdefault(digest, (label, samples.name(index)))
-        elif digest in learned:
-            count += 1
-            if count == 1:
-                where, twin = learned[digest]
-                first = f"{samples.name(index)} is {twin}"
-    return count, where, first
-
-
-def _meaningless(found: Checked, samples: SampleSet, recipe: Recipe) -> Iterator[str]:
+def _meaningless(found: Checked, objective: ObjectiveSection | None) -> Iterator[str]:
     """What makes a loss or a figure of a split mean nothing."""
     survey, label = found.survey, found.label
     kinds: set[str] = {use.item.kind for use in found.uses if use.item is not None}
     labelled = kinds & {"zero_shot", "probe", "classify"}
-    objective = recipe.objective
-    templates = None if isinstance(objective, ClassifyObjective) else objective.templates
-    if found.learned:
+    paired = objective if isinstance(objective, ClipObjective | SiglipObjective) else None
+    templates = paired.templates if paired is not None else None
+    if found.learned and objective is not None:
         if isinstance(objective, ClassifyObjective) or templates:
             labelled |= {objective.kind}
         if "text" in read_towers(objective) and not templates:
@@ -192,11 +214,18 @@ def _meaningless(found: Checked, samples: SampleSet, recipe: Recipe) -> Iterator
         yield f"{label}: no sample has a class, and {what} needs classes; see data.label"
     elif labelled and survey.counts is not None and found.learned and len(survey.seen) < 2:
         yield _one_class(label, survey.seen)
+    if objective is None and not survey.words and survey.classes is None:
+        yield (
+            f"{label}: no sample has a caption or a class, so that there is nothing to learn; see "
+            "data.captions and data.label"
+        )
+    if objective is None and found.learned and not survey.distinct and len(survey.seen) == 1:
+        yield _one_class(label, survey.seen)
 
 
-def _strangers(checked: list[Checked], recipe: Recipe) -> Iterator[str]:
+def _strangers(checked: list[Checked], objective: ObjectiveSection | None) -> Iterator[str]:
     """Classes that a head is asked for and never learns."""
-    if not isinstance(recipe.objective, ClassifyObjective):
+    if not isinstance(objective, ClassifyObjective):
         return
     known = next((found.survey.classes for found in checked if found.learned), None)
     for found in checked:
@@ -211,16 +240,11 @@ def _strangers(checked: list[Checked], recipe: Recipe) -> Iterator[str]:
                 )
 
 
-def _warnings(checked: list[Checked], recipe: Recipe) -> list[str]:
+def _warnings(checked: list[Checked]) -> list[str]:
     lines: list[str] = []
     for found in checked:
         survey, label = found.survey, found.label
-        count, where, first = found.shared
-        if count:
-            lines.append(
-                f"{label}: {count:,} of {survey.samples:,} pictures are in {where} too, byte for "
-                f"byte (first: {first}): its figures are better than they should be"
-            )
+        lines += _doubled(found)
         rare = [name for name in survey.classes or [] if name not in set(survey.seen)]
         if survey.counts is not None and rare:
             lines.append(
@@ -234,14 +258,31 @@ def _warnings(checked: list[Checked], recipe: Recipe) -> list[str]:
             lines.append(f"{label}: {survey.unlabelled:,} samples have no class")
         if survey.without and survey.words:
             lines.append(f"{label}: {survey.without:,} of {survey.read:,} samples have no caption")
-        for kind, (number, name) in survey.faults.items():
-            lines.append(f"{label}: {number:,} of {survey.looked:,} pictures {kind}: {name}")
+        for kind, (number, examples) in survey.faults.items():
+            first = examples[0]
+            lines.append(f"{label}: {number:,} of {survey.looked:,} pictures {kind}: {first}")
         if survey.absent[0]:
             lines.append(f"{label}: {survey.absent[0]:,} pictures are absent ({survey.absent[1]})")
         if survey.samples == 1 and not found.learned:
             lines.append(f"{label}: one sample: a figure of it says nothing")
         lines += [f"{label}: {said}" for said in survey.said]
     return lines
+
+
+def _doubled(found: Checked) -> Iterator[str]:
+    twins, label = found.twins, found.label
+    count, first = twins.shared
+    if count:
+        yield (
+            f"{label}: {count:,} of {found.survey.samples:,} pictures are in {twins.where} too, "
+            f"byte for byte (first: {first}): its figures are better than they should be"
+        )
+    count, first = twins.torn
+    if count:
+        yield (
+            f"{label}: {count:,} of {twins.compared:,} pictures are in another class too, byte for "
+            f"byte (first: {first}): which class they are of cannot be learned"
+        )
 
 
 def _alike(classes: list[str]) -> str:

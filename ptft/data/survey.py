@@ -6,7 +6,7 @@ all are asked for.
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from statistics import median
@@ -27,9 +27,13 @@ __all__ = ["Survey", "digests", "look"]
 _PICTURES = 128  # decoded, where not all are asked for
 _CAPTIONS = 2048  # read likewise
 _FIRST = 3  # samples that are shown
+_EXAMPLES = 5  # of a fault
 
-Faults = dict[Fault, tuple[int, str]]
-"""Kind of a fault -> how many samples have it, and what the first one says."""
+Faults = dict[Fault, tuple[int, list[str]]]
+"""Kind of a fault -> how many samples have it, and what the first ones say."""
+
+Extremes = dict[str, tuple[str, int, int]]
+"""Which it is ("widest") -> the name of a sample, width and height of its picture."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,12 @@ class Survey:
         faults: of those that were looked at.
         sizes: width and height of those.
         forms: format and mode of those ("JPEG RGB") -> how many.
-        turned: those whose EXIF says that they lie on their side or head, or are mirrored.
+        extremes: the smallest, largest, widest and tallest of those.
+        orientations: EXIF's number of those (1: upright as they lie) -> how many.
         read: samples whose captions were read.
         words: captions of those.
         distinct: different captions of those.
-        lengths: shortest, median and longest caption in characters.
+        characters: length of each caption, ascending.
         without: of those, samples that have no caption.
         first: the first samples: name, class, captions.
         said: what was joined, passed over and taken for something.
@@ -67,11 +72,12 @@ class Survey:
     faults: Faults
     sizes: list[tuple[int, int]]
     forms: dict[str, int]
-    turned: int
+    extremes: Extremes
+    orientations: dict[int, int]
     read: int
     words: int
     distinct: int
-    lengths: tuple[int, float, int] | None
+    characters: list[int]
     without: int
     first: list[tuple[str, str | None, tuple[str, ...]]]
     said: list[str] = field(default_factory=list)
@@ -81,6 +87,18 @@ class Survey:
         """Names of the classes that occur."""
         pairs = zip(self.classes or [], self.counts or [], strict=False)
         return [name for name, count in pairs if count]
+
+    @property
+    def turned(self) -> int:
+        """Pictures whose EXIF says that they lie on their side or head, or are mirrored."""
+        return sum(count for number, count in self.orientations.items() if number != 1)
+
+    @property
+    def lengths(self) -> tuple[int, float, int] | None:
+        """Shortest, median and longest caption in characters."""
+        if not self.characters:
+            return None
+        return self.characters[0], median(self.characters), self.characters[-1]
 
     def problems(self, max_skipped: float) -> list[str]:
         """What would stop a run, or make its figures worthless.
@@ -97,7 +115,7 @@ class Survey:
             )
         broken = sum(count for count, _ in self.faults.values())
         if self.looked and broken > tolerated(max_skipped, self.looked):
-            kinds = "; ".join(f"{n:,} {kind}: {first}" for kind, (n, first) in self.faults.items())
+            kinds = "; ".join(f"{n:,} {kind}: {ones[0]}" for kind, (n, ones) in self.faults.items())
             found.append(f"{broken:,} of {self.looked:,} samples looked at cannot be read: {kinds}")
         return found
 
@@ -139,7 +157,6 @@ def look(samples: SampleSet, *, every: bool = False, pictures: bool = True) -> S
     """
     absent = samples.absent() if pictures else []
     captions, without = _captions(samples, every)
-    lengths = sorted(len(text) for text in captions)
     seen = _Pictures()
     if pictures:
         gone = set(absent)
@@ -160,11 +177,12 @@ def look(samples: SampleSet, *, every: bool = False, pictures: bool = True) -> S
         faults=seen.faults,
         sizes=seen.sizes,
         forms=dict(seen.forms.most_common()),
-        turned=seen.turned,
+        extremes=seen.extremes,
+        orientations=dict(sorted(seen.orientations.items())),
         read=_spread_count(samples, _CAPTIONS, every),
         words=len(captions),
         distinct=len(set(captions)),
-        lengths=(lengths[0], median(lengths), lengths[-1]) if lengths else None,
+        characters=sorted(len(text) for text in captions),
         without=without,
         first=list(_first(samples)),
         said=samples.notes(1),
@@ -231,28 +249,47 @@ class _Pictures:
     """What the pictures of some samples are."""
 
     def __init__(self) -> None:
-        self.looked = self.turned = 0
+        self.looked = 0
         self.faults: Faults = {}
         self.sizes: list[tuple[int, int]] = []
+        self.extremes: Extremes = {}
         self.forms: Counter[str] = Counter()
+        self.orientations: Counter[int] = Counter()
 
     def add(self, samples: SampleSet, indices: Iterable[int]) -> None:
         for index in indices:
             self.looked += 1
             try:
-                self._look(samples[index].picture)
+                self._look(samples[index].picture, samples.name(index))
             except SampleError as error:
-                count, first = self.faults.get(error.fault, (0, str(error)))
-                self.faults[error.fault] = (count + 1, first)
+                count, examples = self.faults.get(error.fault, (0, []))
+                self.faults[error.fault] = (count + 1, [*examples, str(error)][:_EXAMPLES])
         self.faults = {kind: self.faults[kind] for kind in FAULTS if kind in self.faults}
 
-    def _look(self, picture: Encoded | Image.Image) -> None:
+    def _look(self, picture: Encoded | Image.Image, name: str) -> None:
         if isinstance(picture, Image.Image):
-            self.sizes.append(picture.size)
+            self._measure(name, *picture.size)
             self.forms["drawn"] += 1
             return
         pixels = picture.pixels()  # as a whole, as training reads it
-        self.sizes.append((pixels.shape[1], pixels.shape[0]))
+        self._measure(name, pixels.shape[1], pixels.shape[0])
         with Image.open(io.BytesIO(picture.data)) as image:
             self.forms[f"{image.format} {image.mode}"] += 1
-            self.turned += orientation_of(image) != 1
+            if image.format == "PNG":
+                image.load()  # it may tell behind its pixels
+            self.orientations[orientation_of(image)] += 1
+
+    def _measure(self, name: str, width: int, height: int) -> None:
+        self.sizes.append((width, height))
+        for kind, measure in _EXTREMES.items():
+            known = self.extremes.get(kind)
+            if known is None or measure(width, height) > measure(*known[1:]):
+                self.extremes[kind] = (name, width, height)
+
+
+_EXTREMES: dict[str, Callable[[int, int], float]] = {
+    "smallest": lambda width, height: -width * height,
+    "largest": lambda width, height: width * height,
+    "widest": lambda width, height: width / height,
+    "tallest": lambda width, height: height / width,
+}
