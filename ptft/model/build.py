@@ -177,7 +177,7 @@ def _from_towers(section: TowersModel, seed: int) -> DualEncoder:
         ImagePreprocess(size=(section.image_size,) * 2, mean=section.mean, std=section.std),
         image_args=dict(section.image_args),
         timm_input_size=size,
-        open_clip_reason=_reason(section.image_args, size),
+        open_clip_reason=_reason(section.image_args, size) or _cleaning_reason(section),
         open_clip_needs=f"the folder {hf.name} of the text tower" if hf and hf.local else None,
         base="; ".join(bases) or None,
     )
@@ -196,6 +196,8 @@ def _towers_config(section: TowersModel, hf: TransformersText | None) -> dict[st
             "hf_pooler_type": section.text_pool,
             "context_length": section.context_length,
         }
+        if section.text_clean == "none":
+            text["tokenizer_kwargs"] = {"clean": "none"}
     else:
         assert isinstance(section.text, TextTower)
         if section.text_projection == "mlp":
@@ -253,6 +255,12 @@ def _reason(image_args: Any, timm_input_size: tuple[int, int] | None) -> str | N
             f"it builds a timm tower at the tower's own size and not at {height}x{width}, "
             "so the position embeddings would not fit"
         )
+    return None
+
+
+def _cleaning_reason(section: TowersModel) -> str | None:
+    if section.text_clean == "none":
+        return "it cleans every text, and this model reads texts as they are (text_clean: none)"
     return None
 
 

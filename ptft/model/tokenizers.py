@@ -13,7 +13,8 @@ from ptft.preprocess.clip_vocabulary import END, START
 
 __all__ = ["build_tokenizer"]
 
-_CLEANS: dict[str, Literal["clip", "canonicalize", "whitespace"]] = {
+_Clean = Literal["clip", "canonicalize", "whitespace", "none"]
+_CLEANS: dict[str, _Clean] = {
     "lower": "clip",
     "canonicalize": "canonicalize",
     "whitespace": "whitespace",
@@ -58,15 +59,17 @@ def build_tokenizer(
     return _from_transformers(source, length=length, clean=clean, strip=strip)
 
 
-def _clean(name: str | None, *, hf: bool) -> Literal["clip", "canonicalize", "whitespace"]:
+def _clean(name: str | None, *, hf: bool) -> _Clean:
     name = name or ("whitespace" if hf else "lower")  # open_clip's defaults
-    if name not in _CLEANS:
-        raise ModelError(f"tokenizer_kwargs.clean: {name!r}; allowed: {', '.join(_CLEANS)}")
-    return _CLEANS[name]
+    # "none" is a recipe's (model.text_clean) and unknown to open_clip
+    allowed: dict[str, _Clean] = {**_CLEANS, "none": "none"} if hf else _CLEANS
+    if name not in allowed:
+        raise ModelError(f"tokenizer_kwargs.clean: {name!r}; allowed: {', '.join(allowed)}")
+    return allowed[name]
 
 
 def _from_transformers(
-    source: str, *, length: int, clean: Literal["clip", "canonicalize", "whitespace"], strip: bool
+    source: str, *, length: int, clean: _Clean, strip: bool
 ) -> tuple[TextTokenizer, dict[str, Any]]:
     prepare_torchvision()  # transformers imports it
     from transformers import AutoTokenizer

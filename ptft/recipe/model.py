@@ -1,8 +1,15 @@
 """The model section of a recipe: an architecture by name, or two towers."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 
 from ptft.recipe.section import Section
 
@@ -65,6 +72,11 @@ class TowersModel(Section):
         "mean_pooler", "cls_pooler", "max_pooler", "cls_last_hidden_state_pooler"
     ] = "mean_pooler"
     """Pooling of a transformers text tower, by open_clip's names."""
+    text_clean: Literal["whitespace", "none"] = "whitespace"
+    """What happens to a text before the tokenizer of a transformers text tower: ``whitespace`` as
+    in open_clip (wrongly decoded bytes are repaired, HTML entities resolved, white space joined);
+    ``none``: nothing, as where the tower was trained. open_clip's own files cannot carry that; an
+    export says so."""
     context_length: int = Field(default=77, ge=4)
     """Longest text in tokens, for a transformers text tower."""
     embed_dim: int = Field(default=512, ge=8)
@@ -72,6 +84,24 @@ class TowersModel(Section):
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # OpenAI's CLIP
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
     """Pixel normalisation, in units of full brightness."""
+
+    @model_validator(mode="after")
+    def _clean_of_a_transformers_tower(self) -> "TowersModel":
+        if self.text_clean != "whitespace" and isinstance(self.text, TextTower):
+            raise ValueError(
+                f"text_clean {self.text_clean} is for a transformers text tower; allowed for "
+                "CLIP's: whitespace"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_was_a_choice(
+        self, handler: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        if values.get("text_clean") == "whitespace":
+            del values["text_clean"]  # so that digests stay
+        return values
 
 
 def _which_model(value: object) -> str:
