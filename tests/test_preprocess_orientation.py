@@ -170,6 +170,10 @@ ODD = {  # a JPEG's first segments -> the orientation that counts
         [segment(directory("<", (0x0100, 3, 1, b"\1\0\0\0"), (0x0112, 3, 1, b"\3\0\0\0")))],
         3,
     ),
+    "beside a broken entry": (
+        [segment(directory("<", (0x010F, 2, 9, b"\xff" * 4), (0x0112, 3, 1, b"\6\0\0\0")))],
+        6,
+    ),
     "zero": ([segment(directory("<", (0x0112, 3, 1, b"\0\0\0\0")))], 1),
     "nine": ([segment(directory("<", (0x0112, 3, 1, b"\x09\0\0\0")))], 1),
     "two numbers": ([segment(directory("<", (0x0112, 3, 2, b"\6\0\6\0")))], 6),  # as Pillow
@@ -187,6 +191,7 @@ ODD = {  # a JPEG's first segments -> the orientation that counts
 
 
 @pytest.mark.filterwarnings("ignore:.*EXIF:UserWarning")
+@pytest.mark.filterwarnings("ignore:Truncated File Read:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*Metadata Warning:UserWarning")
 @pytest.mark.parametrize("what", ODD)
 def test_odd_and_broken_orientations_of_jpegs(what: str) -> None:

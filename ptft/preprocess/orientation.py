@@ -39,6 +39,9 @@ def orientation_of(image: Image.Image) -> int:
     """
     if not any(key in image.info for key in _SOURCES):
         return 1
+    known = _plain_orientation(image.info.get("exif", b""))
+    if known is not None:
+        return known if known in _TURNS else 1
     try:
         value = image.getexif().get(_TAG, 1)
         return int(value) if value in _TURNS else 1
@@ -105,8 +108,8 @@ def _hints(data: bytes) -> list[bytes] | None:
 
 
 def _plain_orientation(segment: bytes) -> int | None:
-    """The number in the first directory of an EXIF segment; None where Pillow has to look, or
-    where it is not there."""
+    """The number in the first directory of an EXIF segment, whatever else in it is broken (which
+    stops Pillow); None where Pillow has to look, or where it is not there."""
     order = {b"Exif\0\0II*\0": "<", b"Exif\0\0MM\0*": ">"}.get(segment[:10])
     if order is None:
         return None
