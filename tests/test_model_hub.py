@@ -29,6 +29,9 @@ def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HfApi]:
         there = partial(snapshot_download, endpoint=hub.url)
         monkeypatch.setattr(huggingface_hub, "snapshot_download", there)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         api = HfApi(endpoint=hub.url, token="hf_test")
         api.create_repo(REPO_ID)
         yield api
@@ -66,9 +69,9 @@ def test_a_revision_is_honoured_and_pickles_stay_there(api: HfApi, tmp_path: Pat
     assert not [p for p in (tmp_path / "cache").rglob("*") if p.suffix in (".bin", ".py")]
     from_hub = tiny.build(tiny.arch_section(pretrained=f"{REPO_ID}@v1"))
     assert torch.equal(from_hub.text.text_projection, first.text.text_projection)
-    with pytest.raises(HubError, match="model@v9: cannot be fetched"):
+    with pytest.raises(HubError, match="model@v9: no such folder here; cannot be fetched"):
         load_model(f"{REPO_ID}@v9")
-    with pytest.raises(HubError, match="tester/absent: cannot be fetched"):
+    with pytest.raises(HubError, match="tester/absent: no such folder here; cannot be fetched"):
         load_model("tester/absent")
 
 

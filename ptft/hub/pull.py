@@ -19,6 +19,7 @@ from ptft.errors import ArtifactError, DigestError, UsageError
 from ptft.hub.names import check_file_name, git_ids, split_target
 from ptft.hub.pulled import changed_since_pull, remember
 from ptft.hub.trouble import explained
+from ptft.reach import hub_at_hand
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -63,6 +64,13 @@ def pull_model(
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=endpoint, token=token, library_name="ptft", library_version=__version__)
+    with hub_at_hand(api.endpoint):
+        return _pull(api, name, revision, dest, cache_dir)
+
+
+def _pull(
+    api: "HfApi", name: str, revision: str | None, dest: Path | None, cache_dir: Path | None
+) -> Path:
     with explained(name, api, revision=revision or "main", doing="pull"):
         commit = api.resolve_revision(name, revision=revision, cache_dir=cache_dir).resolved
     shown = f"{name}@{revision or commit[:12]}"

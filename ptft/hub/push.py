@@ -27,6 +27,7 @@ from ptft.hub.card import merge_card
 from ptft.hub.names import local_files, split_target
 from ptft.hub.remote import Remote, check_tag, look, look_or_create
 from ptft.hub.trouble import explained, token_of
+from ptft.reach import hub_at_hand
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -110,7 +111,7 @@ def push_model(
     api = HfApi(endpoint=endpoint, token=token, library_name="ptft", library_version=__version__)
     if not dry_run and token_of(api) is None:
         raise HubError(f"{repo}: there is no token; run: hf auth login, or set HF_TOKEN")
-    with explained(repo, api, revision=revision, doing="push"):
+    with hub_at_hand(api.endpoint), explained(repo, api, revision=revision, doing="push"):
         remote = look(api, repo, revision, private=private)
         contents = _contents(folder, names, remote)
         _state_licence(contents, licence, remote, api)

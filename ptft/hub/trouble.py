@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ptft.errors import HubError, suggest
+from ptft.reach import why_unreachable
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -20,6 +21,7 @@ __all__ = ["explained", "token_of"]
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _XET = re.compile(r"\((?P<status>4\d\d)\b.*/xet-(?:write|read)-token", re.DOTALL)
+_KEPT = "what went through already is not sent twice"
 _LOG_IN = "run: hf auth login, or set HF_TOKEN"
 
 
@@ -75,15 +77,12 @@ def _explain(
     for cause in chain:
         if isinstance(cause, OfflineModeIsEnabled):
             held = "a push needs the Hub" if doing == "push" else "the cache lacks some of it"
-            return f"HF_HUB_OFFLINE is set, and {held}"
+            return f"{why_unreachable(api.endpoint)}, and {held}; {doing} again: {_KEPT}"
         if isinstance(cause, HfHubHTTPError):
             return _explain_answer(cause, repo, api, revision, doing)
     if any(isinstance(cause, httpx2.HTTPError | ConnectionError) for cause in chain):
         kind = type(next(c for c in chain if isinstance(c, httpx2.HTTPError | ConnectionError)))
-        return (
-            f"cannot reach {api.endpoint} ({kind.__name__}); {doing} again: "
-            "what went through already is not sent twice"
-        )
+        return f"cannot reach {api.endpoint} ({kind.__name__}); {doing} again: {_KEPT}"
     return _one_line(error)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ptft.errors import HubError, ModelError
+from ptft.reach import hub_at_hand
 from ptft.recipe.paths import split_hub_id
 
 __all__ = ["fetch_snapshot", "read_safetensors"]
@@ -26,13 +27,19 @@ def fetch_snapshot(source: str, patterns: tuple[str, ...] = _PATTERNS) -> Path:
     if "/" in repo:
         repo, revision_or_none, _ = split_hub_id(source)
         revision = revision_or_none or ""
-    try:
-        folder = snapshot_download(repo, revision=revision or None, allow_patterns=list(patterns))
-    except LocalEntryNotFoundError as error:
-        raise HubError(f"{source}: not in the cache, and the Hub cannot be reached") from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        first = str(error).strip().split("\n")[0]
-        raise HubError(f"{source}: cannot be fetched: {type(error).__name__}: {first}") from error
+    with hub_at_hand() as absent:
+        try:
+            folder = snapshot_download(
+                repo, revision=revision or None, allow_patterns=list(patterns)
+            )
+        except LocalEntryNotFoundError as error:
+            why = absent or "cannot reach the Hub"
+            raise HubError(f"{source}: no such folder here; not in the cache; {why}") from error
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            first = str(error).strip().split("\n")[0]
+            raise HubError(
+                f"{source}: no such folder here; cannot be fetched: {type(error).__name__}: {first}"
+            ) from error
     return Path(folder)
 
 

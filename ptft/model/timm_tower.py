@@ -12,6 +12,7 @@ from ptft.errors import HubError, ModelError, RecipeError, suggest
 from ptft.model.fetch import fetch_snapshot, read_safetensors
 from ptft.model.names import fit_state_dict
 from ptft.model.towers import create_timm, default_pool
+from ptft.reach import hub_at_hand
 from ptft.recipe import TowersModel
 from ptft.recipe.paths import is_hub_id
 
@@ -36,11 +37,13 @@ class ImageWeights:
         if self.file is not None:
             return read_safetensors(self.file)
         assert self.tagged is not None
-        try:
-            model = create_timm(self.tagged, self.image_args or {}, pretrained=True)
-        except OSError as error:
-            first = str(error).strip().split("\n")[0]
-            raise HubError(f"model.image_weights: {self.label}: {first}") from error
+        with hub_at_hand() as absent:
+            try:
+                model = create_timm(self.tagged, self.image_args or {}, pretrained=True)
+            except OSError as error:
+                first = str(error).strip().split("\n")[0]
+                why = f"not in the cache; {absent}" if absent else first
+                raise HubError(f"model.image_weights: {self.label}: {why}") from error
         return model.state_dict()
 
 
