@@ -108,11 +108,12 @@ def measure(
         way, _, k = metric.rpartition("recall@")
         logits = scale * found.inputs_nw @ texts_md.T
         own = owner_m[None, :] == torch.arange(len(counts))[:, None]
-        ranks = [image_ranks(found.inputs_nw, texts_md, owner_m)] if way != "t2i_" else []
+        asked = counts > 0  # an image without a caption is no query, and stays a candidate
+        images_n = image_ranks(found.inputs_nw, texts_md, owner_m)[asked]
+        ranks = [images_n] if way != "t2i_" else []
         if way != "i2t_":
             ranks.append(caption_ranks(found.inputs_nw, texts_md, owner_m))
-        if way == "t2i_":
-            logits, own = logits.T, own.T
+        logits, own = (logits.T, own.T) if way == "t2i_" else (logits[asked], own[asked])
         hits = torch.cat(ranks) < int(k)
         return Measured(float(hits.double().mean()), hits, logits, own)
     labelled = found.labelled()

@@ -4,6 +4,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -70,6 +71,21 @@ class Folder(FieldSet):
     def _count_rows(self) -> int:
         return len(self._rows)
 
+    def notes(self, readers: int) -> list[str]:
+        return [*self.said, *self._unnamed]
+
+    @cached_property
+    def _unnamed(self) -> list[str]:
+        """What lies beside the table and is not in it, in words."""
+        if not self._checked:
+            return []
+        listing = list_pictures(self._folder)
+        named = {PurePosixPath(row[_FILE].replace("\\", "/")).as_posix() for row in self._rows}
+        for name in listing.pictures:
+            if name not in named:
+                listing.passed_over.add("pictures that the table does not name", name)
+        return listing.passed_over.lines()
+
     def _row_name(self, row: int) -> str:
         name: str = self._rows[row][_FILE]
         return name
@@ -135,7 +151,8 @@ class Folder(FieldSet):
 
     def _same_pictures(self) -> np.ndarray | None:
         section = self.section
-        if section.join == "none" or not self._checked:
+        # class folders have no captions to join, but equal pictures are held out as one
+        if section.join == "none" or (not self._checked and section.hold_out is None):
             return None
         if section.picture_id is not None:
             return first_rows(self._picture_ids())
@@ -152,16 +169,12 @@ class Folder(FieldSet):
 
 def _find_table(folder: Path) -> Path | None:
     """The metadata table of a folder, in any case of its name. Raises DataError: there are two."""
-    there = {path.name.lower(): path for path in folder.iterdir() if path.is_file()}
+    found = (path for path in folder.iterdir() if path.name.lower() in _TABLES)
+    there = {path.name.lower(): path for path in found if path.is_file()}
     tables = [there[name] for name in _TABLES if name in there]
     if len(tables) > 1:
         names = " and ".join(table.name for table in tables)
         raise DataError(f"{folder}: {names}; allowed: one table")
-    if not tables and "metadata.json" in there:
-        raise DataError(
-            f"{there['metadata.json']}: a table in a form that is not read; allowed: "
-            f"{', '.join(_TABLES)} (one JSON object a line in metadata.jsonl)"
-        )
     return tables[0] if tables else None
 
 
@@ -183,7 +196,7 @@ def _class_rows(listing: Listing, folder: Path, *, named: bool) -> list[dict[str
             + (f"; {there}" if there else "")
         )
     splits = [name for name in listing.folders if clean_text(name).lower() in _SPLITS]
-    if not named and splits and len(splits) == len(listing.folders):
+    if not named and (len(splits) > 1 or (splits and len(splits) == len(listing.folders))):
         raise DataError(
             f"{folder}: its folders are splits, not classes: {', '.join(splits)}; name one: "
             f"data.train: {folder / splits[0]}; allowed: one folder a class (data.classes, if "
@@ -206,12 +219,20 @@ def _class_rows(listing: Listing, folder: Path, *, named: bool) -> list[dict[str
 
 
 def _unread_tables(listing: Listing) -> list[str]:
-    if not listing.tables:
-        return []
-    return [
-        f"passed over: {len(listing.tables):,} metadata tables inside class folders (first: "
-        f"{listing.tables[0]}); a table is read where data.train (val, test) names its folder"
+    lines = []
+    inside = [name for name in listing.tables if "/" in name]
+    if inside:
+        lines.append(
+            f"passed over: {len(inside):,} metadata tables inside class folders (first: "
+            f"{inside[0]}); a table is read where data.train (val, test) names its folder"
+        )
+    lines += [
+        f"passed over: {name}: a table in a form that is not read; allowed: {', '.join(_TABLES)} "
+        "(one JSON object a line in metadata.jsonl)"
+        for name in listing.tables
+        if "/" not in name
     ]
+    return lines
 
 
 def _read_table(path: Path) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ What a file really is shows by its bytes when it is decoded; an ending only deci
 looked at, so that a picture under a usual ending is never passed over.
 """
 
-__all__ = ["IMAGE_EXTENSIONS", "is_picture"]
+__all__ = ["IMAGE_EXTENSIONS", "begins_like_picture", "is_picture"]
 
 IMAGE_EXTENSIONS = (
     *("jpg", "jpeg", "png", "webp", "bmp"),
@@ -16,6 +16,24 @@ IMAGE_EXTENSIONS = (
 sample of a tar has several pictures, the first of these is its picture."""
 
 _ENDINGS = frozenset(IMAGE_EXTENSIONS)
+
+
+_BEGINNINGS = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\1\0"),
+    *(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),  # JPEG 2000, in a box or bare
+    *(b"II+\0", b"MM\0+"),  # TIFF beyond 4 GiB
+)
+
+
+def begins_like_picture(data: bytes) -> bool:
+    """Whether bytes begin as a file of one of the formats does."""
+    if data.startswith(_BEGINNINGS):
+        return True
+    return (
+        (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
+        or data[4:8] == b"ftyp"
+        or (data[:1] == b"P" and data[1:2] in b"123456fFy" and data[2:3].isspace())
+    )
 
 
 def is_picture(name: str) -> bool:

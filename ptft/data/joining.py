@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ptft.data.formats import begins_like_picture
 from ptft.errors import SampleError
 
 __all__ = [
@@ -26,7 +27,7 @@ __all__ = [
 AUTO_BYTES = 1 << 30
 """Pictures of a set, together, up to which equal bytes are looked for unasked: some seconds."""
 
-_LEAST = 24  # bytes; the smallest GIF of one pixel has 26, broken rows have the same few
+_LEAST = 24  # bytes; the smallest GIF of one pixel has 26
 
 TAIL = 64  # bytes at the end of a picture: compressed data, which differs where pictures do
 
@@ -85,9 +86,9 @@ def first_rows(keys: Iterable[object]) -> np.ndarray:
 
 
 def digest_picture(data: Any) -> bytes | None:
-    """16 bytes that tell one picture's bytes (any buffer) from another's; None for so few bytes
-    that they are no picture, and nobody's equal."""
-    if len(data) < _LEAST:
+    """16 bytes that tell one picture's bytes (any buffer) from another's; None for what is no
+    picture, and nobody's equal: a page that says "not found" may stand in many rows."""
+    if len(data) < _LEAST or not begins_like_picture(bytes(data[:_LEAST])):
         return None
     return hashlib.blake2b(data, digest_size=16).digest()
 

@@ -103,6 +103,8 @@ def read_label(value: Any, sample: str) -> Label | None:
         text = clean_text(value)
         if _is_list(text):
             raise _no_label(sample, text, "a list or an object, written as a text")
+        if len(text.splitlines()) > 1:
+            raise _no_label(sample, text, "several lines, a list")
         return text or None
     if isinstance(value, int):
         return value

@@ -60,7 +60,7 @@ class Listing:
     Attributes:
         pictures: paths inside the folder, with "/" between their parts, sorted part by part.
         folders: names of the folders at the top that are neither hidden nor the system's, sorted.
-        tables: metadata tables below the top, which nothing reads.
+        tables: metadata tables, which nothing reads here.
         passed_over: all else, by kind.
     """
 
@@ -87,9 +87,9 @@ def list_pictures(folder: Path) -> Listing:
     for inside in _walk(folder, "", (_identity(folder),), listing):
         if is_picture(inside):
             listing.pictures.append(inside)
-        elif _is_table(inside) and "/" in inside:
+        elif _is_table(inside):
             listing.tables.append(inside)
-        elif not _is_table(inside):
+        else:
             ending = Path(inside).suffix.lower() or "no ending"
             listing.passed_over.add(f"files that are no pictures ({ending})", inside)
     listing.pictures.sort(key=lambda name: name.split("/"))

@@ -61,11 +61,11 @@ def expand_paths(patterns: str | list[str], key: str) -> list[Path]:
 def _near(path: str) -> str:
     """The folder that there is, and what in it has a name like the one that there is not."""
     wanted = Path(path).expanduser()
-    if not path or set("*?[") & set(path):
-        return ""
     for folder in wanted.parents:
         if folder.is_dir():
             inside = wanted.relative_to(folder).parts[0]
+            if not path or set("*?[") & set(inside):
+                return ""  # a pattern
             near = difflib.get_close_matches(inside, (entry.name for entry in folder.iterdir()))
             return f"; did you mean {str(folder / near[0])!r}?" if near else ""
     return ""
