@@ -23,13 +23,15 @@ from ptft.recipe import (
     ArmSection,
     ClassifyObjective,
     Comparison,
+    FolderData,
     RetrievalEvaluation,
     ScenesData,
     TipAdapterAdapt,
 )
 from ptft.recipe.comparison import ArmKind
 from ptft.recipe.load import load_comparison
-from tests.tiny import build, towers_section
+from tests.test_data_shards import picture
+from tests.tiny import arch_section, build, towers_section
 
 KINDS = (
     "zero_shot",
@@ -196,3 +198,26 @@ def test_a_trial_that_goes_wrong_is_given_up_and_moves_nothing(
     alone, searched = cells
     assert searched.costs.search_cpu_seconds > searched.costs.cpu_seconds
     assert replace(searched, costs=alone.costs) == alone
+
+
+def test_a_picture_without_a_caption_is_no_query_as_evaluate_has_it(tmp_path: Path) -> None:
+    rows = [
+        {"file_name": f"{i}.png", "kind": "a", "text": f"t {i}" if i % 3 else ""} for i in range(9)
+    ]
+    for number, row in enumerate(rows):
+        (tmp_path / str(row["file_name"])).write_bytes(picture(20 * number))
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    section = FolderData(val=str(tmp_path), label="kind")
+    item = RetrievalEvaluation(ks=[1, 3], data=section)
+    model = build(arch_section())
+    figures = evaluate(model, [item], section, seed=0, workers=0)["retrieval"]
+    assert figures["images_without_caption"] == 3 and figures["images"] == 9
+    samples = open_split(section, "val")
+    for metric in ("i2t_recall@1", "i2t_recall@3", "t2i_recall@1", "t2i_recall@3"):
+        found = measure(model, item, samples, metric, ["a"])
+        assert found.value == pytest.approx(figures[metric], abs=1e-12)
+        assert len(found.hits) == 6 and found.logits_qc.shape == found.own_qc.shape
+        assert bool(found.own_qc.any(dim=1).all())
+    both = measure(model, item, samples, "recall@1", ["a"])
+    mean = (figures["i2t_recall@1"] + figures["t2i_recall@1"]) / 2
+    assert both.value == pytest.approx(mean, abs=1e-12)
