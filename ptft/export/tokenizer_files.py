@@ -21,6 +21,10 @@ are looked for. These texts alone have other ids than here, beside those that ar
 - the name of one that has no number but as an added token, where no cleaned text holds it, in
   libraries that do not read ``split_special_tokens`` of ``tokenizer_config.json`` (transformers.js,
   ``tokenizers`` alone).
+
+And one has the same ids and another embedding: a padding token that is written in a text is masked
+by a transformers text tower here and in open_clip, and read in transformers, whose mask comes with
+the ids.
 """
 
 import json
