@@ -302,7 +302,8 @@ def test_the_command(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     assert b"\nlicense: mit\n" in hub.content(REPO_ID, "README.md", "v1")
     wrong = run(hub, home, "push", folder, REPO_ID, HF_TOKEN="hf_mistyped_secret")
     assert wrong.returncode == 1 and "secret" not in wrong.stderr + wrong.stdout
-    assert wrong.stderr.startswith("ptft: ") and wrong.stderr.count("\n") == 1
+    *steps, last = wrong.stderr.splitlines()
+    assert last.startswith("ptft: ") and steps[1:] == [f"{REPO_ID}: looking at what is there"]
 
 
 @pytest.mark.parametrize("moment", ["/preupload/", "/batch", "/lfs-upload/", "/verify", "/commit/"])

@@ -47,11 +47,18 @@ def command(
     check_evaluations(loaded)
     from ptft.evaluate import evaluate
     from ptft.model import load_model
+    from ptft.progress import Steps
     from ptft.train.run_folder import note_test_read, read_run
 
     if (Path(model) / RunFiles.RUN).is_file():
         note_test_read(Path(model), read_run(Path(model)), loaded.evaluate, by="evaluate")
-    metrics = evaluate(load_model(model), loaded.evaluate, loaded.data, seed=loaded.seed)
+    with Steps() as steps:
+        steps(f"reading {model}")
+        read = load_model(model)
+        steps(f"measuring it by {', '.join(item.label for item in loaded.evaluate)}")
+        metrics = evaluate(
+            read, loaded.evaluate, loaded.data, seed=loaded.seed, progress=steps.count
+        )
     if output is not None:
         write_json(output, metrics)
     print(json.dumps(metrics, indent=2))

@@ -1,6 +1,5 @@
 """``ptft export``: a run to a model folder that every client reads."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -55,20 +54,20 @@ def command(
     Beyond tolerance nothing is written and the exit code is 1.
     """
     from ptft.export import export_model
+    from ptft.progress import Steps
 
-    def say(message: str) -> None:
-        print(message, file=sys.stderr)
-
-    export_model(
-        source,
-        out,
-        name=name,
-        licence=licence,
-        examples=examples,
-        overwrite=overwrite,
-        precisions=[part.strip() for part in precision.split(",") if part.strip()],
-        max_loss=max_loss,
-        measure=measure,
-        progress=say,
-    )
+    with Steps() as steps:
+        export_model(
+            source,
+            out,
+            name=name,
+            licence=licence,
+            examples=examples,
+            overwrite=overwrite,
+            precisions=[part.strip() for part in precision.split(",") if part.strip()],
+            max_loss=max_loss,
+            measure=measure,
+            progress=steps,
+            count=steps.count,
+        )
     print(out)

@@ -1,6 +1,5 @@
 """``ptft mix``: WiSE-FT and soups, the mean of the weights of models of one start."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -72,15 +71,14 @@ def command(
     kept = dict(_share(word) for word in keep or ())
     loaded = load_evaluation(recipe, model=models[0]) if recipe is not None else None
     from ptft.mix import Choice, mix
+    from ptft.progress import Steps
 
     choice = None
     if loaded is not None or metric is not None or kept or len(alphas) > 1:
         choice = Choice(loaded, metric, kept)
 
-    def say(message: str) -> None:
-        print(message, file=sys.stderr)
-
-    mix(models, out, base=base, alphas=alphas, choice=choice, progress=say)
+    with Steps() as steps:
+        mix(models, out, base=base, alphas=alphas, choice=choice, progress=steps)
     print(out)
 
 

@@ -50,17 +50,20 @@ def command(
     it again. The token is that of `hf auth login` or HF_TOKEN; HF_ENDPOINT names another Hub.
     """
     from ptft.hub import push_model
+    from ptft.progress import Steps
 
-    done = push_model(
-        folder,
-        repo,
-        tag=tag,
-        licence=licence,
-        private=private,
-        create_pr=create_pr,
-        dry_run=dry_run,
-        revision=branch,
-    )
+    with Steps(bar=False) as steps:  # the Hub's client draws its own
+        done = push_model(
+            folder,
+            repo,
+            tag=tag,
+            licence=licence,
+            private=private,
+            create_pr=create_pr,
+            dry_run=dry_run,
+            revision=branch,
+            progress=steps,
+        )
     for note in done.notes:
         print(f"ptft: note: {note}", file=sys.stderr)
     if not dry_run:

@@ -28,9 +28,11 @@ def command(
     recipe -> run -> folder -> service: a line says which link is broken, and the exit code is 1.
     A service is asked because you name it; it is sent the golden pictures and texts.
     """
+    from ptft.progress import Steps
     from ptft.verify import verify
 
-    links = verify(targets, torch=torch)
+    with Steps() as steps:
+        links = verify(targets, torch=torch, progress=steps)
     ok = all(link.state != "broken" for link in links)
     if as_json:
         print(json.dumps({"ok": ok, "links": [asdict(link) for link in links]}, indent=2))

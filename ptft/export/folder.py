@@ -24,6 +24,7 @@ from ptft.artifact import (
     write_model_info,
 )
 from ptft.errors import ExportError, PtftError, UsageError, suggest
+from ptft.evaluate.embed import Progress
 from ptft.export.adapted import check_adapted, find_reference, ship_adapter
 from ptft.export.card import Kept, make_card, read_kept
 from ptft.export.golden import make_golden, save_golden
@@ -53,6 +54,7 @@ def export_model(
     max_loss: float = MAX_LOSS,
     measure: bool = True,
     progress: Callable[[str], None] | None = None,
+    count: Progress | None = None,
 ) -> ModelInfo:
     """Write the model folder of a run (or of another model folder) and return its ``ptft.json``.
 
@@ -75,6 +77,7 @@ def export_model(
         max_loss: points of recall or accuracy that such a file may cost.
         measure: run the recipe's evaluations with every file, where their data is here.
         progress: told what is being done, in words.
+        count: told how many samples of an evaluation are done.
 
     Raises:
         UsageError: a precision is unknown.
@@ -103,8 +106,9 @@ def export_model(
         ship_adapter(origin.folder, folder)
         say("writing what transformers and timm load, and holding it against the model")
         libraries = write_library_files(model, golden, folder)
-        say("exporting both towers to ONNX and holding them against torch")
-        quality = Quality(model, origin.recipe, measure=measure)
+        if measure:
+            say("measuring the model itself by its recipe's evaluations")
+        quality = Quality(model, origin.recipe, measure=measure, count=count)
         written = write_towers(
             model,
             folder,
@@ -112,7 +116,9 @@ def export_model(
             quality=quality,
             max_loss=max_loss,
             pictures=calibration_pictures(model, origin.recipe),
+            say=say,
         )
+        say("writing how pictures become pixels, and holding it against the model's way")
         write_preprocess(model.spec.preprocess, folder / FolderFiles.PREPROCESS_ONNX)
         pixels = check_preprocess(model.spec.preprocess, folder / FolderFiles.PREPROCESS_ONNX)
         for file, reason in written.left_out.items():
@@ -127,6 +133,7 @@ def export_model(
         if origin.mix is not None:
             write_json(folder / FolderFiles.MIX, asdict(origin.mix))
         write_pictures(origin.folder, folder, origin.recipe, examples=examples)
+        say("hashing what was written")
         info = _info(model, origin, name or origin.name, folder, _clients(model, libraries))
         _write_card(info, model, origin, metrics, folder, licence, kept)
         write_model_info(folder, info)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ptft.data import open_split
 from ptft.errors import ExportError, PtftError, SampleError
 from ptft.evaluate import evaluate
+from ptft.evaluate.embed import Progress
 from ptft.evaluate.run import Known, reads_of
 from ptft.model import DualEncoder
 from ptft.recipe import (
@@ -53,13 +54,22 @@ class Quality:
         model: the checkpoint, on the CPU.
         recipe: whose evaluations; None where none is recorded.
         measure: whether to run them at all.
+        count: told how many samples are done.
 
     Attributes:
         reason: why nothing is measured; None where it is.
     """
 
-    def __init__(self, model: DualEncoder, recipe: Recipe | None, *, measure: bool = True) -> None:
+    def __init__(
+        self,
+        model: DualEncoder,
+        recipe: Recipe | None,
+        *,
+        measure: bool = True,
+        count: Progress | None = None,
+    ) -> None:
         self._model = model
+        self._count = count
         self._recipe = recipe
         # a probe is fitted to the whole training set, anew for each file
         self._items = [
@@ -121,6 +131,7 @@ class Quality:
             self._recipe.data,
             seed=self._recipe.seed,
             device="cpu",
+            progress=self._count,
             known=self._images.setdefault(image, {}),
         )
         return {

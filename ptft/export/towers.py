@@ -1,7 +1,7 @@
 """The two towers of a model as ONNX files, each held against torch before it counts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class Written:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
+_HOW = {"fp32": "", "fp16": "halving it, ", "int8": "quantising it, "}
 MAX_LOSS = 1.0
 """Points of recall or accuracy that a file may cost unless told otherwise."""
 
@@ -103,6 +104,7 @@ def write_towers(
     quality: Quality | None = None,
     max_loss: float = MAX_LOSS,
     pictures: NDArray[np.float32] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Written:
     """Write both towers in several precisions, and measure each.
 
@@ -118,6 +120,7 @@ def write_towers(
             own image tower, the image tower's with the text tower of its precision.
         pictures: (N, 3, H, W), normalised: from which 8 bits are calibrated; absent: the pictures
             of the parity check.
+        say: told which file is being made.
 
     Raises:
         ExportError: a tower cannot be exported, or onnxruntime cannot run its float32 file.
@@ -133,11 +136,13 @@ def write_towers(
             pictures = image_batches(model)["five"]
         for file, tower, batches in towers:
             expected = expected_outputs(tower, batches)
+            say(f"{file}: exporting it")
             write_graph(tower, folder / file)
             for name in precisions:
                 tolerance = TOLERANCE[name]
                 path = folder / tower_file(file, name)
                 relative = path.relative_to(folder).as_posix()
+                say(f"{relative}: {_HOW[name]}holding it against torch, measuring it")
                 try:
                     _convert(name, path, folder / file, pictures)
                     check_axes(path, tower)

@@ -14,7 +14,7 @@ What is notable:
 import contextlib
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,6 +77,7 @@ def push_model(
     revision: str = "main",
     endpoint: str | None = None,
     token: str | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> PushResult:
     """Publish a model folder in one commit.
 
@@ -91,6 +92,7 @@ def push_model(
         revision: the branch.
         endpoint: of the Hub; None: HF_ENDPOINT's, else huggingface.co.
         token: None: that of ``hf auth login`` or HF_TOKEN.
+        progress: told what is being done, in words.
 
     Raises:
         UsageError: a name that does not fit, options that exclude each other, or a base whose
@@ -98,10 +100,12 @@ def push_model(
         ArtifactError, DigestError: the folder is none of ours, or has been changed.
         HubError: the Hub refused or cannot be reached.
     """
+    say = progress or (lambda message: None)
     folder = Path(folder)
     _check_arguments(folder, repo, tag, create_pr)
     info = read_model_info(folder)
     names = local_files(folder, info)
+    say(f"{folder}: holding {len(names)} files against {FolderFiles.INFO}")
     verify_files(folder, info.files)
     if (folder / FolderFiles.CARD).is_file():
         card_metadata((folder / FolderFiles.CARD).read_text(encoding="utf-8"))
@@ -112,6 +116,7 @@ def push_model(
     if not dry_run and token_of(api) is None:
         raise HubError(f"{repo}: there is no token; run: hf auth login, or set HF_TOKEN")
     with hub_at_hand(api.endpoint), explained(repo, api, revision=revision, doing="push"):
+        say(f"{repo}: looking at what is there")
         remote = look(api, repo, revision, private=private)
         contents = _contents(folder, names, remote)
         _state_licence(contents, licence, remote, api)
@@ -128,6 +133,8 @@ def push_model(
         commit = remote.commit if remote else ""
         url = f"{api.endpoint}/{repo}" + (f"/commit/{commit}" if commit else "")
         if (changed or gone) and not dry_run:
+            size = sum(_size(content) for content in changed.values())
+            say(f"{repo}: sending {len(changed)} files, {size / 1e6:,.1f} MB")
             message = f"Publish {info.name}" + (f" {tag}" if tag else "")
             commit, url = _commit(
                 api, repo, changed, gone, info, message, revision, parent=commit, pr=create_pr

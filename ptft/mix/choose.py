@@ -94,6 +94,7 @@ class Grid:
 
     def _look(self, model: DualEncoder, alpha: float, say: Callable[[str], None]) -> None:
         if alpha not in self.figures:
+            say(f"measuring alpha {alpha:g}")
             self.figures[alpha] = self.measure(model)
         names = dict.fromkeys([self._metric, *self.keep]) if self.rule else {}
         say(" ".join([f"alpha {alpha:g}", *(f"{n} {self._value(alpha, n):.4f}" for n in names)]))

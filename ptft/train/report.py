@@ -18,6 +18,7 @@ from ptft.checkpoint import Progress
 from ptft.data.batch import Skipped
 from ptft.errors import PtftError
 from ptft.evaluate import Figures
+from ptft.progress import say
 from ptft.recipe import Recipe
 from ptft.train.charts import figure_text
 from ptft.train.curves import plot_curves
@@ -250,8 +251,3 @@ class Mute(Report):
 
     def message(self, text: str) -> None:
         pass
-
-
-def say(console: Console, text: str) -> None:
-    """A plain line, as it is: no markup, no wrapping where nobody's terminal is narrow."""
-    console.print(text, highlight=False, soft_wrap=True, markup=False)

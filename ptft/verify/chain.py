@@ -8,7 +8,7 @@ weights are run by it as well.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ptft.artifact import FolderFiles, RunFiles
@@ -25,13 +25,16 @@ _SERVICE = re.compile(r"https?://.+")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
-def verify(targets: Sequence[str], *, torch: bool = True) -> list[Link]:
+def verify(
+    targets: Sequence[str], *, torch: bool = True, progress: Callable[[str], None] | None = None
+) -> list[Link]:
     """Check every artefact, and every link between two that follow each other.
 
     Args:
         targets: a run, a model folder, ``org/repo@revision``, ``sha256:...`` (the digest that a
             model folder is to have) or ``http://...`` (a service), in this order.
         torch: run the weights by torch where it is installed.
+        progress: told what is being held against what, in words.
 
     Raises:
         UsageError: a target is none of these, or a service has nothing to be held against.
@@ -40,7 +43,9 @@ def verify(targets: Sequence[str], *, torch: bool = True) -> list[Link]:
     links: list[Link] = []
     run: Artefact | None = None
     model: Artefact | None = None
+    say = progress or (lambda message: None)
     for target in targets:
+        say(f"{target}: holding it against what it records")
         if _SERVICE.fullmatch(target):
             if model is None:
                 raise UsageError(

@@ -1,0 +1,109 @@
+"""What takes a while, told as it goes: a bar for who watches, lines for who reads a log later.
+
+Everything here goes to stderr; results are on stdout.
+"""
+
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+__all__ = ["Steps", "say"]
+
+_EVERY = 30.0  # seconds between lines about one step, where no bar can be drawn
+
+
+def say(console: Console, text: str) -> None:
+    """A plain line, as it is: no markup, no wrapping where nobody's terminal is narrow."""
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+class Steps:
+    """The steps of a verb, one after another: called with each one's name as it begins.
+
+    On a terminal the step that runs has a spinner and its time below the lines of those before, and
+    a bar where its parts are counted. Elsewhere it has a line twice a minute.
+
+    Args:
+        console: absent: stderr.
+        bar: False where something else draws bars meanwhile: lines alone.
+    """
+
+    def __init__(self, console: Console | None = None, *, bar: bool = True) -> None:
+        self._console = console or Console(stderr=True)
+        self._live = self._console.is_terminal and bar
+        self._step = ""
+        self._what = ""
+        self._done, self._total = 0, 0
+        self._began = time.monotonic()
+        self._over = threading.Event()
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+        )
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._bar.start()
+        else:
+            threading.Thread(target=self._remind, daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        if self._live:
+            self._bar.stop()
+
+    def __call__(self, text: str) -> None:
+        """A step begins; the one before is over."""
+        say(self._console, text)
+        self._begin(text, "", 0)
+
+    def count(self, what: str, done: int, total: int) -> None:
+        """So many parts of the step are done: ``what`` names them (``val images``)."""
+        if what != self._what:
+            if not self._live:
+                say(self._console, f"{total:,} {what}")
+            self._begin(self._step, what, total)
+        self._done = done
+        for task in self._bar.task_ids:
+            self._bar.update(task, completed=done)
+
+    def remind(self) -> None:
+        """A line about the step that runs."""
+        seconds = time.monotonic() - self._began
+        parts = f"{self._done:,} of {self._total:,} {self._what}, " if self._what else ""
+        named = f"{self._step}: " if self._step else ""
+        say(self._console, f"{named}{parts}{seconds:.0f} s so far")
+
+    def _begin(self, step: str, what: str, total: int) -> None:
+        self._step, self._what, self._done, self._total = step, what, 0, total
+        self._began = time.monotonic()
+        for task in self._bar.task_ids:
+            self._bar.remove_task(task)
+        self._bar.add_task(what or step, total=total or None)
+
+    def _remind(self) -> None:
+        while not self._over.wait(_EVERY):
+            if self._step or self._what:
+                self.remind()
