@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -22,42 +21,10 @@ from ptft.train.charts import chart, figure_text
 from ptft.train.curves import Panel, group_panels, read_series
 from ptft.train.page import write_page
 from ptft.train.run_folder import read_run
+from tests.pages import Read
 from tests.test_train import BATCH, STEPS, interrupt, run
 
 EVIL = "<script>alert('x')</script> \"><img src=x onerror=alert(1)> & co"
-VOID = {"meta", "img", "progress"}
-
-
-class Read(HTMLParser):
-    """Elements and their text; an element that is closed out of turn is a failure."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[tuple[str, str]] = []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attributes)))
-        self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append((self.open[-1] if self.open else "", data))
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.found if name == tag]
-
-    @property
-    def words(self) -> str:
-        return " ".join(text for tag, text in self.texts if tag not in ("script", "style"))
 
 
 def page(folder: Path) -> Read:

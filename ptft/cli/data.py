@@ -1,4 +1,4 @@
-"""``ptft data``: make shards quick to open, and pictures as small as training needs them."""
+"""``ptft data``: look at data, make shards quick to open and pictures as small as needed."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Prepare WebDataset shards.",
+    help="Look at data before training; prepare WebDataset shards.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -24,6 +24,52 @@ class _Split(StrEnum):
     TRAIN = "train"
     VAL = "val"
     TEST = "test"
+
+
+@app.command("look")
+def look(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="A recipe, a folder, a parquet, CSV or JSON lines file, tars (a glob in quotes).",
+        ),
+    ],
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("look.html"),
+    every: Annotated[
+        bool, typer.Option("--all", help="Decode every picture, not a sample of each split.")
+    ] = False,
+) -> None:
+    """Write a page that shows a data set as a model will see it, split by split. Prints its path.
+
+    Classes, sizes, formats, captions, duplicates, faults, and pictures with their captions after
+    the recipe's own preprocessing. Of a path the data section is guessed, and said. What is wrong
+    stands on the page in red; `ptft check` is what fails.
+    """
+    from rich.console import Console
+
+    from ptft.artifact import write_atomic
+    from ptft.cli.arguments import local_path
+    from ptft.look import look_at
+
+    page = local_path(str(out))
+    if page.is_dir():
+        page = page / "look.html"
+    console = Console(stderr=True, highlight=False, markup=False)
+    with console.status("") as status:
+        looked = look_at(target, overrides or (), every=every, tell=status.update)
+    for line in looked.said:
+        console.print(f"guessed: {line}", soft_wrap=True)
+    if looked.section:
+        console.print(looked.section, end="", soft_wrap=True)
+    for line in looked.problems:
+        console.print(f"problem: {line}", soft_wrap=True)
+    for line in looked.warnings:
+        console.print(f"warning: {line}", soft_wrap=True)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(page, looked.page)
+    print(page)
 
 
 @app.command("index")

@@ -19,6 +19,7 @@ from ptft.recipe.schema import Recipe
 from ptft.recipe.sequence import StagedRecipe
 
 __all__ = [
+    "apply_override",
     "deciding_values",
     "dump_recipe",
     "load_any",
@@ -71,7 +72,7 @@ def _read(source: str | Path, overrides: Sequence[str]) -> tuple[dict[str, Any],
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: a recipe is a YAML mapping, not {type(values).__name__}")
     for override in overrides:
-        _override(values, override)
+        apply_override(values, override)
     return values, str(path)
 
 
@@ -147,7 +148,12 @@ def recipe_json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, **branches}
 
 
-def _override(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set what ``dotted.key=value`` says in nested plain values; see :func:`load_recipe`.
+
+    Raises:
+        RecipeError: it is not of that form, or leads through something that has no such key.
+    """
     dotted, equals, text = override.partition("=")
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
