@@ -136,7 +136,10 @@ class MissingExtraError(PtftError):
     """
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed; run: pip install 'ptft[{extra}]'")
+        super().__init__(
+            f"{package} is not installed; run: pip install '.[{extra}]' (in ptft's checkout; of a "
+            f"wheel: pip install 'ptft-VERSION-py3-none-any.whl[{extra}]')"
+        )
 
 
 def suggest(word: str, allowed: Iterable[str]) -> str:

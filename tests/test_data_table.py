@@ -313,7 +313,7 @@ def test_without_datasets_the_line_that_installs_it_is_told(
     )
     monkeypatch.delitem(sys.modules, "datasets")
     (tmp_path / "d").mkdir()
-    with pytest.raises(MissingExtraError, match=r"pip install 'ptft\[datasets\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[datasets\]'"):
         open_split(TableData(train=str(tmp_path / "d")), "train")
 
 

@@ -54,11 +54,11 @@ def test_from_pictures_to_a_service(
     """As written, but for what the README asks people to edit: the model is a tiny one."""
     lines = commands((repo / "README.md").read_text())
     way = [line for line in lines if not line.startswith(("make", "ptft show"))]
-    assert [shlex.split(line)[1] for line in way[:9]] == [
-        *("ls", "cp", "check", "train", "evaluate", "export", "push", "pull", "verify")
+    assert [shlex.split(line)[1] for line in way[:10]] == [
+        *("ls", "cp", "data", "check", "train", "evaluate", "export", "push", "pull", "verify")
     ]
-    assert "bentoml serve" in way[9]
-    assert all(line.startswith("curl ") for line in way[10:])
+    assert "bentoml serve" in way[10]
+    assert all(line.startswith("curl ") for line in way[11:])
 
     port = free_port()
     Image.effect_mandelbrot((64, 48), (-2, -1.5, 1, 1.5), 40).convert("RGB").save(
@@ -66,7 +66,7 @@ def test_from_pictures_to_a_service(
     )
     with LoopbackHub(token=TOKEN) as hub:
         environment = {**environment, **hub.env(), "HF_TOKEN": TOKEN}
-        for line in way[:9]:
+        for line in way[:10]:
             out = shell(line.replace("your-name/", "tester/"), tmp_path, environment)
             if " cp " in line:
                 assert out.strip() == "shoes.yaml"
@@ -75,7 +75,7 @@ def test_from_pictures_to_a_service(
                 run = recipe.run.model_copy(update={"dir": None})
                 recipe = recipe.model_copy(update={"run": run, "model": towers_section()})
                 (tmp_path / "shoes.yaml").write_text(dump_recipe(recipe))
-    serve = way[9].replace("3000", str(port)).replace("models/", f"{tmp_path}/models/")
+    serve = way[10].replace("3000", str(port)).replace("models/", f"{tmp_path}/models/")
     log = (tmp_path / "service.log").open("wb")
     service = subprocess.Popen(
         ["bash", "-c", f"exec env {serve}"], cwd=repo, env=environment, stdout=log, stderr=log
@@ -84,7 +84,7 @@ def test_from_pictures_to_a_service(
         ready = f"curl -fsS --retry 600 --retry-delay 0 --retry-all-errors localhost:{port}/readyz"
         shell(f"for i in $(seq 600); do {ready} 2>/dev/null && break; sleep 0.1; done",
               tmp_path, environment)  # fmt: skip
-        for line in way[10:]:
+        for line in way[11:]:
             answer = shell(line.replace("curl ", "curl -fsS ").replace("3000", str(port)),
                            tmp_path, environment)  # fmt: skip
             assert '"digest":"sha256:' in answer.replace(" ", "")

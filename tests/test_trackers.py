@@ -62,7 +62,7 @@ def test_a_tracker_that_is_not_installed_is_told_of_before_anything_is_written(
     tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(
-        MissingExtraError, match=rf"{name} is not installed; run: pip install 'ptft\[{name}"
+        MissingExtraError, match=rf"{name} is not installed; run: pip install '\.\[{name}"
     ):
         run(tmp_path / "run", run__trackers=["tensorboard", name])
     assert not (tmp_path / "run").exists()

@@ -57,7 +57,7 @@ def command(
         read = load_model(model)
         steps(f"measuring it by {', '.join(item.label for item in loaded.evaluate)}")
         metrics = evaluate(
-            read, loaded.evaluate, loaded.data, seed=loaded.seed, progress=steps.count
+            read, loaded.evaluate, loaded.data, seed=loaded.seed, progress=steps.count, tell=steps
         )
     if output is not None:
         write_json(output, metrics)

@@ -65,6 +65,7 @@ class Folder(FieldSet):
             self.text_is = "folder"
             listing = list_pictures(folder)
             self._rows = _class_rows(listing, folder, named=bool(section.classes or classes))
+            self.said += _merged(listing.folders)
             self.said += [*listing.passed_over.lines(), *_unread_tables(listing)]
         self._settle(classes, learn)
 
@@ -216,6 +217,16 @@ def _class_rows(listing: Listing, folder: Path, *, named: bool) -> list[dict[str
     for name in empty:
         listing.passed_over.add("class folders without a picture", name)
     return rows
+
+
+def _merged(folders: Sequence[str]) -> list[str]:
+    """Folders whose names are two spellings of one, in words."""
+    spelt: dict[str, str] = {}
+    return [
+        f"two folders are one class, {clean_text(name)!r}: {spelt[clean_text(name)]!r}, {name!r}"
+        for name in folders
+        if spelt.setdefault(clean_text(name), name) != name
+    ]
 
 
 def _unread_tables(listing: Listing) -> list[str]:

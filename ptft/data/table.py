@@ -17,6 +17,9 @@ from ptft.recipe.paths import expand_paths, is_hub_id, split_hub_id
 __all__ = ["Table", "open_table"]
 
 
+_OTHER = (".tsv", ".txt", ".json", ".xls", ".xlsx", ".arrow", ".feather", ".tar", ".zip", ".gz")
+
+
 class Table(FieldSet):
     """The rows of parquet, CSV or JSON lines files, or of a Hugging Face dataset.
 
@@ -174,6 +177,12 @@ def _open_files(section: TableData, paths: Sequence[Path], key: str) -> Rows:
     if plain:
         return PlainRows(paths)
 
+    other = next((path for path in paths if path.suffix.lower() in _OTHER), None)
+    if other is not None:
+        raise RecipeError(
+            f"{key}: {str(other)!r}: a table in a form that is not read; allowed: parquet, and of "
+            f"texts without pictures {' and '.join(READ)}"
+        )
     return ParquetRows(paths, section.window if section.streaming else None)
 
 

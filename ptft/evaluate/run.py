@@ -1,12 +1,13 @@
 """The evaluations of a recipe: each item's figures by its name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ptft.data import open_split
+from ptft.data.cut import count_cut
 from ptft.data.hashing import text_id
 from ptft.data.loader import Workers
 from ptft.errors import DataError, ModelError, suggest
@@ -35,6 +36,8 @@ Split = Literal["train", "val", "test"]
 Known = dict[tuple[str, str, Reads], SplitEmbeddings]
 """By data section, split, and what is read of a sample."""
 
+Tell = Callable[[str], None]
+
 _NAMED = 20  # skipped samples that a result names
 
 
@@ -49,6 +52,7 @@ def evaluate(
     workers: Workers = "auto",
     progress: Progress | None = None,
     known: Known | None = None,
+    tell: Tell | None = None,
 ) -> dict[str, Figures]:
     """Run a recipe's evaluations of a model.
 
@@ -63,6 +67,7 @@ def evaluate(
         workers: processes that read samples; they change no result.
         known: splits whose pictures this image tower has embedded, by data section and split, which
             are not embedded again; what is added stays in it.
+        tell: told what of a split was joined, passed over or taken for something, once each.
 
     Returns:
         name of the item (or its kind) -> figures: shares of 1, ranks and counts, all JSON numbers;
@@ -75,7 +80,7 @@ def evaluate(
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
-    splits = _Splits(model, data, seed, workers, progress, {} if known is None else known)
+    splits = _Splits(model, data, seed, workers, progress, {} if known is None else known, tell)
     results: dict[str, Figures] = {}
     for item in items:
         name = item.name or item.kind
@@ -118,12 +123,15 @@ class _Splits:
         workers: Workers,
         progress: Progress | None,
         known: Known,
+        tell: Tell | None,
     ) -> None:
         self.model = model
         self.data = data
         self.seed = seed
         self.workers = workers
         self.progress = progress
+        self.tell = tell
+        self._told: set[str] = set()
         self._pictures = known
         self._known: Known = {}
 
@@ -134,11 +142,12 @@ class _Splits:
         known = self._pictures if reads == "image" else self._known
         key = (section.model_dump_json(by_alias=True), split, reads)
         if key not in known:
+            place = "evaluate.data" if item.data else "data"
+            samples = open_split(section, split, seed=self.seed, key=place)
+            self._say(f"{place}.{split}", samples.notes(1))
             known[key] = embed_split(
                 self.model,
-                open_split(
-                    section, split, seed=self.seed, key="evaluate.data" if item.data else "data"
-                ),
+                samples,
                 batch=item.batch,
                 workers=self.workers,
                 what=f"{split} images" if reads == "image" else f"{split} samples",
@@ -146,6 +155,13 @@ class _Splits:
                 reads=reads,
             )
         return known[key]
+
+    def _say(self, where: str, notes: Sequence[str]) -> None:
+        for note in notes:
+            line = f"{where}: {note}"
+            if self.tell is not None and line not in self._told:
+                self._told.add(line)
+                self.tell(line)
 
     def labelled(
         self, item: EvaluateItem, split: Split | None = None
@@ -178,7 +194,7 @@ def _retrieval(splits: _Splits, item: RetrievalEvaluation) -> Figures:
     counts = torch.tensor([len(captions) for captions in found.captions])
     owner_m = torch.arange(len(counts)).repeat_interleave(counts)
     ids_m = torch.tensor([text_id(text) for text in texts])
-    return {
+    figures: Figures = {
         **retrieval_figures(
             found.inputs_nw.to(model.device),
             texts_md.to(model.device),
@@ -187,6 +203,12 @@ def _retrieval(splits: _Splits, item: RetrievalEvaluation) -> Figures:
             caption_ids_m=ids_m.to(model.device),
         )
     }
+    cut = count_cut(texts, model.spec.tokenizer, stops=model.spec.text_stops)
+    if cut.early[0]:
+        figures["captions_ended_early"] = cut.early[0]
+    if cut.long[0]:
+        figures["captions_too_long"] = cut.long[0]
+    return figures
 
 
 def _zero_shot(splits: _Splits, item: ZeroShotEvaluation) -> Figures:

@@ -41,7 +41,7 @@ def clip_bpe_json() -> str:
     """
     spec = importlib.util.find_spec("open_clip")
     if spec is None or spec.origin is None:
-        raise ModelError("open_clip is not installed; run: pip install ptft")
+        raise ModelError("open_clip is not installed; run: pip install open_clip_torch")
     path = Path(spec.origin).parent / "bpe_simple_vocab_16e6.txt.gz"
     lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
     merges = [line.split() for line in lines[1 : _CLIP_MERGES + 1]]

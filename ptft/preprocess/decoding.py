@@ -24,7 +24,7 @@ MAX_PIXELS = 64_000_000
 """Larger pictures are refused before they are decoded, unless told otherwise."""
 
 # Formats that Pillow reads by itself. Others start programs (EPS) or are of no use here.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
 _DEPTHS = ("file", "clip")
 _KEYS = ("orient", "depth", "background")
 
@@ -216,4 +216,4 @@ def _is_colour(value: Any) -> bool:
 
 def _available() -> list[str]:
     Image.init()
-    return [name for name in _FORMATS if name in Image.OPEN]
+    return [name for name in FORMATS if name in Image.OPEN]

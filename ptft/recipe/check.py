@@ -162,7 +162,8 @@ def timm_architectures() -> tuple[str, ...]:
 def _package(name: str, folder: str) -> Path:
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
-        raise RecipeError(f"{name} is not installed; run: pip install ptft")
+        wanted = "open_clip_torch" if name == "open_clip" else name
+        raise RecipeError(f"{name} is not installed; run: pip install {wanted}")
     return Path(spec.origin).parent / folder
 
 

@@ -80,7 +80,7 @@ def timm_optimizers() -> dict[str, TimmOptimizer]:
 def _source() -> str:
     spec = importlib.util.find_spec("timm")
     if spec is None or spec.origin is None:
-        raise RecipeError("timm is not installed; run: pip install ptft")
+        raise RecipeError("timm is not installed; run: pip install timm")
     return Path(spec.origin).parent.joinpath(*_FACTORY).read_text(encoding="utf-8")
 
 

@@ -9,6 +9,7 @@ import torch
 from ptft.data import Batch, SampleSet, open_split, open_val, train_batches
 from ptft.data.check import check_captions
 from ptft.data.class_captions import ClassCaptions, same_class
+from ptft.data.cut import cut_notes
 from ptft.data.features import FeatureFile, TextFeatures
 from ptft.data.loader import Workers, worker_count
 from ptft.data.read import Tokenizer
@@ -112,6 +113,8 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     steps = total_samples(recipe.optim, len(samples)) // recipe.optim.global_batch
     readers = max(1, worker_count(recipe.run.workers, samples, steps, world.size))
     notes = [*remembered, *samples.notes(world.size * readers)]
+    if needs_text(recipe.objective):
+        notes += cut_notes(samples, model.spec.tokenizer, stops=model.spec.text_stops)
     if recipe.augment.patch_dropout:
         notes.append(set_patch_dropout(model, recipe.augment.patch_dropout))
     teacher = load_teacher(recipe, model)

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -74,6 +74,7 @@ class Loop:
     guard: Guard
     watch: Watch | None = None
     ended: bool = False
+    _told: set[str] = field(default_factory=set)
 
     @property
     def model(self) -> DualEncoder:
@@ -217,7 +218,13 @@ class Loop:
             seed=recipe.seed,
             device=self.model.device,
             workers=recipe.run.workers,
+            tell=self._tell_once,
         )
+
+    def _tell_once(self, line: str) -> None:
+        if line not in self._told:
+            self._told.add(line)
+            self.report.message(f"  {line}")
 
     def look(self, stage: Literal["before", "after"]) -> None:
         """Note for the page what the model finds nearest; no weight and no random number moves."""
