@@ -224,3 +224,21 @@ def test_a_comparison_is_checked_too(tmp_path: Path) -> None:
     }
     _classes(tmp_path / "test", moth=1)
     assert "'moth'" in _said(load_any(recipe))
+
+
+def test_rows_of_one_picture_in_a_large_set_are_seen_in_a_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("shards", "survey"):
+        monkeypatch.setattr(f"ptft.data.{module}.AUTO_BYTES", 100)
+    monkeypatch.setattr("ptft.data.survey._COMPARED", 50)
+    files: dict[str, bytes] = {}
+    for number in range(120):
+        files |= {f"{number}.png": picture(number // 2), f"{number}.txt": f"t{number}".encode()}
+    data = {"kind": "shards", "train": str(write_tar(tmp_path / "t.tar", files))}
+    _, warnings = check_splits(_recipe(data))
+    said = "\n".join(warnings)
+    assert "25 of 50 pictures looked at are those of other rows" in said
+    assert "(first: t.tar/1 is t.tar/0)" in said and "data.join: bytes makes one sample" in said
+    assert "pictures of 0.0 GiB: equal ones are not looked for" in said
+    assert not check_splits(_recipe({**data, "join": "bytes"}))[1][1:]

@@ -277,6 +277,13 @@ def _doubled(found: Checked) -> Iterator[str]:
             f"{label}: {count:,} of {found.survey.samples:,} pictures are in {twins.where} too, "
             f"byte for byte (first: {first}): its figures are better than they should be"
         )
+    count, first = twins.inside
+    if count and found.survey.words:
+        yield (
+            f"{label}: {count:,} of {twins.compared:,} pictures looked at are those of other rows, "
+            f"byte for byte (first: {first}), and count as wrong for each other; data.join: bytes "
+            "makes one sample of such rows, data.picture_id names a field that tells"
+        )
     count, first = twins.torn
     if count:
         yield (

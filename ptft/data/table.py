@@ -177,10 +177,11 @@ def _open_files(section: TableData, paths: Sequence[Path], key: str) -> Rows:
     if plain:
         return PlainRows(paths)
 
-    other = next((path for path in paths if path.suffix.lower() in _OTHER), None)
-    if other is not None:
+    for path in paths:
+        if path.suffix.lower() not in _OTHER:
+            continue
         raise RecipeError(
-            f"{key}: {str(other)!r}: a table in a form that is not read; allowed: parquet, and of "
+            f"{key}: {str(path)!r}: a table in a form that is not read; allowed: parquet, and of "
             f"texts without pictures {' and '.join(READ)}"
         )
     return ParquetRows(paths, section.window if section.streaming else None)
