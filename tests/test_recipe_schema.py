@@ -239,7 +239,7 @@ evaluate: [{kind: retrieval}, {kind: retrieval}]
     recipe: evaluate: two items are named retrieval; give each a name
 
 data: {kind: shards, captions: ["{a[0]}"]}
-    data.captions: caption template '{a[0]}': a field is the name of a column in braces (dots and dashes may be in it), not {a[0]}
+    data.captions: caption template '{a[0]}': a field is a column's name in braces, not {a[0]}
 
 data: {kind: shards, captions: ["{a"]}
     data.captions: caption template '{a': expected '}' before end of string

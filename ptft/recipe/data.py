@@ -117,8 +117,8 @@ class _Fields(_Drawn):
                 plain = name is None or (name.strip() and not set(name) & set("[]{}"))
                 if not plain or spec or conversion:
                     raise ValueError(
-                        f"caption template {template!r}: a field is the name of a column in "
-                        f"braces (dots and dashes may be in it), not {{{name}}}"
+                        f"caption template {template!r}: a field is a column's name in braces, "
+                        f"not {{{name}}}"
                     )
         return templates
 
