@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ptft.model.fetch import read_safetensors
 from ptft.model.source import find_folder, open_clip_weights
 from ptft.model.spec import SPEC, load_spec
 from ptft.model.store import OWN_WEIGHTS
+from ptft.reach import hub_at_hand
 from ptft.recipe import ArchModel
 from ptft.recipe.paths import is_hub_id
 
@@ -117,11 +119,14 @@ def _read_tag(architecture: str, tag: str, cfg: Mapping[str, Any]) -> Mapping[st
     open_clip = import_open_clip()
     from open_clip.factory import load_state_dict
 
-    try:
-        path = Path(open_clip.download_pretrained(dict(cfg)))
-    except Exception as error:  # urllib's, huggingface_hub's and open_clip's own
-        first = str(error).strip().split("\n")[0]
-        raise HubError(f"model.pretrained: {tag!r} of {architecture}: {first}") from error
+    # a tag without a repository is at an address of its own, which the Hub says nothing of
+    with hub_at_hand() if cfg.get("hf_hub") else nullcontext() as absent:
+        try:
+            path = Path(open_clip.download_pretrained(dict(cfg)))
+        except Exception as error:  # urllib's, huggingface_hub's and open_clip's own
+            first = str(error).strip().split("\n")[0]
+            why = f"not in the cache; {absent}" if absent else first
+            raise HubError(f"model.pretrained: {tag!r} of {architecture}: {why}") from error
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     if path.suffix not in (".pt", ".bin", ".pth"):

@@ -7,7 +7,7 @@ import torch
 from ptft.model import layer_depths
 from ptft.objective import compute_objective
 from ptft.optim import build_optimizer, total_samples
-from ptft.recipe import ClassifyObjective, Recipe
+from ptft.recipe import AdapterSection, ClassifyObjective, Recipe
 from ptft.tiled import TILE
 from ptft.train.setup import batches, set_up, to_device
 
@@ -15,20 +15,28 @@ __all__ = ["predict_memory"]
 
 _FLOAT = 4  # bytes of a float32
 _ADAM_MOMENTS = 2
+_TEMPORARY = 0.6  # of what autograd keeps: gradients on their way, copies in a kernel's own layout
+_PROCESS = 192 << 20  # bytes: libraries that a run loads late, kernels' scratch, heap between uses
+_MERGED = 3  # copies of the weights while an adapter is merged, saved and held against itself
 
 
 def predict_memory(recipe: Recipe) -> dict[str, Any]:
-    """Build the model, run two samples, and predict bytes for the whole batch in fp32.
+    """Build the model, run two samples, and predict by how many bytes a process grows in fp32: an
+    upper bound, which on a CPU was 1.02 to 1.5 times what convolutions, transformers, micro batches
+    and adapters took. Processes that load data come on top.
 
     Optimisers are counted as AdamW, with two moments a weight; lion and muon keep one.
 
     What autograd keeps for the backward pass is counted as it is saved, so the figure holds for
-    any architecture; embeddings of the batch, their gradients and the loss's tiles are added.
+    any architecture; embeddings of the batch, their gradients and the loss's tiles are added. What
+    a backward pass needs for moments is a share of that, and what a process needs besides is fixed;
+    both are as measured (``tests/test_memory.py``).
 
     Returns:
         Samples of the training set, parameters (all and learning), and GiB for weights, gradients
         with optimiser state, the average of the weights, the best ones, the start that they are
-        held to, the teacher, activations, and their sum.
+        held to, the teacher, activations, what is needed for moments, copies in which an adapter is
+        merged, the process itself, and their sum.
 
     Raises:
         DataError, ModelError, RecipeError: as training would.
@@ -58,6 +66,8 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
     at_once = recipe.optim.micro_batch or size
     classify = isinstance(recipe.objective, ClassifyObjective)
     pairs = 0 if classify else _loss_numbers(size, model.spec.embed_dim) * _FLOAT
+    activations = sum(kept.values()) // 2 * at_once + pairs
+    merges = isinstance(recipe.adapt, AdapterSection)
     parts = {
         "weights": every * _FLOAT,
         "gradients_and_optimizer": learning * _FLOAT * (1 + _ADAM_MOMENTS),
@@ -65,7 +75,10 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
         "best": learning * _FLOAT if recipe.stops_early is not None else 0,
         "start": learning * _FLOAT if recipe.regularise is not None else 0,
         "teacher": 0 if setup.teacher is None else _FLOAT * _numbers(setup.teacher.model),
-        "activations": sum(kept.values()) // 2 * at_once + pairs,
+        "activations": activations,
+        "temporary": int(_TEMPORARY * activations),
+        "merged": _MERGED * every * _FLOAT if merges else 0,
+        "process": _PROCESS,
     }
     return {
         "samples": len(setup.samples),

@@ -14,9 +14,16 @@ from ptft.data.features import FeatureFile, TextFeatures
 from ptft.data.loader import Workers, worker_count
 from ptft.data.read import Tokenizer
 from ptft.distributed import ALONE, World
-from ptft.errors import ModelError, TrainingError
+from ptft.errors import ModelError, RecipeError, TrainingError
 from ptft.evaluate import add_cache, probe_head
-from ptft.model import DualEncoder, apply_adapt, build_model, init_head, set_patch_dropout
+from ptft.model import (
+    DualEncoder,
+    active_batch_norm,
+    apply_adapt,
+    build_model,
+    init_head,
+    set_patch_dropout,
+)
 from ptft.model.source import find_folder
 from ptft.model.spec import load_spec
 from ptft.objective import TrainBatch, compute_objective, needs_labels, needs_pictures, needs_text
@@ -110,6 +117,7 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     if isinstance(recipe.adapt, TipAdapterAdapt):
         remembered.append(_remember(recipe, recipe.adapt, model, samples))
     learns = apply_adapt(model, recipe.adapt, recipe.objective, seed=recipe.seed)
+    _refuse_lone_samples(recipe, model, world)
     steps = total_samples(recipe.optim, len(samples)) // recipe.optim.global_batch
     readers = max(1, worker_count(recipe.run.workers, samples, steps, world.size))
     notes = [*remembered, *samples.notes(world.size * readers)]
@@ -130,6 +138,25 @@ def keep_reading(model: DualEncoder, run: Path) -> None:
         return
     preprocess = replace(model.spec.preprocess, reading=saved.preprocess.reading)
     model.spec = model.spec.with_(preprocess=preprocess)
+
+
+def _refuse_lone_samples(recipe: Recipe, model: DualEncoder, world: World) -> None:
+    """Refuse to normalise a sample by its own statistics, which would leave nothing of it.
+
+    Raises:
+        RecipeError: a batch norm that learns would see one sample at once.
+    """
+    size = recipe.optim.micro_batch or recipe.optim.global_batch // world.size
+    learns = any(parameter.requires_grad for parameter in model.parameters())
+    norm = active_batch_norm(model) if learns and size == 1 else None
+    if norm is not None:
+        key = "micro_batch" if recipe.optim.micro_batch else "global_batch"
+        ranks = f" over {world.size} ranks" if world.size > 1 else ""
+        raise RecipeError(
+            f"optim.{key}: {getattr(recipe.optim, key)}{ranks}: {norm} is a batch norm, which has "
+            "no statistics of one sample; allowed: 2 or more at once, adapt.freeze_norm: true, or "
+            "adapt.lock of that tower"
+        )
 
 
 def _remember(
