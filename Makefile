@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2 # processes of the tests, of one thread each
 
-.PHONY: demo test clients check format clean help
+.PHONY: demo test clients newest check format clean help
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/  /'
@@ -25,6 +25,9 @@ test: $(STAMP) ## the tests
 clients: $(STAMP) ## environments of other clients of the model folder (user's cache), and their tests
 	$(BIN)/python -m tests.clients
 	$(BIN)/python -m pytest tests/test_clients.py
+
+newest: ## what an upper bound keeps out: the newest open_clip, transformers, timm, ... and tests
+	PYTHON=$(PYTHON) .ci/newest
 
 check: $(STAMP) ## format, lint, types, layers: exactly what CI runs before the tests
 	$(BIN)/ruff format --check .
