@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from ptft.cli.main import app
 from ptft.data import open_split
-from ptft.data.check import check_captions, check_splits
+from ptft.data.check import check_captions, check_classes, check_splits
 from ptft.data.class_captions import ClassCaptions
 from ptft.errors import DataError, RecipeError
 from ptft.recipe import check_recipe, dump_recipe
@@ -101,7 +101,11 @@ def test_a_class_that_training_lacks_is_named_beforehand(tmp_path: Path, strange
         {"kind": "classify", "split": "test", "name": "t"},
         {"kind": "classify", "name": "o", "data": other, "split": "test"},
     ]
-    said = _said(_recipe({"kind": "folder", **paths}, "classify", evaluate=items))
+    recipe = _recipe({"kind": "folder", **paths}, "classify", evaluate=items)
+    if stranger == "other":  # the other two cannot even be opened
+        with pytest.raises(DataError, match=r"^evaluate\.2\.data\.test: class 'moth' is not among"):
+            check_classes(recipe, ["ant", "bee"])
+    said = _said(recipe)
     where = {"other": "evaluate.2.data.test: "}.get(stranger, f"data.{stranger}: ")
     assert "'moth'" in said and said.startswith(where) and "not among" in said
 

@@ -15,16 +15,20 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
+from ptft.compare.measure import measure
 from ptft.data import SampleSet, open_split, train_batches
 from ptft.data.index_file import write_index
 from ptft.data.joining import first_rows, group_rows, same_bytes
 from ptft.data.mixture import Mixture
 from ptft.data.pack import PackSettings, pack
 from ptft.errors import SampleError
+from ptft.evaluate import evaluate
 from ptft.preprocess import ImagePreprocess
+from ptft.recipe import RetrievalEvaluation
 from ptft.recipe.data import DataSection, FolderData, ShardsData, TableData
 from ptft.tiled import pair_groups
 from tests.test_data_shards import write_tar
+from tests.tiny import arch_section, build
 
 PICTURES, EACH = 12, 3
 
@@ -153,7 +157,10 @@ def test_pictures_of_two_classes_stay_apart_and_are_held_out_together(tmp_path: 
     section = TableData(train=str(tmp_path / "t.parquet"), label="kind")
     samples = open_split(section, "train")
     assert len(samples) == 24
-    assert "12 of 24 samples have the picture of another sample" in samples.notes(1)
+    assert (
+        "12 of 24 samples have the picture of another sample; data.join: bytes"
+        in samples.notes(1)[0]
+    )
     held = section.model_copy(update={"hold_out": 0.25})
     train, val = open_split(held, "train"), open_split(held, "val")
     assert len(train) + len(val) == 24 and len(val) > 0
@@ -282,3 +289,36 @@ def test_only_what_may_be_equal_is_read_whole() -> None:
 def test_two_ways_to_join_are_an_error(join: Any) -> None:
     with pytest.raises(ValidationError, match="picture_id: 'id' beside join"):
         ShardsData(train="x", picture_id="id", join=join)
+
+
+def test_rows_with_a_class_are_joined_when_asked_and_retrieved_as_one_picture(
+    tmp_path: Path,
+) -> None:
+    """Several captions and a class a picture: a sample each, as a question and its answer are."""
+    columns = {
+        "image": [PNG[i] for i, _ in ROWS],
+        "text": [text for _, text in ROWS],
+        "kind": ["ab"[i % 2] for i, _ in ROWS],
+        "id": [i for i, _ in ROWS],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    section = TableData(train=str(tmp_path / "t.parquet"), val="x", label="kind")
+    section = section.model_copy(update={"val": section.train})
+    apart = open_split(section, "train")
+    assert len(apart) == len(ROWS)
+    for way in ({"join": "bytes"}, {"picture_id": "id"}):
+        joined = open_split(section.model_copy(update=way), "train")
+        labels = joined.labels()
+        assert len(joined) == PICTURES and labels is not None and len(labels) == PICTURES
+        assert len(joined.captions(0)) == EACH and joined[1].label == 1
+    model = build(arch_section())
+    items = [RetrievalEvaluation(ks=[1, 5])]
+    found = evaluate(model, items, section, seed=0, workers=0)["retrieval"]
+    one = evaluate(model, items, section.model_copy(update=way), seed=0, workers=0)["retrieval"]
+    assert (found["images"], found["captions"]) == (PICTURES, len(ROWS))
+    assert found == one
+    samples = open_split(section, "val")
+    for metric in ("i2t_recall@5", "t2i_recall@5"):
+        assert measure(model, items[0], samples, metric, []).value == pytest.approx(found[metric])
+    plain = section.model_copy(update={"join": "none"})
+    assert evaluate(model, items, plain, seed=0, workers=0)["retrieval"]["images"] == len(ROWS)

@@ -36,6 +36,9 @@ class Held(SampleSet):
     def name(self, index: int) -> str:
         return self.samples.name(index)
 
+    def picture_of(self, index: int) -> int:
+        return self.samples.picture_of(index)
+
     def describe(self, index: int) -> tuple[tuple[str, ...], int | None]:
         return self.samples.describe(index)
 

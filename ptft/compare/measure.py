@@ -99,20 +99,21 @@ def measure(
     found = embed_split(model, samples, batch=item.batch, workers=0, reads=reads)
     scale = model.logit_scale.exp().float().cpu()
     if isinstance(item, RetrievalEvaluation):
-        texts = [caption for captions in found.captions for caption in captions]
+        inputs_nw, captions = found.by_picture()
+        texts = [caption for own in captions for caption in own]
         if not texts:
             raise DataError("compare: retrieval needs captions, and no image has one")
         texts_md = _embed_unknown(model, texts, {} if known is None else known, batch=item.batch)
-        counts = torch.tensor([len(captions) for captions in found.captions])
+        counts = torch.tensor([len(own) for own in captions])
         owner_m = torch.arange(len(counts)).repeat_interleave(counts)
         way, _, k = metric.rpartition("recall@")
-        logits = scale * found.inputs_nw @ texts_md.T
+        logits = scale * inputs_nw @ texts_md.T
         own = owner_m[None, :] == torch.arange(len(counts))[:, None]
         asked = counts > 0  # an image without a caption is no query, and stays a candidate
-        images_n = image_ranks(found.inputs_nw, texts_md, owner_m)[asked]
+        images_n = image_ranks(inputs_nw, texts_md, owner_m)[asked]
         ranks = [images_n] if way != "t2i_" else []
         if way != "i2t_":
-            ranks.append(caption_ranks(found.inputs_nw, texts_md, owner_m))
+            ranks.append(caption_ranks(inputs_nw, texts_md, owner_m))
         logits, own = (logits.T, own.T) if way == "t2i_" else (logits[asked], own[asked])
         hits = torch.cat(ranks) < int(k)
         return Measured(float(hits.double().mean()), hits, logits, own)

@@ -1,6 +1,6 @@
 """Every split that a recipe will read, looked at before it costs anything."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ptft.data.class_captions import ClassCaptions
@@ -14,7 +14,14 @@ from ptft.recipe.data import has_pictures
 from ptft.recipe.objective import ObjectiveSection, read_towers
 from ptft.recipe.splits import SplitUse, splits_of
 
-__all__ = ["Checked", "Inspection", "check_captions", "check_splits", "inspect_splits"]
+__all__ = [
+    "Checked",
+    "Inspection",
+    "check_captions",
+    "check_classes",
+    "check_splits",
+    "inspect_splits",
+]
 
 _CAPTIONS = 256  # of a training set, before it is learned from
 
@@ -162,6 +169,32 @@ def check_captions(
         raise DataError(_one_caption(key, looked, len(samples), texts.pop() if texts else ""))
 
 
+def check_classes(recipe: Recipe, known: Sequence[str]) -> None:
+    """Hold the classes of data that evaluations bring along against those of training, which a
+    head has; no picture is read.
+
+    Raises:
+        DataError: one that occurs is not among them.
+    """
+    for use in splits_of(recipe):
+        if use.item is None or use.item.kind != "classify" or use.item.data is None:
+            continue
+        samples = open_split(use.section, use.split, seed=recipe.seed, key=use.key)
+        labels = samples.labels()
+        seen = [] if labels is None else sorted(set(labels[labels >= 0].tolist()))
+        for number in seen:
+            name = (samples.classes or [])[number]
+            if name not in known:
+                raise DataError(_stranger(f"{use.key}.{use.split}", name, known))
+
+
+def _stranger(label: str, name: str, known: Sequence[str]) -> str:
+    return (
+        f"{label}: class {name!r} is not among those of training "
+        f"({', '.join(known[:8])}{', ...' if len(known) > 8 else ''})"
+    )
+
+
 def _one_class(key: str, classes: list[str]) -> str:
     return (
         f"{key}: {'all samples are of the class ' + repr(classes[0]) if classes else 'no class'}; "
@@ -234,10 +267,7 @@ def _strangers(checked: list[Checked], objective: ObjectiveSection | None) -> It
             continue
         for name in found.survey.seen:
             if name not in known:
-                yield (
-                    f"{found.label}: class {name!r} is not among those of training "
-                    f"({', '.join(known[:8])}{', ...' if len(known) > 8 else ''})"
-                )
+                yield _stranger(found.label, name, known)
 
 
 def _warnings(checked: list[Checked]) -> list[str]:

@@ -2,7 +2,7 @@
 
 A field is a value with a name: a text file beside a picture, a key of its JSON, a column of a
 table. Captions are templates over fields; a label is a field that names a class or its number.
-Rows of one picture and one class are one sample, with the captions of all of them.
+Rows of one picture are one sample, with the captions of all of them.
 """
 
 import json
@@ -304,19 +304,27 @@ class FieldSet(SampleSet):
         return labels
 
     def _join(self) -> None:
-        """Make one sample of the rows of one picture and one class, where they have captions."""
+        """Make one sample of the rows of one picture, where they have captions.
+
+        A row with a class is a sample of its own, for what is asked of it may be its text (a
+        question about a picture, say); only by its section's word it is joined to others of its
+        class.
+        """
         same = self._same_pictures()
         if same is None:
             return
         self._pictures = same
         labels = np.zeros_like(same) if self._labels is None else self._labels
-        groups = group_rows(same, labels) if self._has_captions else None
+        asked = self.section.join == "bytes" or self.section.picture_id is not None
+        joins = self._has_captions and (self.reading is None or asked)
+        groups = group_rows(same, labels) if joins else None
         pictures = len(np.unique(same))
         if groups is None:
             if pictures < len(same):
+                joined = "; data.join: bytes makes one sample of those of one class"
                 self.said.append(
                     f"{len(same) - pictures:,} of {len(same):,} samples have the picture of "
-                    "another sample"
+                    f"another sample{joined if self._has_captions and not asked else ''}"
                 )
             return
         self.said.append(

@@ -36,6 +36,7 @@ class SplitEmbeddings:
         labels: int64 (N,), -1 for none; None where the set has no classes.
         classes: their names.
         skipped: the samples that could not be read.
+        pictures: a number of each sample's picture, see ``SampleSet.picture_of``; empty: not known.
     """
 
     inputs_nw: Tensor
@@ -44,6 +45,22 @@ class SplitEmbeddings:
     labels: Tensor | None
     classes: list[str] | None
     skipped: Skipped = field(default_factory=list)
+    pictures: list[int] = field(default_factory=list)
+
+    def by_picture(self) -> tuple[Tensor, list[tuple[str, ...]]]:
+        """Inputs (P, W) and captions of each picture: samples that show one picture, such as rows
+        of several classes, count as one in a retrieval, with the captions of all of them."""
+        places: dict[int, list[int]] = {}
+        for place, picture in enumerate(self.pictures):
+            places.setdefault(picture, []).append(place)
+        if not places or len(places) == len(self.pictures):
+            return self.inputs_nw, self.captions
+        firsts = torch.tensor([own[0] for own in places.values()])
+        captions = [
+            tuple(dict.fromkeys(text for place in own for text in self.captions[place]))
+            for own in places.values()
+        ]
+        return self.inputs_nw[firsts], captions
 
     def labelled(self) -> tuple[Tensor, Tensor] | None:
         """Embeddings and labels of the samples that have one; None where the set has no classes."""
@@ -101,13 +118,15 @@ def embed_split(
     if reads != "image":
         texts = [own[0] for own in captions]
         texts_nd = embed_texts(model, texts, batch=batch, progress=progress)
+    found = torch.cat(indices) if indices else torch.empty(0, dtype=torch.int64)
     return SplitEmbeddings(
         inputs_nw=join_embeddings(images_nd, texts_nd, reads),
-        indices=torch.cat(indices) if indices else torch.empty(0, dtype=torch.int64),
+        indices=found,
         captions=captions,
         labels=torch.cat(labels) if labels else None,
         classes=samples.classes,
         skipped=skipped,
+        pictures=[samples.picture_of(index) for index in found.tolist()],
     )
 
 

@@ -183,20 +183,21 @@ class _Splits:
 
 
 def _retrieval(splits: _Splits, item: RetrievalEvaluation) -> Figures:
-    model, found = splits.model, splits.get(item)
-    texts = [caption for captions in found.captions for caption in captions]
+    model = splits.model
+    inputs_nw, captions = splits.get(item).by_picture()
+    texts = [caption for own in captions for caption in own]
     if not texts:
         raise DataError(
             f"evaluate: retrieval needs captions, and no image of {item.split} has one; "
             "see data.captions"
         )
     texts_md = embed_texts(model, texts, batch=item.batch, progress=splits.progress)
-    counts = torch.tensor([len(captions) for captions in found.captions])
+    counts = torch.tensor([len(own) for own in captions])
     owner_m = torch.arange(len(counts)).repeat_interleave(counts)
     ids_m = torch.tensor([text_id(text) for text in texts])
     figures: Figures = {
         **retrieval_figures(
-            found.inputs_nw.to(model.device),
+            inputs_nw.to(model.device),
             texts_md.to(model.device),
             owner_m.to(model.device),
             ks=item.ks,

@@ -73,8 +73,9 @@ class _Fields(_Drawn):
     """Whether rows of one picture (a row for each of its captions) are one sample. ``auto``: rows
     that name one file, and rows of equal picture bytes where the pictures of the set are 1 GiB or
     less together (or their digests stand in the shards' index); ``bytes``: of whatever size;
-    ``none``: every row is a picture of its own. Rows of different classes stay apart, but no
-    ``hold_out`` parts them."""
+    ``none``: every row is a picture of its own. Rows with a class (``label``) are joined by
+    ``bytes`` or ``picture_id`` alone, and never to those of another class; but no ``hold_out``
+    parts rows of one picture, and no batch or retrieval takes them for different ones."""
 
     picture_id: str | None = None
     """The field that says which picture a row shows (``image_id``), in place of file and bytes."""

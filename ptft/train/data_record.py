@@ -25,15 +25,12 @@ from ptft.errors import ArtifactError, DataError
 from ptft.model.source import find_folder
 from ptft.recipe import (
     ArchModel,
-    ClassifyObjective,
     DataSection,
-    EvaluateItem,
     Recipe,
-    StagedRecipe,
-    TipAdapterAdapt,
     dump_recipe,
     recipe_digest,
 )
+from ptft.recipe.splits import splits_of
 from ptft.train.run_folder import RunRecord, write_run
 
 __all__ = [
@@ -173,40 +170,12 @@ def sets_of(recipe: Recipe) -> dict[str, Callable[[], SampleSet]]:
     """Every set that decides a recipe's weights or figures, by its key; none is opened yet."""
     found: dict[tuple[str, str], str] = {}
     sets: dict[str, Callable[[], SampleSet]] = {}
-    for key, section, split in _named(recipe):
-        same = (section.model_dump_json(by_alias=True), split)
-        if found.setdefault(same, key) == key:
-            sets[f"{key}.{split}"] = _opener(section, split, recipe.seed, key)
+    for use in splits_of(recipe):
+        same = (use.section.model_dump_json(by_alias=True), use.split)
+        if found.setdefault(same, use.key) == use.key:
+            key = f"{use.key}.{use.split}"
+            sets[key] = _opener(use.section, use.split, recipe.seed, use.key)
     return sets
-
-
-def _named(recipe: Recipe) -> Iterator[tuple[str, DataSection, Split]]:
-    """Key, section and split of all that a recipe reads."""
-    if isinstance(recipe, StagedRecipe):
-        for stage in recipe.stages:
-            yield f"stages.{stage.name}.data", stage.data, "train"
-        for number, section in enumerate(recipe.guard.known if recipe.guard else []):
-            yield f"guard.known.{number}", section, "train"
-        yield from _of_items(recipe, recipe.columns)
-        return
-    yield "data", recipe.data, "train"
-    calibrates = isinstance(recipe.objective, ClassifyObjective) and recipe.objective.calibrate
-    chooses = isinstance(recipe.adapt, TipAdapterAdapt) and recipe.adapt.chooses
-    if calibrates or chooses:
-        yield "data", recipe.data, "val"
-    stop = recipe.stops_early
-    yield from _of_items(recipe, [*recipe.evaluate, *(stop.retain if stop else [])])
-
-
-def _of_items(
-    recipe: Recipe, items: list[EvaluateItem]
-) -> Iterator[tuple[str, DataSection, Split]]:
-    for item in items:
-        key = f"evaluate.{item.label}.data" if item.data else "data"
-        section = item.data or recipe.data
-        if item.kind == "probe":
-            yield key, section, "train"
-        yield key, section, item.split
 
 
 def _opener(section: DataSection, split: Split, seed: int, key: str) -> Callable[[], SampleSet]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ptft.data import Batch, SampleSet, open_split, open_val, train_batches
-from ptft.data.check import check_captions
+from ptft.data.check import check_captions, check_classes
 from ptft.data.class_captions import ClassCaptions, same_class
 from ptft.data.cut import cut_notes
 from ptft.data.features import FeatureFile, TextFeatures
@@ -95,6 +95,7 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     check_captions(samples, recipe.objective)
     random_head = False
     if isinstance(recipe.objective, ClassifyObjective):
+        check_classes(recipe, samples.classes or ())
         reads = recipe.objective.reads
         random_head = init_head(
             model,
