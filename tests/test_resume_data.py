@@ -73,7 +73,7 @@ def test_every_set_and_model_is_recorded(
     given = changes(tmp_path)
     interrupt(monkeypatch, tmp_path / "run", 2, **given)
     found = read_identities(tmp_path / "run")
-    assert list(found) == ["data.train", "data.val", "evaluate.own.data.test", "init.from"]
+    assert list(found) == ["data.train", "data.val", "evaluate.1.data.test", "init.from"]
     assert [found[key].count for key in list(found)[:3]] == [40, 40, 40]
     assert "model.safetensors" in found["init.from"].names
     assert set(sets_of(recipe(tmp_path / "run", **given))) < set(found)
