@@ -9,6 +9,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,15 @@ class FieldSet(SampleSet):
     def read_picture(self, index: int) -> bytes:
         """The picture of a sample, encoded as it is stored. Raises SampleError."""
         return self._read_row(self.rows(index)[0])
+
+    def picture_place(self, index: int) -> tuple[Path, int, int] | None:
+        """The file that holds a sample's picture as it is, its offset there and its size in bytes;
+        None where no file here does."""
+        return None
+
+    def stored_files(self) -> list[Path]:
+        """The files here whose rows the samples are; none where they lie otherwise."""
+        return []
 
     def __getitem__(self, index: int) -> Sample:
         captions, label = self.describe(index)

@@ -94,9 +94,9 @@ class Folder(FieldSet):
     def _read_fields(self, row: int) -> Mapping[str, Any]:
         return {key: value for key, value in self._rows[row].items() if key != _FILE}
 
-    def path(self, index: int) -> Path:
-        """Where the picture of a sample lies. Raises SampleError where it leaves the folder."""
-        return self._path(self.rows(index)[0])
+    def picture_place(self, index: int) -> tuple[Path, int, int]:
+        path = self._folder / self.name(index)
+        return path, 0, file_state(path, "")[1]
 
     def absent(self) -> list[int]:
         return [index for index in range(len(self)) if not self._is_there(self.rows(index)[0])]
@@ -272,10 +272,13 @@ def _stays_inside(name: str) -> bool:
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:
-    import pyarrow
-    import pyarrow.parquet
+    from ptft.data.parquet_file import column_values, open_parquet, read_group
 
-    try:
-        return pyarrow.parquet.read_table(path, use_threads=False).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: {error}") from None
+    rows: list[dict[str, Any]] = []
+    with open_parquet(path) as file:
+        for number in range(file.metadata.num_row_groups):
+            table = read_group(file, path, number, None)
+            names = table.column_names
+            columns = [column_values(table[name], path, name) for name in names]
+            rows += [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)]
+    return rows

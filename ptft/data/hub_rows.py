@@ -119,6 +119,9 @@ class HubRows:
     def column(self, name: str) -> Sequence[Any]:
         return self._dataset.select_columns([name])[:][name]
 
+    def stored_files(self) -> list[Path]:
+        return []
+
     def sources(self) -> list[object]:
         return [self._dataset._fingerprint]  # of datasets: of the data and all done to it
 
@@ -180,6 +183,9 @@ class StreamedRows:
 
     def column(self, name: str) -> None:
         return None
+
+    def stored_files(self) -> list[Path]:
+        return []
 
     def sources(self) -> None:
         return None  # a stream may change without a sign

@@ -12,15 +12,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ptft.data.class_captions import ClassCaptions
 from ptft.data.fields import FieldSet
 from ptft.data.folder import Folder
-from ptft.data.formats import IMAGE_EXTENSIONS
-from ptft.data.hashing import digest_of, file_state
+from ptft.data.hashing import digest_of
 from ptft.data.mixture import Joined
 from ptft.data.sample import Part, SampleSet
 from ptft.data.shards import Shards
@@ -34,9 +32,6 @@ WHOLE = 512 << 20
 _PIECE = 2 << 10  # bytes of a picture's middle and of its end; its head often says little
 _BLOCK, _BLOCKS = 64 << 10, 64  # bytes and number of the pieces of a large table
 _MOST = 1_000_000  # samples that are looked at one by one
-
-_Place = tuple[Path, int, int]
-"""File, offset and size of a picture as it is stored."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +193,7 @@ class _Look:
     def _picture(self, samples: SampleSet, index: int) -> bytes:
         """A digest of a picture as it is stored; empty where it cannot be had."""
         assert isinstance(samples, FieldSet)
-        place = _place(samples, index)
+        place = samples.picture_place(index)
         try:
             if not self.whole:
                 return b"" if place is None else self._pieces(*place)
@@ -229,7 +224,7 @@ class _Look:
             assert isinstance(samples, FieldSet)
             if self.whole or _has_places(samples):
                 return ""
-        paths = _table_files(samples)
+        paths = samples.stored_files() if isinstance(samples, FieldSet) else []
         if paths:
             return digest_of(*(_blocks(path) for path in paths))
         return samples.fingerprint()
@@ -265,27 +260,7 @@ def _named(samples: SampleSet) -> bool:
 
 
 def _has_places(samples: FieldSet) -> bool:
-    return len(samples) > 0 and _place(samples, 0) is not None
-
-
-def _place(samples: FieldSet, index: int) -> _Place | None:
-    """Where a picture lies, if it lies in a file as it is."""
-    inside: Any = samples
-    row = inside.rows(index)[0] if hasattr(inside, "rows") else index
-    if isinstance(samples, Folder):
-        path = inside._folder / samples.name(index)
-        return path, 0, file_state(path, "")[1]
-    if isinstance(samples, Shards):
-        shard, within = inside._find(row)
-        source, members = inside._tar_sources[shard], inside._tars[shard].members(within)
-        found = next((members[each] for each in IMAGE_EXTENSIONS if each in members), (0, 0))
-        return (source, *found) if isinstance(source, Path) else None
-    return None
-
-
-def _table_files(samples: SampleSet) -> list[Path]:
-    """The files of a table."""
-    return list(getattr(getattr(samples, "_rows", None), "_paths", []))
+    return len(samples) > 0 and samples.picture_place(0) is not None
 
 
 def _blocks(path: Path) -> str:

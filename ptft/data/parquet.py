@@ -12,6 +12,13 @@ import pyarrow.parquet
 from ptft.data.hashing import file_state
 from ptft.data.joining import AUTO_BYTES, digest_picture, first_rows, too_large
 from ptft.data.labels import TextIs
+from ptft.data.parquet_file import (
+    check_rows,
+    column_values,
+    open_parquet,
+    parquet_errors,
+    read_group,
+)
 from ptft.errors import DataError, SampleError
 
 __all__ = ["ParquetRows"]
@@ -110,13 +117,14 @@ class ParquetRows:
         if self.window is not None and self.blocks is None:
             return None
         values: list[Any] = []
-        for path in self._paths:
-            try:
-                table = pyarrow.parquet.read_table(path, columns=[name], use_threads=False)
-            except (pyarrow.ArrowException, OSError) as error:
-                raise DataError(f"{path}: {error}") from None
-            values += table[name].to_pylist()
+        for file, group in self._groups:
+            path = self._paths[file]
+            table = read_group(self._open(file), path, group, [name])
+            values += column_values(table[name], path, name)
         return values
+
+    def stored_files(self) -> list[Path]:
+        return list(self._paths)
 
     def sources(self) -> list[object]:
         return [file_state(path, path.name) for path in self._paths]
@@ -147,16 +155,16 @@ class ParquetRows:
         """Of the picture of each row, None for none; row groups are read one after another."""
         for file, number in self._groups:
             try:
-                table = self._open(file).read_row_group(
-                    number, columns=[self._picture], use_threads=False
-                )
-            except (pyarrow.ArrowException, OSError):  # reading its samples says so
+                table = read_group(self._open(file), self._paths[file], number, [self._picture])
+            except DataError:  # reading its samples says so
                 yield from (
                     None for _ in range(self._open(file).metadata.row_group(number).num_rows)
                 )
                 continue
             for cell in table[self._picture]:
                 value = cell["bytes"] if isinstance(cell, pyarrow.StructScalar) else cell
+                if isinstance(value, pyarrow.DictionaryScalar):
+                    value = value.value
                 data = value.as_buffer() if value.is_valid else None
                 yield None if data is None else digest_picture(data)
 
@@ -178,13 +186,13 @@ class ParquetRows:
         table = self._kept.get((group, columns))
         if table is None:
             file, number = self._groups[group]
+            path = self._paths[file]
             try:
-                table = self._open(file).read_row_group(
-                    number, columns=list(columns), use_threads=False
-                )
-            except (pyarrow.ArrowException, OSError) as error:
+                table = read_group(self._open(file), path, number, columns)
+            except DataError as error:
+                text = str(error).removeprefix(f"{path}: ").removeprefix(f"row group {number}: ")
                 raise SampleError(
-                    f"{self._paths[file].name}: row group {number}: {error}", "unreadable"
+                    f"{path.name}: row group {number}: {text}", "unreadable"
                 ) from None
             self._kept.put((group, columns), table)
         return table
@@ -192,7 +200,7 @@ class ParquetRows:
     def _open(self, number: int) -> pyarrow.parquet.ParquetFile:
         file = self._files.pop(number, None)
         if file is None:
-            file = pyarrow.parquet.ParquetFile(self._paths[number])
+            file = open_parquet(self._paths[number])
         self._files[number] = file  # last in the dict: most recently read
         while len(self._files) > _OPEN:
             self._files.pop(next(iter(self._files))).close()
@@ -235,8 +243,7 @@ class _Kept:
 
 def _footer(path: Path) -> tuple[Any, pyarrow.Schema]:
     """Metadata and schema. DataError where the file is no parquet."""
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            return file.metadata, file.schema_arrow
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: {' '.join(str(error).split())}") from None
+    with parquet_errors(path), pyarrow.parquet.ParquetFile(path) as file:
+        metadata = file.metadata
+        check_rows(path, metadata)
+        return metadata, file.schema_arrow

@@ -156,6 +156,9 @@ class PlainRows:
     def column(self, name: str) -> list[Any]:
         return [row.get(name) for row in self._rows]
 
+    def stored_files(self) -> list[Path]:
+        return list(self._paths)
+
     def sources(self) -> list[object]:
         return [file_state(path, path.name) for path in self._paths]
 

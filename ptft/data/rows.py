@@ -1,6 +1,7 @@
 """Where the rows of a table come from, and what a table needs of them."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -52,6 +53,9 @@ class Rows(Protocol):
 
     def class_names(self, name: str) -> list[str] | None:
         """The names that the table itself gives to the numbers of a column."""
+
+    def stored_files(self) -> list[Path]:
+        """The files here that the rows are read from; none where they lie otherwise."""
 
     def same_pictures(self, auto: bool) -> np.ndarray | str | None:
         """Of each row the number of the first row with the same picture, int64 (R,).

@@ -133,6 +133,13 @@ class Shards(FieldSet):
         except UnicodeDecodeError as error:
             raise SampleError(f"{self._row_name(row)}: {extension}: not UTF-8: {error}") from None
 
+    def picture_place(self, index: int) -> tuple[Path, int, int] | None:
+        shard, within = self._find(self.rows(index)[0])
+        source = self._tar_sources[shard]
+        if not isinstance(source, Path):
+            return None
+        return source, *(self._tars[shard].picture(within) or (0, 0))
+
     def _read_row(self, row: int) -> bytes:
         shard, within = self._find(row)
         place = self._tars[shard].picture(within)

@@ -103,6 +103,9 @@ class Table(FieldSet):
             )
         return bytes(data)
 
+    def stored_files(self) -> list[Path]:
+        return self._rows.stored_files()
+
     def _sources(self) -> Sequence[object] | None:
         return self._rows.sources()
 
