@@ -368,3 +368,15 @@ def test_a_dataset_on_the_hub_is_read_at_its_revision(tmp_path: Path) -> None:
         f"47 10 {greys}",
         "data.train: 'tester/greys': no split 'tset'; allowed: train",
     ]
+
+
+def test_a_set_that_is_neither_here_nor_to_be_asked_for_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not after each of the client's retries; how long it takes is not measured here."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    with pytest.raises(DataError, match=r"no such folder here; not in the cache; cannot reach"):
+        open_split(TableData(train="nobody/nothing"), "train")
+    assert not datasets.config.HF_HUB_OFFLINE

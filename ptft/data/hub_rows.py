@@ -7,6 +7,7 @@ cell gives as a path is read only where ``datasets`` itself has put that file.
 import importlib.util
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,7 @@ import numpy as np
 from ptft.data.joining import AUTO_BYTES, digest_picture, first_rows, too_large
 from ptft.data.labels import TextIs
 from ptft.errors import DataError, MissingExtraError, SampleError, suggest
+from ptft.reach import hub_at_hand
 
 __all__ = ["HubRows", "StreamedRows", "open_rows"]
 
@@ -59,6 +61,7 @@ def open_rows(
 
     folder = Path(source).expanduser()
     where = f"{key}: {source!r}"
+    absent: str | None = None
     try:
         if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
             opened = datasets.load_from_disk(str(folder))
@@ -68,13 +71,19 @@ def open_rows(
                 return StreamedRows(opened.to_iterable_dataset(), len(opened), source, window)
             return HubRows(datasets, opened, source)
         name = str(folder) if folder.is_dir() else source
-        splits = datasets.get_dataset_split_names(name, revision=revision)
-        chosen = _choose(splits, split, wanted, where)
-        opened = datasets.load_dataset(name, split=chosen, revision=revision, streaming=streaming)
+        with _cache_alone(datasets, local=folder.is_dir()) as absent:
+            splits = datasets.get_dataset_split_names(name, revision=revision)
+            chosen = _choose(splits, split, wanted, where)
+            opened = datasets.load_dataset(
+                name, split=chosen, revision=revision, streaming=streaming
+            )
     except (MissingExtraError, DataError):
         raise
     except Exception as error:  # datasets raises whatever its back ends do
-        raise DataError(f"{where}: {type(error).__name__}: {error}") from None
+        why = f"{type(error).__name__}: {error}"
+        if absent:
+            why = f"no such folder here; not in the cache; {absent}"
+        raise DataError(f"{where}: {why}") from None
     if not streaming:
         return HubRows(datasets, opened, source)
     told = (opened.info.splits or {}).get(chosen)
@@ -84,6 +93,21 @@ def open_rows(
             "counted; data.streaming: false downloads it first"
         )
     return StreamedRows(opened, told.num_examples, source, window)
+
+
+@contextmanager
+def _cache_alone(datasets: ModuleType, *, local: bool) -> Iterator[str | None]:
+    """Let ``datasets`` take what is in its cache where the Hub does not answer; gives why."""
+    if local:
+        yield None
+        return
+    before = datasets.config.HF_HUB_OFFLINE
+    with hub_at_hand() as absent:
+        datasets.config.HF_HUB_OFFLINE = before or absent is not None
+        try:
+            yield absent
+        finally:
+            datasets.config.HF_HUB_OFFLINE = before
 
 
 class HubRows:
