@@ -6,7 +6,7 @@ Everything here goes to stderr; results are on stdout.
 import threading
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -17,15 +17,34 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.text import Text
 
-__all__ = ["Steps", "say"]
+from ptft.printable import printable
+
+__all__ = ["PlainConsole", "Steps", "say"]
 
 _EVERY = 30.0  # seconds between lines about one step, where no bar can be drawn
 
 
+class PlainConsole(Console):
+    """The terminal on stderr: texts are shown as they are, in tables and status lines too.
+
+    Nothing in them is markup, and what would steer the terminal is written out
+    (:func:`ptft.printable.printable`): names of classes, samples and files are anybody's.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"stderr": True, "markup": False, "highlight": False, **options})
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Every text that rich is given as a ``str`` comes through here."""
+        return super().render_str(printable(text, lines=True), **options)
+
+
 def say(console: Console, text: str) -> None:
     """A plain line, as it is: no markup, no wrapping where nobody's terminal is narrow."""
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    shown = printable(text, lines=True)
+    console.print(shown, highlight=False, soft_wrap=True, markup=False)
 
 
 class Steps:
@@ -40,7 +59,7 @@ class Steps:
     """
 
     def __init__(self, console: Console | None = None, *, bar: bool = True) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or PlainConsole()
         self._live = self._console.is_terminal and bar
         self._step = ""
         self._what = ""
@@ -101,7 +120,7 @@ class Steps:
         self._began = time.monotonic()
         for task in self._bar.task_ids:
             self._bar.remove_task(task)
-        self._bar.add_task(what or step, total=total or None)
+        self._bar.add_task(printable(what or step), total=total or None)
 
     def _remind(self) -> None:
         while not self._over.wait(_EVERY):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ptft.cli.arguments import Overrides, RecipeName
+from ptft.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,8 +40,7 @@ def command(
     Each split is opened: classes are held against those of training, pictures looked at (some, or
     all with --all), equal ones in training and evaluation counted. With --measure real steps run.
     """
-    from rich.console import Console
-
+    from ptft.progress import PlainConsole
     from ptft.recipe import Comparison, check_recipe
     from ptft.recipe.load import load_any
 
@@ -49,7 +49,7 @@ def command(
     if files_only:
         print(json.dumps({"recipe": loaded.name, "ok": True}))
         return
-    console = Console(stderr=True, highlight=False, markup=False)
+    console = PlainConsole()
     from ptft.data.check import check_splits
 
     with console.status("") as status:
@@ -66,7 +66,7 @@ def command(
         from ptft.train import predict_memory
 
         values |= predict_memory(loaded)
-    print(json.dumps(values, indent=2, ensure_ascii=False))
+    print(printable(json.dumps(values, indent=2, ensure_ascii=False), lines=True))
 
 
 def _show(console: "Console", checked: list["Checked"]) -> None:

@@ -47,16 +47,15 @@ def look(
     the recipe's own preprocessing. Of a path the data section is guessed, and said. What is wrong
     stands on the page in red; `ptft check` is what fails.
     """
-    from rich.console import Console
-
     from ptft.artifact import write_atomic
     from ptft.cli.arguments import local_path
     from ptft.look import look_at
+    from ptft.progress import PlainConsole
 
     page = local_path(str(out))
     if page.is_dir():
         page = page / "look.html"
-    console = Console(stderr=True, highlight=False, markup=False)
+    console = PlainConsole()
     with console.status("") as status:
         looked = look_at(target, overrides or (), every=every, tell=status.update)
     for line in looked.said:
@@ -121,17 +120,17 @@ def pack(
     samples left out and listed in pack.json. Called again, it goes on where it ended.
     """
     import yaml
-    from rich.console import Console
 
     from ptft.data.pack import PackSettings
     from ptft.data.pack import pack as pack_section
+    from ptft.progress import PlainConsole
     from ptft.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
-    console = Console(stderr=True)
+    console = PlainConsole()
 
     def tell(name: str, done: int, count: int) -> None:
-        console.print(f"{name}: {done:,} of {count:,}", highlight=False)
+        console.print(f"{name}: {done:,} of {count:,}")
 
     packed = pack_section(
         loaded.data,
@@ -142,7 +141,7 @@ def pack(
         workers=workers,
         progress=tell,
     )
-    console.print(_summary(packed), highlight=False, markup=False)
+    console.print(_summary(packed))
     section = packed.section.model_dump(mode="json", exclude_defaults=True)
     print(yaml.safe_dump({"data": {"kind": "shards", **section}}, sort_keys=False), end="")
 

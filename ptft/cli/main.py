@@ -13,6 +13,7 @@ import typer
 
 from ptft import __version__
 from ptft.errors import PtftError
+from ptft.printable import printable
 
 __all__ = ["app", "main"]
 
@@ -60,5 +61,5 @@ def main() -> None:
     try:
         app()
     except PtftError as error:
-        print(f"ptft: {error}", file=sys.stderr)
+        print(f"ptft: {printable(str(error), lines=True)}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from ptft.printable import printable
+
 __all__ = ["command"]
 
 
@@ -38,6 +40,7 @@ def command(
         print(json.dumps({"ok": ok, "links": [asdict(link) for link in links]}, indent=2))
     else:
         for link in links:
-            print(f"{link.state:<10} {link.name:<20} {link.target}: {link.detail}")
+            line = f"{link.state:<10} {link.name:<20} {link.target}: {link.detail}"
+            print(printable(line))
     if not ok:
         raise typer.Exit(1)

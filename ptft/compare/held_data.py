@@ -11,6 +11,7 @@ from ptft.artifact import RunFiles, read_json, write_json
 from ptft.compare.results import Cells
 from ptft.data import SampleSet, open_split
 from ptft.data.open import Split
+from ptft.progress import say
 from ptft.recipe import Comparison
 from ptft.train.data_record import accepted_now, hold_against, record_data, sets_of
 
@@ -42,7 +43,7 @@ def hold_comparison(
         return []
     changes, notes = hold_against(folder, comparison, accept=accept, sets=sets)
     for note in notes:
-        console.print(note, highlight=False)
+        say(console, note)
     path = folder / _ACCEPTED
     accepted: list[dict[str, Any]] = read_json(path) if path.is_file() else []
     if changes:

@@ -15,6 +15,7 @@ from ptft.compare.held_data import hold_comparison
 from ptft.compare.results import Cell, Cells
 from ptft.compare.target import Target
 from ptft.errors import ModelError, PtftError, TrainingError, UsageError
+from ptft.progress import PlainConsole, say
 from ptft.recipe import ArmSection, Comparison
 from ptft.recipe.load import dump_recipe, load_comparison, recipe_digest
 
@@ -68,7 +69,7 @@ def compare(
     from ptft.compare.estimate import estimate
     from ptft.compare.page import write_report
 
-    console = console or Console(stderr=True)
+    console = console or PlainConsole()
     section = comparison.compare
     folder = _folder(comparison)
     digest = _digest(comparison)
@@ -83,15 +84,15 @@ def compare(
     if jobs:
         seconds = estimate(comparison, [(job.arm, job.budget) for job in jobs])
         jobs = [replace(job, seconds=each) for job, each in zip(jobs, seconds, strict=True)]
-        console.print(
+        say(
+            console,
             f"{folder}: {len(jobs)} of {len(_jobs(comparison))} arms x budgets to run, "
             f"{section.seeds} seeds and {section.trials} trials each; "
             "estimated from a step of each arm and an evaluation here: "
             f"{sum(seconds) / section.jobs / 60:.1f} minutes",
-            highlight=False,
         )
         if cut:
-            console.print(cut, highlight=False)
+            say(console, cut)
         _run(jobs, comparison, folder, digest, deadline, console)
     left = sum(
         cells.read(job.arm.label, job.budget, seed) is None
@@ -151,10 +152,10 @@ def _run(
                 left = sum(each.seconds for each in (*waiting, *running.values()))
                 done = whole - left
                 rest = (time.monotonic() - started) * left / done if done > 0 else 0.0
-                console.print(
+                say(
+                    console,
                     f"{job.arm.label} at {job.budget}: done; {done / whole:.0%}, "
                     f"about {rest / 60:.1f} minutes to go",
-                    highlight=False,
                 )
 
 

@@ -1,7 +1,12 @@
-"""HTML and SVG that cannot be broken out of: whatever is not :class:`Markup` is escaped."""
+"""HTML and SVG that cannot be broken out of: whatever is not :class:`Markup` is escaped.
+
+What would turn the order of reading, or is no character of text, is written out.
+"""
 
 import html
 from collections.abc import Iterable
+
+from ptft.printable import printable
 
 __all__ = ["Markup", "element", "join"]
 
@@ -26,7 +31,7 @@ def element(name: str, /, *children: Child, **attributes: str | float | bool | N
             An underscore stands for a hyphen, and one at the end (``class_``) for nothing.
     """
     shown = "".join(
-        f" {_name(key)}" if value is True else f' {_name(key)}="{html.escape(str(value))}"'
+        f" {_name(key)}" if value is True else f' {_name(key)}="{_escaped(str(value))}"'
         for key, value in attributes.items()
         if value is not None and value is not False
     )
@@ -40,11 +45,15 @@ def join(children: Iterable[Child]) -> Markup:
     """Children one after the other, plain text escaped."""
     return Markup(
         "".join(
-            child if isinstance(child, Markup) else html.escape(child)
+            child if isinstance(child, Markup) else _escaped(child)
             for child in children
             if child is not None
         )
     )
+
+
+def _escaped(text: str) -> str:
+    return html.escape(printable(text, lines=True))
 
 
 def _name(key: str) -> str:

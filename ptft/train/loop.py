@@ -21,6 +21,7 @@ from ptft.distributed import World, join_world
 from ptft.errors import TrainingError
 from ptft.model import layer_depths
 from ptft.optim import build_optimizer, check_whole_batch, total_samples
+from ptft.progress import PlainConsole
 from ptft.recipe import Recipe, StagedRecipe
 from ptft.threads import cpu_threads
 from ptft.train.adapter import check_learning
@@ -110,7 +111,7 @@ def train(
         CheckpointError: a checkpoint cannot be written, or does not fit.
         AdaptError: what is said to learn does not, or a merged adapter gives another model.
     """
-    console = console or Console(stderr=True)
+    console = console or PlainConsole()
     check_trackers(recipe)
     going = Going(resume, accept_changes, record)
     with join_world(choose_device(recipe).type) as world, ExitStack() as held:

@@ -24,6 +24,8 @@ from ptft.evaluate import evaluate
 from ptft.model import DualEncoder, build_model, load_model, save_model
 from ptft.model.average import interpolate
 from ptft.model.store import WEIGHTS
+from ptft.pages.markdown import inline
+from ptft.pages.markdown import row as markdown_row
 from ptft.recipe import GuardSection, Recipe, StagedRecipe, stage_recipe
 from ptft.train.claim import claim_run
 from ptft.train.data_record import Going
@@ -160,10 +162,10 @@ def table(sequence: StagedRecipe, rows: dict[str, Row]) -> str:
     columns = [item.label for item in sequence.columns]
     metrics = {sequence.metric_of(item) for item in sequence.columns}
     head = f"after ({', '.join(sorted(metrics))})"
-    lines = [f"| {' | '.join([head, *columns])} |", f"|{'---|' * (len(columns) + 1)}"]
+    lines = [markdown_row(map(inline, [head, *columns])), f"|{'---|' * (len(columns) + 1)}"]
     for after, row in rows.items():
         shown = [f"**{row[c]:.1%}**" if c == after else f"{row[c]:.1%}" for c in columns]
-        lines.append(f"| {' | '.join([after, *shown])} |")
+        lines.append(markdown_row([inline(after), *shown]))
     return "\n".join(lines)
 
 

@@ -1,0 +1,69 @@
+"""Markdown that cannot be broken out of, by what is in a recipe, in data or in a file's name.
+
+One function for each place: :func:`inline` in a sentence, a heading or a cell, :func:`code` for a
+name in it, :func:`row` for a table, :func:`fenced` for lines of code, :func:`literal` and
+:func:`quoted` for a text inside such code.
+"""
+
+import json
+import re
+import shlex
+from collections.abc import Iterable
+
+from ptft.printable import printable
+
+__all__ = ["code", "fenced", "inline", "literal", "quoted", "row"]
+
+# An underscore between letters and a lone exclamation mark mean nothing; most names have none else.
+_MEANS = re.compile(r"[\\`*<>\[\]|&~$]|(?<![^\W_])_|_(?![^\W_])")
+_STARTS = re.compile(r"^(?:(?P<number>\d+)(?=[.)])|(?=[-#+=]))")  # a list, heading or rule
+_TICKS = re.compile(r"`+")
+
+
+def inline(text: str) -> str:
+    """``text`` on one line, shown as it is: no markup, no HTML, no second cell or heading."""
+    plain = _MEANS.sub(lambda match: f"\\{match[0]}", printable(text).strip())
+    return _STARTS.sub(lambda match: f"{match['number'] or ''}\\", plain)
+
+
+def code(text: str) -> str:
+    """``text`` as code in a line, between more backticks than it has in a row; also in a cell."""
+    shown = printable(text).replace("|", "\\|")
+    ticks = "`" * (_longest(shown) + 1)
+    pad = " " if shown.startswith("`") or shown.endswith("`") or not shown else ""
+    return f"{ticks}{pad}{shown}{pad}{ticks}"
+
+
+def row(cells: Iterable[str]) -> str:
+    """A line of a table, of cells that are Markdown already."""
+    return "| " + " | ".join(cells) + " |"
+
+
+def fenced(text: str, language: str = "") -> str:
+    """Lines of code between fences that are longer than any run of backticks in them."""
+    shown = printable(text, lines=True).rstrip("\n")
+    fence = "`" * max(3, _longest(shown) + 1)
+    return f"{fence}{language}\n{shown}\n{fence}\n"
+
+
+def literal(text: str) -> str:
+    """``text`` as a literal of Python, JavaScript and JSON alike, the same to all three.
+
+    No backtick, apostrophe, ``<`` or ``&`` is in it, nor what :func:`printable` writes out.
+    """
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(
+        f"\\u{ord(character):04x}"
+        if character in "`'<>&" or printable(character) != character
+        else character
+        for character in quoted
+    )
+
+
+def quoted(text: str) -> str:
+    """``text`` as one word of a POSIX shell: nothing in it is run, expanded or read from a file."""
+    return shlex.quote(printable(text))
+
+
+def _longest(text: str) -> int:
+    return max((len(match[0]) for match in _TICKS.finditer(text)), default=0)
