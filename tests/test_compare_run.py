@@ -86,7 +86,7 @@ def test_a_comparison_goes_on_from_its_finished_cells_and_says_the_same_again(
     report = (outcome.folder / "report.md").read_text()
     assert "data requirement" in report and "8 labels" in report
     assert "optim.samples_seen: 16 cuts training to fewer passes" in report
-    assert "<svg" in (outcome.folder / "report.html").read_text()
+    assert "data:image/svg+xml" in (outcome.folder / "report.html").read_text()
     stable = report.partition("## What it took here")[0]
 
     lost = outcome.folder / "cells" / "full_8_1.json"

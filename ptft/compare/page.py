@@ -1,15 +1,19 @@
 """The report of a comparison: JSON for programs, Markdown and one HTML file for people."""
 
-import html
+import base64
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from ptft import __version__
 from ptft.artifact import RunFiles, read_json, write_atomic, write_json
 from ptft.compare.measure import default_metric
 from ptft.compare.plots import cost_bars, label_curves, retention_plane
 from ptft.compare.recommend import Arm, Recommendation, counterfactual, gather, recommend
 from ptft.compare.results import Cell
+from ptft.pages.document import asset, document
+from ptft.pages.markdown import inline, row
+from ptft.pages.markup import Markup, element, join
 from ptft.recipe import ClassifyObjective, Comparison
 
 __all__ = ["results_table", "write_report"]
@@ -247,15 +251,15 @@ def _markdown(
     chosen: Sequence[Recommendation],
     said: Sequence[str],
 ) -> str:
-    lines = [f"# {comparison.name}", "", *said, ""]
+    lines = [f"# {inline(comparison.name)}", "", *map(inline, said), ""]
     for title, table in _parts(comparison, arms, chosen):
         lines += [f"## {title}", "", _row(table[0]), "|" + "---|" * len(table[0])]
-        lines += [*(_row(row) for row in table[1:]), ""]
+        lines += [*(_row(cells) for cells in table[1:]), ""]
     return "\n".join(lines)
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return row(map(inline, cells))
 
 
 def _page(
@@ -274,46 +278,38 @@ def _page(
         ),
         (f"Costs at {chosen[-1].budget:,} labels", cost_bars(last)),
     ]
-    words = "".join(f"<p>{html.escape(text)}</p>" for text in said)
-    drawn = "".join(
-        f'<h2>{html.escape(title)}</h2><figure role="img" aria-label="{html.escape(title)}">'
-        f"{svg}</figure>"
+    words = [element("p", text) for text in said]
+    drawn = [
+        join((element("h2", title), element("figure", _picture(title, svg))))
         for title, svg in pictures
-    )
-    tables = "".join(
-        f"<h2>{html.escape(title)}</h2>{_html_table(table)}"
+    ]
+    tables = [
+        join((element("h2", title), _html_table(table)))
         for title, table in _parts(comparison, arms, chosen)
-    )
-    title = html.escape(comparison.name)
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        f"<title>{title}</title><style>{_STYLE}</style><body><h1>{title}</h1>"
-        f"{words}{drawn}{tables}</body></html>\n"
+    ]
+    return document(
+        comparison.name,
+        element("h1", comparison.name),
+        *words,
+        *drawn,
+        *tables,
+        style=asset("ptft.compare", "report.css"),
+        generator=f"ptft {__version__}",
     )
 
 
-def _html_table(table: Table) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table[0])
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in table[1:]
-    )
-    inner = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-    return f'<div class="wide"><table>{inner}</table></div>'
+def _picture(title: str, svg: str) -> Markup:
+    """A drawing as a picture: it has styles of its own, which the page's policy does not let in."""
+    address = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+    return element("img", src=address, alt=title)
+
+
+def _html_table(table: Table) -> Markup:
+    head = element("tr", *(element("th", cell, scope="col") for cell in table[0]))
+    body = [element("tr", *(element("td", cell) for cell in cells)) for cells in table[1:]]
+    inner = element("table", element("thead", head), element("tbody", *body))
+    return element("div", inner, class_="wide")
 
 
 def _per_class(comparison: Comparison) -> bool:
     return isinstance(comparison.objective, ClassifyObjective)
-
-
-_STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
-color:#222;background:#fff}
-h1{font-size:1.6rem}h2{font-size:1.15rem;margin-top:2rem}
-p:first-of-type{font-size:1.15rem;font-weight:600}
-figure{margin:0;overflow-x:auto}figure svg{max-width:100%;height:auto;background:#fff}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem}
-th,td{padding:.25rem .6rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
-th:nth-child(-n+2),td:nth-child(-n+2){text-align:left}
-"""

@@ -1,4 +1,4 @@
-"""The pictures of a comparison, as SVG text: curves over labels, the plane, the costs."""
+"""The pictures of a comparison, as SVG files' text: curves over labels, the plane, the costs."""
 
 import io
 from collections.abc import Sequence
