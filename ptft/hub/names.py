@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from ptft.artifact import FolderFiles, ModelInfo
 from ptft.errors import ArtifactError, UsageError
+from ptft.hub.opened import check_entries
 from ptft.recipe.paths import split_hub_id
 
 __all__ = [
@@ -90,12 +91,10 @@ def local_files(folder: Path, info: ModelInfo) -> list[str]:
     Hidden files are left where they are (what the Hub's client keeps beside a download).
 
     Raises:
-        ArtifactError: a file that may be a pickle, or that ``ptft.json`` does not record.
+        ArtifactError: a link or a special file, a file that may be a pickle, or one that
+            ``ptft.json`` does not record.
     """
-    present = sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
-    )
-    present = [name for name in present if not name.startswith(".")]
+    present = check_entries(folder)
     for name in sorted({*present, *info.files}):
         check_file_name(name, str(folder))
     unrecorded = [

@@ -8,7 +8,9 @@ What is notable:
 - large files go up before the commit and are invisible until it; a push that is cut off leaves
   the branch as it was, and the next one sends only the files that had not arrived;
 - the commit names its parent, so that nobody's concurrent change is overwritten;
-- a model that was trained from weights whose licence nothing tells is not published.
+- a model that was trained from weights whose licence nothing tells is not published;
+- links, special files and text that holds a key are not published, and every file that is going
+  to be sent is said with its size before it is (:mod:`ptft.hub.opened`).
 """
 
 import contextlib
@@ -20,17 +22,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptft import __version__
-from ptft.artifact import FolderFiles, ModelInfo, file_sha256, read_model_info, verify_files
-from ptft.errors import ArtifactError, HubError, UsageError
+from ptft.artifact import FolderFiles, ModelInfo, read_model_info
+from ptft.errors import ArtifactError, DigestError, HubError, UsageError
 from ptft.front_matter import UNKNOWN, card_metadata, metadata_licence, replace_metadata
 from ptft.hub.card import merge_card
 from ptft.hub.names import local_files, split_target
+from ptft.hub.opened import OpenFile, open_files
+from ptft.hub.published import check_texts
 from ptft.hub.remote import Remote, check_tag, look, look_or_create
 from ptft.hub.trouble import explained, token_of
 from ptft.reach import hub_at_hand
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi
 
 __all__ = ["PushResult", "push_model"]
 
@@ -106,26 +110,28 @@ def push_model(
     info = read_model_info(folder)
     names = local_files(folder, info)
     say(f"{folder}: holding {len(names)} files against {FolderFiles.INFO}")
-    verify_files(folder, info.files)
-    if (folder / FolderFiles.CARD).is_file():
-        card_metadata((folder / FolderFiles.CARD).read_text(encoding="utf-8"))
 
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=endpoint, token=token, library_name="ptft", library_version=__version__)
     if not dry_run and token_of(api) is None:
         raise HubError(f"{repo}: there is no token; run: hf auth login, or set HF_TOKEN")
-    with hub_at_hand(api.endpoint), explained(repo, api, revision=revision, doing="push"):
+    with (
+        open_files(folder, names, info.files) as files,
+        hub_at_hand(api.endpoint),
+        explained(repo, api, revision=revision, doing="push"),
+    ):
+        check_texts(folder, files, info)
         say(f"{repo}: looking at what is there")
         remote = look(api, repo, revision, private=private)
-        contents = _contents(folder, names, remote)
+        contents = _contents(files, remote)
         _state_licence(contents, licence, remote, api)
         if remote is None and not dry_run:
             remote = look_or_create(api, repo, revision, private=private)
         changed = {
             name: content
             for name, content in contents.items()
-            if remote is None or not remote.holds(name, content, _sha256(name, content, info))
+            if remote is None or not remote.holds(name, content, _sha256(name, content, files))
         }
         gone = sorted((remote.ours & set(remote.files)) - set(names)) if remote else []
         if tag is not None and remote is not None:
@@ -133,15 +139,21 @@ def push_model(
         commit = remote.commit if remote else ""
         url = f"{api.endpoint}/{repo}" + (f"/commit/{commit}" if commit else "")
         if (changed or gone) and not dry_run:
-            size = sum(_size(content) for content in changed.values())
-            say(f"{repo}: sending {len(changed)} files, {size / 1e6:,.1f} MB")
+            sizes = {name: _size(name, content, files) for name, content in changed.items()}
+            say(f"{repo}: sending {len(changed)} files, {sum(sizes.values()) / 1e6:,.1f} MB")
+            for name, size in sizes.items():
+                say(f"{size:>16,}  {name}")
+            for name in gone:
+                say(f"{'delete':>16}  {name}")
             message = f"Publish {info.name}" + (f" {tag}" if tag else "")
+            checked = {name: _sha256(name, content, files) for name, content in changed.items()}
+            added = _operations(folder, changed, checked)
             commit, url = _commit(
-                api, repo, changed, gone, info, message, revision, parent=commit, pr=create_pr
+                api, repo, added, gone, info, message, revision, parent=commit, pr=create_pr
             )
         if tag is not None and not dry_run:
             api.create_tag(repo, tag=tag, revision=commit, exist_ok=True)
-    sent = {name: _size(content) for name, content in changed.items()}
+        sent = {name: _size(name, content, files) for name, content in changed.items()}
     return PushResult(commit, url, tag, sent, tuple(gone), _notes(contents))
 
 
@@ -156,12 +168,13 @@ def _check_arguments(folder: Path, repo: str, tag: str | None, create_pr: bool) 
         raise UsageError("--tag with --create-pr: a version is tagged once its request is merged")
 
 
-def _contents(folder: Path, names: list[str], remote: Remote | None) -> dict[str, Path | bytes]:
+def _contents(files: Mapping[str, OpenFile], remote: Remote | None) -> dict[str, Path | bytes]:
     """What to publish by name: files, and the card with what people wrote into the Hub's."""
-    contents: dict[str, Path | bytes] = {name: folder / name for name in names}
-    if FolderFiles.CARD in contents:
-        card = (folder / FolderFiles.CARD).read_text(encoding="utf-8")
-        contents[FolderFiles.CARD] = merge_card(card, remote.card if remote else None).encode()
+    contents = {name: file.content for name, file in files.items()}
+    card = contents.get(FolderFiles.CARD)
+    if isinstance(card, bytes):
+        merged = merge_card(card.decode(), remote.card if remote else None)
+        contents[FolderFiles.CARD] = merged.encode()
     return contents
 
 
@@ -212,22 +225,35 @@ def _licence_on_hub(repo: str, api: "HfApi") -> str:
     return metadata_licence(card.to_dict() if card else {})
 
 
-def _sha256(name: str, content: Path | bytes, info: ModelInfo) -> str:
-    if name in info.files:
-        return str(info.files[name]["sha256"])
-    return (
-        hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else file_sha256(content)
-    )
+def _sha256(name: str, content: Path | bytes, files: Mapping[str, OpenFile]) -> str:
+    return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else files[name].sha256
 
 
-def _size(content: Path | bytes) -> int:
-    return len(content) if isinstance(content, bytes) else content.stat().st_size
+def _size(name: str, content: Path | bytes, files: Mapping[str, OpenFile]) -> int:
+    return len(content) if isinstance(content, bytes) else files[name].size
+
+
+def _operations(
+    folder: Path, changed: Mapping[str, Path | bytes], checked: Mapping[str, str]
+) -> list["CommitOperationAdd"]:
+    """What the client is going to send, of the bytes that were checked.
+
+    Raises:
+        DigestError: a large file was written to since.
+    """
+    from huggingface_hub import CommitOperationAdd
+
+    added = [CommitOperationAdd(name, content) for name, content in changed.items()]
+    for one in added:
+        if one.upload_info.sha256.hex() != checked[one.path_in_repo]:
+            raise DigestError(f"{folder / one.path_in_repo}: changed while it was being published")
+    return added
 
 
 def _commit(
     api: "HfApi",
     repo: str,
-    changed: Mapping[str, Path | bytes],
+    added: list["CommitOperationAdd"],
     gone: list[str],
     info: ModelInfo,
     message: str,
@@ -237,15 +263,12 @@ def _commit(
     pr: bool,
 ) -> tuple[str, str]:
     """Upload large files, then commit; (commit id, its URL or the pull request's)."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+    from huggingface_hub import CommitOperationDelete
 
     lineage = {"digest": info.digest, "weights": info.weights_digest, "recipe": info.recipe_digest}
     done = api.create_commit(
         repo,
-        [
-            *(CommitOperationAdd(name, content) for name, content in changed.items()),
-            *(CommitOperationDelete(name) for name in gone),
-        ],
+        [*added, *(CommitOperationDelete(name) for name in gone)],
         commit_message=message,
         commit_description="\n".join(f"{key} {value}" for key, value in lineage.items()),
         revision=revision,
