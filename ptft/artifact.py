@@ -15,9 +15,13 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
+from ptft import held
+from ptft.bounds import parse_json, read_bytes, shown
 from ptft.errors import ArtifactError, DigestError
+from ptft.held import file_sha256
+from ptft.model_record import check_mix_values, check_model_values
 
 __all__ = [
     "FORMAT",
@@ -218,15 +222,6 @@ class MixRecord:
     format: int = MIX_FORMAT
 
 
-def file_sha256(path: Path) -> str:
-    """sha256 (hex) of a file's bytes, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
 def hash_files(folder: Path, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
     """Digest and size of files in ``folder``; absent ``names``: all that count for the digest."""
     if names is None:
@@ -237,10 +232,7 @@ def hash_files(folder: Path, names: Iterable[str] | None = None) -> dict[str, di
             for path in relative
             if path.as_posix() not in FolderFiles.UNHASHED and not path.parts[0].startswith(".")
         )
-    return {
-        name: {"sha256": file_sha256(folder / name), "size": (folder / name).stat().st_size}
-        for name in names
-    }
+    return held.hash_files(folder, names)
 
 
 def _digest(files: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]) -> str:
@@ -250,25 +242,22 @@ def _digest(files: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]) -
 
 
 def verify_files(
-    folder: Path, files: Mapping[str, Mapping[str, Any]], *, record: str = FolderFiles.INFO
+    folder: Path,
+    files: Mapping[str, Mapping[str, Any]],
+    *,
+    record: str = FolderFiles.INFO,
+    remember: bool = False,
 ) -> None:
-    """Compare every recorded file with what lies in ``folder``.
+    """Compare every recorded file with what lies in ``folder``; see :mod:`ptft.held`.
 
     Args:
         record: the file that records them, for the message.
+        remember: do not read a file again that was found right and has not changed since.
 
     Raises:
         DigestError: naming the first file that is absent, or whose bytes differ.
     """
-    for name, recorded in files.items():
-        path = folder / name
-        if not path.is_file():
-            raise DigestError(f"{path}: missing; {record} records it")
-        size, sha256 = path.stat().st_size, recorded["sha256"]
-        if size != recorded["size"]:
-            raise DigestError(f"{path}: {size} bytes; {record} records {recorded['size']}")
-        if (actual := file_sha256(path)) != sha256:
-            raise DigestError(f"{path}: sha256 {actual}; {record} records {sha256}")
+    held.verify_files(folder, files, record=record, remember=remember)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -290,26 +279,25 @@ def read_json(path: Path) -> Any:
     """Read JSON.
 
     Raises:
-        ArtifactError: the file is absent or no JSON.
+        ArtifactError: the file is absent, too large or no JSON.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path}: not JSON: {error}") from None
+    return parse_json(read_bytes(path, error=ArtifactError), path, error=ArtifactError)
 
 
 def write_model_info(folder: Path, info: ModelInfo) -> None:
     """Write ``ptft.json``; the last file of a model folder, since it lists the others."""
-    write_json(folder / FolderFiles.INFO, {**asdict(info), "digest": info.digest})
+    values = asdict(info)
+    if not info.published_recipe:
+        del values["published_recipe"]  # so that a ptft from before there was one reads it
+    write_json(folder / FolderFiles.INFO, {**values, "digest": info.digest})
 
 
 def read_model_info(folder: Path) -> ModelInfo:
     """Read ``ptft.json`` of a model folder.
 
     Raises:
-        ArtifactError: the folder has none, or one of a newer format or with other keys.
+        ArtifactError: the folder has none, or one of a newer format, with other keys, or with
+            a value out of bounds (:mod:`ptft.model_record`).
     """
     path = folder / FolderFiles.INFO
     if not path.is_file():
@@ -317,17 +305,12 @@ def read_model_info(folder: Path) -> ModelInfo:
     values = read_json(path)
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         found = values.get("format") if isinstance(values, dict) else values
-        raise ArtifactError(f"{path}: format {found!r}; this ptft reads {FORMAT}")
+        raise ArtifactError(f"{path}: format {shown(found)}; this ptft reads {FORMAT}")
     recorded = values.pop("digest", None)
-    try:
-        info = ModelInfo(**{**values, "image_size": tuple(values["image_size"])})
-    except (KeyError, TypeError) as error:
-        raise ArtifactError(f"{path}: {error}") from None
-    allowed = get_args(ModelInfo.__annotations__["reads"])
-    if info.reads not in allowed:
-        raise ArtifactError(f"{path}: reads {info.reads!r}; allowed: {', '.join(allowed)}")
+    check_model_values(values, str(path))
+    info = ModelInfo(**{**values, "image_size": tuple(values["image_size"])})
     if recorded != info.digest:
-        raise DigestError(f"{path}: digest {recorded}; what it holds gives {info.digest}")
+        raise DigestError(f"{path}: digest {shown(recorded)}; what it holds gives {info.digest}")
     return info
 
 
@@ -341,7 +324,8 @@ def read_mix(folder: Path) -> MixRecord:
     values = read_json(path)
     if not isinstance(values, dict) or values.get("format") != MIX_FORMAT:
         found = values.get("format") if isinstance(values, dict) else values
-        raise ArtifactError(f"{path}: format {found!r}; this ptft reads {MIX_FORMAT}")
+        raise ArtifactError(f"{path}: format {shown(found)}; this ptft reads {MIX_FORMAT}")
+    check_mix_values(values, str(path))
     try:
         parents = [MixParent(**parent) for parent in values["parents"]]
         return MixRecord(**{**values, "parents": parents})

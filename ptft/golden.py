@@ -6,16 +6,16 @@ service at its start and by ``ptft verify``.
 Letters in shapes: N pictures, T texts, D width of the embeddings, C classes.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
+from ptft.array_file import read_arrays, read_metadata
 from ptft.artifact import FolderFiles, GoldenKeys
+from ptft.bounds import Bounds
 from ptft.errors import ArtifactError
 from ptft.onnx_model import OnnxModel, softmax
 
@@ -29,6 +29,14 @@ __all__ = [
     "run_onnx",
 ]
 
+_MAX_TEXTS, _MAX_TEXT = 1000, 10_000  # texts or pictures, and characters of a text
+_KINDS = {  # tensor -> its type and the number of its dimensions
+    GoldenKeys.PIXELS: ("uint8", 4),
+    GoldenKeys.TOKENS: ("int64", 2),
+    GoldenKeys.IMAGE_EMBEDS: ("float32", 2),
+    GoldenKeys.TEXT_EMBEDS: ("float32", 2),
+    GoldenKeys.CLASS_LOGITS: ("float32", 2),
+}
 TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.15}
 """Largest difference of an entry of an L2-normalised embedding, by precision.
 
@@ -81,20 +89,37 @@ def read_golden(folder: Path) -> Golden:
     path = folder / FolderFiles.GOLDEN
     if not path.is_file():
         raise ArtifactError(f"{path}: missing; without it nothing shows that the model works here")
-    try:
-        with safe_open(path, "numpy") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-            texts = json.loads(file.metadata()[GoldenKeys.TEXTS])
-        return Golden(
-            pixels=tensors[GoldenKeys.PIXELS],
-            texts=texts,
-            tokens=tensors[GoldenKeys.TOKENS],
-            image_embeds=tensors[GoldenKeys.IMAGE_EMBEDS],
-            text_embeds=tensors[GoldenKeys.TEXT_EMBEDS],
-            class_logits=tensors.get(GoldenKeys.CLASS_LOGITS),
+    tensors, texts = read_arrays(path), read_metadata(path, GoldenKeys.TEXTS)
+    where = Bounds({GoldenKeys.TEXTS: texts}, str(path))
+    where.texts(GoldenKeys.TEXTS, _MAX_TEXTS, _MAX_TEXT)
+    for key, (kind, rank) in _KINDS.items():
+        found = tensors.get(key)
+        if found is None and key == GoldenKeys.CLASS_LOGITS:
+            continue
+        if found is None or found.dtype != kind or found.ndim != rank or not found.size:
+            what = "absent" if found is None else f"{found.dtype}{found.shape}"
+            raise ArtifactError(f"{path}: {key}: {what}; allowed: {kind} of {rank} dimensions")
+        if not np.isfinite(found).all():
+            raise ArtifactError(f"{path}: {key}: not finite; allowed: finite numbers")
+    golden = Golden(
+        pixels=tensors[GoldenKeys.PIXELS],
+        texts=texts,
+        tokens=tensors[GoldenKeys.TOKENS],
+        image_embeds=tensors[GoldenKeys.IMAGE_EMBEDS],
+        text_embeds=tensors[GoldenKeys.TEXT_EMBEDS],
+        class_logits=tensors.get(GoldenKeys.CLASS_LOGITS),
+    )
+    pictures, rows = len(golden.pixels), len(golden.tokens)
+    if len(golden.image_embeds) != pictures or {rows, len(golden.text_embeds)} != {len(texts)}:
+        raise ArtifactError(
+            f"{path}: {pictures} pictures with {len(golden.image_embeds)} embeddings, {len(texts)} "
+            f"texts with {rows} and {len(golden.text_embeds)}; allowed: as many"
         )
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{path}: damaged: {error}") from None
+    if pictures > _MAX_TEXTS or golden.pixels.shape[-1] != 3:
+        raise ArtifactError(
+            f"{path}: pixels {golden.pixels.shape}; allowed: up to {_MAX_TEXTS} pictures in colour"
+        )
+    return golden
 
 
 def differences(

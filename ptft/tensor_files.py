@@ -21,10 +21,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ptft.array_file import check_header
+from ptft.bounds import Bounds, parse_json
 from ptft.errors import ArtifactError
 
 __all__ = ["TensorFiles", "is_sharded", "local_part", "tensor_file", "write_tensors"]
 
+_MAX_RANKS = 65_536
 _ROWS = "rows"  # in the metadata: JSON, name -> [first row, rows of the whole]
 
 
@@ -90,8 +93,12 @@ class TensorFiles:
         self._pieces: dict[str, list[_Piece]] = {}
         try:
             for path in _find(folder, stem):
+                check_header(path)
                 self._index(self._stack.enter_context(safe_open(path, framework="pt")))
-        except (SafetensorError, OSError, ValueError) as error:
+        except ArtifactError:
+            self._stack.close()
+            raise
+        except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
             self._stack.close()
             raise ArtifactError(f"{self.label}: not a safetensors file: {error}") from None
 
@@ -152,11 +159,20 @@ class TensorFiles:
             raise ArtifactError(f"{self.label}: {name} lacks {len(local) - filled} of its rows")
 
     def _index(self, file: Any) -> None:
-        rows = json.loads((file.metadata() or {}).get(_ROWS, "{}"))
+        text = (file.metadata() or {}).get(_ROWS, "{}")
+        rows = Bounds(parse_json(text, self.label, error=ArtifactError), self.label).values
         for name in file.keys():  # noqa: SIM118 (no mapping)
             shape = tuple(file.get_slice(name).get_shape())
             first, total = rows.get(name, (0, None))
+            if name in rows:
+                self._check_rows(name, shape, first, total)
             self._pieces.setdefault(name, []).append(_Piece(file, shape, first, total))
+
+    def _check_rows(self, name: str, shape: tuple[int, ...], first: int, total: int) -> None:
+        """Rows lie within the whole, which is no larger than as many files could hold."""
+        where = Bounds({}, self.label)
+        where.check_whole(total, f"{_ROWS} of {name[:80]}", 0, max(1, shape[0]) * _MAX_RANKS)
+        where.check_whole(first, f"first of {_ROWS} of {name[:80]}", 0, total - shape[0])
 
     def _piece(self, name: str) -> "_Piece":
         if name not in self._pieces:
@@ -199,7 +215,9 @@ def _find(folder: Path, stem: str) -> list[Path]:
     if not found:
         raise ArtifactError(f"{single}: no such file")
     match = re.fullmatch(r".*-of-(\d+)", found[0].stem)
-    size = int(match[1]) if match else 0
+    size = int(match[1]) if match and len(match[1]) <= 6 else 0
+    if not 1 <= size <= _MAX_RANKS:
+        raise ArtifactError(f"{found[0]}: allowed: a file of 1 to {_MAX_RANKS} ranks")
     expected = [folder / tensor_file(stem, rank, size) for rank in range(size)]
     missing = next((path for path in expected if path not in found), None)
     if missing is not None or len(found) != size:

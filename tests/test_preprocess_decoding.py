@@ -194,7 +194,7 @@ def test_the_reading_travels_in_the_configuration() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"orientation": True}, "reading.orientation: unknown; did you mean 'orient'"),
+        ({"orientation": True}, "reading.orientation: unknown key; did you mean 'orient'"),
         ({"orient": 1}, r"reading\.orient: 1; allowed: true, false"),
         ({"depth": "window"}, "reading.depth: 'window'; allowed: file, clip"),
         ({"background": [255, 255]}, r"background: \[255, 255\]; allowed: null, or three whole"),

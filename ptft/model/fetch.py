@@ -4,6 +4,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ptft.array_file import check_header
 from ptft.errors import HubError, ModelError
 from ptft.reach import hub_at_hand
 from ptft.recipe.paths import split_hub_id
@@ -58,7 +59,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         )
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
+    check_header(path, error=ModelError)
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path}: not a safetensors file: {error}") from None

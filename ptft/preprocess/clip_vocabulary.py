@@ -5,10 +5,11 @@ import importlib.util
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ptft.errors import ModelError
 
-__all__ = ["END", "OLD_MARKS", "START", "clip_bpe_json", "rename_marks"]
+__all__ = ["END", "OLD_MARKS", "START", "SWALLOWED", "clip_bpe_json", "rename_marks"]
 
 START, END = "<start_of_text>", "<end_of_text>"
 """The marks around a text, by open_clip's names: written in a text it takes them for the marks."""
@@ -22,10 +23,10 @@ _CLIP_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}\x{3
 # The "<" of a mark that belongs to a run of punctuation before it, so that open_clip sees no mark:
 # all that does not follow a letter, a digit, a space or nothing, other such marks between. Words
 # end behind that "<" anyway, and a space there changes nothing but that no mark is found.
-_SWALLOWED = (
+SWALLOWED = (
     r"(?<!(?:^|[\s\p{L}\p{N}\x{345}])(?:<(?:start|end)_of_text>)*)<(?=(?:start|end)_of_text>)"
 )
-_MARKS_STEP = {"type": "Replace", "pattern": {"Regex": _SWALLOWED}, "content": "< "}
+_MARKS_STEP = {"type": "Replace", "pattern": {"Regex": SWALLOWED}, "content": "< "}
 
 
 @cache
@@ -117,7 +118,14 @@ def rename_marks(text: str) -> str:
     """
     if not all(f'"{name}"' in text for name in OLD_MARKS):
         return text
-    values = json.loads(text)
+    try:
+        return _renamed(json.loads(text))
+    except (AttributeError, KeyError, TypeError, IndexError, ValueError) as error:
+        kind = type(error).__name__
+        raise ModelError(f"tokenizer.json: no CLIP vocabulary of OpenAI's names: {kind}") from None
+
+
+def _renamed(values: dict[str, Any]) -> str:
     model = values["model"]
     model["vocab"] = {OLD_MARKS.get(word, word): index for word, index in model["vocab"].items()}
     model["unk_token"] = OLD_MARKS.get(model["unk_token"], model["unk_token"])

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from ptft.errors import Fault, ModelError, SampleError, suggest
+from ptft.bounds import Bounds
+from ptft.errors import Fault, ModelError, SampleError
 from ptft.preprocess.depth import eight_bits, is_deep, refuse_lost_range, unread_tiff
 from ptft.preprocess.orientation import orientation_of, turn
 from ptft.preprocess.png_header import PngHeader, read_png_header
@@ -54,24 +55,13 @@ class Reading:
         Raises:
             ModelError: a key is unknown or absent, or a value is not one of those allowed.
         """
-        for key in config:
-            if key not in _KEYS:
-                raise ModelError(f"preprocess_cfg.reading.{key}: unknown; {suggest(key, _KEYS)}")
-        for key in _KEYS:
-            if key not in config:
-                raise ModelError(f"preprocess_cfg.reading.{key}: missing")
+        bounds = Bounds(config, "preprocess_cfg.reading.", ModelError)
+        bounds.keys(_KEYS, _KEYS)
+        bounds.flag("orient")
+        bounds.choice("depth", _DEPTHS)
         orient, depth, background = (config[key] for key in _KEYS)
-        if not isinstance(orient, bool):
-            raise ModelError(f"preprocess_cfg.reading.orient: {orient!r}; allowed: true, false")
-        if depth not in _DEPTHS:
-            raise ModelError(
-                f"preprocess_cfg.reading.depth: {depth!r}; allowed: {', '.join(_DEPTHS)}"
-            )
         if background is not None and not _is_colour(background):
-            raise ModelError(
-                f"preprocess_cfg.reading.background: {background!r}; allowed: null, or three whole "
-                "numbers from 0 to 255"
-            )
+            bounds.refuse("background", background, "null, or three whole numbers from 0 to 255")
         return cls(orient, depth, None if background is None else tuple(background))
 
     def to_config(self) -> dict[str, Any]:

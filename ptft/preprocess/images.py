@@ -21,7 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
-from ptft.errors import ModelError, SampleError, suggest
+from ptft.bounds import Bounds
+from ptft.errors import ModelError, SampleError
+from ptft.model_record import MAX_SIDE
 from ptft.preprocess.decoding import (
     MAX_PIXELS,
     OLDER,
@@ -102,33 +104,24 @@ class ImagePreprocess:
         Raises:
             ModelError: a key is unknown, or a value is not one that is supported.
         """
-        known = (*_OPEN_CLIP_KEYS, "reading")
-        for key in config:
-            if key not in known:
-                raise ModelError(f"preprocess_cfg.{key}: unknown key; {suggest(key, known)}")
+        bounds = Bounds(config, "preprocess_cfg.", ModelError)
+        bounds.keys((*_OPEN_CLIP_KEYS, "reading"))
         values = dict(config)
         given = values.pop("reading", None)
         values["reading"] = unsaid if given is None else Reading.from_config(given)
         if (mode := values.pop("mode", "RGB")) != "RGB":
             raise ModelError(f"preprocess_cfg.mode: {mode!r}; allowed: RGB")
         if "size" in values:
-            size = values["size"]
-            height, width = (size, size) if isinstance(size, int) else (size[0], size[-1])
-            values["size"] = (int(height), int(width))
+            values["size"] = _size(values["size"])
         for key in ("mean", "std"):
             if key in values:
-                value = values[key]
-                triple = (value,) * 3 if isinstance(value, int | float) else tuple(value)
-                if len(triple) != 3:
-                    raise ModelError(f"preprocess_cfg.{key}: {value!r}; allowed: three numbers")
-                values[key] = tuple(float(number) for number in triple)
+                values[key] = _triple(key, values[key])
+        if "fill_color" in values:
+            Bounds(values, "preprocess_cfg.", ModelError).whole("fill_color", 0, 255)
         if values.get("interpolation") == "random":  # open_clip: bicubic outside training
             values["interpolation"] = "bicubic"
         for key, choices in (("interpolation", tuple(_FILTERS)), ("resize_mode", _MODES)):
-            if key in values and values[key] not in choices:
-                raise ModelError(
-                    f"preprocess_cfg.{key}: {values[key]!r}; allowed: {', '.join(choices)}"
-                )
+            Bounds(values, "preprocess_cfg.", ModelError).choice(key, choices)
         return cls(**values)
 
     def to_config(self) -> dict[str, Any]:
@@ -321,3 +314,27 @@ def _jitter(image: Image.Image, rng: np.random.Generator, strength: float) -> Im
     for index in rng.permutation(len(changes)):
         image = changes[index](image).enhance(rng.uniform(max(0.0, 1 - strength), 1 + strength))
     return image
+
+
+def _size(value: Any) -> tuple[int, int]:
+    """Height and width: two numbers, or one for both."""
+    bounds = Bounds({}, "preprocess_cfg.", ModelError)
+    sides = value if isinstance(value, list | tuple) else [value]
+    if not 1 <= len(sides) <= 2:
+        bounds.refuse("size", value, "height and width")
+    for side in sides:
+        bounds.check_whole(side, "size", 1, MAX_SIDE)
+    return (int(sides[0]), int(sides[-1]))
+
+
+def _triple(key: str, value: Any) -> tuple[float, float, float]:
+    """Of red, green and blue: three numbers, or one for all."""
+    bounds = Bounds({}, "preprocess_cfg.", ModelError)
+    three = list(value) if isinstance(value, list | tuple) else [value] * 3
+    if len(three) != 3:
+        bounds.refuse(key, value, "three numbers")
+    for number in three:
+        # a picture is divided by the deviation: next to nothing would make infinities of it
+        bounds.check_number(number, key, *((1e-6, 1e3) if key == "std" else (-1e3, 1e3)))
+    red, green, blue = map(float, three)
+    return (red, green, blue)

@@ -29,9 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from ptft.bounds import read_bytes
 from ptft.errors import ModelError
+from ptft.model_record import MAX_CONTEXT
 from ptft.preprocess.cleaning import CLEANERS
 from ptft.preprocess.clip_vocabulary import END, START, rename_marks
+from ptft.preprocess.tokenizer_file import check_tokenizer
 
 __all__ = ["TextTokenizer"]
 
@@ -59,7 +62,8 @@ class TextTokenizer:
             longest text of a batch.
 
     Raises:
-        ModelError: the JSON is none that the ``tokenizers`` library reads.
+        ModelError: the JSON is none that the ``tokenizers`` library reads, or the file has parts
+            that are not allowed (:mod:`ptft.preprocess.tokenizer_file`).
     """
 
     def __init__(
@@ -75,6 +79,10 @@ class TextTokenizer:
         trimmable: bool = False,
     ) -> None:
         self._json = _read_json(file_or_json)
+        if not 1 <= context_length <= MAX_CONTEXT:
+            raise ModelError(
+                f"context_length: {context_length}; allowed: a whole number from 1 to {MAX_CONTEXT}"
+            )
         if kind == "clip":
             self._json = rename_marks(self._json)
         self.context_length = context_length
@@ -89,14 +97,17 @@ class TextTokenizer:
         self._cleaner = CLEANERS[clean]
         try:
             self._tokenizer = Tokenizer.from_str(self._json)
+            self._tokenizer.no_padding()
         except Exception as error:  # the library raises plain Exception
             raise ModelError(f"tokenizer.json: {error}") from None
-        self._tokenizer.no_padding()
         self._marks: dict[str, int] = {}
         if kind == "clip":
             self._set_up_clip()
-        self._around = self._tokenizer.encode("").ids  # the marks around a text
-        self._tokenizer.enable_truncation(context_length)
+        self._around = self._run("").ids  # the marks around a text
+        try:
+            self._tokenizer.enable_truncation(context_length)
+        except Exception as error:  # more marks than tokens
+            raise ModelError(f"tokenizer.json: {error}") from None
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Token ids (B, L), L the context length."""
@@ -223,12 +234,25 @@ class TextTokenizer:
             if len(ids) > self.context_length:
                 ids = [*ids[: self.context_length - 1], self._marks[END]]
             return ids
-        return self._tokenizer.encode(text).ids
+        return list(self._run(text).ids)
+
+    def _run(self, text: str, *, marks: bool = True) -> Any:
+        """What the library makes of a text.
+
+        Raises:
+            ModelError: it gave up, at an expression of the file that takes too long, say.
+        """
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=marks)
+        except BaseException as error:  # a panic of the library's is none of Exception's kind
+            if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+                raise ModelError(f"tokenizer.json: it cannot read a text: {error}") from None
+            raise
 
     def _is_cut(self, text: str) -> bool:
         if self.kind == "clip" and "_of_text>" in text:
             return len(self._encode_marks(text)) > self.context_length
-        return bool(self._tokenizer.encode(text).overflowing)
+        return bool(self._run(text).overflowing)
 
     def _encode_marks(self, text: str) -> list[int]:
         """A text that spells out a mark, which open_clip then takes for the mark itself."""
@@ -247,7 +271,8 @@ class TextTokenizer:
 
     def _plain_ids(self, text: str) -> list[int]:
         # without marks of its own, so that no more than the context length is ever needed
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self._run(text, marks=False).ids
+        return ids
 
 
 def _restore(text: str, kwargs: dict[str, Any]) -> TextTokenizer:
@@ -258,12 +283,13 @@ def _read_json(file_or_json: Path | str) -> str:
     if isinstance(file_or_json, str) and file_or_json.lstrip().startswith("{"):
         return file_or_json
     path = Path(file_or_json)
+    data = read_bytes(path, error=ModelError)
     try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ModelError(f"{path}: no such file") from None
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ModelError(f"{path}: not a tokenizer.json: {error}") from None
+    check_tokenizer(text, str(path))  # a file may be anybody's; a text is what was read before
+    return text
 
 
 def _in_punctuation(character: str) -> bool:

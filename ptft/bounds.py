@@ -1,0 +1,195 @@
+"""Values of files that others wrote, held to types and bounds; one line says what is allowed."""
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ptft.errors import ArtifactError, PtftError, suggest
+
+__all__ = ["MAX_JSON", "Bounds", "check_names", "parse_json", "read_bytes", "shown"]
+
+MAX_JSON = 256 << 20  # bytes of a JSON file; the largest vocabulary in use has 35 MB
+_DIGITS = 40  # of a value that are shown
+_NAME = re.compile(r"[\w.+ -]+(/[\w.+ -]+)*", re.ASCII)
+_MAX_NAME = 240  # characters; a path of 255 is the most that every file system takes
+
+
+def read_bytes(path: Path, *, limit: int = MAX_JSON, error: type[PtftError]) -> bytes:
+    """A file's bytes, if they are no more than ``limit``.
+
+    Raises:
+        error: it is absent, no file, or larger.
+    """
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(limit + 1)
+    except FileNotFoundError:
+        raise error(f"{path}: no such file") from None
+    except (OSError, ValueError) as reason:
+        raise error(f"{path}: cannot be read: {reason}") from None
+    if len(data) > limit:
+        raise error(f"{path}: more than {limit} bytes; allowed: at most that")
+    return data
+
+
+def parse_json(data: bytes | str, where: object, *, error: type[PtftError]) -> Any:
+    """JSON of bytes or text; no nesting and no number that Python cannot take.
+
+    Raises:
+        error: it is none, in one line.
+    """
+    try:
+        return json.loads(data if isinstance(data, str) else data.decode("utf-8"))
+    except RecursionError:
+        raise error(f"{where}: not JSON that is read here: nested too deep") from None
+    except ValueError as reason:  # of JSON, of UTF-8, of a number of thousands of digits
+        raise error(f"{where}: not JSON: {reason}") from None
+
+
+class Bounds:
+    """The keys of one JSON object, each held to what it may be.
+
+    Args:
+        values: the object.
+        where: the file, and the key that the object stands under; one that ends with a full stop
+            goes before the keys as it is.
+        error: what is raised.
+
+    Raises:
+        error: ``values`` is no object.
+    """
+
+    def __init__(self, values: Any, where: str, error: type[PtftError] = ArtifactError) -> None:
+        self.where, self.error = where, error
+        if not isinstance(values, dict):
+            raise error(f"{where}: {shown(values)}; allowed: a JSON object")
+        self.values: dict[str, Any] = values
+
+    def keys(self, known: Iterable[str], needed: Iterable[str] = ()) -> None:
+        """No keys but ``known``, and all of ``needed``."""
+        allowed = list(known)
+        for key in self.values:
+            if key not in allowed:
+                raise self.error(
+                    f"{self._at(brief(key))}: unknown key; {suggest(key[:40], allowed)}"
+                )
+        for key in needed:
+            if key not in self.values:
+                raise self.error(f"{self._at(key)}: missing")
+
+    def whole(self, key: str, low: int, high: int, *, none: bool = False) -> None:
+        """A whole number; ``none``: or null. An absent key is left to the reader."""
+        if key in self.values and not (none and self.values[key] is None):
+            self.check_whole(self.values[key], key, low, high)
+
+    def check_whole(self, value: Any, key: str, low: int, high: int) -> None:
+        """A whole number that stands at ``key``."""
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            self.refuse(key, value, f"a whole number from {low} to {high}")
+
+    def number(self, key: str, low: float, high: float) -> None:
+        """A finite number."""
+        if key in self.values:
+            self.check_number(self.values[key], key, low, high)
+
+    def check_number(self, value: Any, key: str, low: float, high: float) -> None:
+        """A finite number that stands at ``key``."""
+        right = isinstance(value, int | float) and not isinstance(value, bool)
+        if not right or not low <= value <= high or not math.isfinite(value):
+            self.refuse(key, value, f"a number from {low:g} to {high:g}")
+
+    def flag(self, key: str) -> None:
+        """True or false."""
+        if key in self.values and not isinstance(self.values[key], bool):
+            self.refuse(key, self.values[key], "true, false")
+
+    def text(self, key: str, most: int, *, none: bool = False) -> None:
+        """A text of at most ``most`` characters; ``none``: or null."""
+        if key in self.values and not (none and self.values[key] is None):
+            self.check_text(self.values[key], key, most)
+
+    def check_text(self, value: Any, key: str, most: int) -> None:
+        """A text that stands at ``key``."""
+        if not isinstance(value, str) or len(value) > most:
+            self.refuse(key, value, f"a text of at most {most} characters")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            self.refuse(key, value, "a text of whole characters")
+
+    def choice(self, key: str, choices: Iterable[str]) -> None:
+        """One of ``choices``."""
+        if key in self.values and self.values[key] not in (allowed := list(choices)):
+            self.refuse(key, self.values[key], ", ".join(allowed))
+
+    def texts(self, key: str, count: int, most: int) -> None:
+        """A list of at most ``count`` texts of at most ``most`` characters."""
+        if key not in self.values:
+            return
+        found = self.values[key]
+        if not isinstance(found, list) or len(found) > count:
+            self.refuse(key, found, f"a list of at most {count} texts")
+        for index, one in enumerate(found):
+            self.check_text(one, f"{key}[{index}]", most)
+
+    def refuse(self, key: str, value: Any, allowed: str) -> None:
+        """Raises ``error`` in one line."""
+        raise self.error(f"{self._at(key)}: {shown(value)}; allowed: {allowed}")
+
+    def _at(self, key: str) -> str:
+        return f"{self.where}{key}" if self.where.endswith(".") else f"{self.where}: {key}"
+
+
+def shown(value: Any) -> str:
+    """A value in a message: short, on one line, whatever it is."""
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 256:
+        return f"a number of {value.bit_length()} bits"
+    short = isinstance(value, list) and len(value) <= 4
+    if isinstance(value, list | dict) and not (short and not any(map(_holds, value))):
+        return f"a {'list' if isinstance(value, list) else 'JSON object'} of {len(value)}"
+    text = repr(value)
+    return text if len(text) <= _DIGITS else f"{text[: _DIGITS - 3]}..."
+
+
+def _holds(value: Any) -> bool:
+    return isinstance(value, list | dict)
+
+
+def brief(key: str) -> str:
+    """A key in a message: as it is where it is plain, else as :func:`shown` has it."""
+    return key if key.isprintable() and len(key) <= _DIGITS else shown(key)
+
+
+def check_names(names: Iterable[Any], where: str) -> None:
+    """Names of files inside a folder, such that they are the same files on every system.
+
+    Raises:
+        ArtifactError: one leads out of the folder, is hidden, has a character that some system
+            takes for something else, differs from another in letter case alone, or is a folder of
+            another.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        plain = isinstance(name, str) and len(name) <= _MAX_NAME and _NAME.fullmatch(name)
+        parts = name.split("/") if plain else []
+        # a dot in front hides or leads out; one at the end, or a space, is lost on Windows
+        if not plain or any(part[0] in ". -" or part[-1] in ". " for part in parts):
+            raise ArtifactError(
+                f"{where}: {shown(name)} is no plain file name inside the folder; allowed: letters "
+                "of ASCII, digits, and . _ + - between folders and names"
+            )
+        key = name.lower()
+        if key in seen:
+            raise ArtifactError(
+                f"{where}: {name!r} and {seen[key]!r} differ in letter case alone; allowed: one"
+            )
+        seen[key] = name
+    folders = {str(parent) for key in seen for parent in _parents(key)}
+    if both := folders & seen.keys():
+        raise ArtifactError(f"{where}: {sorted(both)[0]!r} is a file and a folder; allowed: one")
+
+
+def _parents(key: str) -> Iterable[str]:
+    parts = key.split("/")
+    return ("/".join(parts[:end]) for end in range(1, len(parts)))

@@ -1,0 +1,143 @@
+"""What the keys of ``ptft.json`` and ``mix.json`` may be: types, bounds, names of files.
+
+The bounds are far beyond any model that is in use, and small enough that no value is a danger.
+"""
+
+import re
+from typing import Any
+
+from ptft.bounds import Bounds, check_names
+from ptft.errors import ArtifactError, PtftError
+
+__all__ = [
+    "MAX_CONTEXT",
+    "MAX_SIDE",
+    "MAX_WIDTH",
+    "check_mix_values",
+    "check_model_values",
+    "check_tokenizer_values",
+]
+
+MAX_WIDTH = 65_536  # of the joint space
+MAX_CONTEXT = 65_536  # tokens of a text
+MAX_SIDE = 16_384  # pixels of a picture's height and width
+MAX_SCALE = 1e6  # of cosine similarities; CLIP's is 100
+MAX_BIAS = 1e6  # of logits, either way; SigLIP's is -10 or so
+MAX_CLASSES = 1_000_000
+MAX_TEXT = 10_000  # characters of a class or a template
+MAX_FILES = 10_000  # in a folder
+MAX_BYTES = 2**44  # of one of them
+MAX_ID = 2**31 - 1  # of a token
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_KEYS = {
+    *("name", "task", "embed_dim", "context_length", "image_size", "logit_scale", "logit_bias"),
+    *("recipe_digest", "weights_digest", "tokenizer", "preprocess", "classes", "templates"),
+    *("files", "clients", "versions", "reads", "published_recipe", "format"),
+}
+_NEEDED = (
+    *("name", "task", "embed_dim", "context_length", "image_size", "logit_scale", "logit_bias"),
+    *("recipe_digest", "weights_digest", "tokenizer"),
+)
+_TOKENIZER = ("context_length", "kind", "clean", "pad_id", "pad_left", "zeroed_id", "trimmable")
+
+
+def check_model_values(values: Any, where: str) -> None:
+    """Hold what ``ptft.json`` says, but for its digest, to types and bounds.
+
+    Raises:
+        ArtifactError: naming ``where``, the key, its value and what is allowed.
+    """
+    bounds = Bounds(values, where)
+    bounds.keys(sorted(_KEYS), _NEEDED)
+    for key in ("name", "recipe_digest", "weights_digest", "published_recipe"):
+        bounds.text(key, 500)
+    bounds.choice("task", ("embed", "classify"))
+    bounds.choice("reads", ("image", "text", "both"))
+    bounds.whole("embed_dim", 1, MAX_WIDTH)
+    bounds.whole("context_length", 1, MAX_CONTEXT)
+    size = values["image_size"]
+    if not isinstance(size, list) or len(size) != 2:
+        bounds.refuse("image_size", size, "a list of height and width")
+    for side in size:
+        bounds.check_whole(side, "image_size", 1, MAX_SIDE)
+    bounds.number("logit_scale", 0.0, MAX_SCALE)
+    bounds.number("logit_bias", -MAX_BIAS, MAX_BIAS)
+    bounds.texts("classes", MAX_CLASSES, MAX_TEXT)
+    bounds.texts("templates", MAX_CLASSES, MAX_TEXT)
+    if Bounds(values["tokenizer"], f"{where}: tokenizer").values:  # {}: of no text tower
+        check_tokenizer_values(values["tokenizer"], f"{where}: tokenizer")
+        length = values["tokenizer"]["context_length"]
+        if length != values["context_length"]:
+            bounds.refuse("tokenizer.context_length", length, str(values["context_length"]))
+    Bounds(values.get("preprocess", {}), f"{where}: preprocess")  # its reader holds the rest
+    _check_files(values.get("files", {}), where)
+    _check_notes(values, where)
+
+
+def check_tokenizer_values(values: Any, where: str, error: type[PtftError] = ArtifactError) -> None:
+    """Hold keyword arguments of ``TextTokenizer`` to types and bounds.
+
+    Raises:
+        error: naming ``where``, the key, its value and what is allowed.
+    """
+    bounds = Bounds(values, where, error)
+    bounds.keys(_TOKENIZER, ("context_length",))
+    bounds.whole("context_length", 1, MAX_CONTEXT)
+    bounds.choice("kind", ("clip", "hf"))
+    bounds.choice("clean", ("clip", "canonicalize", "whitespace", "none"))
+    bounds.whole("pad_id", 0, MAX_ID)
+    bounds.whole("zeroed_id", 0, MAX_ID, none=True)
+    bounds.flag("pad_left")
+    bounds.flag("trimmable")
+
+
+def check_mix_values(values: Any, where: str) -> None:
+    """Hold what ``mix.json`` says of weights and names to types and bounds.
+
+    Raises:
+        ArtifactError: naming ``where``, the key, its value and what is allowed.
+    """
+    bounds = Bounds(values, where)
+    bounds.text("name", 500)
+    if not _SHA256.fullmatch(str(values.get("weights_digest"))):
+        bounds.refuse("weights_digest", values.get("weights_digest"), "64 hex digits")
+    parents = values.get("parents")
+    if not isinstance(parents, list) or not 1 <= len(parents) <= 1000:
+        bounds.refuse("parents", parents, "a list of 1 to 1000")
+    for index, parent in enumerate(parents or ()):
+        one = Bounds(parent, f"{where}: parents[{index}]")
+        for key in ("name", "weights_digest", "recipe_digest", "licence"):
+            one.text(key, 500)
+        one.text("hub", 500, none=True)
+        one.number("share", -1e6, 1e6)
+    if values.get("alpha") is not None:
+        bounds.number("alpha", -1e6, 1e6)
+    Bounds(values.get("evaluation", {}), f"{where}: evaluation")
+
+
+def _check_files(files: Any, where: str) -> None:
+    entries = Bounds(files, f"{where}: files")
+    if len(files) > MAX_FILES:
+        entries.refuse("files", len(files), f"at most {MAX_FILES}")
+    check_names(files, f"{where}: files")
+    for name, entry in files.items():
+        one = Bounds(entry, f"{where}: files: {name}")
+        one.keys(("sha256", "size"), ("sha256", "size"))
+        one.whole("size", 0, MAX_BYTES)
+        if not isinstance(entry["sha256"], str) or not _SHA256.fullmatch(entry["sha256"]):
+            one.refuse("sha256", entry["sha256"], "64 hex digits")
+
+
+def _check_notes(values: Any, where: str) -> None:
+    """What is only shown: texts in one or two levels."""
+    for key, levels in (("versions", 1), ("clients", 2)):
+        top = Bounds(values.get(key, {}), f"{where}: {key}")
+        for name, entry in top.values.items():
+            top.check_text(name, "name", 500)
+            if levels == 1:
+                top.check_text(entry, name, 500)
+                continue
+            inner = Bounds(entry, f"{where}: {key}: {name}")
+            for what, said in inner.values.items():
+                inner.check_text(said, what, MAX_TEXT)
