@@ -286,10 +286,7 @@ def read_json(path: Path) -> Any:
 
 def write_model_info(folder: Path, info: ModelInfo) -> None:
     """Write ``ptft.json``; the last file of a model folder, since it lists the others."""
-    values = asdict(info)
-    if not info.published_recipe:
-        del values["published_recipe"]  # so that a ptft from before there was one reads it
-    write_json(folder / FolderFiles.INFO, {**values, "digest": info.digest})
+    write_json(folder / FolderFiles.INFO, {**asdict(info), "digest": info.digest})
 
 
 def read_model_info(folder: Path) -> ModelInfo:
