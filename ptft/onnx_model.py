@@ -10,14 +10,17 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 
+from ptft.array_file import read_arrays
 from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo
 from ptft.errors import ArtifactError
+from ptft.model_record import check_tokenizer_values
+from ptft.onnx_check import check_onnx_file
 from ptft.preprocess import ImagePreprocess, TextTokenizer
 
-__all__ = ["OnnxModel", "softmax", "tower_file"]
+__all__ = ["OnnxModel", "check_recorded", "softmax", "tower_file"]
 
+_MAX_VALUES = 2**29  # of one-hot rows of a Tip-Adapter: 2 GiB
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")  # the first that is there
 
 
@@ -29,18 +32,40 @@ class OnnxModel:
         info: its ``ptft.json``.
         precision: fp32, fp16 or int8.
         threads: of each tower.
+        accelerated: run where onnxruntime finds it best; False: on the CPU.
+
+    A file that ``info`` does not record is not opened.
 
     Raises:
-        ArtifactError: onnxruntime cannot load a file.
+        ArtifactError: a file is not recorded, has what none may have (:mod:`ptft.onnx_check`), or
+            onnxruntime cannot load it.
+        ModelError: the tokenizer or the preprocessing is none that is read here.
     """
 
-    def __init__(self, folder: Path, info: ModelInfo, precision: str, threads: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        info: ModelInfo,
+        precision: str,
+        threads: int,
+        *,
+        accelerated: bool = True,
+    ) -> None:
         self.info = info
         self.precision = precision
         self.preprocess = ImagePreprocess.from_config(info.preprocess)
+        if self.preprocess.size != info.image_size:
+            raise ArtifactError(
+                f"{folder / FolderFiles.INFO}: preprocess.size: {self.preprocess.size}; allowed: "
+                f"image_size, {info.image_size}"
+            )
+        check_recorded(folder, info, FolderFiles.TOKENIZER)
+        check_tokenizer_values(info.tokenizer, f"{folder / FolderFiles.INFO}: tokenizer")
         self.tokenizer = TextTokenizer(folder / FolderFiles.TOKENIZER, **info.tokenizer)
-        self._image_tower = _Tower(folder, FolderFiles.VISION_ONNX, precision, threads)
-        self._text_tower = _Tower(folder, FolderFiles.TEXT_ONNX, precision, threads)
+        self._image_tower, self._text_tower = (
+            _Tower(folder, info, name, precision, threads, accelerated)
+            for name in (FolderFiles.VISION_ONNX, FolderFiles.TEXT_ONNX)
+        )
         self._head = _load_head(folder, info)
 
     @property
@@ -96,28 +121,67 @@ class OnnxModel:
 
 
 class _Tower:
-    """One ONNX file: its first input to its first output."""
+    """One ONNX file: its input to its output."""
 
-    def __init__(self, folder: Path, name: str, precision: str, threads: int) -> None:
-        path = folder / tower_file(name, precision)
+    def __init__(
+        self,
+        folder: Path,
+        info: ModelInfo,
+        name: str,
+        precision: str,
+        threads: int,
+        accelerated: bool,
+    ) -> None:
+        name = tower_file(name, precision)
+        check_recorded(folder, info, name)
+        self._path = path = folder / name
+        within = name.rpartition("/")[0] + "/"
+        check_onnx_file(path, recorded={n.removeprefix(within) for n in info.files})
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         # Waiting threads would burn the very CPUs that decode the next images.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        available = ort.get_available_providers()
+        available = ort.get_available_providers() if accelerated else _PROVIDERS[-1:]
         try:
             self._session = ort.InferenceSession(
                 path, options, providers=[name for name in _PROVIDERS if name in available]
             )
+            self._input = self._session.get_inputs()[0].name
+            self._output = self._session.get_outputs()[0].name
         except Exception as error:  # onnxruntime's own errors share no base below Exception
-            raise ArtifactError(f"{path}: onnxruntime cannot load it: {error}") from None
-        self._input = self._session.get_inputs()[0].name
-        self._output = self._session.get_outputs()[0].name
+            raise ArtifactError(f"{path}: onnxruntime cannot load it: {_first(error)}") from None
 
     def __call__(self, batch: NDArray) -> NDArray[np.float32]:
-        (output,) = self._session.run([self._output], {self._input: batch})
-        return np.asarray(output, np.float32)
+        try:
+            (output,) = self._session.run([self._output], {self._input: batch})
+            found = np.asarray(output, np.float32)
+        except Exception as error:
+            raise ArtifactError(
+                f"{self._path}: onnxruntime cannot run it: {_first(error)}"
+            ) from None
+        if found.ndim != 2 or len(found) != len(batch):
+            raise ArtifactError(
+                f"{self._path}: gives {found.shape} of {len(batch)} inputs; allowed: a row of each"
+            )
+        return found
+
+
+def check_recorded(folder: Path, info: ModelInfo, name: str) -> None:
+    """Refuse to open what the digest does not cover.
+
+    Raises:
+        ArtifactError: ``ptft.json`` does not record the file.
+    """
+    if name not in info.files:
+        raise ArtifactError(
+            f"{folder / name}: {FolderFiles.INFO} does not record it, and what is not recorded is "
+            "not opened; export the model again"
+        )
+
+
+def _first(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:300]
 
 
 def tower_file(name: str, precision: str) -> str:
@@ -128,15 +192,17 @@ def tower_file(name: str, precision: str) -> str:
 def _load_head(folder: Path, info: ModelInfo) -> dict[str, NDArray[np.float32]] | None:
     """The tensors of the head; in place of its labels their one-hot rows, ``values`` (K, C)."""
     path = folder / FolderFiles.HEAD
-    if not path.is_file():
+    if FolderFiles.HEAD not in info.files:
         if info.task == "classify":
-            raise ArtifactError(f"{path}: missing; the model is a classifier")
+            raise ArtifactError(f"{path}: not recorded; the model is a classifier")
         return None
-    tensors = load_file(path)
+    tensors = read_arrays(path)
     classes, width = len(info.classes), info.embed_dim * (2 if info.reads == "both" else 1)
-    shapes = {"weight": (classes, width), "bias": (classes,)}
+    shapes: dict[str, tuple[int, ...]] = {"weight": (classes, width), "bias": (classes,)}
     labels = tensors.pop("labels", None)
     if labels is not None:
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            raise ArtifactError(f"{path}: labels {labels.dtype}{labels.shape}; allowed: int64 (K,)")
         shapes |= {"keys": (len(labels), width), "alpha": (1,), "beta": (1,)}
     head = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
     found = {name: tensor.shape for name, tensor in head.items()}
@@ -148,6 +214,10 @@ def _load_head(folder: Path, info: ModelInfo) -> dict[str, NDArray[np.float32]] 
     if labels is not None:
         if not ((labels >= 0) & (labels < classes)).all():
             raise ArtifactError(f"{path}: labels; allowed: 0 to {classes - 1}")
+        if len(labels) * classes > _MAX_VALUES:
+            raise ArtifactError(
+                f"{path}: {len(labels)} keys of {classes} classes; allowed: {_MAX_VALUES} in all"
+            )
         head["values"] = np.eye(classes, dtype=np.float32)[labels]
     return head
 

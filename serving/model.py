@@ -5,7 +5,8 @@ import os
 from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo, read_model_info, verify_files
 from ptft.errors import ArtifactError, DigestError, PtftError
 from ptft.golden import check_golden
-from ptft.onnx_model import OnnxModel, tower_file
+from ptft.onnx_model import OnnxModel, check_recorded, tower_file
+from ptft.trial import try_model
 from serving.settings import Settings
 
 __all__ = ["load_model", "verify_model"]
@@ -15,10 +16,13 @@ def verify_model(settings: Settings) -> ModelInfo:
     """Hold the folder's bytes against ``ptft.json``, and its digest against the one asked for.
 
     The digest is that of the whole model folder. Files that the service does not read, such as
-    the weights for torch, may be absent, so that an image need not carry them.
+    the weights for torch, may be absent, so that an image need not carry them. What the record
+    leaves out is not read: a model whose tokenizer, golden embeddings or towers are not in it is
+    refused.
 
     Raises:
-        ArtifactError: no model folder, or one that this version does not read.
+        ArtifactError: no model folder, one that this version does not read, or one that does not
+            record what the service reads.
         DigestError: other bytes, or another model.
     """
     folder = settings.model
@@ -40,18 +44,22 @@ def verify_model(settings: Settings) -> ModelInfo:
                 f"allowed: {', '.join(has)}"
             )
         read |= {path, f"{path}_data"}
+    for name in (FolderFiles.TOKENIZER, FolderFiles.GOLDEN):
+        check_recorded(folder, info, name)
     files = {n: entry for n, entry in info.files.items() if n in read or (folder / n).is_file()}
-    verify_files(folder, files)
+    verify_files(folder, files, remember=True)
     return info
 
 
 def load_model(settings: Settings) -> OnnxModel:
-    """Verify the folder, load it, and hold it against its golden embeddings.
+    """Verify the folder, run it once within bounds, load it, and hold it against its golden
+    embeddings.
 
     Raises:
-        ArtifactError, DigestError: see ``verify_model`` and ``check_golden``.
+        ArtifactError, DigestError: see ``verify_model``, ``try_model`` and ``check_golden``.
     """
     info = verify_model(settings)
+    try_model(settings.model, info, settings.precision, batch=settings.micro_batch)
     model = OnnxModel(settings.model, info, settings.precision, settings.threads)
     check_golden(model, settings.model)
     return model
