@@ -79,7 +79,12 @@ def test_open_clip_loads_the_export(model: DualEncoder, tmp_path: Path) -> None:
 
 @torch.no_grad()
 def test_ptft_loads_an_open_clip_folder(model: DualEncoder, tmp_path: Path) -> None:
-    again = load_model(exported(model, tmp_path))
+    folder = exported(model, tmp_path)
+    if "hf_model_name" in model.spec.config["text_cfg"]:
+        with pytest.raises(ModelError, match=r"hf_model_name: .*another repository.*hf_text"):
+            load_model(folder)  # what an artefact names is not fetched
+        model.text.config.save_pretrained(folder / "hf_text")
+    again = load_model(folder)
     images, tokens = tiny.pictures(model), tiny.tokens(model)
     for ours, theirs in zip(again(images, tokens), model(images, tokens), strict=True):
         torch.testing.assert_close(ours, theirs, atol=0, rtol=0)

@@ -214,7 +214,11 @@ def _load(folder: Path, name: str) -> Any:
 
     with _without_bars():
         theirs, report = getattr(transformers, name).from_pretrained(
-            folder, output_loading_info=True, local_files_only=True, dtype=torch.float32
+            folder,
+            output_loading_info=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
         )
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report[what]:

@@ -133,7 +133,7 @@ def _with_unused(tower: Any) -> dict[str, Tensor]:
     from transformers import AutoModel
 
     with torch.device("meta"):
-        whole = AutoModel.from_config(tower.config).state_dict()
+        whole = AutoModel.from_config(tower.config, trust_remote_code=False).state_dict()
     unused = {
         name: torch.zeros(tensor.shape)
         for name, tensor in whole.items()
@@ -210,7 +210,10 @@ def embed_by_modules(
     router = folder / _FOLDER
     towers = {
         route: AutoModel.from_pretrained(
-            router / f"{route}_0_Transformer", local_files_only=True, dtype=torch.float32
+            router / f"{route}_0_Transformer",
+            local_files_only=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
         ).eval()
         for route in ("text", "image")
     }

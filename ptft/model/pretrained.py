@@ -10,9 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from ptft.artifact import FolderFiles, read_json
+from ptft.bounds import Bounds
 from ptft.compat import import_open_clip
 from ptft.errors import HubError, ModelError, RecipeError, suggest
 from ptft.model.fetch import read_safetensors
+from ptft.model.hold import hold
 from ptft.model.source import find_folder, open_clip_weights
 from ptft.model.spec import SPEC, load_spec
 from ptft.model.store import OWN_WEIGHTS
@@ -89,12 +91,17 @@ def find_pretrained(section: ArchModel) -> Pretrained | None:
 
 def _from_folder(name: str) -> Pretrained:
     folder, label = find_folder(name)
+    hold(folder)
     if (folder / SPEC).is_file():
         spec = load_spec(folder)
         config, preprocess = spec.config, spec.preprocess.to_config()
     else:
         values = read_json(folder / FolderFiles.OPEN_CLIP_CONFIG)
-        config, preprocess = values.get("model_cfg", {}), values.get("preprocess_cfg", {})
+        file = Bounds(values, str(folder / FolderFiles.OPEN_CLIP_CONFIG), ModelError)
+        config, preprocess = (
+            Bounds(values.get(key, {}), f"{file.where}: {key}", ModelError).values
+            for key in ("model_cfg", "preprocess_cfg")
+        )
     weights = folder / OWN_WEIGHTS
     if not weights.is_file():
         weights = open_clip_weights(folder)

@@ -7,42 +7,49 @@ from typing import Any
 from torch import Tensor, nn
 
 from ptft.artifact import FolderFiles, ModelInfo, RunFiles, read_json, read_model_info
+from ptft.bounds import Bounds, shown
 from ptft.errors import ModelError
 from ptft.model.adapt import merge
 from ptft.model.encoder import DualEncoder
 from ptft.model.fetch import PICKLES, fetch_snapshot, read_safetensors
+from ptft.model.foreign import check_architecture
+from ptft.model.hold import OPEN_CLIP_WEIGHTS, hold
 from ptft.model.names import fit_state_dict, from_open_clip
 from ptft.model.spec import HF_TEXT, SPEC, ModelSpec, load_spec
 from ptft.model.store import WEIGHTS, load_stored, shell
 from ptft.model.tokenizers import build_tokenizer
 from ptft.model.towers import build_towers, refuse_unsupported, seeded, text_trimmable
+from ptft.model_record import check_tokenizer_values
 from ptft.preprocess import ImagePreprocess, TextTokenizer
 from ptft.preprocess.decoding import READING
 from ptft.recipe.paths import is_hub_id
 
 __all__ = ["describe_spec", "find_folder", "load_model", "load_untrained", "open_clip_weights"]
 
-# In the order in which open_clip looks
-_OPEN_CLIP_WEIGHTS = (FolderFiles.OPEN_CLIP_WEIGHTS, "open_clip_pytorch_model.safetensors")
 
-
-def load_model(source: str | Path) -> DualEncoder:
-    """Read a model, in eval mode, on the CPU.
+def load_model(source: str | Path, *, verify: bool = True) -> DualEncoder:
+    """Read a model, in eval mode, on the CPU; nothing in it is run, and nothing else is fetched.
 
     Args:
         source: a run folder (its ``final``, else its newest checkpoint), a checkpoint, a model
             folder that ptft or open_clip wrote, or ``org/repo@revision`` on the Hub.
+        verify: hold its files against the digests that it records (:mod:`ptft.model.hold`); False:
+            read a folder that was changed on purpose.
 
     An adapter in a checkpoint is merged, where its kind can be.
 
     Raises:
-        ModelError: there is no model, or its weights do not fit, or they are pickled.
+        ModelError: there is no model, or its weights do not fit, or they are pickled, or its
+            configuration would run or fetch something (:mod:`ptft.model.foreign`).
+        DigestError: a file is not the one that is recorded.
         AdaptError: merged, the model gives other embeddings.
         ArtifactError: a file of the folder is damaged.
         HubError: the Hub refused, or cannot be reached.
     """
     folder, label = find_folder(source)
-    has_open_clip = any((folder / name).is_file() for name in _OPEN_CLIP_WEIGHTS)
+    if verify:
+        hold(folder)
+    has_open_clip = any((folder / name).is_file() for name in OPEN_CLIP_WEIGHTS)
     if (folder / SPEC).is_file() and not has_open_clip:
         model = merge(load_stored(folder))
     elif (folder / SPEC).is_file():
@@ -89,19 +96,19 @@ def open_clip_weights(folder: Path) -> Path:
     Raises:
         ModelError: there is none; a pickle is named.
     """
-    found = next((folder / n for n in _OPEN_CLIP_WEIGHTS if (folder / n).is_file()), None)
+    found = next((folder / n for n in OPEN_CLIP_WEIGHTS if (folder / n).is_file()), None)
     if found is not None:
         return found
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
     if pickles:
         raise ModelError(
             f"{folder}: holds {pickles[0]}, a pickle, which may run code when it is read; "
-            f"allowed: {' or '.join(_OPEN_CLIP_WEIGHTS)}"
+            f"allowed: {' or '.join(OPEN_CLIP_WEIGHTS)}"
         )
     if (folder / WEIGHTS).is_file():  # open_clip's last choice
         return folder / WEIGHTS
     raise ModelError(
-        f"{folder}: no safetensors weights; allowed: {' or '.join(_OPEN_CLIP_WEIGHTS)} "
+        f"{folder}: no safetensors weights; allowed: {' or '.join(OPEN_CLIP_WEIGHTS)} "
         "(a pickle, such as open_clip_pytorch_model.bin, is never fetched nor read)"
     )
 
@@ -156,22 +163,34 @@ def _from_open_clip_folder(folder: Path, label: str) -> DualEncoder:
     values = read_json(path)
     if not isinstance(values, dict) or "model_cfg" not in values:
         raise ModelError(f"{path}: no model_cfg")
-    config = values["model_cfg"]
+    where = f"{path}: model_cfg"
+    config = Bounds(values["model_cfg"], where, ModelError).values
+    for key in ("vision_cfg", "text_cfg"):
+        Bounds(config.get(key), f"{where}: {key}", ModelError)
     refuse_unsupported(label, config)
     weights = open_clip_weights(folder)
     hf_folder = folder / HF_TEXT if (folder / HF_TEXT).is_dir() else None
+    size = weights.stat().st_size
+    check_architecture(config, None, where, weights=size, hf_folder=hf_folder)
     with seeded(0):
         image, text = build_towers(config, hf_folder=hf_folder)
     info = _info(folder)
     reading = READING
     if info is not None:
         reading = ImagePreprocess.from_config(info.preprocess).reading
+        check_tokenizer_values(info.tokenizer, f"{folder / FolderFiles.INFO}: tokenizer")
         tokenizer = TextTokenizer(folder / FolderFiles.TOKENIZER, **info.tokenizer)
         reader = (tokenizer, _tokenizer_config(folder))
     else:
-        has_tokenizer = (folder / FolderFiles.TOKENIZER).is_file()
-        reader = build_tokenizer(config, folder=folder if has_tokenizer else None)
-    preprocess_cfg = {**values.get("preprocess_cfg", {}), "size": image.image_size}
+        named = config["text_cfg"].get("hf_tokenizer_name")
+        if named and not (folder / FolderFiles.TOKENIZER).is_file():
+            raise ModelError(
+                f"{where}: text_cfg.hf_tokenizer_name: {shown(named)}: another repository, which "
+                f"would have to be fetched; allowed: its {FolderFiles.TOKENIZER} beside this file"
+            )
+        reader = build_tokenizer(config, folder=folder)
+    given = Bounds(values.get("preprocess_cfg", {}), f"{path}: preprocess_cfg", ModelError)
+    preprocess_cfg = {**given.values, "size": image.image_size}
     spec = describe_spec(
         info.name if info is not None else label.split("@")[0].rpartition("/")[2],
         config,
@@ -195,7 +214,7 @@ def _add_head(model: DualEncoder, folder: Path) -> None:
         return
     state = read_safetensors(path)
     linear = {"weight", "bias"}
-    fits = set(state) in (linear, linear | FolderFiles.HEAD_CACHE)
+    fits = set(state) in (linear, linear | FolderFiles.HEAD_CACHE) and state["weight"].ndim == 2
     if not fits or len(state["weight"]) != len(info.classes):
         raise ModelError(
             f"{path}: allowed: weight and bias of {len(info.classes)} rows, a row for each class "

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ptft.artifact import FolderFiles, read_json, write_json
+from ptft.bounds import Bounds, shown
 from ptft.errors import ModelError
+from ptft.model_record import MAX_CLASSES, MAX_SIDE, MAX_TEXT, check_tokenizer_values
 from ptft.preprocess import ImagePreprocess, TextTokenizer
 from ptft.recipe import TOWERS_OF, Reads
 
@@ -121,12 +123,14 @@ def load_spec(folder: Path) -> ModelSpec:
     values = read_json(path)
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         found = values.get("format") if isinstance(values, dict) else values
-        raise ModelError(f"{path}: format {found!r}; this ptft reads {FORMAT}")
+        raise ModelError(f"{path}: format {shown(found)}; this ptft reads {FORMAT}")
     del values["format"]
+    _check(values, str(path))
     try:
         size = values.pop("timm_input_size")
         preprocess = ImagePreprocess.from_config(values.pop("preprocess"))
         arguments = values.pop("tokenizer")
+        check_tokenizer_values(arguments, f"{path}: tokenizer", ModelError)
         tokenizer = TextTokenizer(folder / FolderFiles.TOKENIZER, **arguments)
         return ModelSpec(
             preprocess=preprocess,
@@ -138,3 +142,29 @@ def load_spec(folder: Path) -> ModelSpec:
         )
     except (KeyError, TypeError) as error:
         raise ModelError(f"{path}: {error}") from None
+
+
+def _check(values: dict[str, Any], where: str) -> None:
+    """Types and bounds of what ``model.json`` says; the architecture is held where it is built."""
+    bounds = Bounds(values, where, ModelError)
+    bounds.keys(
+        list(ModelSpec.__dataclass_fields__),
+        ("name", "config", "preprocess", "tokenizer", "timm_input_size", "classes", "templates"),
+    )
+    for key in ("name", "open_clip_reason", "open_clip_needs", "base"):
+        bounds.text(key, MAX_TEXT, none=key != "name")
+    for key in ("config", "preprocess", "tokenizer_config", "image_args"):
+        Bounds(values.get(key, {}), f"{where}: {key}", ModelError)
+    for key in ("classes", "templates"):
+        bounds.texts(key, MAX_CLASSES, MAX_TEXT)
+    bounds.choice("reads", tuple(TOWERS_OF))
+    size = values["timm_input_size"]
+    if size is not None and (not isinstance(size, list) or len(size) != 2):
+        bounds.refuse("timm_input_size", size, "null, or height and width")
+    for side in size or ():
+        bounds.check_whole(side, "timm_input_size", 1, MAX_SIDE)
+    if values.get("adapter") is not None:
+        adapter = Bounds(values["adapter"], f"{where}: adapter", ModelError)
+        adapter.keys(("section", "base"), ("section", "base"))
+        Bounds(adapter.values["section"], f"{where}: adapter.section", ModelError)
+        adapter.text("base", 500)

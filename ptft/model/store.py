@@ -7,6 +7,7 @@ from torch import Tensor
 from ptft.errors import ModelError
 from ptft.model.adapt import rebuild
 from ptft.model.encoder import DualEncoder
+from ptft.model.foreign import check_architecture
 from ptft.model.names import check_fit, fit_state_dict
 from ptft.model.spec import HF_TEXT, SPEC, ModelSpec, load_spec, save_spec
 from ptft.model.towers import build_towers, seeded
@@ -91,13 +92,16 @@ def shell(spec: ModelSpec, folder: Path, state: dict[str, Tensor], *, seed: int 
 
     Its weights are random, from ``seed``.
     """
-    hf_folder = folder / HF_TEXT
+    hf_folder = folder / HF_TEXT if (folder / HF_TEXT).is_dir() else None
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    where = str(folder / SPEC)
+    check_architecture(spec.config, spec.image_args, where, weights=weights, hf_folder=hf_folder)
     with seeded(seed):
         image, text = build_towers(
             spec.config,
             image_args=spec.image_args,
             timm_input_size=spec.timm_input_size,
-            hf_folder=hf_folder if hf_folder.is_dir() else None,
+            hf_folder=hf_folder,
         )
         biased = "logit_bias" in state
         model = DualEncoder(image, text, spec, logit_bias=0.0 if biased else None)

@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 from ptft.compat import prepare_torchvision
 from ptft.errors import ModelError
+from ptft.model.foreign import by_itself, check_folder_configs
 from ptft.preprocess import TextTokenizer, clip_bpe_json
 from ptft.preprocess.clip_vocabulary import END, START
+from ptft.preprocess.tokenizer_file import check_tokenizer
 
 __all__ = ["build_tokenizer"]
 
@@ -74,9 +76,15 @@ def _from_transformers(
     prepare_torchvision()  # transformers imports it
     from transformers import AutoTokenizer
 
+    local = Path(source).is_dir()
+    if local:
+        check_folder_configs(Path(source))
     try:
-        theirs = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, ImportError) as error:
+        with by_itself(offline=local):
+            theirs = AutoTokenizer.from_pretrained(
+                source, trust_remote_code=False, local_files_only=local
+            )
+    except (OSError, ValueError, ImportError, TypeError, KeyError, AttributeError) as error:
         first = str(error).strip().split("\n")[0]
         raise ModelError(f"{source}: no tokenizer can be loaded: {first}") from error
     if not getattr(theirs, "is_fast", False):
@@ -85,8 +93,10 @@ def _from_transformers(
         raise ModelError(f"{source}: its tokenizer names no padding token")
     if theirs.truncation_side != "right":
         raise ModelError(f"{source}: its tokenizer cuts texts on the {theirs.truncation_side}")
+    text = _without_state(theirs.backend_tokenizer.to_str())
+    check_tokenizer(text, source)
     tokenizer = TextTokenizer(
-        _without_state(theirs.backend_tokenizer.to_str()),
+        text,
         context_length=length,
         kind="hf",
         clean=clean,

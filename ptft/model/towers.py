@@ -11,6 +11,7 @@ from torch import nn
 
 from ptft.compat import import_open_clip, import_timm
 from ptft.errors import ModelError
+from ptft.model.foreign import by_itself, check_timm_args
 
 __all__ = [
     "build_towers",
@@ -86,9 +87,20 @@ def build_towers(
         if hf_folder is not None:
             plain["text_cfg"]["hf_model_name"] = str(hf_folder)
     try:
-        both = open_clip.CustomTextCLIP(**plain)
-    except (AssertionError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(f"model: cannot be built: {type(error).__name__}: {error}") from error
+        with by_itself(offline=hf_folder is not None):
+            both = open_clip.CustomTextCLIP(**plain)
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        KeyError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        first = str(error).strip().split("\n")[0]
+        raise ModelError(f"model: cannot be built: {type(error).__name__}: {first}") from error
     if image_args:
         _replace_trunk(both.visual, plain["vision_cfg"], image_args)
     if timm_input_size is not None:
@@ -173,6 +185,7 @@ def default_pool(name: str, image_args: Mapping[str, Any]) -> str:
 def create_timm(name: str, image_args: Mapping[str, Any], *, pretrained: bool = False) -> Any:
     """``timm.create_model`` with its errors told in the recipe's words."""
     timm = import_timm()
+    check_timm_args(image_args, "model.image_args")
     try:
         return timm.create_model(name, pretrained=pretrained, **image_args)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:

@@ -12,6 +12,7 @@ from ptft.artifact import read_json
 from ptft.compat import import_open_clip
 from ptft.errors import ModelError, suggest
 from ptft.model.fetch import fetch_snapshot
+from ptft.model.foreign import check_folder_configs
 from ptft.recipe import TowersModel
 from ptft.recipe.paths import is_hub_id
 
@@ -57,6 +58,7 @@ def find_text(section: TowersModel) -> TransformersText:
         name = section.text.partition("@")[0]
         config = read_json(folder / "config.json")
         found = TransformersText(name, folder, False, name)
+    check_folder_configs(found.folder)
     import_open_clip()
     from open_clip.hf_configs import arch_dict
 
@@ -106,6 +108,8 @@ def load_text_weights(tower: Any, source: TransformersText) -> str:
         source.folder,
         dtype=torch.float32,
         use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
         output_loading_info=True,
         **extra,
     )

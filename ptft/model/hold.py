@@ -1,0 +1,107 @@
+"""The files that a model is loaded from, held against what records them, before one is opened.
+
+What is recorded where: a model folder's ``ptft.json`` has every file, a checkpoint's ``state.json``
+too; a run's ``run.json`` and a mix's ``mix.json`` have the weights of the model beside them. A
+folder of open_clip's own records nothing. Bytes that were found right and have not changed since
+are not read again (:mod:`ptft.held`).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ptft.artifact import (
+    FolderFiles,
+    RunFiles,
+    read_json,
+    read_mix,
+    read_model_info,
+    verify_files,
+)
+from ptft.bounds import Bounds, check_names
+from ptft.errors import ArtifactError, DigestError
+from ptft.model.spec import HF_TEXT, SPEC
+from ptft.model.store import OWN_WEIGHTS, WEIGHTS
+
+__all__ = ["OPEN_CLIP_WEIGHTS", "STATE", "hold"]
+
+# In the order in which open_clip looks
+OPEN_CLIP_WEIGHTS = (FolderFiles.OPEN_CLIP_WEIGHTS, "open_clip_pytorch_model.safetensors")
+STATE = "state.json"  # of a checkpoint
+_NAMES = (
+    *(SPEC, FolderFiles.OPEN_CLIP_CONFIG, OWN_WEIGHTS, *OPEN_CLIP_WEIGHTS, FolderFiles.HEAD),
+    *(FolderFiles.TOKENIZER, "tokenizer_config.json", FolderFiles.CONFIG),
+)
+_FOLDERS = (HF_TEXT, FolderFiles.ADAPTER)
+
+
+def hold(folder: Path) -> None:
+    """Compare what a model in ``folder`` is loaded from with its record.
+
+    Raises:
+        DigestError: a file is not the recorded one, or absent, or there is one that is not
+            recorded.
+        ArtifactError: the record cannot be read.
+    """
+    if (folder / FolderFiles.INFO).is_file():
+        files, record = read_model_info(folder).files, FolderFiles.INFO
+    elif (folder / STATE).is_file():
+        files, record = _checkpoint_files(folder), STATE
+    else:
+        _hold_weights(folder)
+        return
+    opened = _opened(folder, files)
+    for name in opened:
+        if name not in files:
+            raise DigestError(
+                f"{folder / name}: {record} does not record it, and what is not recorded is not "
+                "opened; move it away"
+            )
+    verify_files(folder, {name: files[name] for name in opened}, record=record, remember=True)
+
+
+def _opened(folder: Path, files: Mapping[str, Any]) -> list[str]:
+    """Names of the files that a model here is loaded from: those recorded, and those present."""
+    present = [name for name in _NAMES if (folder / name).is_file()]
+    for inner in _FOLDERS:
+        present += [
+            p.relative_to(folder).as_posix() for p in (folder / inner).rglob("*") if p.is_file()
+        ]
+    recorded = [n for n in files if n in _NAMES or n.partition("/")[0] in _FOLDERS]
+    # of a model folder, model.safetensors is transformers' where there are others
+    if not {OWN_WEIGHTS, *OPEN_CLIP_WEIGHTS} & {*files, *present}:
+        names = [path.name for path in folder.glob("model*.safetensors")]
+        present += names
+        recorded += [n for n in files if n.startswith("model") and n.endswith(".safetensors")]
+    return sorted({*present, *recorded})
+
+
+def _checkpoint_files(folder: Path) -> dict[str, Any]:
+    values = Bounds(read_json(folder / STATE), str(folder / STATE))
+    files = Bounds(values.values.get("files"), f"{folder / STATE}: files").values
+    check_names(files, f"{folder / STATE}: files")
+    for name, entry in files.items():
+        one = Bounds(entry, f"{folder / STATE}: files: {name}")
+        one.keys(("sha256", "size"), ("sha256", "size"))
+        one.whole("size", 0, 2**44)
+        one.text("sha256", 64)
+    return files
+
+
+def _hold_weights(folder: Path) -> None:
+    """Those of a run's last model, or of a mix, whose record has a digest of them alone."""
+    path = folder / WEIGHTS
+    recorded: object = None
+    record = RunFiles.MIX
+    if (folder / RunFiles.MIX).is_file():
+        recorded = read_mix(folder).weights_digest
+    elif folder.name == RunFiles.FINAL and (folder.parent / RunFiles.RUN).is_file():
+        record = RunFiles.RUN
+        run = Bounds(read_json(folder.parent / RunFiles.RUN), str(folder.parent / RunFiles.RUN))
+        recorded = run.values.get("weights_digest")
+    if recorded is None or not path.is_file():
+        return
+    if not isinstance(recorded, str):
+        raise ArtifactError(f"{folder}: {record}: weights_digest: allowed: 64 hex digits")
+    entry = {"sha256": recorded, "size": path.stat().st_size}
+    verify_files(folder, {WEIGHTS: entry}, record=record, remember=True)
