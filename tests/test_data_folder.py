@@ -19,11 +19,11 @@ from tests.test_data_shards import picture
 
 
 def _class_folders(folder: Path, classes: dict[str, int]) -> Path:
-    for name, count in classes.items():
+    for place, (name, count) in enumerate(classes.items()):
         for number in range(count):
             path = folder / name / "more" / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(picture(number))
+            path.write_bytes(picture(100 * place + number))
         (folder / name / "notes.txt").write_text("no picture")
     return folder
 

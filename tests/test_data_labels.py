@@ -233,6 +233,18 @@ def test_the_tables_own_names_are_what_its_numbers_mean(tmp_path: Path, form: st
         open_split(section.model_copy(update={"classes": ["0", "1", "2"]}), "train")
 
 
+def test_a_metadata_table_has_names_of_its_own_too(tmp_path: Path) -> None:
+    """As a class column of ``datasets`` is written beside pictures."""
+    kinds = {"file_name": datasets.Value("string"), "kind": datasets.ClassLabel(names=["1", "0"])}
+    columns = {"file_name": ["0.png", "1.png", "2.png"], "kind": [0, 1, -1]}
+    made = datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+    made.to_parquet(str(tmp_path / "metadata.parquet"))
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(picture(number))
+    samples = open_split(FolderData(train=str(tmp_path), label="kind"), "train")
+    assert samples.classes == ["1", "0"] and _names(samples) == ["1", "0", None]
+
+
 def test_columns_of_every_type_are_names_or_numbers(tmp_path: Path) -> None:
     columns = {
         "categorical": (pa.array(["b", "a"]).dictionary_encode(), ["b", "a"]),

@@ -65,6 +65,7 @@ class FieldSet(SampleSet):
         self._labels: np.ndarray | None = None
         self._groups: Groups | None = None
         self._pictures: np.ndarray | None = None
+        self._schema = False
 
     @abstractmethod
     def _count_rows(self) -> int:
@@ -202,7 +203,7 @@ class FieldSet(SampleSet):
         fields = self._read_fields(row)
         label = None
         if self.label_field is not None and self.reading is not None:
-            value = fields.get(self.label_field)
+            value = self._told(fields.get(self.label_field))
             if is_there(value):
                 label = self.reading(value, name)
                 if self._uses_class_name and label is not None:
@@ -263,7 +264,11 @@ class FieldSet(SampleSet):
         if self.label_field is None:
             return
         key = f"data.label: {self.label_field!r}"
+        schema = self._schema_names()
+        self._schema = schema is not None
         values = self._label_values()
+        if values is not None and self._schema:
+            values = [self._told(value) for value in values]
         column = None if values is None else LabelColumn.gather(values, self._row_name, key)
         if column is not None and not column:
             if self.section.label is None:
@@ -275,7 +280,7 @@ class FieldSet(SampleSet):
         self.reading = decide(
             column,
             text_is=self.text_is,
-            schema=self._schema_names(),
+            schema=schema,
             listed=load_classes(self.section.classes) if self.section.classes else None,
             given=classes,
             learn=learn,
@@ -285,27 +290,17 @@ class FieldSet(SampleSet):
         if values is not None:
             self._labels = self._number_all(values)
 
+    def _told(self, value: Any) -> Any:
+        """A label; None for what ``datasets`` writes where a class of its own list is not told."""
+        return None if self._schema and value == -1 else value
+
     def _number_all(self, values: Sequence[Any]) -> np.ndarray:
         """The classes of all rows, -1 for none. Raises DataError where too many are of none."""
         assert self.reading is not None
-        labels = np.full(len(values), -1, np.int64)
-        strangers: list[SampleError] = []
-        known: dict[tuple[type, Any], int] = {}  # by type too: True == 1, but is another label
-        for row, value in enumerate(values):
-            plain = isinstance(value, str | int | None)
-            if plain and (type(value), value) in known:
-                labels[row] = known[type(value), value]
-                continue
-            try:
-                label = self.reading(value, self._row_name(row))
-            except SampleError as error:
-                strangers.append(error)  # a few are bad samples, more are the wrong classes
-                continue
-            labels[row] = -1 if label is None else label
-            if plain:
-                known[type(value), value] = int(labels[row])
+        labels, strangers = self.reading.number(values, self._row_name)
         if not strangers:
             return labels
+        # a few are slips of the pen, more are the wrong classes; a folder is no slip
         most = 0 if self.text_is == "folder" else tolerated(self.section.max_skipped, len(values))
         so_many = f"so are the labels of {len(strangers):,} of {len(values):,} samples"
         if len(strangers) > most or not (labels >= 0).any():

@@ -54,7 +54,7 @@ class Folder(FieldSet):
         if not folder.is_dir():
             raise DataError(f"{folder}: not a folder")
         self._folder = folder
-        table = _find_table(folder)
+        self._table = table = _find_table(folder)
         self._checked = table is not None  # what a table names is not to be trusted
         super().__init__(section, label="label" if table is None else None)
         if table is not None:
@@ -143,6 +143,15 @@ class Folder(FieldSet):
     def _sources(self) -> Iterator[object]:
         for row in self._rows:
             yield file_state(self._folder / row[_FILE], row[_FILE]), row
+
+    def _schema_names(self) -> list[str] | None:
+        if self._table is None or self._table.suffix.lower() != ".parquet":
+            return None
+        from ptft.data.parquet import schema_names
+        from ptft.data.parquet_file import open_parquet
+
+        with open_parquet(self._table) as file:
+            return schema_names(file.schema_arrow, self.label_field or "")
 
     def _label_values(self) -> Sequence[Any]:
         return [row.get(self.label_field or "") for row in self._rows]

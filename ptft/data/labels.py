@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
+
 from ptft.data.label_values import (
     SHOWN,
     LabelColumn,
@@ -83,6 +85,33 @@ class LabelReading:
                 "mislabelled",
             )
         return number
+
+    def number(
+        self, values: Sequence[Any], name: Callable[[int], str]
+    ) -> tuple[np.ndarray, list[SampleError]]:
+        """Numbers of the classes of all rows, int64 (R,), -1 for none; and the errors of those
+        whose label is of no class.
+
+        Args:
+            name: of a row, for messages.
+        """
+        labels = np.full(len(values), -1, np.int64)
+        strangers: list[SampleError] = []
+        known: dict[tuple[type, Any], int] = {}  # by type too: True == 1, but is another label
+        for row, value in enumerate(values):
+            plain = isinstance(value, str | int | None)
+            if plain and (type(value), value) in known:
+                labels[row] = known[type(value), value]
+                continue
+            try:
+                label = self(value, name(row))
+            except SampleError as error:
+                strangers.append(error)
+                continue
+            labels[row] = -1 if label is None else label
+            if plain:
+                known[type(value), value] = int(labels[row])
+        return labels, strangers
 
     @cached_property
     def _numbers(self) -> dict[str, int]:

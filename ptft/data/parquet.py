@@ -21,7 +21,7 @@ from ptft.data.parquet_file import (
 )
 from ptft.errors import DataError, SampleError
 
-__all__ = ["ParquetRows"]
+__all__ = ["ParquetRows", "schema_names"]
 
 _KEPT = 512 << 20  # bytes of decoded row groups that a process keeps at most
 _OPEN = 64  # files held open at once
@@ -130,13 +130,7 @@ class ParquetRows:
         return [file_state(path, path.name) for path in self._paths]
 
     def class_names(self, name: str) -> list[str] | None:
-        """Those of a ``ClassLabel`` that ``datasets`` wrote into the schema."""
-        try:
-            written = json.loads((self._schema.metadata or {})[b"huggingface"])
-            names = written["info"]["features"][name]["names"]
-        except (KeyError, TypeError, ValueError):
-            return None
-        return list(names) if all(isinstance(entry, str) for entry in names) else None
+        return schema_names(self._schema, name)
 
     def same_pictures(self, auto: bool) -> np.ndarray | str | None:
         size = self._picture_bytes()
@@ -218,6 +212,16 @@ class ParquetRows:
                     if chunk.path_in_schema.split(".")[0] == self._picture:
                         size += chunk.total_uncompressed_size
         return size
+
+
+def schema_names(schema: pyarrow.Schema, column: str) -> list[str] | None:
+    """Names of a ``ClassLabel`` that ``datasets`` wrote into the schema of a file."""
+    try:
+        written = json.loads((schema.metadata or {})[b"huggingface"])
+        names = written["info"]["features"][column]["names"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
+    return list(names) if all(isinstance(entry, str) for entry in names) else None
 
 
 class _Kept:

@@ -78,10 +78,7 @@ class Table(FieldSet):
         return self._names
 
     def _read_fields(self, row: int) -> Mapping[str, Any]:
-        fields = dict(self._rows.fields(row))
-        if self._names is not None and fields.get(self.label_field or "") == -1:
-            fields[self.label_field or ""] = None  # what datasets writes for "not told"
-        return fields
+        return self._rows.fields(row)
 
     def _read_row(self, row: int) -> bytes:
         name = self._row_name(row)
@@ -110,10 +107,7 @@ class Table(FieldSet):
         return self._rows.sources()
 
     def _label_values(self) -> Sequence[Any] | None:
-        values = self._rows.column(self.label_field or "")
-        if values is None or self._names is None:
-            return values
-        return [None if value == -1 else value for value in values]
+        return self._rows.column(self.label_field or "")
 
     def _field_names(self) -> set[str]:
         return set(self._rows.columns)
