@@ -11,7 +11,6 @@ Nothing here imports torch: the service reads a model folder through this module
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from ptft.bounds import parse_json, read_bytes, shown
 from ptft.errors import ArtifactError, DigestError
 from ptft.held import file_sha256
 from ptft.model_record import check_mix_values, check_model_values
+from ptft.written import write_atomic
 
 __all__ = [
     "FORMAT",
@@ -138,6 +138,8 @@ class ModelInfo:
         tokenizer: keyword arguments of ``ptft.preprocess.TextTokenizer`` but for the file.
         preprocess: what ``ptft.preprocess.ImagePreprocess.from_config`` reads.
         recipe_digest, weights_digest: of the recipe and of the checkpoint's weights.
+        published_recipe: digest of the folder's ``recipe.yaml``, where that leaves out folders of
+            the machine that trained (:mod:`ptft.recipe.publication`); empty: ``recipe_digest``.
         files: name -> {"sha256", "size"} of every file but those in ``FolderFiles.UNHASHED``.
         clients: library -> ``loads``, the class or architecture that it loads the folder as, or
             the ``reason`` why it cannot.
@@ -161,18 +163,19 @@ class ModelInfo:
     clients: dict[str, dict[str, str]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     reads: Literal["image", "text", "both"] = "image"
+    published_recipe: str = ""
     format: int = FORMAT
 
     @property
     def digest(self) -> str:
         """``sha256:`` and 64 hex digits over all that decides an answer: the names and bytes of
         the files, and every key here but ``name``, ``clients`` and ``versions``; nor a ``reads`` of
-        ``image``, so that folders from before there was a choice keep theirs."""
+        ``image`` or an empty ``published_recipe``, so that folders from before keep theirs."""
         decides = {
             key: value
             for key, value in asdict(self).items()
             if key not in ("files", "name", "clients", "versions")
-            and (key, value) != ("reads", "image")
+            and (key, value) not in (("reads", "image"), ("published_recipe", ""))
         }
         return _digest(self.files, decides)
 
@@ -260,16 +263,6 @@ def verify_files(
     held.verify_files(folder, files, record=record, remember=remember)
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a file so that a reader sees all of it or, if killed meanwhile, the one before."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as stream:
-        stream.write(data.encode() if isinstance(data, str) else data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
-
-
 def write_json(path: Path, values: object) -> None:
     """Write JSON for people (indented), atomically."""
     write_atomic(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
@@ -286,7 +279,10 @@ def read_json(path: Path) -> Any:
 
 def write_model_info(folder: Path, info: ModelInfo) -> None:
     """Write ``ptft.json``; the last file of a model folder, since it lists the others."""
-    write_json(folder / FolderFiles.INFO, {**asdict(info), "digest": info.digest})
+    values = asdict(info)
+    if not info.published_recipe:
+        del values["published_recipe"]  # so that a ptft from before there was one reads it
+    write_json(folder / FolderFiles.INFO, {**values, "digest": info.digest})
 
 
 def read_model_info(folder: Path) -> ModelInfo:

@@ -24,6 +24,7 @@ from torch import Tensor
 from ptft.array_file import check_header
 from ptft.bounds import Bounds, parse_json
 from ptft.errors import ArtifactError
+from ptft.written import shareable
 
 __all__ = ["TensorFiles", "is_sharded", "local_part", "tensor_file", "write_tensors"]
 
@@ -78,6 +79,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, whole: bool = Tr
         taken.add(place)
     metadata = {"format": "pt"} | ({_ROWS: json.dumps(rows)} if rows else {})
     save_file(kept, path, metadata)
+    shareable(path)
 
 
 class TensorFiles:

@@ -17,6 +17,7 @@ from ptft.model.adapt.attach import adapter_names, adapter_section, attach, base
 from ptft.model.adapt.reference import Reference, check_merged, reference_outputs
 from ptft.model.encoder import DualEncoder
 from ptft.model.fetch import read_safetensors
+from ptft.written import shareable
 
 __all__ = ["ADAPTER", "ADAPTER_WEIGHTS", "load_adapter", "read_reference", "save_adapter"]
 
@@ -48,6 +49,7 @@ def save_adapter(model: DualEncoder, folder: Path) -> None:
     reference = reference_outputs(model)
     tensors |= {_IMAGES: reference.images, _TEXTS: reference.texts}
     save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    shareable(folder / ADAPTER_WEIGHTS)
     write_json(
         folder / ADAPTER,
         {

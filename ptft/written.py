@@ -1,0 +1,57 @@
+"""Files as others find them: whole, and with the rights that the user's umask gives.
+
+A model folder is made to be mounted, served and shared, a run to be looked at, so that what ptft
+writes there has the rights of any file that the user creates: who wants them private says so by the
+umask (077) or keeps them in a private folder. Libraries that write 0600 whatever the umask is
+(safetensors) are followed by :func:`shareable`. Caches are the user's alone, and not made here.
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+__all__ = ["shareable", "write_atomic"]
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a file so that a reader sees all of it or, if killed meanwhile, the one before.
+
+    What lies there under another name is never followed or written to: the name of the unfinished
+    file cannot be foreseen, and a link in place of ``path`` is replaced, not what it leads to.
+    """
+    partial, descriptor = _create(path)
+    try:
+        with open(descriptor, "wb") as stream:  # noqa: PTH123 - not by a name
+            stream.write(data if isinstance(data, bytes) else _encoded(data))
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _encoded(text: str) -> bytes:
+    """UTF-8; half a character (of a file's name that is none) is an escape, as JSON has it."""
+    return text.encode(errors="backslashreplace")
+
+
+def shareable(path: Path) -> None:
+    """Give a file that this process wrote the rights that the umask gives to any other.
+
+    They are read off a new file beside it: the umask cannot be asked for without being set, which
+    other threads would see.
+    """
+    beside, descriptor = _create(path)
+    try:
+        path.chmod(os.fstat(descriptor).st_mode & 0o777)
+    finally:
+        os.close(descriptor)
+        beside.unlink()
+
+
+def _create(path: Path) -> tuple[Path, int]:
+    """A new, empty file beside ``path`` that nobody could foresee the name of, open to write."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+    return partial, os.open(partial, flags, 0o666)

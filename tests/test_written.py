@@ -1,0 +1,64 @@
+"""Files that ptft writes: whole, with the rights that the umask gives, through nobody's link."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from ptft.artifact import write_atomic, write_json
+from ptft.tensor_files import write_tensors
+from ptft.written import shareable
+
+
+@pytest.fixture(params=[0o022, 0o077, 0o002])
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_files_have_the_rights_that_the_umask_gives(tmp_path: Path, umask: int) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o777)  # of a folder that all may write to, its files are not all's to write
+    write_atomic(folder / "a.txt", "a")
+    write_json(folder / "b.json", {})
+    write_tensors(folder / "c.safetensors", {"x": torch.zeros(2)})
+    wanted = {0o666 & ~umask}
+    assert {mode(path) for path in folder.iterdir()} == wanted
+    private = folder / "d"
+    private.touch(0o600)
+    shareable(private)
+    assert {mode(private)} == wanted
+
+
+def test_a_file_is_written_through_no_link(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    target = tmp_path / "shared" / "out.txt"
+    target.parent.mkdir()
+    target.symlink_to(victim)
+    for number in range(os.getpid() - 3, os.getpid() + 3):  # what could be foreseen once
+        (target.parent / f".out.txt.{number}.partial").symlink_to(victim)
+    write_atomic(target, "new")
+    assert victim.read_text() == "mine" and target.read_text() == "new" and not target.is_symlink()
+
+
+def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "inside").touch()
+    with pytest.raises(OSError):
+        write_atomic(tmp_path / "out", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_half_a_character_of_a_files_name_can_be_recorded(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"name": os.fsdecode(b"caf\xe9.png")})
+    assert "caf\\udce9.png" in (tmp_path / "a.json").read_text()
