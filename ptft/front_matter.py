@@ -8,6 +8,7 @@ import yaml
 
 from ptft.artifact import FolderFiles
 from ptft.errors import ArtifactError
+from ptft.recipe.yaml_text import dump_values
 
 __all__ = ["UNKNOWN", "card_metadata", "metadata_licence", "replace_metadata"]
 
@@ -45,6 +46,5 @@ def replace_metadata(card: str, values: dict[str, Any] | None) -> str:
     """A card with another header; None: without one."""
     header = ""
     if values is not None:
-        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-        header = f"---\n{text}---\n"
+        header = f"---\n{dump_values(values)}---\n"
     return header + _FRONT.sub("", card, count=1)

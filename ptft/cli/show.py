@@ -1,6 +1,7 @@
 """``ptft show``: a recipe with every default filled in, or the schema of all recipes."""
 
 import json
+import sys
 from typing import Annotated
 
 import typer
@@ -19,13 +20,27 @@ def command(
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON Schema of recipes, for editors.")
     ] = False,
+    published: Annotated[
+        bool,
+        typer.Option("--published", help="Without folders of this machine, as an export has it."),
+    ] = False,
 ) -> None:
-    """Print a recipe, resolved: every default, every override."""
+    """Print a recipe, resolved: every default, every override.
+
+    With --published it is what may be shown to others; stderr says which keys lost their folders.
+    """
     from ptft.recipe import dump_recipe, load_recipe, recipe_json_schema
+    from ptft.recipe.publication import published_recipe
 
     if schema:
         print(json.dumps(recipe_json_schema(), indent=2))
         return
     if recipe is None:
         raise UsageError("show: give a recipe, or --schema")
-    print(dump_recipe(load_recipe(recipe, overrides or ())), end="")
+    loaded = load_recipe(recipe, overrides or ())
+    if published:
+        loaded, changed = published_recipe(loaded)
+        if changed:
+            keys = ", ".join(changed)
+            print(f"ptft: note: without the folders and keys in {keys}", file=sys.stderr)
+    print(dump_recipe(loaded), end="")

@@ -17,6 +17,7 @@ from ptft.export.router_layout import ROUTER
 from ptft.front_matter import card_metadata, replace_metadata
 from ptft.model.licence import hub_bases
 from ptft.model.spec import ModelSpec
+from ptft.pages.markdown import code, inline, row
 from ptft.recipe import (
     TOWERS_OF,
     ClassifyObjective,
@@ -29,6 +30,7 @@ from ptft.recipe import (
     TableData,
 )
 from ptft.recipe.paths import is_hub_id
+from ptft.recipe.publication import public_place
 
 __all__ = ["Kept", "make_card", "read_kept"]
 
@@ -86,7 +88,7 @@ def make_card(
     """
     parts = [
         _front_matter(info, spec, recipe, metrics["evaluation"], licence, kept, mix),
-        f"# {info.name}\n",
+        f"# {inline(info.name)}\n",
         _summary(info, spec),
         _block(_NOTES, kept.blocks.get(_NOTES, _EMPTY)),
         *(["## Trained on\n", _trained_on(spec, recipe)] if mix is None else _mixed_from(mix)),
@@ -147,21 +149,24 @@ def _summary(info: ModelInfo, spec: ModelSpec) -> str:
     height, width = info.image_size
     lines = [
         f"Embeds images and texts into one space of {info.embed_dim} dimensions. Architecture: "
-        f"{spec.name}; images of {width}x{height} pixels, texts of up to {info.context_length} "
-        "tokens."
+        f"{inline(spec.name)}; images of {width}x{height} pixels, texts of up to "
+        f"{info.context_length} tokens."
     ]
     if info.task == "classify":
-        names = ", ".join(info.classes[:10]) + (", ..." if len(info.classes) > 10 else "")
+        names = ", ".join(map(inline, info.classes[:10])) + (
+            ", ..." if len(info.classes) > 10 else ""
+        )
         reads = {"image": "images", "text": "texts", "both": "images with their texts"}[info.reads]
         lines.append(f"It has a classifier of {reads}, {len(info.classes)} classes: {names}.")
     if spec.open_clip_reason is not None:
         lines.append(
-            f"open_clip cannot load it: {spec.open_clip_reason}. The ONNX files and ptft can."
+            f"open_clip cannot load it: {inline(spec.open_clip_reason)}. "
+            "The ONNX files and ptft can."
         )
     elif spec.open_clip_needs is not None:
         lines.append(f"open_clip needs {spec.open_clip_needs} to load it.")
     lines += [
-        f"{' and '.join(names)} cannot load it exactly: {reason}."
+        f"{' and '.join(names)} cannot load it exactly: {inline(reason)}."
         for reason, names in _reasons(info).items()
     ]
     return "\n\n".join(lines) + "\n"
@@ -179,7 +184,7 @@ def _reasons(info: ModelInfo) -> dict[str, list[str]]:
 def _trained_on(spec: ModelSpec, recipe: Recipe | None) -> str:
     if recipe is None:
         return "No recipe is recorded.\n"
-    start = spec.base or "random weights"
+    start = public_place(spec.base or "random weights")
     optim = recipe.optim
     length = f"{optim.epochs:g} epochs" if optim.epochs else f"{optim.samples_seen:,} samples seen"
     learns: str = recipe.adapt.kind
@@ -196,7 +201,7 @@ def _trained_on(spec: ModelSpec, recipe: Recipe | None) -> str:
     if isinstance(recipe.objective, ClassifyObjective):
         rows["reads"] = recipe.objective.reads
         rows["prompts"] = "; ".join(recipe.objective.templates)
-    table = "".join(f"| {key} | {value} |\n" for key, value in rows.items())
+    table = "".join(f"{row((key, inline(value)))}\n" for key, value in rows.items())
     return f"| | |\n|---|---|\n{table}\n`{FolderFiles.RECIPE}` holds every setting.\n"
 
 
@@ -206,10 +211,13 @@ def _mixed_from(mix: MixRecord) -> list[str]:
         "A weighted mean of the weights of other models, by `ptft mix`.\n",
         "| model | share | sha256 of its weights |",
         "|---|---|---|",
-        *(f"| {p.hub or p.name} | {p.share:.4g} | `{p.weights_digest}` |" for p in mix.parents),
+        *(
+            row((inline(p.hub or public_place(p.name)), f"{p.share:.4g}", code(p.weights_digest)))
+            for p in mix.parents
+        ),
     ]
     if mix.rule:
-        lines += ["", f"The share was chosen by {mix.rule}."]
+        lines += ["", f"The share was chosen by {inline(mix.rule)}."]
     lines += ["", f"`{FolderFiles.MIX}` holds what every share measured that was looked at."]
     return ["## Mixed from\n", "\n".join(lines) + "\n"]
 
@@ -223,7 +231,7 @@ def _data(section: DataSection) -> str:
             return f"scenes that ptft draws from a seed, style {section.style}, {section.train:,}"
         case ShardsData() | FolderData() | TableData():
             # Names without their folders: those are of the machine, and nobody else's business.
-            names = [n if is_hub_id(n) else Path(n).name for n in _paths(section)]
+            names = [n if is_hub_id(n) else public_place(Path(n).name) for n in _paths(section)]
             return f"{section.kind}: {', '.join(names)}"
 
 
@@ -239,7 +247,7 @@ def _measured(evaluation: dict[str, Any]) -> str:
     lines += ["| evaluation | figure | value |", "|---|---|---|"]
     for name, figures in evaluation.items():
         for key, value in figures.items():
-            lines.append(f"| {name} | {key} | {_number(value)} |")
+            lines.append(row((inline(name), inline(key), _number(value))))
     return "\n".join(lines) + "\n"
 
 
@@ -271,7 +279,7 @@ def _exported(info: ModelInfo, spec: ModelSpec, metrics: dict[str, Any]) -> str:
         shapes = ", ".join(figures["shapes"])
         lost = "not measured" if figures["lost"] is None else f"{figures['lost']:.2f}"
         lines.append(
-            f"| {name} | {size} | {figures['max_abs']:.2e} | {figures['min_cosine']:.8f} "
+            f"| {inline(name)} | {size} | {figures['max_abs']:.2e} | {figures['min_cosine']:.8f} "
             f"| {lost} | {shapes} |"
         )
     for name, difference in metrics["libraries"].items():
@@ -283,7 +291,8 @@ def _exported(info: ModelInfo, spec: ModelSpec, metrics: dict[str, Any]) -> str:
             f"{how} and gave the same embeddings, the largest difference being {difference:.2e}.",
         ]
     lines += ["", _loss(metrics)]
-    lines += [f"\n`{name}` is left out: {reason}." for name, reason in metrics["left_out"].items()]
+    left_out = metrics["left_out"].items()
+    lines += [f"\n{code(name)} is left out: {inline(reason)}." for name, reason in left_out]
     pixels = metrics["pixels"]
     lines.append(
         f"\n`{FolderFiles.PREPROCESS_ONNX}` makes `pixel_values` (1, 3, H, W) of the bytes of a "
@@ -308,7 +317,8 @@ def _exported(info: ModelInfo, spec: ModelSpec, metrics: dict[str, Any]) -> str:
 def _loss(metrics: dict[str, Any]) -> str:
     """How the points lost were measured, or why they were not."""
     if metrics["not_measured"] is not None:
-        return f"Recall and accuracy of the files were not measured: {metrics['not_measured']}."
+        reason = inline(metrics["not_measured"])
+        return f"Recall and accuracy of the files were not measured: {reason}."
     return (
         "Points lost are of 100, of the evaluation that lost most: of its top-1 accuracy, or the "
         f"mean of its recalls; `{FolderFiles.METRICS}` holds every figure. The text tower's were "

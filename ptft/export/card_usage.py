@@ -1,14 +1,18 @@
 """The card's commands, one section a client; all run inside the folder as they stand."""
 
-import json
+import re
 from typing import Any
 
 from ptft.artifact import FolderFiles, ModelInfo
 from ptft.export.router_layout import ROUTER
 from ptft.model.spec import ModelSpec
+from ptft.pages.markdown import code, fenced, literal, quoted
 from ptft.preprocess.clip_vocabulary import END
+from ptft.recipe.publication import public_place
 
 __all__ = ["usage"]
+
+_CODE = re.compile(r"^```(?P<language>\w+)\n(?P<code>.*?)^```\n", re.MULTILINE | re.DOTALL)
 
 _OPEN_CLIP = """\
 ```python
@@ -111,7 +115,7 @@ print(text(**tokens)["text_embeds"])
 """
 
 _JAVASCRIPT = """\
-With this folder as `models/{name}` beside the script; from the Hub, its id instead. A text of more
+With this folder as {folder} beside the script; from the Hub, its id instead. A text of more
 than {length} tokens loses its end mark there: shorten it before.
 
 ```js
@@ -121,7 +125,7 @@ import {{
 }} from "@huggingface/transformers";
 
 env.localModelPath = "models/";
-const folder = "{name}", options = {{ dtype: "fp32" }};
+const folder = {name}, options = {{ dtype: "fp32" }};
 const tokenizer = await AutoTokenizer.from_pretrained(folder);
 const processor = await AutoProcessor.from_pretrained(folder);
 const text = await CLIPTextModelWithProjection.from_pretrained(folder, options);
@@ -214,7 +218,7 @@ bentoml serve serving.service:Ptft
 
 ```sh
 curl http://localhost:3000/v1/embed/text -H 'Content-Type: application/json' \\
-  -d '{{"texts": [{texts}]}}'
+  -d {question}
 curl http://localhost:3000/v1/embed/image -F images=@picture.jpg
 curl http://localhost:3000/v1/classify {classify}
 ```
@@ -227,7 +231,7 @@ def usage(info: ModelInfo, spec: ModelSpec, files: list[str]) -> str:
     Args:
         files: names of the files in the folder: what is absent is not explained.
     """
-    texts = ", ".join(f'"{text}"' for text in _texts(info))
+    texts = ", ".join(map(literal, _texts(info)))
     reading = spec.preprocess.reading
     parts = [
         "In this folder, with a picture of yours as `picture.jpg`. The model was made for "
@@ -235,25 +239,28 @@ def usage(info: ModelInfo, spec: ModelSpec, files: list[str]) -> str:
         *_reading(info, spec),
     ]
     if FolderFiles.OPEN_CLIP_CONFIG in files:
-        parts += ["### open_clip\n", _OPEN_CLIP.format(texts=texts)]
+        parts += ["### open_clip\n", _filled(_OPEN_CLIP, texts=texts)]
     parts += _libraries(info, spec, files, texts)
-    parts += ["### onnxruntime\n", _ONNX.format(texts=texts)]
+    parts += ["### onnxruntime\n", _filled(_ONNX, texts=texts)]
     if FolderFiles.HEAD in files:
-        parts.append(_HEAD.format(read=_READ[info.reads], inputs=_INPUTS[info.reads]))
+        parts.append(_filled(_HEAD, read=_READ[info.reads], inputs=_INPUTS[info.reads]))
     if FolderFiles.RECIPE in files:
-        parts += ["### ptft\n", _PTFT.format()]
+        parts += ["### ptft\n", _filled(_PTFT)]
+    base = public_place(spec.base or "the base")
     if any(name.startswith(f"{FolderFiles.ADAPTER}/") for name in files):
-        parts.append(_ADAPTER.format(base=json.dumps(spec.base or "the base")))
+        parts.append(_filled(_ADAPTER, base=literal(base)))
     # A model that was trained on classes answers with those, any other has to be told some.
     named = [] if info.classes else _texts(info)
-    labels = "".join(f' -F labels="{text}"' for text in named)
-    text = f' -F texts="{_texts(info)[0]}"'
+    # --form-string, since -F reads a file where a text begins with @ or <
+    labels = "".join(f" --form-string {quoted(f'labels={text}')}" for text in named)
+    text = f" --form-string {quoted(f'texts={_texts(info)[0]}')}"
     classify = {
         "image": f"-F images=@picture.jpg{labels}",
         "text": text.strip(),
         "both": f"-F images=@picture.jpg{text}",
     }[info.reads]
-    parts += ["### The service\n", _SERVICE.format(texts=texts, classify=classify)]
+    question = quoted(f'{{"texts": [{texts}]}}')
+    parts += ["### The service\n", _filled(_SERVICE, question=question, classify=classify)]
     commands = "\n".join(parts)
     if not reading.orient:  # of a model that saw pictures lie as they are stored
         commands = commands.replace(_UPRIGHT, 'Image.open("picture.jpg")')
@@ -288,17 +295,22 @@ def _libraries(info: ModelInfo, spec: ModelSpec, files: list[str], texts: str) -
         # 4.57 hands the text model of a dual encoder what CLIP's does not take
         old = transformers != "VisionTextDualEncoderModel" or "hf_model_name" in _text_cfg(spec)
         versions = "4.57 or 5" if old else "5"
-        usage = _TRANSFORMERS.format(texts=texts, loads=transformers, versions=versions)
+        usage = _filled(_TRANSFORMERS, texts=texts, loads=transformers, versions=versions)
         parts += ["### transformers\n", usage]
     parts += _sentence_transformers(info, texts)
     if timm is not None:
-        parts += ["### timm\n", _TIMM.format(loads=timm)]
+        parts += ["### timm\n", _filled(_TIMM, loads=timm)]
     if transformers is not None and FolderFiles.PREPROCESSOR in files:
-        usage = _JAVASCRIPT.format(
-            texts=texts, name=info.name, scale=info.logit_scale, length=info.context_length
+        usage = _filled(
+            _JAVASCRIPT,
+            folder=code(f"models/{info.name}"),
+            name=literal(info.name),
+            texts=texts,
+            scale=info.logit_scale,
+            length=info.context_length,
         )
         parts += ["### transformers.js\n", usage]
-        parts += ["### optimum-onnx\n", _OPTIMUM.format(texts=texts)]
+        parts += ["### optimum-onnx\n", _filled(_OPTIMUM, texts=texts)]
     return parts
 
 
@@ -307,7 +319,7 @@ def _sentence_transformers(info: ModelInfo, texts: str) -> list[str]:
     if loads is None:
         return []
     router = _ROUTER if loads == ROUTER else ""
-    return ["### sentence-transformers\n", router + _SENTENCE_TRANSFORMERS.format(texts=texts)]
+    return ["### sentence-transformers\n", router + _filled(_SENTENCE_TRANSFORMERS, texts=texts)]
 
 
 def _text_cfg(spec: ModelSpec) -> dict[str, Any]:
@@ -321,4 +333,14 @@ def _texts(info: ModelInfo) -> list[str]:
         names = [template.replace("{}", name) for name in info.classes[:2]]
     else:
         names = ["a photo of a cat", "a photo of a dog"]
-    return [name.replace("\\", "").replace('"', "").replace("'", "’") for name in names]
+    return names
+
+
+def _filled(template: str, **values: object) -> str:
+    """A template with values; code is fenced by more backticks than anything in it has in a row."""
+    parts, end = [], 0
+    for block in _CODE.finditer(template):
+        parts.append(template[end : block.start()].format(**values))
+        parts.append(fenced(block["code"].format(**values), block["language"]))
+        end = block.end()
+    return "".join([*parts, template[end:].format(**values)])

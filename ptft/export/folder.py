@@ -37,7 +37,9 @@ from ptft.export.source import Source, find_source
 from ptft.export.towers import MAX_LOSS, Written, write_towers
 from ptft.front_matter import UNKNOWN
 from ptft.model import DualEncoder, load_model
-from ptft.recipe import Recipe, RunSection, ZeroShotEvaluation, dump_recipe
+from ptft.recipe import RunSection, ZeroShotEvaluation, dump_recipe, recipe_digest
+from ptft.recipe.publication import public_text, published_recipe
+from ptft.written import shareable
 
 __all__ = ["export_model"]
 
@@ -128,13 +130,13 @@ def export_model(
             check_adapted(trained, model, folder)
         metrics = _metrics(origin, written, quality, libraries) | {"pixels": pixels}
         write_json(folder / FolderFiles.METRICS, metrics)
-        if origin.recipe is not None:
-            (folder / FolderFiles.RECIPE).write_text(_portable(origin.recipe), encoding="utf-8")
+        published = _publish_recipe(origin, folder, say)
         if origin.mix is not None:
             write_json(folder / FolderFiles.MIX, asdict(origin.mix))
         write_pictures(origin.folder, folder, origin.recipe, examples=examples)
         say("hashing what was written")
-        info = _info(model, origin, name or origin.name, folder, _clients(model, libraries))
+        clients = _clients(model, libraries)
+        info = _info(model, origin, name or origin.name, folder, clients, published)
         _write_card(info, model, origin, metrics, folder, licence, kept)
         write_model_info(folder, info)
     say(f"{out}: {info.digest}")
@@ -181,9 +183,7 @@ def _whole(out: Path) -> Iterator[Path]:
         yield partial
         for path in partial.rglob("*"):
             if path.is_file():
-                path.chmod(
-                    0o644
-                )  # safetensors writes 0600, which a mounted folder's user cannot read
+                shareable(path)
         if out.is_dir():
             for hidden in out.glob(".*"):
                 if hidden.name == FolderFiles.PULLED:
@@ -237,17 +237,29 @@ def _metrics(
     return {
         "evaluation": evaluation,
         "parity": {name: asdict(one) for name, one in written.parity.items()},
-        "left_out": written.left_out,
-        "not_measured": quality.reason,
+        "left_out": {name: public_text(why) for name, why in written.left_out.items()},
+        "not_measured": None if quality.reason is None else public_text(quality.reason),
         "libraries": {
             name: one.max_abs for name, one in libraries.items() if one.max_abs is not None
         },
     }
 
 
-def _portable(recipe: Recipe) -> str:
-    """The recipe without its ``run`` section, which is about the machine and not the weights."""
-    return dump_recipe(recipe.model_copy(update={"run": RunSection()}))
+def _publish_recipe(origin: Source, folder: Path, say: Callable[[str], None]) -> str:
+    """Write ``recipe.yaml`` as strangers may read it: without its ``run`` section, which is about
+    the machine and not the weights, and without the folders that data and models lay in.
+
+    Returns:
+        The digest of what was written; "" where it is that of the run's recipe, or none is known.
+    """
+    if origin.recipe is None:
+        return ""
+    recipe, changed = published_recipe(origin.recipe.model_copy(update={"run": RunSection()}))
+    if changed:
+        say(f"{FolderFiles.RECIPE}: without the folders and keys in {', '.join(changed)}")
+    (folder / FolderFiles.RECIPE).write_text(dump_recipe(recipe), encoding="utf-8")
+    digest = recipe_digest(recipe)
+    return "" if digest == origin.recipe_digest else digest
 
 
 def _info(
@@ -256,6 +268,7 @@ def _info(
     name: str,
     folder: Path,
     clients: dict[str, dict[str, str]],
+    published: str,
 ) -> ModelInfo:
     spec = model.spec
     templates = list(spec.templates)
@@ -276,6 +289,7 @@ def _info(
         logit_scale=scale,
         logit_bias=bias,
         recipe_digest=origin.recipe_digest,
+        published_recipe=published,
         weights_digest=origin.weights_digest,
         tokenizer=spec.tokenizer.kwargs(),
         preprocess=spec.preprocess.to_config(),

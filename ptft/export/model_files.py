@@ -11,6 +11,7 @@ from ptft.export.tokenizer_files import TOKENIZER_CONFIG, write_tokenizer_files
 from ptft.model import DualEncoder, open_clip_state_dict, save_model
 from ptft.model.spec import HF_TEXT, ModelSpec, save_spec
 from ptft.model.store import OWN_WEIGHTS, save_hf_config
+from ptft.recipe.publication import public_place
 
 __all__ = ["portable", "write_head", "write_model_files"]
 
@@ -53,11 +54,14 @@ def write_model_files(model: DualEncoder, folder: Path) -> None:
 
 
 def portable(spec: ModelSpec) -> ModelSpec:
-    """The specification without folders of this machine.
+    """The specification without folders of this machine: of where the weights came from, the
+    last part of the path, and a Hub id as it is.
 
     A transformers text tower that came from a local folder is named by its configuration inside
     the model folder, where open_clip finds it when it runs there.
     """
+    if spec.base is not None:
+        spec = spec.with_(base="; ".join(map(public_place, spec.base.split("; "))))
     if spec.open_clip_needs is None:
         return spec
     config = copy.deepcopy(dict(spec.config))

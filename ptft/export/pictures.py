@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 from ptft.artifact import FolderFiles, RunFiles
+from ptft.printable import printable
 from ptft.recipe import Recipe, ScenesData
 from ptft.train.neighbours_file import Answer, Found, Neighbours, read_neighbours
 
@@ -92,7 +93,8 @@ def _cells(known: Neighbours, answer: Answer) -> Iterator[tuple[str | None, str,
 
 
 def _fill(axis: Any, image: str | None, text: str, right: bool | None) -> None:
-    words = "\n".join(wrap(shorten(text, 66, placeholder=" ..."), 22))
+    text = printable(shorten(text, 66, placeholder=" ..."))
+    words = "\n".join(wrap(text, 22))
     # A dollar sign would begin a formula
     words = words.replace("$", r"\$")
     if image is None:

@@ -2,6 +2,7 @@
 
 It is made from what lies in the run folder alone. Everything that comes from data or a recipe is
 escaped (:mod:`ptft.pages.markup`), and no script runs but its own (:mod:`ptft.pages.document`).
+Pages are passed on, so that folders of the machine are left out (:mod:`ptft.recipe.publication`).
 """
 
 import itertools
@@ -13,6 +14,9 @@ from pathlib import Path
 from ptft.artifact import RunFiles, write_atomic
 from ptft.pages.document import asset, document
 from ptft.pages.markup import Markup, element, join
+from ptft.recipe.document import read_yaml
+from ptft.recipe.publication import public_text, published_values
+from ptft.recipe.yaml_text import dump_values
 from ptft.train.charts import chart, figure_text
 from ptft.train.curves import Series, group_panels, is_share, read_series
 from ptft.train.neighbours_file import Answer, Found, Neighbours, read_neighbours
@@ -87,7 +91,7 @@ def _head(record: RunRecord, series: Series, left: float | None) -> Markup:
                     class_=f"status {record.status}",
                 ),
             ),
-            element("p", record.error, class_="error") if record.error else None,
+            element("p", public_text(record.error), class_="error") if record.error else None,
             element("progress", max=max(1, record.total), value=seen, aria_label="samples seen"),
             element(
                 "dl",
@@ -97,7 +101,9 @@ def _head(record: RunRecord, series: Series, left: float | None) -> Markup:
                     if value is not None
                 ),
             ),
-            element("ul", *(element("li", note) for note in record.notes), class_="notes"),
+            element(
+                "ul", *(element("li", public_text(note)) for note in record.notes), class_="notes"
+            ),
             element(
                 "p",
                 "Started ",
@@ -289,11 +295,13 @@ def _skipped_row(line: str) -> Markup | None:
         name, why = str(values["name"]), f"{values['fault']}: {values['reason']}"
     except (ValueError, KeyError, TypeError):
         return None  # a line that a kill cut
-    return element("tr", element("td", name), element("td", why))
+    return element("tr", element("td", public_text(name)), element("td", public_text(why)))
 
 
 def _recipe(folder: Path, record: RunRecord) -> Markup:
-    text = (folder / RunFiles.RECIPE).read_text(encoding="utf-8")
+    values = read_yaml((folder / RunFiles.RECIPE).read_text(encoding="utf-8"))
+    shown, without = published_values(values)
+    note = f"The folders of {', '.join(without)} are in {RunFiles.RECIPE}." if without else None
     facts = {
         "recipe digest": record.recipe_digest,
         "weights digest": record.weights_digest or "not yet",
@@ -302,7 +310,12 @@ def _recipe(folder: Path, record: RunRecord) -> Markup:
     return element(
         "section",
         element("h2", "What it came from"),
-        element("details", element("summary", "Recipe, resolved"), element("pre", text)),
+        element(
+            "details",
+            element("summary", "Recipe, resolved"),
+            element("p", note, class_="faint") if note else None,
+            element("pre", dump_values(shown)),
+        ),
         element("details", element("summary", "Digests and versions"), _facts(list(facts.items()))),
     )
 

@@ -11,11 +11,12 @@ import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ptft.artifact import RunFiles
 from ptft.errors import MissingExtraError
 from ptft.recipe import Recipe
+from ptft.recipe.publication import published_recipe
 
 __all__ = ["Tracker", "check_trackers", "open_trackers"]
 
@@ -66,6 +67,11 @@ def open_trackers(
     return opened
 
 
+def _config(recipe: Recipe) -> dict[str, Any]:
+    """What a tracker, which may be a service, is told of the recipe: no folders of this machine."""
+    return published_recipe(recipe)[0].model_dump(mode="json", by_alias=True)
+
+
 class _TensorBoard:
     def __init__(self, folder: Path, step: int) -> None:
         with warnings.catch_warnings():
@@ -90,7 +96,7 @@ class _WandB:
             project=_PROJECT,
             name=recipe.name,
             dir=folder,
-            config=recipe.model_dump(mode="json", by_alias=True),
+            config=_config(recipe),
             id=state.get("wandb"),
             resume="allow",
         )
@@ -115,7 +121,7 @@ class _Trackio:
             self._run = trackio.init(
                 project=_PROJECT,
                 name=state["trackio"],
-                config=recipe.model_dump(mode="json", by_alias=True),
+                config=_config(recipe),
                 resume="allow",
                 embed=False,
             )
