@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCKED := $(PIP) --require-hashes --no-deps
 JOBS ?= 2 # processes of the tests, of one thread each
 
 .PHONY: demo test clients newest check format clean help
@@ -10,10 +12,15 @@ JOBS ?= 2 # processes of the tests, of one thread each
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/  /'
 
-$(STAMP): pyproject.toml constraints.txt
+# Every package by its hash, and no other: the locks are whole, so nothing is resolved. Torch is a
+# CPU's where the machine has that wheel at hand, else the index's with the libraries of CUDA.
+$(STAMP): pyproject.toml $(wildcard requirements/*.txt)
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"Python 3.11 or newer, not {sys.version}"'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(LOCKED) -r requirements/torch-cpu.txt 2>/dev/null || $(LOCKED) -r requirements/torch.txt
+	$(LOCKED) -r requirements/ci.txt
+	$(PIP) --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip check --disable-pip-version-check
 	touch $@
 
 demo: $(STAMP) ## pretrain, fine-tune, export, serve, ask: the whole pipeline on drawn scenes

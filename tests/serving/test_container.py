@@ -101,8 +101,6 @@ def image(base: str, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     context.mkdir()
     for name in CONTEXT:
         shutil.copy2(REPO / name, context)
-    if (REPO / "constraints.txt").is_file():
-        shutil.copy2(REPO / "constraints.txt", context)
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("serving", "ptft", "recipes"):
         shutil.copytree(REPO / name, context / name, ignore=ignored)
@@ -146,6 +144,23 @@ def running(image: str) -> Iterator[tuple[str, str]]:
         assert state["State"]["ExitCode"] != 137  # it drained, and was not killed
     finally:
         podman("rm", "--force", name, check=False)
+
+
+def test_a_base_that_may_be_another_image_tomorrow_is_refused(base: str, tmp_path: Path) -> None:
+    floating = "example.org/ptft-test-base:bookworm"
+    podman("tag", base, floating)
+    shutil.copy2(REPO / "Containerfile", tmp_path)
+    (tmp_path / "serving").mkdir()
+    shutil.copy2(REPO / "serving" / "requirements.lock", tmp_path / "serving")
+    build = ["build", "--isolation", "chroot", "--network", "host", "--target", "requirements"]
+    done = podman(*build, "--build-arg", f"BASE={floating}", tmp_path, check=False)
+    podman("untag", base, floating, check=False)
+    assert done.returncode != 0
+    assert (
+        f"BASE={floating}: allowed: NAME@sha256:..., or localhost/NAME" in done.stdout + done.stderr
+    )
+    without = podman(*build, tmp_path, check=False)  # and no base is nobody's default
+    assert without.returncode != 0
 
 
 def test_it_answers(running: tuple[str, str], model: DualEncoder, info: ModelInfo) -> None:
