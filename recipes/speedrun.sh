@@ -14,7 +14,8 @@ if [ -e "$OUT" ]; then
   echo "speedrun: $OUT is there already; name another folder: recipes/speedrun.sh FOLDER" >&2
   exit 2
 fi
-mkdir -p "$OUT"
+mkdir -p "$(dirname "$OUT")"
+mkdir "$OUT" # a new one, or an error: nobody else's
 
 say() { printf '\n== %s\n' "$*" >&2; }
 

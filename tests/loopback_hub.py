@@ -40,6 +40,8 @@ PATHS = (  # (repo or nothing, verb, up to two arguments)
     WEB + r"(?:\.git/info/lfs/objects)?/(batch|verify|resolve)/?(.*)",
     r"()/(?:api/)?(?:repos/)?([^/]*)/?(.*)",
 )
+MOST = {"line": 8192, "headers": 32768, "body": 1 << 28, "files": 10_000, "contents": 1 << 30}
+"""What one request, one commit and the whole Hub may hold, in characters, bytes and files."""
 PROPOSING = ("preupload", "commit", "batch", "verify")  # verbs that a pull request needs
 Account = tuple[str, bool, tuple[str, ...]]  # name, whether the token may write, own namespaces
 Files = dict[str, str]  # path -> git blob id (40 digits) or, in LFS, sha256 (64 digits)
@@ -294,8 +296,13 @@ class LoopbackHub:
         return answer | {"lastModified": head.date, "cardData": card, "siblings": siblings}
 
     def _put(self, content: bytes) -> str:
-        self.contents[git_id(content)] = content
+        self._keep(git_id(content), content)
         return git_id(content)
+
+    def _keep(self, key: str, content: bytes) -> None:
+        if sum(map(len, self.contents.values())) + len(content) > MOST["contents"]:
+            raise Reply(507, f"More than {MOST['contents']} bytes in all")
+        self.contents[key] = content
 
     def _blob(self, key: str) -> dict[str, Any]:
         """Ids and size of a content, under the names that siblings and tree give them."""
@@ -339,7 +346,7 @@ class LoopbackHub:
         repo, wanted = self._uploads.get(key, (None, ""))
         if repo is None or oid != wanted or hashlib.sha256(call.body).hexdigest() != oid:
             raise Reply(400, f"The link is not valid or the content is not {oid}")
-        self.contents[oid] = bytes(call.body)
+        self._keep(oid, bytes(call.body))
         repo.objects.add(oid)
 
     def post_verify(self, call: Request, repo: Repo) -> Any:
@@ -356,6 +363,8 @@ class LoopbackHub:
             raise Reply(412, f"{rev} is at {head.id}, no longer at {parent}")
         base = repo.head(parent)
         files = dict(base.files)
+        if len(files) + len(changes) > MOST["files"]:
+            raise Reply(413, f"More than {MOST['files']} files")
         for key, value in changes:
             path = value["path"].removesuffix("/")
             missing = key == "lfsFile" and value["oid"] not in repo.objects
@@ -464,15 +473,21 @@ class LoopbackHub:
 class Connection(BaseHTTPRequestHandler):
     hub: LoopbackHub
     protocol_version = "HTTP/1.1"
+    timeout = 60  # seconds that a client may be silent
     disable_nagle_algorithm = True  # or small answers wait 40 ms for an acknowledgement
 
     def _serve(self) -> None:
         hub, url = self.hub, urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
+        self.close_connection = True  # no idle connections to a Hub that has gone
+        if refused := self._refused(headers):
+            self.send_response_only(refused)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         query = {key: value for key, value in parse_qsl(url.query) if value != "false"}
         call = Request(self.command, unquote(url.path), query, headers)
         hub.requests.append(call)
-        self.close_connection = True  # no idle connections to a Hub that has gone
         size = int(headers.get("content-length", 0))
         cut = hub.faults.take("cut", call, size) if size else None
         limit = int(cut.value) if cut else size
@@ -495,5 +510,16 @@ class Connection(BaseHTTPRequestHandler):
         call.status = None if cut else reply.status
         with suppress(ConnectionError):  # the client hung up, or was killed
             call.sent = self.wfile.write(body[:end])
+
+    def _refused(self, headers: dict[str, str]) -> int | None:
+        """The status of a request that is larger than any client's here, before it is read."""
+        size = headers.get("content-length", "0")
+        if not re.fullmatch(r"[0-9]{1,18}", size) or "transfer-encoding" in headers:
+            return 400
+        if len(self.path) > MOST["line"]:
+            return 414
+        if sum(map(len, [*headers, *headers.values()])) > MOST["headers"]:
+            return 431
+        return 413 if int(size) > MOST["body"] else None
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -30,7 +31,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from tests.loopback_hub import LoopbackHub
+from tests.loopback_hub import MOST, LoopbackHub
 
 # huggingface_hub sends LFS files to its own HTTP client in a deprecated way
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -467,3 +468,44 @@ def test_nothing_is_left_open_when_the_hub_stops() -> None:
             client(hub).whoami()
         with pytest.raises(Exception, match=r"refused|disconnected|reset|Connection"):
             client(hub).whoami()
+
+
+def ask(hub: LoopbackHub, head: str) -> int:
+    """The status of a request as it is written here."""
+    host, port = hub.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(head.encode() + b"\r\n\r\n")
+        return int(connection.makefile("rb").readline().split()[1])
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ("GET /api/models/tester/model HTTP/1.1", 401),
+        ("GET /" + "x" * 9000 + " HTTP/1.1", 414),
+        ("GET / HTTP/1.1\r\nX: " + "x" * 40_000, 431),
+        ("PUT / HTTP/1.1\r\n" + "\r\n".join(f"X{n}: y" for n in range(200)), 431),
+        ("PUT /lfs-upload/a/b HTTP/1.1\r\nContent-Length: 1000000000000", 413),
+        ("PUT / HTTP/1.1\r\nContent-Length: -1", 400),
+        ("PUT / HTTP/1.1\r\nContent-Length: many", 400),
+        ("PUT / HTTP/1.1\r\nTransfer-Encoding: chunked", 400),
+    ],
+)
+def test_a_request_larger_than_any_client_sends_is_refused_unread(
+    hub: LoopbackHub, head: str, status: int
+) -> None:
+    assert ask(hub, head) == status
+    assert sum(len(call.body) for call in hub.requests) == 0
+
+
+def test_what_it_keeps_is_bounded(
+    hub: LoopbackHub, api: HfApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MOST, "files", 3)
+    many = [CommitOperationAdd(f"{number}.txt", b"x") for number in range(5)]
+    with pytest.raises(HfHubHTTPError, match="413"):
+        api.create_commit(REPO_ID, many, commit_message="many")
+    monkeypatch.setitem(MOST, "contents", 2000)
+    with pytest.raises(HfHubHTTPError, match="507"):
+        api.create_commit(REPO_ID, [CommitOperationAdd("a.txt", b"x" * 3000)], commit_message="big")
+    assert set(hub.repos[REPO_ID].head().files) == {".gitattributes"}
