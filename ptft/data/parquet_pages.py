@@ -1,0 +1,168 @@
+"""What the pages of a parquet column say of themselves, read header by header.
+
+The footer says how many values a column has and how large they are unpacked; the pages say it
+again, and what a reader makes room for is what the pages say. A header is a Thrift struct in the
+compact protocol, of which only these fields are looked at.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["Page", "walk_pages"]
+
+_FIRST = 4096  # bytes of a header that are read at first; they hold statistics, seldom more
+_MOST = 1 << 20  # bytes of a header
+_DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3  # kinds of pages
+_HEADS = {5: _DATA, 7: _DICTIONARY, 8: _DATA_V2}  # field of a page's header -> its kind
+_DEPTH = 8  # structs within structs
+
+_TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page.
+
+    Attributes:
+        size: in bytes, once unpacked.
+        values: in it; 0 of a dictionary's, whose values are not the column's.
+    """
+
+    size: int
+    values: int
+
+
+def walk_pages(file: int, start: int, size: int) -> Iterator[Page]:
+    """The pages of a column chunk.
+
+    Args:
+        file: descriptor of an open file.
+        start, size: of the chunk, in bytes.
+
+    Raises:
+        ValueError: a header cannot be read, or the pages do not fill the chunk.
+    """
+    place, end = start, start + size
+    while place < end:
+        header = _read_header(file, place, end)
+        if header.packed < 0 or header.size < 0 or header.values < 0:
+            raise ValueError("a page of a negative size")
+        place += header.length + header.packed
+        if place > end:
+            raise ValueError("a page that is larger than its column")
+        yield Page(header.size, header.values)
+
+
+@dataclass
+class _Header:
+    size: int = -1
+    packed: int = -1
+    values: int = 0
+    length: int = 0
+
+
+def _read_header(file: int, place: int, end: int) -> _Header:
+    room = _FIRST
+    while True:
+        data = os.pread(file, min(room, end - place), place)
+        try:
+            return _parse(data)
+        except IndexError:
+            if len(data) < room or room >= _MOST:
+                raise ValueError("a page without a header") from None
+            room *= 16
+
+
+def _parse(data: bytes) -> _Header:
+    """Raises IndexError where the bytes end too soon."""
+    reader, header = _Compact(data), _Header()
+    kind = -1
+    for field, type_ in reader.fields():
+        if field == 1 and type_ == _I32:
+            kind = reader.signed()
+        elif field == 2 and type_ == _I32:
+            header.size = reader.signed()
+        elif field == 3 and type_ == _I32:
+            header.packed = reader.signed()
+        elif type_ == _STRUCT and _HEADS.get(field, -1) == kind and kind != _DICTIONARY:
+            for inner, inner_type in reader.fields():
+                if inner == 1 and inner_type == _I32:
+                    header.values = reader.signed()
+                else:
+                    reader.skip(inner_type)
+        else:
+            reader.skip(type_)
+    header.length = reader.place
+    return header
+
+
+class _Compact:
+    """A reader of Thrift's compact protocol, as much of it as headers need."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.place = 0
+
+    def byte(self) -> int:
+        value = self.data[self.place]
+        self.place += 1
+        return value
+
+    def unsigned(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            if not byte & 0x80:
+                return value
+            shift += 7
+            if shift > 63:
+                raise ValueError("a number of more than 64 bits")
+
+    def signed(self) -> int:
+        value = self.unsigned()
+        return (value >> 1) ^ -(value & 1)
+
+    def fields(self) -> Iterator[tuple[int, int]]:
+        """(number, type) of each field of a struct; the caller reads or skips its value."""
+        number = 0
+        while (first := self.byte()) != 0:
+            step, type_ = first >> 4, first & 0x0F
+            number = number + step if step else self.signed()
+            yield number, type_
+
+    def skip(self, type_: int, depth: int = 0) -> None:
+        if depth > _DEPTH:
+            raise ValueError("a header nested too deep")
+        if type_ in (_TRUE, _FALSE):
+            return
+        if type_ == _BYTE:
+            self._forward(1)
+        elif type_ in (_I16, _I32, _I64):
+            self.unsigned()
+        elif type_ == _DOUBLE:
+            self._forward(8)
+        elif type_ == _BINARY:
+            self._forward(self.unsigned())
+        elif type_ in (_LIST, _SET):
+            first = self.byte()
+            count = first >> 4 if first >> 4 != 15 else self.unsigned()
+            for _ in range(count):
+                self._skip_element(first & 0x0F, depth)
+        elif type_ == _STRUCT:
+            for _, inner in self.fields():
+                self.skip(inner, depth + 1)
+        else:
+            raise ValueError(f"a field of type {type_}")
+
+    def _skip_element(self, type_: int, depth: int) -> None:
+        if type_ in (_TRUE, _FALSE):
+            self._forward(1)  # in a list a truth is a byte
+        else:
+            self.skip(type_, depth + 1)
+
+    def _forward(self, count: int) -> None:
+        self.place += count
+        if self.place > len(self.data):
+            raise IndexError
