@@ -226,3 +226,16 @@ def test_the_command_prints_the_section_that_reads_the_pack(
     assert len(open_split(printed, "val")) == 9
     assert "9 samples in 1 shards" in result.stderr
     assert "skipped 1 of 10; first: 0.tar/3: " in result.stderr
+
+
+def test_a_pack_is_written_through_no_link(shards: ShardsData, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    out = tmp_path / "out"
+    pack(shards, out, SMALL, workers=0)
+    whole = contents(out)
+    for path in out.glob("train-*.tar"):  # cut short, and found by somebody else
+        path.unlink()
+        path.with_name(f".{path.name}.partial").symlink_to(victim)
+    pack(shards, out, SMALL, workers=0)
+    assert victim.read_text() == "mine" and contents(out) == whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 from pathlib import Path
@@ -272,3 +273,16 @@ def test_a_full_disk(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 1 and not (tmp_path / "out").exists()
     assert "the disk is full" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_pull_writes_through_no_link(
+    hub: LoopbackHub, folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    """In a folder that others may write to, the name of an unfinished pull can be foreseen."""
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / f".pulled.{os.getpid()}.partial").symlink_to(victim)
+    told = refused(hub, cache, ArtifactError, dest=shared / "pulled")
+    assert "cannot be written" in told and not list(victim.iterdir())

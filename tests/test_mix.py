@@ -259,3 +259,12 @@ def test_bad_requests_say_what_is_allowed(
         ptft(*(paths.get(word, word) for word in words))
     assert found.value.exit_code == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_a_mix_is_written_through_no_link(place: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (tmp_path / ".mixed.partial").symlink_to(victim)
+    with pytest.raises(ArtifactError, match="something else is there"):
+        mix([str(place / "one"), str(place / "two")], tmp_path / "mixed")
+    assert not list(victim.iterdir())

@@ -74,6 +74,7 @@ class ShardPacker:
         path = self.folder / self.name(indices)
         partial = path.with_name(f".{path.name}.partial")
         try:
+            partial.unlink(missing_ok=True)
             packed = self._write(indices, partial)
             if packed.samples:
                 partial.replace(path)
@@ -87,7 +88,7 @@ class ShardPacker:
     def _write(self, indices: range, partial: Path) -> PackedShard:
         count = resized = 0
         skipped: list[tuple[str, str]] = []
-        with partial.open("wb") as stream:
+        with partial.open("xb") as stream:  # not through a link that somebody put there
             with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
                 for index in indices:
                     try:

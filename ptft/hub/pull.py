@@ -191,6 +191,8 @@ def _place(folder: Path, info: ModelInfo, dest: Path) -> Path:
     partial = dest.with_name(f".{dest.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()  # a new one: not through a link that somebody put there
         for name in (*info.files, FolderFiles.INFO, FolderFiles.CARD):
             if not (folder / name).is_file():
                 continue  # a card is no must

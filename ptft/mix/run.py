@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ptft.artifact import MixParent, MixRecord, RunFiles, file_sha256, write_json
-from ptft.errors import UsageError
+from ptft.errors import ArtifactError, UsageError
 from ptft.export.source import Source, find_source
 from ptft.mix.choose import Choice, Grid
 from ptft.model import DualEncoder, load_model, save_model
@@ -154,6 +154,10 @@ def _write(out: Path, model: DualEncoder, **facts: Any) -> MixRecord:
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir()  # a new one: not through a link that somebody put there
+    except FileExistsError:
+        raise ArtifactError(f"{partial}: something else is there; move it away") from None
     try:
         save_model(model, partial)
         digest = file_sha256(partial / WEIGHTS)
