@@ -75,10 +75,10 @@ def test_from_pictures_to_a_service(
                 run = recipe.run.model_copy(update={"dir": None})
                 recipe = recipe.model_copy(update={"run": run, "model": towers_section()})
                 (tmp_path / "shoes.yaml").write_text(dump_recipe(recipe))
-    serve = way[10].replace("3000", str(port)).replace("models/", f"{tmp_path}/models/")
+    serve = f"{way[10].replace('3000', str(port))} --working-dir {repo}"
     log = (tmp_path / "service.log").open("wb")
     service = subprocess.Popen(
-        ["bash", "-c", f"exec env {serve}"], cwd=repo, env=environment, stdout=log, stderr=log
+        ["bash", "-c", f"exec env {serve}"], cwd=tmp_path, env=environment, stdout=log, stderr=log
     )
     try:
         ready = f"curl -fsS --retry 600 --retry-delay 0 --retry-all-errors localhost:{port}/readyz"
