@@ -24,10 +24,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ptft.artifact import hash_files, read_json, verify_files, write_json
+from ptft.bounds import Bounds, shown
 from ptft.checkpoint.optimizer import pack_optimizer, restore_optimizer
 from ptft.distributed import ALONE, World
 from ptft.errors import ArtifactError, CheckpointError, ModelError
 from ptft.model.encoder import DualEncoder
+from ptft.model.hold import checkpoint_files
 from ptft.model.store import MODEL, describe_model, load_weights
 from ptft.tensor_files import TensorFiles, is_sharded, tensor_file, write_tensors
 
@@ -36,6 +38,7 @@ __all__ = [
     "checkpoints",
     "load_checkpoint",
     "prune_checkpoints",
+    "read_state",
     "resume_checkpoint",
     "save_checkpoint",
 ]
@@ -236,12 +239,7 @@ def _verify(path: Path, world: World) -> dict[str, Any]:
     state: dict[str, Any] = {}
 
     def verify() -> dict[str, Any]:
-        values = read_json(path / _STATE)
-        if not isinstance(values, dict) or values.get("format") != _FORMAT:
-            found = values.get("format") if isinstance(values, dict) else None
-            raise CheckpointError(f"{path}: format {found!r}; this ptft reads {_FORMAT}")
-        if absent := {"progress", "optimizer", "files"} - values.keys():
-            raise CheckpointError(f"{path / _STATE}: lacks {', '.join(sorted(absent))}")
+        values = read_state(path)
         part = sorted(values["files"])[world.rank :: world.size]
         verify_files(path, {name: values["files"][name] for name in part}, record=_STATE)
         state.update(values)
@@ -249,6 +247,32 @@ def _verify(path: Path, world: World) -> dict[str, Any]:
 
     _together(world, verify)
     return state
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """``state.json`` of a checkpoint.
+
+    Raises:
+        ArtifactError: it is absent, or no JSON.
+        CheckpointError: it is of another format, or a part of it is not what it should be.
+    """
+    file = path / _STATE
+    values = read_json(file)
+    if not isinstance(values, dict) or values.get("format") != _FORMAT:
+        found = values.get("format") if isinstance(values, dict) else None
+        raise CheckpointError(f"{path}: format {shown(found)}; this ptft reads {_FORMAT}")
+    if absent := {"progress", "optimizer", "files"} - values.keys():
+        raise CheckpointError(f"{file}: lacks {', '.join(sorted(absent))}")
+    checkpoint_files(values, file)
+    Bounds(values["optimizer"], f"{file}: optimizer", CheckpointError)
+    progress = Bounds(values["progress"], f"{file}: progress", CheckpointError)
+    progress.keys(Progress.__dataclass_fields__)
+    for key in ("step", "seen", "skipped"):
+        progress.whole(key, 0, 2**62)
+    progress.number("seconds", 0.0, 1e15)
+    for key in ("faults", "trackers", "scaler", "guard", "best"):
+        Bounds(values["progress"].get(key, {}), f"{file}: progress: {key}", CheckpointError)
+    return values
 
 
 def _load(

@@ -23,7 +23,7 @@ from ptft.errors import ArtifactError, DigestError
 from ptft.model.spec import HF_TEXT, SPEC
 from ptft.model.store import OWN_WEIGHTS, WEIGHTS
 
-__all__ = ["OPEN_CLIP_WEIGHTS", "STATE", "hold"]
+__all__ = ["OPEN_CLIP_WEIGHTS", "STATE", "checkpoint_files", "hold"]
 
 # In the order in which open_clip looks
 OPEN_CLIP_WEIGHTS = (FolderFiles.OPEN_CLIP_WEIGHTS, "open_clip_pytorch_model.safetensors")
@@ -46,7 +46,7 @@ def hold(folder: Path) -> None:
     if (folder / FolderFiles.INFO).is_file():
         files, record = read_model_info(folder).files, FolderFiles.INFO
     elif (folder / STATE).is_file():
-        files, record = _checkpoint_files(folder), STATE
+        files, record = checkpoint_files(read_json(folder / STATE), folder / STATE), STATE
     else:
         _hold_weights(folder)
         return
@@ -76,12 +76,20 @@ def _opened(folder: Path, files: Mapping[str, Any]) -> list[str]:
     return sorted({*present, *recorded})
 
 
-def _checkpoint_files(folder: Path) -> dict[str, Any]:
-    values = Bounds(read_json(folder / STATE), str(folder / STATE))
-    files = Bounds(values.values.get("files"), f"{folder / STATE}: files").values
-    check_names(files, f"{folder / STATE}: files")
+def checkpoint_files(values: Any, path: Path) -> dict[str, Any]:
+    """Name -> sha256 and size of a checkpoint's files.
+
+    Args:
+        values: what its ``state.json`` holds.
+        path: of that file, for messages.
+
+    Raises:
+        ArtifactError: a name or an entry is none.
+    """
+    files = Bounds(Bounds(values, str(path)).values.get("files"), f"{path}: files").values
+    check_names(files, f"{path}: files")
     for name, entry in files.items():
-        one = Bounds(entry, f"{folder / STATE}: files: {name}")
+        one = Bounds(entry, f"{path}: files: {name}")
         one.keys(("sha256", "size"), ("sha256", "size"))
         one.whole("size", 0, 2**44)
         one.text("sha256", 64)

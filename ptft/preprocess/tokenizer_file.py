@@ -93,7 +93,7 @@ def check_tokenizer(text: str, where: str, error: type[PtftError] = ModelError) 
 
 def _check_model(model: Bounds) -> None:
     kind = model.values.get("type")  # absent in old files: the library finds it by the keys
-    if kind is not None and kind not in _MODELS:
+    if kind is not None and (not isinstance(kind, str) or kind not in _MODELS):
         model.refuse("type", kind, ", ".join(sorted(_MODELS)))
     if model.values.get("dropout") not in (None, 0, 0.0):
         model.refuse("dropout", model.values["dropout"], "null; ids must not be drawn")
