@@ -19,6 +19,7 @@ from numpy.lib.format import open_memmap
 
 from ptft.artifact import read_json, write_json
 from ptft.errors import DataError, Fault, SampleError
+from ptft.owned import check_own_tree, open_own
 
 __all__ = ["FeatureFile", "TextFeatures"]
 
@@ -28,17 +29,24 @@ _MISSING, _THERE, _UNREADABLE = 0, 1, 2
 
 
 class FeatureFile:
-    """The rows of one folder. Any number of processes may read and fill it.
+    """The rows of one folder. Any number of this user's processes may read and fill it.
 
     Args:
         folder: as :meth:`create` made it.
 
     Raises:
-        DataError: a file of it is damaged.
+        DataError: a file of it is damaged, is a link, or is another user's.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        try:
+            check_own_tree(folder)
+        except OSError as error:
+            raise DataError(
+                f"{error.filename or folder}: {error.strerror}; features are read from this "
+                "user's own files; run.cache names another folder"
+            ) from None
         try:
             self.rows: np.ndarray = np.load(folder / _ROWS, mmap_mode="r")
             self._states: np.ndarray = np.load(folder / _STATES, mmap_mode="r")
@@ -46,7 +54,9 @@ class FeatureFile:
             raise DataError(
                 f"{folder}: damaged features ({error}); delete the folder, it is made again"
             ) from None
-        self.block = int(read_json(folder / _ABOUT)["block"])
+        self.block = _block(folder)
+        if self.rows.ndim != 2 or self.rows.dtype != np.float32 or self._states.dtype != np.uint8:
+            raise DataError(f"{folder}: damaged features; delete the folder, it is made again")
         self._reasons: dict[int, tuple[str, Fault]] | None = None
 
     @classmethod
@@ -87,7 +97,7 @@ class FeatureFile:
         about: Mapping[str, Any],
         ids: np.ndarray | None,
     ) -> "FeatureFile":
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         needed, free = count * width * 4, cls.free(folder.parent)
         if needed > free:
             raise DataError(
@@ -96,7 +106,7 @@ class FeatureFile:
             )
         partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
+        partial.mkdir(mode=0o700)
         open_memmap(partial / _ROWS, mode="w+", dtype=np.float32, shape=(count, width))
         open_memmap(partial / _STATES, mode="w+", dtype=np.uint8, shape=(count,))
         write_json(partial / _ABOUT, {"block": block, **about})
@@ -174,7 +184,8 @@ class FeatureFile:
                     json.dumps({"index": index, "reason": str(error), "fault": error.fault})
                     for index, error in unreadable.items()
                 ]
-                with (self.folder / _REASONS).open("a", encoding="utf-8") as stream:
+                file = open_own(self.folder / _REASONS, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+                with os.fdopen(file, "a", encoding="utf-8") as stream:
                     stream.write("".join(f"{line}\n" for line in lines))
                 self._reasons = None
             # written, not mapped: a full disk is then an error and not the end of the process
@@ -186,9 +197,15 @@ class FeatureFile:
     @contextlib.contextmanager
     def lock(self, part: int, parts: int) -> Iterator[None]:
         """Held by the one process that fills a part; others wait. A killed one lets go."""
-        with (self.folder / f"lock-{part}-of-{parts}").open("w") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
+            file = open_own(self.folder / f"lock-{part}-of-{parts}", os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise DataError(f"{error.filename}: {error.strerror or error}") from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(file)
 
     def _error(self, index: int) -> SampleError:
         if self._reasons is None:
@@ -213,11 +230,23 @@ class TextFeatures:
         return np.stack([self.file.row(int(place)) for place in places])
 
 
+def _block(folder: Path) -> int:
+    """Rows that are computed together. Raises DataError where the folder does not say it."""
+    about = read_json(folder / _ABOUT)
+    block = about.get("block") if isinstance(about, dict) else None
+    if not isinstance(block, int) or block < 1:
+        raise DataError(
+            f"{folder / _ABOUT}: block {block!r}; allowed: a whole number from 1; delete the "
+            "folder, it is made again"
+        )
+    return block
+
+
 def _write_at(path: Path, mapped: np.ndarray, first: int, values: np.ndarray) -> None:
     """Overwrite a .npy file from its element ``first`` on, on the disk when this returns."""
     offset = path.stat().st_size - mapped.nbytes + first * mapped.itemsize
     data, done = values.tobytes(), 0
-    file = os.open(path, os.O_WRONLY)
+    file = open_own(path, os.O_WRONLY)
     try:
         while done < len(data):
             done += os.pwrite(file, data[done:], offset + done)

@@ -5,11 +5,13 @@ version, so a shard that was changed is another one. A shard is fetched by the o
 holds ``<key>.lock`` while the others wait, beside its place, and renamed when complete. When it is
 opened its time is set anew; beyond the size of the folder the oldest go. A process that has one of
 these open goes on reading it: the system keeps the bytes until it closes the file.
+
+Files of any other name are not its own: a folder that holds one is refused (``cache_folder``).
 """
 
 import contextlib
-import fcntl
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +19,12 @@ from pathlib import Path
 
 import platformdirs
 
+from ptft.data.cache_folder import CacheFolder
 from ptft.data.index_file import check_index, load_index, read_head, save_index
 from ptft.data.remote import RemoteShard, download
 from ptft.data.tar_index import TarIndex, index_tar
 from ptft.errors import DataError
+from ptft.owned import open_own
 
 __all__ = ["ShardCache"]
 
@@ -28,6 +32,11 @@ _WAITS = (1.0, 4.0)  # seconds before a failed download is tried again
 _MANY = 200  # indexes that take more than a moment
 _AT_ONCE = 8  # indexes fetched at once
 _WHOLE_AT_ONCE = 2  # shards fetched at once to be indexed; each fills a disk and a network
+
+_TAR = re.compile(r"[0-9a-f]{32}\.tar")
+_NAMES = re.compile(
+    r"[0-9a-f]{32}\.(tar|index|lock)|room\.lock|\.[0-9a-f]{32}\.(tar|index)(\.\d+)?\.partial"
+)
 
 Tell = Callable[[str], None]
 
@@ -44,6 +53,7 @@ class ShardCache:
         given = Path(folder).expanduser() if folder else platformdirs.user_cache_path("ptft")
         self.folder = given.absolute() if folder else given / "shards"
         self.limit = limit
+        self._cache = CacheFolder(self.folder, kind="shards", names=_NAMES, key="data.cache")
 
     def fetch(self, shard: RemoteShard, *, wait: bool = True) -> Path | None:
         """The local copy of a shard, fetched if it is not there.
@@ -55,18 +65,28 @@ class ShardCache:
             DataError: the store does not give it, it is not what was listed, or the disk is full.
         """
         path = self.folder / f"{shard.key}.tar"
+        self._cache.ready()
         if self._touch(path):
             return path
-        with self._locked(shard, wait) as held:
+        with self._cache.lock(f"{shard.key}.lock", wait=wait) as held:
             if not held:
                 return None
             if not self._touch(path):
                 self._download(shard, path)
         return path
 
+    @staticmethod
+    def open(path: Path) -> int:
+        """A shard that was fetched, for reading: a plain file of this user's, and no link.
+
+        Raises:
+            OSError: it is not, or it is gone.
+        """
+        return open_own(path, os.O_RDONLY)
+
     def has(self, shard: RemoteShard) -> bool:
         """Whether a shard is here."""
-        return (self.folder / f"{shard.key}.tar").is_file()
+        return self._cache.holds(f"{shard.key}.tar") is not None
 
     def index(self, shard: RemoteShard) -> TarIndex:
         """The index of a shard, from here, from beside the shard, or by fetching it.
@@ -82,7 +102,8 @@ class ShardCache:
         Args:
             tell: told what takes long.
         """
-        absent = [shard for shard in shards if not self._index_path(shard).is_file()]
+        self._cache.ready()
+        absent = [shard for shard in shards if not self._has_index(shard)]
         bare = [shard for shard in absent if shard.index_version is None]
         beside = [shard for shard in absent if shard.index_version is not None]
         if len(beside) > _MANY:
@@ -106,9 +127,13 @@ class ShardCache:
     def _index_path(self, shard: RemoteShard) -> Path:
         return self.folder / f"{shard.index_key}.index"
 
+    def _has_index(self, shard: RemoteShard) -> bool:
+        return self._cache.holds(f"{shard.index_key}.index") is not None
+
     def _index_file(self, shard: RemoteShard) -> Path:
+        self._cache.ready()
         path = self._index_path(shard)
-        if path.is_file():
+        if self._has_index(shard):
             return path
         if shard.index_version is None:
             tar = self._held(shard)
@@ -119,9 +144,8 @@ class ShardCache:
             save_index(index, path)
             return path
         partial = self.folder / f".{path.name}.{os.getpid()}.partial"
-        self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            _with_patience(lambda: download(shard.index_url, partial))
+            _fetch(shard.index_url, partial)
             size = read_head(partial).size
             load_index(partial, Path(shard.url))  # whole, before anybody relies on it
         except DataError as error:
@@ -145,7 +169,7 @@ class ShardCache:
         try:
             with self._room(shard.size):
                 pass  # before it comes: a disk may have no more than the limit
-            _with_patience(lambda: download(shard.url, partial))
+            _fetch(shard.url, partial)
             size = partial.stat().st_size
             if size != shard.size:
                 raise DataError(
@@ -153,7 +177,7 @@ class ShardCache:
                     "or the store cut it short"
                 )
             index = self._index_path(shard)
-            if index.is_file():
+            if self._has_index(shard):
                 self._check(shard, index, partial)
             with self._room(shard.size):  # others may have come meanwhile
                 partial.replace(path)
@@ -177,12 +201,13 @@ class ShardCache:
     def _room(self, size: int) -> Iterator[None]:
         """Let the oldest shards go until another of ``size`` bytes has room; none other comes to
         its place inside."""
-        with (self.folder / "room.lock").open("w") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        with self._cache.lock("room.lock"):
             states: list[tuple[float, int, Path]] = []
-            for path in self.folder.glob("*.tar"):
+            for path in self.folder.iterdir():
+                if _TAR.fullmatch(path.name) is None or self._cache.holds(path.name) is None:
+                    continue
                 with contextlib.suppress(FileNotFoundError):
-                    state = path.stat()
+                    state = path.lstat()
                     states.append((state.st_mtime, state.st_size, path))
             total = size + sum(one for _, one, _ in states)
             for _, one, path in sorted(states):
@@ -192,32 +217,21 @@ class ShardCache:
                 total -= one
             yield
 
-    @contextlib.contextmanager
-    def _locked(self, shard: RemoteShard, wait: bool) -> Iterator[bool]:
-        """Hold a shard's lock; False where another process has it and is not waited for."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            stream = (self.folder / f"{shard.key}.lock").open("w")
-        except OSError as error:
-            raise DataError(
-                f"{self.folder}: {error.strerror or error}; data.cache names another folder"
-            ) from None
-        with stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
-
-    @staticmethod
-    def _touch(path: Path) -> bool:
+    def _touch(self, path: Path) -> bool:
         """Set the time of a shard anew, so that it goes later; False where it is not here."""
+        if self._cache.holds(path.name) is None:
+            return False
         try:
-            os.utime(path)
+            os.utime(path, follow_symlinks=False)
         except FileNotFoundError:
             return False
         return True
+
+
+def _fetch(url: str, target: Path) -> None:
+    """Fetch a file to a place where nothing lies, or what a killed process left."""
+    target.unlink(missing_ok=True)  # what was a link would be followed
+    _with_patience(lambda: download(url, target))
 
 
 def _with_patience(attempt: Callable[[], None]) -> None:

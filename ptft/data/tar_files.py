@@ -145,7 +145,7 @@ class TarFiles:
             path = self._cache.fetch(source)
             assert path is not None, "it was waited for"
             try:
-                return os.open(path, flags)
+                return self._cache.open(path)
             except FileNotFoundError:
                 continue  # let go by another process in between
         raise DataError(

@@ -11,6 +11,7 @@ goes on with the blocks that are missing, and several processes share the work a
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ptft.data import SampleSet
+from ptft.data.cache_folder import CacheFolder
 from ptft.data.features import FeatureFile, TextFeatures
 from ptft.data.hashing import digest_of, text_id
 from ptft.data.loader import pixel_blocks
@@ -39,6 +41,7 @@ __all__ = ["keep_features"]
 
 _FORMAT = 1  # of the folders; part of their names
 _BLOCK = {"image": 64, "text": 256}  # samples that are computed and written together
+_NAMES = re.compile(r"(image|text)-[0-9a-f]{24}|\.(image|text)-[0-9a-f]{24}\.\d+\.partial")
 _ROOM = 0.5  # of the free disk that ``auto`` may fill
 _SAID_EVERY = 10.0  # seconds
 _ARCHITECTURE = ("vision_cfg", "text_cfg", "quick_gelu")
@@ -216,6 +219,11 @@ def _cache(recipe: Recipe) -> Path:
     return platformdirs.user_cache_path("ptft") / "features"
 
 
+def _ready(plan: _Plan) -> None:
+    """The folder of a tower's folder, this user's alone. Raises DataError where it is not."""
+    CacheFolder(plan.folder.parent, kind="features", names=_NAMES, key="run.cache").ready()
+
+
 @torch.no_grad()
 def _width(tower: str, model: DualEncoder) -> int:
     """F of a tower. Raises ModelError where it has no features of one row a sample."""
@@ -229,6 +237,7 @@ def _width(tower: str, model: DualEncoder) -> int:
 def _image_file(plan: _Plan, recipe: Recipe, model: DualEncoder, run: _Run) -> FeatureFile:
     """A row a sample, filled."""
     count = len(run.samples)
+    _ready(plan)
     file = FeatureFile.create(
         plan.folder, count=count, width=plan.width, block=_BLOCK["image"], about=plan.about
     )
@@ -252,6 +261,7 @@ def _image_file(plan: _Plan, recipe: Recipe, model: DualEncoder, run: _Run) -> F
 
 def _text_file(plan: _Plan, recipe: Recipe, model: DualEncoder, run: _Run) -> FeatureFile:
     """A row a caption, filled."""
+    _ready(plan)
     if plan.folder.is_dir() and not FeatureFile(plan.folder).missing():
         texts = {}
     else:
@@ -286,7 +296,6 @@ def _fill(
     """Compute and write this process's share of the missing blocks; wait for the others'."""
     part = run.world.rank, run.world.size
     what = f"features of the locked {plan.tower} tower"
-    # a folder that lacks nothing may well be one that only others may write
     with file.lock(*part) if file.missing(*part) else nullcontext():
         missing = file.missing(*part)
         total, done, said = sum(map(len, missing)), 0, time.monotonic()

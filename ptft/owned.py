@@ -1,0 +1,117 @@
+"""Files that are written in place: this user's own, and never what a link leads to.
+
+A folder may come from anybody, as an archive or on a shared disk. A file in it that is appended to,
+cut short or locked could be a link to one of this user's other files; so none is followed.
+"""
+
+import errno
+import os
+import stat
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+
+__all__ = ["check_own_folder", "check_own_tree", "is_own_file", "open_own"]
+
+_MESSAGES = {errno.ELOOP: "a link, which is not followed", errno.ENXIO: "a pipe, not a file"}
+
+
+def open_own(path: Path, flags: int, mode: int = 0o600) -> int:
+    """``os.open`` of a plain file of this user's, made if ``flags`` say so.
+
+    Raises:
+        OSError: it cannot be opened, is a link or no plain file, has another name elsewhere (a
+            hard link), or belongs to another user; its ``strerror`` says which.
+    """
+    flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    truncate, flags = flags & os.O_TRUNC, flags & ~os.O_TRUNC  # only once it is known to be ours
+    try:
+        file = os.open(path, flags, mode)
+    except OSError as error:
+        if error.errno in _MESSAGES:
+            raise OSError(error.errno, _MESSAGES[error.errno], str(path)) from None
+        raise
+    try:
+        state = os.fstat(file)
+        if (reason := _not_own(state, path.parent)) is not None:
+            raise OSError(errno.EPERM, reason, str(path))
+        if truncate:
+            os.ftruncate(file, 0)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def is_own_file(path: Path) -> bool:
+    """Whether a plain file of this user's lies there, and no link."""
+    try:
+        return _not_own(path.lstat(), path.parent) is None
+    except OSError:
+        return False
+
+
+def check_own_folder(path: Path) -> None:
+    """Hold a folder to be this user's.
+
+    Raises:
+        OSError: it is not; or there is none.
+    """
+    state = path.stat()
+    if not stat.S_ISDIR(state.st_mode):
+        raise OSError(errno.ENOTDIR, "not a folder", str(path))
+    if not _is_mine(state, path):
+        raise OSError(errno.EPERM, _OTHERS.format(state.st_uid), str(path))
+
+
+def check_own_tree(folder: Path, *, but: Collection[str] = ()) -> None:
+    """Hold a folder and all in it to be this user's, without a link in it, so that whatever is
+    written or deleted below it is below it.
+
+    Args:
+        but: folders at the top, which are no links themselves, that are not looked into.
+
+    Raises:
+        OSError: naming what is not.
+    """
+    check_own_folder(folder)
+    for place, folders, files in os.walk(folder, onerror=_raise):
+        for name in [*folders, *files]:
+            path = Path(place) / name
+            state = path.lstat()
+            if stat.S_ISDIR(state.st_mode):
+                if not _is_mine(state, path):
+                    raise OSError(errno.EPERM, _OTHERS.format(state.st_uid), str(path))
+            elif (reason := _not_own(state, Path(place), hard=True)) is not None:
+                raise OSError(errno.EPERM, reason, str(path))
+        if Path(place) == folder:
+            folders[:] = [name for name in folders if name not in but]
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+_OTHERS = "it belongs to another user (number {})"
+
+
+def _not_own(state: os.stat_result, folder: Path, *, hard: bool = False) -> str | None:
+    """Why a file is not one that may be written in place, in words; ``hard``: or replaced."""
+    if stat.S_ISLNK(state.st_mode):
+        return _MESSAGES[errno.ELOOP]
+    if not stat.S_ISREG(state.st_mode):
+        return "not a plain file"
+    if state.st_nlink > 1 and not hard:
+        return "a hard link: the file has another name elsewhere"
+    return None if _is_mine(state, folder) else _OTHERS.format(state.st_uid)
+
+
+def _is_mine(state: os.stat_result, folder: Path) -> bool:
+    if state.st_uid == os.geteuid():
+        return True
+    # a disk of a network may give every file that this user makes to another number
+    try:
+        with tempfile.TemporaryFile(dir=folder) as made:
+            return os.fstat(made.fileno()).st_uid == state.st_uid
+    except OSError:
+        return False
