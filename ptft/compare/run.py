@@ -18,6 +18,7 @@ from ptft.errors import ModelError, PtftError, TrainingError, UsageError
 from ptft.progress import PlainConsole, say
 from ptft.recipe import ArmSection, Comparison
 from ptft.recipe.load import dump_recipe, load_comparison, recipe_digest
+from ptft.train.claim import hold_own
 
 __all__ = ["Outcome", "compare"]
 
@@ -200,6 +201,7 @@ def _folder(comparison: Comparison) -> Path:
                 f"run.dir: {str(folder)!r}: holds another run or comparison; run.dir=... puts "
                 "this one elsewhere"
             )
+        hold_own(folder)
         return folder
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"run.dir: {str(folder)!r}: something is there already")

@@ -9,8 +9,31 @@ from pathlib import Path
 
 from ptft.artifact import RunFiles
 from ptft.errors import UsageError
+from ptft.owned import check_own_tree, open_own
 
-__all__ = ["claim_run"]
+__all__ = ["claim_run", "hold_own"]
+
+
+_LINKED = ("wandb",)  # a tracker's own folder, which has links to the newest of its files in it
+
+
+def hold_own(folder: Path) -> None:
+    """Hold a folder that is to be written into to be this user's, as all in it, and without links.
+
+    Raises:
+        UsageError: naming what is not, and how to make it so.
+    """
+    try:
+        check_own_tree(folder, but=_LINKED)
+    except OSError as error:
+        raise _not_own(folder, error) from None
+
+
+def _not_own(folder: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"{error.filename or folder}: {error.strerror or error}; a run writes into its own user's "
+        f"plain files alone; a copy has only such (cp -rL {folder} COPY), and run.dir names it"
+    )
 
 
 @contextmanager
@@ -20,12 +43,20 @@ def claim_run(folder: Path) -> Iterator[None]:
     The file stays: to delete a file that another process may be about to lock would give each a
     lock of its own.
 
+    Whatever is in the folder is this user's, and no link: a run that came from elsewhere may hold
+    links to any place, and what a run writes and deletes below its folder stays below it.
+
     Raises:
-        UsageError: another process holds it, which is named.
+        UsageError: another process holds it, which is named; or the folder is another user's, or
+            something in it is, or is a link.
     """
     path = folder / RunFiles.LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    hold_own(folder)
+    try:
+        descriptor = open_own(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise _not_own(folder, error) from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

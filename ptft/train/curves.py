@@ -1,11 +1,12 @@
 """The figures of a run over samples seen, from its log alone: for ``curves.png`` and the page."""
 
+import io
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from ptft.artifact import RunFiles
+from ptft.artifact import RunFiles, write_atomic
 
 __all__ = ["Panel", "Series", "group_panels", "is_share", "plot_curves", "read_series"]
 
@@ -115,5 +116,7 @@ def _draw(path: Path, panels: list[Panel], series: Series) -> Path:
             axis.legend(fontsize=7, ncols=2)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
-    figure.savefig(path, dpi=110)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=110, format="png")
+    write_atomic(path, picture.getvalue())
     return path

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from ptft.checkpoint import Progress
 from ptft.data.batch import Skipped
 from ptft.errors import PtftError
 from ptft.evaluate import Figures
+from ptft.owned import open_own
 from ptft.progress import say
 from ptft.recipe import Recipe
 from ptft.train.charts import figure_text
@@ -197,7 +199,8 @@ class Report:
 
     @staticmethod
     def _append(path: Path, values: Mapping[str, Any]) -> None:
-        with path.open("a", encoding="utf-8") as stream:
+        file = open_own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        with os.fdopen(file, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(values) + "\n")
 
     def _drop_after(self, seen: int) -> None:
