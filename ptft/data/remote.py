@@ -13,7 +13,8 @@ import fsspec
 from ptft.data.hashing import digest_of
 from ptft.data.index_file import INDEX_SUFFIX
 from ptft.errors import DataError, MissingExtraError, RecipeError
-from ptft.recipe.paths import check_url, expand_braces
+from ptft.recipe.braces import MAX_TEXTS
+from ptft.recipe.paths import check_url, expand_braces, too_many
 
 __all__ = ["RemoteShard", "download", "list_shards", "upload"]
 
@@ -73,6 +74,8 @@ def list_shards(patterns: Sequence[str], key: str) -> list[RemoteShard]:
         for url in expand_braces(pattern, key):
             check_url(url, key)
             found += _find(url, folders, key)
+            if len(found) > MAX_TEXTS:
+                raise too_many(pattern, key)
     return found
 
 

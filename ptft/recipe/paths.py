@@ -2,12 +2,14 @@
 
 import difflib
 import glob
+import itertools
 import re
 from pathlib import Path
 
 from braceexpand import braceexpand
 
 from ptft.errors import RecipeError
+from ptft.recipe.braces import MAX_CHARACTERS, MAX_TEXTS, count_texts
 
 __all__ = [
     "PROTOCOLS",
@@ -17,6 +19,7 @@ __all__ = [
     "is_hub_id",
     "is_url",
     "split_hub_id",
+    "too_many",
 ]
 
 PROTOCOLS = ("file", "gcs", "gs", "hf", "memory", "s3")
@@ -48,11 +51,16 @@ def expand_paths(patterns: str | list[str], key: str) -> list[Path]:
                 "reads from elsewhere)"
             )
         for path in expand_braces(pattern, key):
-            matches = _matches(Path(path).expanduser())
-            near = _near(path) if path == pattern and not matches else ""
+            try:
+                matches = _matches(Path(path).expanduser())
+                near = _near(path) if path == pattern and not matches else ""
+            except (OSError, ValueError, RuntimeError) as error:
+                raise _no_path(path, key, error) from None
             if not path or not matches:
                 raise RecipeError(f"{key}: {path!r}: no such file or folder{near}")
             found += matches
+            if len(found) > MAX_TEXTS:
+                raise too_many(pattern, key)
     if not found:
         raise RecipeError(f"{key}: an empty list; allowed: at least one path")
     return found
@@ -95,14 +103,38 @@ def expand_braces(pattern: str, key: str) -> list[str]:
     """``s-{0..2}.tar`` -> three texts; what exists under exactly that name is left alone.
 
     Raises:
-        RecipeError: a brace is not closed.
+        RecipeError: a brace is not closed, or they stand for more than ``MAX_TEXTS``.
     """
-    if not is_url(pattern) and Path(pattern).expanduser().exists():
+    if not is_url(pattern) and _is_there(pattern, key):
         return [pattern]
     try:
+        count = count_texts(pattern)
+        if count > MAX_TEXTS or count * len(pattern) > MAX_CHARACTERS:
+            raise too_many(pattern, key)
         return list(braceexpand(pattern))
-    except ValueError:
-        raise RecipeError(f"{key}: {pattern!r}: unbalanced braces") from None
+    except ValueError as error:
+        what = "unbalanced braces" if "nbalanced" in str(error) else str(error)
+        raise RecipeError(f"{key}: {pattern[:200]!r}: {what}") from None
+
+
+def too_many(pattern: str, key: str) -> RecipeError:
+    """A pattern that stands for more than ``MAX_TEXTS`` paths, said."""
+    return RecipeError(
+        f"{key}: {pattern[:200]!r}: more than {MAX_TEXTS:,} paths; allowed: at most that many"
+    )
+
+
+def _is_there(pattern: str, key: str) -> bool:
+    try:
+        return Path(pattern).expanduser().exists()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _no_path(pattern, key, error) from None
+
+
+def _no_path(text: str, key: str, error: Exception) -> RecipeError:
+    """A NUL in it, a name that is too long, a home of nobody, a folder that may not be read."""
+    what = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return RecipeError(f"{key}: {text[:200]!r}: {what}; allowed: a path that can be read here")
 
 
 def _matches(path: Path) -> list[Path]:
@@ -113,13 +145,17 @@ def _matches(path: Path) -> list[Path]:
     there = next((folder for folder in path.parents if folder.exists()), Path())
     rest = path.relative_to(there)
     pattern = str(Path(glob.escape(str(there))) / rest) if str(there) != "." else str(rest)
-    return [Path(match) for match in sorted(glob.glob(pattern))]  # noqa: PTH207 - absolute ones too
+    matches = glob.iglob(pattern)  # noqa: PTH207 - absolute ones too
+    return [Path(match) for match in sorted(itertools.islice(matches, MAX_TEXTS + 1))]
 
 
 def is_hub_id(text: str) -> bool:
     """Whether ``text`` has the form ``org/name``, ``org/name@revision`` (or with ``:split``) and is
     no local path."""
-    return _HUB_ID.fullmatch(text) is not None and not Path(text).exists()
+    try:
+        return _HUB_ID.fullmatch(text) is not None and not Path(text).exists()
+    except OSError:  # too long for a file's name, so for a repository's
+        return False
 
 
 def split_hub_id(text: str) -> tuple[str, str | None, str | None]:
