@@ -1,6 +1,7 @@
 """Pictures in a folder: one folder a class, or a metadata table that names them."""
 
 import os
+import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ptft.data.fields import FieldSet
+from ptft.data.formats import check_picture_size
 from ptft.data.hashing import file_state
 from ptft.data.joining import AUTO_BYTES, TAIL, first_rows, same_bytes, too_large
 from ptft.data.labels import Learn
@@ -112,14 +114,21 @@ class Folder(FieldSet):
         return path
 
     def _read_row(self, row: int) -> bytes:
+        path = self._path(row)
         try:
-            return self._path(row).read_bytes()
+            state = path.stat()
+            if not stat.S_ISREG(state.st_mode):  # a pipe would be waited for
+                raise SampleError(f"{self._row_name(row)}: not a plain file", "unreadable")
+            check_picture_size(self._row_name(row), state.st_size, self.section.max_pixels)
+            return path.read_bytes()
         except OSError as error:
             raise self._unreadable(row, error) from None
 
     def _read_tail(self, row: int) -> bytes:
         try:
-            with self._path(row).open("rb") as stream:
+            if not (path := self._path(row)).is_file():
+                raise SampleError(f"{self._row_name(row)}: not a plain file", "unreadable")
+            with path.open("rb") as stream:
                 stream.seek(0, os.SEEK_END)
                 stream.seek(max(0, stream.tell() - TAIL))
                 return stream.read()

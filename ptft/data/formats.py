@@ -4,7 +4,19 @@ What a file really is shows by its bytes when it is decoded; an ending only deci
 looked at, so that a picture under a usual ending is never passed over.
 """
 
-__all__ = ["IMAGE_EXTENSIONS", "begins_like_picture", "is_picture"]
+from ptft.errors import SampleError
+
+__all__ = [
+    "IMAGE_EXTENSIONS",
+    "MAX_PICTURE",
+    "begins_like_picture",
+    "check_picture_size",
+    "is_picture",
+]
+
+MAX_PICTURE = 512 << 20
+"""Bytes of a picture's file, or 8 a pixel where more than 64 million are allowed: a TIFF of 64
+million pixels of 16 bits a channel has 384 MB."""
 
 IMAGE_EXTENSIONS = (
     *("jpg", "jpeg", "png", "webp", "bmp"),
@@ -34,6 +46,13 @@ def begins_like_picture(data: bytes) -> bool:
         or data[4:8] == b"ftyp"
         or (data[:1] == b"P" and data[1:2] in b"123456fFy" and data[2:3].isspace())
     )
+
+
+def check_picture_size(name: str, size: int, max_pixels: int) -> None:
+    """Hold a picture's file to bounds before it is read. Raises SampleError."""
+    most = max(MAX_PICTURE, 8 * max_pixels)
+    if size > most:
+        raise SampleError(f"{name}: {size:,} bytes; allowed: {most:,}", "oversized")
 
 
 def is_picture(name: str) -> bool:

@@ -22,6 +22,10 @@ from ptft.reach import hub_at_hand
 
 __all__ = ["HubRows", "StreamedRows", "open_rows"]
 
+_KINDS = ("arrow", "cache", "csv", "imagefolder", "json", "parquet", "text")
+"""Readers of ``datasets`` for plain data. Others unpickle (``webdataset``, of a ``.pth``), or read
+what is meant for other programs."""
+
 _SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("validation", "val", "valid", "dev"),
@@ -72,11 +76,15 @@ def open_rows(
             return HubRows(datasets, opened, source)
         name = str(folder) if folder.is_dir() else source
         with _cache_alone(datasets, local=folder.is_dir()) as absent:
+            builder = datasets.load_dataset_builder(name, revision=revision)
+            _check_kind(builder, where)
             splits = datasets.get_dataset_split_names(name, revision=revision)
             chosen = _choose(splits, split, wanted, where)
-            opened = datasets.load_dataset(
-                name, split=chosen, revision=revision, streaming=streaming
-            )
+            if streaming:
+                opened = builder.as_streaming_dataset(split=chosen)
+            else:
+                builder.download_and_prepare()
+                opened = builder.as_dataset(split=chosen)
     except (MissingExtraError, DataError):
         raise
     except Exception as error:  # datasets raises whatever its back ends do
@@ -261,6 +269,16 @@ class StreamedRows:
         rows = iter(self._dataset.select_columns(columns).skip(first))
         self._close = weakref.finalize(self, rows.close)
         return rows
+
+
+def _check_kind(builder: Any, where: str) -> None:
+    """Hold the reader that ``datasets`` chose to be one of plain data. Raises DataError."""
+    kind = type(builder).__module__.rpartition(".")[2]
+    if kind not in _KINDS:
+        hint = "; of tars: data.kind: shards" if kind == "webdataset" else ""
+        raise DataError(
+            f"{where}: files of kind {kind!r}; allowed: {', '.join(_KINDS[2:])}, arrow{hint}"
+        )
 
 
 def _choose(names: list[str], split: str, wanted: str | None, where: str) -> str:

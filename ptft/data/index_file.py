@@ -7,7 +7,7 @@ always gives the same bytes.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ptft.artifact import write_atomic
+from ptft.bounds import shown
 from ptft.data.tar_index import TarIndex, index_tar, probe_tar
 from ptft.errors import DataError
 
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 INDEX_SUFFIX = ".index"
+_BLOCK = 512  # bytes of a header, which lies before each file
 _FORMAT = "ptft-tar-index-1"
 _KEY = "ptft"  # one key: safetensors writes several in any order
 _AGAIN = "`ptft data index` writes it again"
@@ -150,9 +152,10 @@ def load_index(path: Path, tar: Path) -> TarIndex:
                 else None,
                 arrays.get("digests"),
             )
-        except (KeyError, UnicodeDecodeError, SafetensorError) as error:
+        except (KeyError, ValueError, TypeError, SafetensorError) as error:
             raise DataError(f"{path}: broken ({error}); {_AGAIN}") from None
-    _check_parts(path, index, head)
+    if not _fits(index, head):
+        raise DataError(f"{path}: broken (its parts do not fit each other); {_AGAIN}")
     return index
 
 
@@ -181,41 +184,73 @@ def _opened(path: Path) -> Iterator[Any]:
 def _head(path: Path, file: Any) -> IndexHead:
     try:
         values = json.loads((file.metadata() or {}).get(_KEY, "{}"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: broken ({error}); {_AGAIN}") from None
+    if not isinstance(values, dict):
+        raise DataError(f"{path}: broken (its header is no object); {_AGAIN}")
     if values.get("format") != _FORMAT:
         raise DataError(
             f"{path}: format {values.get('format')!r}; this ptft reads {_FORMAT!r}; {_AGAIN}"
         )
-    try:
-        return IndexHead(
-            int(values["count"]),
-            int(values["size"]),
-            values["probe"],
-            tuple(values["extensions"]),
-            "labels.text" in file.keys(),  # noqa: SIM118 - safetensors' file is no mapping
-        )
-    except (KeyError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: broken ({error}); {_AGAIN}") from None
+    for key, is_right in _HEAD.items():
+        if not is_right(values.get(key)):
+            raise DataError(f"{path}: broken ({key}: {shown(values.get(key))}); {_AGAIN}")
+    return IndexHead(
+        values["count"],
+        values["size"],
+        values["probe"],
+        tuple(values["extensions"]),
+        "labels.text" in file.keys(),  # noqa: SIM118 - safetensors' file is no mapping
+    )
 
 
-def _check_parts(path: Path, index: TarIndex, head: IndexHead) -> None:
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**62
+
+
+def _are_extensions(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) <= 1 << 16
+        and all(isinstance(entry, str) for entry in value)
+    )
+
+
+_HEAD: dict[str, Callable[[Any], bool]] = {
+    "count": _is_count,
+    "size": _is_count,
+    "probe": lambda value: isinstance(value, str),
+    "extensions": _are_extensions,
+}
+"""Key of a header -> whether a value of it can be."""
+
+
+def _fits(index: TarIndex, head: IndexHead) -> bool:
+    """Whether the parts of an index fit each other and the tar's size."""
     members = len(index.kinds)
-    fits = (
-        len(index.keys) == head.count > 0
-        and index.starts.shape == (head.count + 1,)
-        and index.offsets.shape == index.sizes.shape == (members,)
+    return (
+        _is_row(index.kinds, members, np.uint16)
+        and len(index.keys) == head.count > 0
+        and _is_row(index.starts, head.count + 1, np.int64)
+        and _is_row(index.offsets, members, np.int64)
+        and _is_row(index.sizes, members, np.int64)
         and int(index.starts[0]) == 0
         and int(index.starts[-1]) == members
-        and bool((np.diff(index.starts) > 0).all())
+        and bool((index.starts[1:] > index.starts[:-1]).all())
         and int(index.kinds.max()) < len(index.extensions)
-        and bool((index.sizes >= 0).all() and (index.offsets >= 512).all())
-        and int((index.offsets + index.sizes).max()) <= head.size
+        # by differences, since a sum of two such numbers may come out below 0
+        and bool(((index.offsets >= _BLOCK) & (index.offsets <= head.size)).all())
+        and bool(((index.sizes >= 0) & (index.sizes <= head.size - index.offsets)).all())
         and (index.labels is None or len(index.labels) == head.count)
-        and (index.digests is None or index.digests.shape == (head.count, 16))
+        and (
+            index.digests is None
+            or (index.digests.shape == (head.count, 16) and index.digests.dtype == np.uint8)
+        )
     )
-    if not fits:
-        raise DataError(f"{path}: broken (its parts do not fit each other); {_AGAIN}")
+
+
+def _is_row(array: np.ndarray, length: int, kind: type) -> bool:
+    return array.shape == (length,) and array.dtype == kind
 
 
 def _pack(name: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
@@ -229,6 +264,10 @@ def _pack(name: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def _unpack(name: str, arrays: dict[str, np.ndarray]) -> list[str]:
-    row = arrays[f"{name}.text"].tobytes()
-    ends = arrays[f"{name}.ends"].tolist()
+    text, found = arrays[f"{name}.text"], arrays[f"{name}.ends"]
+    if text.dtype != np.uint8 or text.ndim != 1 or not _is_row(found, len(found), np.int64):
+        raise ValueError(f"{name} are no texts")
+    row, ends = text.tobytes(), found.tolist()
+    if any(b < a for a, b in zip([0, *ends], [*ends, len(row)], strict=True)):
+        raise ValueError(f"{name} end before they begin")
     return [row[a:b].decode("utf-8") for a, b in zip([0, *ends], ends, strict=False)]

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ from ptft.errors import DataError
 
 __all__ = ["READ", "PlainRows", "read_csv", "read_jsonl"]
 
+_MAX_FILE = 4 << 30  # bytes: they are all in memory, as 10 million captions are
+_MAX_LINE = 4 << 20  # bytes of a line of JSON
+_MAX_COLUMNS = 4096
+_FREE_CELLS = 1 << 20  # that a table may have beyond one a byte
+
 
 def read_csv(path: Path) -> list[dict[str, Any]]:
     """Rows by the names of the first line; a cell that holds a JSON list of texts is that list.
@@ -23,6 +29,7 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: naming the file and the row.
     """
+    size = _check_size(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -41,14 +48,34 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
                     f"{path}: row {len(rows) + 1}: more cells than the first line has names"
                 )
             rows.append({name: _cell(value) for name, value in row.items()})
+            if len(rows) * len(names) > _FREE_CELLS + size:  # rows that are shorter than the first
+                raise DataError(
+                    f"{path}: row {len(rows)}: {len(rows) * len(names):,} cells in {size:,} bytes; "
+                    f"allowed: {_FREE_CELLS + size:,}"
+                )
     except csv.Error as error:
         raise DataError(f"{path}: row {len(rows) + 1}: {error}") from None
     return rows
 
 
+def _check_size(path: Path) -> int:
+    """Bytes of a file. Raises DataError: it is absent, no plain file, or too large."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
+    if not path.is_file():
+        raise DataError(f"{path}: not a plain file")
+    if size > _MAX_FILE:
+        raise DataError(f"{path}: {size:,} bytes; allowed: at most {_MAX_FILE:,}; parquet has more")
+    return size
+
+
 def _check_names(path: Path, names: Sequence[str]) -> None:
     """Of the first line. Raises DataError."""
-    twice = next((name for name in names if names.count(name) > 1), None)
+    if len(names) > _MAX_COLUMNS:
+        raise DataError(f"{path}: {len(names):,} columns; allowed: at most {_MAX_COLUMNS:,}")
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
         raise DataError(f"{path}: two columns are named {twice!r}; allowed: different names")
     for mark, called in ((";", "semicolons"), ("\t", "tabs")):
@@ -86,8 +113,14 @@ def _not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """One object a line, blank lines left out. Raises DataError naming the file and the line."""
     rows = []
+    _check_size(path)
     with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
+        lines = iter(lambda: stream.readline(_MAX_LINE + 1), b"")
+        for number, line in enumerate(lines, start=1):
+            if len(line) > _MAX_LINE:
+                raise DataError(
+                    f"{path}: line {number}: more than {_MAX_LINE:,} bytes; allowed: at most that"
+                )
             if not line.strip():
                 continue
             try:

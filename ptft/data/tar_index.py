@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ptft.data.formats import IMAGE_EXTENSIONS
+from ptft.data.formats import IMAGE_EXTENSIONS, MAX_PICTURE
 from ptft.data.joining import digest_picture
 from ptft.data.listing import PassedOver, is_hidden
 from ptft.data.texts import clean_text
@@ -27,6 +27,8 @@ _KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
 _PLAIN = (b"0", b"\0", b"7")  # type flags of plain files
 _LINKS = (b"1", b"2", b"3", b"4", b"5", b"6")  # of links, devices and folders: they have no data
 _META = 1 << 20  # bytes; a longer name than that is no name
+_MOST = 2**63 - 1 - _BLOCK  # bytes; no file is larger, and sums of sizes stay numbers of 64 bits
+_KINDS = 1 << 16  # distinct extensions; a number in ``kinds`` has 16 bits
 _LABEL = 4096  # bytes; a longer text is no class
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"(\xb5": "zstd"}
 
@@ -120,6 +122,11 @@ def index_tar(path: Path, *, whole: bool = False) -> TarIndex:
         if extension in inside:
             raise DataError(f"{path}: offset {header}: {name!r} comes twice in sample {key!r}")
         inside.add(extension)
+        if len(numbers) == _KINDS and extension not in numbers:
+            raise DataError(
+                f"{path}: offset {header}: more than {_KINDS:,} different extensions; allowed: at "
+                "most that many"
+            )
         kinds.append(numbers.setdefault(extension, len(numbers)))
         offsets.append(offset)
         sizes.append(size)
@@ -187,7 +194,7 @@ def _read_digests(index: TarIndex) -> np.ndarray:
     with index.path.open("rb", buffering=0) as stream:
         for number in range(len(index)):
             place = index.picture(number)
-            if place is not None:
+            if place is not None and place[1] <= MAX_PICTURE:
                 digest = digest_picture(os.pread(stream.fileno(), place[1], place[0]))
                 if digest is not None:
                     digests[number] = np.frombuffer(digest, np.uint8)
@@ -197,6 +204,8 @@ def _read_digests(index: TarIndex) -> np.ndarray:
 def _walk(path: Path) -> Iterator[tuple[int, str, int, int]]:
     """Offset of the header, name, offset and size of the data, of each plain file."""
     try:
+        if not path.is_file():  # a pipe, say, which would be waited for
+            raise DataError(f"{path}: {'not a plain file' if path.exists() else 'no such file'}")
         with path.open("rb", buffering=0) as stream:
             yield from _walk_open(path, stream.fileno())
     except OSError as error:
@@ -232,7 +241,7 @@ def _walk_open(path: Path, file: int) -> Iterator[tuple[int, str, int, int]]:
         elif flag == b"x":  # POSIX.1-2001: records of the next member
             records = _pax(_meta(file, data, size))
             long_name = records.get("path", long_name)
-            long_size = int(records["size"]) if records.get("size", "").isdecimal() else None
+            long_size = _pax_size(path, records.get("size"), place)
         elif flag not in (b"g", b"K"):
             if flag in _PLAIN:
                 yield place, long_name or _name(header), data, size
@@ -259,11 +268,23 @@ def _number(path: Path, header: bytes, place: int) -> int:
     """A member's size: octal, or base 256 where it is 8 GiB or more (GNU)."""
     field = header[124:136]
     if field[0] & 0x80:
-        return int.from_bytes(field, "big") & ((1 << 95) - 1)
-    try:
-        return int(field.strip(b" \0") or b"0", 8)
-    except ValueError:
-        raise DataError(f"{path}: offset {place}: {field!r} is not a size") from None
+        size = int.from_bytes(field, "big") & ((1 << 95) - 1)  # below 0 it is the largest of all
+        if size > _MOST:
+            raise DataError(f"{path}: offset {place}: {field!r} is not a size")
+        return size
+    digits = field.strip(b" \0")
+    if not all(48 <= digit < 56 for digit in digits):
+        raise DataError(f"{path}: offset {place}: {field!r} is not a size")
+    return int(digits or b"0", 8)
+
+
+def _pax_size(path: Path, text: str | None, place: int) -> int | None:
+    """The size that a POSIX record gives the next member; None where there is no such record."""
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= _MOST):
+        raise DataError(f"{path}: offset {place}: {text[:40]!r} is not a size")
+    return int(text)
 
 
 def _name(header: bytes) -> str:
@@ -282,12 +303,13 @@ def _meta(file: int, offset: int, size: int) -> bytes:
 def _pax(data: bytes) -> dict[str, str]:
     """Records ``"<length> <key>=<value>\\n"`` of an extended header."""
     records: dict[str, str] = {}
-    while data:
-        length, space, _ = data.partition(b" ")
-        if not space or not length.isdigit() or int(length) <= len(length) + 1:
+    place = 0
+    while place < len(data):
+        length = data[place : data.find(b" ", place, place + 9)]  # of a record, below 10^8 bytes
+        if not length.isdigit() or int(length) <= len(length) + 1:
             break
-        record = data[len(length) + 1 : int(length) - 1]
+        record = data[place + len(length) + 1 : place + int(length) - 1]
         key, _, value = record.partition(b"=")
         records[key.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
-        data = data[int(length) :]
+        place += int(length)
     return records

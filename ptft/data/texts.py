@@ -2,7 +2,12 @@
 
 import unicodedata
 
-__all__ = ["clean_text"]
+from ptft.preprocess.cleaning import bound_text
+
+__all__ = ["MAX_TEXT", "clean_text"]
+
+MAX_TEXT = 65_536
+"""Characters of a text that count; 256 tokens of any language have a tenth of that."""
 
 _MARKS = "\ufeff\u200b"  # a byte-order mark, a space of no width: white space to nobody's strip()
 
@@ -11,11 +16,20 @@ def clean_text(text: str) -> str:
     """NFC, without byte-order marks or white space at either end.
 
     Two spellings that look alike (an e with an accent, or an e and an accent) are one text then;
-    macOS writes names of files the second way, nearly everything else the first.
+    macOS writes names of files the second way, nearly everything else the first. What lies beyond
+    ``MAX_TEXT`` characters is cut off.
     """
+    text = bound_text(text, MAX_TEXT)
     if text.isascii():
         return text.strip()
     text = unicodedata.normalize("NFC", text)
-    while (shorter := text.strip().strip(_MARKS)) != text:
-        text = shorter
-    return text
+    first, last = 0, len(text)
+    while first < last and _is_blank(text[first]):
+        first += 1
+    while first < last and _is_blank(text[last - 1]):
+        last -= 1
+    return text[first:last]
+
+
+def _is_blank(character: str) -> bool:
+    return character.isspace() or character in _MARKS

@@ -2,11 +2,34 @@
 
 import html
 import string
+import unicodedata
 from collections.abc import Callable
 
 import ftfy
 
-__all__ = ["CLEANERS"]
+__all__ = ["CLEANERS", "bound_text"]
+
+_SHORT = 4096  # characters that take milliseconds, whatever they are
+_MARKS = 64  # combining marks in a row; no language has ten
+
+
+def bound_text(text: str, most: int) -> str:
+    """A text of at most ``most`` characters, whose cleaning takes time by its length.
+
+    Composing characters takes time by the square of a run of combining marks, so a longer text
+    loses those beyond 64 in a row.
+    """
+    if len(text) <= _SHORT:
+        return text
+    text = text[:most]
+    if text.isascii():
+        return text
+    kept, run = [], 0
+    for character in text:
+        run = run + 1 if unicodedata.combining(character) else 0
+        if run <= _MARKS:
+            kept.append(character)
+    return "".join(kept)
 
 
 def _basic(text: str) -> str:

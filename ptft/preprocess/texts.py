@@ -32,13 +32,16 @@ from tokenizers import Tokenizer
 from ptft.bounds import read_bytes
 from ptft.errors import ModelError
 from ptft.model_record import MAX_CONTEXT
-from ptft.preprocess.cleaning import CLEANERS
+from ptft.preprocess.cleaning import CLEANERS, bound_text
 from ptft.preprocess.clip_vocabulary import END, START, rename_marks
 from ptft.preprocess.tokenizer_file import check_tokenizer
 
 __all__ = ["TextTokenizer"]
 
 Clean = Literal["clip", "canonicalize", "whitespace", "none"]
+
+_LONGEST = 16_384  # characters of a text that are looked at, or more for a long context:
+_A_TOKEN = 32  # characters, which is some six times what a token of any language has
 
 _WRITTEN_MARKS = re.compile(f"{START}|{END}")  # open_clip reads them where they stand in a text
 
@@ -115,7 +118,7 @@ class TextTokenizer:
             texts = [texts]
         rows = np.full((len(texts), self.context_length), self.pad_id, np.int64)
         for row, text in zip(rows, texts, strict=True):
-            ids = self._encode(self._cleaner(text))
+            ids = self._encode(self._cleaned(text))
             if not ids:
                 continue
             if self.pad_left:
@@ -161,7 +164,8 @@ class TextTokenizer:
         edge = tokens[:, :2] if self.pad_left else tokens[:, -2:]  # of two, one may be zeroed
         found = (edge != self.pad_id).any(axis=1)
         for index in np.flatnonzero(found):
-            found[index] = self._is_cut(self._cleaner(texts[int(index)]))
+            text = texts[int(index)]
+            found[index] = len(text) > self._longest or self._is_cut(self._cleaned(text))
         return found
 
     def decode(self, tokens: NDArray[np.int64]) -> list[str]:
@@ -216,6 +220,15 @@ class TextTokenizer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (self._json, self.kwargs())
+
+    @property
+    def _longest(self) -> int:
+        return max(_LONGEST, _A_TOKEN * self.context_length)
+
+    def _cleaned(self, text: str) -> str:
+        """A text as it is cut into tokens. What lies far beyond the context length is not even
+        cleaned, which takes time by the character."""
+        return self._cleaner(bound_text(text, self._longest))
 
     def _set_up_clip(self) -> None:
         for mark in (START, END):
