@@ -12,6 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from hypothesis.errors import FlakyFailure
+
 from tests.fuzz.harness import SECONDS, Finding, Target, Watch, fuzz, where
 from tests.fuzz.targets import TARGETS
 
@@ -41,6 +43,8 @@ def _run(name: str, target: Target, seconds: float, keep: Path | None) -> dict[s
             faulthandler.dump_traceback_later(600 + SECONDS, exit=True)  # code that no alarm stops
             try:
                 fuzz(watch, target, _AT_ONCE, number)
+            except FlakyFailure as error:  # it did not show a second time, which is told as well
+                found.setdefault("flaky", str(error)[:300])
             except Finding as error:
                 key = where(error) if error.__cause__ is not None else str(error)[:20]
                 if key not in found:

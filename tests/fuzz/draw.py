@@ -6,16 +6,20 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-__all__ = ["DEEP", "HUGE", "bytes_near", "odd_values", "values_near"]
+__all__ = ["bytes_near", "odd_values", "to_json", "values_near"]
 
-DEEP = 100_000  # levels of a nesting that no reader may follow down
-HUGE = 10**6000  # Python prints no number of more than 4,300 digits
+_HUGE = "\x01a number of more digits than Python reads\x01"
 _NUMBERS = (0, 1, 2, 255, 256, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63 - 1, 2**63, 2**64)
 _INTERESTING = (
     *(b"\0", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff" * 8, b"-1", b"NaN"),
     *(b"Infinity", b"1e999", b"9" * 5000, b"[" * 3000, b"{" * 3000, b'{"a":' * 3000, b"../", b"/"),
     *(b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\r\n", b"&a [*a]", b"!!python/name:os.system", b"~"),
 )
+
+
+def to_json(values: Any) -> bytes:
+    """JSON as Python writes it, NaN and all, with numbers that it would not write."""
+    return json.dumps(values).replace(json.dumps(_HUGE), "9" * 6000).encode()
 
 
 @st.composite
@@ -57,7 +61,7 @@ def odd_values() -> st.SearchStrategy[Any]:
     fixed = st.sampled_from(
         [
             *(None, True, False, "", "\0", "a\0b", "../../x", "/etc/passwd", "x" * 5000, "é\u202e"),
-            *(float("nan"), float("inf"), -float("inf"), 1e308, -0.0, HUGE, -1, 2**63, 2**31, 0),
+            *(float("nan"), float("inf"), -float("inf"), 1e308, -0.0, _HUGE, -1, 2**63, 2**31, 0),
             *([], {}, [[]], {"": None}, [1, "1", None], {"a": {"b": []}}, [0] * 300, "\ud800"),
         ]
     )
