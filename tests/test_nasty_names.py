@@ -15,8 +15,9 @@ from rich.table import Table
 from ptft.artifact import ModelInfo
 from ptft.cli.main import main
 from ptft.compare.page import write_report
-from ptft.export.card import Kept, make_card
+from ptft.export.card import Kept, make_card, read_kept
 from ptft.front_matter import card_metadata, replace_metadata
+from ptft.hub.card import EMPTY, merge_card
 from ptft.look import look_at
 from ptft.model.spec import ModelSpec
 from ptft.pages.document import document
@@ -196,6 +197,18 @@ def test_a_card_shows_a_name_and_does_not_run_it(name: str, tmp_path: Path) -> N
     assert words[words.index("--form-string") + 1] == f"texts={printable(name)}"
     for block in (one.content for one in nasty if one.type == "fence" and one.info == "python"):
         ast.parse(block)
+
+
+def test_controls_in_a_card_on_the_hub_are_written_out(tmp_path: Path) -> None:
+    block = "<!-- keep notes -->\n{}<!-- /keep notes -->\n"
+    mine = "---\nlicense: mit\n---\n" + block.format("By hand.\n")
+    evil = block.format("Of the Hub: \x1b[2J\n")
+    theirs = f"---\nlicense: mit\ntags: ['\u202ex']\n---\n{evil}"
+    merged = merge_card(mine.replace("By hand.\n", EMPTY), theirs)
+    assert not raw(merged) and "Of the Hub: \\x1b[2J" in merged
+    assert merge_card(mine.replace("By hand.\n", EMPTY), merged) == merged
+    (tmp_path / "README.md").write_text(theirs)
+    assert not raw(read_kept(tmp_path / "README.md").blocks["notes"])
 
 
 @pytest.mark.parametrize("name", [name for name in NASTY if name not in ("\ud800", "\x00")])

@@ -18,6 +18,7 @@ from ptft.front_matter import card_metadata, replace_metadata
 from ptft.model.licence import hub_bases
 from ptft.model.spec import ModelSpec
 from ptft.pages.markdown import code, inline, row
+from ptft.printable import printable
 from ptft.recipe import (
     TOWERS_OF,
     ClassifyObjective,
@@ -58,7 +59,7 @@ def read_kept(path: Path) -> Kept:
     """The kept parts of a card; empty where there is none, or no front matter."""
     if not path.is_file():
         return Kept()
-    text = path.read_text(encoding="utf-8")
+    text = printable(path.read_text(encoding="utf-8"), lines=True)
     try:
         front = card_metadata(text)
     except ArtifactError:

@@ -15,6 +15,7 @@ from typing import Any
 from ptft.artifact import FolderFiles
 from ptft.errors import ArtifactError, HubError
 from ptft.front_matter import card_metadata, replace_metadata
+from ptft.printable import printable
 
 __all__ = ["EMPTY", "merge_card"]
 
@@ -35,14 +36,15 @@ def merge_card(new: str, old: str | None) -> str:
         old: as it stands on the Hub; None: there is none. If it has no block, all of it was
             written by hand and becomes one.
 
-    Merging ``new`` into the result again changes nothing.
+    Merging ``new`` into the result again changes nothing. Controls that somebody put into either
+    (escapes, overrides of the reading order) are written out.
 
     Raises:
         ArtifactError: the header of ``new`` is no YAML mapping.
         HubError: a block was written in both places since the last push.
     """
-    new = _SEEN.sub("\n", new.replace("\r\n", "\n"))
-    old = (old or "").replace("\r\n", "\n")
+    new = _SEEN.sub("\n", printable(new.replace("\r\n", "\n"), lines=True))
+    old = printable((old or "").replace("\r\n", "\n"), lines=True)
     seen_match = _SEEN.search(old)
     seen = dict(_pair(pair) for pair in seen_match["pairs"].split()) if seen_match else {}
     here, there, body = _blocks(new), _blocks(old), _body(_SEEN.sub("", old))
