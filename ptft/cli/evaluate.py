@@ -35,13 +35,14 @@ def command(
     from ptft.errors import UsageError
     from ptft.recipe import check_evaluations, load_evaluation
 
+    foreign = recipe is None  # a recipe that is not named may be anybody's
     if recipe is None:
         beside = [Path(model) / RunFiles.RECIPE, Path(model).parent / RunFiles.RECIPE]
         found = next((path for path in beside if path.is_file()), None)
         if found is None:
             raise UsageError(f"{model}: no {RunFiles.RECIPE} beside it; give --recipe")
         recipe = str(found)
-    loaded = load_evaluation(recipe, overrides or (), model=model)
+    loaded = load_evaluation(recipe, overrides or (), model=model, foreign=foreign)
     if not loaded.evaluate:
         raise UsageError(f"{recipe}: evaluate: empty; name what to measure")
     check_evaluations(loaded)

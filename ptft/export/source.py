@@ -18,7 +18,7 @@ from ptft.errors import DigestError
 from ptft.model.licence import card_licence, common_licence, run_licence
 from ptft.model.source import find_folder, open_clip_weights
 from ptft.model.store import WEIGHTS
-from ptft.recipe import Recipe, load_recipe, recipe_digest
+from ptft.recipe import Recipe, load_foreign, recipe_digest
 from ptft.train.run_folder import read_run
 
 __all__ = ["Source", "find_source"]
@@ -73,7 +73,7 @@ def find_source(source: str | Path) -> Source:
 
 
 def _from_run(run: Path, folder: Path) -> Source:
-    record, recipe = read_run(run), load_recipe(run / RunFiles.RECIPE)
+    record, recipe = read_run(run), load_foreign(run / RunFiles.RECIPE)
     weights = file_sha256(folder / WEIGHTS)
     evaluation: dict[str, Any] = {}
     if folder == run / RunFiles.FINAL:
@@ -106,7 +106,7 @@ def _from_model_folder(folder: Path) -> Source:
     return Source(
         folder=folder,
         name=info.name,
-        recipe=load_recipe(recipe) if recipe.is_file() else None,
+        recipe=load_foreign(recipe) if recipe.is_file() else None,
         recipe_digest=info.recipe_digest,
         weights_digest=info.weights_digest,
         evaluation=read_json(metrics)["evaluation"] if metrics.is_file() else {},

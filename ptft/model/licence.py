@@ -13,7 +13,7 @@ from ptft.artifact import FolderFiles, RunFiles, read_json
 from ptft.compat import import_open_clip, import_timm
 from ptft.errors import ArtifactError, PtftError
 from ptft.front_matter import UNKNOWN, card_metadata, metadata_licence
-from ptft.recipe import ArchModel, Recipe, TowersModel, load_recipe
+from ptft.recipe import ArchModel, Recipe, TowersModel, load_foreign
 from ptft.recipe.paths import is_hub_id, split_hub_id
 
 __all__ = ["base_licence", "card_licence", "common_licence", "hub_bases", "run_licence"]
@@ -36,11 +36,18 @@ def common_licence(licences: Iterable[str]) -> str:
 
 
 def run_licence(run: Path) -> str:
-    """That of a run's base, as ``run.json`` has it, or else as its recipe tells today."""
+    """That of a run's base, as ``run.json`` has it, or else as its recipe tells today.
+
+    ``unknown`` where neither can be read, or where one run is said to start from another and so on
+    without an end.
+    """
     try:
-        licence = read_json(run / RunFiles.RUN).get("licence")
-        return base_licence(load_recipe(run / RunFiles.RECIPE)) if licence is None else licence
-    except PtftError:
+        record = read_json(run / RunFiles.RUN)
+        licence = record.get("licence") if isinstance(record, dict) else None
+        if licence is None:
+            return base_licence(load_foreign(run / RunFiles.RECIPE))
+        return licence if isinstance(licence, str) else UNKNOWN
+    except (PtftError, RecursionError):
         return UNKNOWN
 
 

@@ -33,6 +33,7 @@ from ptft.recipe.evaluation import (
     ZeroShotEvaluation,
     metrics_of,
 )
+from ptft.recipe.foreign import load_foreign
 from ptft.recipe.load import (
     deciding_values,
     dump_recipe,
@@ -123,6 +124,7 @@ __all__ = [
     "has_pictures",
     "load_comparison",
     "load_evaluation",
+    "load_foreign",
     "load_recipe",
     "metrics_of",
     "read_towers",

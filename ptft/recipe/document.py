@@ -7,7 +7,6 @@ A document may be anybody's: how large it is, how deep, and how much its aliases
 for together is bounded before any value is made.
 """
 
-import math
 import re
 from collections.abc import Hashable, Iterator
 from typing import Any
@@ -70,10 +69,7 @@ def _troubles(values: Any, key: str) -> Iterator[str]:
     elif isinstance(values, str) and (what := _bad_text(values)):
         yield f"{key}: {values[:80]!r}: {what}; allowed: plain text"
     elif isinstance(values, int) and not -_MAX_WHOLE <= values <= _MAX_WHOLE:
-        yield (
-            f"{key}: a whole number of {math.ceil(values.bit_length() / math.log2(10))} digits; "
-            "allowed: below 2^63"
-        )
+        yield f"{key}: a whole number of {values.bit_length()} bits; allowed: below 2^63"
 
 
 def _bad_text(text: str) -> str | None:

@@ -13,11 +13,12 @@ from ptft.errors import RecipeError
 from ptft.recipe.builtin import find_recipe
 from ptft.recipe.comparison import Comparison
 from ptft.recipe.data import ADDED, INDIFFERENT
-from ptft.recipe.document import read_yaml
+from ptft.recipe.document import MAX_TEXT, check_plain, read_yaml
 from ptft.recipe.explain import explain
 from ptft.recipe.schema import Recipe
 from ptft.recipe.sequence import StagedRecipe
 
+from ptft.recipe.yaml_text import dump_values
 __all__ = [
     "apply_override",
     "deciding_values",
@@ -27,6 +28,7 @@ __all__ = [
     "load_recipe",
     "parse_recipe",
     "recipe_digest",
+    "read_values",
     "recipe_json_schema",
     "set_key",
 ]
@@ -47,26 +49,34 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: the file is absent or no YAML mapping, or a key or value is not allowed.
     """
-    values, where = _read(source, overrides)
+    values, where = read_values(source, overrides)
     return parse_recipe(values, where)
 
 
 def load_any(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The same of any recipe: a :class:`Comparison` where there is a ``compare`` section."""
-    values, where = _read(source, overrides)
+    values, where = read_values(source, overrides)
     return _parse(values, where, Comparison) if "compare" in values else parse_recipe(values, where)
 
 
 def load_comparison(source: str | Path, overrides: Sequence[str] = ()) -> Comparison:
     """The same of a recipe with a ``compare`` section; absent, the section has its defaults."""
-    return _parse(*_read(source, overrides), Comparison)
+    return _parse(*read_values(source, overrides), Comparison)
 
 
-def _read(source: str | Path, overrides: Sequence[str]) -> tuple[dict[str, Any], str]:
-    """The values of a file with overrides, and what to call it."""
+def read_values(source: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], str]:
+    """The plain values of a file with overrides, not checked yet, and what to call it.
+
+    Raises:
+        RecipeError: the file is absent, too large, or no YAML mapping.
+    """
     path = find_recipe(str(source))
     try:
-        values = read_yaml(path.read_text(encoding="utf-8"))
+        with path.open("rb") as stream:
+            data = stream.read(MAX_TEXT + 1)
+        values = read_yaml(data.decode("utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror or error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
@@ -98,7 +108,7 @@ def _parse(values: Mapping[str, Any], where: str, kind: type[_Kind]) -> _Kind:
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML, defaults included; loading it gives an equal recipe."""
     values = recipe.model_dump(mode="json", by_alias=True)
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+    return dump_values(values)
 
 
 def recipe_digest(recipe: Recipe) -> str:
@@ -176,7 +186,8 @@ def set_key(values: dict[str, Any], dotted: str, value: Any, *, what: str) -> No
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1
         if isinstance(place, list):
-            if not key.isdigit() or int(key) >= len(place):
+            right = key.isascii() and key.isdecimal() and len(key) < 10
+            if not right or int(key) >= len(place):
                 name = ".".join(keys[:depth])
                 raise RecipeError(
                     f"{what}: {name} is a list of {len(place)}; "

@@ -4,25 +4,33 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ptft.recipe.load import _read, parse_recipe
+from ptft.recipe.foreign import drop_local
+from ptft.recipe.load import apply_override, parse_recipe, read_values
 from ptft.recipe.schema import Recipe
 
 __all__ = ["load_evaluation"]
 
 
-def load_evaluation(source: str | Path, overrides: Sequence[str] = (), *, model: str) -> Recipe:
+def load_evaluation(
+    source: str | Path, overrides: Sequence[str] = (), *, model: str, foreign: bool = False
+) -> Recipe:
     """Read the recipe that ``source`` names to measure a model by. What a training alone needs may
     be left out, and what is given of it is checked as ever.
 
     Args:
         source, overrides: as of :func:`ptft.recipe.load_recipe`.
         model: what is measured; the recipe's start, where it has none.
+        foreign: the recipe is an artefact's and not the user's own: see :mod:`ptft.recipe.foreign`.
 
     Raises:
         RecipeError: the file is absent or no YAML mapping, or a key or value is not allowed; or
             there are no data, and an evaluation has none of its own.
     """
-    values, where = _read(source, overrides)
+    values, where = read_values(source)
+    if foreign:
+        drop_local(values)
+    for override in overrides:
+        apply_override(values, override)
     return parse_recipe(values if "stages" in values else _filled(values, model), where)
 
 

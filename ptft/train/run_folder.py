@@ -9,17 +9,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from ptft import __version__
 from ptft.artifact import RunFiles, read_json, write_atomic, write_json
 from ptft.distributed import World
 from ptft.errors import ArtifactError, UsageError
 from ptft.model.licence import base_licence
+from ptft.owned import is_own_file
 from ptft.recipe import (
     EvaluateItem,
     Recipe,
     deciding_values,
     dump_recipe,
-    load_recipe,
+    load_foreign,
     recipe_digest,
 )
 
@@ -90,6 +93,9 @@ class RunRecord:
     accepted: list[dict[str, Any]] = field(default_factory=list)
 
 
+_RECORD = TypeAdapter(RunRecord)
+
+
 def open_run(recipe: Recipe, *, resume: bool) -> tuple[Path, RunRecord | None]:
     """The folder for a run of this recipe, and its record if it goes on with one.
 
@@ -114,7 +120,7 @@ def open_run(recipe: Recipe, *, resume: bool) -> tuple[Path, RunRecord | None]:
         if not (folder / RunFiles.RUN).is_file():
             problems.append(f"{folder}: no run is there")
             continue
-        recorded = load_recipe(folder / RunFiles.RECIPE)
+        recorded = load_foreign(folder / RunFiles.RECIPE)
         difference = _difference(recipe, recorded)
         if difference is None:
             return folder, read_run(folder)
@@ -195,13 +201,18 @@ def read_run(folder: Path) -> RunRecord:
     """Read ``run.json``.
 
     Raises:
-        ArtifactError: it is absent or has other keys.
+        ArtifactError: it is absent, or has other keys or values of other types.
     """
     values = read_json(folder / RunFiles.RUN)
     try:
-        return RunRecord(**values)
+        RunRecord(**values)
+        return _RECORD.validate_python(values)
     except TypeError as error:
         raise ArtifactError(f"{folder / RunFiles.RUN}: {error}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ArtifactError(f"{folder / RunFiles.RUN}: {key}: {first['msg']}") from None
 
 
 def write_run(folder: Path, record: RunRecord) -> None:
@@ -214,11 +225,13 @@ def note_test_read(
 ) -> None:
     """Write into ``run.json`` that test splits are about to be read, if ``items`` do that.
 
+    Another user's run is left as it is: what its test splits are read for is not its own affair.
+
     Args:
         by: the command.
     """
     read = [item.label for item in items if item.split == "test"]
-    if not read:
+    if not read or not is_own_file(folder / RunFiles.RUN):
         return
     at = datetime.now(UTC).isoformat(timespec="seconds")
     record.test_reads.append({"at": at, "by": f"ptft {by}", "step": record.step, "read": read})

@@ -53,7 +53,7 @@ def check_recipe(target: str, path: Path, recorded: str, record: str) -> Link:
     if not recorded and not path.is_file():
         return unchecked("recipe", target, "none is recorded")
     try:
-        found = recipe_digest(load_recipe(path))
+        found = recipe_digest(load_foreign(path))
     except PtftError as error:
         return broken("recipe", target, error)
     if found != recorded:
