@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 
 from ptft.data.fields import FieldSet
-from ptft.data.formats import IMAGE_EXTENSIONS
+from ptft.data.formats import IMAGE_EXTENSIONS, check_picture_size
 from ptft.data.hashing import file_state
 from ptft.data.joining import AUTO_BYTES, TAIL, first_rows, same_bytes, too_large
 from ptft.data.labels import Learn
@@ -29,6 +29,8 @@ from ptft.recipe.data import ShardsData
 from ptft.recipe.paths import expand_paths, is_url
 
 __all__ = ["Shards", "find_shards"]
+
+_MAX_TEXT = 4 << 20  # bytes of a text or a JSON in a tar
 
 
 def find_shards(patterns: str | list[str], key: str) -> list[Source]:
@@ -128,6 +130,10 @@ class Shards(FieldSet):
         return fields
 
     def _text(self, row: int, shard: int, extension: str, place: tuple[int, int]) -> str:
+        if place[1] > _MAX_TEXT:
+            raise SampleError(
+                f"{self._row_name(row)}: {extension}: {place[1]:,} bytes; allowed: {_MAX_TEXT:,}"
+            )
         try:
             return self._files.read(shard, *place).decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -146,6 +152,7 @@ class Shards(FieldSet):
         if place is None:
             files = ", ".join(sorted(self._tars[shard].members(within)))
             raise SampleError(f"{self._row_name(row)}: no picture; its files: {files}", "empty")
+        check_picture_size(self._row_name(row), place[1], self.section.max_pixels)
         return self._files.read(shard, *place)
 
     def _read_tail(self, row: int) -> bytes:

@@ -17,8 +17,8 @@ from ptft.recipe.document import MAX_TEXT, check_plain, read_yaml
 from ptft.recipe.explain import explain
 from ptft.recipe.schema import Recipe
 from ptft.recipe.sequence import StagedRecipe
-
 from ptft.recipe.yaml_text import dump_values
+
 __all__ = [
     "apply_override",
     "deciding_values",
@@ -27,8 +27,8 @@ __all__ = [
     "load_comparison",
     "load_recipe",
     "parse_recipe",
-    "recipe_digest",
     "read_values",
+    "recipe_digest",
     "recipe_json_schema",
     "set_key",
 ]
@@ -98,6 +98,8 @@ def parse_recipe(values: Mapping[str, Any], where: str) -> Recipe:
 def _parse(values: Mapping[str, Any], where: str, kind: type[_Kind]) -> _Kind:
     if kind is not Comparison and "compare" in values:
         raise RecipeError(f"{where}: compare: a comparison of several runs; run: ptft compare")
+    if (trouble := check_plain(dict(values))) is not None:
+        raise RecipeError(f"{where}: {trouble}")
     try:
         return kind.model_validate(values)
     except ValidationError as error:

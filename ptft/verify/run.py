@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ptft.artifact import RunFiles, file_sha256, read_json
 from ptft.errors import PtftError
-from ptft.recipe import load_recipe, recipe_digest
+from ptft.recipe import load_foreign, recipe_digest
 from ptft.verify.link import Artefact, Link, broken, holds, unchecked
 
 __all__ = ["WEIGHTS", "check_recipe", "check_run", "find_run"]
