@@ -68,6 +68,8 @@ def try_model(
     if done.returncode == 0:
         note("tried", key)
         return
+    if done.returncode == 3 and done.stderr.strip():  # an error that ptft knows; see trial_run
+        raise ArtifactError(done.stderr.strip().splitlines()[-1])
     raise ArtifactError(f"{folder}: {_why(done, seconds, memory)}")
 
 
@@ -83,8 +85,6 @@ def memory_bytes(size: int) -> int:
 
 def _why(done: subprocess.CompletedProcess[str], seconds: int, memory: int) -> str:
     lines = done.stderr.strip().splitlines() or ["it said nothing"]
-    if done.returncode == 3:  # an error that ptft knows; see trial_run
-        return lines[-1]
     bounds = f"allowed: {seconds} s of a CPU and {memory / 2**30:.1f} GiB of addresses"
     if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
         return f"running it once took too long or was ended by the system; {bounds}"

@@ -134,6 +134,7 @@ def test_every_link_holds(trained: Path, exported: Path, service: Start) -> None
         *((name, run) for name in ("recipe", "run")),
         *((name, folder) for name in ("files", "recipe", "run", "weights")),
         *((name, folder) for name in ("golden onnx fp32", "golden torch")),
+        *((name, folder) for name in ("onnx graph fp32", "drawn onnx fp32")),
         *((name, url) for name in ("service", "golden service fp32")),
     ]
     assert (exported / FolderFiles.CURVES).read_bytes() == (trained / RunFiles.CURVES).read_bytes()
@@ -247,7 +248,7 @@ def test_other_weights_under_the_same_record(model: Path, exported: Path) -> Non
     onnx.write_bytes(b"no model")
     record(model)
     assert (
-        "onnxruntime cannot load" in broken(verify([str(model)], torch=False))["golden onnx fp32"]
+        "no ONNX file that is read here" in broken(verify([str(model)], torch=False))["golden onnx fp32"]
     )
 
 
@@ -313,4 +314,4 @@ def test_the_command_on_a_revision_without_torch(
     hub.faults.corrupt(f"/{FolderFiles.TEXT_ONNX}")
     done = run(hub, tmp_path / "fresh", "verify", f"{REPO_ID}@v1")
     assert done.returncode == 1 and done.stdout.startswith("broken     hub")
-    assert FolderFiles.TEXT_ONNX in done.stdout and done.stderr == ""
+    assert FolderFiles.TEXT_ONNX in done.stdout and "Traceback" not in done.stderr

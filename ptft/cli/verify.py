@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ptft.cli.arguments import local_path
 from ptft.printable import printable
 
 __all__ = ["command"]
@@ -23,10 +25,22 @@ def command(
     torch: Annotated[
         bool, typer.Option("--torch/--no-torch", help="Run the weights by torch if it is there.")
     ] = True,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            parser=local_path,
+            help="Draw further inputs from this folder of pictures and .txt files.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of what is drawn; absent: a new one, which is said.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Hold a model against its digests and golden embeddings. Prints each link of its way.
+    """Hold a model against its digests, golden embeddings and weights. Prints each link of its way.
 
+    Digests are exact. Answers are known for the inputs that a line names: golden ones, and some
+    drawn anew. ONNX files are held against what an export makes of the weights, with torch.
     recipe -> run -> folder -> service: a line says which link is broken, and the exit code is 1.
     A service is asked because you name it; it is sent the golden pictures and texts.
     """
@@ -34,7 +48,7 @@ def command(
     from ptft.verify import verify
 
     with Steps() as steps:
-        links = verify(targets, torch=torch, progress=steps)
+        links = verify(targets, torch=torch, progress=steps, data=data, seed=seed)
     ok = all(link.state != "broken" for link in links)
     if as_json:
         print(json.dumps({"ok": ok, "links": [asdict(link) for link in links]}, indent=2))

@@ -2,9 +2,11 @@
 
     recipe -> run -> model folder (here or on the Hub) -> service
 
-Digests show that bytes are the right ones; golden embeddings show that what runs here, or answers
-there, makes of them what the checkpoint did. Neither needs torch; where it is installed, the
-weights are run by it as well.
+Digests show that bytes are the right ones: against a run's own record, exactly. Golden embeddings
+show that what runs here, or answers there, makes of a few inputs what the checkpoint did; inputs
+that are drawn anew show the same of others. Neither shows what a file answers to any further one:
+that, for the ONNX files, is shown by exporting the weights again (:mod:`ptft.verify.towers`). It
+needs torch; digests and golden embeddings do not. Nothing shows that weights are good ones.
 """
 
 import re
@@ -14,6 +16,7 @@ from pathlib import Path
 from ptft.artifact import FolderFiles, RunFiles
 from ptft.errors import DigestError, UsageError
 from ptft.recipe.paths import is_hub_id
+from ptft.verify.drawn import new_draw
 from ptft.verify.folder import check_folder
 from ptft.verify.link import Artefact, Link, broken, holds
 from ptft.verify.run import check_run, find_run
@@ -26,7 +29,12 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def verify(
-    targets: Sequence[str], *, torch: bool = True, progress: Callable[[str], None] | None = None
+    targets: Sequence[str],
+    *,
+    torch: bool = True,
+    progress: Callable[[str], None] | None = None,
+    data: Path | None = None,
+    seed: int | None = None,
 ) -> list[Link]:
     """Check every artefact, and every link between two that follow each other.
 
@@ -35,11 +43,15 @@ def verify(
             model folder is to have) or ``http://...`` (a service), in this order.
         torch: run the weights by torch where it is installed.
         progress: told what is being held against what, in words.
+        data: a folder of pictures and texts, of which some are drawn beside the golden ones.
+        seed: of what is drawn; absent: a new one each time, which the link names.
 
     Raises:
-        UsageError: a target is none of these, or a service has nothing to be held against.
+        UsageError: a target is none of these, a service has nothing to be held against, or ``data``
+            is no folder.
         HubError: the Hub refused or cannot be reached.
     """
+    draw = new_draw(seed, data)
     links: list[Link] = []
     run: Artefact | None = None
     model: Artefact | None = None
@@ -62,7 +74,9 @@ def verify(
             folder, more = _folder(target)
             links += more
             if folder is not None:
-                model, more = check_folder(target, folder, run=run, before=model, torch=torch)
+                model, more = check_folder(
+                    target, folder, run=run, before=model, torch=torch, draw=draw
+                )
                 links += more
     return links
 

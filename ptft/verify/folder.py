@@ -6,22 +6,31 @@ from ptft.artifact import FolderFiles, ModelInfo, read_model_info, verify_files
 from ptft.errors import ArtifactError, DigestError, PtftError
 from ptft.hub.names import check_file_name
 from ptft.hub.pulled import changed_since_pull
+from ptft.verify.drawn import Draw, check_drawn
 from ptft.verify.golden import check_onnx, check_torch, same_tensors
 from ptft.verify.link import Artefact, Link, broken, holds, unchecked
 from ptft.verify.run import check_recipe
+from ptft.verify.towers import check_towers
 
 __all__ = ["check_folder"]
 
 
 def check_folder(
-    target: str, folder: Path, *, run: Artefact | None, before: Artefact | None, torch: bool
+    target: str,
+    folder: Path,
+    *,
+    run: Artefact | None,
+    before: Artefact | None,
+    torch: bool,
+    draw: Draw,
 ) -> tuple[Artefact, list[Link]]:
     """Check a folder and what it came from.
 
     Args:
         run: that it is to come from; None: not known.
         before: the model that it is to be; None: any.
-        torch: run the weights by torch where it is installed.
+        torch: run the weights by torch where it is installed, and export them again.
+        draw: the inputs that are drawn beside the golden ones.
     """
     changed = [broken("files", target, problem) for problem in changed_since_pull(folder)]
     try:
@@ -45,9 +54,13 @@ def check_folder(
         return me, [*links, unchecked("golden", target, "files that were changed are not run")]
     if run is not None and run.folder is not None and torch:
         links.append(same_tensors(target, folder, run))
-    links += check_onnx(target, folder, info)
+    ran = check_onnx(target, folder, info)
     if torch:
-        links.append(check_torch(target, folder))
+        ran.append(check_torch(target, folder))
+        if all(link.state != "broken" for link in ran):
+            ran += check_towers(target, folder, info)
+            ran += check_drawn(target, folder, info, draw)
+    links += ran
     return me, links
 
 

@@ -8,15 +8,16 @@ import numpy as np
 
 from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo
 from ptft.errors import PtftError
-from ptft.golden import TOLERANCE, allowed, differences, read_golden, run_onnx
+from ptft.golden import TOLERANCE, Golden, allowed, differences, read_golden, run_onnx
 from ptft.onnx_model import OnnxModel, softmax, tower_file
+from ptft.trial import try_model
 from ptft.verify.link import Artefact, Link, broken, holds, unchecked
 
 __all__ = ["check_onnx", "check_torch", "judge", "same_tensors"]
 
 
 def check_onnx(target: str, folder: Path, info: ModelInfo) -> list[Link]:
-    """Run each precision whose towers are there; needs no torch."""
+    """Run each precision whose towers are there, first within bounds; needs no torch."""
     links = []
     for precision in PRECISIONS:
         towers = (FolderFiles.VISION_ONNX, FolderFiles.TEXT_ONNX)
@@ -24,8 +25,9 @@ def check_onnx(target: str, folder: Path, info: ModelInfo) -> list[Link]:
             continue  # an export leaves out a file that costs too much
         name = f"golden onnx {precision}"
         try:
-            model = OnnxModel(folder, info, precision, 1)
-            links.append(judge(name, target, run_onnx(model, read_golden(folder)), precision))
+            try_model(folder, info, precision)
+            model, golden = OnnxModel(folder, info, precision, 1), read_golden(folder)
+            links.append(judge(name, target, run_onnx(model, golden), precision, golden))
         except PtftError as error:
             links.append(broken(name, target, error))
     return links or [broken("golden onnx", target, "no ONNX files")]
@@ -48,14 +50,17 @@ def check_torch(target: str, folder: Path) -> Link:
             for rows in (again.image_embeds, again.text_embeds)
         )
         classes = None if again.class_logits is None else softmax(again.class_logits)
-        return judge(name, target, differences(golden, images, texts, classes), "fp32")
+        return judge(name, target, differences(golden, images, texts, classes), "fp32", golden)
     except PtftError as error:
         return broken(name, target, error)
 
 
-def judge(name: str, target: str, found: Mapping[str, float], precision: str) -> Link:
-    """Differences from the golden embeddings as a link."""
-    detail = ", ".join(f"{key} differs by {worst:.1e}" for key, worst in found.items())
+def judge(
+    name: str, target: str, found: Mapping[str, float], precision: str, golden: Golden
+) -> Link:
+    """Differences from the golden embeddings as a link; it says on how many inputs they are."""
+    inputs = f"on {len(golden.pixels)} pictures and {len(golden.texts)} texts: "
+    detail = inputs + ", ".join(f"{key} differs by {worst:.1e}" for key, worst in found.items())
     detail += f"; allowed: {TOLERANCE[precision]:g}"
     # NaN is within no bound
     good = all(worst <= allowed(key, precision) for key, worst in found.items())

@@ -88,7 +88,7 @@ def _compare(
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ArtifactError(f"an answer of another form: {type(error).__name__} {error}") from None
     found = differences(golden, image_nd, text_td, class_nc)
-    return judge(f"golden service {precision}", url, found, precision)
+    return judge(f"golden service {precision}", url, found, precision, golden)
 
 
 def _ask(client: "httpx2.Client", method: str, path: str, **body: Any) -> dict[str, Any]:
