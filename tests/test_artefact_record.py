@@ -1,11 +1,9 @@
 """What ptft.json, model.json and the headers of weights may say, and what is not opened."""
 
 import json
-import os
 import shutil
 import struct
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +11,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ptft import held
 from ptft.array_file import check_header, read_arrays
 from ptft.artifact import (
     FolderFiles,
     hash_files,
     read_json,
     read_model_info,
-    verify_files,
     write_model_info,
 )
 from ptft.bounds import check_names
@@ -268,90 +264,6 @@ def test_a_checkpoint_and_a_mix_hold_their_files(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text(json.dumps(spec))
     with pytest.raises(DigestError, match=r"model\.json: .*state\.json records"):
         load_model(tmp_path)
-
-
-@pytest.fixture
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The memory of digests, in a folder of the test's own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "ptft" / "held"
-
-
-@pytest.fixture
-def large(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
-    """A file that is worth remembering, changed a while ago, and its record."""
-    (tmp_path / "files").mkdir()
-    path = tmp_path / "files" / "a.safetensors"
-    path.write_bytes(bytes(2 << 20))
-    return path, hash_files(path.parent)
-
-
-def _count(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    read: list[Path] = []
-    plain: Callable[[Path], str] = held.file_sha256
-
-    def counted(path: Path) -> str:
-        read.append(path)
-        return plain(path)
-
-    monkeypatch.setattr(held, "file_sha256", counted)
-    monkeypatch.setattr(held, "_TICK", -(10**12))  # the file was made just now
-    return read
-
-
-def test_unchanged_bytes_are_read_once(
-    large: tuple[Path, dict[str, Any]], cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (path, files), read = large, _count(monkeypatch)
-    for _ in range(3):
-        verify_files(path.parent, files, remember=True)
-    assert len(read) == 1
-    assert cache.stat().st_mode & 0o777 == 0o700
-    verify_files(path.parent, files)  # `ptft verify` reads every byte
-    assert len(read) == 2
-
-
-@pytest.mark.parametrize("how", ["in place", "replaced", "restored time"])
-def test_changed_bytes_are_seen_though_the_rest_is_alike(
-    how: str, large: tuple[Path, dict[str, Any]], cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, files = large
-    _count(monkeypatch)
-    verify_files(path.parent, files, remember=True)
-    before = path.stat()
-    if how == "replaced":
-        shutil.copy(path, path.with_name("b"))
-        _flip(path.with_name("b"))
-        path.with_name("b").replace(path)
-    else:
-        _flip(path)
-    if how != "in place":
-        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    with pytest.raises(DigestError, match="sha256"):
-        verify_files(path.parent, files, remember=True)
-
-
-def test_a_file_changed_a_moment_ago_is_not_remembered(
-    large: tuple[Path, dict[str, Any]], cache: Path
-) -> None:
-    path, files = large
-    verify_files(path.parent, files, remember=True)
-    assert not list(cache.glob("*"))
-
-
-def test_a_memory_that_others_may_write_is_not_read(
-    large: tuple[Path, dict[str, Any]], cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (path, files), read = large, _count(monkeypatch)
-    verify_files(path.parent, files, remember=True)
-    cache.chmod(0o770)
-    verify_files(path.parent, files, remember=True)
-    assert len(read) == 2
-    for entry in cache.glob("*"):
-        entry.write_text("[" * 100_000)
-    cache.chmod(0o700)
-    verify_files(path.parent, files, remember=True)
-    assert len(read) == 3
 
 
 def test_a_specification_that_is_no_object(tmp_path: Path) -> None:

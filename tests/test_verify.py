@@ -248,7 +248,8 @@ def test_other_weights_under_the_same_record(model: Path, exported: Path) -> Non
     onnx.write_bytes(b"no model")
     record(model)
     assert (
-        "no ONNX file that is read here" in broken(verify([str(model)], torch=False))["golden onnx fp32"]
+        "no ONNX file that is read here"
+        in broken(verify([str(model)], torch=False))["golden onnx fp32"]
     )
 
 

@@ -21,6 +21,12 @@ def command(
         str | None,
         typer.Option("--recipe", "-r", help="Take data and evaluations from this recipe."),
     ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify/--no-verify", help="Hold the model's files against what it records of them."
+        ),
+    ] = True,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", parser=local_path, help="Write the JSON there as well."),
@@ -55,7 +61,7 @@ def command(
         note_test_read(Path(model), read_run(Path(model)), loaded.evaluate, by="evaluate")
     with Steps() as steps:
         steps(f"reading {model}")
-        read = load_model(model)
+        read = load_model(model, verify=verify)
         steps(f"measuring it by {', '.join(item.label for item in loaded.evaluate)}")
         metrics = evaluate(
             read, loaded.evaluate, loaded.data, seed=loaded.seed, progress=steps.count, tell=steps

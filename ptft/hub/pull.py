@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ptft import __version__
-from ptft.artifact import FolderFiles, ModelInfo, read_model_info, verify_files
+from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo, read_model_info, verify_files
 from ptft.errors import ArtifactError, DigestError, UsageError
 from ptft.hub.names import check_file_name, git_ids, split_target
 from ptft.hub.pulled import changed_since_pull, remember
 from ptft.hub.trouble import explained
+from ptft.onnx_model import tower_file
 from ptft.reach import hub_at_hand
+from ptft.trial import try_model
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -51,7 +53,8 @@ def pull_model(
 
     Raises:
         UsageError: ``repo`` has another form, or ``dest`` holds something else.
-        ArtifactError: the repository holds no model folder, or one with files of other kinds.
+        ArtifactError: the repository holds no model folder, one with files of other kinds, or one
+            that does not run within bounds (:mod:`ptft.trial`).
         DigestError: a byte is not the one that was recorded; the file is forgotten, so that the
             next pull fetches it again.
         HubError: the Hub refused or cannot be reached.
@@ -89,9 +92,22 @@ def _pull(
         check_file_name(file, shown)
     _snapshot(api, name, commit, info.files, cache_dir)
     _verify_recorded(folder, info, listing, shown)
+    _try(folder, info)
     if dest is None:
         return folder
     return _place(folder, info, dest)
+
+
+def _try(folder: Path, info: ModelInfo) -> None:
+    """Run what a service would, once and within bounds, before anybody relies on it.
+
+    Raises:
+        ArtifactError: an ONNX file or the tokenizer has what none may have, or takes too much.
+    """
+    for precision in PRECISIONS:
+        towers = (FolderFiles.TEXT_ONNX, FolderFiles.VISION_ONNX)
+        if all(tower_file(tower, precision) in info.files for tower in towers):
+            try_model(folder, info, precision)
 
 
 def _snapshot(

@@ -12,11 +12,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ptft.artifact import read_json, write_json
+from ptft.bounds import Bounds, shown
 from ptft.errors import AdaptError
 from ptft.model.adapt.attach import adapter_names, adapter_section, attach, base_digest
 from ptft.model.adapt.reference import Reference, check_merged, reference_outputs
 from ptft.model.encoder import DualEncoder
 from ptft.model.fetch import read_safetensors
+from ptft.model_record import MAX_CLASSES, MAX_TEXT
 from ptft.written import shareable
 
 __all__ = ["ADAPTER", "ADAPTER_WEIGHTS", "load_adapter", "read_reference", "save_adapter"]
@@ -24,6 +26,7 @@ __all__ = ["ADAPTER", "ADAPTER_WEIGHTS", "load_adapter", "read_reference", "save
 ADAPTER = "adapter.json"
 ADAPTER_WEIGHTS = "adapter.safetensors"
 FORMAT = 1
+_KEYS = ("format", "section", "base", "classes", "templates", "reads")
 _IMAGES, _TEXTS = "reference/images", "reference/texts"
 _SHOWN = 6  # names in a message
 
@@ -117,8 +120,18 @@ def _read(folder: Path) -> Any:
     values = read_json(folder / ADAPTER)
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         found = values.get("format") if isinstance(values, dict) else values
-        raise AdaptError(f"{folder / ADAPTER}: format {found!r}; this ptft reads {FORMAT}")
-    return values
+        raise AdaptError(f"{folder / ADAPTER}: format {shown(found)}; this ptft reads {FORMAT}")
+    bounds = Bounds(values, str(folder / ADAPTER), AdaptError)
+    bounds.keys(_KEYS, ("section", "base"))
+    base = Bounds(values["base"], f"{folder / ADAPTER}: base", AdaptError)
+    base.keys(("digest", "source", "name"), ("digest", "source", "name"))
+    base.text("digest", 64)
+    for key in ("source", "name"):
+        base.text(key, MAX_TEXT, none=True)
+    for key in ("classes", "templates"):
+        bounds.texts(key, MAX_CLASSES, MAX_TEXT)
+    bounds.choice("reads", ("image", "text", "both"))
+    return {"classes": [], "templates": [], **values}
 
 
 def _reference(state: dict[str, Tensor], folder: Path) -> Reference:
