@@ -20,7 +20,7 @@ from ptft.data.order import Order
 from ptft.errors import DataError, MissingExtraError, RecipeError, SampleError
 from ptft.recipe.data import TableData
 from tests.loopback_hub import LoopbackHub
-from tests.test_data_shards import picture
+from tests.test_data_shards import picture, write_tar
 
 
 def _rows(count: int, first: int = 0) -> list[dict[str, Any]]:
@@ -380,3 +380,11 @@ def test_a_set_that_is_neither_here_nor_to_be_asked_for_is_told_at_once(
     with pytest.raises(DataError, match=r"no such folder here; not in the cache; cannot reach"):
         open_split(TableData(train="nobody/nothing"), "train")
     assert not datasets.config.HF_HUB_OFFLINE
+
+
+def test_what_datasets_would_unpickle_is_not_opened(tmp_path: Path) -> None:
+    """Of a tar it reads a ``.pth`` by torch.load; shards are read by ``data.kind: shards``."""
+    write_tar(tmp_path / "train.tar", {"a.png": picture(1), "a.pth": b"\x80\x04N."})
+    section = TableData(train=str(tmp_path), image="png", captions=["x"])
+    with pytest.raises(DataError, match=r"files of kind 'webdataset'; allowed: csv, .*: shards"):
+        open_split(section, "train")

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from ptft.compat import import_open_clip
 from ptft.errors import ModelError
 from ptft.preprocess import TextTokenizer, clip_bpe_json
+from ptft.preprocess import texts as texts_module
 
 HARD = [
     "",
@@ -259,3 +260,52 @@ def test_errors(tmp_path: Path, clip_json: str) -> None:
         TextTokenizer(bert_json(), context_length=8)
     with pytest.raises(ModelError, match="clean: 'lower'; allowed: clip"):
         TextTokenizer(clip_json, context_length=8, clean="lower")
+
+
+_LONG = [
+    "a photo of a cat, a dog & <b>an old caf\u00e9</b> in 1998! " * 2000,
+    "\u732b\u306e\u5199\u771f\u3002\u3068\u3066\u3082\u53e4\u3044\u5bb6\uff0c" * 9000,
+    "&lt;p&gt; caf\u00c3\u00a9 \u2014 \u201cquoted\u201d \U0001f408 " * 4000,
+    "donaudampfschifffahrtsgesellschaft" * 3000,
+]
+
+
+@pytest.mark.parametrize("context_length", [77, 300])
+def test_a_text_that_is_cut_far_behind_the_context_gives_the_ids_of_the_whole(
+    clip_json: str, context_length: int
+) -> None:
+    """open_clip's own tokenizer takes all of it."""
+    import_open_clip()
+    from open_clip.tokenizer import SimpleTokenizer
+
+    assert all(len(text) > 60_000 for text in _LONG)
+    ours = TextTokenizer(clip_json, context_length=context_length)
+    whole = SimpleTokenizer(context_length=context_length)(_LONG).numpy()
+    np.testing.assert_array_equal(ours(_LONG), whole)
+    assert ours.too_long(_LONG, ours(_LONG)).all()
+
+
+@pytest.mark.parametrize("clean", ["whitespace", "canonicalize", "none"])
+def test_so_does_one_of_words(clean: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = TextTokenizer(bert_json(), context_length=64, kind="hf", clean=clean)  # type: ignore[arg-type]
+    cut = ours(_LONG)
+    monkeypatch.setattr(texts_module, "_LONGEST", 1 << 30)
+    np.testing.assert_array_equal(cut, ours(_LONG))
+
+
+def test_what_lies_far_behind_the_context_is_not_cleaned(clip_json: str) -> None:
+    """25 MB of a caption that needs repair took a minute, each time that it was drawn."""
+    ours = TextTokenizer(clip_json, context_length=77)
+    seen: list[int] = []
+    cleaner = ours._cleaner
+
+    def count(text: str) -> str:
+        seen.append(len(text))
+        return cleaner(text)
+
+    ours._cleaner = count
+    text = "caf\u00c3\u00a9 " * 4_000_000
+    ours.too_long([text], ours([text]))
+    assert max(seen) == 16_384
+    longer = ours.with_(context_length=1000)
+    assert longer._longest == 32_000, "of a longer context, more"

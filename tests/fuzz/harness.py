@@ -22,7 +22,7 @@ from hypothesis.strategies import SearchStrategy
 
 from ptft.errors import PtftError
 
-__all__ = ["Finding", "Target", "Watch", "fuzz"]
+__all__ = ["Finding", "Target", "Watch", "alarm", "fuzz", "where"]
 
 SECONDS = 20  # that a reading may take; an ordinary one takes milliseconds
 MEMORY = 384 << 20  # bytes that a reading may add to the process: of inputs of kilobytes
@@ -110,7 +110,7 @@ class Watch:
             for inside, data in files.items():
                 (folder / inside).parent.mkdir(parents=True, exist_ok=True)
                 (folder / inside).write_bytes(data)
-            with _alarm(), _surroundings(self.place):
+            with alarm(), _surroundings(self.place):
                 try:
                     self._watched(target, folder)
                 except _MoreThanRead:  # what a library does once, when it is first imported
@@ -199,7 +199,9 @@ def where(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _alarm() -> Iterator[None]:
+def alarm() -> Iterator[None]:
+    """Raise Hang inside after ``SECONDS``."""
+
     def ring(*_: object) -> None:
         raise Hang
 
