@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from ptft.data.fields import FieldSet
 from ptft.data.formats import IMAGE_EXTENSIONS, check_picture_size
@@ -25,6 +24,7 @@ from ptft.data.shard_cache import ShardCache
 from ptft.data.tar_files import Source, TarAhead, TarFiles, TarIndexes
 from ptft.data.tar_index import TarIndex
 from ptft.errors import RecipeError, SampleError
+from ptft.progress import PlainConsole, say
 from ptft.recipe.data import ShardsData
 from ptft.recipe.paths import expand_paths, is_url
 
@@ -273,7 +273,7 @@ def _picture_sizes(index: TarIndex) -> np.ndarray:
 
 
 def _tell(text: str) -> None:
-    Console(stderr=True).print(text, highlight=False, soft_wrap=True, markup=False)
+    say(PlainConsole(), text)
 
 
 def _short_names(sources: Sequence[Source]) -> list[str]:

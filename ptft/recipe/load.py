@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from ptft.credentials import credential_in
 from ptft.errors import RecipeError
 from ptft.recipe.builtin import find_recipe
 from ptft.recipe.comparison import Comparison
@@ -100,6 +101,11 @@ def _parse(values: Mapping[str, Any], where: str, kind: type[_Kind]) -> _Kind:
         raise RecipeError(f"{where}: compare: a comparison of several runs; run: ptft compare")
     if (trouble := check_plain(dict(values))) is not None:
         raise RecipeError(f"{where}: {trouble}")
+    if (found := credential_in(dict(values))) is not None:  # recipes are copied and passed on
+        raise RecipeError(
+            f"{where}: {found}, which is not shown here; allowed: none, credentials come from the "
+            "environment"
+        )
     try:
         return kind.model_validate(values)
     except ValidationError as error:

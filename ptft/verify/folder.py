@@ -9,7 +9,7 @@ from ptft.hub.pulled import changed_since_pull
 from ptft.verify.drawn import Draw, check_drawn
 from ptft.verify.golden import check_onnx, check_torch, same_tensors
 from ptft.verify.link import Artefact, Link, broken, holds, unchecked
-from ptft.verify.run import check_recipe
+from ptft.verify.run import check_recipe, find_run, published_digest
 from ptft.verify.towers import check_towers
 
 __all__ = ["check_folder"]
@@ -42,8 +42,9 @@ def check_folder(
     changed += [broken("files", target, problem) for problem in _changed(folder, info)]
     links = changed or [holds("files", target, f"{len(info.files)} files, {info.digest}")]
     recipe = folder / FolderFiles.RECIPE
-    links.append(check_recipe(target, recipe, info.recipe_digest, FolderFiles.INFO))
-    links.append(_check_run(me, run))
+    recorded = info.published_recipe or info.recipe_digest
+    links.append(check_recipe(target, recipe, recorded, FolderFiles.INFO))
+    links.append(_check_run(me, run, info.published_recipe))
     if before is not None and before.digest != me.digest:
         links.append(
             broken("digest", target, f"{me.digest}; {before.target} is {before.digest or 'unread'}")
@@ -83,7 +84,9 @@ def _changed(folder: Path, info: ModelInfo) -> list[str]:
     return problems
 
 
-def _check_run(folder: Artefact, run: Artefact | None) -> Link:
+def _check_run(folder: Artefact, run: Artefact | None, published: str) -> Link:
+    """Against the run; where the folder's recipe leaves out folders of the machine, the run's own
+    recipe without them has to be that one."""
     if run is None:
         weights = folder.weights[:12] or "none"
         return unchecked("run", folder.target, f"name it too; weights {weights} are recorded")
@@ -93,5 +96,14 @@ def _check_run(folder: Artefact, run: Artefact | None) -> Link:
     ):
         if mine != its:
             detail = f"{what} {mine or 'none'} recorded; {run.target} has {its or 'none'}"
+            return broken("run", folder.target, detail)
+    found = find_run(run.target) if published else None
+    if found is not None:
+        try:
+            without = published_digest(found[0])
+        except PtftError as error:
+            return broken("run", folder.target, error)
+        if without != published:
+            detail = f"recipe {published} is published; that of {run.target} gives {without}"
             return broken("run", folder.target, detail)
     return holds("run", folder.target, f"recipe and weights of {run.target}")

@@ -5,9 +5,10 @@ from pathlib import Path
 from ptft.artifact import RunFiles, file_sha256, read_json
 from ptft.errors import PtftError
 from ptft.recipe import load_foreign, recipe_digest
+from ptft.recipe.publication import published_recipe
 from ptft.verify.link import Artefact, Link, broken, holds, unchecked
 
-__all__ = ["WEIGHTS", "check_recipe", "check_run", "find_run"]
+__all__ = ["WEIGHTS", "check_recipe", "check_run", "find_run", "published_digest"]
 
 WEIGHTS = "model.safetensors"  # ptft.model.store.WEIGHTS, which needs torch
 
@@ -60,3 +61,12 @@ def check_recipe(target: str, path: Path, recorded: str, record: str) -> Link:
         detail = f"{path.name}: digest {found}; {record} records {recorded or 'none'}"
         return broken("recipe", target, detail)
     return holds("recipe", target, f"digest {found[:12]} as {record} records")
+
+
+def published_digest(run: Path) -> str:
+    """Digest of a run's recipe as an export publishes it.
+
+    Raises:
+        RecipeError: it cannot be read.
+    """
+    return recipe_digest(published_recipe(load_foreign(run / RunFiles.RECIPE))[0])
