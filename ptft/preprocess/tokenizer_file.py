@@ -99,7 +99,10 @@ def _check_model(model: Bounds) -> None:
         model.refuse("dropout", model.values["dropout"], "null; ids must not be drawn")
     model.whole("max_input_chars_per_word", 0, _MAX_WORD)
     vocabulary = model.values.get("vocab")
-    if isinstance(vocabulary, dict):
+    if not isinstance(vocabulary, dict) or not vocabulary:
+        return
+    numbers = vocabulary.values()  # of 50,000 words or a million: no loop where all is well
+    if set(map(type, numbers)) != {int} or min(numbers) < 0 or max(numbers) >= 2**31:
         for word, number in vocabulary.items():
             if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**31:
                 model.refuse(f"vocab[{word[:20]!r}]", number, "a whole number from 0 to 2147483647")
