@@ -99,8 +99,9 @@ def test_a_runs_head_is_divided_by_the_temperature_of_val(tmp_path: Path) -> Non
 
 
 def test_calibration_without_validation_is_refused_before_the_run(tmp_path: Path) -> None:
-    (tmp_path / "data" / "cat").mkdir(parents=True)
-    Image.new("RGB", (32, 32)).save(tmp_path / "data" / "cat" / "0.png")
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / "data" / name / "0.png")
     data = {"kind": "folder", "train": str(tmp_path / "data")}
     objective = {"kind": "classify", "calibrate": True}
     with pytest.raises(RecipeError, match=r"data\.val: missing"):
