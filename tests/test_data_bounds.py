@@ -7,13 +7,9 @@ import resource
 import struct
 import tarfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow
-import pyarrow.parquet
 import pytest
 from safetensors.numpy import load_file, save_file
 
@@ -22,141 +18,17 @@ from ptft.data.decode import Encoded
 from ptft.data.formats import MAX_PICTURE
 from ptft.data.index_file import index_path, load_index, write_index
 from ptft.data.open import open_split
-from ptft.data.parquet_file import open_parquet, read_group
-from ptft.data.parquet_pages import walk_pages
 from ptft.data.plain_rows import read_csv, read_jsonl
 from ptft.data.tar_index import index_tar
 from ptft.data.texts import MAX_TEXT, clean_text
 from ptft.errors import DataError, RecipeError, SampleError
 from ptft.preprocess.cleaning import bound_text
-from ptft.recipe.data import FolderData, ShardsData, TableData
+from ptft.recipe.data import FolderData, ShardsData
+from tests.bounded import room
 from tests.fuzz.harness import alarm
 from tests.test_data_shards import picture, write_pairs, write_tar
 
-_ROOM = 3 << 30
-
-
-@pytest.fixture(autouse=True)
-def room() -> Iterator[None]:
-    """Addresses for 3 GiB more, so that what is not refused fails and the machine goes on."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + _ROOM, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
-# parquet
-
-
-def _opened(path: Path, **values: Any) -> Any:
-    section = TableData(train=str(path), image=None, captions=["{text}"], **values)
-    return open_split(section, "train")
-
-
-def _write(path: Path, column: Any, **options: Any) -> Path:
-    table = pyarrow.table({"text": column})
-    pyarrow.parquet.write_table(table, path, **{"compression": "zstd", **options})
-    return path
-
-
-def test_rows_of_nothing_are_refused(tmp_path: Path) -> None:
-    path = _write(tmp_path / "a.parquet", pyarrow.nulls(20_000_000, pyarrow.string()))
-    with pytest.raises(DataError, match=r"20,000,000 rows in .* bytes; allowed: "):
-        _opened(path)
-    (tmp_path / "f").mkdir()
-    path.rename(tmp_path / "f/metadata.parquet")
-    with pytest.raises(DataError, match="20,000,000 rows in"):
-        open_split(FolderData(train=str(tmp_path / "f")), "train")
-
-
-def test_a_text_that_every_row_names_is_one_text(tmp_path: Path) -> None:
-    """4,000 rows of half a megabyte in 500 bytes: any row is read, all together are refused."""
-    rows = pyarrow.DictionaryArray.from_arrays(
-        pyarrow.array(np.zeros(40_000, np.int32)), ["x" * 500_000]
-    )
-    options = {"dictionary_pagesize_limit": 1 << 30, "row_group_size": 1 << 20}
-    path = _write(tmp_path / "a.parquet", rows, **options)
-    assert path.stat().st_size < 1000
-    assert len(_opened(path).captions(39_999)[0]) == MAX_TEXT
-    with pytest.raises(DataError, match="column text: 20,000,000,000 bytes of values; allowed"):
-        _opened(path, label="text")
-
-
-@pytest.mark.parametrize(
-    ("column", "options", "said"),
-    [
-        (["x" * 500_000] * 400, {"use_dictionary": False}, "bytes unpacked of .* 256 to 1"),
-        (
-            ["x" * 500_000] * 400,
-            {"use_dictionary": False, "column_encoding": {"text": "DELTA_BYTE_ARRAY"}},
-            "row group 0: more than .* bytes unpacked",
-        ),
-        ([["x"] * 6_000_000], {}, "6,000,000 values; allowed in a file of"),
-        (
-            pyarrow.array([b"x" * 500_000] * 400, pyarrow.binary(500_000)),
-            {},
-            "bytes unpacked of .* 256 to 1",
-        ),
-        ([["x" * 500_000] * 400], {}, "column text: 200,5.* bytes of values; allowed"),
-    ],
-    ids=["zeros", "prefixes", "a list", "fixed width", "a list of one text"],
-)
-def test_what_unpacks_to_too_much_is_refused(
-    column: Any, options: dict[str, Any], said: str, tmp_path: Path
-) -> None:
-    path = _write(tmp_path / "a.parquet", column, **options)
-    with pytest.raises(SampleError, match=said):
-        _opened(path).captions(0)
-
-
-def test_pages_that_say_other_than_the_footer_are_refused(tmp_path: Path) -> None:
-    path = _write(tmp_path / "a.parquet", ["a"] * 100, compression="none", use_dictionary=False)
-    data = bytearray(path.read_bytes())
-    chunk = pyarrow.parquet.ParquetFile(path).metadata.row_group(0).column(0)
-    start, size = chunk.data_page_offset, chunk.total_compressed_size
-    place = data.index(b"\xc8\x01", start)  # 100, as a Thrift number, in the header of the page
-    data[place : place + 2] = b"\xca\x01"
-    path.write_bytes(data)
-    with path.open("rb") as stream:
-        assert [page.values for page in walk_pages(stream.fileno(), start, size)] == [101]
-    with pytest.raises(SampleError, match="its pages have 101 values, which is not its count"):
-        _opened(path).captions(0)
-
-
-def test_ordinary_tables_are_read_as_pyarrow_reads_them(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    columns = {
-        "text": [f"caption {n % 97}" if n % 5 else None for n in range(3000)],
-        "lists": [[f"a{n}", "b"] if n % 3 else [] for n in range(3000)],
-        "image": [{"bytes": random.bytes(300), "path": None} for _ in range(3000)],
-        "number": [n / 7 if n % 4 else None for n in range(3000)],
-        "flag": [bool(n % 2) for n in range(3000)],
-    }
-    table = pyarrow.table(columns)
-    for version in ("1.0", "2.0"):
-        for codec in ("none", "snappy", "zstd", "gzip"):
-            path = tmp_path / f"{version}-{codec}.parquet"
-            pyarrow.parquet.write_table(
-                table,
-                path,
-                compression=codec,
-                data_page_version=version,
-                row_group_size=700,
-                data_page_size=2000,
-            )
-            with open_parquet(path) as file:
-                parts = [read_group(file, path, n, None) for n in range(file.num_row_groups)]
-            assert [row for part in parts for row in part.to_pylist()] == table.to_pylist()
-    prefixed = tmp_path / "prefixed.parquet"
-    pyarrow.parquet.write_table(
-        table.select(["text"]),
-        prefixed,
-        use_dictionary=False,
-        column_encoding={"text": "DELTA_BYTE_ARRAY"},
-    )
-    with open_parquet(prefixed) as file:
-        assert read_group(file, prefixed, 0, ["text"])["text"].to_pylist() == columns["text"]
+__all__ = ["room"]  # a fixture
 
 
 # tars and their indexes
@@ -415,3 +287,14 @@ def test_a_png_whose_notes_unpack_to_gigabytes_takes_none() -> None:
         assert after - before < 150 << 10, "KiB"
     assert Encoded(_png((b"tEXt", b"a\0b")), "a").image().mode == "RGB"
     assert io.BytesIO(zeros).getbuffer().nbytes < 1 << 20
+
+
+def test_half_a_character_is_no_text_and_no_name(tmp_path: Path) -> None:
+    assert clean_text("a\ud800b") == "a\ufffdb"
+    rows = [{"file_name": "a.png", "text": "x\udfff"}, {"file_name": "\ud800.png", "text": "x"}]
+    (tmp_path / "a.png").write_bytes(picture(1))
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(rows[0]))
+    assert open_split(FolderData(train=str(tmp_path)), "train").captions(0) == ("x\ufffd",)
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match=r"row 2: file_name .*allowed: a path inside it"):
+        open_split(FolderData(train=str(tmp_path)), "train")

@@ -148,3 +148,10 @@ def test_texts_are_counted_as_they_are_made(pattern: str) -> None:
 
 def test_a_name_that_no_file_can_have_is_no_path() -> None:
     assert not is_hub_id("a/" + "b" * 5000)
+
+
+def test_problems_by_the_hundred_are_counted() -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe({**SMALL, "evaluate": [0] * 500}, "test")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 41 and lines[-1] == "test: and 460 problems more"

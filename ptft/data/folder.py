@@ -274,12 +274,17 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
         if not isinstance(name, str) or not name.strip():
             there = ", ".join(str(key) for key in row) or "none"
             raise DataError(f"{path}: row {number}: no {_FILE}; columns: {there}")
-        if "\0" in name or not _stays_inside(name):
+        if "\0" in name or not _is_name(name) or not _stays_inside(name):
             raise DataError(
                 f"{path}: row {number}: {_FILE} {name!r} leaves the folder; "
                 "allowed: a path inside it"
             )
     return rows
+
+
+def _is_name(name: str) -> bool:
+    """Whether a file can have the name: half a character, as JSON can spell one, has no bytes."""
+    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _stays_inside(name: str) -> bool:

@@ -107,11 +107,18 @@ class ParquetRows:
         if not self._fields:
             return {}
         table = self._read(group, tuple(self._fields))
-        return {name: table[name][within].as_py() for name in self._fields}
+        return {name: self._cell(table, name, within) for name in self._fields}
 
     def picture(self, index: int) -> Any:
         group, within = self._find(index)
-        return self._read(group, (self._picture,))[self._picture][within].as_py()
+        return self._cell(self._read(group, (self._picture,)), self._picture, within)
+
+    @staticmethod
+    def _cell(table: pyarrow.Table, name: str, row: int) -> Any:
+        try:
+            return table[name][row].as_py()
+        except (pyarrow.ArrowException, ValueError) as error:  # no UTF-8, no date
+            raise SampleError(f"{name}: {error}") from None
 
     def column(self, name: str) -> Sequence[Any] | None:
         if self.window is not None and self.blocks is None:
@@ -250,4 +257,6 @@ def _footer(path: Path) -> tuple[Any, pyarrow.Schema]:
     with parquet_errors(path), pyarrow.parquet.ParquetFile(path) as file:
         metadata = file.metadata
         check_rows(path, metadata)
-        return metadata, file.schema_arrow
+        schema = file.schema_arrow
+        list(schema.names)  # raises where one is no UTF-8
+        return metadata, schema

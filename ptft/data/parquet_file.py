@@ -19,7 +19,14 @@ import pyarrow.parquet
 from ptft.data.parquet_pages import walk_pages
 from ptft.errors import DataError
 
-__all__ = ["check_rows", "column_values", "open_parquet", "parquet_errors", "read_group"]
+__all__ = [
+    "check_indices",
+    "check_rows",
+    "column_values",
+    "open_parquet",
+    "parquet_errors",
+    "read_group",
+]
 
 _VALUES_A_BYTE = 64  # of a file; a column of nothing but nulls may have far more, and is of no use
 _FREE_VALUES = 4 << 20  # that a file of any size may have
@@ -73,6 +80,8 @@ def read_group(
         else:
             table = _read_in_parts(file, path, number, names, widest)
         for name in table.column_names:
+            for chunk in table[name].chunks:
+                check_indices(chunk)
             if pyarrow.types.is_nested(table[name].type):
                 _check_unpacked(table[name], path, name)
         return table
@@ -81,8 +90,9 @@ def read_group(
 def column_values(column: pyarrow.ChunkedArray, path: Path, name: str) -> list[Any]:
     """All values of a column that ``read_group`` gave. Raises DataError where they are too large
     together."""
-    _check_unpacked(column, path, name)
-    return column.to_pylist()
+    with parquet_errors(path):
+        _check_unpacked(column, path, name)
+        return column.to_pylist()
 
 
 @contextmanager
@@ -191,6 +201,27 @@ def _check_unpacked(column: pyarrow.ChunkedArray, path: Path, name: str) -> None
         raise DataError(f"{path}: column {name}: {size:,} bytes of values; allowed: {most:,}")
 
 
+def check_indices(array: pyarrow.Array) -> None:
+    """Hold the numbers of dictionaries' values to be within them, which pyarrow leaves to whoever
+    uses them. Raises ValueError."""
+    kind = array.type
+    if pyarrow.types.is_dictionary(kind):
+        found = pyarrow.compute.min_max(array.indices).as_py()
+        least, most = found["min"], found["max"]
+        if most is not None and not 0 <= least <= most < len(array.dictionary):
+            raise ValueError("a value's number is beyond its dictionary")
+    elif pyarrow.types.is_struct(kind):
+        for place in range(kind.num_fields):
+            check_indices(array.field(place))
+    elif _is_list(kind):
+        check_indices(array.flatten())
+
+
+def _is_list(kind: pyarrow.DataType) -> bool:
+    lists = (pyarrow.types.is_list, pyarrow.types.is_large_list, pyarrow.types.is_fixed_size_list)
+    return any(is_kind(kind) for is_kind in lists)
+
+
 def _unpacked(array: pyarrow.Array) -> int:
     """Bytes of an array with a copy of a dictionary's value for each that names it."""
     kind = array.type
@@ -202,8 +233,7 @@ def _unpacked(array: pyarrow.Array) -> int:
         return int(pyarrow.compute.sum(lengths.take(array.indices)).as_py() or 0)
     if pyarrow.types.is_struct(kind):
         return sum(_unpacked(array.field(place)) for place in range(kind.num_fields))
-    lists = (pyarrow.types.is_list, pyarrow.types.is_large_list, pyarrow.types.is_fixed_size_list)
-    if any(is_kind(kind) for is_kind in lists):
+    if _is_list(kind):
         return int(array.nbytes) + _unpacked(array.flatten())
     return int(array.nbytes)
 

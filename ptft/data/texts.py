@@ -1,10 +1,13 @@
 """Texts as they are held against each other: one spelling each, whatever wrote them."""
 
+import re
 import unicodedata
 
 from ptft.preprocess.cleaning import bound_text
 
 __all__ = ["MAX_TEXT", "clean_text"]
+
+_HALF = re.compile("[\ud800-\udfff]")  # of a character, as JSON can spell one: no text holds it
 
 MAX_TEXT = 65_536
 """Characters of a text that count; 256 tokens of any language have a tenth of that."""
@@ -17,12 +20,12 @@ def clean_text(text: str) -> str:
 
     Two spellings that look alike (an e with an accent, or an e and an accent) are one text then;
     macOS writes names of files the second way, nearly everything else the first. What lies beyond
-    ``MAX_TEXT`` characters is cut off.
+    ``MAX_TEXT`` characters is cut off; half a character (a lone surrogate) becomes U+FFFD.
     """
     text = bound_text(text, MAX_TEXT)
     if text.isascii():
         return text.strip()
-    text = unicodedata.normalize("NFC", text)
+    text = unicodedata.normalize("NFC", _HALF.sub("\ufffd", text))
     first, last = 0, len(text)
     while first < last and _is_blank(text[first]):
         first += 1

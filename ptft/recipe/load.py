@@ -34,6 +34,8 @@ __all__ = [
     "set_key",
 ]
 
+_PROBLEMS = 40  # that are told at once
+
 _Kind = TypeVar("_Kind", bound=Recipe)
 
 
@@ -110,6 +112,8 @@ def _parse(values: Mapping[str, Any], where: str, kind: type[_Kind]) -> _Kind:
         return kind.model_validate(values)
     except ValidationError as error:
         problems = explain(error.errors(include_url=False), values, kind)
+        if len(problems) > _PROBLEMS:
+            problems[_PROBLEMS:] = [f"and {len(problems) - _PROBLEMS} problems more"]
         raise RecipeError("\n".join(f"{where}: {problem}" for problem in problems)) from None
 
 
