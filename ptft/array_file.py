@@ -38,9 +38,7 @@ def check_header(path: Path, *, error: type[PtftError] = ArtifactError) -> dict[
             stream.seek(0)
             length = int.from_bytes(stream.read(8), "little")
             if size < 8 or not 2 <= length <= min(MAX_HEADER, size - 8):
-                raise error(
-                    f"{path}: not a safetensors file: a header of {length} bytes of {size}"
-                )
+                raise error(f"{path}: not a safetensors file: a header of {length} bytes of {size}")
             header = stream.read(length)
     except FileNotFoundError:
         raise error(f"{path}: no such file") from None
