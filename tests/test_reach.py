@@ -12,6 +12,8 @@ import pytest
 from huggingface_hub import constants
 
 from ptft import reach
+from ptft.errors import ModelError
+from ptft.model.tokenizers import build_tokenizer
 from ptft.reach import hub_at_hand, why_unreachable
 from tests.hub_parts import COMMAND
 from tests.loopback_hub import LoopbackHub
@@ -90,3 +92,13 @@ def test_a_hub_that_comes_back_is_found(monkeypatch: pytest.MonkeyPatch) -> None
 def test_it_imports_nothing_heavy() -> None:
     code = "import sys, ptft.reach; sys.exit('huggingface_hub' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_tokenizer_of_the_hub_is_not_asked_for_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    text = {"hf_tokenizer_name": "nobody/nothing", "context_length": 64}
+    with pytest.raises(ModelError, match=r"nobody/nothing: .*not in the cache; cannot reach http"):
+        build_tokenizer({"text_cfg": text})
+    assert not constants.HF_HUB_OFFLINE

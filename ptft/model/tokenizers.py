@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from ptft.model.foreign import by_itself, check_folder_configs
 from ptft.preprocess import TextTokenizer, clip_bpe_json
 from ptft.preprocess.clip_vocabulary import END, START
 from ptft.preprocess.tokenizer_file import check_tokenizer
+from ptft.reach import hub_at_hand
 
 __all__ = ["build_tokenizer"]
 
@@ -79,13 +81,14 @@ def _from_transformers(
     local = Path(source).is_dir()
     if local:
         check_folder_configs(Path(source))
+    absent: str | None = None
     try:
-        with by_itself(offline=local):
+        with nullcontext() if local else hub_at_hand() as absent, by_itself(offline=local):
             theirs = AutoTokenizer.from_pretrained(
                 source, trust_remote_code=False, local_files_only=local
             )
     except (OSError, ValueError, ImportError, TypeError, KeyError, AttributeError) as error:
-        first = str(error).strip().split("\n")[0]
+        first = f"not in the cache; {absent}" if absent else str(error).strip().split("\n")[0]
         raise ModelError(f"{source}: no tokenizer can be loaded: {first}") from error
     if not getattr(theirs, "is_fast", False):
         raise ModelError(f"{source}: its tokenizer has no fast form (tokenizer.json)")
