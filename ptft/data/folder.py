@@ -13,7 +13,7 @@ import numpy as np
 
 from ptft.data.fields import FieldSet
 from ptft.data.formats import check_picture_size
-from ptft.data.hashing import file_state
+from ptft.data.hashing import digest_of, file_state
 from ptft.data.joining import AUTO_BYTES, TAIL, first_rows, same_bytes, too_large
 from ptft.data.labels import Learn
 from ptft.data.listing import Listing, list_pictures
@@ -26,6 +26,8 @@ __all__ = ["Folder"]
 
 _TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _FILE = "file_name"  # the column that names a picture, as Hugging Face's ImageFolder has it
+_SETS = 8  # whose equal pictures a process remembers: a set is opened several times in a run
+_SAME: dict[str, np.ndarray] = {}
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
 
 
@@ -177,13 +179,18 @@ class Folder(FieldSet):
             return first_rows(self._picture_ids())
         names = [PurePosixPath(row[_FILE].replace("\\", "/")).as_posix() for row in self._rows]
         same = first_rows(names)
-        sizes = np.zeros(len(names), np.int64)
+        sizes, times = np.zeros((2, len(names)), np.int64)
         for row in np.unique(same).tolist():
-            sizes[row] = file_state(self._folder / names[row], "")[1]
+            sizes[row], times[row] = file_state(self._folder / names[row], "")[1:]
         if section.join == "auto" and int(sizes.sum()) > AUTO_BYTES:
             self.said.append(too_large(int(sizes.sum())))
             return same
-        return same_bytes(sizes, self._read_tail, self._read_row)[same]
+        state = digest_of(self._folder.resolve(), *names, sizes.tobytes(), times.tobytes())
+        if state not in _SAME:
+            _SAME[state] = same_bytes(sizes, self._read_tail, self._read_row)[same]
+            while len(_SAME) > _SETS:
+                del _SAME[next(iter(_SAME))]
+        return _SAME[state]
 
 
 def _find_table(folder: Path) -> Path | None:
@@ -295,12 +302,13 @@ def _stays_inside(name: str) -> bool:
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:
-    from ptft.data.parquet_file import column_values, open_parquet, read_group
+    from ptft.data.parquet_file import column_values, open_parquet, read_group, row_groups
 
     rows: list[dict[str, Any]] = []
+    groups = row_groups(path)
     with open_parquet(path) as file:
-        for number in range(file.metadata.num_row_groups):
-            table = read_group(file, path, number, None)
+        for number in range(len(groups)):
+            table = read_group(file, path, groups, number, None)
             names = table.column_names
             columns = [column_values(table[name], path, name) for name in names]
             rows += [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)]
