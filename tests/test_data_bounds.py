@@ -179,6 +179,7 @@ def test_a_picture_file_has_bounds(tmp_path: Path) -> None:
     [
         (",".join(f"c{n}" for n in range(5000)) + "\n", "5,000 columns; allowed: at most 4,096"),
         (",".join(f"c{n}" for n in range(4000)) + "\n" + "x\n" * 1000, "cells in .* bytes"),
+        ("a" * 3000 + "\nx\n", "a column's name of 3,000 characters; allowed: at most 1,024"),
         ("a,b\n" + "x" * 200_000 + ",y\n", "row 1: field larger than field limit"),
     ],
 )

@@ -1,5 +1,7 @@
 """Parquet of a stranger: what a few bytes say that they stand for is held against their size."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,8 @@ import pyarrow.parquet
 import pytest
 
 from ptft.data.open import open_split
-from ptft.data.parquet_file import check_indices, open_parquet, read_group
+from ptft.data.parquet_file import check_indices, open_parquet, read_group, row_groups
+from ptft.data.parquet_footer import read_footer
 from ptft.data.parquet_pages import walk_pages
 from ptft.data.texts import MAX_TEXT
 from ptft.errors import DataError, SampleError
@@ -115,8 +118,9 @@ def test_ordinary_tables_are_read_as_pyarrow_reads_them(tmp_path: Path) -> None:
                 row_group_size=700,
                 data_page_size=2000,
             )
+            groups = row_groups(path)
             with open_parquet(path) as file:
-                parts = [read_group(file, path, n, None) for n in range(file.num_row_groups)]
+                parts = [read_group(file, path, groups, n, None) for n in range(len(groups))]
             assert [row for part in parts for row in part.to_pylist()] == table.to_pylist()
     prefixed = tmp_path / "prefixed.parquet"
     pyarrow.parquet.write_table(
@@ -126,7 +130,8 @@ def test_ordinary_tables_are_read_as_pyarrow_reads_them(tmp_path: Path) -> None:
         column_encoding={"text": "DELTA_BYTE_ARRAY"},
     )
     with open_parquet(prefixed) as file:
-        assert read_group(file, prefixed, 0, ["text"])["text"].to_pylist() == columns["text"]
+        read = read_group(file, prefixed, row_groups(prefixed), 0, ["text"])
+        assert read["text"].to_pylist() == columns["text"]
 
 
 def test_a_cell_that_is_no_text_is_one_sample(tmp_path: Path) -> None:
@@ -151,3 +156,41 @@ def test_a_number_beyond_its_dictionary_is_told(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="beyond its dictionary"):
             check_indices(array)
     check_indices(broken[:2])
+
+
+def test_a_footer_says_what_pyarrow_says(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    table = pyarrow.table({"a": [1, None, 3] * 40, "b": [["x"], [], None] * 40, "c": ["y"] * 120})
+    pyarrow.parquet.write_table(table, path, row_group_size=50)
+    metadata = pyarrow.parquet.ParquetFile(path).metadata
+    for number, group in enumerate(read_footer(path)):
+        theirs = metadata.row_group(number)
+        assert group.rows == theirs.num_rows and len(group.chunks) == theirs.num_columns
+        for place, chunk in enumerate(group.chunks):
+            column = theirs.column(place)
+            assert ".".join(chunk.path) == column.path_in_schema
+            assert chunk.values == column.num_values
+            assert chunk.size == column.total_uncompressed_size
+            assert chunk.packed == column.total_compressed_size
+            starts = (column.dictionary_page_offset, column.data_page_offset)
+            assert chunk.start == min(start for start in starts if start is not None)
+
+
+def test_a_footer_that_contradicts_itself_does_not_end_the_process(tmp_path: Path) -> None:
+    """pyarrow's accessors let an exception of C++ through, at which the process is ended."""
+    path = _write(tmp_path / "a.parquet", ["x", None])
+    optional, required = b"\x25\x02\x18\x04text", b"\x25\x00\x18\x04text"
+    data = path.read_bytes()
+    assert data.count(optional) == 1
+    path.write_bytes(data.replace(optional, required))
+    script = (
+        "import sys; from tests.test_parquet_bounds import _opened\n"
+        "from pathlib import Path; from ptft.errors import PtftError\n"
+        "try: _opened(Path(sys.argv[1])).captions(0)\n"
+        "except PtftError as error: print('told:', error)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr[-500:]
+    assert ended.stdout.startswith("told: ") and "mismatch" in ended.stdout

@@ -280,7 +280,7 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
         name = row.get(_FILE)
         if not isinstance(name, str) or not name.strip():
             there = ", ".join(str(key) for key in row) or "none"
-            raise DataError(f"{path}: row {number}: no {_FILE}; columns: {there}")
+            raise DataError(f"{path}: row {number}: no {_FILE}; columns: {there[:500]}")
         if "\0" in name or not _is_name(name) or not _stays_inside(name):
             raise DataError(
                 f"{path}: row {number}: {_FILE} {name!r} leaves the folder; "

@@ -13,12 +13,13 @@ from ptft.data.hashing import file_state
 from ptft.data.joining import AUTO_BYTES, digest_picture, first_rows, too_large
 from ptft.data.labels import TextIs
 from ptft.data.parquet_file import (
-    check_rows,
     column_values,
     open_parquet,
     parquet_errors,
     read_group,
+    row_groups,
 )
+from ptft.data.parquet_footer import Group
 from ptft.errors import DataError, SampleError
 
 __all__ = ["ParquetRows", "schema_names"]
@@ -51,9 +52,10 @@ class ParquetRows:
         self.window = window
         self.blocks: np.ndarray | None = None
         self._groups: list[tuple[int, int]] = []  # (file, row group of it)
+        self._footers: list[list[Group]] = []  # of each file
         counts: list[int] = []
         for number, path in enumerate(self._paths):
-            metadata, schema = _footer(path)
+            groups, schema = _footer(path)
             if number == 0:
                 self._schema = schema
                 self.columns = list(schema.names)
@@ -62,10 +64,11 @@ class ParquetRows:
                     f"{path}: columns {', '.join(schema.names)}; {self._paths[0]} has "
                     f"{', '.join(self.columns)}"
                 )
-            for group in range(metadata.num_row_groups):
-                if metadata.row_group(group).num_rows:
-                    self._groups.append((number, group))
-                    counts.append(metadata.row_group(group).num_rows)
+            self._footers.append(groups)
+            for place, group in enumerate(groups):
+                if group.rows:
+                    self._groups.append((number, place))
+                    counts.append(group.rows)
         self._firsts = np.cumsum([0, *counts])
         if not len(self):
             raise DataError(f"{self._paths[0]}: no rows")
@@ -126,7 +129,7 @@ class ParquetRows:
         values: list[Any] = []
         for file, group in self._groups:
             path = self._paths[file]
-            table = read_group(self._open(file), path, group, [name])
+            table = read_group(self._open(file), path, self._footers[file], group, [name])
             values += column_values(table[name], path, name)
         return values
 
@@ -156,11 +159,10 @@ class ParquetRows:
         """Of the picture of each row, None for none; row groups are read one after another."""
         for file, number in self._groups:
             try:
-                table = read_group(self._open(file), self._paths[file], number, [self._picture])
+                path, groups = self._paths[file], self._footers[file]
+                table = read_group(self._open(file), path, groups, number, [self._picture])
             except DataError:  # reading its samples says so
-                yield from (
-                    None for _ in range(self._open(file).metadata.row_group(number).num_rows)
-                )
+                yield from (None for _ in range(self._footers[file][number].rows))
                 continue
             for cell in table[self._picture]:
                 value = cell["bytes"] if isinstance(cell, pyarrow.StructScalar) else cell
@@ -189,7 +191,7 @@ class ParquetRows:
             file, number = self._groups[group]
             path = self._paths[file]
             try:
-                table = read_group(self._open(file), path, number, columns)
+                table = read_group(self._open(file), path, self._footers[file], number, columns)
             except DataError as error:
                 text = str(error).removeprefix(f"{path}: ").removeprefix(f"row group {number}: ")
                 raise SampleError(
@@ -209,26 +211,13 @@ class ParquetRows:
 
     def _picture_bytes(self) -> int:
         """Of the picture column as read, over all row groups."""
-        size = 0
-        for path in self._paths:
-            metadata, _ = _footer(path)
-            for group in range(metadata.num_row_groups):
-                row_group = metadata.row_group(group)
-                for column in range(metadata.num_columns):
-                    chunk = row_group.column(column)
-                    if chunk.path_in_schema.split(".")[0] == self._picture:
-                        size += chunk.total_uncompressed_size
-        return size
-
-
-def schema_names(schema: pyarrow.Schema, column: str) -> list[str] | None:
-    """Names of a ``ClassLabel`` that ``datasets`` wrote into the schema of a file."""
-    try:
-        written = json.loads((schema.metadata or {})[b"huggingface"])
-        names = written["info"]["features"][column]["names"]
-    except (KeyError, TypeError, ValueError, RecursionError):
-        return None
-    return list(names) if all(isinstance(entry, str) for entry in names) else None
+        return sum(
+            chunk.size
+            for groups in self._footers
+            for group in groups
+            for chunk in group.chunks
+            if chunk.path[0] == self._picture
+        )
 
 
 class _Kept:
@@ -252,11 +241,20 @@ class _Kept:
             self._bytes -= self._tables.pop(oldest).nbytes
 
 
-def _footer(path: Path) -> tuple[Any, pyarrow.Schema]:
-    """Metadata and schema. DataError where the file is no parquet."""
+def _footer(path: Path) -> tuple[list[Group], pyarrow.Schema]:
+    """Row groups and schema. DataError where the file is no parquet."""
+    groups = row_groups(path)
     with parquet_errors(path), pyarrow.parquet.ParquetFile(path) as file:
-        metadata = file.metadata
-        check_rows(path, metadata)
         schema = file.schema_arrow
         list(schema.names)  # raises where one is no UTF-8
-        return metadata, schema
+        return groups, schema
+
+
+def schema_names(schema: pyarrow.Schema, column: str) -> list[str] | None:
+    """Names of a ``ClassLabel`` that ``datasets`` wrote into the schema of a file."""
+    try:
+        written = json.loads((schema.metadata or {})[b"huggingface"])
+        names = written["info"]["features"][column]["names"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
+    return list(names) if all(isinstance(entry, str) for entry in names) else None

@@ -16,23 +16,24 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
+from ptft.data.parquet_footer import Group, read_footer
 from ptft.data.parquet_pages import walk_pages
 from ptft.errors import DataError
 
 __all__ = [
     "check_indices",
-    "check_rows",
     "column_values",
     "open_parquet",
     "parquet_errors",
     "read_group",
+    "row_groups",
 ]
 
 _VALUES_A_BYTE = 64  # of a file; a column of nothing but nulls may have far more, and is of no use
 _FREE_VALUES = 4 << 20  # that a file of any size may have
 _RATIO = 256  # bytes unpacked for one packed; texts and tables of numbers reach 10 to 50
 _FREE_BYTES = 64 << 20  # that a column of any size may unpack to
-_PREFIXED = "DELTA_BYTE_ARRAY"  # each value goes on from the one before: any size from few bytes
+_PREFIXED = 7  # DELTA_BYTE_ARRAY: each value goes on from the one before: any size from few bytes
 
 
 def open_parquet(path: Path) -> pyarrow.parquet.ParquetFile:
@@ -42,31 +43,44 @@ def open_parquet(path: Path) -> pyarrow.parquet.ParquetFile:
         DataError: it is no parquet, or says that it has more rows than its size could hold.
     """
     with parquet_errors(path):
+        groups = row_groups(path)
         with pyarrow.parquet.ParquetFile(path) as plain:
             metadata = plain.metadata
-        check_rows(path, metadata)
+        columns = [metadata.schema.column(place) for place in range(metadata.num_columns)]
+        names = [tuple(column.path.split(".")) for column in columns]
+        if any(
+            [".".join(c.path) for c in g.chunks] != [".".join(n) for n in names] for g in groups
+        ):
+            raise DataError(f"{path}: a row group of other columns than the schema's")
         return pyarrow.parquet.ParquetFile(
             path, metadata=metadata, read_dictionary=_byte_columns(metadata)
         )
 
 
-def check_rows(path: Path, metadata: Any) -> None:
-    """Hold the rows that a footer speaks of against the file's size. Raises DataError."""
-    size = path.stat().st_size
-    rows = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
-    if min(rows, default=0) < 0 or sum(rows) > _most_values(size):
-        raise DataError(
-            f"{path}: {sum(rows):,} rows in {size:,} bytes; allowed: {_most_values(size):,}"
-        )
+def row_groups(path: Path) -> list[Group]:
+    """The row groups of a file. Raises DataError: it has none that can be read, or says that it has
+    more rows than its size could hold."""
+    with parquet_errors(path):
+        groups, size = read_footer(path), path.stat().st_size
+    rows = sum(group.rows for group in groups)
+    if rows > _most_values(size):
+        raise DataError(f"{path}: {rows:,} rows in {size:,} bytes; allowed: {_most_values(size):,}")
+    return groups
 
 
 def read_group(
-    file: pyarrow.parquet.ParquetFile, path: Path, number: int, columns: Sequence[str] | None
+    file: pyarrow.parquet.ParquetFile,
+    path: Path,
+    groups: Sequence[Group],
+    number: int,
+    columns: Sequence[str] | None,
 ) -> pyarrow.Table:
     """A row group.
 
     Args:
         file: as ``open_parquet`` gives it.
+        groups: as ``row_groups`` gives them.
+        number: of the group.
         columns: by name; None: all.
 
     Raises:
@@ -74,7 +88,7 @@ def read_group(
     """
     with parquet_errors(path):
         names = list(columns) if columns is not None else None
-        widest = _check_group(file, path, number, names)
+        widest = _check_group(file, path, groups[number], f"row group {number}", names)
         if widest is None:
             table = file.read_row_group(number, columns=names, use_threads=False)
         else:
@@ -122,31 +136,32 @@ def _byte_columns(metadata: Any) -> list[str]:
 
 
 def _check_group(
-    file: pyarrow.parquet.ParquetFile, path: Path, number: int, names: Sequence[str] | None
+    file: pyarrow.parquet.ParquetFile,
+    path: Path,
+    group: Group,
+    where: str,
+    names: Sequence[str] | None,
 ) -> int | None:
     """Hold the column chunks that are to be read against their size.
 
     Returns:
         Bytes of the largest page of one that packs values by prefixes; None where none does.
     """
-    group, widest = file.metadata.row_group(number), None
+    widest = None
     with path.open("rb", buffering=0) as stream:
         end = os.fstat(stream.fileno()).st_size
-        for place in range(group.num_columns):
-            chunk, about = group.column(place), file.metadata.schema.column(place)
-            if names is not None and chunk.path_in_schema.partition(".")[0] not in names:
+        for place, chunk in enumerate(group.chunks):
+            if names is not None and chunk.path[0] not in names:
                 continue
-            what = f"{path}: row group {number}: column {chunk.path_in_schema}"
-            starts = (chunk.dictionary_page_offset, chunk.data_page_offset)
-            start = min(offset for offset in starts if offset is not None)
-            packed = chunk.total_compressed_size
-            if start < 4 or packed < 0 or start + packed > end:
+            about = file.metadata.schema.column(place)
+            what = f"{path}: {where}: column {'.'.join(chunk.path)}"
+            if chunk.start < 4 or chunk.start + chunk.packed > end:
                 raise DataError(f"{what}: it lies outside the file")
-            pages = _walk(stream.fileno(), start, packed, what)
+            pages = _walk(stream.fileno(), chunk.start, chunk.packed, what)
             values = sum(values for _, values in pages)
             size = sum(size for size, _ in pages)
             flat = about.max_repetition_level == 0
-            if values != chunk.num_values or (flat and values != group.num_rows):
+            if values != chunk.values or (flat and values != group.rows):
                 raise DataError(f"{what}: its pages have {values:,} values, which is not its count")
             if values > _most_values(end):
                 raise DataError(
@@ -154,10 +169,10 @@ def _check_group(
                     f"{_most_values(end):,}"
                 )
             size = max(size, values * max(about.length, 0))  # of values of a fixed width
-            if size > _most_bytes(packed):
+            if size > _most_bytes(chunk.packed):
                 raise DataError(
-                    f"{what}: {size:,} bytes unpacked of {packed:,}; allowed: {_RATIO} to 1, and "
-                    f"{_FREE_BYTES:,}"
+                    f"{what}: {size:,} bytes unpacked of {chunk.packed:,}; allowed: {_RATIO} to 1, "
+                    f"and {_FREE_BYTES:,}"
                 )
             if _PREFIXED in chunk.encodings:
                 widest = max(widest or 1, *(page[0] for page in pages), 1)

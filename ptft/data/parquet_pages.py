@@ -9,15 +9,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ptft.data.thrift import I32, STRUCT, Compact
+
 __all__ = ["Page", "walk_pages"]
 
 _FIRST = 4096  # bytes of a header that are read at first; they hold statistics, seldom more
 _MOST = 1 << 20  # bytes of a header
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3  # kinds of pages
 _HEADS = {5: _DATA, 7: _DICTIONARY, 8: _DATA_V2}  # field of a page's header -> its kind
-_DEPTH = 8  # structs within structs
-
-_TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
 
 
 @dataclass(frozen=True)
@@ -76,18 +75,18 @@ def _read_header(file: int, place: int, end: int) -> _Header:
 
 def _parse(data: bytes) -> _Header:
     """Raises IndexError where the bytes end too soon."""
-    reader, header = _Compact(data), _Header()
+    reader, header = Compact(data), _Header()
     kind = -1
     for field, type_ in reader.fields():
-        if field == 1 and type_ == _I32:
+        if field == 1 and type_ == I32:
             kind = reader.signed()
-        elif field == 2 and type_ == _I32:
+        elif field == 2 and type_ == I32:
             header.size = reader.signed()
-        elif field == 3 and type_ == _I32:
+        elif field == 3 and type_ == I32:
             header.packed = reader.signed()
-        elif type_ == _STRUCT and _HEADS.get(field, -1) == kind and kind != _DICTIONARY:
+        elif type_ == STRUCT and _HEADS.get(field, -1) == kind and kind != _DICTIONARY:
             for inner, inner_type in reader.fields():
-                if inner == 1 and inner_type == _I32:
+                if inner == 1 and inner_type == I32:
                     header.values = reader.signed()
                 else:
                     reader.skip(inner_type)
@@ -95,74 +94,3 @@ def _parse(data: bytes) -> _Header:
             reader.skip(type_)
     header.length = reader.place
     return header
-
-
-class _Compact:
-    """A reader of Thrift's compact protocol, as much of it as headers need."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.place = 0
-
-    def byte(self) -> int:
-        value = self.data[self.place]
-        self.place += 1
-        return value
-
-    def unsigned(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self.byte()
-            value |= (byte & 0x7F) << shift
-            if not byte & 0x80:
-                return value
-            shift += 7
-            if shift > 63:
-                raise ValueError("a number of more than 64 bits")
-
-    def signed(self) -> int:
-        value = self.unsigned()
-        return (value >> 1) ^ -(value & 1)
-
-    def fields(self) -> Iterator[tuple[int, int]]:
-        """(number, type) of each field of a struct; the caller reads or skips its value."""
-        number = 0
-        while (first := self.byte()) != 0:
-            step, type_ = first >> 4, first & 0x0F
-            number = number + step if step else self.signed()
-            yield number, type_
-
-    def skip(self, type_: int, depth: int = 0) -> None:
-        if depth > _DEPTH:
-            raise ValueError("a header nested too deep")
-        if type_ in (_TRUE, _FALSE):
-            return
-        if type_ == _BYTE:
-            self._forward(1)
-        elif type_ in (_I16, _I32, _I64):
-            self.unsigned()
-        elif type_ == _DOUBLE:
-            self._forward(8)
-        elif type_ == _BINARY:
-            self._forward(self.unsigned())
-        elif type_ in (_LIST, _SET):
-            first = self.byte()
-            count = first >> 4 if first >> 4 != 15 else self.unsigned()
-            for _ in range(count):
-                self._skip_element(first & 0x0F, depth)
-        elif type_ == _STRUCT:
-            for _, inner in self.fields():
-                self.skip(inner, depth + 1)
-        else:
-            raise ValueError(f"a field of type {type_}")
-
-    def _skip_element(self, type_: int, depth: int) -> None:
-        if type_ in (_TRUE, _FALSE):
-            self._forward(1)  # in a list a truth is a byte
-        else:
-            self.skip(type_, depth + 1)
-
-    def _forward(self, count: int) -> None:
-        self.place += count
-        if self.place > len(self.data):
-            raise IndexError

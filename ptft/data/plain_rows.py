@@ -20,6 +20,7 @@ __all__ = ["READ", "PlainRows", "read_csv", "read_jsonl"]
 _MAX_FILE = 4 << 30  # bytes: they are all in memory, as 10 million captions are
 _MAX_LINE = 4 << 20  # bytes of a line of JSON
 _MAX_COLUMNS = 4096
+_MAX_NAME = 1024  # characters of a column's name
 _FREE_CELLS = 1 << 20  # that a table may have beyond one a byte
 
 
@@ -75,6 +76,10 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
     """Of the first line. Raises DataError."""
     if len(names) > _MAX_COLUMNS:
         raise DataError(f"{path}: {len(names):,} columns; allowed: at most {_MAX_COLUMNS:,}")
+    if (longest := max(map(len, names), default=0)) > _MAX_NAME:
+        raise DataError(
+            f"{path}: a column's name of {longest:,} characters; allowed: at most {_MAX_NAME:,}"
+        )
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
         raise DataError(f"{path}: two columns are named {twice!r}; allowed: different names")
