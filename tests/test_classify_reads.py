@@ -447,7 +447,7 @@ def test_digests_from_before_there_was_a_choice_stay(trained: Path, tmp_path: Pa
     write_json(tmp_path / "old" / FolderFiles.INFO, {**values, "digest": plain.digest})
     assert read_model_info(tmp_path / "old").reads == "image"
     write_json(tmp_path / "old" / FolderFiles.INFO, {**values, "reads": "sound", "digest": ""})
-    with pytest.raises(ArtifactError, match="reads 'sound'; allowed: image, text, both"):
+    with pytest.raises(ArtifactError, match="reads: 'sound'; allowed: image, text, both"):
         read_model_info(tmp_path / "old")
     given = deciding_values(recipe(tmp_path, objective={"kind": "classify"}))
     assert "reads" not in given["objective"]
