@@ -20,6 +20,11 @@ Layers, imports run downwards only (``make check`` holds them)::
     compat | errors          library quirks in one place | the exception tree
 """
 
+import os
+
 __all__ = ["__version__"]
+
+# Else onnxruntime, wherever it is imported after this, leaves a device's id at home and calls there.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"

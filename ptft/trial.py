@@ -50,11 +50,10 @@ def try_model(
     words = [str(folder.absolute()), precision, str(batch), str(seconds), str(memory)]
     one = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
     paths = os.pathsep.join(path for path in sys.path if path)
-    quiet = {"ORT_DISABLE_TELEMETRY": "1"}  # else it leaves a device's id at home, and calls there
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "ptft.trial_run", *words],
-            env={**os.environ, **one, **quiet, "PYTHONPATH": paths, "RAYON_NUM_THREADS": "1"},
+            env={**os.environ, **one, "PYTHONPATH": paths, "RAYON_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
