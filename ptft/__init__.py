@@ -24,7 +24,7 @@ import os
 
 __all__ = ["__version__"]
 
-# Else onnxruntime, wherever it is imported after this, leaves a device's id at home and calls there.
+# Else onnxruntime, imported anywhere after this, leaves a device's id at home and calls there.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
