@@ -7,15 +7,17 @@ Five artefacts; every verb of the command reads one and writes the next::
 Layers, imports run downwards only (``make check`` holds them)::
 
     cli                      one file a verb; heavy imports inside the verb
-    mix                      means of the weights of several models
-    export | hub             ONNX per tower, parity, the model folder | push, pull
+    mix | verify             means of the weights of several models | what is proved of an artefact
+    compare | export | hub   which way wins | ONNX, parity, the model folder | push, pull
     train                    the one loop, for pretraining and fine-tuning
-    evaluate                 zero-shot, retrieval, linear probe
+    evaluate | look          zero-shot, retrieval, linear probe | a page of a set of data
     objective | checkpoint   batch -> loss and scalars | save, load, resume exactly
     model                    the dual encoder: towers, projections, logit scale, head
     data | optim | distributed
+    trial | golden | onnx    a first run within limits | embeddings to hold to | the towers
     preprocess               images and texts to arrays; no torch; shared with serving
-    artifact                 file names and metadata of run and model folders
+    pages                    HTML and Markdown that nothing in them can break out of
+    artifact                 file names and metadata of run and model folders; their digests
     recipe                   the schema of a recipe: load, override, dump
     compat | errors          library quirks in one place | the exception tree
 """
