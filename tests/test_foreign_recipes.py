@@ -74,7 +74,9 @@ def test_stages_and_what_they_keep_have_their_defaults_too() -> None:
 @pytest.mark.parametrize("odd", [None, 3, "x", [], [3], {"parts": 3}, {"parts": [3, {"data": 4}]}])
 def test_what_is_of_another_shape_is_left_to_the_recipe(odd: Any) -> None:
     for key in ("data", "evaluate", "stages", "guard", "run"):
-        drop_local({key: odd, "x": 1})
+        given = {key: odd, "x": 1}
+        drop_local(given)
+        assert given == ({"x": 1} if key == "run" else {key: odd, "x": 1})
 
 
 def test_whoever_asks_may_say_where_things_lie(tmp_path: Path) -> None:

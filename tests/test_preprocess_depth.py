@@ -270,4 +270,4 @@ def test_nothing_is_warned_of() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for data, _ in EXACT.values():
-            decode_image(data, name="x")
+            assert decode_image(data, name="x").mode == "RGB"

@@ -48,7 +48,8 @@ def test_a_tracker_may_link_to_its_own_files(tmp_path: Path) -> None:
     (tmp_path / "run/wandb/run-1").mkdir(parents=True)
     (tmp_path / "run/wandb/latest-run").symlink_to("run-1")
     with claim_run(tmp_path / "run"):
-        pass
+        assert (tmp_path / "run" / RunFiles.LOCK).is_file()
+    assert (tmp_path / "run/wandb/latest-run").is_symlink()
 
 
 def test_a_pipe_and_a_hard_link_are_no_lock(tmp_path: Path, mine: Path) -> None:
