@@ -5,6 +5,8 @@ else, hang, take memory out of proportion, write, run a program, unpickle, or op
 """
 
 import contextlib
+import ctypes
+import gc
 import os
 import resource
 import signal
@@ -100,6 +102,7 @@ class Watch:
         (place / "beside" / "room.lock").write_bytes(b"somebody's")
         (place / "cwd" / "notes.txt").write_bytes(b"kept")
         self._before = self._listing()
+        _release()
 
     def read(self, target: Target, files: Files) -> None:
         """One reading. Raises Finding."""
@@ -237,6 +240,13 @@ def _surroundings(place: Path) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _release() -> None:
+    """Give back what is free here: a reading that reused it would seem to take none."""
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's
+        trim(0)
 
 
 def _reset_peak() -> int:
