@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP) --require-hashes --no-deps
 JOBS ?= 2 # processes of the tests, of one thread each
 
-.PHONY: demo test clients newest check format clean help
+.PHONY: demo test clients newest check docs format clean help
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/  /'
@@ -36,11 +36,15 @@ clients: $(STAMP) ## environments of other clients of the model folder (user's c
 newest: ## what an upper bound keeps out: the newest open_clip, transformers, timm, ... and tests
 	PYTHON=$(PYTHON) .ci/newest
 
-check: $(STAMP) ## format, lint, types, layers: exactly what CI runs before the tests
+check: $(STAMP) ## format, lint, types, layers, docs: exactly what CI runs before the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory docs
+
+docs: $(STAMP) ## the docs as pages: build/docs/index.html; a broken link or reference is an error
+	$(BIN)/python -m sphinx -W --keep-going --quiet docs build/docs
 
 format: $(STAMP) ## format and mend what lint can mend
 	$(BIN)/ruff format .

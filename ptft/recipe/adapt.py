@@ -59,7 +59,9 @@ class _InsideAdapt(AdapterSection):
 
 class _LowRankAdapt(_InsideAdapt):
     rank: int = Field(default=8, ge=1)
+    """Rows of A and columns of B."""
     alpha: int = Field(default=16, ge=1)
+    """Numerator of the scale on B A."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """On the input of A, while training."""
     targets: Roles | None = None
@@ -104,6 +106,7 @@ class BottleneckAdapt(_InsideAdapt):
         "attention",
         "mlp",
     ]
+    """The sublayers of a block that get one."""
 
 
 class PrefixAdapt(_InsideAdapt):

@@ -37,8 +37,11 @@ class Search(Section):
     """Where a trial may set a number: evenly between two, or evenly in its logarithm."""
 
     low: float
+    """The least value that a trial may take."""
     high: float
+    """The largest."""
     log: bool = True
+    """Whether values are spread evenly in their logarithm."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "Search":
@@ -53,6 +56,7 @@ class ArmSection(Section):
     """One way to get a model for the target domain."""
 
     kind: ArmKind
+    """The way."""
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")
     """Absent: the kind."""
     set: dict[str, Any] = {}

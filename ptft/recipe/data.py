@@ -161,8 +161,11 @@ class ShardsData(_Fields):
 
     kind: Literal["shards"] = "shards"
     train: Paths | None = None
+    """The tars to learn from."""
     val: Paths | None = None
+    """The tars to select on."""
     test: Paths | None = None
+    """The tars to report on."""
     cache: str | None = None
     """The folder of fetched shards, for any number of processes and runs. Absent:
     ``ptft/shards`` in the platform's cache folder."""
@@ -184,9 +187,13 @@ class FolderData(_Fields):
 
     kind: Literal["folder"] = "folder"
     train: str | None = None
+    """The folder to learn from."""
     val: str | None = None
+    """The folder to select on."""
     test: str | None = None
+    """The folder to report on."""
     captions: list[str] = Field(default=["{text}"], min_length=1)
+    """Templates over the columns, one caption each, as of ``shards``."""
 
 
 class TableData(_Fields):
@@ -200,11 +207,15 @@ class TableData(_Fields):
 
     kind: Literal["table"] = "table"
     train: Paths | None = None
+    """The rows to learn from."""
     val: Paths | None = None
+    """The rows to select on."""
     test: Paths | None = None
+    """The rows to report on."""
     image: str | None = "image"
     """The column of the picture; null: there is none, for an objective that reads text alone."""
     captions: list[str] = Field(default=["{text}"], min_length=1)
+    """Templates over the columns, one caption each, as of ``shards``."""
     revision: str | None = None
     """Of the dataset on the Hub: a commit or a tag."""
     streaming: bool = False

@@ -35,7 +35,9 @@ class _Evaluation(Section):
     data: DataSection | None = None
     """Absent: the recipe's own data section."""
     split: Literal["train", "val", "test"] = "val"
+    """What is measured; ``test`` is read when training is done."""
     batch: int = Field(default=256, ge=1)
+    """Samples that are embedded at once; it changes no figure."""
 
     @property
     def label(self) -> str:
@@ -48,6 +50,7 @@ class RetrievalEvaluation(_Evaluation):
 
     kind: Literal["retrieval"] = "retrieval"
     ks: list[PositiveInt] = Field(default=[1, 5, 10], min_length=1)
+    """The k of recall@k: the right answer is among the first k."""
 
 
 class ZeroShotEvaluation(_Evaluation):
@@ -57,6 +60,7 @@ class ZeroShotEvaluation(_Evaluation):
     reads: Reads = "image"
     """To what: the picture, the ``text``, or ``both`` on average."""
     templates: list[Template] = Field(default=["a photo of a {}."], min_length=1)
+    """Prompts; ``{}`` is the class name, and a class is the mean of its prompts' embeddings."""
 
 
 class ProbeEvaluation(_Evaluation):

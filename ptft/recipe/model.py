@@ -36,8 +36,11 @@ class TextTower(Section):
     """A causal transformer with CLIP's byte-pair vocabulary, as in open_clip."""
 
     width: int = Field(default=256, ge=16)
+    """Of the transformer."""
     layers: int = Field(default=4, ge=1)
+    """Blocks of the transformer."""
     heads: int = Field(default=4, ge=1)
+    """Attention heads of a block; they divide the width."""
     context_length: int = Field(default=77, ge=4)
     """Longest text in tokens, the start and end marks included."""
 
@@ -63,11 +66,13 @@ class TowersModel(Section):
     image_pool: str = ""
     """timm's global pooling (``avg``, ``token``, ``map``); empty: the model's own."""
     image_projection: Literal["linear", "mlp", "none"] = "linear"
+    """From the image tower's features to the joint space; ``none``: they have its width already."""
     text: str | TextTower = Field(default_factory=TextTower)
     """A transformers model (Hub id or local folder), or the widths of a CLIP text transformer."""
     text_weights: bool = True
     """Whether a transformers text tower starts from its published weights."""
     text_projection: Literal["linear", "mlp", "none"] = "linear"
+    """From the text tower's features to the joint space; ``none``: they have its width already."""
     text_pool: Literal[
         "mean_pooler", "cls_pooler", "max_pooler", "cls_last_hidden_state_pooler"
     ] = "mean_pooler"
@@ -82,8 +87,9 @@ class TowersModel(Section):
     embed_dim: int = Field(default=512, ge=8)
     """Width of the joint space."""
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # OpenAI's CLIP
+    """Subtracted from the pixels, in units of full brightness."""
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
-    """Pixel normalisation, in units of full brightness."""
+    """What they are divided by after that."""
 
     @model_validator(mode="after")
     def _clean_of_a_transformers_tower(self) -> "TowersModel":

@@ -38,9 +38,13 @@ class SiglipObjective(Section):
 
     kind: Literal["siglip"] = "siglip"
     init_temperature: float = Field(default=0.1, gt=0.0)
+    """Temperature at the start, where the model is new; it is learned."""
     init_bias: float = -10.0
+    """Bias of the logits at the start, so that most pairs begin as negatives; it is learned."""
     max_logit_scale: float = Field(default=100.0, gt=1.0)
+    """As of ``clip``."""
     multi_positive: bool = True
+    """As of ``clip``."""
     templates: Annotated[list[Template], Field(min_length=1)] | None = None
     """As of ``clip``."""
 
@@ -62,11 +66,13 @@ class ClassifyObjective(Section):
     templates: list[Template] = Field(default=["a photo of a {}."], min_length=1)
     """Prompts; ``{}`` is the class name."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the target that is spread evenly over all classes."""
     calibrate: bool = False
     """After training, divide the head's logits by the temperature at which the classes of
     ``data.val`` are likeliest (Guo et al. 2017), so that confidence can be trusted. It changes no
     prediction, and the model that is saved, exported and served has it."""
     max_logit_scale: float = Field(default=100.0, gt=1.0)
+    """The learned scale of the head's logits is clamped to at most this."""
 
 
 ObjectiveSection = Annotated[

@@ -24,6 +24,7 @@ class OptimSection(Section):
     optimizer_args: dict[str, bool | int | float | str | list[float]] = Field(default_factory=dict)
     """More keyword arguments of the optimiser (``momentum: 0.95``); not those with a key here."""
     lr: float = Field(default=5e-4, gt=0.0)
+    """Learning rate at its highest, after the warm-up."""
     weight_decay: float = Field(default=0.2, ge=0.0)
     """Not applied to norms, biases, position and class embeddings, logit scale and bias."""
     betas: tuple[Beta, Beta] | None = None

@@ -100,6 +100,7 @@ class RunSection(Section):
     dir: str | None = None
     """The run folder. Absent: ``runs/<name>``, numbered when that one exists."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """``auto``: a CUDA GPU where there is one, else the CPU."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """Under torchrun: every rank keeps all weights, or a part of each (FSDP2) with its gradient and
     optimiser state. The numbers are the same."""

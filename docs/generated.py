@@ -1,0 +1,23 @@
+"""Pages that the code writes: what stands between two marks is made anew at every build."""
+
+from collections.abc import Callable
+
+from recipe_reference import recipe_reference
+from sphinx.application import Sphinx
+
+__all__ = ["setup"]
+
+_PARTS: dict[str, Callable[[], str]] = {"<!-- recipe reference -->": recipe_reference}
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Sphinx's entry to an extension."""
+    app.connect("source-read", _fill)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _fill(app: Sphinx, page: str, source: list[str]) -> None:
+    for mark, make in _PARTS.items():
+        if mark in source[0]:
+            source[0] = source[0].replace(mark, make())
+            app.env.note_reread()  # what it says comes from the code, whose changes nobody watches
