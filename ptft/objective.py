@@ -17,7 +17,7 @@ Choices worth knowing:
   (:mod:`ptft.tiled`); same gradients.
 - Losses are computed in float32 whatever lower precision the towers ran in.
 - Features come first and the loss is a function of them (:func:`features_loss`), so that a batch
-  may be larger than what the towers can be run on at once (:mod:`ptft.train.step`).
+  may be larger than what the towers can be run on at once (:mod:`ptft.train.gradients`).
 """
 
 import math

@@ -21,10 +21,10 @@ from ptft.data import Batch
 from ptft.distributed import World, join_world
 from ptft.objective import clamp_logit_scale
 from ptft.optim import build_optimizer
-from ptft.train import steps, train
+from ptft.train import loop, train
+from ptft.train.gradients import Step
 from ptft.train.parallel import share, whole_tensor
-from ptft.train.regularise import Pull
-from ptft.train.step import Step
+from ptft.train.state.regularise import Pull
 from tests.steps import batch, learner, recipe
 from tests.test_train import quiet
 from tests.test_train import recipe as tiny_run
@@ -145,14 +145,14 @@ def _cases(folder: Path) -> None:
 def _run(folder: Path, how: str, stop_at: int | None) -> None:
     """A run, or its part until a signal comes to the second rank."""
     first = os.environ["RANK"] == "0"
-    plain = steps.Loop._step
+    plain = loop.Loop._step
 
-    def step(self: steps.Loop, *arguments: Any) -> Any:
+    def step(self: loop.Loop, *arguments: Any) -> Any:
         if self.progress.step + 1 == stop_at and not first:
             os.kill(os.getpid(), signal.SIGTERM)
         return plain(self, *arguments)
 
-    steps.Loop._step = step  # type: ignore[method-assign]
+    loop.Loop._step = step  # type: ignore[method-assign]
     changes = {"run__parallel": how, "optim__micro_batch": 4, "optim__ema": 0.9}
     result = train(tiny_run(folder, **JUDGED, **changes), console=quiet())
     assert result.finished == (stop_at is None)

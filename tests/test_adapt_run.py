@@ -16,7 +16,7 @@ from ptft.model import build_model, load_adapter, load_model
 from ptft.model.adapt import Reference, compare, reference_outputs
 from ptft.model.adapt.saved import ADAPTER_WEIGHTS
 from ptft.model.store import OWN_WEIGHTS
-from ptft.train import loop as loop_module
+from ptft.train import run as loop_module
 from tests.test_train import interrupt, largest_difference, recipe, run
 
 KINDS: dict[str, dict[str, Any]] = {

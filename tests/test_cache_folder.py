@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from ptft.cli.main import app
-from ptft.data.features import FeatureFile
 from ptft.data.open import open_split
-from ptft.data.remote import list_shards
-from ptft.data.shard_cache import ShardCache
+from ptft.data.reading.features import FeatureFile
+from ptft.data.tar.remote import list_shards
+from ptft.data.tar.shard_cache import ShardCache
 from ptft.errors import DataError
 from ptft.owned import is_own_file, open_own
 from tests.test_data_remote import fetched, section, store

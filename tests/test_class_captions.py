@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ptft.data import Batch, open_split
-from ptft.data.class_captions import ClassCaptions
 from ptft.data.hashing import mix
+from ptft.data.sources.class_captions import ClassCaptions
 from ptft.errors import DataError, SampleError
 from ptft.model import build_model, load_model
 from ptft.objective import clip_loss

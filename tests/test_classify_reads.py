@@ -50,9 +50,9 @@ from ptft.recipe import (
     ZeroShotEvaluation,
     deciding_values,
 )
+from ptft.train.gradients import Step
 from ptft.train.parallel import share
 from ptft.train.setup import batches, set_up, to_device
-from ptft.train.step import Step
 from ptft.train.teacher import load_teacher
 from serving.routes import create_app
 from serving.settings import Settings

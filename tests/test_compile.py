@@ -10,7 +10,7 @@ import torch
 from ptft.errors import TrainingError
 from ptft.model import tower_blocks
 from ptft.train import compiled
-from ptft.train import loop as loop_module
+from ptft.train import run as loop_module
 from ptft.train.compiled import compile_blocks, uncompiled, wants_compiling
 from tests.test_train import BATCH, largest_difference, recipe, run
 from tests.tiny import arch_section, build, pictures, tokens, towers_section

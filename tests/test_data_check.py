@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from ptft.cli.main import app
 from ptft.data import open_split
-from ptft.data.check import check_captions, check_classes, check_splits
-from ptft.data.class_captions import ClassCaptions
+from ptft.data.checks.check import check_captions, check_classes, check_splits
+from ptft.data.sources.class_captions import ClassCaptions
 from ptft.errors import DataError, RecipeError
 from ptft.recipe import check_recipe, dump_recipe
 from ptft.recipe.load import load_any, parse_recipe
@@ -235,7 +235,7 @@ def test_rows_of_one_picture_in_a_large_set_are_seen_in_a_sample(
 ) -> None:
     for module in ("shards", "survey"):
         monkeypatch.setattr(f"ptft.data.{module}.AUTO_BYTES", 100)
-    monkeypatch.setattr("ptft.data.survey._COMPARED", 50)
+    monkeypatch.setattr("ptft.data.checks.survey._COMPARED", 50)
     files: dict[str, bytes] = {}
     for number in range(120):
         files |= {f"{number}.png": picture(number // 2), f"{number}.txt": f"t{number}".encode()}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ptft.data import open_split
-from ptft.data.cut import count_cut, cut_notes
+from ptft.data.checks.cut import count_cut, cut_notes
 from ptft.evaluate import evaluate
 from ptft.recipe import FolderData, RetrievalEvaluation
 from tests.test_data_shards import picture

@@ -11,9 +11,9 @@ import pytest
 import sklearn.datasets
 from PIL import Image, ImageOps
 
-from ptft.data.decode import Encoded, decode, draw, resize, stack, train_pixels
 from ptft.data.open import open_split
-from ptft.data.order import rng_for
+from ptft.data.reading.decode import Encoded, decode, draw, resize, stack, train_pixels
+from ptft.data.reading.order import rng_for
 from ptft.errors import SampleError
 from ptft.preprocess.images import ImagePreprocess
 from ptft.recipe import AugmentSection
@@ -75,7 +75,7 @@ def test_plain_jpegs_decode_to_pillows_bits_without_pillow(
     mode, options = PLAIN[kind]
     data = encode(photo.convert(mode), **options)
     expected = pillow(data)
-    monkeypatch.setattr("ptft.data.decode.decode_image", None)
+    monkeypatch.setattr("ptft.data.reading.decode.decode_image", None)
     pixels = Encoded(data, "x").pixels()
     height, width = ODD if kind == "turned" else ODD[::-1]
     assert pixels.shape == (height, width, 3) and pixels.flags.writeable

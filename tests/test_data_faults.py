@@ -11,10 +11,10 @@ from PIL import Image
 
 from ptft.artifact import RunFiles, read_json
 from ptft.checkpoint import checkpoints
-from ptft.data.batch import Skip
-from ptft.data.faults import Tally
-from ptft.data.loader import eval_batches
 from ptft.data.open import open_split
+from ptft.data.reading.batch import Skip
+from ptft.data.reading.faults import Tally
+from ptft.data.reading.loader import eval_batches
 from ptft.errors import DataError, SampleError
 from ptft.recipe.data import ShardsData
 from ptft.recipe.load import recipe_digest

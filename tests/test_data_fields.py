@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptft.data.classes import load_classes
-from ptft.data.templates import Templates
+from ptft.data.fields.classes import load_classes
+from ptft.data.fields.templates import Templates
 from ptft.errors import RecipeError, SampleError
 
 

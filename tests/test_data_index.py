@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from ptft.cli.main import app
-from ptft.data.index_file import index_path, load_index, read_head, read_index, write_index
 from ptft.data.open import open_split
-from ptft.data.tar_index import TarIndex, index_tar
+from ptft.data.tar.index import TarIndex, index_tar
+from ptft.data.tar.index_file import index_path, load_index, read_head, read_index, write_index
 from ptft.errors import DataError
 from ptft.recipe.data import ShardsData
 from tests.test_data_shards import picture, write_pairs, write_tar

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ptft.data import SampleSet, open_split
-from ptft.data.label_values import read_label
+from ptft.data.fields.label_values import read_label
 from ptft.errors import DataError, SampleError
 from ptft.recipe.data import FolderData, ShardsData, TableData
 from tests.test_data_shards import picture, write_tar

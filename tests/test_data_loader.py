@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from ptft.data.batch import Batch, EvalBatch
 from ptft.data.hashing import text_id
-from ptft.data.loader import eval_batches, train_batches, worker_count
 from ptft.data.open import open_split
+from ptft.data.reading.batch import Batch, EvalBatch
+from ptft.data.reading.loader import eval_batches, train_batches, worker_count
 from ptft.data.sample import Sample, SampleSet
 from ptft.errors import DataError, RecipeError
 from ptft.preprocess import TextTokenizer, clip_bpe_json

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from ptft.data.check import check_splits, inspect_splits
+from ptft.data.checks.check import check_splits, inspect_splits
 from ptft.errors import DataError
 from ptft.look import look_at
 from ptft.look.drawings import histogram, scatter

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptft.data.mixture import EPOCH, Mixture, draws_of
 from ptft.data.open import open_split
-from ptft.data.order import BalancedOrder, Order
+from ptft.data.reading.order import BalancedOrder, Order
+from ptft.data.sources.mixture import EPOCH, Mixture, draws_of
 from ptft.errors import DataError, RecipeError
 from ptft.recipe.check import check_data
 from ptft.recipe.data import (

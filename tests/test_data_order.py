@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from ptft.data.hashing import fraction, mix, permutation, text_id, uniforms
-from ptft.data.order import Order, rng_for
+from ptft.data.reading.order import Order, rng_for
 from ptft.data.sample import Subset
-from ptft.data.scenes import Scenes
+from ptft.data.sources.scenes import Scenes
 from ptft.recipe.data import ScenesData
 
 

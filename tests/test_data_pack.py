@@ -10,11 +10,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from ptft.cli.main import app
-from ptft.data.decode import Encoded
-from ptft.data.index_file import read_index
 from ptft.data.open import open_split
-from ptft.data.pack import Packed, PackSettings, pack
-from ptft.data.pack_shard import pack_picture
+from ptft.data.reading.decode import Encoded
+from ptft.data.tar.index_file import read_index
+from ptft.data.tar.pack import Packed, PackSettings, pack
+from ptft.data.tar.pack_shard import pack_picture
 from ptft.errors import DataError, RecipeError, SampleError, UsageError
 from ptft.recipe.data import DataSection, FolderData, ScenesData, ShardsData, TableData
 from tests.test_data_decode import encode, pillow

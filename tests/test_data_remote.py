@@ -14,11 +14,11 @@ from fsspec.implementations.local import LocalFileSystem
 from typer.testing import CliRunner
 
 from ptft.cli.main import app
-from ptft.data import shard_cache
-from ptft.data.index_file import index_path, write_index
 from ptft.data.open import open_split
-from ptft.data.remote import RemoteShard, list_shards
-from ptft.data.shard_cache import ShardCache
+from ptft.data.tar import shard_cache
+from ptft.data.tar.index_file import index_path, write_index
+from ptft.data.tar.remote import RemoteShard, list_shards
+from ptft.data.tar.shard_cache import ShardCache
 from ptft.errors import DataError, MissingExtraError, RecipeError
 from ptft.recipe.check import check_data
 from ptft.recipe.data import FolderData, ShardsData

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from ptft.data.open import open_split
-from ptft.data.tar_index import index_tar
+from ptft.data.tar.index import index_tar
 from ptft.errors import DataError, RecipeError, SampleError
 from ptft.recipe.data import ShardsData
 

@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from ptft.data.batch import Batch
-from ptft.data.loader import train_batches
 from ptft.data.open import open_split
-from ptft.data.slots import Slots
+from ptft.data.reading.batch import Batch
+from ptft.data.reading.loader import train_batches
+from ptft.data.reading.slots import Slots
 from ptft.preprocess.images import ImagePreprocess
 from ptft.recipe import AugmentSection
 from ptft.recipe.data import ScenesData

@@ -14,9 +14,9 @@ import pyarrow.parquet
 import pytest
 from huggingface_hub import HfApi
 
-from ptft.data import parquet
 from ptft.data.open import open_split
-from ptft.data.order import Order
+from ptft.data.parquet import rows as parquet
+from ptft.data.reading.order import Order
 from ptft.errors import DataError, MissingExtraError, RecipeError, SampleError
 from ptft.recipe.data import TableData
 from tests.loopback_hub import LoopbackHub
@@ -104,8 +104,8 @@ def test_addresses_and_paths_are_not_followed(tmp_path: Path) -> None:
     saved = datasets.Dataset(table, info=datasets.DatasetInfo(features=features))
     with pytest.raises(Exception, match=r"127\.0\.0\.1|No such file|not found|onnect"):
         saved[0]  # datasets itself would fetch it
-    from ptft.data.hub_rows import HubRows
-    from ptft.data.table import Table
+    from ptft.data.sources.hub_rows import HubRows
+    from ptft.data.sources.table import Table
 
     held = Table(TableData(train="x"), HubRows(datasets, saved, "x"))
     for index in range(3):

@@ -20,8 +20,8 @@ from ptft.distributed import ALONE
 from ptft.errors import ModelError
 from ptft.model import DualEncoder, save_model
 from ptft.recipe import Recipe
+from ptft.train.gradients import Step
 from ptft.train.parallel import share
-from ptft.train.step import Step
 from ptft.train.teacher import Teacher, load_teacher
 from tests import steps
 from tests.distill_ranks import PAIRS, answer, gradients, made

@@ -14,7 +14,7 @@ from ptft.errors import RecipeError
 from ptft.evaluate import evaluate
 from ptft.model import load_model
 from ptft.recipe import EarlyStopSection, RetrievalEvaluation, ScenesData, load_recipe
-from ptft.train.best import Best
+from ptft.train.state.best import Best
 from tests.test_faults import start, warm
 from tests.test_train import STEPS, interrupt, largest_difference, recipe, run
 

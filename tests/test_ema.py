@@ -10,7 +10,7 @@ from torch import nn
 
 from ptft.artifact import RunFiles
 from ptft.checkpoint import checkpoints
-from ptft.train.ema import Ema, ema_decay
+from ptft.train.state.ema import Ema, ema_decay
 from tests.test_train import STEPS, interrupt, largest_difference, run, weights
 
 

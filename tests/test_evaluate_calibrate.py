@@ -16,7 +16,7 @@ from ptft.evaluate.accuracy import calibration_error, expected_calibration_error
 from ptft.evaluate.calibrate import fit_temperature
 from ptft.model import load_model
 from ptft.recipe import ScenesData
-from ptft.train.run_folder import read_run
+from ptft.runs.folder import read_run
 from tests.test_train import run
 
 

@@ -39,7 +39,7 @@ from ptft.onnx_model import tower_file
 from ptft.preprocess import ImagePreprocess, TextTokenizer
 from ptft.recipe import Recipe, load_recipe, recipe_digest
 from ptft.recipe.load import parse_recipe
-from ptft.train.run_folder import RunStatus, start_run, write_run
+from ptft.runs.folder import RunStatus, start_run, write_run
 from tests import tiny
 
 NATIVE = "classify"  # a native ViT with a classifier's head and a Tip-Adapter's cache

@@ -13,7 +13,7 @@ from PIL import Image
 from ptft.artifact import FolderFiles, RunFiles, write_json
 from ptft.export.pictures import write_pictures
 from ptft.recipe.load import parse_recipe
-from ptft.train.neighbours_file import Answer, Found, Neighbours, Picture
+from ptft.report.neighbours.record import Answer, Found, Neighbours, Picture
 
 SCENES = {"kind": "scenes"}
 FOLDER = {"kind": "folder", "train": "a", "val": "b"}

@@ -14,7 +14,7 @@ from ptft.artifact import RunFiles
 from ptft.checkpoint import checkpoints
 from ptft.errors import TrainingError, UsageError
 from ptft.recipe import dump_recipe
-from ptft.train.claim import claim_run
+from ptft.runs.lock import claim_run
 from ptft.train.guard import Guard
 from tests.test_train import BATCH, STEPS, interrupt, largest_difference, recipe, run
 from tests.warm import Child, Warm, logged_steps

@@ -16,13 +16,13 @@ from PIL import Image
 
 from ptft.artifact import RunFiles
 from ptft.data import open_split
-from ptft.data.features import FeatureFile
-from ptft.data.scenes import Scenes
+from ptft.data.reading.features import FeatureFile
+from ptft.data.sources.scenes import Scenes
 from ptft.distributed import ALONE
 from ptft.errors import DataError, RecipeError, SampleError
 from ptft.recipe import FolderData, ScenesData, ShardsData, TableData
 from ptft.train import train
-from ptft.train.features import keep_features
+from ptft.train.kept_features import keep_features
 from ptft.train.setup import batches, set_up
 from tests.test_train import interrupt, largest_difference, quiet, recipe, run
 

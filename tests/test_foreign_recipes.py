@@ -26,7 +26,7 @@ from ptft.recipe import (
 )
 from ptft.recipe.foreign import drop_local
 from ptft.recipe.load import parse_recipe
-from ptft.train.run_folder import start_run
+from ptft.runs.folder import start_run
 from tests.serving.checkpoint import make_model
 from tests.test_data_remote import store
 

@@ -13,8 +13,8 @@ from ptft.distributed import ALONE
 from ptft.objective import clip_loss, siglip_loss
 from ptft.recipe import dump_recipe
 from ptft.tiled import tiled_clip_loss, tiled_siglip_loss
+from ptft.train.gradients import Step
 from ptft.train.parallel import share
-from ptft.train.step import Step
 from tests.steps import batch, gradients, largest_gap, learner, recipe
 from tests.test_train import largest_difference
 from tests.test_train import recipe as tiny_run

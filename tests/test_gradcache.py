@@ -12,11 +12,11 @@ from ptft.errors import RecipeError
 from ptft.model import DualEncoder
 from ptft.objective import compute_objective
 from ptft.recipe import Recipe
+from ptft.train import gradients as step_module
 from ptft.train import predict_memory
-from ptft.train import step as step_module
+from ptft.train.gradients import Step
 from ptft.train.parallel import share
 from ptft.train.setup import to_device
-from ptft.train.step import Step
 from tests.steps import batch, gradients, largest_gap, learner, recipe
 from tests.test_train import recipe as tiny_run
 

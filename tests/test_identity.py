@@ -17,8 +17,8 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from ptft.data import identity, open_split
-from ptft.data.class_captions import ClassCaptions
 from ptft.data.identity import Identity, difference, identify
+from ptft.data.sources.class_captions import ClassCaptions
 from ptft.recipe import DataSection
 
 COUNT = 12

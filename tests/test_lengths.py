@@ -8,9 +8,9 @@ import torch
 
 from ptft.distributed import ALONE
 from ptft.train import lengths as lengths_module
+from ptft.train.gradients import Step
 from ptft.train.lengths import cut_by_length, grouped_tokens
 from ptft.train.parallel import share
-from ptft.train.step import Step
 from tests.steps import batch, gradients, largest_gap, learner, recipe
 
 

@@ -16,7 +16,7 @@ from ptft.hub import push_model
 from ptft.model.licence import base_licence, card_licence, common_licence, run_licence
 from ptft.recipe import Recipe
 from ptft.recipe.load import parse_recipe
-from ptft.train.run_folder import read_run, start_run
+from ptft.runs.folder import read_run, start_run
 from tests.hub_parts import CARD, REPO_ID, TOKEN, make_folder
 from tests.loopback_hub import LoopbackHub
 

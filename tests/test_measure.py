@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from ptft.cli.main import app
 from ptft.recipe import dump_recipe, load_recipe
-from ptft.train.measure import Measured, measure_step
+from ptft.train.cost.measure import Measured, measure_step
 from tests.reduced import reduce
 
 

@@ -19,7 +19,7 @@ from ptft.model.average import interpolate
 from ptft.model.store import WEIGHTS
 from ptft.recipe import InitSection, Recipe, dump_recipe, load_recipe, recipe_digest
 from ptft.recipe.load import parse_recipe
-from ptft.train.run_folder import RunStatus, start_run, write_run
+from ptft.runs.folder import RunStatus, start_run, write_run
 from tests.tiny import arch_section, build, pictures, tokens, towers_section
 
 I2T, T2I = "scenes.i2t_recall@5", "scenes.t2i_recall@5"

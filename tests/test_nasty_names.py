@@ -27,8 +27,8 @@ from ptft.preprocess import ImagePreprocess, TextTokenizer, clip_bpe_json
 from ptft.printable import printable
 from ptft.progress import PlainConsole, Steps, say
 from ptft.recipe.load import load_comparison
-from ptft.train.page import write_page
-from ptft.train.run_folder import RunRecord, write_run
+from ptft.report.page.page import write_page
+from ptft.runs.folder import RunRecord, write_run
 from tests.looking import noise, put
 from tests.pages import Read
 from tests.test_compare_rule import cell

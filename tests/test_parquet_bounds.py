@@ -10,11 +10,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from ptft.data.fields.texts import MAX_TEXT
 from ptft.data.open import open_split
-from ptft.data.parquet_file import check_indices, open_parquet, read_group, row_groups
-from ptft.data.parquet_footer import read_footer
-from ptft.data.parquet_pages import walk_pages
-from ptft.data.texts import MAX_TEXT
+from ptft.data.parquet.file import check_indices, open_parquet, read_group, row_groups
+from ptft.data.parquet.footer import read_footer
+from ptft.data.parquet.pages import walk_pages
 from ptft.errors import DataError, SampleError
 from ptft.recipe.data import FolderData, TableData
 from tests.bounded import room

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ptft.artifact import read_json, write_json
 from ptft.compat import import_open_clip
-from ptft.data.decode import Encoded
+from ptft.data.reading.decode import Encoded
 from ptft.errors import ModelError
 from ptft.export.model_files import write_model_files
 from ptft.model import load_model, save_model

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ptft.data.decode import Encoded
+from ptft.data.reading.decode import Encoded
 from ptft.errors import SampleError
 from ptft.preprocess import ImagePreprocess, decode_image
 from ptft.preprocess.decoding import OLDER, Reading

@@ -18,9 +18,9 @@ from ptft.recipe.document import read_yaml
 from ptft.recipe.load import dump_recipe, parse_recipe
 from ptft.recipe.publication import public_place, public_text, published_recipe
 from ptft.recipe.yaml_text import dump_values
-from ptft.train.page import write_page
-from ptft.train.run_folder import RunStatus, start_run, write_run
-from ptft.train.trackers import _config
+from ptft.report.page.page import write_page
+from ptft.report.trackers import _config
+from ptft.runs.folder import RunStatus, start_run, write_run
 from ptft.verify import Link, verify
 from tests import tiny
 from tests.test_nasty_names import NASTY

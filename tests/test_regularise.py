@@ -14,8 +14,8 @@ from ptft.checkpoint import checkpoints
 from ptft.distributed import ALONE
 from ptft.errors import RecipeError
 from ptft.model import DualEncoder
-from ptft.train.regularise import Pull, pull_to_start
 from ptft.train.setup import Setup, set_up
+from ptft.train.state.regularise import Pull, pull_to_start
 from tests import steps, tiny
 from tests.test_train import interrupt, largest_difference, recipe, run, weights
 

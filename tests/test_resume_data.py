@@ -14,9 +14,9 @@ from ptft.compare import compare
 from ptft.errors import DataError, UsageError
 from ptft.model import save_model
 from ptft.recipe import load_recipe
+from ptft.runs.data_record import read_identities, sets_of
+from ptft.runs.folder import read_run
 from ptft.train import train
-from ptft.train.data_record import read_identities, sets_of
-from ptft.train.run_folder import read_run
 from tests.test_compare_run import comparison
 from tests.test_train import BATCH, interrupt, largest_difference, quiet, recipe, run
 from tests.tiny import build, towers_section

@@ -8,9 +8,9 @@ import pytest
 
 from ptft.artifact import RunFiles, write_atomic
 from ptft.errors import ArtifactError, UsageError
-from ptft.train.claim import claim_run
-from ptft.train.report import Report
-from ptft.train.run_folder import RunRecord, note_test_read, read_run, write_run
+from ptft.report.console import Report
+from ptft.runs.folder import RunRecord, note_test_read, read_run, write_run
+from ptft.runs.lock import claim_run
 from tests.test_train import recipe, run
 
 RECORD = RunRecord("a", "0", "stopped", "2026-01-01T00:00:00+00:00", {})

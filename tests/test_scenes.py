@@ -6,11 +6,11 @@ import re
 import numpy as np
 import pytest
 
-from ptft.data.drawing import COLOURS, PATTERNS, SIZES, Scene, Thing, draw_scene
 from ptft.data.open import open_split
 from ptft.data.sample import contact_sheet
-from ptft.data.scenes import Scenes, held_out_pairs
-from ptft.data.shapes import SHAPES
+from ptft.data.sources.drawing import COLOURS, PATTERNS, SIZES, Scene, Thing, draw_scene
+from ptft.data.sources.scenes import Scenes, held_out_pairs
+from ptft.data.sources.shapes import SHAPES
 from ptft.errors import DataError
 from ptft.recipe.data import ScenesData
 

@@ -22,7 +22,7 @@ from ptft.model.average import interpolate, soup
 from ptft.model.classifier import Classifier
 from ptft.onnx_model import OnnxModel
 from ptft.recipe import ClassifyEvaluation, FolderData
-from ptft.train.run_folder import RunStatus, read_run, write_run
+from ptft.runs.folder import RunStatus, read_run, write_run
 from tests import tiny
 from tests.test_train import recipe, run
 

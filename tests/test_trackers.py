@@ -27,7 +27,7 @@ def test_tensorboard_has_each_step_once_though_a_part_was_lost(
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from ptft.train import steps as steps_module
+    from ptft.train import loop as steps_module
 
     folder = tmp_path / "run"
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):

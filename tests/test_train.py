@@ -16,11 +16,11 @@ from ptft.errors import RecipeError, TrainingError, UsageError
 from ptft.model import DualEncoder
 from ptft.recipe import Recipe, load_recipe
 from ptft.recipe.load import parse_recipe
+from ptft.runs.folder import RunStatus, read_run
 from ptft.train import TrainResult, exit_code, train
-from ptft.train import loop as loop_module
-from ptft.train import steps as steps_module
-from ptft.train.run_folder import RunStatus, read_run
-from ptft.train.watch import Watch
+from ptft.train import loop as steps_module
+from ptft.train import run as loop_module
+from ptft.train.observer import Watch
 
 STEPS, BATCH = 8, 16
 LBFGS = {

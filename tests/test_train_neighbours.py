@@ -12,8 +12,8 @@ from ptft.artifact import RunFiles
 from ptft.data import open_split
 from ptft.data.sample import Subset
 from ptft.model import DualEncoder, load_model
-from ptft.train.neighbours import look
-from ptft.train.neighbours_file import Answer, read_neighbours
+from ptft.report.neighbours.find import look
+from ptft.report.neighbours.record import Answer, read_neighbours
 from tests.test_train import interrupt, recipe, run
 
 
@@ -177,7 +177,7 @@ def test_a_recipe_can_do_without(tmp_path: Path) -> None:
 def test_a_model_that_is_too_slow_to_ask_is_not_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ptft.train import neighbours as module
+    from ptft.report.neighbours import find as module
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "_CPU_FLOP", 1e4)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ptft.train.pace import Pace, duration
+from ptft.report.throughput import Pace, duration
 
 
 class Clock:

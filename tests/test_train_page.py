@@ -19,10 +19,10 @@ from ptft.pages.markup import Markup, element, join
 from ptft.pages.ticks import nice_ticks, tick_text
 from ptft.recipe import dump_recipe, load_recipe
 from ptft.recipe.publication import public_text, published_recipe
-from ptft.train.charts import chart, figure_text
-from ptft.train.curves import Panel, group_panels, read_series
-from ptft.train.page import write_page
-from ptft.train.run_folder import read_run
+from ptft.report.charts import chart, figure_text
+from ptft.report.curves import Panel, group_panels, read_series
+from ptft.report.page.page import write_page
+from ptft.runs.folder import read_run
 from tests.pages import Read
 from tests.test_train import BATCH, STEPS, interrupt, run
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ptft.train.report import Report
-from ptft.train.run_folder import RunRecord
+from ptft.report.console import Report
+from ptft.runs.folder import RunRecord
 from tests.test_train import recipe
 
 FIGURES = {

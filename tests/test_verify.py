@@ -31,8 +31,8 @@ from ptft.hub import pull_model, push_model
 from ptft.model import save_model
 from ptft.preprocess import ImagePreprocess
 from ptft.recipe.load import parse_recipe
-from ptft.train.curves import plot_curves
-from ptft.train.run_folder import RunStatus, start_run, write_run
+from ptft.report.curves import plot_curves
+from ptft.runs.folder import RunStatus, start_run, write_run
 from ptft.verify import Link, verify
 from serving import routes
 from serving.settings import Settings

@@ -187,7 +187,7 @@ def record_order(path: Path) -> None:
     """Write down what the loop is given, on its way there."""
     import zlib
 
-    from ptft.train import steps
+    from ptft.train import loop as steps
 
     plain = steps.batches
 

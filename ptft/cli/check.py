@@ -11,7 +11,7 @@ from ptft.printable import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ptft.data.check import Checked
+    from ptft.data.checks.check import Checked
     from ptft.recipe import Recipe
 
 __all__ = ["command"]
@@ -50,7 +50,7 @@ def command(
         print(json.dumps({"recipe": loaded.name, "ok": True}))
         return
     console = PlainConsole()
-    from ptft.data.check import check_splits
+    from ptft.data.checks.check import check_splits
 
     with console.status("") as status:
         checked, warnings = check_splits(loaded, every=every, tell=status.update)
@@ -108,7 +108,7 @@ def _measure(console: "Console", loaded: "Recipe") -> dict[str, Any]:
     """A table on stderr, and the figures."""
     from rich.table import Table
 
-    from ptft.train.measure import measure_step
+    from ptft.train.cost.measure import measure_step
 
     found = measure_step(loaded)
     table = Table("part", "ms a step", "share", title=f"{found.batch} samples, {found.precision}")

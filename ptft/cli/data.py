@@ -9,7 +9,7 @@ import typer
 from ptft.cli.arguments import Overrides, RecipeName
 
 if TYPE_CHECKING:
-    from ptft.data.pack import Packed
+    from ptft.data.tar.pack import Packed
 
 __all__ = ["app"]
 
@@ -90,8 +90,8 @@ def index(
     """
     import json
 
-    from ptft.data.indexing import index_shard
-    from ptft.data.shards import find_shards
+    from ptft.data.sources.shards import find_shards
+    from ptft.data.tar.indexing import index_shard
 
     for source in find_shards(shards, "SHARD"):
         print(json.dumps(index_shard(source, force=force)), flush=True)
@@ -121,8 +121,8 @@ def pack(
     """
     import yaml
 
-    from ptft.data.pack import PackSettings
-    from ptft.data.pack import pack as pack_section
+    from ptft.data.tar.pack import PackSettings
+    from ptft.data.tar.pack import pack as pack_section
     from ptft.progress import PlainConsole
     from ptft.recipe import load_recipe
 

@@ -55,7 +55,7 @@ def command(
     from ptft.evaluate import evaluate
     from ptft.model import load_model
     from ptft.progress import Steps
-    from ptft.train.run_folder import note_test_read, read_run
+    from ptft.runs.folder import note_test_read, read_run
 
     if (Path(model) / RunFiles.RUN).is_file():
         note_test_read(Path(model), read_run(Path(model)), loaded.evaluate, by="evaluate")

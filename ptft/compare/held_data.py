@@ -13,7 +13,7 @@ from ptft.data import SampleSet, open_split
 from ptft.data.open import Split
 from ptft.progress import say
 from ptft.recipe import Comparison
-from ptft.train.data_record import accepted_now, hold_against, record_data, sets_of
+from ptft.runs.data_record import accepted_now, hold_against, record_data, sets_of
 
 __all__ = ["hold_comparison"]
 

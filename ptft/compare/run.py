@@ -18,7 +18,7 @@ from ptft.errors import ModelError, PtftError, TrainingError, UsageError
 from ptft.progress import PlainConsole, say
 from ptft.recipe import ArmSection, Comparison
 from ptft.recipe.load import dump_recipe, load_comparison, recipe_digest
-from ptft.train.claim import hold_own
+from ptft.runs.lock import hold_own
 
 __all__ = ["Outcome", "compare"]
 

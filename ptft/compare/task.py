@@ -32,7 +32,7 @@ from ptft.model.average import interpolate
 from ptft.recipe import ArmSection, ClassifyObjective, Comparison, Recipe
 from ptft.threads import cpu_threads
 from ptft.train import train
-from ptft.train.watch import Watch
+from ptft.train.observer import Watch
 
 __all__ = ["Task", "starting_model"]
 

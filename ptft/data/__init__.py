@@ -3,10 +3,10 @@
 section of a recipe --open_split--> SampleSet --Order--> position of the run --loader--> Batch
 """
 
-from ptft.data.batch import Batch, EvalBatch
-from ptft.data.loader import eval_batches, train_batches
 from ptft.data.open import open_split, open_val
-from ptft.data.order import Order, rng_for
+from ptft.data.reading.batch import Batch, EvalBatch
+from ptft.data.reading.loader import eval_batches, train_batches
+from ptft.data.reading.order import Order, rng_for
 from ptft.data.sample import Sample, SampleSet, contact_sheet
 
 __all__ = [

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ptft.data.class_captions import ClassCaptions
-from ptft.data.fields import FieldSet
-from ptft.data.folder import Folder
+from ptft.data.fields.field_set import FieldSet
 from ptft.data.hashing import digest_of
-from ptft.data.mixture import Joined
 from ptft.data.sample import Part, SampleSet
-from ptft.data.shards import Shards
+from ptft.data.sources.class_captions import ClassCaptions
+from ptft.data.sources.folder import Folder
+from ptft.data.sources.mixture import Joined
+from ptft.data.sources.shards import Shards
 from ptft.errors import SampleError
 
 __all__ = ["WHOLE", "Identity", "difference", "identify", "identify_files"]

@@ -5,8 +5,8 @@ from typing import Literal, assert_never
 
 import numpy as np
 
-from ptft.data.fields import FieldSection, FieldSet
-from ptft.data.labels import LabelReading, Learn
+from ptft.data.fields.field_set import FieldSection, FieldSet
+from ptft.data.fields.labels import LabelReading, Learn
 from ptft.data.sample import Part, SampleSet, Subset, draw_val, hold_out
 from ptft.errors import DataError, RecipeError
 from ptft.recipe.data import (
@@ -52,7 +52,7 @@ def open_split(
     if isinstance(section, MixtureData):
         return _open_mixture(section, split, seed, classes, key)
     if isinstance(section, ScenesData):
-        from ptft.data.scenes import Scenes
+        from ptft.data.sources.scenes import Scenes
 
         return _drawn(Scenes(section, split), section, split, seed)
     if section.hold_out is not None and split != "test":
@@ -124,7 +124,7 @@ def _open_mixture(
     section: MixtureData, split: Split, seed: int, classes: Sequence[str] | None, key: str
 ) -> SampleSet:
     """``train``: all the parts, drawn from by their weights; else those that have the split."""
-    from ptft.data.mixture import Joined, Mixture
+    from ptft.data.sources.mixture import Joined, Mixture
 
     has = [split == "train" or has_split(part.data, split) for part in section.parts]
     if not any(has):
@@ -165,11 +165,11 @@ def _open(
     section: FieldSection, split: Split, key: str, classes: Sequence[str] | None, learn: Learn
 ) -> FieldSet:
     if isinstance(section, ShardsData):
-        from ptft.data.shards import Shards, find_shards
+        from ptft.data.sources.shards import Shards, find_shards
 
         return Shards(section, find_shards(getattr(section, split), key), classes, learn)
     if isinstance(section, FolderData):
-        from ptft.data.folder import Folder
+        from ptft.data.sources.folder import Folder
 
         paths = expand_paths(getattr(section, split), key)
         if len(paths) > 1:
@@ -178,7 +178,7 @@ def _open(
             )
         return Folder(section, paths[0], classes, learn)
     if isinstance(section, TableData):
-        from ptft.data.table import open_table
+        from ptft.data.sources.table import open_table
 
         return open_table(section, split, key, classes, learn)
     assert_never(section)

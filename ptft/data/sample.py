@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from ptft.data.decode import Encoded
 from ptft.data.hashing import digest_of, mix, permutation
-from ptft.data.order import BalancedOrder, Order, RunOrder
+from ptft.data.reading.decode import Encoded
+from ptft.data.reading.order import BalancedOrder, Order, RunOrder
 from ptft.errors import DataError
 from ptft.preprocess.decoding import READING, Reading
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ptft.data import SampleSet
-from ptft.data.loader import Workers
+from ptft.data.reading.loader import Workers
 from ptft.errors import DataError
 from ptft.evaluate.accuracy import calibration_error
 from ptft.evaluate.embed import embed_split

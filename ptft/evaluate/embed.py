@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ptft.data import SampleSet, eval_batches
-from ptft.data.batch import Skipped
-from ptft.data.loader import Workers
+from ptft.data.reading.batch import Skipped
+from ptft.data.reading.loader import Workers
 from ptft.errors import ModelError
 from ptft.model import DualEncoder, join_embeddings
 from ptft.recipe import Reads

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ptft.data import SampleSet
-from ptft.data.loader import Workers
+from ptft.data.reading.loader import Workers
 from ptft.errors import DataError
 from ptft.evaluate.embed import embed_split
 from ptft.evaluate.probe import choose_c, fit_probe

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ptft.data import open_split
-from ptft.data.cut import count_cut
+from ptft.data.checks.cut import count_cut
 from ptft.data.hashing import text_id
-from ptft.data.loader import Workers
+from ptft.data.reading.loader import Workers
 from ptft.errors import DataError, ModelError, suggest
 from ptft.evaluate.accuracy import accuracy_figures
 from ptft.evaluate.embed import Progress, SplitEmbeddings, embed_split, embed_texts

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ptft.data import SampleSet
-from ptft.data.loader import Workers
+from ptft.data.reading.loader import Workers
 from ptft.errors import DataError
 from ptft.evaluate.embed import embed_split
 from ptft.model import DualEncoder

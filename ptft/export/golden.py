@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from ptft.artifact import GoldenKeys
-from ptft.data.scenes import Scenes
+from ptft.data.sources.scenes import Scenes
 from ptft.evaluate.embed import evaluating
 from ptft.golden import Golden
 from ptft.model import DualEncoder

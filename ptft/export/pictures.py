@@ -17,7 +17,7 @@ from PIL import Image
 from ptft.artifact import FolderFiles, RunFiles
 from ptft.printable import printable
 from ptft.recipe import Recipe, ScenesData
-from ptft.train.neighbours_file import Answer, Found, Neighbours, read_neighbours
+from ptft.report.neighbours.record import Answer, Found, Neighbours, read_neighbours
 
 __all__ = ["write_pictures"]
 

@@ -19,7 +19,7 @@ from ptft.model.licence import card_licence, common_licence, run_licence
 from ptft.model.source import find_folder, open_clip_weights
 from ptft.model.store import WEIGHTS
 from ptft.recipe import Recipe, load_foreign, recipe_digest
-from ptft.train.run_folder import read_run
+from ptft.runs.folder import read_run
 
 __all__ = ["Source", "find_source"]
 

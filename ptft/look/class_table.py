@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from statistics import median
 
-from ptft.data.check import Checked
+from ptft.data.checks.check import Checked
 from ptft.look.drawings import bar
 from ptft.pages.markup import Markup, element
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ptft.data.formats import IMAGE_EXTENSIONS
-from ptft.data.plain_rows import READ
+from ptft.data.sources.formats import IMAGE_EXTENSIONS
+from ptft.data.sources.plain_rows import READ
 from ptft.errors import PtftError
 from ptft.look.columns import Columns, guess_columns
 from ptft.recipe.paths import expand_paths, is_url

@@ -6,7 +6,7 @@ Everything that comes from data is escaped (:mod:`ptft.pages.markup`), and no sc
 from dataclasses import dataclass
 
 from ptft import __version__
-from ptft.data.check import Checked
+from ptft.data.checks.check import Checked
 from ptft.look.class_table import class_tables
 from ptft.look.model_view import ModelView
 from ptft.look.shown import ShownSplit

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from ptft.data.check import Checked, inspect_splits
+from ptft.data.checks.check import Checked, inspect_splits
 from ptft.data.sample import SampleSet
 from ptft.errors import DataError, RecipeError
 from ptft.look.guess import guess_section
@@ -36,7 +36,7 @@ class Looked:
         page: HTML, whole.
         said: what was guessed of a path; empty for a recipe.
         section: the guessed data section as YAML; "" for a recipe.
-        problems, warnings: see :class:`ptft.data.check.Inspection`.
+        problems, warnings: see :class:`ptft.data.checks.check.Inspection`.
     """
 
     page: str

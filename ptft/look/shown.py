@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from ptft.data.class_captions import ClassCaptions
 from ptft.data.sample import Sample, SampleSet
+from ptft.data.sources.class_captions import ClassCaptions
 from ptft.errors import SampleError
 from ptft.look.model_view import ModelView
 

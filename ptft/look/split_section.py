@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from ptft.data.check import Checked
-from ptft.data.survey import Survey
+from ptft.data.checks.check import Checked
+from ptft.data.checks.survey import Survey
 from ptft.errors import FAULTS
 from ptft.look.drawings import bars, histogram, scatter
 from ptft.look.model_view import ModelView

@@ -1,320 +1,349 @@
-"""The one training loop: pretraining, contrastive fine-tuning and classification alike.
+"""The steps of a run, and what goes on between them: looks, checkpoints, evaluations, the end."""
 
-It reads top to bottom. Everything that decides the weights is a function of the recipe and of the
-number of samples seen, so a resumed run and an uninterrupted one give the same weights.
-"""
-
-import errno
-import signal
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import partial
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
-from rich.console import Console
 
-from ptft.artifact import RunFiles, read_json
-from ptft.checkpoint import Progress, resume_checkpoint
-from ptft.distributed import World, join_world
-from ptft.errors import TrainingError
-from ptft.model import layer_depths
-from ptft.optim import build_optimizer, check_whole_batch, total_samples
-from ptft.progress import PlainConsole
-from ptft.recipe import Recipe, StagedRecipe
-from ptft.threads import cpu_threads
-from ptft.train.adapter import check_learning
-from ptft.train.best import keep_best
-from ptft.train.claim import claim_run
-from ptft.train.compiled import compile_blocks, wants_compiling
-from ptft.train.data_record import Going
-from ptft.train.ema import Ema
-from ptft.train.features import keep_features
-from ptft.train.guard import Guard
-from ptft.train.heap import keep_freed_memory
-from ptft.train.parallel import check_agreement, share
-from ptft.train.regularise import Pull, pull_to_start
-from ptft.train.report import Mute, Report, say
-from ptft.train.run_folder import (
-    RunRecord,
-    RunStatus,
-    open_together,
-    start_together,
-    write_run,
-)
-from ptft.train.setup import (
-    Setup,
-    choose_device,
-    choose_precision,
-    keep_reading,
-    set_up,
-)
-from ptft.train.shadow import extra_tensors
-from ptft.train.stages import Ended, run_stages
-from ptft.train.steps import Loop
-from ptft.train.stop import Stop
-from ptft.train.trackers import check_trackers
-from ptft.train.watch import Watch
+from ptft.artifact import RunFiles, write_json
+from ptft.checkpoint import Progress, prune_checkpoints, save_checkpoint
+from ptft.data import Batch
+from ptft.data.hashing import mix
+from ptft.data.reading.batch import Skip, Skipped
+from ptft.data.reading.faults import Tally
+from ptft.distributed import World
+from ptft.evaluate import Figures, evaluate
+from ptft.model import DualEncoder
+from ptft.objective import clamp_logit_scale
+from ptft.optim import Lbfgs, learning_rate_factor, set_learning_rate
+from ptft.recipe import EvaluateItem, Recipe
+from ptft.report.console import Report
+from ptft.report.neighbours.find import look
+from ptft.runs.folder import RunRecord, note_test_read, write_run
+from ptft.train.compiled import uncompiled
+from ptft.train.finalise import calibrate, save_final
+from ptft.train.gradients import Step
+from ptft.train.guard import Guard, describe_batch, stop_run
+from ptft.train.observer import Watch
+from ptft.train.parallel import Parallel, whole_tensor
+from ptft.train.setup import Setup, batches
+from ptft.train.signals import Stop
+from ptft.train.state.best import Best
+from ptft.train.state.ema import Ema
+from ptft.train.state.regularise import Pull
+from ptft.train.state.weight_copy import Shadow, extra_tensors
 
-__all__ = ["TrainResult", "train"]
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+__all__ = ["Loop"]
 
 
 @dataclass(frozen=True)
-class TrainResult:
-    """What a call of :func:`train` left behind.
+class _Stepped:
+    """What a step gave, over all ranks.
 
     Attributes:
-        folder: the run folder.
-        finished: False where a signal stopped it; ``--resume`` goes on.
-        signal: the signal's number, if one did; one that came at the last step changed nothing.
-        metrics: what the last evaluation measured, by the names of the recipe's items; empty on
-            ranks other than the first.
-        first: whether this process is the first rank, or alone.
+        figures: means over the ranks.
+        stopping: whether one of them was asked to stop.
+        skipped: samples that could not be read.
     """
 
+    figures: dict[str, float]
+    stopping: bool
+    skipped: Skipped
+
+
+@dataclass
+class Loop:
+    """The steps of a run, and what goes on between them."""
+
+    recipe: Recipe
     folder: Path
-    finished: bool
-    signal: int | None
-    metrics: dict[str, dict[str, float]]
-    first: bool = True
+    setup: Setup
+    parallel: Parallel
+    optimizer: torch.optim.Optimizer
+    ema: Ema | None
+    pull: Pull | None
+    best: Best | None
+    progress: Progress
+    record: RunRecord
+    report: Report
+    guard: Guard
+    watch: Watch | None = None
+    ended: bool = False
+    _told: set[str] = field(default_factory=set)
 
+    @property
+    def model(self) -> DualEncoder:
+        return self.setup.model
 
-def train(
-    recipe: Recipe,
-    *,
-    resume: bool = False,
-    accept_changes: bool = False,
-    record: bool = True,
-    console: Console | None = None,
-    watch: Watch | None = None,
-) -> TrainResult:
-    """Run a recipe to its end, or to the next checkpoint when a signal asks to stop.
+    @property
+    def world(self) -> World:
+        return self.parallel.world
 
-    Under torchrun every rank calls this, and the first alone writes, reports and evaluates.
-    Processes that torchrun starts again go on with the run that they were in.
+    @property
+    def over(self) -> bool:
+        """Whether going on is of no more use."""
+        return self.best is not None and self.best.over
 
-    Args:
-        accept_changes: go on although the data are not those that the run began with.
-        record: keep what the data hold, to resume by; a run that nobody resumes needs none.
-        watch: looks at the run on its way, and may give it up; not at one of stages.
-
-    Raises:
-        UsageError: the run folder is taken, or there is nothing to resume.
-        MissingExtraError: a tracker is not installed.
-        DataError, ModelError: what the recipe names cannot be read or does not fit; or the data
-            changed since the run began.
-        TrainingError: the loss or a gradient is not finite, or the loss explodes, and
-            ``bad_batch.json`` names the samples; or the disk is full.
-        CheckpointError: a checkpoint cannot be written, or does not fit.
-        AdaptError: what is said to learn does not, or a merged adapter gives another model.
-    """
-    console = console or PlainConsole()
-    check_trackers(recipe)
-    going = Going(resume, accept_changes, record)
-    with join_world(choose_device(recipe).type) as world, ExitStack() as held:
-        own = console if world.first else Console(quiet=True)
-        try:
-            if isinstance(recipe, StagedRecipe):
-                return _train_stages(recipe, going, own, world)
-            return _train(recipe, going, own, world, held, watch)
-        except OSError as error:
-            raise _explained(error) from error
-
-
-def _train_stages(
-    sequence: StagedRecipe, going: Going, console: Console, world: World
-) -> TrainResult:
-    """Each stage is a run of its own, in a folder within the sequence's."""
-
-    def run(recipe: Recipe, begun: bool, held: ExitStack) -> Ended:
-        result = _train(recipe, replace(going, resume=begun), console, world, held)
-        return Ended(result.finished, result.signal)
-
-    folder, ended, found = run_stages(sequence, run, going=going, console=console, world=world)
-    metrics = found["metrics"][sequence.stages[-1].name] if ended.finished else {}
-    return TrainResult(folder, ended.finished, ended.signal, metrics, world.first)
-
-
-def _train(
-    recipe: Recipe,
-    going: Going,
-    console: Console,
-    world: World,
-    held: ExitStack,
-    watch: Watch | None = None,
-) -> TrainResult:
-    # 1. Where: the run folder and the device.
-    folder, record = open_together(recipe, world, resume=going.resume)
-    if record is not None and record.status == RunStatus.FINISHED:
-        say(console, f"{folder}: finished before; nothing to do")
-        metrics = world.told(lambda: read_json(folder / RunFiles.METRICS))
-        return TrainResult(folder, True, None, metrics, world.first)
-    told: list[str] = []
-    resume = record is not None
-    if record is not None:
-        world.told(lambda: held.enter_context(claim_run(folder)))
-        recipe = _with_precision(recipe, record.precision)
-        told = going.hold(folder, recipe, record, world)
-    device = choose_device(recipe)
-    if device.type == "cpu":
-        keep_freed_memory()
-    held.enter_context(cpu_threads(recipe.run.threads))
-    torch.manual_seed(recipe.seed)
-
-    # 2. What learns, and from what; what of it need not be computed again.
-    setup = set_up(recipe, device, world)
-    if resume:
-        keep_reading(setup.model, folder)
-    check_agreement(setup.model, len(setup.samples), world)
-    total = 0
-    if setup.steps:
-        check_whole_batch(recipe.optim, len(setup.samples), world.size)
-        total = total_samples(recipe.optim, len(setup.samples))
-    if record is None:
-        precision = world.told(lambda: choose_precision(recipe, setup))
-        recipe = _with_precision(recipe, precision)
-        world.told(lambda: held.enter_context(claim_run(folder)))
-        record = start_together(folder, recipe, world, device=str(device), total=total)
-        going.begin(folder, recipe, world)
-    record.total = total  # of the data as they are now, where other ones were accepted
-    setup = _keep_features(recipe, setup, folder, record, console, world)
-    if setup.steps:
-        check_learning(recipe, setup)
-    if wants_compiling(recipe, device, total):
-        setup = replace(setup, notes=(*setup.notes, compile_blocks(setup.model)))
-
-    # 3. The optimiser, over ranks where there are several; and how far it came before.
-    depths = layer_depths(setup.model) if recipe.optim.layer_decay is not None else None
-    parallel = share(setup.model, world, recipe.run.parallel)
-    optimizer: torch.optim.Optimizer = torch.optim.SGD([{"params": []}])  # that never steps
-    if setup.steps:
-        optimizer = build_optimizer(setup.model, recipe.optim, depths=depths)
-    ema = None if recipe.optim.ema is None else Ema(setup.model, recipe.optim.ema)
-    pull = pull_to_start(recipe, setup)  # to the weights of now, before a checkpoint's are read
-    best = keep_best(recipe, setup.model, total, {}) if setup.steps else None  # of now, too
-    progress = Progress()
-    if resume and setup.steps:
-        progress = resume_checkpoint(
-            folder / RunFiles.CHECKPOINTS,
-            setup.model,
-            optimizer,
-            extra_tensors(ema, best),
-            world=world,
-            say=partial(say, console),
+    def run(self, total: int, stop: Stop) -> None:
+        """Step until ``total`` samples are seen, more is of no use or a signal comes; end on a
+        checkpoint."""
+        self._catch_up(total)
+        if self.over:  # resumed after its last step
+            return
+        run, progress = self.recipe.run, self.progress
+        scaler = torch.amp.GradScaler(
+            self.model.device.type, enabled=self.recipe.optim.precision == "fp16"
         )
-    if best is not None:
-        best.state = progress.best
+        if progress.scaler:
+            scaler.load_state_dict(progress.scaler)
+        saved = progress.seen if progress.step else -1
+        pace = self.report.pace
+        self.model.train()
+        step = Step(self.recipe, self.parallel, scaler, self.setup.teacher)
+        for batch in batches(
+            self.recipe,
+            self.setup,
+            start=progress.seen,
+            end=total,
+            size=self.recipe.optim.global_batch,
+            workers=run.workers,
+            world=self.world,
+        ):
+            stepped = self._step(batch, step, total, stop)
+            figures = stepped.figures
+            progress.step += 1
+            progress.seen += self.recipe.optim.global_batch
+            if self.ema is not None:
+                self.ema.update(progress.step)
+            self._note_skipped(stepped.skipped)
+            figures["samples_per_second"] = pace.step(progress.seen)
+            progress.seconds = pace.seconds
+            last = progress.seen >= total
+            if not stepped.stopping:  # whoever asks to stop waits for the checkpoint alone
+                self._catch_up(total)  # before a checkpoint, which the next step goes on from
+            last = last or self.over
+            if last or progress.step % run.log_every == 0:
+                self.report.log(progress.step, progress.seen, figures)
+            self.report.step(progress.seen, figures)
+            if last or stepped.stopping or progress.step % run.checkpoint_every == 0:
+                progress.scaler = scaler.state_dict()
+                with pace.paused():
+                    self._checkpoint()
+                saved = progress.seen
+            if stepped.stopping or self.over:
+                break
+            self._show(-(-total // self.recipe.optim.global_batch))
+            if run.evaluate_every and progress.step % run.evaluate_every == 0 and not last:
+                with pace.paused():
+                    self.evaluate(
+                        f"at step {progress.step}",
+                        [item for item in self.recipe.evaluate if item.split != "test"],
+                    )
+        assert saved == progress.seen, "a run ends on a checkpoint"
+        if progress.skipped:
+            self.report.note(Tally.restore(progress.faults).summary(progress.seen))
 
-    # 4. The steps.
-    report = _open_report(folder, recipe, record, progress, console, world)
-    report.message(f"{folder}: {total:,} samples in {recipe.optim.precision}, {device}")
-    for note in (*told, *_notes(recipe, setup, world, pull)):
-        report.note(note)
-    guard = Guard(recipe.optim.stop_above, progress.guard)
-    loop = Loop(
-        recipe,
-        folder,
-        setup,
-        parallel,
-        optimizer,
-        ema,
-        pull,
-        best,
-        progress,
-        record,
-        report,
-        guard,
-        watch,
-    )
-    with report, Stop() as stop:
-        if progress.seen == 0:
-            loop.look("before")
-            loop.judge()
-        report.page()
-        if setup.steps:
-            loop.run(total, stop)
-        finished = progress.seen >= total or loop.over
-        metrics = loop.finish() if finished else {}
-    record.status = RunStatus.FINISHED if finished else RunStatus.STOPPED
-    if world.first:
-        write_run(folder, record)
-    report.page(last=True)
-    number = stop.signal
-    if not finished:
-        number = number or signal.SIGTERM  # it may have come to another rank
-    return TrainResult(folder, finished, number, metrics, world.first)
+    @contextmanager
+    def whole(self) -> Iterator[DualEncoder | None]:
+        """The model to look at or to save: with its averaged weights, where the recipe keeps an
+        average, in the end with the best ones, where it keeps those; whole and not compiled; on the
+        first rank, None on the others."""
+        shadow: Shadow | None = self.best if self.ended and self.best is not None else self.ema
+        applied = nullcontext() if shadow is None else shadow.applied()
+        with applied, uncompiled(self.model), self.parallel.whole() as model:
+            yield model
+
+    def evaluate(self, when: str, items: Sequence[EvaluateItem]) -> dict[str, Figures]:
+        """Evaluations of the model as it stands; leaves it in training mode.
+
+        The first rank makes them, and the others wait and get none.
+        """
+        if not items:
+            return {}
+        metrics: dict[str, Figures] = {}
+        with self.whole() as model:
+            if model is not None:
+                metrics = self._figures(model, items)
+        self.model.train()
+        self.report.evaluated(self.progress, when, metrics)
+        return metrics
+
+    def _catch_up(self, total: int) -> None:
+        """Have the look that is due after this step, unless it was had."""
+        progress, best = self.progress, self.best
+        if best is not None and best.is_due(progress.step, last=progress.seen >= total):
+            with self.report.pace.paused():
+                self.judge()
+
+    def judge(self) -> None:
+        """Have a look, and keep the weights if they are the best so far; on every rank alike."""
+        best, step = self.best, self.progress.step
+        if best is None:
+            return
+        with self.whole() as model:
+
+            def measured() -> dict[str, Figures]:
+                assert model is not None
+                return self._figures(model, best.items)
+
+            metrics = self.world.told(measured)
+            better = best.judge(step, metrics)
+            if better:
+                best.take()  # inside, where an average stands in for the weights
+        self.model.train()
+        when = f"at step {step}{', the best so far' if better else ''}"
+        self.report.evaluated(self.progress, when, metrics)
+
+    def _show(self, steps: int) -> None:
+        """Let whoever watches see the model, if this is the time."""
+        number = None if self.watch is None else self.watch.number(self.progress.step, steps)
+        if self.watch is None or number is None:
+            return
+        with self.report.pace.paused(), self.whole() as model:
+            if model is not None:
+                self.watch.look(model, number)
+        self.model.train()
+
+    def _figures(self, model: DualEncoder, items: Sequence[EvaluateItem]) -> dict[str, Figures]:
+        recipe = self.recipe
+        return evaluate(
+            model,
+            items,
+            recipe.data,
+            seed=recipe.seed,
+            device=self.model.device,
+            workers=recipe.run.workers,
+            tell=self._tell_once,
+        )
+
+    def _tell_once(self, line: str) -> None:
+        if line not in self._told:
+            self._told.add(line)
+            self.report.message(f"  {line}")
+
+    def look(self, stage: Literal["before", "after"]) -> None:
+        """Note for the page what the model finds nearest; no weight and no random number moves."""
+        run = self.recipe.run
+        if not (run.page and run.neighbours):
+            return
+        reason = None
+        with self.report.pace.paused(), self.whole() as model:
+            if model is not None:
+                reason = look(self.folder, self.recipe, model, stage, total=self.record.total)
+        if reason:
+            self.report.message(f"page: no nearest neighbours: {reason}")
+
+    def finish(self) -> dict[str, Figures]:
+        """Leave the model and its last evaluation in the run folder."""
+        self._catch_up(self.record.total)  # where a signal came at the last step
+        self.ended = True
+        if self.best is not None:
+            self.report.note(str(self.best))
+            self.record.best = dict(self.best.state)
+        metrics: dict[str, Figures] = {}
+        with self.whole() as model:
+            if model is not None:
+                if calibration := calibrate(model, self.recipe):
+                    self.report.note(str(calibration))
+                save_final(self.folder, model, self.recipe, self.record)
+                note_test_read(self.folder, self.record, self.recipe.evaluate, by="train")
+                metrics = self._figures(model, self.recipe.evaluate)
+                write_json(self.folder / RunFiles.METRICS, metrics)
+        if metrics:
+            self.report.evaluated(self.progress, "after training", metrics)
+        self.look("after")
+        return metrics
+
+    def _step(self, batch: Batch, step: Step, total: int, stop: Stop) -> _Stepped:
+        """Forward, backward, clip, update, clamp."""
+        recipe = self.recipe
+        factor = learning_rate_factor(recipe.optim, self.progress.seen, total)
+        set_learning_rate(self.optimizer.param_groups, factor)
+        stepped = self._agree(self._gradients(batch, step), batch, stop)
+        learning = [p for group in self.optimizer.param_groups for p in group["params"]]
+        limit = recipe.optim.clip_grad_norm
+        norm = torch.nn.utils.clip_grad_norm_(learning, math.inf if limit is None else limit)
+        stepped.figures["lr"] = recipe.optim.lr * factor
+        stepped.figures["grad_norm"] = whole_tensor(norm).item()
+        scaler = step.scaler
+        self._judge(stepped.figures, batch, scaler.get_scale())
+        if isinstance(self.optimizer, Lbfgs):
+            self.optimizer.search(
+                _minimised(stepped.figures), lambda: _minimised(self._gradients(batch, step))
+            )
+        else:
+            scaler.step(self.optimizer)
+            scaler.update()
+        clamp_logit_scale(recipe.objective, self.model)
+        return stepped
+
+    def _gradients(self, batch: Batch, step: Step) -> dict[str, float]:
+        """Put the gradients of a batch on the weights; this rank's figures, the loss among them."""
+        self.optimizer.zero_grad(set_to_none=True)
+        # dropout is a function of the sample seen, too: nothing of it has to be saved
+        torch.manual_seed(mix(self.recipe.seed, self.progress.seen, self.world.rank))
+        output = step(batch)
+        step.scaler.unscale_(self.optimizer)
+        figures = {"loss": output.loss.item(), **output.scalars}
+        if self.pull is not None:
+            figures["pull"] = self.pull.add_gradients(self.world)
+        return figures
+
+    def _judge(self, figures: dict[str, float], batch: Batch, loss_scale: float) -> None:
+        """Stop before the update, where the loss or the gradient tells that the run goes wrong."""
+        reason = self.guard.judge(
+            self.progress.step + 1, figures["loss"], figures["grad_norm"], loss_scale=loss_scale
+        )
+        if reason is not None:
+            first = self.progress.seen + self.world.rank * len(batch.names)
+            samples = describe_batch(batch, first, self.setup)
+            raise stop_run(reason, self.guard, samples, self.folder, self.world)
+
+    def _agree(self, figures: dict[str, float], batch: Batch, stop: Stop) -> _Stepped:
+        """Make one of what the ranks have to say, in one message."""
+        own = {**figures, "stop": float(bool(stop.signal)), "skipped": float(len(batch.skipped))}
+        agreed = self.world.mean(own)
+        stopping, skips = agreed.pop("stop") > 0, agreed.pop("skipped") > 0
+        texts = self.world.gather_texts(json.dumps(batch.skipped)) if skips else []
+        skipped = [Skip(*values) for text in texts for values in json.loads(text)]
+        return _Stepped(agreed, stopping, skipped)
+
+    def _note_skipped(self, skipped: Skipped) -> None:
+        """Count, record and tell what a step skipped. Raises DataError where that is too much."""
+        if not skipped:
+            return
+        progress, before = self.progress, self.progress.skipped
+        tally = Tally.restore(progress.faults)
+        tally.add(skipped)
+        progress.skipped, progress.faults = tally.total, tally.state()
+        self.report.skipped(progress.seen, skipped)
+        if before < 10 or before.bit_length() < tally.total.bit_length():  # then ever more rarely
+            first = skipped[0]
+            self.report.message(f"skipped {first.name}: {first.reason} ({tally.total} so far)")
+        share = getattr(self.recipe.data, "max_skipped", 1.0)  # scenes have no such key
+        size = min(len(self.setup.samples), self.record.total)
+        tally.check(share, seen=progress.seen, size=size)
+
+    def _checkpoint(self) -> None:
+        folder = self.folder / RunFiles.CHECKPOINTS
+        extra = extra_tensors(self.ema, self.best)
+        save_checkpoint(folder, self.model, self.optimizer, self.progress, extra, world=self.world)
+        if not self.world.first:
+            return
+        prune_checkpoints(folder, self.recipe.run.keep, self.progress.step)
+        record, progress = self.record, self.progress
+        record.step, record.seen, record.skipped = progress.step, progress.seen, progress.skipped
+        record.faults = Tally.restore(progress.faults).counts
+        record.seconds = round(progress.seconds, 3)
+        write_run(self.folder, record)
+        self.report.page()
 
 
-def _keep_features(
-    recipe: Recipe, setup: Setup, folder: Path, record: RunRecord, console: Console, world: World
-) -> Setup:
-    """The setup that reads the features of locked towers, of those that the run began with."""
-    kept = keep_features(
-        recipe,
-        setup,
-        total=record.total,
-        world=world,
-        say=partial(say, console),
-        towers=record.features,
-    )
-    if record.features is None:
-        record.features = list(kept.kept)
-        if world.first:
-            write_run(folder, record)
-    return kept
-
-
-def _open_report(
-    folder: Path,
-    recipe: Recipe,
-    record: RunRecord,
-    progress: Progress,
-    console: Console,
-    world: World,
-) -> Report:
-    if not world.first:
-        return Mute(record, seen=progress.seen, seconds=progress.seconds)
-    return Report(
-        folder,
-        recipe,
-        record,
-        seen=progress.seen,
-        step=progress.step,
-        seconds=progress.seconds,
-        trackers=progress.trackers,
-        console=console,
-    )
-
-
-def _notes(recipe: Recipe, setup: Setup, world: World, pull: Pull | None) -> Iterator[str]:
-    """What runs, and how."""
-    yield f"learns: {setup.learns}"
-    if pull is not None:
-        yield str(pull)
-    if world.size > 1:
-        yield f"on {world.size} ranks ({recipe.run.parallel})"
-    if recipe.optim.micro_batch is not None:
-        yield f"at most {recipe.optim.micro_batch} samples at once on a rank (GradCache)"
-    yield from setup.notes
-
-
-def _explained(error: OSError) -> Exception:
-    """An error that a full disk explains, as one that says what to do."""
-    if error.errno not in _NO_ROOM:
-        return error
-    return TrainingError(
-        f"{error}; with room there, --resume goes on from the last good checkpoint"
-    )
-
-
-def _with_precision(recipe: Recipe, precision: str) -> Recipe:
-    optim = recipe.optim.model_copy(update={"precision": precision})
-    return recipe.model_copy(update={"optim": optim})
-
-
-def exit_code(result: TrainResult) -> int:
-    """0 when finished; 128 + the signal's number when stopped, so that a Job is run again."""
-    return 0 if result.finished else 128 + (result.signal or signal.SIGTERM)
+def _minimised(figures: dict[str, float]) -> float:
+    """What the gradients are of."""
+    return figures["loss"] + figures.get("pull", 0.0)

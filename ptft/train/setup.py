@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 
 from ptft.data import Batch, SampleSet, open_split, open_val, train_batches
-from ptft.data.check import check_captions, check_classes
-from ptft.data.class_captions import ClassCaptions, same_class
-from ptft.data.cut import cut_notes
-from ptft.data.features import FeatureFile, TextFeatures
-from ptft.data.loader import Workers, worker_count
-from ptft.data.read import Tokenizer
+from ptft.data.checks.check import check_captions, check_classes
+from ptft.data.checks.cut import cut_notes
+from ptft.data.reading.features import FeatureFile, TextFeatures
+from ptft.data.reading.loader import Workers, worker_count
+from ptft.data.reading.read import Tokenizer
+from ptft.data.sources.class_captions import ClassCaptions, same_class
 from ptft.distributed import ALONE, World
 from ptft.errors import ModelError, RecipeError, TrainingError
 from ptft.evaluate import add_cache, probe_head

@@ -27,10 +27,9 @@ from ptft.model.store import WEIGHTS
 from ptft.pages.markdown import inline
 from ptft.pages.markdown import row as markdown_row
 from ptft.recipe import GuardSection, Recipe, StagedRecipe, stage_recipe
-from ptft.train.claim import claim_run
-from ptft.train.data_record import Going
-from ptft.train.report import say
-from ptft.train.run_folder import (
+from ptft.report.console import say
+from ptft.runs.data_record import Going
+from ptft.runs.folder import (
     RunRecord,
     RunStatus,
     note_test_read,
@@ -38,6 +37,7 @@ from ptft.train.run_folder import (
     start_together,
     write_run,
 )
+from ptft.runs.lock import claim_run
 from ptft.train.setup import choose_device
 
 __all__ = ["Ended", "Outcome", "Row", "run_stages", "summary", "table"]

@@ -128,8 +128,8 @@ def in_turn(
     open_clip = import_open_clip()
     from open_clip_train.train import train_one_epoch
 
-    from ptft.train import loop
-    from ptft.train import steps as loop_steps
+    from ptft.train import loop as loop_steps
+    from ptft.train import run as loop
 
     torch.set_num_threads(1)
     model = build_model(recipe.model, None, recipe.objective, seed=recipe.seed)

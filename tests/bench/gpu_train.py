@@ -67,8 +67,8 @@ def ptft_step(name: str, batch: int, micro: int, device: str) -> Callable[[], An
     from ptft.optim import build_optimizer
     from ptft.recipe.load import parse_recipe
     from ptft.train.compiled import compile_blocks
+    from ptft.train.gradients import Step
     from ptft.train.parallel import share
-    from ptft.train.step import Step
 
     recipe = parse_recipe(
         {

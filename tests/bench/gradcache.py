@@ -51,8 +51,8 @@ def _step(which: str) -> tuple[Any, Any, Any]:
     from ptft.distributed import ALONE
     from ptft.model import build_model
     from ptft.recipe import ArchModel, ClipObjective
+    from ptft.train.gradients import Step
     from ptft.train.parallel import share
-    from ptft.train.step import Step
     from tests.steps import recipe
 
     torch.set_num_threads(1)

@@ -19,7 +19,7 @@ from platformdirs import user_cache_path
 
 from ptft.artifact import FolderFiles
 from ptft.data import open_split
-from ptft.data.scenes import Scenes
+from ptft.data.sources.scenes import Scenes
 from ptft.export.graph import write_graph
 from ptft.export.pixels import write_preprocess
 from ptft.export.towers import image_tower

@@ -44,7 +44,7 @@ _RECIPES: dict[str, dict[str, Any]] = {
         **_BEGIN,
         "objective": {"kind": "classify"},
         "early_stop": {"every": 2, "patience": 2},
-        "evaluate": [{"kind": "classify", "split": "test"}],
+        "evaluate": [{"kind": "classify", "split": "val"}],
     },
     "stages": {
         "init": {"from": "clip"},

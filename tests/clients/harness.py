@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from ptft.artifact import read_model_info
-from ptft.data.scenes import Scenes
+from ptft.data.sources.scenes import Scenes
 from ptft.export import export_model
 from ptft.export.golden import TEXTS
 from ptft.hub import pull_model, push_model

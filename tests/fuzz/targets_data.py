@@ -11,14 +11,14 @@ import pyarrow.parquet
 import yaml
 from hypothesis import strategies as st
 
-from ptft.data.classes import load_classes
+from ptft.data.fields.classes import load_classes
 from ptft.data.open import open_split
 from ptft.errors import SampleError
 from ptft.model.licence import run_licence
 from ptft.recipe.data import FolderData, TableData
 from ptft.recipe.load import load_any
 from ptft.recipe.paths import expand_paths
-from ptft.train.run_folder import read_run
+from ptft.runs.folder import read_run
 from tests.fuzz.draw import bytes_near, to_json, values_near
 from tests.fuzz.harness import Files, Target
 from tests.fuzz.targets_packed import make_picture, read_all

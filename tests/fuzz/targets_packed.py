@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ptft.data.decode import Encoded
-from ptft.data.index_file import index_path, read_index, write_index
 from ptft.data.open import open_split
+from ptft.data.reading.decode import Encoded
 from ptft.data.sample import SampleSet
-from ptft.data.tar_index import index_tar
+from ptft.data.tar.index import index_tar
+from ptft.data.tar.index_file import index_path, read_index, write_index
 from ptft.errors import SampleError
 from ptft.recipe.data import ShardsData
 from tests.fuzz.draw import bytes_near, to_json, values_near

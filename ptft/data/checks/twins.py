@@ -1,0 +1,85 @@
+"""Pictures that are there more than once, byte for byte: in a split, and where it is learned from.
+
+A picture that training has too makes a figure better than it should be; one that stands in two
+classes teaches neither.
+"""
+
+from dataclasses import dataclass
+
+from ptft.data.checks.survey import digests
+from ptft.data.sample import SampleSet
+
+__all__ = ["KnownPictures", "Twins"]
+
+
+@dataclass(frozen=True)
+class Twins:
+    """What was found of a split.
+
+    Attributes:
+        compared: pictures of it that were held against others.
+        inside: samples whose picture an earlier sample of the split has; the first, in words.
+        torn: those of them that are of another class than that sample; the first, in words.
+        shared: samples whose picture a training set has; the first, in words.
+        where: the split of that training set.
+    """
+
+    compared: int = 0
+    inside: tuple[int, str] = (0, "")
+    torn: tuple[int, str] = (0, "")
+    shared: tuple[int, str] = (0, "")
+    where: str = ""
+
+
+class KnownPictures:
+    """The pictures of one split after another, by their digests."""
+
+    def __init__(self) -> None:
+        self._learned: dict[bytes, tuple[str, str]] = {}  # digest -> split and name
+
+    def add(self, samples: SampleSet, label: str, *, learned: bool, every: bool) -> Twins:
+        """Look a split up among itself and among what is learned from.
+
+        Args:
+            samples: of the split; a set that is read in order is left alone.
+            label: of the split, for people.
+            learned: it is learned from, so that later splits are held against it.
+            every: whatever the size of the pictures, see :func:`ptft.data.checks.survey.digests`.
+        """
+        if samples.in_order:
+            return Twins()
+        classes = samples.labels()
+        own: dict[bytes, int] = {}  # digest -> the first sample that has it
+        inside, torn, shared = _Count(), _Count(), _Count()
+        compared, where = 0, ""
+        for index, digest in digests(samples, every=every):
+            compared += 1
+            first = own.setdefault(digest, index)
+            if first != index:
+                words = f"{samples.name(index)} is {samples.name(first)}"
+                inside.add(words)
+                if classes is not None and classes[index] != classes[first]:
+                    torn.add(f"{words}, {_name(samples, index)} and {_name(samples, first)}")
+            if learned:
+                self._learned.setdefault(digest, (label, samples.name(index)))
+            elif digest in self._learned:
+                split, twin = self._learned[digest]
+                shared.add(f"{samples.name(index)} is {twin}")
+                where = where or split
+        return Twins(compared, inside.pair, torn.pair, shared.pair, where)
+
+
+class _Count:
+    """How many, and the first one in words."""
+
+    def __init__(self) -> None:
+        self.pair = (0, "")
+
+    def add(self, words: str) -> None:
+        self.pair = (self.pair[0] + 1, self.pair[1] or words)
+
+
+def _name(samples: SampleSet, index: int) -> str:
+    labels = samples.labels()
+    number = -1 if labels is None else int(labels[index])
+    return repr(samples.classes[number]) if samples.classes and number >= 0 else "no class"

@@ -1,0 +1,1 @@
+"""What the values beside a picture mean: labels and classes, captions, rows of one picture."""

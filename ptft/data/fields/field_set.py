@@ -1,0 +1,346 @@
+"""What the fields of a sample mean: its captions and its class.
+
+A field is a value with a name: a text file beside a picture, a key of its JSON, a column of a
+table. Captions are templates over fields; a label is a field that names a class or its number.
+Rows of one picture are one sample, with the captions of all of them.
+"""
+
+import json
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptft.data.fields.classes import load_classes
+from ptft.data.fields.joining import Groups, group_rows
+from ptft.data.fields.label_values import LabelColumn
+from ptft.data.fields.labels import LabelReading, Learn, TextIs, decide
+from ptft.data.fields.templates import Templates, is_there, plain_field
+from ptft.data.hashing import digest_of
+from ptft.data.reading.decode import Encoded
+from ptft.data.reading.faults import tolerated
+from ptft.data.sample import Sample, SampleSet
+from ptft.errors import DataError, SampleError
+from ptft.recipe.data import INDIFFERENT, FolderData, ShardsData, TableData
+
+__all__ = ["FieldSection", "FieldSet"]
+
+FieldSection = ShardsData | FolderData | TableData
+"""A data section whose samples have fields."""
+
+_NO_MEANING = {"train", "val", "test", "limit", "resample", *INDIFFERENT}  # of a sample's fields
+
+
+def _learn_nothing() -> None:
+    return None
+
+
+class FieldSet(SampleSet):
+    """A sample set whose captions and classes come from fields of rows, for kinds to fill in.
+
+    A kind sets itself up, then calls ``_settle``.
+
+    Args:
+        section: templates, label and classes.
+        label: the field that holds the class where the section does not say, or None.
+
+    Attributes:
+        reading: how labels are read; None without any.
+        said: what was joined, passed over and taken for something, a line each.
+    """
+
+    text_is: TextIs = "typed"
+
+    def __init__(self, section: FieldSection, label: str | None) -> None:
+        default = type(section).model_fields["captions"].default
+        self.section = section
+        # by value, not by whether it was written: a resolved recipe writes the default out
+        self.templates = Templates(section.captions, lenient=section.captions == default)
+        self.label_field = section.label or label
+        self.reading: LabelReading | None = None
+        self.said: list[str] = []
+        self._labels: np.ndarray | None = None
+        self._groups: Groups | None = None
+        self._pictures: np.ndarray | None = None
+        self._schema = False
+
+    @abstractmethod
+    def _count_rows(self) -> int:
+        """How many rows there are."""
+
+    @abstractmethod
+    def _row_name(self, row: int) -> str:
+        """The name of a row."""
+
+    @abstractmethod
+    def _read_fields(self, row: int) -> Mapping[str, Any]:
+        """The fields of a row, without its picture. Raises SampleError."""
+
+    @abstractmethod
+    def _read_row(self, row: int) -> bytes:
+        """The picture of a row, encoded as it is stored. Raises SampleError."""
+
+    def _label_values(self) -> Sequence[Any] | None:
+        """The label field of every row (None for none), where that needs no picture."""
+        return None
+
+    def _schema_names(self) -> Sequence[str] | None:
+        """Names that the source itself gives to the numbers of the label field."""
+        return None
+
+    def _same_pictures(self) -> np.ndarray | None:
+        """Of each row the number of the first row that has its picture, int64 (R,), as
+        ``data.join`` asks for it; None where rows are not held against each other."""
+        return None
+
+    def _picture_ids(self) -> list[str | None]:
+        """The text of ``data.picture_id`` of every row; None where a row lacks it."""
+        field = self.section.picture_id or ""
+        values = (self._read_fields(row).get(field) for row in range(self._count_rows()))
+        return [str(value) if is_there(value) else None for value in values]
+
+    def _sources(self) -> Iterable[object] | None:
+        """What tells one state of the set from another; None: nothing does."""
+        return None
+
+    def __len__(self) -> int:
+        return self._count_rows() if self._groups is None else len(self._groups)
+
+    def rows(self, index: int) -> list[int]:
+        """The rows of a sample, in their order."""
+        return [index] if self._groups is None else self._groups.rows(index)
+
+    def name(self, index: int) -> str:
+        return self._row_name(self.rows(index)[0])
+
+    def read_picture(self, index: int) -> bytes:
+        """The picture of a sample, encoded as it is stored. Raises SampleError."""
+        return self._read_row(self.rows(index)[0])
+
+    def picture_place(self, index: int) -> tuple[Path, int, int] | None:
+        """The file that holds a sample's picture as it is, its offset there and its size in bytes;
+        None where no file here does."""
+        return None
+
+    def stored_files(self) -> list[Path]:
+        """The files here whose rows the samples are; none where they lie otherwise."""
+        return []
+
+    def __getitem__(self, index: int) -> Sample:
+        captions, label = self.describe(index)
+        name = self.name(index)
+        picture = Encoded(self.read_picture(index), name, self.section.max_pixels)
+        return Sample(name, picture, captions, label)
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        return self.describe(index)[0]
+
+    def labels(self) -> np.ndarray | None:
+        return self._labels
+
+    def pictures(self) -> np.ndarray | None:
+        if self._pictures is None:
+            return None
+        return self._pictures if self._groups is None else self._pictures[self._groups.firsts]
+
+    @property
+    def labels_are(self) -> str:
+        return "" if self.reading is None else self.reading.said
+
+    def picture_of(self, index: int) -> int:
+        row = self.rows(index)[0]
+        return row if self._pictures is None else int(self._pictures[row])
+
+    def notes(self, readers: int) -> list[str]:
+        return list(self.said)
+
+    def fingerprint(self) -> str | None:
+        sources = self._sources()
+        if sources is None:
+            return None
+        meaning = self.section.model_dump_json(exclude=_NO_MEANING)
+        return digest_of(meaning, self.classes, len(self), *sources)
+
+    @cached_property
+    def _uses_class_name(self) -> bool:
+        return "class" in self.templates.fields
+
+    @property
+    def _has_captions(self) -> bool:
+        """Whether a row may have a caption that another row of its picture has not."""
+        wanted = self.templates.fields - {"class", self.label_field}
+        if self.templates.lenient and self.reading is not None:
+            return bool(wanted & self._field_names())  # classes may do without captions
+        return bool(wanted)
+
+    def _field_names(self) -> set[str]:
+        """Of the fields that rows have, as far as that is known without reading them."""
+        return set()
+
+    def describe(self, index: int) -> tuple[tuple[str, ...], int | None]:
+        rows = self.rows(index)
+        if len(rows) == 1:
+            return self._describe_row(rows[0])
+        captions: list[str] = []
+        label, without = None, None
+        for row in rows:
+            try:
+                own, label = self._describe_row(row)
+                captions += own
+            except SampleError as error:
+                if error.fault != "empty":
+                    raise
+                without = without or error  # another row may have a caption
+        if without is not None and not captions:
+            raise without
+        return tuple(dict.fromkeys(captions)), label
+
+    def _describe_row(self, row: int) -> tuple[tuple[str, ...], int | None]:
+        name = self._row_name(row)
+        fields = self._read_fields(row)
+        label = None
+        if self.label_field is not None and self.reading is not None:
+            value = self._told(fields.get(self.label_field))
+            if is_there(value):
+                label = self.reading(value, name)
+                if self._uses_class_name and label is not None:
+                    fields = {"class": self.reading.names[label], **fields}
+        return self.templates.fill(fields, name, labelled=label is not None), label
+
+    def files(self, index: int) -> dict[str, bytes]:
+        """What belongs to a sample beside its picture, as files of a WebDataset: extension -> data.
+
+        Its fields as ``json`` and the name of its class as ``cls``, with which the section of
+        ``packed_section`` gives the same captions and label. A field that is no text, number or
+        list of these is left out, since no caption can hold it. Where rows were joined, the
+        captions stand there as they are.
+
+        Raises:
+            SampleError: as reading the sample does.
+        """
+        first = self._read_fields(self.rows(index)[0])
+        fields = {key: plain_field(value) for key, value in first.items()}
+        captions, label = self.describe(index)
+        if self._groups is not None:
+            fields["txt"] = list(captions)
+        elif self.templates.lenient and "text" in fields:
+            fields["txt"] = fields.pop("text")
+        kept = {key: value for key, value in fields.items() if value is not None}
+        files = {"json": json.dumps(kept, ensure_ascii=False, allow_nan=False).encode("utf-8")}
+        if label is not None and self.classes is not None:
+            files["cls"] = self.classes[label].encode("utf-8")
+        return files
+
+    def packed_section(self, **paths: str) -> ShardsData:
+        """The section under which what ``files`` gives, in shards, is this set again.
+
+        Args:
+            paths: of the splits; and of ``classes``, where there are any.
+        """
+        kept = ("resample", "max_skipped")
+        values: dict[str, Any] = {**paths, **{key: getattr(self.section, key) for key in kept}}
+        if not self.templates.lenient and self._groups is None:
+            values["captions"] = self.section.captions
+        return ShardsData(**values)
+
+    def _settle(self, classes: Sequence[str] | None, learn: Learn | None = None) -> None:
+        """Decide what labels mean, check all that can be had without pictures, join rows.
+
+        Args:
+            classes: to number the labels by where the section has none.
+            learn: reads the labels of the section's training set, for another split of it.
+
+        Raises:
+            DataError: a label is none, or is of no class (beyond ``data.max_skipped``); or no
+                sample has the field.
+        """
+        self._read_labels(classes, learn or _learn_nothing)
+        self._join()
+
+    def _read_labels(self, classes: Sequence[str] | None, learn: Learn) -> None:
+        if self.label_field is None:
+            return
+        key = f"data.label: {self.label_field!r}"
+        schema = self._schema_names()
+        self._schema = schema is not None
+        values = self._label_values()
+        if values is not None and self._schema:
+            values = [self._told(value) for value in values]
+        column = None if values is None else LabelColumn.gather(values, self._row_name, key)
+        if column is not None and not column:
+            if self.section.label is None:
+                return
+            raise DataError(
+                f"{key}: no sample has that field; the first has: "
+                f"{', '.join(sorted(self._read_fields(0))) or 'none'}"
+            )
+        self.reading = decide(
+            column,
+            text_is=self.text_is,
+            schema=schema,
+            listed=load_classes(self.section.classes) if self.section.classes else None,
+            given=classes,
+            learn=learn,
+            key=key,
+        )
+        self.classes = list(self.reading.names)
+        if values is not None:
+            self._labels = self._number_all(values)
+
+    def _told(self, value: Any) -> Any:
+        """A label; None for what ``datasets`` writes where a class of its own list is not told."""
+        return None if self._schema and value == -1 else value
+
+    def _number_all(self, values: Sequence[Any]) -> np.ndarray:
+        """The classes of all rows, -1 for none. Raises DataError where too many are of none."""
+        assert self.reading is not None
+        labels, strangers = self.reading.number(values, self._row_name)
+        if not strangers:
+            return labels
+        # a few are slips of the pen, more are the wrong classes; a folder is no slip
+        most = 0 if self.text_is == "folder" else tolerated(self.section.max_skipped, len(values))
+        so_many = f"so are the labels of {len(strangers):,} of {len(values):,} samples"
+        if len(strangers) > most or not (labels >= 0).any():
+            raise DataError(f"{strangers[0]}; {so_many}")
+        self.said.append(f"without a class: {strangers[0]}; {so_many}")
+        return labels
+
+    def _join(self) -> None:
+        """Make one sample of the rows of one picture, where they have captions.
+
+        A row with a class is a sample of its own, for what is asked of it may be its text (a
+        question about a picture, say); only by its section's word it is joined to others of its
+        class.
+        """
+        same = self._same_pictures()
+        if same is None:
+            return
+        self._pictures = same
+        labels = np.zeros_like(same) if self._labels is None else self._labels
+        asked = self.section.join == "bytes" or self.section.picture_id is not None
+        joins = self._has_captions and (self.reading is None or asked)
+        groups = group_rows(same, labels) if joins else None
+        pictures = len(np.unique(same))
+        if groups is None:
+            if pictures < len(same):
+                joined = "; data.join: bytes makes one sample of those of one class"
+                self.said.append(
+                    f"{len(same) - pictures:,} of {len(same):,} samples have the picture of "
+                    f"another sample{joined if self._has_captions and not asked else ''}"
+                )
+            return
+        self.said.append(
+            f"joined: {len(same):,} rows are {len(groups):,} samples of {pictures:,} pictures, "
+            "with the captions of all their rows (data.join)"
+        )
+        self._groups = groups
+        if self._labels is not None:
+            self._labels = self._labels[groups.firsts]
+        if self.window is not None:
+            self.window = max(1, self.window * len(groups) // len(same))
+        if self.blocks is not None:
+            starts = np.searchsorted(groups.firsts, self.blocks)
+            self.blocks = np.unique(starts[starts < len(groups)])

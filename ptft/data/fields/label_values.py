@@ -1,0 +1,160 @@
+"""One label: a name, a whole number, or nothing; and the distinct ones of a set."""
+
+import ast
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+from ptft.data.fields.texts import clean_text
+from ptft.errors import DataError, SampleError
+
+__all__ = [
+    "SHOWN",
+    "Label",
+    "LabelColumn",
+    "is_number",
+    "natural_classes",
+    "read_label",
+    "to_number",
+]
+
+Label = str | int
+
+SHOWN = 80
+"""Characters of a label in a message."""
+
+_ALLOWED = "allowed: one name or one whole number a sample"
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    """The distinct labels of a set.
+
+    Attributes:
+        texts, numbers: each with the name of the first sample that has it.
+    """
+
+    texts: dict[str, str]
+    numbers: dict[int, str]
+
+    @classmethod
+    def gather(cls, values: Sequence[Any], name: Callable[[int], str], key: str) -> "LabelColumn":
+        """Read all labels of a set.
+
+        Args:
+            values: of all rows; None for none.
+            name: of a row, for messages.
+            key: of the recipe, with the field's name.
+
+        Raises:
+            DataError: one is neither a name nor a whole number; row and value are named.
+        """
+        column = cls({}, {})
+        known: set[Any] = set()
+        for row, value in enumerate(values):
+            plain = type(value) in (str, int)  # True == 1, but is another label
+            if plain and value in known:
+                continue
+            try:
+                label = read_label(value, name(row))
+            except SampleError as error:
+                raise DataError(f"{key}: {error}") from None
+            if isinstance(label, str):
+                column.texts.setdefault(label, name(row))
+            elif label is not None:
+                column.numbers.setdefault(label, name(row))
+            if plain:
+                known.add(value)
+        return column
+
+    def __bool__(self) -> bool:
+        return bool(self.texts or self.numbers)
+
+    @property
+    def all_digits(self) -> bool:
+        """Whether there are texts, and all of them write whole numbers."""
+        return bool(self.texts) and all(map(is_number, self.texts))
+
+
+def read_label(value: Any, sample: str) -> Label | None:
+    """A label as a name (NFC, without byte-order mark, stripped) or a whole number; None for none.
+
+    ``b"cat"`` is a name where it is UTF-8, ``True`` is the name "True", and 3.0 is 3: a column of
+    numbers with gaps is stored as floats.
+
+    Raises:
+        SampleError: it is neither; names the sample and the value.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or value is False or value is True:
+        return None if value is None else str(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        try:
+            value = bytes(value).decode("utf-8")
+        except UnicodeDecodeError:
+            raise _no_label(sample, bytes(value), "bytes that are not UTF-8") from None
+    if isinstance(value, str):
+        text = clean_text(value)
+        if _is_list(text):
+            raise _no_label(sample, text, "a list or an object, written as a text")
+        if len(text.splitlines()) > 1:
+            raise _no_label(sample, text, "several lines, a list")
+        return text or None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float | Decimal):
+        if math.isnan(value):
+            return None
+        if not math.isfinite(value) or value != int(value):
+            raise _no_label(sample, value, "a fraction")
+        return int(value)
+    kind = {"list": "a list", "tuple": "a list", "ndarray": "a list", "dict": "an object"}
+    raise _no_label(sample, value, kind.get(type(value).__name__, type(value).__name__))
+
+
+def _no_label(sample: str, value: Any, what: str) -> SampleError:
+    several = " (several classes a picture are not supported)" if "list" in what else ""
+    shown = str(value) if isinstance(value, str) else repr(value)
+    return SampleError(
+        f"{sample}: label {shown[:SHOWN]} is {what}; {_ALLOWED}{several}", "mislabelled"
+    )
+
+
+def _is_list(text: str) -> bool:
+    """Whether a text is a list or an object in JSON's or Python's spelling."""
+    if (text[:1], text[-1:]) not in (("[", "]"), ("{", "}"), ("(", ")")):
+        return False
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return isinstance(parse(text), list | dict | tuple | set)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    return False
+
+
+def is_number(text: str) -> bool:
+    """Whether a text writes a whole number as one would: "3", "-1" or "3.0", but not "03"."""
+    whole, dot, rest = text.partition(".")
+    if dot and rest.strip("0"):
+        return False
+    digits = whole.removeprefix("-")
+    return digits.isascii() and digits.isdecimal() and (digits == "0" or digits[0] != "0")
+
+
+def to_number(text: str) -> int:
+    """The number that a text writes."""
+    return int(text.partition(".")[0])
+
+
+def natural_classes(texts: Iterable[str]) -> list[str]:
+    """Distinct names, sorted; whole numbers by their value."""
+    distinct = set(texts)
+    if all(map(is_number, distinct)):
+        return sorted(distinct, key=lambda text: (to_number(text), text))
+    return sorted(distinct)

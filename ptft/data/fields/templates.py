@@ -1,0 +1,130 @@
+"""Caption templates over the fields of a sample, and what counts as a field's value."""
+
+from collections.abc import Mapping, Sequence
+from string import Formatter
+from typing import Any
+
+import numpy as np
+
+from ptft.data.fields.texts import clean_text
+from ptft.errors import SampleError
+
+__all__ = ["Templates", "is_there", "plain_field"]
+
+_LISTS = (list, tuple, np.ndarray)
+
+
+class Templates:
+    """Caption templates such as ``"{name}, {keywords}"``.
+
+    Args:
+        templates: plain fields in braces; doubled braces are braces.
+        lenient: an absent field is no error where the sample has a label.
+    """
+
+    def __init__(self, templates: Sequence[str], lenient: bool) -> None:
+        self.lenient = lenient
+        self._parsed = [
+            (template, [(literal, name) for literal, name, _, _ in Formatter().parse(template)])
+            for template in templates
+        ]
+
+    @property
+    def fields(self) -> set[str]:
+        """Names of the fields that the templates read."""
+        return {name for _, parts in self._parsed for _, name in parts if name is not None}
+
+    def fill(self, fields: Mapping[str, Any], name: str, labelled: bool) -> tuple[str, ...]:
+        """The captions of a sample.
+
+        Args:
+            fields: its fields; None and blank texts count as absent.
+            name: of the sample, for the message.
+            labelled: it has a class, so that it may do without a caption.
+
+        Raises:
+            SampleError: a field is absent, or is no text, number or list of these.
+        """
+        captions: list[str] = []
+        for template, parts in self._parsed:
+            try:
+                captions += _fill(parts, fields)
+            except KeyError as error:
+                if labelled and self.lenient:
+                    continue
+                raise SampleError(
+                    f"{name}: no field {error.args[0]!r} for the caption {template!r}; "
+                    f"{_fields_there(fields)}",
+                    "empty",
+                ) from None
+            except TypeError as error:
+                raise SampleError(f"{name}: caption {template!r}: {error}") from None
+        if not captions and not (labelled and self.lenient):
+            raise SampleError(
+                f"{name}: its captions are empty lists; {_fields_there(fields)}", "empty"
+            )
+        return tuple(dict.fromkeys(captions))
+
+
+def _fill(parts: list[tuple[str, str | None]], fields: Mapping[str, Any]) -> list[str]:
+    """The captions of one template. KeyError: an absent field; TypeError: one that is no text."""
+    if len(parts) == 1 and not parts[0][0] and parts[0][1] is not None:
+        return _texts(fields, parts[0][1])
+    pieces: list[str] = []
+    for literal, field in parts:
+        pieces.append(literal)
+        if field is not None:
+            pieces.append(", ".join(_texts(fields, field)))
+    caption = "".join(pieces).strip()
+    # a list may be empty: "crayon, " is "crayon"
+    return [caption.rstrip(" ,;:") if parts[-1][1] is not None and not pieces[-1] else caption]
+
+
+def _texts(fields: Mapping[str, Any], field: str) -> list[str]:
+    """The entries of a field as texts, one where it is no list."""
+    value = fields.get(field)
+    if not isinstance(value, _LISTS) and not is_there(value):
+        raise KeyError(field)
+    entries = value if isinstance(value, _LISTS) else [value]
+    return [_text(entry, field) for entry in entries if is_there(entry)]
+
+
+def plain_field(value: Any) -> Any:
+    """A field as JSON can hold it; None for what is absent or no text, number or list of these."""
+    if isinstance(value, _LISTS):
+        return [entry for entry in map(plain_field, value) if entry is not None]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bytes):
+        try:
+            value = value.decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+    return value if isinstance(value, str | int | float) and is_there(value) else None
+
+
+def is_there(value: Any) -> bool:
+    """Whether a field holds anything: neither None, NaN (an empty cell) nor blank, nor a list of
+    nothing but these."""
+    if value is None or (isinstance(value, float) and value != value):
+        return False
+    if isinstance(value, str):
+        return bool(clean_text(value))
+    return any(is_there(entry) for entry in value) if isinstance(value, _LISTS) else True
+
+
+def _fields_there(fields: Mapping[str, Any]) -> str:
+    return f"fields: {', '.join(sorted(key for key in fields if is_there(fields[key]))) or 'none'}"
+
+
+def _text(value: Any, field: str) -> str:
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, int | float | np.number):
+        return str(value)
+    if isinstance(value, bytes):  # as some programs write texts into parquet
+        try:
+            return clean_text(value.decode("utf-8"))
+        except UnicodeDecodeError:
+            raise TypeError(f"field {field!r} is bytes that are not UTF-8") from None
+    raise TypeError(f"field {field!r} is {type(value).__name__}; allowed: a text, a number, a list")

@@ -1,0 +1,1 @@
+"""Parquet files read row by row, with their declared sizes held first."""

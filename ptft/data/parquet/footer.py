@@ -1,0 +1,133 @@
+"""The footer of a parquet file, as far as it says what lies where and how large it is.
+
+pyarrow knows it too, but of a column's entry that contradicts itself its accessors end the process:
+they let an exception of C++ through. Reading the columns reports the same one as an error.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ptft.data.parquet.thrift import BINARY, I32, I64, LIST, STRUCT, Compact
+
+__all__ = ["Chunk", "Group", "read_footer"]
+
+_MAGIC = b"PAR1"
+_MOST = 256 << 20  # bytes of a footer
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A column of a row group.
+
+    Attributes:
+        path: names from the top of the schema down.
+        encodings: their numbers.
+        values: how many, nulls included.
+        size, packed: in bytes, unpacked and as they lie in the file.
+        start: of its first page.
+    """
+
+    path: tuple[str, ...]
+    encodings: tuple[int, ...]
+    values: int
+    size: int
+    packed: int
+    start: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """A row group."""
+
+    rows: int
+    chunks: tuple[Chunk, ...]
+
+
+def read_footer(path: Path) -> list[Group]:
+    """The row groups of a file.
+
+    Raises:
+        ValueError: there is no footer, or not one that can be read.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb", buffering=0) as stream:
+        end = os.fstat(stream.fileno()).st_size
+        tail = os.pread(stream.fileno(), 8, max(0, end - 8))
+        length = int.from_bytes(tail[:4], "little")
+        if end < 12 or tail[4:] != _MAGIC or length > min(end - 12, _MOST):
+            raise ValueError("no parquet: its footer is missing, encrypted or cut")
+        data = os.pread(stream.fileno(), length, end - 8 - length)
+    reader, groups = Compact(data), []
+    try:
+        for field, type_ in reader.fields():
+            if field == 4 and type_ == LIST:
+                groups = _groups(reader)
+            else:
+                reader.skip(type_)
+    except IndexError:
+        raise ValueError("no parquet: its footer ends too soon") from None
+    return groups
+
+
+def _groups(reader: Compact) -> list[Group]:
+    count, type_ = reader.elements()
+    if count and type_ != STRUCT:
+        raise ValueError("row groups that are none")
+    return [_group(reader) for _ in range(count)]
+
+
+def _group(reader: Compact) -> Group:
+    rows, chunks = -1, []
+    for field, type_ in reader.fields():
+        if field == 1 and type_ == LIST:
+            count, inner = reader.elements()
+            if count and inner != STRUCT:
+                raise ValueError("columns that are none")
+            chunks = [_chunk(reader) for _ in range(count)]
+        elif field == 3 and type_ == I64:
+            rows = reader.signed()
+        else:
+            reader.skip(type_)
+    if rows < 0:
+        raise ValueError("a row group of no number of rows")
+    return Group(rows, tuple(chunks))
+
+
+def _chunk(reader: Compact) -> Chunk:
+    found: Chunk | None = None
+    for field, type_ in reader.fields():
+        if field == 3 and type_ == STRUCT:
+            found = _metadata(reader)
+        elif field == 1:
+            raise ValueError("a column that lies in another file")
+        else:
+            reader.skip(type_)
+    if found is None:
+        raise ValueError("a column that nothing is said of")
+    return found
+
+
+def _metadata(reader: Compact) -> Chunk:
+    numbers: dict[int, int] = {}
+    encodings: tuple[int, ...] = ()
+    path: tuple[str, ...] = ()
+    for field, type_ in reader.fields():
+        if type_ == I64 and field in (5, 6, 7, 9, 11):
+            numbers[field] = reader.signed()
+        elif field == 2 and type_ == LIST:
+            count, inner = reader.elements()
+            if count and inner != I32:
+                raise ValueError("encodings that are none")
+            encodings = tuple(reader.signed() for _ in range(count))
+        elif field == 3 and type_ == LIST:
+            count, inner = reader.elements()
+            if count and inner != BINARY:
+                raise ValueError("a column's name that is none")
+            path = tuple(reader.bytes().decode("utf-8") for _ in range(count))
+        else:
+            reader.skip(type_)
+    starts = [numbers[field] for field in (9, 11) if numbers.get(field, 0) > 0]
+    if not {5, 6, 7}.issubset(numbers) or min(numbers.values()) < 0 or not starts or not path:
+        raise ValueError("a column of no size, number or place")
+    return Chunk(path, encodings, numbers[5], numbers[6], numbers[7], min(starts))

@@ -1,0 +1,260 @@
+"""Rows of parquet files, read by row group when one of their rows is wanted."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+
+from ptft.data.fields.joining import AUTO_BYTES, digest_picture, first_rows, too_large
+from ptft.data.fields.labels import TextIs
+from ptft.data.hashing import file_state
+from ptft.data.parquet.file import (
+    column_values,
+    open_parquet,
+    parquet_errors,
+    read_group,
+    row_groups,
+)
+from ptft.data.parquet.footer import Group
+from ptft.errors import DataError, SampleError
+
+__all__ = ["ParquetRows", "schema_names"]
+
+_KEPT = 512 << 20  # bytes of decoded row groups that a process keeps at most
+_OPEN = 64  # files held open at once
+_SETS = 8  # whose equal pictures a process remembers: a set is opened several times in a run
+_SAME: dict[tuple[tuple[str, ...], str], np.ndarray] = {}
+
+
+class ParquetRows:
+    """Rows of parquet files, file after file.
+
+    Where the pictures fit in memory (512 MiB) rows are shuffled freely. Else row groups are
+    shuffled as wholes and rows within as many of them as half of that holds; and with ``window``
+    groups are read in order, so that a disk or a network reads straight on.
+
+    Args:
+        paths: of the files, whose columns are the same.
+        window: read in order and shuffle within this many rows.
+
+    Raises:
+        DataError: a file is no parquet, has other columns than the first, or there is no row.
+    """
+
+    text_is: TextIs = "typed"
+
+    def __init__(self, paths: Sequence[Path], window: int | None) -> None:
+        self._paths = list(paths)
+        self.window = window
+        self.blocks: np.ndarray | None = None
+        self._groups: list[tuple[int, int]] = []  # (file, row group of it)
+        self._footers: list[list[Group]] = []  # of each file
+        counts: list[int] = []
+        for number, path in enumerate(self._paths):
+            groups, schema = _footer(path)
+            if number == 0:
+                self._schema = schema
+                self.columns = list(schema.names)
+            elif set(schema.names) != set(self.columns):
+                raise DataError(
+                    f"{path}: columns {', '.join(schema.names)}; {self._paths[0]} has "
+                    f"{', '.join(self.columns)}"
+                )
+            self._footers.append(groups)
+            for place, group in enumerate(groups):
+                if group.rows:
+                    self._groups.append((number, place))
+                    counts.append(group.rows)
+        self._firsts = np.cumsum([0, *counts])
+        if not len(self):
+            raise DataError(f"{self._paths[0]}: no rows")
+        self._picture = ""
+        self._fields: list[str] = []
+        self._kept = _Kept()
+        self._files: dict[int, pyarrow.parquet.ParquetFile] = {}
+
+    def __len__(self) -> int:
+        return int(self._firsts[-1])
+
+    def use(self, picture: str | None, fields: Sequence[str]) -> None:
+        self._fields = list(fields)
+        if picture is None:
+            return
+        kind = self._schema.field(picture).type
+        inner = kind
+        if pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            inner = kind.field("bytes").type
+        binary = (pyarrow.types.is_binary, pyarrow.types.is_large_binary)
+        if not any(is_kind(inner) for is_kind in binary):
+            raise DataError(
+                f"data.image: column {picture!r} of {self._paths[0]} holds {kind}; "
+                "allowed: encoded bytes, or a struct of bytes and path"
+            )
+        self._picture = picture
+        size = self._picture_bytes()
+        if self.window is None and size > _KEPT:
+            self.blocks = self._firsts[:-1].astype(np.int64)
+            self.window = max(1, len(self) * (_KEPT // 2) // size)
+
+    def name(self, index: int) -> str:
+        group, within = self._find(index)
+        file, number = self._groups[group]
+        return f"{self._paths[file].name}/{number}/{within}"
+
+    def fields(self, index: int) -> Mapping[str, Any]:
+        group, within = self._find(index)
+        if not self._fields:
+            return {}
+        table = self._read(group, tuple(self._fields))
+        return {name: self._cell(table, name, within) for name in self._fields}
+
+    def picture(self, index: int) -> Any:
+        group, within = self._find(index)
+        return self._cell(self._read(group, (self._picture,)), self._picture, within)
+
+    @staticmethod
+    def _cell(table: pyarrow.Table, name: str, row: int) -> Any:
+        try:
+            return table[name][row].as_py()
+        except (pyarrow.ArrowException, ValueError) as error:  # no UTF-8, no date
+            raise SampleError(f"{name}: {error}") from None
+
+    def column(self, name: str) -> Sequence[Any] | None:
+        if self.window is not None and self.blocks is None:
+            return None
+        values: list[Any] = []
+        for file, group in self._groups:
+            path = self._paths[file]
+            table = read_group(self._open(file), path, self._footers[file], group, [name])
+            values += column_values(table[name], path, name)
+        return values
+
+    def stored_files(self) -> list[Path]:
+        return list(self._paths)
+
+    def sources(self) -> list[object]:
+        return [file_state(path, path.name) for path in self._paths]
+
+    def class_names(self, name: str) -> list[str] | None:
+        return schema_names(self._schema, name)
+
+    def same_pictures(self, auto: bool) -> np.ndarray | str | None:
+        size = self._picture_bytes()
+        if self.window is not None and self.blocks is None:
+            return "rows read in order are not held against each other (data.streaming)"
+        if auto and size > AUTO_BYTES:
+            return too_large(size)
+        known = (tuple(map(str, self.sources())), self._picture)
+        if known not in _SAME:
+            _SAME[known] = first_rows(self._digests())
+            while len(_SAME) > _SETS:
+                del _SAME[next(iter(_SAME))]
+        return _SAME[known]
+
+    def _digests(self) -> Iterator[bytes | None]:
+        """Of the picture of each row, None for none; row groups are read one after another."""
+        for file, number in self._groups:
+            try:
+                path, groups = self._paths[file], self._footers[file]
+                table = read_group(self._open(file), path, groups, number, [self._picture])
+            except DataError:  # reading its samples says so
+                yield from (None for _ in range(self._footers[file][number].rows))
+                continue
+            for cell in table[self._picture]:
+                value = cell["bytes"] if isinstance(cell, pyarrow.StructScalar) else cell
+                if isinstance(value, pyarrow.DictionaryScalar):
+                    value = value.value
+                data = value.as_buffer() if value.is_valid else None
+                yield None if data is None else digest_picture(data)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": _Kept(), "_files": {}}
+
+    def __del__(self) -> None:
+        for file in getattr(self, "_files", {}).values():
+            file.close()
+
+    def _find(self, index: int) -> tuple[int, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"there are {len(self)} rows; there is no number {index}")
+        group = int(np.searchsorted(self._firsts, index, side="right")) - 1
+        return group, index - int(self._firsts[group])
+
+    def _read(self, group: int, columns: tuple[str, ...]) -> pyarrow.Table:
+        """Columns of one row group, from memory where they were read lately."""
+        table = self._kept.get((group, columns))
+        if table is None:
+            file, number = self._groups[group]
+            path = self._paths[file]
+            try:
+                table = read_group(self._open(file), path, self._footers[file], number, columns)
+            except DataError as error:
+                text = str(error).removeprefix(f"{path}: ").removeprefix(f"row group {number}: ")
+                raise SampleError(
+                    f"{path.name}: row group {number}: {text}", "unreadable"
+                ) from None
+            self._kept.put((group, columns), table)
+        return table
+
+    def _open(self, number: int) -> pyarrow.parquet.ParquetFile:
+        file = self._files.pop(number, None)
+        if file is None:
+            file = open_parquet(self._paths[number])
+        self._files[number] = file  # last in the dict: most recently read
+        while len(self._files) > _OPEN:
+            self._files.pop(next(iter(self._files))).close()
+        return file
+
+    def _picture_bytes(self) -> int:
+        """Of the picture column as read, over all row groups."""
+        return sum(
+            chunk.size
+            for groups in self._footers
+            for group in groups
+            for chunk in group.chunks
+            if chunk.path[0] == self._picture
+        )
+
+
+class _Kept:
+    """Row groups in memory, the least recently used let go beyond ``_KEPT`` bytes."""
+
+    def __init__(self) -> None:
+        self._tables: dict[tuple[int, tuple[str, ...]], pyarrow.Table] = {}
+        self._bytes = 0
+
+    def get(self, key: tuple[int, tuple[str, ...]]) -> pyarrow.Table | None:
+        table = self._tables.pop(key, None)
+        if table is not None:
+            self._tables[key] = table
+        return table
+
+    def put(self, key: tuple[int, tuple[str, ...]], table: pyarrow.Table) -> None:
+        self._tables[key] = table
+        self._bytes += table.nbytes
+        while self._bytes > _KEPT and len(self._tables) > 1:
+            oldest = next(iter(self._tables))
+            self._bytes -= self._tables.pop(oldest).nbytes
+
+
+def _footer(path: Path) -> tuple[list[Group], pyarrow.Schema]:
+    """Row groups and schema. DataError where the file is no parquet."""
+    groups = row_groups(path)
+    with parquet_errors(path), pyarrow.parquet.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        list(schema.names)  # raises where one is no UTF-8
+        return groups, schema
+
+
+def schema_names(schema: pyarrow.Schema, column: str) -> list[str] | None:
+    """Names of a ``ClassLabel`` that ``datasets`` wrote into the schema of a file."""
+    try:
+        written = json.loads((schema.metadata or {})[b"huggingface"])
+        names = written["info"]["features"][column]["names"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
+    return list(names) if all(isinstance(entry, str) for entry in names) else None

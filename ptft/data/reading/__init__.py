@@ -1,0 +1,1 @@
+"""From samples to batches: order, decoding, workers, faults, kept features."""

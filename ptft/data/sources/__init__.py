@@ -1,0 +1,1 @@
+"""Where samples lie: drawn scenes, shards, folders, tables, the Hub, mixtures."""

@@ -1,0 +1,207 @@
+"""Rows of CSV and JSON lines files: texts and labels, in memory."""
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptft.data.fields.labels import TextIs
+from ptft.data.fields.texts import clean_text
+from ptft.data.hashing import file_state
+from ptft.errors import DataError
+
+__all__ = ["READ", "PlainRows", "read_csv", "read_jsonl"]
+
+_MAX_FILE = 4 << 30  # bytes: they are all in memory, as 10 million captions are
+_MAX_LINE = 4 << 20  # bytes of a line of JSON
+_MAX_COLUMNS = 4096
+_MAX_NAME = 1024  # characters of a column's name
+_FREE_CELLS = 1 << 20  # that a table may have beyond one a byte
+
+
+def read_csv(path: Path) -> list[dict[str, Any]]:
+    """Rows by the names of the first line; a cell that holds a JSON list of texts is that list.
+
+    Raises:
+        DataError: naming the file and the row.
+    """
+    size = _check_size(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, error) from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    rows: list[dict[str, Any]] = []
+    try:
+        names = [clean_text(name) for name in reader.fieldnames or []]
+        _check_names(path, names)
+        reader.fieldnames = names
+        for row in reader:
+            if None in row:
+                raise DataError(
+                    f"{path}: row {len(rows) + 1}: more cells than the first line has names"
+                )
+            rows.append({name: _cell(value) for name, value in row.items()})
+            if len(rows) * len(names) > _FREE_CELLS + size:  # rows that are shorter than the first
+                raise DataError(
+                    f"{path}: row {len(rows)}: {len(rows) * len(names):,} cells in {size:,} bytes; "
+                    f"allowed: {_FREE_CELLS + size:,}"
+                )
+    except csv.Error as error:
+        raise DataError(f"{path}: row {len(rows) + 1}: {error}") from None
+    return rows
+
+
+def _check_size(path: Path) -> int:
+    """Bytes of a file. Raises DataError: it is absent, no plain file, or too large."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
+    if not path.is_file():
+        raise DataError(f"{path}: not a plain file")
+    if size > _MAX_FILE:
+        raise DataError(f"{path}: {size:,} bytes; allowed: at most {_MAX_FILE:,}; parquet has more")
+    return size
+
+
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    """Of the first line. Raises DataError."""
+    if len(names) > _MAX_COLUMNS:
+        raise DataError(f"{path}: {len(names):,} columns; allowed: at most {_MAX_COLUMNS:,}")
+    if (longest := max(map(len, names), default=0)) > _MAX_NAME:
+        raise DataError(
+            f"{path}: a column's name of {longest:,} characters; allowed: at most {_MAX_NAME:,}"
+        )
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise DataError(f"{path}: two columns are named {twice!r}; allowed: different names")
+    for mark, called in ((";", "semicolons"), ("\t", "tabs")):
+        if len(names) == 1 and mark in names[0]:
+            raise DataError(
+                f"{path}: row 1: one column, {names[0]!r}; its cells are parted by {called}; "
+                "allowed: commas"
+            )
+
+
+def _cell(value: Any) -> Any:
+    """A cell; where it is a JSON list of texts, that list."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        entries = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    texts = isinstance(entries, list) and entries and all(isinstance(e, str) for e in entries)
+    return entries if texts else value
+
+
+def _not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
+    """What to do about a file in another encoding."""
+    data = bytes(error.object)
+    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    line = data[: error.start].count(b"\n") + 1
+    where = f"byte 0x{data[error.start]:02x}"
+    return DataError(
+        f"{path}: line {line}: not UTF-8 ({where}); save it as UTF-8, or: iconv -f "
+        f"{'utf-16' if wide else 'cp1252'} -t utf-8 {path.name}"
+    )
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """One object a line, blank lines left out. Raises DataError naming the file and the line."""
+    rows = []
+    _check_size(path)
+    with path.open("rb") as stream:
+        lines = iter(lambda: stream.readline(_MAX_LINE + 1), b"")
+        for number, line in enumerate(lines, start=1):
+            if len(line) > _MAX_LINE:
+                raise DataError(
+                    f"{path}: line {number}: more than {_MAX_LINE:,} bytes; allowed: at most that"
+                )
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8-sig"))
+            except UnicodeDecodeError as error:
+                error.object = b"\n" * (number - 1) + line  # the line's number, in the message
+                error.start += number - 1
+                raise _not_utf8(path, error) from None
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{path}: line {number}: not JSON: {error}") from None
+            if not isinstance(row, dict):
+                raise DataError(f"{path}: line {number}: {type(row).__name__}; allowed: an object")
+            rows.append(row)
+    return rows
+
+
+READ: dict[str, Callable[[Path], list[dict[str, Any]]]] = {".csv": read_csv, ".jsonl": read_jsonl}
+
+
+class PlainRows:
+    """Rows of files without pictures, file after file.
+
+    Args:
+        paths: of ``.csv`` or ``.jsonl`` files.
+
+    Raises:
+        DataError: a file cannot be read, or there is no row.
+    """
+
+    window: int | None = None
+    blocks: np.ndarray | None = None
+    text_is: TextIs
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = list(paths)
+        plain = any(path.suffix.lower() == ".csv" for path in paths)
+        self.text_is = "untyped" if plain else "typed"
+        self._rows: list[dict[str, Any]] = []
+        self._names: list[str] = []
+        for path in self._paths:
+            rows = READ[path.suffix.lower()](path)
+            self._rows += rows
+            self._names += [f"{path.name}/{number}" for number in range(len(rows))]
+        if not self._rows:
+            raise DataError(f"{self._paths[0]}: no rows")
+        self.columns = list(dict.fromkeys(key for row in self._rows for key in row))
+        self._fields: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def use(self, picture: str | None, fields: Sequence[str]) -> None:
+        assert picture is None, "such files hold no pictures"
+        self._fields = list(fields)
+
+    def name(self, index: int) -> str:
+        return self._names[index]
+
+    def fields(self, index: int) -> Mapping[str, Any]:
+        row = self._rows[index]
+        return {name: row.get(name) for name in self._fields}
+
+    def picture(self, index: int) -> Any:
+        raise AssertionError("such files hold no pictures")
+
+    def column(self, name: str) -> list[Any]:
+        return [row.get(name) for row in self._rows]
+
+    def stored_files(self) -> list[Path]:
+        return list(self._paths)
+
+    def sources(self) -> list[object]:
+        return [file_state(path, path.name) for path in self._paths]
+
+    def class_names(self, name: str) -> list[str] | None:
+        return None
+
+    def same_pictures(self, auto: bool) -> None:
+        return None

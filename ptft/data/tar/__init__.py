@@ -1,0 +1,1 @@
+"""Shards: members found through an index, near or far, and packed."""

@@ -1,0 +1,202 @@
+"""Tars by number, local and fetched ones alike: their indexes, and the bytes in them."""
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptft.data.sources.listing import PassedOver
+from ptft.data.tar.index import TarIndex, index_tar
+from ptft.data.tar.index_file import read_head, read_index
+from ptft.data.tar.remote import RemoteShard
+from ptft.data.tar.shard_cache import ShardCache, Tell
+from ptft.errors import DataError, SampleError
+
+__all__ = ["Source", "TarAhead", "TarFiles", "TarIndexes"]
+
+Source = Path | RemoteShard
+
+_OPEN = 64  # files held open at once; a process may often have no more than 1,024
+_INDEXES = 64  # of fetched shards, in memory at once; some MB each
+_AGAIN = 5  # times that a shard is fetched which other processes let go before it could be opened
+
+
+class TarIndexes:
+    """The indexes of tars. Those of local ones are in memory, of fetched ones read when needed.
+
+    Args:
+        sources: the tars.
+        cache: where fetched ones lie.
+        tell: told what takes long.
+
+    Attributes:
+        counts: samples of each tar, int64.
+        extensions: of all files.
+        passed_over: files of local tars that belong to no sample.
+        labelled: every fetched tar that has classes has them in its index.
+
+    Raises:
+        DataError: a tar or its index is broken; named.
+    """
+
+    def __init__(self, sources: Sequence[Source], cache: ShardCache, tell: Tell) -> None:
+        self._sources = list(sources)
+        self._cache = cache
+        self._kept: dict[int, TarIndex] = {}
+        self.extensions: set[str] = set()
+        self.passed_over = PassedOver()
+        self.labelled = True
+        counts = np.zeros(len(sources), np.int64)
+        self._local: dict[int, TarIndex] = {}
+        for number, source in enumerate(sources):
+            if isinstance(source, Path):
+                index = read_index(source) or index_tar(source)
+                self._local[number] = index
+                counts[number] = len(index)
+                self.extensions |= set(index.extensions)
+                self.passed_over.merge(index.passed_over)
+        remote = {n: source for n, source in enumerate(sources) if isinstance(source, RemoteShard)}
+        for number, path in zip(
+            remote, cache.prepare(list(remote.values()), tell) if remote else [], strict=True
+        ):
+            head = read_head(path)
+            counts[number] = head.count
+            self.extensions |= set(head.extensions)
+            self.labelled &= head.labelled or "cls" not in head.extensions
+        self.counts = counts
+
+    def __getitem__(self, number: int) -> TarIndex:
+        if number in self._local:
+            return self._local[number]
+        index = self._kept.pop(number, None)
+        if index is None:
+            source = self._sources[number]
+            assert isinstance(source, RemoteShard)
+            index = self._cache.index(source)
+        self._kept[number] = index  # last in the dict: most recently used
+        while len(self._kept) > _INDEXES:
+            del self._kept[next(iter(self._kept))]
+        return index
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": {}}
+
+
+class TarFiles:
+    """Tars opened when they are first read, the least recently read closed beyond ``most``.
+
+    Args:
+        sources: the tars.
+        cache: where fetched ones lie.
+        most: files held open at once.
+    """
+
+    def __init__(self, sources: Sequence[Source], cache: ShardCache, most: int = _OPEN) -> None:
+        self._sources = list(sources)
+        self._cache = cache
+        self._most = most
+        self._open: dict[int, int] = {}
+
+    def read(self, number: int, offset: int, size: int) -> bytes:
+        """Exactly ``size`` bytes.
+
+        Raises:
+            SampleError: the file no longer has them.
+            DataError: a shard cannot be fetched.
+        """
+        source = self._sources[number]
+        name = str(source) if isinstance(source, Path) else source.url
+        try:
+            with self._file(number) as file:
+                pieces, left = [], size
+                while left:
+                    piece = os.pread(file, left, offset + size - left)
+                    if not piece:
+                        raise SampleError(
+                            f"{name}: offset {offset}: it became shorter", "unreadable"
+                        )
+                    pieces.append(piece)
+                    left -= len(piece)
+        except OSError as error:
+            raise SampleError(
+                f"{name}: offset {offset}: {error.strerror or error}", "unreadable"
+            ) from None
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    @contextmanager
+    def _file(self, number: int) -> Iterator[int]:
+        file = self._open.pop(number, None)
+        if file is None:
+            file = self._opened(self._sources[number])
+        self._open[number] = file  # last in the dict: most recently read
+        while len(self._open) > self._most:
+            os.close(self._open.pop(next(iter(self._open))))
+        yield file
+
+    def _opened(self, source: Source) -> int:
+        flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
+        if isinstance(source, Path):
+            return os.open(source, flags)
+        for _ in range(_AGAIN):
+            path = self._cache.fetch(source)
+            assert path is not None, "it was waited for"
+            try:
+                return self._cache.open(path)
+            except FileNotFoundError:
+                continue  # let go by another process in between
+        raise DataError(
+            f"{source.url}: let go as often as it was fetched; data.cache_gb is too small for "
+            f"what reads from {self._cache.folder}"
+        )
+
+    def __reduce__(self) -> tuple[type["TarFiles"], tuple[list[Source], ShardCache, int]]:
+        return TarFiles, (self._sources, self._cache, self._most)  # a process opens its own
+
+    def close(self) -> None:
+        """Close what is open; it is opened again when it is read."""
+        for file in self._open.values():
+            os.close(file)
+        self._open = {}
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class TarAhead:
+    """Fetches shards in a thread of its own, before their samples are asked for.
+
+    What another process is fetching is left to it, so that several share the work.
+    """
+
+    def __init__(self, cache: ShardCache) -> None:
+        self._cache = cache
+        self._coming: list[RemoteShard] = []
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def expect(self, shards: Sequence[RemoteShard]) -> None:
+        """Fetch these, in order, in place of those that were expected before."""
+        with self._lock:
+            self._coming = list(shards)
+            if self._coming and self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="shards", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._coming:
+                    self._thread = None
+                    return
+                shard = self._coming.pop(0)
+            try:
+                self._cache.fetch(shard, wait=False)
+            except DataError:
+                continue  # whoever needs it tries again, and says what is wrong
+
+    def __reduce__(self) -> tuple[type["TarAhead"], tuple[ShardCache]]:
+        return TarAhead, (self._cache,)

@@ -1,0 +1,256 @@
+"""What a run says while it goes: a progress bar, a log of figures, trackers, its page."""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+from ptft.artifact import RunFiles, write_atomic
+from ptft.checkpoint import Progress
+from ptft.data.reading.batch import Skipped
+from ptft.errors import PtftError
+from ptft.evaluate import Figures
+from ptft.owned import open_own
+from ptft.progress import say
+from ptft.recipe import Recipe
+from ptft.report.charts import figure_text
+from ptft.report.curves import plot_curves
+from ptft.report.page.page import write_page
+from ptft.report.throughput import Pace, duration
+from ptft.report.trackers import Tracker, open_trackers
+from ptft.runs.folder import RunRecord, RunStatus, write_run
+
+__all__ = ["Mute", "Report", "say"]
+
+_SHOWN = {
+    "loss": "loss",
+    "accuracy": "accuracy",
+    "grad_norm": "grad norm",
+    "logit_scale": "logit scale",
+    "samples_per_second": "samples/s",
+}
+_LOOKED_AT = ("recall@", "top1", "ece")  # of an evaluation; metrics.json has all
+_EVERY = 10.0  # seconds between lines where no bar can be drawn
+_PAGE_SHARE = 0.01  # of a run's time that writing its page may take
+
+
+class Report:
+    """Progress on stderr, one JSON line a report in ``metrics.jsonl``, and the recipe's trackers.
+
+    Args:
+        folder: the run's.
+        record: of the run, which runs from here on; its notes begin anew with each part of a run.
+        seen, step, seconds: samples, steps and training time before (a resumed run); later lines
+            of the log are dropped.
+        trackers: state of the trackers from the checkpoint; what they need next time is put there.
+
+    Attributes:
+        pace: the clock of training; what is no training pauses it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        recipe: Recipe,
+        record: RunRecord,
+        *,
+        seen: int,
+        step: int,
+        seconds: float,
+        trackers: dict[str, str],
+        console: Console,
+    ) -> None:
+        self._log = folder / RunFiles.LOG
+        self._skipped = folder / RunFiles.SKIPPED
+        self._drop_after(seen)
+        self._console = console
+        self._folder = folder
+        self._record = record
+        record.status, record.error, record.notes = RunStatus.RUNNING, "", []
+        self._page_wanted = recipe.run.page
+        self._page_due = 0.0
+        self._page_failed = False
+        self._progress = _Bar(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            refresh_per_second=4,
+        )
+        self._task: TaskID = self._progress.add_task(
+            recipe.name, total=record.total, completed=seen, figures="", left=""
+        )
+        self._plain = time.monotonic()
+        self._trackers: list[Tracker] = open_trackers(folder, recipe, step=step, state=trackers)
+        self.pace = Pace(seen=seen, total=record.total, seconds=seconds)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._console.is_terminal:
+            self._progress.stop()
+        if error is not None:
+            self._failed(error)
+        for tracker in self._trackers:
+            tracker.close()
+
+    def note(self, text: str) -> None:
+        """State a fact about how this part of the run works, in one line: here and on its page."""
+        self._record.notes.append(text)
+        self.message(f"  {text}")
+
+    def step(self, seen: int, figures: Mapping[str, float]) -> None:
+        """Move the bar; on a plain stream, print a line every ten seconds."""
+        shown = "  ".join(
+            f"{text} {figure_text(False, figures[name])}"
+            for name, text in _SHOWN.items()
+            if name in figures
+        )
+        left = "" if self.pace.left is None else f"{duration(self.pace.left)} left"
+        self._progress.update(self._task, completed=seen, figures=shown, left=left)
+        if not self._console.is_terminal and time.monotonic() - self._plain > _EVERY:
+            self._plain = time.monotonic()
+            self.message(f"{seen:,}/{self._record.total:,} samples  {shown}  {left}")
+
+    def log(self, step: int, seen: int, figures: Mapping[str, float]) -> None:
+        """Write figures to the log and the trackers."""
+        self._append(self._log, {"step": step, "seen": seen, **figures})
+        for tracker in self._trackers:
+            tracker.log(figures, step)
+
+    def evaluated(self, progress: Progress, when: str, metrics: Mapping[str, Figures]) -> None:
+        """Log what evaluations measured, by their names, and say what people look at first."""
+        flat = {
+            f"{name}/{key}": value
+            for name, figures in metrics.items()
+            for key, value in figures.items()
+            if isinstance(value, int | float)
+        }
+        self.log(progress.step, progress.seen, flat)
+        for name, figures in metrics.items():
+            shown = [
+                f"{key} {value:.1%}"
+                for key, value in figures.items()
+                if any(part in key for part in _LOOKED_AT)
+            ]
+            self.message(f"{name} {when}: {', '.join(shown)}")
+        self.page()
+
+    def skipped(self, seen: int, samples: Skipped) -> None:
+        """Record samples that could not be read, name, reason and fault, and when that was."""
+        for skip in samples:
+            self._append(self._skipped, {"seen": seen, **skip._asdict()})
+
+    def page(self, *, last: bool = False) -> None:
+        """Write the run's page anew, unless that would take more than its share of time or the
+        recipe wants none.
+
+        It is for people: where it cannot be written, that is said once and the run goes on.
+
+        Args:
+            last: write it whatever it takes, and the curves, and say where it lies.
+        """
+        begin = time.monotonic()
+        if not self._page_wanted or (begin < self._page_due and not last):
+            return
+        try:
+            if last:
+                plot_curves(self._folder)
+            path = write_page(self._folder, left=self.pace.left)
+            if last:
+                self.message(f"page: {path}")
+        except Exception as error:
+            if not self._page_failed:
+                self.message(f"{RunFiles.PAGE}: not written: {type(error).__name__}: {error}")
+            self._page_failed = True
+        end = time.monotonic()
+        self._page_due = end + (end - begin) / _PAGE_SHARE
+
+    def message(self, text: str) -> None:
+        """A line above the bar."""
+        say(self._console, text)
+
+    def _failed(self, error: BaseException) -> None:
+        """Leave word of an error that ends the run; where the disk is full, there is no place."""
+        record = self._record
+        name = "" if isinstance(error, PtftError) else f"{type(error).__name__}: "
+        record.status, record.error = RunStatus.FAILED, f"{name}{error}"
+        with contextlib.suppress(OSError):
+            write_run(self._folder, record)
+        self.page(last=True)
+
+    @staticmethod
+    def _append(path: Path, values: Mapping[str, Any]) -> None:
+        file = open_own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        with os.fdopen(file, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(values) + "\n")
+
+    def _drop_after(self, seen: int) -> None:
+        """Forget what a killed run logged beyond the checkpoint it goes on from."""
+        for path in (self._log, self._skipped):
+            if not path.is_file():
+                continue
+            kept = []
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    if json.loads(line).get("seen", 0) <= seen:
+                        kept.append(line)
+                except ValueError:
+                    continue  # a line that the kill cut
+            write_atomic(path, "".join(f"{line}\n" for line in kept))
+
+
+class _Bar(Bar):
+    """A bar with its figures on a line of their own, since both do not fit into 80 columns."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            yield Text(task.fields["figures"], no_wrap=True, overflow="ellipsis")
+
+
+class Mute(Report):
+    """The report of a rank that is not the first: only its clock runs."""
+
+    def __init__(self, record: RunRecord, *, seen: int, seconds: float) -> None:
+        self._record = record
+        self.pace = Pace(seen=seen, total=record.total, seconds=seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def step(self, seen: int, figures: Mapping[str, float]) -> None:
+        pass
+
+    def log(self, step: int, seen: int, figures: Mapping[str, float]) -> None:
+        pass
+
+    def skipped(self, seen: int, samples: Skipped) -> None:
+        pass
+
+    def page(self, *, last: bool = False) -> None:
+        pass
+
+    def message(self, text: str) -> None:
+        pass

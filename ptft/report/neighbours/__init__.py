@@ -1,0 +1,1 @@
+"""What a model finds nearest, before and after training, for the page."""

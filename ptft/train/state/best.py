@@ -1,0 +1,114 @@
+"""The best model that a run has looked at, and when there is no more use in going on.
+
+A look measures the target and what is to be retained on their validation splits: before the first
+step, every so many steps, and after the last. What a look decides is a function of the weights, so
+a run that is resumed decides the same; the best weights and all that is known of them lie in the
+checkpoint.
+"""
+
+from typing import Any
+
+from torch import nn
+
+from ptft.evaluate import Figures
+from ptft.recipe import EarlyStopSection, EvaluateItem, Recipe, metrics_of
+from ptft.train.state.weight_copy import Shadow
+
+__all__ = ["Best", "keep_best"]
+
+_PREFIX = "best/"  # of the names in a checkpoint
+
+
+class Best(Shadow):
+    """The weights of the best look, and the rule by which it is the best.
+
+    Args:
+        model: what learns.
+        section: the recipe's.
+        target: the item of ``evaluate`` that it means.
+        steps: of the whole run.
+        state: kept in the checkpoint and changed here.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        section: EarlyStopSection,
+        target: EvaluateItem,
+        steps: int,
+        state: dict[str, Any],
+    ) -> None:
+        super().__init__(model, _PREFIX)
+        self.section = section
+        self.target = target
+        self.metric = section.metric or metrics_of(target)[0]
+        self.every = section.every or max(1, steps // 10)
+        self.state = state
+        self.items: list[EvaluateItem] = [
+            target,
+            *(item.model_copy(update={"split": "val"}) for item in section.retain),
+        ]
+
+    @property
+    def over(self) -> bool:
+        """Whether the last ``patience`` looks found nothing better."""
+        return bool(self.state.get("since", 0) >= self.section.patience)
+
+    def is_due(self, step: int, *, last: bool) -> bool:
+        """Whether a look belongs after ``step`` and was not had; the start's is had at once."""
+        wanted = last or step % self.every == 0
+        return wanted and step > 0 and step != self.state.get("looked") and not self.over
+
+    def judge(self, step: int, figures: dict[str, Figures]) -> bool:
+        """Note what the look after ``step`` found; whether that model is the best so far.
+
+        The first look is the start's. A model that does not keep enough of the start's figures is
+        never the best, and of equals the earlier one is.
+
+        Args:
+            figures: of ``items``, by their names.
+        """
+        state = self.state
+        target = float(figures[self.target.label][self.metric])
+        kept = {
+            item.label: float(figures[item.label][metrics_of(item)[0]]) for item in self.items[1:]
+        }
+        if not state:
+            state |= {"start": target, "retained_start": kept}
+        state["looked"] = step
+        share = _mean_share(kept, state["retained_start"])
+        better = share >= self.section.retention and target > state.get("target", float("-inf"))
+        if better:
+            state |= {"step": step, "target": target, "share": share, "since": 0}
+        else:
+            state["since"] += 1
+        return better
+
+    def __str__(self) -> str:
+        state = self.state
+        kept = f", {state['share']:.1%} retained" if self.section.retain else ""
+        return (
+            f"the model of step {state['step']:,} is the best that was looked at: "
+            f"{self.target.label} {self.metric} {state['target']:.1%} "
+            f"({state['start']:.1%} at the start){kept}"
+        )
+
+
+def keep_best(recipe: Recipe, model: nn.Module, total: int, state: dict[str, Any]) -> Best | None:
+    """What the recipe asks for by ``early_stop``; None where it takes all its steps.
+
+    Args:
+        model: at the start, and sharded if it is to be.
+        total: samples of the whole run.
+        state: of the checkpoint.
+    """
+    section, target = recipe.stops_early, recipe.early_stop_target
+    if section is None or target is None:
+        return None
+    return Best(model, section, target, -(-total // recipe.optim.global_batch), state)
+
+
+def _mean_share(figures: dict[str, float], start: dict[str, float]) -> float:
+    """Mean of the figures as shares of the start's; what was nothing cannot be lost."""
+    shares = [figures[name] / start[name] if start[name] else 1.0 for name in figures]
+    return sum(shares) / len(shares) if shares else 1.0
