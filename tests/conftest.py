@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.loopback_hub import LoopbackHub
+    from tests.support.loopback_hub import LoopbackHub
 
 os.environ.setdefault("HF_HUB_OFFLINE", "0")
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # the loopback Hub speaks LFS only
@@ -66,8 +66,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> "Iterator[LoopbackHu
     """A Hub on loopback, and a client that has no token of its own."""
     from huggingface_hub import constants
 
-    from tests.hub_parts import READ_TOKEN, TOKEN
-    from tests.loopback_hub import LoopbackHub
+    from tests.support.hub_parts import READ_TOKEN, TOKEN
+    from tests.support.loopback_hub import LoopbackHub
 
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))

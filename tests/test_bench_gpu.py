@@ -7,7 +7,7 @@ import torch
 
 from tests.bench import gpu_train
 from tests.bench.__main__ import main
-from tests.tiny import arch_section
+from tests.support.tiny import arch_section
 
 
 @pytest.mark.parametrize("whose", ["ptft", "open_clip"])

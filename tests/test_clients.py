@@ -9,8 +9,8 @@ from huggingface_hub import constants
 
 from tests.clients.environments import NODE, cache_folder, find
 from tests.clients.harness import CLIENTS, ENVIRONMENTS, Bench, scenes
-from tests.hub_parts import TOKEN
-from tests.loopback_hub import LoopbackHub
+from tests.support.hub_parts import TOKEN
+from tests.support.loopback_hub import LoopbackHub
 
 NAMES = (
     "clip",

@@ -10,7 +10,7 @@ from ptft.export import export_model
 from ptft.model import save_model
 from ptft.progress import Steps
 from ptft.verify import verify
-from tests.tiny import arch_section, build
+from tests.support.tiny import arch_section, build
 
 
 def test_a_log_has_a_line_a_step_and_of_a_long_one_how_far_it_is() -> None:

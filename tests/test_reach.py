@@ -15,8 +15,8 @@ from ptft import reach
 from ptft.errors import ModelError
 from ptft.model.tokenizers import build_tokenizer
 from ptft.reach import hub_at_hand, why_unreachable
-from tests.hub_parts import COMMAND
-from tests.loopback_hub import LoopbackHub
+from tests.support.hub_parts import COMMAND
+from tests.support.loopback_hub import LoopbackHub
 
 RECIPE = """
 name: mine

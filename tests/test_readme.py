@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from ptft.recipe import dump_recipe, load_recipe
-from tests.loopback_hub import LoopbackHub
-from tests.reduced import reduce
 from tests.serving.server import free_port
-from tests.tiny import towers_section
+from tests.support.loopback_hub import LoopbackHub
+from tests.support.reduced import reduce
+from tests.support.tiny import towers_section
 
 TOKEN = "hf_readme"
 

@@ -35,7 +35,7 @@ from ptft.recipe import (
     ProjectionAdapt,
 )
 from ptft.recipe.adapt import Adapter
-from tests import tiny
+from tests.support import tiny
 
 ADAPTERS: tuple[Adapter, ...] = (
     LoraAdapt(),

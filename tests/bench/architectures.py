@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from tests.architectures import convert_all
+from tests.support.architectures import convert_all
 
 BARS = {
     "exact in transformers": (">=", 91),  # what a survey of the classes counted by hand

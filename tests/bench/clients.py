@@ -21,8 +21,8 @@ from PIL import Image
 from tests.clients.environments import NODE, cache_folder, make
 from tests.clients.harness import CLIENTS, ENVIRONMENTS, Bench, Figures, scenes
 from tests.clients.models import MODELS
-from tests.hub_parts import TOKEN
-from tests.loopback_hub import LoopbackHub
+from tests.support.hub_parts import TOKEN
+from tests.support.loopback_hub import LoopbackHub
 
 _PHOTOS = Path(__file__).resolve().parents[3] / "shared/data/grocery/test-000000.tar"
 

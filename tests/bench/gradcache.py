@@ -53,7 +53,7 @@ def _step(which: str) -> tuple[Any, Any, Any]:
     from ptft.recipe import ArchModel, ClipObjective
     from ptft.train.gradients import Step
     from ptft.train.parallel import share
-    from tests.steps import recipe
+    from tests.support.steps import recipe
 
     torch.set_num_threads(1)
     model = build_model(ArchModel(name="ViT-S-32"), None, ClipObjective(), seed=0).train()

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ptft.hub import pull_model
-from tests.hub_parts import REPO_ID, environment, folder_bytes, hub_bytes, make_folder
-from tests.loopback_hub import LoopbackHub
-from tests.warm import Warm
+from tests.support.hub_parts import REPO_ID, environment, folder_bytes, hub_bytes, make_folder
+from tests.support.loopback_hub import LoopbackHub
+from tests.support.warm import Warm
 
 KILLS = 50
 LARGE, SIZE = 2, 6_000_000  # large files beside two small ones; bytes, more than a socket buffers

@@ -23,7 +23,7 @@ from ptft.artifact import RunFiles, read_json, verify_files
 from ptft.checkpoint import checkpoints
 from ptft.recipe import dump_recipe
 from ptft.recipe.load import parse_recipe
-from tests.warm import Child, Warm, logged_steps, read_order
+from tests.support.warm import Child, Warm, logged_steps, read_order
 
 STEPS, BATCH, EVERY = 24, 8, 3
 KILLS = {0: 7, 2: 7, 4: 6}  # by data workers

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from ptft.artifact import FolderFiles, ModelInfo, hash_files, read_model_info, write_model_info
-from tests.loopback_hub import LoopbackHub
+from tests.support.loopback_hub import LoopbackHub
 
 from .conftest import ChartUnderTest, Release, environment
 

@@ -21,8 +21,8 @@ from ptft.hub import pull_model, push_model
 from ptft.model import load_model, save_model
 from ptft.recipe import ScenesData
 from tests.clients import environments, models
-from tests.hub_parts import environment
-from tests.loopback_hub import LoopbackHub
+from tests.support.hub_parts import environment
+from tests.support.loopback_hub import LoopbackHub
 
 __all__ = ["CAPTIONS", "CLIENTS", "ENVIRONMENTS", "Bench", "Client", "Figures", "scenes"]
 

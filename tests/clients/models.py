@@ -8,7 +8,7 @@ import torch
 
 from ptft.model import DualEncoder
 from ptft.preprocess import TextTokenizer
-from tests import tiny
+from tests.support import tiny
 
 __all__ = ["MODELS", "build"]
 

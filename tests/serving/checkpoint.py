@@ -3,7 +3,7 @@
 import torch
 
 from ptft.model import DualEncoder
-from tests import tiny
+from tests.support import tiny
 
 CLASSES = ("cat", "dog", "red circle")
 

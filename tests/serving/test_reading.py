@@ -16,8 +16,8 @@ from ptft.preprocess import ImagePreprocess
 from ptft.preprocess.decoding import OLDER, READING
 from serving.routes import create_app
 from serving.settings import Settings
-from tests.picture_files import STORED, encode, exif_of, upright
 from tests.serving.server import wait_until_ready
+from tests.support.picture_files import STORED, encode, exif_of, upright
 
 GREY = np.tile(np.arange(256, dtype=np.uint16), (64, 1))
 

@@ -30,7 +30,7 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
     What autograd keeps for the backward pass is counted as it is saved, so the figure holds for
     any architecture; embeddings of the batch, their gradients and the loss's tiles are added. What
     a backward pass needs for moments is a share of that, and what a process needs besides is fixed;
-    both are as measured (``tests/test_memory.py``).
+    both are as measured (``tests/train/test_memory.py``).
 
     Returns:
         Samples of the training set, parameters (all and learning), and GiB for weights, gradients

@@ -1,0 +1,238 @@
+"""A whole comparison, at a tiny size, in its own processes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from ptft.compare import compare
+from ptft.compare.arms import arm_recipe, cut_short
+from ptft.compare.estimate import estimate
+from ptft.compare.held import Held
+from ptft.compare.target import Target
+from ptft.errors import DataError, ModelError, RecipeError, UsageError
+from ptft.model import save_model
+from ptft.preprocess.images import ImagePreprocess
+from ptft.recipe import Comparison, MixtureData, ScenesData
+from ptft.recipe.load import load_comparison
+from tests.support.tiny import build, towers_section
+
+
+def comparison(folder: Path, **section: Any) -> Comparison:
+    """Drawn scenes from an untrained start; ``section`` changes ``compare``."""
+    if not (folder / "base").exists():
+        save_model(build(towers_section()), folder / "base")
+    small = {"kind": "scenes", "size": 32, "train": 32, "val": 16, "test": 16}
+    values = {
+        "name": "tiny",
+        "init": {"from": str(folder / "base")},
+        "data": small,
+        "objective": {"kind": "clip"},
+        "optim": {"samples_seen": 16, "global_batch": 8, "lr": 1e-3, "precision": "fp32"},
+        "evaluate": [{"kind": "retrieval", "name": "target", "ks": [1, 5]}],
+        "run": {"dir": str(folder / "run"), "device": "cpu"},
+        "compare": {
+            "arms": [{"kind": "zero_shot"}, {"kind": "full"}],
+            "budgets": [8],
+            "seeds": 2,
+            "trials": 2,
+            "wise": [0.5],
+            "metric": "i2t_recall@5",
+            "retain": [
+                {
+                    "kind": "retrieval",
+                    "name": "before",
+                    "ks": [5],
+                    "data": {**small, "style": "line"},
+                }
+            ],
+            **section,
+        },
+    }
+    path = folder / "comparison.yaml"
+    path.write_text(json.dumps(values))
+    return load_comparison(path)
+
+
+def figures(folder: Path) -> Any:
+    """Everything measured, without what depends on the machine's load."""
+    cells = [json.loads(path.read_text()) for path in sorted((folder / "cells").iterdir())]
+    for cell in cells:
+        for name in ("cpu_seconds", "search_cpu_seconds", "gpu_seconds", "peak_bytes"):
+            del cell["costs"][name]
+    return cells
+
+
+def quiet() -> Console:
+    return Console(quiet=True)
+
+
+def test_a_comparison_goes_on_from_its_finished_cells_and_says_the_same_again(
+    tmp_path: Path,
+) -> None:
+    wanted = comparison(tmp_path, prune_at=[])  # its second trial is the better one in the end
+    outcome = compare(wanted, console=quiet())
+    assert outcome.left == 0
+    arms = {(cell.arm, cell.seed) for cell in outcome.cells}
+    assert arms == {(arm, seed) for arm in ("zero_shot", "full", "full+wise") for seed in (0, 1)}
+    first = figures(outcome.folder)
+    full = [cell for cell in first if cell["arm"] == "full"]
+    assert full[0]["chosen"] and full[0]["costs"]["flops"] > 0
+    assert full[0]["costs"]["trainable_share"] == 1.0
+    report = (outcome.folder / "report.md").read_text()
+    assert "data requirement" in report and "8 labels" in report
+    assert "optim.samples_seen: 16 cuts training to fewer passes" in report
+    assert "data:image/svg+xml" in (outcome.folder / "report.html").read_text()
+    stable = report.partition("## What it took here")[0]
+
+    lost = outcome.folder / "cells" / "full_8_1.json"
+    kept = (outcome.folder / "cells" / "zero_shot_8_0.json").stat().st_mtime_ns
+    lost.unlink()
+    again = compare(wanted, console=quiet())
+    assert figures(again.folder) == first
+    assert (outcome.folder / "cells" / "zero_shot_8_0.json").stat().st_mtime_ns == kept
+    rows = [line for line in stable.splitlines() if line.startswith("| 8 |")]
+    assert rows and all(row in (again.folder / "report.md").read_text() for row in rows)
+
+    with pytest.raises(UsageError, match="holds another run or comparison"):
+        compare(comparison(tmp_path, seeds=1), console=quiet())
+
+
+def test_pictures_that_are_held_are_what_a_model_is_given(tmp_path: Path) -> None:
+    wanted = comparison(tmp_path)
+    target = Target(wanted)
+    preprocess = ImagePreprocess(size=(24, 24))
+    held = Held(target.target.test, preprocess)
+    for index in (0, 5, 0):
+        assert held[index].captions == target.target.test[index].captions
+        once = preprocess.pixels(target.target.test[index].image)
+        assert np.array_equal(preprocess.pixels(held[index].image), once)
+    assert held[5] is held[5]
+
+
+def test_replay_mixes_in_what_is_to_be_retained(tmp_path: Path) -> None:
+    wanted = comparison(tmp_path, arms=[{"kind": "replay"}], replay=2.0)
+    (arm,) = wanted.compare.arms
+    whole = arm_recipe(wanted, arm, budget=8, samples=8, seed=1, chosen={}, folder="x")
+    found = whole.data
+    assert isinstance(found, MixtureData)
+    target, kept = found.parts
+    assert (target.data.limit, target.weight, kept.weight) == (8, 1.0, 2.0)
+    assert whole.optim.samples_seen == 3 * 16  # two passes of the target's
+    assert isinstance(kept.data, ScenesData) and kept.data.style == "line"
+
+
+def test_time_that_is_up_leaves_cells_for_later(tmp_path: Path) -> None:
+    outcome = compare(comparison(tmp_path), max_minutes=0.0, console=quiet())
+    assert outcome.left == 4 and not outcome.cells
+
+
+def test_an_estimate_counts_every_job(tmp_path: Path) -> None:
+    wanted = comparison(tmp_path)
+    start, full = wanted.compare.arms
+    assert estimate(wanted, []) == []
+    first, learns, again = estimate(wanted, [(start, 8), (full, 8), (start, 8)])
+    assert 0.0 < first == again < learns
+
+
+def test_trainings_that_are_cut_short_are_told(tmp_path: Path) -> None:
+    wanted = comparison(tmp_path, budgets=[2, 4, 8], samples_per_label=4)
+    said = cut_short(wanted, lambda budget: budget)
+    assert said is not None and "than the 4 of compare.samples_per_label: 2.0 at 8." in said
+    assert cut_short(wanted, lambda budget: budget // 2) is None
+    optim = wanted.optim.model_copy(update={"samples_seen": None, "epochs": 3.5})
+    said = cut_short(wanted.model_copy(update={"optim": optim}), lambda budget: budget)
+    assert said is not None and "optim.epochs: 3.5 cuts" in said
+    assert "3.5 at 2, 3.5 at 4, 3.5 at 8." in said
+
+
+def test_two_arms_of_one_name_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="two are named full; give each a name"):
+        comparison(tmp_path, arms=[{"kind": "full"}, {"kind": "full"}])
+
+
+def test_a_head_that_begins_as_a_probe_is_an_arm_and_not_the_comparison(tmp_path: Path) -> None:
+    values = comparison(tmp_path, metric=None).model_dump(mode="json", by_alias=True)
+    values["objective"], values["evaluate"] = (
+        {"kind": "classify", "head": "probe"},
+        [{"kind": "classify"}],
+    )
+    with pytest.raises(ValueError, match=r"objective\.head: 'probe'.*allowed: prompts, random"):
+        Comparison.model_validate(values)
+
+
+def test_an_arm_that_explodes_is_named(tmp_path: Path) -> None:
+    wanted = comparison(tmp_path, arms=[{"kind": "full", "set": {"optim.lr": 1e30}}])
+    with pytest.raises(ModelError, match=r"^full at 8: .* the weights have diverged"):
+        compare(wanted, console=quiet())
+
+
+def test_a_budget_larger_than_the_data_is_an_error(tmp_path: Path) -> None:
+    wanted = comparison(tmp_path, budgets=[8, 64])
+    with pytest.raises(RecipeError, match=r"compare\.budgets: 64; allowed: at most 32"):
+        compare(wanted, console=quiet())
+
+
+def test_an_arm_that_sets_an_unknown_key_is_an_error(tmp_path: Path) -> None:
+    wanted = comparison(tmp_path, arms=[{"kind": "full", "set": {"optim.lrr": 1}}])
+    with pytest.raises(RecipeError, match=r"optim\.lrr"):
+        compare(wanted, console=quiet())
+
+
+def test_a_retained_set_that_shares_pictures_with_the_target_is_an_error(tmp_path: Path) -> None:
+    for seed, split in enumerate(("train", "other")):
+        _pictures_of_classes(tmp_path / split, seed=seed)
+    folder, other = (
+        {
+            "kind": "folder",
+            "train": str(tmp_path / a),
+            "val": str(tmp_path / b),
+            "test": str(tmp_path / b),
+        }
+        for a, b in (("train", "other"), ("other", "train"))
+    )
+    zero_shot = {"kind": "zero_shot", "name": "before", "data": other}
+    wanted = comparison(tmp_path, retain=[zero_shot], metric=None, budgets=[2])
+    values = wanted.model_dump(mode="json", by_alias=True)
+    values["data"], values["objective"] = folder, {"kind": "classify"}
+    values["evaluate"] = [{"kind": "classify"}]
+    with pytest.raises(DataError, match=r"compare\.retain\.before\.data\.val: shares . pictures"):
+        compare(Comparison.model_validate(values), console=quiet())
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["cat", "dog", "emu"], "data.train: class 'emu' has no picture"),
+        (["cat", "dgo"], "'dog'.*did you mean 'dgo'"),
+    ],
+)
+def test_classes_and_labels_that_do_not_meet_are_an_error(
+    classes: list[str], message: str, tmp_path: Path
+) -> None:
+    """Before anything is trained, with the name that has no counterpart."""
+    pictures = str(_pictures_of_classes(tmp_path / "pictures"))
+    values = comparison(tmp_path, retain=[], metric=None, budgets=[2]).model_dump(
+        mode="json", by_alias=True
+    )
+    values["data"] = {"kind": "folder", "classes": classes}
+    values["data"] |= dict.fromkeys(("train", "val", "test"), pictures)
+    values["objective"], values["evaluate"] = {"kind": "classify"}, [{"kind": "classify"}]
+    with pytest.raises(DataError, match=message):
+        compare(Comparison.model_validate(values), console=quiet())
+    assert not list(tmp_path.rglob("cells"))
+
+
+def _pictures_of_classes(folder: Path, *, seed: int = 0) -> Path:
+    """Four pictures of noise in each of ``cat`` and ``dog``."""
+    rng = np.random.default_rng(seed)
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        for number in range(4):
+            picture = Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8))
+            picture.save(folder / name / f"{number}.png")
+    return folder

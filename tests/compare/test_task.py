@@ -1,0 +1,223 @@
+"""Every kind of arm on a labelled set, one task each, in this process."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ptft.compare.arms import arm_recipe
+from ptft.compare.measure import KnownTexts, default_metric, measure, retained_metric
+from ptft.compare.results import Cells, Costs
+from ptft.compare.search import Search, Trial
+from ptft.compare.target import Target
+from ptft.compare.task import Task, _Look, _Trained
+from ptft.data import open_split, open_val
+from ptft.evaluate import evaluate
+from ptft.model import save_model
+from ptft.recipe import (
+    ArmSection,
+    ClassifyObjective,
+    Comparison,
+    FolderData,
+    RetrievalEvaluation,
+    ScenesData,
+    TipAdapterAdapt,
+)
+from ptft.recipe.comparison import ArmKind
+from ptft.recipe.load import load_comparison
+from tests.data.test_shards import picture
+from tests.support.tiny import arch_section, build, towers_section
+
+KINDS = (
+    "zero_shot",
+    "scratch",
+    "probe",
+    "full",
+    "lp_ft",
+    "flyp",
+    "lora",
+    "l2_sp",
+    "projection",
+    "tip_adapter",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Red and green pictures, four of each in each split, and an untrained model."""
+    made = tmp_path_factory.mktemp("classes")
+    rng = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        for channel, name in enumerate(("red", "green")):
+            (made / split / name).mkdir(parents=True)
+            for number in range(4):
+                pixels = rng.integers(0, 120, (32, 32, 3), np.uint8)
+                pixels[..., channel] += 130
+                Image.fromarray(pixels).save(made / split / name / f"{number}.png")
+    save_model(build(towers_section()), made / "base")
+    return made
+
+
+def comparison(folder: Path) -> Comparison:
+    values: dict[str, Any] = {
+        "name": "colours",
+        "init": {"from": str(folder / "base")},
+        "data": {"kind": "folder", **{s: str(folder / s) for s in ("train", "val", "test")}},
+        "objective": {"kind": "classify", "templates": ["a {} picture.", "{}"]},
+        "optim": {"samples_seen": 64, "global_batch": 8, "lr": 1e-4, "precision": "fp32"},
+        "evaluate": [{"kind": "classify"}],
+        "run": {"device": "cpu"},
+        "compare": {
+            "arms": [{"kind": kind} for kind in KINDS],
+            "budgets": [2],
+            "seeds": 1,
+            "trials": 1,
+            "samples_per_label": 16,
+            "wise": [0.5],
+        },
+    }
+    (folder / "comparison.yaml").write_text(json.dumps(values))
+    return load_comparison(folder / "comparison.yaml")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_arm_leaves_its_cells(kind: str, folder: Path, tmp_path: Path) -> None:
+    wanted = comparison(folder)
+    arm = wanted.compare.arms[KINDS.index(kind)]
+    Task(wanted, arm, 2, tmp_path, "digest").run()
+    cells = {cell.arm: cell for cell in Cells(tmp_path, "digest").all()}
+    mixed = set() if kind in ("zero_shot", "scratch", "tip_adapter") else {f"{kind}+wise"}
+    assert cells.keys() == {kind} | mixed
+    cell = cells[kind]
+    assert len(cell.test_hits) == 8 and len(cell.val_hits) == 4  # as many as the labels
+    assert cell.test == cell.test_hits.count("1") / 8
+    assert (cell.costs.flops > 0) == (kind != "zero_shot")
+    if kind in ("probe", "lora"):
+        assert 0 < cell.costs.trainable_share < 0.5
+
+
+def test_captions_that_the_model_knows_give_the_same_figures(tmp_path: Path) -> None:
+    """Of two sets with captions in common the second embeds only its own."""
+    model = build(towers_section())
+    item = RetrievalEvaluation()
+    sets = [open_split(ScenesData(size=32, val=n, test=16, seed=0), "val", seed=0) for n in (8, 16)]
+    known: KnownTexts = {}
+    for samples in sets:
+        alone = measure(model, item, samples, "i2t_recall@1", [], {})
+        shared = measure(model, item, samples, "i2t_recall@1", [], known)
+        torch.testing.assert_close(shared.logits_qc, alone.logits_qc, atol=1e-5, rtol=0)
+        assert torch.equal(shared.own_qc, alone.own_qc)
+    texts = [text for samples in sets for i in range(len(samples)) for text in samples.captions(i)]
+    assert list(known) == list(dict.fromkeys(texts)) and len(known) < len(texts)
+
+
+def test_what_is_retained_of_a_retrieval_counts_both_ways() -> None:
+    model = build(towers_section())
+    item = RetrievalEvaluation(ks=[10, 5])
+    assert (default_metric(item), retained_metric(item, "key")) == ("i2t_recall@5", "recall@5")
+    samples = open_split(ScenesData(size=32, val=32, test=16, seed=0), "val", seed=0)
+    ways = [f"{way}recall@5" for way in ("i2t_", "t2i_", "")]
+    to_text, to_image, both = [measure(model, item, samples, way, [], {}) for way in ways]
+    assert both.hits.tolist() == [*to_text.hits.tolist(), *to_image.hits.tolist()]
+    [figures] = evaluate(
+        model, [item], ScenesData(size=32, val=32, test=16, seed=0), seed=0, workers=0
+    ).values()
+    assert (to_text.value, to_image.value) == (figures["i2t_recall@5"], figures["t2i_recall@5"])
+
+
+def test_of_mixes_that_are_told_apart_by_nothing_the_most_trained_is_taken(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Here all of them: the arm learned nothing."""
+    wanted = comparison(folder)
+    task = Task(wanted, wanted.compare.arms[KINDS.index("full")], 2, tmp_path, "digest")
+    task._mix(_Trained(_Look(task, lambda: task.start, 0), {}, Costs()), 0)
+    [cell] = Cells(tmp_path, "digest").all()
+    assert (cell.arm, cell.chosen) == ("full+wise", {"alpha": 1.0})
+
+
+def test_what_keeps_an_arm_gentle_is_set_by_key(folder: Path, tmp_path: Path) -> None:
+    """Smoothed labels, an average of weights, rates by layer, the start as teacher, on LP-FT."""
+    wanted = comparison(folder)
+    arm = ArmSection(
+        kind="lp_ft",
+        name="gentle",
+        set={
+            "objective.label_smoothing": 0.1,
+            "optim.ema": 0.5,
+            "optim.layer_decay": 0.7,
+            "distill.from": str(folder / "base"),
+        },
+    )
+    recipe = arm_recipe(wanted, arm, budget=2, samples=4, seed=0, chosen={}, folder="x")
+    assert isinstance(recipe.objective, ClassifyObjective)
+    assert (recipe.objective.head, recipe.objective.label_smoothing) == ("probe", 0.1)
+    assert (recipe.optim.ema, recipe.optim.layer_decay) == (0.5, 0.7)
+    assert recipe.distill is not None and recipe.distill.from_ == str(folder / "base")
+    Task(wanted, arm, 2, tmp_path, "digest").run()
+    assert {cell.arm for cell in Cells(tmp_path, "digest").all()} == {"gentle", "gentle+wise"}
+
+
+def test_a_cache_chooses_on_what_the_others_choose_on(folder: Path) -> None:
+    wanted = comparison(folder)
+    recipe = arm_recipe(
+        wanted, ArmSection(kind="tip_adapter"), budget=2, samples=4, seed=3, chosen={}, folder="x"
+    )
+    assert isinstance(recipe.adapt, TipAdapterAdapt)
+    val = open_val(recipe.data, recipe.adapt.val_limit, seed=recipe.seed)
+    ours = Target(wanted).val(2, 3)
+    assert [val.name(i) for i in range(len(val))] == [ours.name(i) for i in range(len(ours))]
+    assert len(val) == 4
+
+
+@pytest.mark.parametrize("rate", [1e-9, 1e6, 1e30])
+@pytest.mark.parametrize("kind", ["full", "flyp"])
+def test_a_trial_that_goes_wrong_is_given_up_and_moves_nothing(
+    kind: ArmKind, rate: float, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that learns nothing, and one that explodes: the arm as it stands is taken, as it was."""
+    wanted = comparison(folder)
+    given_up: list[Trial] = []
+    give_up = Search.give_up
+    monkeypatch.setattr(
+        Search, "give_up", lambda self, trial: (given_up.append(trial), give_up(self, trial))
+    )
+    arm = ArmSection(kind=kind, set={"optim.lr": 1e-2}, search={"optim.lr": [rate]})
+    cells = []
+    for trials in (1, 2):
+        compare = wanted.compare.model_copy(update={"trials": trials, "wise": []})
+        one = wanted.model_copy(update={"compare": compare})
+        Task(one, arm, 2, tmp_path / str(trials), "digest").run()
+        cells += Cells(tmp_path / str(trials), "digest").all()
+    assert [trial.values for trial in given_up] == [{"optim.lr": rate}]
+    alone, searched = cells
+    assert searched.costs.search_cpu_seconds > searched.costs.cpu_seconds
+    assert replace(searched, costs=alone.costs) == alone
+
+
+def test_a_picture_without_a_caption_is_no_query_as_evaluate_has_it(tmp_path: Path) -> None:
+    rows = [
+        {"file_name": f"{i}.png", "kind": "a", "text": f"t {i}" if i % 3 else ""} for i in range(9)
+    ]
+    for number, row in enumerate(rows):
+        (tmp_path / str(row["file_name"])).write_bytes(picture(20 * number))
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    section = FolderData(val=str(tmp_path), label="kind")
+    item = RetrievalEvaluation(ks=[1, 3], data=section)
+    model = build(arch_section())
+    figures = evaluate(model, [item], section, seed=0, workers=0)["retrieval"]
+    assert figures["images_without_caption"] == 3 and figures["images"] == 9
+    samples = open_split(section, "val")
+    for metric in ("i2t_recall@1", "i2t_recall@3", "t2i_recall@1", "t2i_recall@3"):
+        found = measure(model, item, samples, metric, ["a"])
+        assert found.value == pytest.approx(figures[metric], abs=1e-12)
+        assert len(found.hits) == 6 and found.logits_qc.shape == found.own_qc.shape
+        assert bool(found.own_qc.any(dim=1).all())
+    both = measure(model, item, samples, "recall@1", ["a"])
+    mean = (figures["i2t_recall@1"] + figures["t2i_recall@1"]) / 2
+    assert both.value == pytest.approx(mean, abs=1e-12)

@@ -1,0 +1,287 @@
+"""The page of a run: what it shows, that it stands alone, and that nothing breaks out of it."""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ptft.artifact import RunFiles
+from ptft.errors import TrainingError
+from ptft.pages.markup import Markup, element, join
+from ptft.pages.ticks import nice_ticks, tick_text
+from ptft.recipe import dump_recipe, load_recipe
+from ptft.recipe.publication import public_text, published_recipe
+from ptft.report.charts import chart, figure_text
+from ptft.report.curves import Panel, group_panels, read_series
+from ptft.report.page.page import write_page
+from ptft.runs.folder import read_run
+from tests.support.pages import Read
+from tests.train.test_train import BATCH, STEPS, interrupt, run
+
+EVIL = "<script>alert('x')</script> \"><img src=x onerror=alert(1)> & co"
+
+
+def page(folder: Path) -> Read:
+    return Read((folder / RunFiles.PAGE).read_text(encoding="utf-8"))
+
+
+def pictures(folder: Path, count: int, **fields: str) -> Path:
+    """A folder of pictures in two colours, with captions of their own."""
+    folder.mkdir(parents=True)
+    rows = []
+    for index in range(count):
+        colour = (255, 40 + index, 0) if index % 2 else (0, 40 + index, 255)
+        Image.new("RGB", (40, 40), colour).save(folder / f"{index}.png")
+        row = {"file_name": f"{index}.png", "text": f"number {index}", **fields}
+        rows.append(json.dumps({**row, "label": ("blue", "red")[index % 2]}))
+    (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page") / "run"
+    result = run(
+        folder,
+        evaluate=[{"kind": "retrieval", "name": "held-out"}],
+        run__evaluate_every=3,
+    )
+    assert result.finished
+    return folder
+
+
+def test_the_page_says_what_the_run_folder_says(finished: Path) -> None:
+    shown, record = page(finished), read_run(finished)
+    for text in (
+        "tiny",
+        "finished",
+        f"{STEPS * BATCH:,} of {STEPS * BATCH:,} (100%)",
+        str(record.weights_digest),
+        record.recipe_digest,
+        record.versions["torch"],
+        dump_recipe(published_recipe(load_recipe(finished / RunFiles.RECIPE))[0]),
+        "learns: image tower, text tower, logit scale",
+    ):
+        assert text in shown.words
+    figures = json.loads((finished / RunFiles.METRICS).read_text())["held-out"]
+    assert f"{figures['t2i_recall@5']:.1%}".replace("%", "\u202f%") in shown.words
+    titles = [text for tag, text in shown.texts if tag == "b"]
+    training = ["loss", "learning rate", "logit scale", "gradient norm", "samples/s"]
+    assert titles == [*training, "held-out"]
+
+
+def test_the_page_stands_alone_and_lets_nothing_else_run(finished: Path) -> None:
+    text = (finished / RunFiles.PAGE).read_text(encoding="utf-8")
+    shown = Read(text)
+    for attributes in (attributes for _, attributes in shown.found):
+        assert not [key for key in attributes if key.startswith("on") or key == "style"]
+        assert "href" not in attributes
+        assert (attributes.get("src") or "data:").startswith("data:")
+    assert "url(" not in text
+    assert "@import" not in text
+    (policy,) = (m["content"] for m in shown.all("meta") if "http-equiv" in m)
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; img-src data:; ")
+    for tag in ("style", "script"):
+        (inside,) = (data for where, data in shown.texts if where == tag)
+        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert all(image["alt"] for image in shown.all("img"))
+    drawings = [svg for svg in shown.all("svg") if "role" in svg]
+    assert all(svg["aria-label"] for svg in drawings)
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_a_browser_runs_the_pages_script_under_its_policy(finished: Path) -> None:
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    done = subprocess.run(
+        [*command, f"file://{finished / RunFiles.PAGE}"], capture_output=True, text=True, timeout=60
+    )
+    times = re.findall(r"<time [^>]*>([^<]*)</time>", done.stdout)
+    assert len(times) == 2, done.stderr
+    assert not [time for time in times if time.endswith("UTC")], "local time is the script's work"
+
+
+def test_captions_names_and_reasons_cannot_break_out(tmp_path: Path) -> None:
+    data = {"kind": "folder", "train": str(tmp_path / "train"), "val": str(tmp_path / "val")}
+    pictures(tmp_path / "train", 32)
+    pictures(tmp_path / "val", 16, text=EVIL)
+    (tmp_path / "train" / "2.png").write_bytes(b"<b>no picture</b>")
+    data["max_skipped"] = 0.5
+    assert run(tmp_path / "run", data=data, optim__samples_seen=64).finished
+    shown = page(tmp_path / "run")
+    assert len(shown.all("script")) == 1
+    assert not [one for one in shown.found if "onerror" in one[1] or one[1].get("src") == "x"]
+    assert EVIL in shown.words
+    assert any(image["alt"] == EVIL for image in shown.all("img"))
+    assert "2.png" in shown.words
+    assert "2 corrupt" in shown.words
+    lines = (tmp_path / "run" / RunFiles.SKIPPED).read_text().splitlines()
+    assert len(lines) == read_run(tmp_path / "run").skipped == 2  # once in each of two epochs
+
+
+def test_markup_escapes_whatever_is_not_markup() -> None:
+    made = element(
+        "p", EVIL, element("b", "x<y"), None, title=EVIL, hidden=True, class_="a", q=None
+    )
+    assert str(made).count("<") == 4
+    assert Read(made).found[0] == ("p", {"title": EVIL, "hidden": None, "class": "a"})
+    assert join(["a<b", Markup("<br/>")]) == "a&lt;b<br/>"
+
+
+def test_a_run_that_fails_says_so_and_goes_on_from_there(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    changes = {"optim__lr": 1e30, "optim__clip_grad_norm": None, "optim__warmup": 0.0}
+    with pytest.raises(TrainingError):
+        run(folder, **changes)
+    shown, record = page(folder), read_run(folder)
+    assert record.status == "failed"
+    assert record.error.startswith("step ")
+    assert public_text(record.error) in shown.words and str(tmp_path) not in shown.words
+    assert "not yet" in shown.words, "neighbours before training are there, after are not"
+
+
+def test_a_stopped_run_says_that_it_can_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(monkeypatch, tmp_path / "run", 4)
+    assert "stopped; --resume goes on" in page(tmp_path / "run").words
+    assert run(tmp_path / "run", resume=True).finished
+    assert "stopped; --resume" not in page(tmp_path / "run").words
+
+
+def test_a_page_that_cannot_be_written_costs_a_line_and_not_the_run(tmp_path: Path) -> None:
+    import io
+
+    from rich.console import Console
+
+    from ptft.train import train
+    from tests.train.test_train import recipe
+
+    folder = tmp_path / "run"
+    stream = io.StringIO()
+    given = recipe(folder)
+    console = Console(file=stream, width=1000)
+
+    class Spoils(Console):
+        """The run folder is there once the run speaks: then a folder takes the page's place."""
+
+        def print(self, *objects: Any, **options: Any) -> None:
+            (folder / RunFiles.PAGE).mkdir(exist_ok=True)
+            console.print(*objects, **options)
+
+    assert train(given, console=Spoils(file=stream)).finished
+    said = stream.getvalue()
+    assert said.count("page.html: not written: IsADirectoryError") == 1
+    assert "page: " not in said
+
+
+def test_a_log_that_a_kill_cut_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    lines = [
+        '{"step": 1, "seen": 16, "loss": 2.5, "extra": true}',
+        '{"step": 2, "seen": 32, "loss": NaN, "lr": 0.1}',
+        '{"step": 2, "seen": 32, "a/top1": 0.5, "a/images": 7}',
+        '{"step": 3, "se',
+    ]
+    (tmp_path / RunFiles.LOG).write_text("\n".join(lines))
+    series = read_series(tmp_path)
+    assert series == {
+        "loss": [(16, 2.5)],
+        "lr": [(32, 0.1)],
+        "a/top1": [(32, 0.5)],
+        "a/images": [(32, 7)],
+    }
+    panels = group_panels(series)
+    assert [(panel.title, panel.names) for panel in panels] == [
+        ("loss", ["loss"]),
+        ("learning rate", ["lr"]),
+        ("a", ["a/top1"]),
+    ]
+    assert read_series(tmp_path / "absent") == {}
+
+
+def paths(drawn: Markup, style: str) -> list[list[tuple[float, float]]]:
+    """Corners of the paths of a class."""
+    found = re.findall(rf'<path d="M([^"]*)" class="{style}"/>', drawn)
+    return [[tuple(map(float, p.split())) for p in d.rstrip("Z").split("L")] for d in found]
+
+
+def test_a_chart_puts_each_value_where_its_scale_says() -> None:
+    panel = Panel("samples/s", ["samples_per_second"], False, False)
+    drawn = chart(panel, {"samples_per_second": [(0, 0.0), (50, 10.0), (200, 40.0)]}, end=200)
+    # the frame is 46 to 348 across and 8 to 176 down; the axis runs from 0 to 40
+    assert paths(drawn, "line") == [[(46.0, 176.0), (121.5, 134.0), (348.0, 8.0)]]
+    values = json.loads(Read(drawn).all("figure")[0]["data-chart"] or "")
+    assert values["lines"] == [[[0, 0.0], [50, 10.0], [200, 40.0]]]
+    assert values["y"] == [0.0, 40.0, False]
+
+
+def test_a_loss_that_falls_far_is_drawn_logarithmically() -> None:
+    panel = Panel("loss", ["loss"], False, False)
+    drawn = chart(panel, {"loss": [(0, 10.0), (100, 0.1), (200, 0.001)]}, end=200)
+    ((_, top), (_, middle), (_, bottom)) = paths(drawn, "line")[0]
+    assert (top, middle, bottom) == (8.0, 92.0, 176.0)
+    assert "logarithmic scale" in drawn
+
+
+def test_a_long_log_is_averaged_in_buckets_that_keep_its_range() -> None:
+    values = np.sin(np.arange(10_000) / 50.0) + 2.0
+    panel = Panel("gradient norm", ["grad_norm"], False, False)
+    series = {"grad_norm": list(enumerate(values.tolist()))}
+    drawn = chart(panel, series, end=9_999)
+    (line,), (band,) = paths(drawn, "line"), paths(drawn, "band")
+    size = 42  # 10,000 over 240, rounded up
+    assert len(line) == -(-10_000 // size)
+    assert len(band) == 2 * len(line)
+    shown = json.loads(Read(drawn).all("figure")[0]["data-chart"] or "")["lines"][0]
+    expected = [values[start : start + size].mean() for start in range(0, 10_000, size)]
+    assert [value for _, value in shown] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.0, 6.2, [0, 2, 4, 6, 8]),
+        (14.1, 14.53, [14.0, 14.2, 14.4, 14.6]),
+        (0.0, 61440.0, [0, 20000, 40000, 60000, 80000]),
+        (-10.0, -9.2, [-10.0, -9.8, -9.6, -9.4, -9.2]),
+    ],
+)
+def test_ticks_are_round_and_reach_around_the_range(
+    low: float, high: float, ticks: list[float]
+) -> None:
+    assert nice_ticks(low, high) == pytest.approx(ticks)
+
+
+def test_numbers_for_people() -> None:
+    assert [tick_text(value) for value in (0, 0.002, 5e-4, 1500, 2e6)] == [
+        "0",
+        "0.002",
+        "5e-4",
+        "1.5k",
+        "2M",
+    ]
+    assert [figure_text(False, value) for value in (0.0312, 12034.4, 1.7e-6, 274.0)] == [
+        "0.0312",
+        "12,034",
+        "1.70e-06",
+        "274",
+    ]
+    assert figure_text(True, 0.941) == "94.1\u202f%"
+
+
+def test_a_page_is_written_of_any_run_folder_at_any_time(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    for name in (RunFiles.LOG, RunFiles.NEIGHBOURS, RunFiles.PAGE):
+        (folder / name).unlink()
+    assert write_page(folder, left=90.0) == folder / RunFiles.PAGE
+    assert "Curves" not in page(folder).words

@@ -1,0 +1,174 @@
+"""``python -m tests.support.ranks FOLDER``: every case of ``CASES`` on its ranks.
+
+One process imports everything and forks the ranks; rank 0 of each case leaves what came out in
+``FOLDER/<case>.safetensors``.
+"""
+
+import importlib
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from ptft.compat import import_open_clip
+from ptft.data import Batch
+from ptft.distributed import World, join_world
+from ptft.objective import clamp_logit_scale
+from ptft.optim import build_optimizer
+from ptft.train import loop, train
+from ptft.train.gradients import Step
+from ptft.train.parallel import share, whole_tensor
+from ptft.train.state.regularise import Pull
+from tests.support.steps import batch, learner, recipe
+from tests.train.test_train import quiet
+from tests.train.test_train import recipe as tiny_run
+
+STEPS = 2
+SIGLIP = {"objective__kind": "siglip"}
+CLASSIFY = {"objective__kind": "classify", "objective__label_smoothing": 0.1}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "clip": {},
+    "clip-gradcache": {"optim__micro_batch": 3},
+    "siglip": SIGLIP,
+    "siglip-gradcache": {**SIGLIP, "optim__micro_batch": 1},
+    "classify-gradcache": {"optim__micro_batch": 2, **CLASSIFY},
+    "clip-pull": {"regularise": {"start": 0.3}},
+    "clip-single-positive": {"objective__multi_positive": False},
+    "classify-probe": {**CLASSIFY, "adapt": {"kind": "probe"}},
+    "locked-gradcache": {"adapt__lock": ["image"], "optim__micro_batch": 3},
+}
+CASES = {  # by name: setting, way, ranks
+    **{f"{name}-{how}-2": (name, how, 2) for name in SETTINGS for how in ("ddp", "fsdp")},
+    "clip-gradcache-fsdp-4": ("clip-gradcache", "fsdp", 4),
+}
+
+
+JUDGED: dict[str, Any] = {
+    "evaluate": [{"kind": "retrieval", "name": "held-out"}],
+    "early_stop": {"every": 2, "patience": 9},
+}
+
+
+def learn(name: str, how: str, world: World) -> dict[str, torch.Tensor]:
+    """A few steps of a setting in float64: the weights, and losses, norms and pulls by step."""
+    section = recipe(run__parallel=how, **SETTINGS[name])
+    model = learner(section)
+    parallel = share(model, world, section.run.parallel)
+    optimizer = build_optimizer(model, section.optim)
+    pull = None
+    if section.regularise is not None:
+        assert section.regularise.start != "auto"
+        held = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        pull = Pull(held, section.regularise.start)
+    step = Step(section, parallel, torch.amp.GradScaler("cpu", enabled=False))
+    figures = []
+    for number in range(STEPS):
+        optimizer.zero_grad(set_to_none=True)
+        output = step(_rows(batch(model, seed=number), world))
+        loss = world.mean({"loss": output.loss.item()})["loss"]
+        penalty = 0.0 if pull is None else pull.add_gradients(world)
+        learning = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = whole_tensor(torch.nn.utils.clip_grad_norm_(learning, 1.0))
+        optimizer.step()
+        clamp_logit_scale(section.objective, model)
+        figures.append([loss, norm.item(), penalty])
+    with parallel.whole() as whole:
+        state = {} if whole is None else {k: v.clone() for k, v in whole.state_dict().items()}
+    return {**state, "figures": torch.tensor(figures, dtype=torch.float64)}
+
+
+def _rows(whole: Batch, world: World) -> Batch:
+    """A rank's share of a batch."""
+    size = len(whole.images) // world.size
+    own = slice(world.rank * size, (world.rank + 1) * size)
+    assert whole.tokens is not None
+    assert whole.caption_ids is not None
+    assert whole.labels is not None
+    return Batch(
+        images=whole.images[own],
+        tokens=whole.tokens[own],
+        caption_ids=whole.caption_ids[own],
+        labels=whole.labels[own],
+        names=whole.names[own],
+        skipped=[],
+    )
+
+
+def fork(size: int, work: Any, *arguments: Any, **environment: str) -> None:
+    """Run ``work(*arguments)`` on ``size`` ranks of this machine, started as torchrun would.
+
+    Raises:
+        RuntimeError: one of them failed.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
+    ranks = [
+        context.Process(
+            target=_rank,
+            args=({**shared, **environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},),
+            kwargs={"work": work, "arguments": arguments},
+        )
+        for rank in range(size)
+    ]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join()
+    if any(process.exitcode for process in ranks):
+        raise RuntimeError(f"exit codes {[process.exitcode for process in ranks]}")
+
+
+def _rank(environment: dict[str, str], work: Any, arguments: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    os.environ |= environment
+    work(*arguments)
+
+
+def _cases(folder: Path) -> None:
+    with join_world("cpu") as world:
+        for case, (name, how, size) in CASES.items():
+            if size == world.size:
+                found = learn(name, how, world)
+                if world.first:
+                    save_file(found, folder / f"{case}.safetensors")
+
+
+def _run(folder: Path, how: str, stop_at: int | None) -> None:
+    """A run, or its part until a signal comes to the second rank."""
+    first = os.environ["RANK"] == "0"
+    plain = loop.Loop._step
+
+    def step(self: loop.Loop, *arguments: Any) -> Any:
+        if self.progress.step + 1 == stop_at and not first:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(self, *arguments)
+
+    loop.Loop._step = step  # type: ignore[method-assign]
+    changes = {"run__parallel": how, "optim__micro_batch": 4, "optim__ema": 0.9}
+    result = train(tiny_run(folder, **JUDGED, **changes), console=quiet())
+    assert result.finished == (stop_at is None)
+    assert result.signal == (None if result.finished else signal.SIGTERM)
+    assert result.first == first
+    assert bool(result.metrics) == (first and result.finished)
+
+
+if __name__ == "__main__":
+    for heavy in ("matplotlib.figure", "matplotlib.backends.backend_agg", "torch.distributed.fsdp"):
+        importlib.import_module(heavy)  # once here, not in each rank
+    import_open_clip()
+    torch.set_num_threads(1)
+    out = Path(sys.argv[1])
+    fork(2, _cases, out)
+    fork(4, _cases, out)
+    fork(2, _run, out / "ddp", "ddp", None)
+    fork(2, _run, out / "fsdp", "fsdp", 4)
+    fork(2, _run, out / "fsdp", "fsdp", None, TORCHELASTIC_RESTART_COUNT="1")
