@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,13 @@ def test_a_footer_says_what_pyarrow_says(tmp_path: Path) -> None:
             assert chunk.packed == column.total_compressed_size
             starts = (column.dictionary_page_offset, column.data_page_offset)
             assert chunk.start == min(start for start in starts if start is not None)
+
+
+def test_fewer_rows_than_a_group_says_are_told(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.parquet", pyarrow.array([["x", "y"], ["z"]]))
+    group = replace(row_groups(path)[0], rows=3)
+    with open_parquet(path) as file, pytest.raises(DataError, match="2 rows where it says 3"):
+        read_group(file, path, [group], 0, ["text"])
 
 
 def test_a_footer_that_contradicts_itself_does_not_end_the_process(tmp_path: Path) -> None:

@@ -93,6 +93,8 @@ def read_group(
             table = file.read_row_group(number, columns=names, use_threads=False)
         else:
             table = _read_in_parts(file, path, number, names, widest)
+        if table.num_rows != groups[number].rows:
+            raise ValueError(f"{table.num_rows:,} rows where it says {groups[number].rows:,}")
         for name in table.column_names:
             for chunk in table[name].chunks:
                 check_indices(chunk)
