@@ -37,34 +37,13 @@ def command(
     Without --recipe, those of the recipe that travels with the model. One that is given needs
     nothing but evaluate and the data that it reads.
     """
-    from ptft.artifact import RunFiles, write_json
-    from ptft.errors import UsageError
-    from ptft.recipe import check_evaluations, load_evaluation
-
-    foreign = recipe is None  # a recipe that is not named may be anybody's
-    if recipe is None:
-        beside = [Path(model) / RunFiles.RECIPE, Path(model).parent / RunFiles.RECIPE]
-        found = next((path for path in beside if path.is_file()), None)
-        if found is None:
-            raise UsageError(f"{model}: no {RunFiles.RECIPE} beside it; give --recipe")
-        recipe = str(found)
-    loaded = load_evaluation(recipe, overrides or (), model=model, foreign=foreign)
-    if not loaded.evaluate:
-        raise UsageError(f"{recipe}: evaluate: empty; name what to measure")
-    check_evaluations(loaded)
-    from ptft.evaluate import evaluate
-    from ptft.model import load_model
+    from ptft.api import measure
+    from ptft.artifact import write_json
     from ptft.progress import Steps
-    from ptft.runs.folder import note_test_read, read_run
 
-    if (Path(model) / RunFiles.RUN).is_file():
-        note_test_read(Path(model), read_run(Path(model)), loaded.evaluate, by="evaluate")
     with Steps() as steps:
-        steps(f"reading {model}")
-        read = load_model(model, verify=verify)
-        steps(f"measuring it by {', '.join(item.label for item in loaded.evaluate)}")
-        metrics = evaluate(
-            read, loaded.evaluate, loaded.data, seed=loaded.seed, progress=steps.count, tell=steps
+        metrics = measure(
+            model, recipe, overrides or (), verify=verify, tell=steps, count=steps.count
         )
     if output is not None:
         write_json(output, metrics)

@@ -1,5 +1,6 @@
 """Read a recipe, override its keys, write it out whole, and say clearly what is wrong with it."""
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -39,13 +40,13 @@ _PROBLEMS = 40  # that are told at once
 _Kind = TypeVar("_Kind", bound=Recipe)
 
 
-def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
     """Read the recipe that ``source`` names, with ``a.b=c`` overrides applied in order.
 
     One with ``stages`` is a :class:`StagedRecipe`.
 
     Args:
-        source: a YAML file, or the name of a built-in recipe such as ``pretrain/scenes``.
+        source: a YAML file, the name of a built-in recipe such as ``pretrain/scenes``, or values.
         overrides: ``dotted.key=value``; the value is YAML (``optim.lr=1e-4``, ``data.val=null``,
             ``evaluate.0.split=test``).
 
@@ -67,13 +68,25 @@ def load_comparison(source: str | Path, overrides: Sequence[str] = ()) -> Compar
     return _parse(*read_values(source, overrides), Comparison)
 
 
-def read_values(source: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], str]:
-    """The plain values of a file with overrides, not checked yet, and what to call it.
+def read_values(
+    source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()
+) -> tuple[dict[str, Any], str]:
+    """The plain values of a file (or a copy of those given) with overrides, not checked yet, and
+    what to call it.
 
     Raises:
         RecipeError: the file is absent, too large, or no YAML mapping.
     """
-    path = find_recipe(str(source))
+    if isinstance(source, Mapping):
+        values, where = copy.deepcopy(dict(source)), str(source.get("name", "recipe"))
+    else:
+        values, where = _read_file(find_recipe(str(source)))
+    for override in overrides:
+        apply_override(values, override)
+    return values, where
+
+
+def _read_file(path: Path) -> tuple[dict[str, Any], str]:
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_TEXT + 1)
@@ -84,8 +97,6 @@ def read_values(source: str | Path, overrides: Sequence[str] = ()) -> tuple[dict
         raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: a recipe is a YAML mapping, not {type(values).__name__}")
-    for override in overrides:
-        apply_override(values, override)
     return values, str(path)
 
 

@@ -12,7 +12,11 @@ __all__ = ["load_evaluation"]
 
 
 def load_evaluation(
-    source: str | Path, overrides: Sequence[str] = (), *, model: str, foreign: bool = False
+    source: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    model: str,
+    foreign: bool = False,
 ) -> Recipe:
     """Read the recipe that ``source`` names to measure a model by. What a training alone needs may
     be left out, and what is given of it is checked as ever.

@@ -1,0 +1,182 @@
+"""What ``import ptft`` offers: the verbs of the command as functions, for scripts and notebooks.
+
+The command's verbs call the same functions, so both do the same. Overrides are keyword arguments::
+
+    ptft.train("shoes.yaml", optim={"lr": 1e-4}, run={"dir": "runs/shoes"})
+
+A dict changes the keys that it has and leaves the section's others; one with a ``kind`` takes the
+section's place. Torch is imported when a function is called.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ptft.artifact import ModelInfo, RunFiles
+from ptft.errors import UsageError
+from ptft.recipe import Recipe, check_evaluations, check_recipe, load_evaluation, load_recipe
+
+if TYPE_CHECKING:
+    from ptft.evaluate import Figures
+    from ptft.evaluate.embed import Progress
+    from ptft.model import DualEncoder
+    from ptft.train import TrainResult
+
+__all__ = ["evaluate", "export", "load_model", "measure", "train"]
+
+Source = str | Path | Mapping[str, Any] | Recipe
+"""A YAML file, the name of a built-in recipe, its values, or a recipe that was loaded."""
+
+
+def train(
+    recipe: Source, *, resume: bool = False, accept_changes: bool = False, **overrides: Any
+) -> "TrainResult":
+    """Pretrain or fine-tune, whichever the recipe says.
+
+    Args:
+        recipe: a YAML file, a built-in recipe (``"pretrain/scenes"``), or its values as a dict.
+        resume: go on with the newest run of this recipe, or with the one at ``run.dir``.
+        accept_changes: go on although the data are not those that the run began with.
+        overrides: keys of the recipe: ``seed=1``, ``optim={"lr": 1e-4}``.
+
+    Returns:
+        The run: its ``folder``, whether it is ``finished``, and ``metrics``, the figures of the
+        recipe's evaluations by their names.
+
+    Raises:
+        RecipeError: a key, a value or a file of the recipe.
+        PtftError: what else went wrong, see :func:`ptft.train.train`.
+    """
+    loaded = load_recipe(_values(recipe), list(_dotted(overrides)))
+    check_recipe(loaded)  # before seconds go into imports
+    from ptft.train import train as run
+
+    return run(loaded, resume=resume, accept_changes=accept_changes)
+
+
+def evaluate(
+    model: "str | Path | DualEncoder",
+    recipe: Source | None = None,
+    *,
+    verify: bool = True,
+    **overrides: Any,
+) -> "dict[str, Figures]":
+    """Measure a model by the evaluations of a recipe.
+
+    Args:
+        model: a run, a checkpoint, a model folder or ``org/repo@revision``; or a model that
+            :func:`load_model` gave, with a recipe.
+        recipe: it needs nothing but ``evaluate`` and the data that it reads. Absent: the one that
+            lies beside the model.
+        verify: hold the model's files against what it records of them.
+        overrides: keys of the recipe: ``evaluate=[{"kind": "retrieval", "split": "test"}]``.
+
+    Returns:
+        Name of the evaluation -> its figures: shares of 1, ranks and counts.
+
+    Raises:
+        UsageError: there is no recipe, or it has nothing to measure by.
+        PtftError: the model or the data cannot be read, or lack what an evaluation needs.
+    """
+    return measure(model, recipe, list(_dotted(overrides)), verify=verify)
+
+
+def load_model(source: str | Path, *, verify: bool = True) -> "DualEncoder":
+    """Read a model, in eval mode, on the CPU. Nothing in it is run.
+
+    Args:
+        source: a run, a checkpoint, a model folder, or ``org/repo@revision`` on the Hub.
+        verify: hold its files against the digests that it records.
+
+    Returns:
+        A torch module: ``model(images, tokens)`` gives L2-normalised embeddings (B, D) of each;
+        ``model.spec.preprocess`` and ``model.spec.tokenizer`` make its inputs.
+
+    Raises:
+        PtftError: see :func:`ptft.model.load_model`.
+    """
+    from ptft.model import load_model as load
+
+    return load(source, verify=verify)
+
+
+def export(source: str | Path, out: str | Path, **options: Any) -> ModelInfo:
+    """Write the model folder of a run, with ONNX files that are held against it.
+
+    Args:
+        source: a run, a checkpoint, a model folder, or ``org/repo@revision``.
+        out: the folder to write.
+        options: of :func:`ptft.export.export_model`: ``name``, ``licence``, ``overwrite``,
+            ``precisions``, ``measure``, ...
+
+    Returns:
+        What ``ptft.json`` says of the folder; ``digest`` is the model's.
+
+    Raises:
+        PtftError: see :func:`ptft.export.export_model`.
+    """
+    from ptft.export import export_model
+
+    return export_model(source, Path(out), **options)
+
+
+def measure(
+    model: "str | Path | DualEncoder",
+    recipe: Source | None,
+    overrides: Sequence[str],
+    *,
+    verify: bool = True,
+    tell: Callable[[str], None] = lambda message: None,
+    count: "Progress | None" = None,
+) -> "dict[str, Figures]":
+    """As :func:`evaluate`, with overrides as the command line has them.
+
+    Args:
+        overrides: ``dotted.key=value``.
+        tell: told what is being done, in words.
+        count: told how many samples of an evaluation are done.
+    """
+    named = str(model) if isinstance(model, str | Path) else "the model"
+    foreign = recipe is None  # a recipe that is not named may be anybody's
+    if recipe is None:
+        recipe = _beside(model)
+    loaded = load_evaluation(_values(recipe), overrides, model=named, foreign=foreign)
+    if not loaded.evaluate:
+        what = recipe if isinstance(recipe, str | Path) else loaded.name
+        raise UsageError(f"{what}: evaluate: empty; name what to measure")
+    check_evaluations(loaded)
+    from ptft.evaluate import evaluate as run
+    from ptft.runs.folder import note_test_read, read_run
+
+    if isinstance(model, str | Path):
+        if (Path(model) / RunFiles.RUN).is_file():
+            note_test_read(Path(model), read_run(Path(model)), loaded.evaluate, by="evaluate")
+        tell(f"reading {model}")
+        model = load_model(model, verify=verify)
+    tell(f"measuring it by {', '.join(item.label for item in loaded.evaluate)}")
+    return run(model, loaded.evaluate, loaded.data, seed=loaded.seed, progress=count, tell=tell)
+
+
+def _beside(model: "str | Path | DualEncoder") -> Path:
+    """The recipe that travels with a model."""
+    if not isinstance(model, str | Path):
+        raise UsageError("evaluate: a model that was loaded; give a recipe to measure it by")
+    beside = [Path(model) / RunFiles.RECIPE, Path(model).parent / RunFiles.RECIPE]
+    found = next((path for path in beside if path.is_file()), None)
+    if found is None:
+        raise UsageError(f"{model}: no {RunFiles.RECIPE} beside it; give --recipe")
+    return found
+
+
+def _values(recipe: Source) -> str | Path | Mapping[str, Any]:
+    return recipe.model_dump(mode="json", by_alias=True) if isinstance(recipe, Recipe) else recipe
+
+
+def _dotted(overrides: Mapping[str, Any], before: str = "") -> Iterator[str]:
+    """``a.b=json`` of each value that is set."""
+    for key, value in overrides.items():
+        if isinstance(value, Mapping) and value and "kind" not in value:
+            yield from _dotted(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}={json.dumps(value, ensure_ascii=False, default=str)}"
