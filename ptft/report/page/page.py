@@ -57,8 +57,8 @@ def write_page(folder: Path, *, left: float | None = None) -> Path:
         None if neighbours is None else _nearest(neighbours),
         _skipped(folder, record),
         _recipe(folder, record),
-        style=asset("ptft.train", "page.css"),
-        script=asset("ptft.train", "page.js"),
+        style=asset("ptft.report.page", "page.css"),
+        script=asset("ptft.report.page", "page.js"),
         generator=f"ptft {record.versions.get('ptft', '')}",
     )
     path = folder / RunFiles.PAGE
