@@ -48,7 +48,8 @@ def train(
         RecipeError: a key, a value or a file of the recipe.
         PtftError: what else went wrong, see :func:`ptft.train.train`.
     """
-    loaded = load_recipe(_values(recipe), list(_dotted(overrides)))
+    source = _values(recipe)
+    loaded = load_recipe(source, list(_dotted(overrides)))
     check_recipe(loaded)  # before seconds go into imports
     from ptft.train import train as run
 
@@ -139,11 +140,10 @@ def measure(
     """
     named = str(model) if isinstance(model, str | Path) else "the model"
     foreign = recipe is None  # a recipe that is not named may be anybody's
-    if recipe is None:
-        recipe = _beside(model)
-    loaded = load_evaluation(_values(recipe), overrides, model=named, foreign=foreign)
+    source = _beside(model) if recipe is None else _values(recipe)
+    loaded = load_evaluation(source, overrides, model=named, foreign=foreign)
     if not loaded.evaluate:
-        what = recipe if isinstance(recipe, str | Path) else loaded.name
+        what = source if isinstance(source, str | Path) else loaded.name
         raise UsageError(f"{what}: evaluate: empty; name what to measure")
     check_evaluations(loaded)
     from ptft.evaluate import evaluate as run
