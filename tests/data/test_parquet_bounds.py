@@ -1,5 +1,6 @@
 """Parquet of a stranger: what a few bytes say that they stand for is held against their size."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 
 from ptft.data.fields.texts import MAX_TEXT
 from ptft.data.open import open_split
+from ptft.data.parquet import footer, pages
 from ptft.data.parquet.file import check_indices, open_parquet, read_group, row_groups
 from ptft.data.parquet.footer import read_footer
 from ptft.data.parquet.pages import walk_pages
@@ -120,7 +122,7 @@ def test_ordinary_tables_are_read_as_pyarrow_reads_them(tmp_path: Path) -> None:
                 data_page_size=2000,
             )
             groups = row_groups(path)
-            with open_parquet(path) as file:
+            with open_parquet(path, groups) as file:
                 parts = [read_group(file, path, groups, n, None) for n in range(len(groups))]
             assert [row for part in parts for row in part.to_pylist()] == table.to_pylist()
     prefixed = tmp_path / "prefixed.parquet"
@@ -130,7 +132,7 @@ def test_ordinary_tables_are_read_as_pyarrow_reads_them(tmp_path: Path) -> None:
         use_dictionary=False,
         column_encoding={"text": "DELTA_BYTE_ARRAY"},
     )
-    with open_parquet(prefixed) as file:
+    with open_parquet(prefixed, row_groups(prefixed)) as file:
         read = read_group(file, prefixed, row_groups(prefixed), 0, ["text"])
         assert read["text"].to_pylist() == columns["text"]
 
@@ -180,7 +182,10 @@ def test_a_footer_says_what_pyarrow_says(tmp_path: Path) -> None:
 def test_fewer_rows_than_a_group_says_are_told(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.parquet", pyarrow.array([["x", "y"], ["z"]]))
     group = replace(row_groups(path)[0], rows=3)
-    with open_parquet(path) as file, pytest.raises(DataError, match="2 rows where it says 3"):
+    with (
+        open_parquet(path, [group]) as file,
+        pytest.raises(DataError, match="2 rows where it says 3"),
+    ):
         read_group(file, path, [group], 0, ["text"])
 
 
@@ -202,3 +207,48 @@ def test_a_footer_that_contradicts_itself_does_not_end_the_process(tmp_path: Pat
     )
     assert ended.returncode == 0, ended.stderr[-500:]
     assert ended.stdout.startswith("told: ") and "mismatch" in ended.stdout
+
+
+def _changed(data: bytes, random: np.random.Generator) -> bytes:
+    """Up to three bytes of it other ones."""
+    found = bytearray(data)
+    for _ in range(int(random.integers(0, 4))):
+        found[int(random.integers(len(found)))] = int(random.integers(256))
+    return bytes(found)
+
+
+def test_what_is_read_at_once_is_what_is_read_value_by_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Footers and headers of pages by the patterns, and without them, many damaged."""
+    texts = [f"caption {number % 7}" * (number % 9) for number in range(400)]
+    lists = [[number / 3] * (number % 3) for number in range(400)]
+    table = pyarrow.table({"text": texts, "list": lists, "number": np.arange(400)})
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(table, path, row_group_size=60, write_page_index=True)
+    whole = path.read_bytes()
+    length = int.from_bytes(whole[-8:-4], "little")
+    end = whole[-8 - length : -8]
+    headers = [
+        whole[chunk.start : chunk.start + 200]
+        for group in read_footer(path)
+        for chunk in group.chunks
+    ]
+
+    def read(number: int) -> object:
+        random = np.random.default_rng(number)
+        try:
+            if number % 2:
+                return pages._parse(_changed(headers[number % len(headers)], random))
+            changed = _changed(end, random)
+            path.write_bytes(b"PAR1" + changed + len(changed).to_bytes(4, "little") + b"PAR1")
+            return read_footer(path)
+        except (ValueError, IndexError) as error:
+            return str(error)
+
+    usual = [read(number) for number in range(4000)]
+    assert sum(not isinstance(found, str) for found in usual) > 1000
+    for part in (footer, pages):
+        assert part._usual().search(end + headers[0])
+        monkeypatch.setattr(part, "_usual", lambda: re.compile(b"(?!)"))
+    assert [read(number) for number in range(4000)] == usual

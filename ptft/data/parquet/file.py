@@ -17,7 +17,7 @@ import pyarrow.compute
 import pyarrow.parquet
 
 from ptft.data.parquet.footer import Group, read_footer
-from ptft.data.parquet.pages import walk_pages
+from ptft.data.parquet.pages import Page, walk_pages
 from ptft.errors import DataError
 
 __all__ = [
@@ -36,21 +36,21 @@ _FREE_BYTES = 64 << 20  # that a column of any size may unpack to
 _PREFIXED = 7  # DELTA_BYTE_ARRAY: each value goes on from the one before: any size from few bytes
 
 
-def open_parquet(path: Path) -> pyarrow.parquet.ParquetFile:
+def open_parquet(path: Path, groups: Sequence[Group]) -> pyarrow.parquet.ParquetFile:
     """A file whose texts and bytes are read as dictionaries.
 
+    Args:
+        groups: as ``row_groups`` gives them.
+
     Raises:
-        DataError: it is no parquet, or says that it has more rows than its size could hold.
+        DataError: it is no parquet.
     """
     with parquet_errors(path):
-        groups = row_groups(path)
         with pyarrow.parquet.ParquetFile(path) as plain:
             metadata = plain.metadata
         columns = [metadata.schema.column(place) for place in range(metadata.num_columns)]
-        names = [tuple(column.path.split(".")) for column in columns]
-        if any(
-            [".".join(c.path) for c in g.chunks] != [".".join(n) for n in names] for g in groups
-        ):
+        names = [column.path for column in columns]
+        if any([".".join(chunk.path) for chunk in group.chunks] != names for group in groups):
             raise DataError(f"{path}: a row group of other columns than the schema's")
         return pyarrow.parquet.ParquetFile(
             path, metadata=metadata, read_dictionary=_byte_columns(metadata)
@@ -95,10 +95,12 @@ def read_group(
             table = _read_in_parts(file, path, number, names, widest)
         if table.num_rows != groups[number].rows:
             raise ValueError(f"{table.num_rows:,} rows where it says {groups[number].rows:,}")
-        for name in table.column_names:
-            for chunk in table[name].chunks:
-                check_indices(chunk)
-            if pyarrow.types.is_nested(table[name].type):
+        for name, kind in zip(table.column_names, table.schema.types, strict=True):
+            nested = pyarrow.types.is_nested(kind)
+            if nested or pyarrow.types.is_dictionary(kind):
+                for chunk in table[name].chunks:
+                    check_indices(chunk)
+            if nested:
                 _check_unpacked(table[name], path, name)
         return table
 
@@ -149,19 +151,18 @@ def _check_group(
     Returns:
         Bytes of the largest page of one that packs values by prefixes; None where none does.
     """
-    widest = None
+    widest, schema = None, file.metadata.schema
     with path.open("rb", buffering=0) as stream:
         end = os.fstat(stream.fileno()).st_size
         for place, chunk in enumerate(group.chunks):
             if names is not None and chunk.path[0] not in names:
                 continue
-            about = file.metadata.schema.column(place)
+            about = schema.column(place)
             what = f"{path}: {where}: column {'.'.join(chunk.path)}"
             if chunk.start < 4 or chunk.start + chunk.packed > end:
                 raise DataError(f"{what}: it lies outside the file")
             pages = _walk(stream.fileno(), chunk.start, chunk.packed, what)
-            values = sum(values for _, values in pages)
-            size = sum(size for size, _ in pages)
+            size, values = (sum(each) for each in zip(*pages, strict=True)) if pages else (0, 0)
             flat = about.max_repetition_level == 0
             if values != chunk.values or (flat and values != group.rows):
                 raise DataError(f"{what}: its pages have {values:,} values, which is not its count")
@@ -177,13 +178,13 @@ def _check_group(
                     f"and {_FREE_BYTES:,}"
                 )
             if _PREFIXED in chunk.encodings:
-                widest = max(widest or 1, *(page[0] for page in pages), 1)
+                widest = max(widest or 1, *(page.size for page in pages), 1)
     return widest
 
 
-def _walk(file: int, start: int, size: int, what: str) -> list[tuple[int, int]]:
+def _walk(file: int, start: int, size: int, what: str) -> list[Page]:
     try:
-        return [(page.size, page.values) for page in walk_pages(file, start, size)]
+        return list(walk_pages(file, start, size))
     except ValueError as error:
         raise DataError(f"{what}: {error}") from None
 

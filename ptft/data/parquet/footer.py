@@ -5,10 +5,24 @@ they let an exception of C++ through. Reading the columns reports the same one a
 """
 
 import os
+import re
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
-from ptft.data.parquet.thrift import BINARY, I32, I64, LIST, STRUCT, Compact
+from ptft.data.parquet.thrift import (
+    BINARY,
+    I32,
+    I64,
+    LIST,
+    SHORT,
+    STRUCT,
+    VARINT,
+    Compact,
+    fields_pattern,
+    signed,
+)
 
 __all__ = ["Chunk", "Group", "read_footer"]
 
@@ -16,8 +30,7 @@ _MAGIC = b"PAR1"
 _MOST = 256 << 20  # bytes of a footer
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """A column of a row group.
 
     Attributes:
@@ -94,7 +107,29 @@ def _group(reader: Compact) -> Group:
     return Group(rows, tuple(chunks))
 
 
+@cache
+def _usual() -> re.Pattern[bytes]:
+    """A column's entry as most writers make it: encodings, name, values, size, packed, and where
+    its pages and its dictionary begin."""
+    number = b"(" + VARINT + b")"
+    encodings = b"|".join(rb"\x%02x[\x00-\x7f]{%d}" % (n << 4 | I32, n) for n in range(1, 8))
+    names = b"|".join(rb"\x%02x(?:%s){%d}" % (n << 4 | BINARY, SHORT, n) for n in range(1, 5))
+    return re.compile(
+        rb"(?:\x26" + VARINT + rb")?+\x1c"  # where it lies in the file, and what it is:
+        rb"\x15" + VARINT + rb"\x19(" + encodings + rb")\x19(" + names + rb")\x15" + VARINT
+        + 3 * (rb"\x16" + number) + rb"\x26" + number + rb"(?:\x26" + number + rb")?+"
+        + 2 * fields_pattern(),
+        re.DOTALL,
+    )  # fmt: skip
+
+
 def _chunk(reader: Compact) -> Chunk:
+    usual = _usual().match(reader.data, reader.place)
+    if usual is not None:
+        reader.place = usual.end()
+        encodings, names, *numbers = usual.groups()
+        values, size, packed, first, second = (signed(n) if n else 0 for n in numbers)
+        return _checked(_path(names), _encodings(encodings), values, size, packed, (first, second))
     found: Chunk | None = None
     for field, type_ in reader.fields():
         if field == 3 and type_ == STRUCT:
@@ -127,7 +162,34 @@ def _metadata(reader: Compact) -> Chunk:
             path = tuple(reader.bytes().decode("utf-8") for _ in range(count))
         else:
             reader.skip(type_)
-    starts = [numbers[field] for field in (9, 11) if numbers.get(field, 0) > 0]
-    if not {5, 6, 7}.issubset(numbers) or min(numbers.values()) < 0 or not starts or not path:
+    values, size, packed = (numbers.get(field, -1) for field in (5, 6, 7))
+    starts = (numbers.get(9, 0), numbers.get(11, 0))
+    return _checked(path, encodings, values, size, packed, starts)
+
+
+def _checked(
+    path: tuple[str, ...],
+    encodings: tuple[int, ...],
+    values: int,
+    size: int,
+    packed: int,
+    starts: tuple[int, int],
+) -> Chunk:
+    one, two = starts  # of its pages and of its dictionary; 0: there is none
+    if values < 0 or size < 0 or packed < 0 or one < 0 or two < 0 or not (one or two) or not path:
         raise ValueError("a column of no size, number or place")
-    return Chunk(path, encodings, numbers[5], numbers[6], numbers[7], min(starts))
+    return Chunk(path, encodings, values, size, packed, min(one or two, two or one))
+
+
+@lru_cache(maxsize=4096)
+def _path(names: bytes) -> tuple[str, ...]:
+    """The texts of a list."""
+    reader = Compact(names)
+    return tuple(reader.bytes().decode("utf-8") for _ in range(reader.elements()[0]))
+
+
+@lru_cache(maxsize=256)
+def _encodings(numbers: bytes) -> tuple[int, ...]:
+    """The numbers of a list."""
+    reader = Compact(numbers)
+    return tuple(reader.signed() for _ in range(reader.elements()[0]))

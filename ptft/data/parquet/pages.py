@@ -6,10 +6,12 @@ compact protocol, of which only these fields are looked at.
 """
 
 import os
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
-from ptft.data.parquet.thrift import I32, STRUCT, Compact
+from ptft.data.parquet.thrift import I32, STRUCT, VARINT, Compact, fields_pattern, signed
 
 __all__ = ["Page", "walk_pages"]
 
@@ -17,10 +19,10 @@ _FIRST = 4096  # bytes of a header that are read at first; they hold statistics,
 _MOST = 1 << 20  # bytes of a header
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3  # kinds of pages
 _HEADS = {5: _DATA, 7: _DICTIONARY, 8: _DATA_V2}  # field of a page's header -> its kind
+_STRUCTS = {b"\x00": b"\x2c", b"\x04": b"\x4c", b"\x06": b"\x5c"}  # the same, as bytes of a file
 
 
-@dataclass(frozen=True)
-class Page:
+class Page(NamedTuple):
     """A page.
 
     Attributes:
@@ -53,12 +55,11 @@ def walk_pages(file: int, start: int, size: int) -> Iterator[Page]:
         yield Page(header.size, header.values)
 
 
-@dataclass
-class _Header:
-    size: int = -1
-    packed: int = -1
-    values: int = 0
-    length: int = 0
+class _Header(NamedTuple):
+    size: int
+    packed: int
+    values: int
+    length: int
 
 
 def _read_header(file: int, place: int, end: int) -> _Header:
@@ -73,24 +74,39 @@ def _read_header(file: int, place: int, end: int) -> _Header:
             room *= 16
 
 
+@cache
+def _usual() -> re.Pattern[bytes]:
+    """A header as most writers make it: kind, size, packed, and the kind's own struct, whose first
+    field counts the values."""
+    number = rb"\x15(" + VARINT + rb")"
+    kind = rb"\x15([\x00\x04\x06])"
+    return re.compile(
+        kind + 2 * number + rb"([\x2c\x4c\x5c])" + number + 2 * fields_pattern(), re.DOTALL
+    )
+
+
 def _parse(data: bytes) -> _Header:
     """Raises IndexError where the bytes end too soon."""
-    reader, header = Compact(data), _Header()
-    kind = -1
+    usual = _usual().match(data)
+    if usual is not None and _STRUCTS[usual[1]] == usual[4]:
+        values = 0 if usual[4] == b"\x4c" else signed(usual[5])
+        return _Header(signed(usual[2]), signed(usual[3]), values, usual.end())
+    reader = Compact(data)
+    kind = size = packed = -1
+    values = 0
     for field, type_ in reader.fields():
         if field == 1 and type_ == I32:
             kind = reader.signed()
         elif field == 2 and type_ == I32:
-            header.size = reader.signed()
+            size = reader.signed()
         elif field == 3 and type_ == I32:
-            header.packed = reader.signed()
+            packed = reader.signed()
         elif type_ == STRUCT and _HEADS.get(field, -1) == kind and kind != _DICTIONARY:
             for inner, inner_type in reader.fields():
                 if inner == 1 and inner_type == I32:
-                    header.values = reader.signed()
+                    values = reader.signed()
                 else:
                     reader.skip(inner_type)
         else:
             reader.skip(type_)
-    header.length = reader.place
-    return header
+    return _Header(size, packed, values, reader.place)

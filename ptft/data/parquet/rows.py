@@ -203,7 +203,7 @@ class ParquetRows:
     def _open(self, number: int) -> pyarrow.parquet.ParquetFile:
         file = self._files.pop(number, None)
         if file is None:
-            file = open_parquet(self._paths[number])
+            file = open_parquet(self._paths[number], self._footers[number])
         self._files[number] = file  # last in the dict: most recently read
         while len(self._files) > _OPEN:
             self._files.pop(next(iter(self._files))).close()

@@ -2,10 +2,59 @@
 
 from collections.abc import Iterator
 
-__all__ = ["BINARY", "I32", "I64", "LIST", "STRUCT", "Compact"]
+__all__ = [
+    "BINARY",
+    "I32",
+    "I64",
+    "LIST",
+    "SHORT",
+    "STRUCT",
+    "VARINT",
+    "Compact",
+    "fields_pattern",
+    "signed",
+]
 
 _DEPTH = 16  # structs within structs
 _TRUE, _FALSE, _BYTE, _I16, I32, I64, _DOUBLE, BINARY, LIST, _SET, _MAP, STRUCT = range(1, 13)
+
+# Patterns of bytes, for structs of which a file has very many: those of the usual forms match, and
+# those of any other are read value by value.
+VARINT = rb"[\x80-\xff]{0,9}+[\x00-\x7f]"
+SHORT = b"(?>" + b"|".join(rb"\x%02x.{%d}" % (n, n) for n in range(64)) + b")"  # a text's bytes
+
+
+def fields_pattern() -> bytes:
+    """Pattern of the fields of a struct that nobody looks at, up to its end: plain ones, lists,
+    and structs of such."""
+    plain = (
+        *(_first(_TRUE, _FALSE), _first(_I16, I32, I64) + VARINT, _first(_DOUBLE) + b".{8}"),
+        *(_first(BINARY) + SHORT, _first(LIST) + _lists(I64, VARINT)),
+    )
+    inner = b"(?>" + b"|".join(plain) + rb")*+\x00"
+    more = (_first(STRUCT) + inner, _first(LIST) + _lists(STRUCT, inner))
+    return b"(?>" + b"|".join((*plain, *more)) + rb")*+\x00"
+
+
+def _lists(type_: int, one: bytes) -> bytes:
+    """Pattern of lists of few."""
+    return (
+        b"(?>" + b"|".join(rb"\x%02x(?:%s){%d}" % (n << 4 | type_, one, n) for n in range(4)) + b")"
+    )
+
+
+def signed(data: bytes) -> int:
+    """The number that ``VARINT`` matched, with its sign."""
+    value = 0
+    for byte in reversed(data):
+        value = value << 7 | byte & 0x7F
+    return (value >> 1) ^ -(value & 1)
+
+
+def _first(*types: int) -> bytes:
+    """Pattern of the first byte of fields of these types, as far as their numbers ascend."""
+    firsts = (rb"\x%02x" % (step << 4 | type_) for type_ in types for step in range(1, 16))
+    return b"[" + b"".join(firsts) + b"]"
 
 
 class Compact:

@@ -158,10 +158,10 @@ class Folder(FieldSet):
     def _schema_names(self) -> list[str] | None:
         if self._table is None or self._table.suffix.lower() != ".parquet":
             return None
-        from ptft.data.parquet.file import open_parquet
+        from ptft.data.parquet.file import open_parquet, row_groups
         from ptft.data.parquet.rows import schema_names
 
-        with open_parquet(self._table) as file:
+        with open_parquet(self._table, row_groups(self._table)) as file:
             return schema_names(file.schema_arrow, self.label_field or "")
 
     def _label_values(self) -> Sequence[Any]:
@@ -306,7 +306,7 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
 
     rows: list[dict[str, Any]] = []
     groups = row_groups(path)
-    with open_parquet(path) as file:
+    with open_parquet(path, groups) as file:
         for number in range(len(groups)):
             table = read_group(file, path, groups, number, None)
             names = table.column_names
