@@ -1,49 +1,73 @@
-"""What a model is worth on a set: one figure, hits per query, and how far to trust it.
-
-Shape letters: Q queries, C candidates (classes, or the texts or images of a retrieval).
-"""
+"""The metric of a comparison: one figure of a model on a set, its hits, and how far to trust it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
 from ptft.data import SampleSet
-from ptft.errors import DataError, RecipeError, suggest
+from ptft.errors import RecipeError, suggest
 from ptft.evaluate import embed_split, embed_texts
-from ptft.evaluate.accuracy import class_ranks
-from ptft.evaluate.retrieval import caption_ranks, image_ranks
+from ptft.evaluate.figures import cut_figures
+from ptft.evaluate.ranks import ClassRanks, RetrievalRanks, Way, rank_captions, rank_labels
 from ptft.evaluate.run import reads_of
-from ptft.model import DualEncoder, class_head, rows_for
-from ptft.recipe import (
-    EvaluateItem,
-    ProbeEvaluation,
-    RetrievalEvaluation,
-    ZeroShotEvaluation,
-    metrics_of,
-)
+from ptft.model import DualEncoder
+from ptft.model.spec import ModelSpec
+from ptft.recipe import EvaluateItem, ProbeEvaluation, RetrievalEvaluation, metrics_of
 
 __all__ = ["KnownTexts", "Measured", "default_metric", "measure", "retained_metric"]
 
 KnownTexts = dict[str, Tensor]
-"""Caption -> float32 (D,), what one model makes of it: sets of one subject share most captions."""
+"""Caption -> float32 (D,), its embedding by one model: sets of one subject share most captions."""
+
+
+_WAYS: dict[str, tuple[Way, ...]] = {"i2t_": ("i2t",), "t2i_": ("t2i",), "": ("i2t", "t2i")}
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One evaluation.
+    """One evaluation of a model on a set.
 
     Attributes:
-        value: the metric, a share of 1: the mean of ``hits``.
-        hits: bool (Q,), in the order of the set.
-        logits_qc: scaled scores; own_qc: which candidates are right.
+        ranks: of all queries.
+        hits: bool (Q,), whether each query of the metric is found, in the order of the set; those
+            of images come before those of captions.
+        ways: in which a retrieval's queries were asked; empty for classes.
+        skipped: samples that could not be read.
+        scale: of the model's scores, 1/temperature.
+        spec: of the model.
     """
 
-    value: float
+    ranks: RetrievalRanks | ClassRanks
     hits: Tensor
-    logits_qc: Tensor
-    own_qc: Tensor
+    ways: tuple[Way, ...]
+    skipped: int
+    scale: Tensor
+    spec: ModelSpec
+
+    @property
+    def value(self) -> float:
+        """The metric: the share of the queries that are found."""
+        return float(self.hits.double().mean())
+
+    def scores(self) -> tuple[Tensor, Tensor]:
+        """Scaled scores of the queries (of both ways the images') with every candidate, and which
+        candidates are right: float and bool (Q, candidates), on the CPU."""
+        if isinstance(self.ranks, ClassRanks):
+            scores, own = self.ranks.scores()
+        else:
+            scores, own = self.ranks.scores(self.ways[0], self.scale)
+        return scores.cpu(), own.cpu()
+
+    @cached_property
+    def passed_over(self) -> dict[str, int]:
+        """Counts of what was left out or cut, by the names that ``ptft evaluate`` has for them."""
+        counts = {"skipped": self.skipped} if self.skipped else {}
+        if isinstance(self.ranks, RetrievalRanks):
+            counts |= cut_figures(self.ranks.captions, self.spec)
+        return counts
 
 
 def default_metric(item: EvaluateItem, wanted: str | None = None, key: str = "evaluate.0") -> str:
@@ -63,9 +87,8 @@ def default_metric(item: EvaluateItem, wanted: str | None = None, key: str = "ev
 
 
 def retained_metric(item: EvaluateItem, key: str) -> str:
-    """What is measured of a retained set: the kind's first metric, of a retrieval both ways.
-
-    Twice the queries tell a small loss from chance better.
+    """The metric of a retained set: the kind's first, but of a retrieval both ways at once, since
+    twice the queries tell a small loss from chance better.
 
     Raises:
         RecipeError: the evaluation has no metric to compare by.
@@ -81,7 +104,6 @@ def measure(
     item: EvaluateItem,
     samples: SampleSet,
     metric: str,
-    classes: Sequence[str],
     known: KnownTexts | None = None,
 ) -> Measured:
     """Run one evaluation of a model on a set.
@@ -89,52 +111,30 @@ def measure(
     Args:
         item: of a recipe; its data and split are ``samples`` already.
         metric: one of :func:`ptft.recipe.metrics_of`, or of :func:`retained_metric`.
-        classes: names in the order of the set's numbers, for classes.
-        known: by the model; this set's captions are added.
+        known: captions that this model has embedded; those of this set are added.
 
     Raises:
-        DataError: the set lacks captions or labels.
+        DataError: the set lacks captions or labels, or has a class that the head does not know.
+        ModelError: ``classify``, and the model has no head.
     """
-    reads = reads_of(item, model)
-    found = embed_split(model, samples, batch=item.batch, workers=0, reads=reads)
-    scale = model.logit_scale.exp().float().cpu()
+    assert not isinstance(item, ProbeEvaluation), "default_metric refuses it"
+    found = embed_split(model, samples, batch=item.batch, workers=0, reads=reads_of(item, model))
+    ranks: RetrievalRanks | ClassRanks
+    ways: tuple[Way, ...] = ()
     if isinstance(item, RetrievalEvaluation):
-        inputs_nw, captions = found.by_picture()
-        texts = [caption for own in captions for caption in own]
-        if not texts:
-            raise DataError("compare: retrieval needs captions, and no image has one")
-        texts_md = _embed_unknown(model, texts, {} if known is None else known, batch=item.batch)
-        counts = torch.tensor([len(own) for own in captions])
-        owner_m = torch.arange(len(counts)).repeat_interleave(counts)
+        embed = partial(_embed, model, {} if known is None else known, item.batch)
+        ranks = rank_captions(model, found, embed, split="the set")
         way, _, k = metric.rpartition("recall@")
-        logits = scale * inputs_nw @ texts_md.T
-        own = owner_m[None, :] == torch.arange(len(counts))[:, None]
-        asked = counts > 0  # an image without a caption is no query, and stays a candidate
-        images_n = image_ranks(inputs_nw, texts_md, owner_m)[asked]
-        ranks = [images_n] if way != "t2i_" else []
-        if way != "i2t_":
-            ranks.append(caption_ranks(inputs_nw, texts_md, owner_m))
-        logits, own = (logits.T, own.T) if way == "t2i_" else (logits[asked], own[asked])
-        hits = torch.cat(ranks) < int(k)
-        return Measured(float(hits.double().mean()), hits, logits, own)
-    labelled = found.labelled()
-    if labelled is None or len(labelled[1]) == 0:
-        raise DataError(f"compare: {item.kind} needs labels, and no sample has one")
-    inputs_nw, labels_n = labelled
-    if isinstance(item, ZeroShotEvaluation):
-        rows_cw = rows_for(class_head(model, list(classes), item.templates), reads)
-        logits = scale * inputs_nw @ rows_cw.cpu().T
+        ways = _WAYS[way]
+        hits = torch.cat([ranks.of(one) for one in ways]) < int(k)
     else:
-        assert model.head is not None, "an arm for classes has a head"
-        logits = model.class_logits(inputs_nw.to(model.device)).float().cpu()
-    hits = class_ranks(logits, labels_n) < 1
-    own = torch.nn.functional.one_hot(labels_n, logits.shape[1]).bool()
-    return Measured(float(hits.double().mean()), hits, logits, own)
+        ranks = rank_labels(model, item, found, split="the set")
+        hits = ranks.ranks_n < 1
+    scale = model.logit_scale.exp()
+    return Measured(ranks, hits.cpu(), ways, len(found.skipped), scale, model.spec)
 
 
-def _embed_unknown(
-    model: DualEncoder, texts: Sequence[str], known: KnownTexts, *, batch: int
-) -> Tensor:
+def _embed(model: DualEncoder, known: KnownTexts, batch: int, texts: Sequence[str]) -> Tensor:
     """float32 (M, D) of the texts, at least one; those that are not known become so."""
     new = list(dict.fromkeys(text for text in texts if text not in known))
     known |= zip(new, embed_texts(model, new, batch=batch), strict=True)

@@ -18,6 +18,12 @@ from ptft.recipe import ClassifyObjective, Comparison
 
 __all__ = ["results_table", "write_report"]
 
+_PASSED_OVER = {
+    "skipped": "samples could not be read and are left out",
+    "captions_ended_early": "captions end early, at a special token that they spell out",
+    "captions_too_long": "captions have more tokens than the model reads and are cut",
+}
+
 Table = list[list[str]]
 """Rows of words; the first is the heading."""
 
@@ -53,11 +59,21 @@ def write_report(
     if not chosen:
         return
     said = _sentences(comparison, arms, chosen)
-    said += remarks
+    said += [*_passed_over(cells), *remarks]
     if left:
         said.append(f"Not finished: {left} cells are missing; run the same command again.")
     write_atomic(folder / "report.md", _markdown(comparison, arms, chosen, said))
     write_atomic(folder / "report.html", _page(comparison, arms, chosen, said))
+
+
+def _passed_over(cells: Sequence[Cell]) -> list[str]:
+    """A sentence on what of test was left out or cut, the same for every arm."""
+    most: dict[str, int] = {}
+    for cell in cells:
+        for name, count in cell.passed_over.items():
+            most[name] = max(count, most.get(name, 0))
+    parts = [f"{count:,} {_PASSED_OVER[name]}" for name, count in most.items()]
+    return [f"Of test: {'; '.join(parts)}."] if parts else []
 
 
 def results_table(arms: Sequence[Arm], chosen: Sequence[Recommendation]) -> Table:

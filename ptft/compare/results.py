@@ -49,6 +49,7 @@ class Cell:
         val_retained, test_retained: figures on each retained set, as shares of the start's.
         ece, ece_scaled: calibration error on test, before and after temperature scaling on val.
         temperature: that scaling's.
+        passed_over: counts of what of test was left out or cut, by name; only those above 0.
     """
 
     arm: str
@@ -65,6 +66,7 @@ class Cell:
     ece: float
     ece_scaled: float
     temperature: float
+    passed_over: dict[str, int] = field(default_factory=dict)
     costs: Costs = field(default_factory=Costs)
 
     @property

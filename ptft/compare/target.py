@@ -30,17 +30,23 @@ class _Set:
     metric: str
     val: SampleSet
     test: SampleSet
-    classes: list[str]
 
     def held(self, preprocess: ImagePreprocess) -> "_Set":
         return replace(self, val=Held(self.val, preprocess), test=Held(self.test, preprocess))
 
     def measure(self, model: DualEncoder, samples: SampleSet, known: KnownTexts | None) -> Measured:
-        return measure(model, self.item, samples, self.metric, self.classes, known)
+        return measure(model, self.item, samples, self.metric, known)
 
 
 class Target:
     """The data of a comparison, opened and checked.
+
+    Attributes:
+        train: what any arm may learn from.
+        classes: of ``train``, which the target's other splits are numbered by.
+        target: the evaluation that arms are compared by.
+        retained: those whose figures are to stay.
+        per_class: whether a budget is of labels of each class.
 
     Raises:
         RecipeError: a budget is larger than the data, or an evaluation has no metric to compare by.
@@ -55,14 +61,13 @@ class Target:
         metric = default_metric(item, section.metric)
         data = item.data or comparison.data
         self.train = open_split(comparison.data, "train", seed=comparison.seed)
-        classes = list(self.train.classes or [])
+        self.classes = classes = list(self.train.classes or [])
         self.target = _Set(
             item.name or item.kind,
             item,
             metric,
             open_split(data, "val", seed=comparison.seed, classes=classes or None),
             open_split(data, "test", seed=comparison.seed, classes=classes or None),
-            classes,
         )
         self.retained = [_open_retained(item, comparison.seed) for item in section.retain]
         self.per_class = isinstance(comparison.objective, ClassifyObjective)
@@ -76,7 +81,7 @@ class Target:
 
     def samples(self, budget: int) -> int:
         """Labelled samples in all at a budget."""
-        return budget * len(self.target.classes) if self.per_class else budget
+        return budget * len(self.classes) if self.per_class else budget
 
     def val(self, budget: int, seed: int) -> SampleSet:
         """The validation samples that a budget allows, drawn by a cell's seed."""
@@ -119,11 +124,11 @@ class Target:
         """Samples of ``train`` (of each class's smallest, where budgets are per class)."""
         if not self.per_class:
             return len(self.train)
-        return min(_per_class(self.train, self.target.classes).values())
+        return min(_per_class(self.train, self.classes).values())
 
     def _check_budgets(self, budgets: Sequence[int]) -> None:
         if self.per_class:
-            for name, count in _per_class(self.train, self.target.classes).items():
+            for name, count in _per_class(self.train, self.classes).items():
                 if count == 0:
                     raise DataError(f"data.train: class {name!r} has no picture")
         unit = "of the smallest class" if self.per_class else "in data.train"
@@ -170,7 +175,7 @@ def _open_retained(item: EvaluateItem, seed: int) -> _Set:
     metric = retained_metric(item, f"compare.retain.{name}")
     val = open_split(item.data, "val", seed=seed, key=f"compare.retain.{name}.data")
     test = open_split(item.data, "test", seed=seed, key=f"compare.retain.{name}.data")
-    return _Set(name, item, metric, val, test, list(test.classes or []))
+    return _Set(name, item, metric, val, test)
 
 
 def _per_class(samples: SampleSet, classes: Sequence[str]) -> dict[str, int]:

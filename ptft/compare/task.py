@@ -25,8 +25,8 @@ from ptft.compare.search import GivenUp, Search, Trial
 from ptft.compare.target import Target
 from ptft.data.hashing import text_id
 from ptft.errors import ModelError, TrainingError
-from ptft.evaluate.accuracy import expected_calibration_error
 from ptft.evaluate.calibrate import fit_temperature
+from ptft.evaluate.figures import expected_calibration_error
 from ptft.model import DualEncoder, build_model, init_head, load_model
 from ptft.model.average import interpolate
 from ptft.recipe import ArmSection, ClassifyObjective, Comparison, Recipe
@@ -229,7 +229,7 @@ class Task:
         """Classes that were learned as captions are told apart by their prompts."""
         objective = self.comparison.objective
         if model.head is None and isinstance(objective, ClassifyObjective):
-            init_head(model, self.target.target.classes, objective, seed=self.comparison.seed)
+            init_head(model, self.target.classes, objective, seed=self.comparison.seed)
 
     def _recipe(self, seed: int, chosen: Mapping[str, Any]) -> Recipe:
         return arm_recipe(
@@ -267,7 +267,8 @@ class Task:
         look, model = trained.look, trained.look.make()
         val = look.val
         test = self.target.measure(model, self.target.target.test, look.known)
-        temperature = fit_temperature(val.logits_qc, val.own_qc)
+        temperature = fit_temperature(*val.scores())
+        scores, own = test.scores()
         self.cells.write(
             Cell(
                 arm=label or self.arm.label,
@@ -283,9 +284,10 @@ class Task:
                 test_retained=self.target.retained_shares(
                     model, "test", self.start_test, look.known
                 ),
-                ece=expected_calibration_error(test.logits_qc, test.own_qc),
-                ece_scaled=expected_calibration_error(test.logits_qc / temperature, test.own_qc),
+                ece=expected_calibration_error(scores, own),
+                ece_scaled=expected_calibration_error(scores / temperature, own),
                 temperature=temperature,
+                passed_over=test.passed_over,
                 costs=trained.costs,
             )
         )
@@ -297,7 +299,7 @@ def starting_model(comparison: Comparison, target: Target) -> DualEncoder:
         comparison.model, comparison.init, comparison.objective, seed=comparison.seed
     )
     if isinstance(comparison.objective, ClassifyObjective):
-        init_head(model, target.target.classes, comparison.objective, seed=comparison.seed)
+        init_head(model, target.classes, comparison.objective, seed=comparison.seed)
     return model.eval()
 
 

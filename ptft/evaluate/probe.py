@@ -40,12 +40,14 @@ class LinearProbe:
         weight_cd, bias_c: float64, for centred embeddings.
         mean_d: the training mean that is taken off.
         c: inverse strength of the L2 penalty.
+        samples: how many it was fitted to.
     """
 
     weight_cd: Tensor
     bias_c: Tensor
     mean_d: Tensor
     c: float
+    samples: int
 
     def logits(self, embeddings_nd: Tensor) -> Tensor:
         """Scores (N, C), float32."""
@@ -114,7 +116,7 @@ def fit_probe(
 
     with torch.no_grad():
         optimizer.step(objective)
-    return LinearProbe(weight_cd, bias_c, mean_d, c)
+    return LinearProbe(weight_cd, bias_c, mean_d, c, total)
 
 
 def stratified_fifth(labels: np.ndarray, *, seed: int) -> np.ndarray:

@@ -1,21 +1,18 @@
 """The evaluations of a recipe: each item's figures by its name."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from ptft.data import open_split
-from ptft.data.checks.cut import count_cut
 from ptft.data.hashing import text_id
 from ptft.data.reading.loader import Workers
-from ptft.errors import DataError, ModelError, suggest
-from ptft.evaluate.accuracy import accuracy_figures
 from ptft.evaluate.embed import Progress, SplitEmbeddings, embed_split, embed_texts
-from ptft.evaluate.probe import choose_c, fit_probe
-from ptft.evaluate.retrieval import retrieval_figures
-from ptft.model import DualEncoder, class_head, rows_for
+from ptft.evaluate.figures import accuracy_figures, cut_figures, recall_figures
+from ptft.evaluate.ranks import rank_captions, rank_labels, rank_probe
+from ptft.model import DualEncoder
 from ptft.recipe import (
     ClassifyEvaluation,
     DataSection,
@@ -84,15 +81,7 @@ def evaluate(
     results: dict[str, Figures] = {}
     for item in items:
         name = item.name or item.kind
-        match item:
-            case RetrievalEvaluation():
-                figures = _retrieval(splits, item)
-            case ZeroShotEvaluation():
-                figures = _zero_shot(splits, item)
-            case ProbeEvaluation():
-                figures = _probe(splits, item)
-            case ClassifyEvaluation():
-                figures = _classify(splits, item)
+        figures = _figures(splits, item)
         skipped = splits.get(item).skipped
         figures["skipped"] = len(skipped)
         if skipped:
@@ -163,103 +152,22 @@ class _Splits:
                 self._told.add(line)
                 self.tell(line)
 
-    def labelled(
-        self, item: EvaluateItem, split: Split | None = None
-    ) -> tuple[Tensor, Tensor, list[str]]:
-        """Embeddings (N, W), labels (N,) and class names, on the model's device.
 
-        Raises:
-            DataError: the data has no classes, or no sample of the split has a label.
-        """
-        found = self.get(item, split)
-        labelled = found.labelled()
-        if labelled is None or found.classes is None or len(labelled[1]) == 0:
-            raise DataError(
-                f"evaluate: {item.kind} needs labels, and no sample of {split or item.split} has "
-                "one; see data.label"
-            )
-        inputs, labels = labelled
-        return inputs.to(self.model.device), labels.to(self.model.device), found.classes
-
-
-def _retrieval(splits: _Splits, item: RetrievalEvaluation) -> Figures:
-    model = splits.model
-    inputs_nw, captions = splits.get(item).by_picture()
-    texts = [caption for own in captions for caption in own]
-    if not texts:
-        raise DataError(
-            f"evaluate: retrieval needs captions, and no image of {item.split} has one; "
-            "see data.captions"
-        )
-    texts_md = embed_texts(model, texts, batch=item.batch, progress=splits.progress)
-    counts = torch.tensor([len(own) for own in captions])
-    owner_m = torch.arange(len(counts)).repeat_interleave(counts)
-    ids_m = torch.tensor([text_id(text) for text in texts])
-    figures: Figures = {
-        **retrieval_figures(
-            inputs_nw.to(model.device),
-            texts_md.to(model.device),
-            owner_m.to(model.device),
-            ks=item.ks,
-            caption_ids_m=ids_m.to(model.device),
-        )
+def _figures(splits: _Splits, item: EvaluateItem) -> Figures:
+    model, found = splits.model, splits.get(item)
+    if isinstance(item, RetrievalEvaluation):
+        embed = partial(embed_texts, model, batch=item.batch, progress=splits.progress)
+        queries = rank_captions(model, found, embed, split=item.split)
+        ids_m = torch.tensor([text_id(text) for text in queries.captions]).to(model.device)
+        recall = recall_figures(queries, ks=item.ks, caption_ids_m=ids_m)
+        return {**recall, **cut_figures(queries.captions, model.spec)}
+    if not isinstance(item, ProbeEvaluation):
+        return {**accuracy_figures(rank_labels(model, item, found, split=item.split))}
+    train = splits.get(item, "train")
+    ranks, probe = rank_probe(model, item, found, train, seed=splits.seed, split=item.split)
+    return {
+        **accuracy_figures(ranks),
+        "c": probe.c,
+        "train_images": probe.samples,
+        "train_skipped": len(train.skipped),
     }
-    cut = count_cut(texts, model.spec.tokenizer, stops=model.spec.text_stops)
-    if cut.early[0]:
-        figures["captions_ended_early"] = cut.early[0]
-    if cut.long[0]:
-        figures["captions_too_long"] = cut.long[0]
-    return figures
-
-
-def _zero_shot(splits: _Splits, item: ZeroShotEvaluation) -> Figures:
-    """Nearest class by the mean of its prompts' embeddings (Radford et al. 2021, section 3.1)."""
-    inputs_nw, labels_n, classes = splits.labelled(item)
-    rows_cw = rows_for(class_head(splits.model, classes, item.templates), item.reads)
-    scale = splits.model.logit_scale.exp()
-    return {**accuracy_figures(scale * inputs_nw @ rows_cw.T, labels_n)}
-
-
-def _classify(splits: _Splits, item: ClassifyEvaluation) -> Figures:
-    """The model's own head; labels are matched to its rows by the names of their classes."""
-    model = splits.model
-    if model.head is None:
-        raise ModelError(f"{model.spec.name}: evaluate: classify needs a head; this model has none")
-    inputs_nw, labels_n, classes = splits.labelled(item)
-    labels_n = _renumbered(labels_n, classes, model.spec.classes, "the model's head")
-    return {**accuracy_figures(model.class_logits(inputs_nw), labels_n)}
-
-
-def _probe(splits: _Splits, item: ProbeEvaluation) -> Figures:
-    train_nd, train_n, classes = splits.labelled(item, "train")
-    inputs_nw, labels_n, given = splits.labelled(item)
-    labels_n = _renumbered(labels_n, given, classes, "train")
-    c = item.c
-    if c is None:
-        c = choose_c(train_nd, train_n, classes=len(classes), seed=splits.seed)
-    probe = fit_probe(train_nd, train_n, classes=len(classes), c=c)
-    figures: Figures = {**accuracy_figures(probe.logits(inputs_nw), labels_n)}
-    figures["c"] = c
-    figures["train_images"] = len(train_n)
-    figures["train_skipped"] = len(splits.get(item, "train").skipped)
-    return figures
-
-
-def _renumbered(
-    labels_n: Tensor, given: Sequence[str], wanted: Sequence[str], where: str
-) -> Tensor:
-    """Labels by the numbers that ``wanted`` gives to their names.
-
-    Raises:
-        DataError: a class that occurs is unknown there.
-    """
-    if list(given) == list(wanted):
-        return labels_n
-    number = {name: index for index, name in enumerate(wanted)}
-    for label in torch.unique(labels_n).tolist():
-        if given[label] not in number:
-            raise DataError(
-                f"class {given[label]!r}: unknown to {where}; {suggest(given[label], wanted)}"
-            )
-    table = torch.tensor([number.get(name, -1) for name in given], device=labels_n.device)
-    return table[labels_n]

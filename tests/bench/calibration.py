@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ptft.data import open_split, open_val
 from ptft.evaluate import calibrate_head, embed_split
-from ptft.evaluate.accuracy import calibration_error
+from ptft.evaluate.figures import calibration_error
 from ptft.model import load_model
 from ptft.recipe import Recipe
 from ptft.recipe.load import parse_recipe

@@ -1,11 +1,16 @@
 """The rule that recommends, on arms whose right answer is known."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from ptft.compare.page import write_report
 from ptft.compare.recommend import counterfactual, gather, pareto, recommend
 from ptft.compare.results import Cell, Costs
 from ptft.compare.stats import band, paired_interval
+from ptft.recipe.load import load_comparison
 
 
 def cell(
@@ -137,3 +142,19 @@ def test_a_paired_interval_is_far_narrower_than_two_apart() -> None:
     assert 0.0 < low < high < 0.05
     one_low, one_high = band(ours, confidence=0.95)
     assert high - low < 0.4 * (one_high - one_low)
+
+
+def test_a_report_says_what_of_test_was_passed_over(tmp_path: Path) -> None:
+    comparison = load_comparison("compare/scenes")
+    cells = [
+        cell("zero_shot", 0.4),
+        replace(cell("full", 0.5), passed_over={"skipped": 2, "captions_too_long": 1200}),
+    ]
+    write_report(comparison, cells, tmp_path, left=0)
+    line = (
+        "Of test: 2 samples could not be read and are left out; 1,200 captions have more tokens "
+        "than the model reads and are cut."
+    )
+    assert line in (tmp_path / "report.md").read_text(encoding="utf-8")
+    write_report(comparison, [cell("zero_shot", 0.4), cell("full", 0.5)], tmp_path, left=0)
+    assert "Of test" not in (tmp_path / "report.md").read_text(encoding="utf-8")

@@ -27,6 +27,7 @@ from ptft.recipe import (
     RetrievalEvaluation,
     ScenesData,
     TipAdapterAdapt,
+    ZeroShotEvaluation,
 )
 from ptft.recipe.comparison import ArmKind
 from ptft.recipe.load import load_comparison
@@ -108,10 +109,10 @@ def test_captions_that_the_model_knows_give_the_same_figures(tmp_path: Path) -> 
     sets = [open_split(ScenesData(size=32, val=n, test=16, seed=0), "val", seed=0) for n in (8, 16)]
     known: KnownTexts = {}
     for samples in sets:
-        alone = measure(model, item, samples, "i2t_recall@1", [], {})
-        shared = measure(model, item, samples, "i2t_recall@1", [], known)
-        torch.testing.assert_close(shared.logits_qc, alone.logits_qc, atol=1e-5, rtol=0)
-        assert torch.equal(shared.own_qc, alone.own_qc)
+        alone = measure(model, item, samples, "i2t_recall@1", {}).scores()
+        shared = measure(model, item, samples, "i2t_recall@1", known).scores()
+        torch.testing.assert_close(shared[0], alone[0], atol=1e-5, rtol=0)
+        assert torch.equal(shared[1], alone[1])
     texts = [text for samples in sets for i in range(len(samples)) for text in samples.captions(i)]
     assert list(known) == list(dict.fromkeys(texts)) and len(known) < len(texts)
 
@@ -122,7 +123,7 @@ def test_what_is_retained_of_a_retrieval_counts_both_ways() -> None:
     assert (default_metric(item), retained_metric(item, "key")) == ("i2t_recall@5", "recall@5")
     samples = open_split(ScenesData(size=32, val=32, test=16, seed=0), "val", seed=0)
     ways = [f"{way}recall@5" for way in ("i2t_", "t2i_", "")]
-    to_text, to_image, both = [measure(model, item, samples, way, [], {}) for way in ways]
+    to_text, to_image, both = [measure(model, item, samples, way) for way in ways]
     assert both.hits.tolist() == [*to_text.hits.tolist(), *to_image.hits.tolist()]
     [figures] = evaluate(
         model, [item], ScenesData(size=32, val=32, test=16, seed=0), seed=0, workers=0
@@ -214,10 +215,31 @@ def test_a_picture_without_a_caption_is_no_query_as_evaluate_has_it(tmp_path: Pa
     assert figures["images_without_caption"] == 3 and figures["images"] == 9
     samples = open_split(section, "val")
     for metric in ("i2t_recall@1", "i2t_recall@3", "t2i_recall@1", "t2i_recall@3"):
-        found = measure(model, item, samples, metric, ["a"])
+        found = measure(model, item, samples, metric)
         assert found.value == pytest.approx(figures[metric], abs=1e-12)
-        assert len(found.hits) == 6 and found.logits_qc.shape == found.own_qc.shape
-        assert bool(found.own_qc.any(dim=1).all())
-    both = measure(model, item, samples, "recall@1", ["a"])
+        scores, own = found.scores()
+        assert len(found.hits) == 6 and scores.shape == own.shape
+        assert bool(own.any(dim=1).all())
+    both = measure(model, item, samples, "recall@1")
     mean = (figures["i2t_recall@1"] + figures["t2i_recall@1"]) / 2
     assert both.value == pytest.approx(mean, abs=1e-12)
+
+
+def test_a_retained_sets_splits_have_their_own_classes(folder: Path, tmp_path: Path) -> None:
+    """A set without a training split numbers each of its splits by the labels that occur there."""
+    rng = np.random.default_rng(1)
+    for split, names in (("val", ("cyan", "red")), ("test", ("blue", "cyan", "red"))):
+        for name in names:
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(6):
+                pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / name / f"{number}.png")
+    section = {"kind": "folder", "val": str(tmp_path / "val"), "test": str(tmp_path / "test")}
+    values = comparison(folder).model_dump(mode="json", by_alias=True)
+    values["compare"]["retain"] = [{"kind": "zero_shot", "name": "kept", "data": section}]
+    target = Target(Comparison.model_validate(values))
+    model = build(towers_section())
+    for split in ("val", "test"):
+        item = ZeroShotEvaluation(name="kept", split=split, data=FolderData(**section))
+        figures = evaluate(model, [item], FolderData(**section), seed=0, workers=0)
+        assert target.retained_figures(model, split) == {"kept": figures["kept"]["top1"]}

@@ -319,6 +319,6 @@ def test_rows_with_a_class_are_joined_when_asked_and_retrieved_as_one_picture(
     assert found == one
     samples = open_split(section, "val")
     for metric in ("i2t_recall@5", "t2i_recall@5"):
-        assert measure(model, items[0], samples, metric, []).value == pytest.approx(found[metric])
+        assert measure(model, items[0], samples, metric).value == pytest.approx(found[metric])
     plain = section.model_copy(update={"join": "none"})
     assert evaluate(model, items, plain, seed=0, workers=0)["retrieval"]["images"] == len(ROWS)

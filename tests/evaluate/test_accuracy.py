@@ -6,7 +6,8 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
 from ptft.errors import DataError
-from ptft.evaluate.accuracy import accuracy_figures, calibration_error
+from ptft.evaluate.figures import accuracy_figures, calibration_error
+from ptft.evaluate.ranks import rank_classes
 
 
 def scores(samples: int = 300, classes: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
@@ -19,7 +20,7 @@ def scores(samples: int = 300, classes: int = 12) -> tuple[torch.Tensor, torch.T
 
 def test_accuracies_equal_scikit_learn() -> None:
     logits, labels = scores()
-    figures = accuracy_figures(logits, labels)
+    figures = accuracy_figures(rank_classes(logits, labels))
     every = np.arange(12)
     for key, k in (("top1", 1), ("top5", 5)):
         expected = top_k_accuracy_score(labels.numpy(), logits.numpy(), k=k, labels=every)
@@ -27,7 +28,7 @@ def test_accuracies_equal_scikit_learn() -> None:
     # Only over classes that occur: scikit-learn warns where a predicted class never does.
     kept = logits.clone()
     kept[:, 11] = -torch.inf
-    mean = accuracy_figures(kept, labels)["mean_per_class"]
+    mean = accuracy_figures(rank_classes(kept, labels))["mean_per_class"]
     expected = balanced_accuracy_score(labels.numpy(), kept.argmax(1).numpy())
     assert mean == pytest.approx(expected, abs=1e-12)
     assert (figures["images"], figures["classes"], figures["classes_seen"]) == (300, 12, 11)
@@ -58,13 +59,14 @@ def test_calibration_error_equals_a_loop() -> None:
 
 def test_equal_logits_are_worth_nothing() -> None:
     for same in (0.0, torch.nan):
-        figures = accuracy_figures(torch.full((10, 8), same), torch.zeros(10, dtype=torch.int64))
+        ranks = rank_classes(torch.full((10, 8), same), torch.zeros(10, dtype=torch.int64))
+        figures = accuracy_figures(ranks)
         assert (figures["top1"], figures["top5"], figures["mean_per_class"]) == (0.0, 0.0, 0.0)
 
 
 def test_labels_out_of_range_and_none_at_all_are_errors() -> None:
     with pytest.raises(DataError, match="allowed with 3 classes: 0 to 2"):
-        accuracy_figures(torch.zeros(2, 3), torch.tensor([0, 3]))
+        rank_classes(torch.zeros(2, 3), torch.tensor([0, 3]))
     with pytest.raises(DataError, match="no sample of this split has a label"):
-        accuracy_figures(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
-    assert "top5" not in accuracy_figures(torch.eye(3), torch.arange(3))
+        rank_classes(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
+    assert "top5" not in accuracy_figures(rank_classes(torch.eye(3), torch.arange(3)))

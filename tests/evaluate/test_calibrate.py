@@ -12,8 +12,8 @@ from PIL import Image
 from ptft.data import open_split
 from ptft.errors import RecipeError
 from ptft.evaluate import embed_split
-from ptft.evaluate.accuracy import calibration_error, expected_calibration_error
 from ptft.evaluate.calibrate import fit_temperature
+from ptft.evaluate.figures import calibration_error, expected_calibration_error
 from ptft.model import load_model
 from ptft.recipe import ScenesData
 from ptft.runs.folder import read_run

@@ -1,0 +1,131 @@
+"""Figures of an evaluation, each a view of its ranks: recall, accuracy, calibration, and counts."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ptft.data.checks.cut import count_cut
+from ptft.evaluate.ranks import ClassRanks, RetrievalRanks
+from ptft.model.spec import ModelSpec
+
+__all__ = [
+    "accuracy_figures",
+    "calibration_error",
+    "cut_figures",
+    "expected_calibration_error",
+    "recall_figures",
+]
+
+BINS = 15  # as in Guo et al. 2017
+
+
+def recall_figures(
+    ranks: RetrievalRanks, *, ks: list[int], caption_ids_m: Tensor | None = None
+) -> dict[str, float | int]:
+    """Recall@k both ways, with what it is to be compared with.
+
+    Args:
+        ks: cut-offs; one above the number of candidates is trivially reached, as is its chance.
+        caption_ids_m: int64, equal for captions that are the same text; absent: not counted.
+
+    Returns:
+        ``i2t_recall@k``, ``t2i_recall@k`` and what drawing blindly would reach
+        (``i2t_chance@k``, ``t2i_chance@k``), as shares of 1; ``i2t_median_rank`` and
+        ``t2i_median_rank`` (1 is the best); the counts ``images``, ``captions``,
+        ``images_without_caption`` (no queries) and ``duplicate_captions``, which have an equal
+        caption elsewhere: they bound the recall.
+    """
+    images, texts = len(ranks.captions_n), len(ranks.t2i_m)
+    asked_n = ranks.captions_n > 0
+    figures: dict[str, float | int] = {}
+    for k in ks:
+        figures[f"i2t_recall@{k}"] = float((ranks.i2t_q < k).double().mean())
+    for k in ks:
+        figures[f"t2i_recall@{k}"] = float((ranks.t2i_m < k).double().mean())
+    for k in ks:
+        figures[f"i2t_chance@{k}"] = _chance(ranks.captions_n[asked_n], texts, k)
+        figures[f"t2i_chance@{k}"] = min(1.0, k / images)
+    figures["i2t_median_rank"] = _median(ranks.i2t_q) + 1
+    figures["t2i_median_rank"] = _median(ranks.t2i_m) + 1
+    figures["images"] = images
+    figures["captions"] = texts
+    figures["images_without_caption"] = int((~asked_n).sum())
+    if caption_ids_m is not None:
+        _, inverse_m, counts = torch.unique(caption_ids_m, return_inverse=True, return_counts=True)
+        figures["duplicate_captions"] = int((counts[inverse_m] > 1).sum())
+    return figures
+
+
+def cut_figures(captions: Sequence[str], spec: ModelSpec) -> dict[str, int]:
+    """Counts of captions that a model does not read to their end, where there are any:
+    ``captions_ended_early``, at a special token that they spell out, and ``captions_too_long``."""
+    cut = count_cut(captions, spec.tokenizer, stops=spec.text_stops)
+    counts = {"captions_ended_early": cut.early[0], "captions_too_long": cut.long[0]}
+    return {name: count for name, count in counts.items() if count}
+
+
+def accuracy_figures(ranks: ClassRanks) -> dict[str, float | int]:
+    """Accuracy and calibration of a classifier's scores.
+
+    Returns:
+        ``top1``, ``top5`` (with more than five classes), ``mean_per_class`` (over the classes that
+        occur), ``ece`` and ``chance`` (1/C) as shares of 1; the counts ``images``, ``classes`` and
+        ``classes_seen``.
+    """
+    total, classes = ranks.logits_nc.shape
+    right_n = (ranks.ranks_n < 1).double()
+    figures: dict[str, float | int] = {"top1": float(right_n.mean())}
+    if classes > 5:
+        figures["top5"] = float((ranks.ranks_n < 5).double().mean())
+    seen_c = torch.bincount(ranks.labels_n, minlength=classes).double()
+    right_c = torch.zeros_like(seen_c).index_add_(0, ranks.labels_n, right_n)
+    figures["mean_per_class"] = float((right_c[seen_c > 0] / seen_c[seen_c > 0]).mean())
+    figures["ece"] = calibration_error(ranks.logits_nc, ranks.labels_n)
+    figures["chance"] = 1.0 / classes
+    figures["images"] = total
+    figures["classes"] = classes
+    figures["classes_seen"] = int((seen_c > 0).sum())
+    return figures
+
+
+def calibration_error(logits_nc: Tensor, labels_n: Tensor) -> float:
+    """:func:`expected_calibration_error` where each sample has one right class."""
+    return expected_calibration_error(logits_nc, F.one_hot(labels_n, logits_nc.shape[1]).bool())
+
+
+def expected_calibration_error(logits_nc: Tensor, own_nc: Tensor, *, bins: int = BINS) -> float:
+    """Expected calibration error over equal-width bins of confidence, a share of 1.
+
+    It is the mean over samples of |accuracy - confidence| of their bin. The bins are (low, high];
+    the confidence is the largest softmax probability (Guo et al. 2017, On calibration of modern
+    neural networks).
+
+    Args:
+        logits_nc: scores, scaled as the softmax over candidates wants them.
+        own_nc: bool, which candidates are right; several where an image has several captions.
+    """
+    confidence_n, predicted_n = logits_nc.double().softmax(dim=1).max(dim=1)
+    right_n = own_nc.gather(1, predicted_n[:, None])[:, 0].double()
+    bin_n = (confidence_n * bins).ceil().long().clamp(1, bins) - 1
+    gap = torch.zeros(bins, dtype=torch.float64, device=logits_nc.device)
+    gap.index_add_(0, bin_n, right_n - confidence_n)
+    return float(gap.abs().sum() / len(logits_nc))
+
+
+def _chance(captions_n: Tensor, total: int, k: int) -> float:
+    """Mean probability that k of ``total`` texts, drawn blindly, hold one of an image's own."""
+    chance = 0.0
+    counts, images = torch.unique(captions_n, return_counts=True)
+    for own, number in zip(counts.tolist(), images.tolist(), strict=True):
+        missed = 1.0  # C(total - own, k) / C(total, k), as a product that cannot overflow
+        for drawn in range(min(k, total)):
+            missed *= max(0, total - own - drawn) / (total - drawn)
+        chance += number * (1.0 - missed)
+    return chance / len(captions_n)
+
+
+def _median(ranks: Tensor) -> float:
+    """The middle rank; the mean of the two middle ones where their number is even."""
+    return float(ranks.double().quantile(0.5)) if len(ranks) < 1 << 24 else float(ranks.median())
