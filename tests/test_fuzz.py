@@ -1,5 +1,6 @@
 """A few fixed examples of every fuzzer, and that the watch sees what it is there to see."""
 
+import io
 import os
 import pickle
 import socket
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import strategies as st
+from PIL import Image
 
 from ptft.errors import DataError
 from tests.fuzz import harness
@@ -42,7 +44,7 @@ def _refuse(folder: Path) -> None:
     ("read", "said"),
     [
         (lambda folder: {}["a"], "KeyError"),
-        (lambda folder: bytearray(b"x") * (500 << 20), "took"),
+        (lambda folder: bytearray(b"x") * (700 << 20), "took"),
         (lambda folder: bytearray(1 << 45), "MemoryError"),
         (lambda folder: (folder / "b").write_text("x"), "for writing"),
         (lambda folder: (folder.parent / "beside" / "old.tar").unlink(), "beside/old.tar"),
@@ -56,6 +58,12 @@ def _refuse(folder: Path) -> None:
 def test_the_watch_sees(read: Callable[[Path], object], said: str, tmp_path: Path) -> None:
     with pytest.raises(Finding, match=said):
         Watch(tmp_path).read(Target(_NONE, read), {"a": b"x"})
+
+
+def test_a_picture_of_the_most_pixels_takes_eight_bytes_of_each(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    Image.new("L", (14_096, 4_500)).save(stream, "GIF")
+    Watch(tmp_path).read(TARGETS["picture"], {"a": stream.getvalue()})
 
 
 def test_the_watch_ends_what_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

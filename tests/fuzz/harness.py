@@ -27,7 +27,7 @@ from ptft.errors import PtftError
 __all__ = ["Finding", "Target", "Watch", "alarm", "fuzz", "where"]
 
 SECONDS = 20  # that a reading may take; an ordinary one takes milliseconds
-MEMORY = 384 << 20  # bytes that a reading may add to the process: of inputs of kilobytes
+MEMORY = 512 << 20  # bytes that a reading may add to the process: 8 for each pixel of a picture
 ADDRESSES = 12 << 30  # bytes of addresses that it may add, so that the machine outlives a finding
 _MESSAGE = 20_000  # characters of an error's message
 

@@ -30,6 +30,7 @@ from ptft.preprocess.orientation import jpeg_orientation, turn_pixels
 __all__ = ["Decoded", "Draw", "Encoded", "decode", "draw", "resize", "stack", "train_pixels"]
 
 _JPEG = b"\xff\xd8\xff"
+_BAND = 1 << 20  # pixels that are copied at once
 _PLAIN = ("YCbCr", "RGB", "Gray")  # what is stored; others need Pillow's conversion
 
 
@@ -57,7 +58,7 @@ class Encoded:
             decoded = self._jpeg(reading)
             if decoded is not None:
                 return decoded
-        return np.array(self.image(reading))
+        return _pixels_of(self.image(reading))
 
     def _jpeg(self, reading: Reading) -> NDArray[np.uint8] | None:
         """The pixels, or None where Pillow has to decide what the bytes are worth."""
@@ -80,6 +81,18 @@ class Encoded:
 
 Decoded = NDArray[np.uint8] | Image.Image
 """What training starts from: an array, uint8 (H, W, 3), or Pillow's picture."""
+
+
+def _pixels_of(image: Image.Image) -> NDArray[np.uint8]:
+    """An RGB picture's pixels, uint8 (H, W, 3), copied a band at a time: Pillow makes two copies of
+    what it gives away, which of a whole large picture would take twice its own memory."""
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _BAND // width)
+    for top in range(0, height, rows):
+        end = min(height, top + rows)
+        pixels[top:end] = np.asarray(image.crop((0, top, width, end)))
+    return pixels
 
 
 def decode(
