@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ptft.artifact import ModelInfo, RunFiles
 from ptft.errors import UsageError
+from ptft.model_source import Run, recipe_file, resolve
 from ptft.recipe import Recipe, check_evaluations, check_recipe, load_evaluation, load_recipe
 
 if TYPE_CHECKING:
@@ -150,8 +151,9 @@ def measure(
     from ptft.runs.folder import note_test_read, read_run
 
     if isinstance(model, str | Path):
-        if (Path(model) / RunFiles.RUN).is_file():
-            note_test_read(Path(model), read_run(Path(model)), loaded.evaluate, by="evaluate")
+        if isinstance(named_run := resolve(model), Run):
+            record = read_run(named_run.path)
+            note_test_read(named_run.path, record, loaded.evaluate, by="evaluate")
         tell(f"reading {model}")
         model = load_model(model, verify=verify)
     tell(f"measuring it by {', '.join(item.label for item in loaded.evaluate)}")
@@ -162,8 +164,7 @@ def _beside(model: "str | Path | DualEncoder") -> Path:
     """The recipe that travels with a model."""
     if not isinstance(model, str | Path):
         raise UsageError("evaluate: a model that was loaded; give a recipe to measure it by")
-    beside = [Path(model) / RunFiles.RECIPE, Path(model).parent / RunFiles.RECIPE]
-    found = next((path for path in beside if path.is_file()), None)
+    found = recipe_file(resolve(model))
     if found is None:
         raise UsageError(f"{model}: no {RunFiles.RECIPE} beside it; give --recipe")
     return found

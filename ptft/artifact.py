@@ -55,6 +55,8 @@ class RunFiles:
     """Names inside a run folder."""
 
     RECIPE = "recipe.yaml"  # resolved: running it again gives the same weights
+    SPEC = "model.json"  # beside weights by ptft's own names: what they are of
+    WEIGHTS = "model.safetensors"  # those, where one file has them all
     RUN = "run.json"  # digests, status, versions, steps
     LOG = "metrics.jsonl"  # one line each run.log_every steps, and one an evaluation
     METRICS = "metrics.json"  # what the last evaluation measured

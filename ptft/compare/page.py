@@ -11,6 +11,7 @@ from ptft.compare.measure import default_metric
 from ptft.compare.plots import cost_bars, label_curves, retention_plane
 from ptft.compare.recommend import Arm, Recommendation, counterfactual, gather, recommend
 from ptft.compare.results import Cell
+from ptft.model_source import Run, resolve
 from ptft.pages.document import asset, document
 from ptft.pages.markdown import inline, row
 from ptft.pages.markup import Markup, element, join
@@ -204,10 +205,10 @@ def _article(
 
 def _pretraining(comparison: Comparison) -> dict[str, str]:
     """What the starting run's own record says, where the start is a run."""
-    record = Path(comparison.init.from_) / RunFiles.RUN if comparison.init else None
-    if record is None or not record.is_file():
+    start = resolve(comparison.init.from_) if comparison.init else None
+    if not isinstance(start, Run):
         return {"data": "not recorded", "time": "not recorded", "cost": "not recorded"}
-    run = read_json(record)
+    run = read_json(start.path / RunFiles.RUN)
     return {
         "data": f"{run['seen']:,} pairs seen, no label of this domain",
         "time": f"{run['seconds']:,.0f} s",

@@ -15,35 +15,34 @@ from ptft.export.parity import run_apart
 from ptft.model import DualEncoder, check_merged
 from ptft.model.adapt import Reference, compare, read_reference, reference_inputs
 from ptft.model.adapt.saved import ADAPTER, ADAPTER_WEIGHTS
+from ptft.model_source import LocalSource, ModelFolder, finished_run
 
 __all__ = ["check_adapted", "find_adapter", "find_reference", "ship_adapter"]
 
 
-def find_adapter(folder: Path) -> Path | None:
-    """Where the adapter of a folder of weights lies alone; None where none was trained.
-
-    Beside the final weights of a run, or inside a model folder.
-    """
-    if (folder / FolderFiles.INFO).is_file():
-        adapter = folder / FolderFiles.ADAPTER
-    elif folder.name == RunFiles.FINAL:
-        adapter = folder.parent / RunFiles.ADAPTER
+def find_adapter(source: LocalSource) -> Path | None:
+    """Where the adapter of a model lies alone: beside the final weights of its run, or inside its
+    model folder; None where none was trained."""
+    if isinstance(source, ModelFolder):
+        adapter = source.folder / FolderFiles.ADAPTER
+    elif (run := finished_run(source)) is not None:
+        adapter = run / RunFiles.ADAPTER
     else:
         return None
     return adapter if adapter.is_dir() else None
 
 
-def find_reference(folder: Path) -> Reference | None:
-    """What the run of a folder of weights recorded; None where no adapter was trained.
+def find_reference(source: LocalSource) -> Reference | None:
+    """What the adapted model made of the reference inputs; None where no adapter was trained.
 
     Raises:
         ModelError: its ``adapter/`` is damaged.
     """
-    adapter = find_adapter(folder)
+    adapter = find_adapter(source)
     return None if adapter is None else read_reference(adapter)
 
 
-def ship_adapter(source: Path, folder: Path) -> None:
+def ship_adapter(source: LocalSource, folder: Path) -> None:
     """Copy what learned into a model folder, where ``source`` has it alone.
 
     It is a few megabytes beside the merged weights, names the digest of its base, and

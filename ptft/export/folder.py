@@ -32,8 +32,8 @@ from ptft.export.library_files import Library, write_library_files
 from ptft.export.model_files import portable, write_model_files
 from ptft.export.pictures import write_pictures
 from ptft.export.pixels import check_preprocess, write_preprocess
+from ptft.export.provenance import Provenance, read_provenance
 from ptft.export.quality import Quality, calibration_pictures
-from ptft.export.source import Source, find_source
 from ptft.export.towers import MAX_LOSS, Written, write_towers
 from ptft.front_matter import UNKNOWN
 from ptft.model import DualEncoder, load_model
@@ -95,17 +95,17 @@ def export_model(
             raise UsageError(f"precision {precision!r}: {suggest(precision, PRECISIONS)}")
     _check_place(out, overwrite)
     kept = read_kept(out / FolderFiles.CARD)
-    origin = find_source(source)
+    origin = read_provenance(source)
     say(f"reading {origin.folder}")
     model = load_model(origin.folder).cpu().float().eval()
-    trained = find_reference(origin.folder)
+    trained = find_reference(origin.source)
     model.spec = portable(model.spec)
     with _whole(out) as folder:
         say("writing weights, tokenizer and golden embeddings")
         golden = make_golden(model)
         write_model_files(model, folder)
         save_golden(golden, folder / FolderFiles.GOLDEN)
-        ship_adapter(origin.folder, folder)
+        ship_adapter(origin.source, folder)
         say("writing what transformers and timm load, and holding it against the model")
         libraries = write_library_files(model, golden, folder)
         if measure:
@@ -133,7 +133,7 @@ def export_model(
         published = _publish_recipe(origin, folder, say)
         if origin.mix is not None:
             write_json(folder / FolderFiles.MIX, asdict(origin.mix))
-        write_pictures(origin.folder, folder, origin.recipe, examples=examples)
+        write_pictures(origin.source, folder, origin.recipe, examples=examples)
         say("hashing what was written")
         clients = _clients(model, libraries)
         info = _info(model, origin, name or origin.name, folder, clients, published)
@@ -227,7 +227,7 @@ def _clients(model: DualEncoder, libraries: dict[str, Library]) -> dict[str, dic
 
 
 def _metrics(
-    origin: Source, written: Written, quality: Quality, libraries: dict[str, Library]
+    origin: Provenance, written: Written, quality: Quality, libraries: dict[str, Library]
 ) -> dict[str, Any]:
     """``metrics.json``; names of samples that could not be read stay with the run."""
     evaluation = {
@@ -245,7 +245,7 @@ def _metrics(
     }
 
 
-def _publish_recipe(origin: Source, folder: Path, say: Callable[[str], None]) -> str:
+def _publish_recipe(origin: Provenance, folder: Path, say: Callable[[str], None]) -> str:
     """Write ``recipe.yaml`` as strangers may read it: without its ``run`` section, which is about
     the machine and not the weights, and without the folders that data and models lay in.
 
@@ -264,7 +264,7 @@ def _publish_recipe(origin: Source, folder: Path, say: Callable[[str], None]) ->
 
 def _info(
     model: DualEncoder,
-    origin: Source,
+    origin: Provenance,
     name: str,
     folder: Path,
     clients: dict[str, dict[str, str]],
@@ -305,7 +305,7 @@ def _info(
 def _write_card(
     info: ModelInfo,
     model: DualEncoder,
-    origin: Source,
+    origin: Provenance,
     metrics: dict[str, Any],
     folder: Path,
     licence: str | None,

@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 from ptft.artifact import FolderFiles, RunFiles
+from ptft.model_source import LocalSource, ModelFolder, finished_run
 from ptft.printable import printable
 from ptft.recipe import Recipe, ScenesData
 from ptft.report.neighbours.record import Answer, Found, Neighbours, read_neighbours
@@ -27,24 +28,28 @@ _RIGHT, _WRONG = "#2e7d32", "#c62828"  # frames: found rightly, or not
 _DPI = 72
 
 
-def write_pictures(source: Path, folder: Path, recipe: Recipe | None, *, examples: bool) -> None:
+def write_pictures(
+    source: LocalSource, folder: Path, recipe: Recipe | None, *, examples: bool
+) -> None:
     """Put ``assets/`` into a model folder, as far as its source has what they are made of.
 
     The same source gives the same bytes.
 
     Args:
-        source: the final model of a run, or a model folder, whose assets are copied.
+        source: a run with its final model, or a model folder, whose assets are copied; others have
+            none.
         examples: also of data that ptft did not draw.
     """
-    run = source.parent
-    from_run = source.name == RunFiles.FINAL and (run / RunFiles.RUN).is_file()
-    curves = run / RunFiles.CURVES if from_run else source / FolderFiles.CURVES
-    if curves.is_file():
-        _place(curves, folder / FolderFiles.CURVES)
-    if not from_run:
-        if (source / FolderFiles.EXAMPLES).is_file():
-            _place(source / FolderFiles.EXAMPLES, folder / FolderFiles.EXAMPLES)
+    if isinstance(source, ModelFolder):
+        for name in (FolderFiles.CURVES, FolderFiles.EXAMPLES):
+            if (source.folder / name).is_file():
+                _place(source.folder / name, folder / name)
         return
+    run = finished_run(source)
+    if run is None:
+        return
+    if (run / RunFiles.CURVES).is_file():
+        _place(run / RunFiles.CURVES, folder / FolderFiles.CURVES)
     found = read_neighbours(run) if examples or _drawn_by_ptft(recipe) else None
     if found is not None and found.after:
         (folder / FolderFiles.EXAMPLES).parent.mkdir(exist_ok=True)

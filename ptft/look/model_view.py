@@ -6,6 +6,7 @@ from typing import Any
 
 from ptft.artifact import FolderFiles, read_json, read_model_info
 from ptft.errors import PtftError
+from ptft.model_source import HubRevision, model_folder, resolve
 from ptft.preprocess import ImagePreprocess
 from ptft.preprocess.cleaning import CLEANERS
 from ptft.preprocess.decoding import READING
@@ -84,7 +85,7 @@ def _templates(recipe: Recipe) -> tuple[str, ...]:
 def _of_recipe(recipe: Recipe) -> tuple[ImagePreprocess, str | None]:
     """Preprocessing, and the cleaning of texts where that is known."""
     if recipe.init is not None:
-        return _of_folder(recipe.init.from_)
+        return _of_source(recipe.init.from_)
     model = recipe.model
     if isinstance(model, TowersModel):
         size = (model.image_size, model.image_size)
@@ -94,14 +95,14 @@ def _of_recipe(recipe: Recipe) -> tuple[ImagePreprocess, str | None]:
     return _of_architecture(model)
 
 
-def _of_folder(source: str) -> tuple[ImagePreprocess, str | None]:
+def _of_source(source: str) -> tuple[ImagePreprocess, str | None]:
     """Of a model folder, a run or a checkpoint on disk."""
-    if not Path(source).expanduser().is_dir() and is_hub_id(source):
+    found = resolve(source)
+    if isinstance(found, HubRevision):
         raise FileNotFoundError(f"{source} would be downloaded for it")
-    from ptft.model.source import find_folder
     from ptft.model.spec import SPEC, load_spec
 
-    folder, _ = find_folder(source)
+    folder = model_folder(found)
     if (folder / SPEC).is_file():
         spec = load_spec(folder)
         return spec.preprocess, spec.tokenizer.clean

@@ -13,12 +13,12 @@ from typing import Any
 
 from ptft.artifact import MixParent, MixRecord, RunFiles, file_sha256, write_json
 from ptft.errors import ArtifactError, UsageError
-from ptft.export.source import Source, find_source
+from ptft.export.provenance import Provenance, read_provenance
 from ptft.mix.choose import Choice, Grid
 from ptft.model import DualEncoder, load_model, save_model
 from ptft.model.average import check_alike, interpolate, soup
 from ptft.model.store import WEIGHTS
-from ptft.recipe.paths import is_hub_id
+from ptft.model_source import HubRevision, resolve
 
 __all__ = ["mix"]
 
@@ -50,7 +50,7 @@ def mix(
     say = progress or (lambda message: None)
     _check_request(sources, out, base, alphas, choice)
     given = [base, *sources] if base is not None else list(sources)
-    origins = [find_source(source) for source in given]
+    origins = [read_provenance(source) for source in given]
     _check_different(given, origins)
     grid = None if choice is None else _grid(choice, sources[0], origins[-len(sources)], alphas)
     models = []
@@ -83,7 +83,7 @@ def mix(
     )
 
 
-def _grid(choice: Choice, source: str, origin: Source, alphas: Sequence[float]) -> Grid:
+def _grid(choice: Choice, source: str, origin: Provenance, alphas: Sequence[float]) -> Grid:
     recipe = choice.recipe or origin.recipe
     if recipe is None:
         raise UsageError(f"{source}: no recipe is recorded to measure by; give --recipe")
@@ -118,7 +118,7 @@ def _check_request(
         raise UsageError(f"{out}: something is there already; name a new folder")
 
 
-def _check_different(given: Sequence[str], origins: Sequence[Source]) -> None:
+def _check_different(given: Sequence[str], origins: Sequence[Provenance]) -> None:
     seen: dict[str, str] = {}
     for source, origin in zip(given, origins, strict=True):
         if origin.weights_digest in seen:
@@ -129,7 +129,7 @@ def _check_different(given: Sequence[str], origins: Sequence[Source]) -> None:
 
 
 def _parents(
-    given: Sequence[str], origins: Sequence[Source], alpha: float | None
+    given: Sequence[str], origins: Sequence[Provenance], alpha: float | None
 ) -> list[MixParent]:
     """Every model with its share: the start's first, where there is one."""
     trained = len(given) if alpha is None else len(given) - 1
@@ -142,7 +142,7 @@ def _parents(
             share=share,
             weights_digest=origin.weights_digest,
             recipe_digest=origin.recipe_digest,
-            hub=source if is_hub_id(source) and not Path(source).exists() else None,
+            hub=source if isinstance(resolve(source), HubRevision) else None,
             licence=origin.licence,
         )
         for source, origin, share in zip(given, origins, shares, strict=True)

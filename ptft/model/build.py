@@ -25,6 +25,7 @@ from ptft.model.transformers_tower import (
     find_text,
     load_text_weights,
 )
+from ptft.model_source import Checkpoint, resolve
 from ptft.preprocess import ImagePreprocess
 from ptft.preprocess.decoding import READING
 from ptft.recipe import (
@@ -37,7 +38,6 @@ from ptft.recipe import (
     TextTower,
     TowersModel,
 )
-from ptft.recipe.paths import is_hub_id
 
 __all__ = ["build_model", "check_pretrained"]
 
@@ -276,12 +276,11 @@ def _name(section: TowersModel, hf: TransformersText | None) -> str:
 def _label(source: str) -> str:
     """A Hub id as it is; of a path only the last part, since a card has no use for the rest; of a
     checkpoint also its run's name."""
-    if is_hub_id(source) and not Path(source).is_dir():
-        return source
-    path = Path(source).resolve()
-    if path.parent.name == RunFiles.CHECKPOINTS:
-        return f"{path.parent.parent.name} {path.name}"
-    return path.name
+    match resolve(source):
+        case Checkpoint(folder, Path() as run, label) if folder.parent.name == RunFiles.CHECKPOINTS:
+            return f"{run.resolve().name} {label}"
+        case found:
+            return found.label
 
 
 def _fit_objective(model: DualEncoder, objective: ObjectiveSection, *, fresh: bool) -> None:

@@ -6,13 +6,28 @@ from torch import Tensor
 
 from ptft.array_file import check_header
 from ptft.errors import HubError, ModelError
+from ptft.model_source import HubRevision, LocalSource, near_names, resolve, resolve_folder
 from ptft.reach import hub_at_hand
 from ptft.recipe.paths import split_hub_id
 
-__all__ = ["fetch_snapshot", "read_safetensors"]
+__all__ = ["fetch_snapshot", "fetch_source", "read_safetensors"]
 
 _PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.yaml", "README.md")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npz", ".npy")
+
+
+def fetch_source(source: str | Path) -> LocalSource:
+    """What ``source`` names, fetched where that is a revision on the Hub.
+
+    Raises:
+        ModelError: nothing lies there that holds a model.
+        HubError: the Hub has no such repository or revision, or cannot be reached.
+    """
+    match resolve(source):
+        case HubRevision(label=label):
+            return resolve_folder(fetch_snapshot(label), label=label)
+        case found:
+            return found
 
 
 def fetch_snapshot(source: str, patterns: tuple[str, ...] = _PATTERNS) -> Path:
@@ -28,6 +43,7 @@ def fetch_snapshot(source: str, patterns: tuple[str, ...] = _PATTERNS) -> Path:
     if "/" in repo:
         repo, revision_or_none, _ = split_hub_id(source)
         revision = revision_or_none or ""
+    here = f"no such folder here{near_names(Path(source))}"
     with hub_at_hand() as absent:
         try:
             folder = snapshot_download(
@@ -35,11 +51,11 @@ def fetch_snapshot(source: str, patterns: tuple[str, ...] = _PATTERNS) -> Path:
             )
         except LocalEntryNotFoundError as error:
             why = absent or "cannot reach the Hub"
-            raise HubError(f"{source}: no such folder here; not in the cache; {why}") from error
+            raise HubError(f"{source}: {here}; not in the cache; {why}") from error
         except (HfHubHTTPError, OSError, ValueError) as error:
             first = str(error).strip().split("\n")[0]
             raise HubError(
-                f"{source}: no such folder here; cannot be fetched: {type(error).__name__}: {first}"
+                f"{source}: {here}; cannot be fetched: {type(error).__name__}: {first}"
             ) from error
     return Path(folder)
 

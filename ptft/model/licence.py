@@ -9,10 +9,11 @@ push asks about; it is never guessed.
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ptft.artifact import FolderFiles, RunFiles, read_json
+from ptft.artifact import FolderFiles, RunFiles, read_json, read_mix
 from ptft.compat import import_open_clip, import_timm
-from ptft.errors import ArtifactError, PtftError
+from ptft.errors import ArtifactError, ModelError, PtftError
 from ptft.front_matter import UNKNOWN, card_metadata, metadata_licence
+from ptft.model_source import Checkpoint, Mix, Run, resolve_folder
 from ptft.recipe import ArchModel, Recipe, TowersModel, load_foreign
 from ptft.recipe.paths import is_hub_id, split_hub_id
 
@@ -96,10 +97,17 @@ def _licences(recipe: Recipe) -> Iterator[str]:
 
 
 def _of_folder(folder: Path) -> str:
-    for place in (folder, folder.parent, folder.parent.parent):  # run/checkpoints/step-
-        if (place / RunFiles.RUN).is_file():
-            return run_licence(place)
-    return card_licence(folder / FolderFiles.CARD)
+    try:
+        found = resolve_folder(folder)
+    except ModelError:  # a tower alone, as its library wrote it
+        return card_licence(folder / FolderFiles.CARD)
+    match found:
+        case Run(path=run) | Checkpoint(run=Path() as run):
+            return run_licence(run)
+        case Mix():
+            return common_licence(parent.licence for parent in read_mix(folder).parents)
+        case _:
+            return card_licence(folder / FolderFiles.CARD)
 
 
 def _of_repository(base: str) -> str:

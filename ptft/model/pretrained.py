@@ -13,11 +13,12 @@ from ptft.artifact import FolderFiles, read_json
 from ptft.bounds import Bounds
 from ptft.compat import import_open_clip
 from ptft.errors import HubError, ModelError, RecipeError, suggest
-from ptft.model.fetch import read_safetensors
+from ptft.model.fetch import fetch_source, read_safetensors
 from ptft.model.hold import hold
-from ptft.model.source import find_folder, open_clip_weights
+from ptft.model.source import open_clip_weights
 from ptft.model.spec import SPEC, load_spec
 from ptft.model.store import OWN_WEIGHTS
+from ptft.model_source import model_folder
 from ptft.reach import hub_at_hand
 from ptft.recipe import ArchModel
 from ptft.recipe.paths import is_hub_id
@@ -90,7 +91,8 @@ def find_pretrained(section: ArchModel) -> Pretrained | None:
 
 
 def _from_folder(name: str) -> Pretrained:
-    folder, label = find_folder(name)
+    found = fetch_source(name)
+    folder = model_folder(found)
     hold(folder)
     if (folder / SPEC).is_file():
         spec = load_spec(folder)
@@ -111,7 +113,7 @@ def _from_folder(name: str) -> Pretrained:
         return {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
 
     return Pretrained(
-        label=label,
+        label=found.label,
         read=read,
         quick_gelu=bool(config.get("quick_gelu", False)),
         preprocess={key: preprocess[key] for key in _PREPROCESS if key in preprocess},

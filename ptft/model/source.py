@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ptft.artifact import FolderFiles, ModelInfo, RunFiles, read_json, read_model_info
+from ptft.artifact import FolderFiles, ModelInfo, read_json, read_model_info
 from ptft.bounds import Bounds, shown
 from ptft.errors import ModelError
 from ptft.model.adapt import merge
 from ptft.model.encoder import DualEncoder
-from ptft.model.fetch import PICKLES, fetch_snapshot, read_safetensors
+from ptft.model.fetch import PICKLES, fetch_source, read_safetensors
 from ptft.model.foreign import check_architecture
 from ptft.model.hold import OPEN_CLIP_WEIGHTS, hold
 from ptft.model.names import fit_state_dict, from_open_clip
@@ -20,11 +20,11 @@ from ptft.model.store import WEIGHTS, load_stored, shell
 from ptft.model.tokenizers import build_tokenizer
 from ptft.model.towers import build_towers, refuse_unsupported, seeded, text_trimmable
 from ptft.model_record import check_tokenizer_values
+from ptft.model_source import model_folder
 from ptft.preprocess import ImagePreprocess, TextTokenizer
 from ptft.preprocess.decoding import READING
-from ptft.recipe.paths import is_hub_id
 
-__all__ = ["describe_spec", "find_folder", "load_model", "load_untrained", "open_clip_weights"]
+__all__ = ["describe_spec", "load_model", "load_untrained", "open_clip_weights"]
 
 
 def load_model(source: str | Path, *, verify: bool = True) -> DualEncoder:
@@ -46,7 +46,8 @@ def load_model(source: str | Path, *, verify: bool = True) -> DualEncoder:
         ArtifactError: a file of the folder is damaged.
         HubError: the Hub refused, or cannot be reached.
     """
-    folder, label = find_folder(source)
+    found = fetch_source(source)
+    folder = model_folder(found)
     if verify:
         hold(folder)
     has_open_clip = any((folder / name).is_file() for name in OPEN_CLIP_WEIGHTS)
@@ -55,7 +56,7 @@ def load_model(source: str | Path, *, verify: bool = True) -> DualEncoder:
     elif (folder / SPEC).is_file():
         model = _fill(load_spec(folder), folder)
     else:
-        model = _from_open_clip_folder(folder, label)
+        model = _from_open_clip_folder(folder, found.label)
     _add_head(model, folder)
     return model.eval()
 
@@ -68,26 +69,7 @@ def load_untrained(source: str | Path, *, seed: int) -> DualEncoder:
     model = load_model(source)
     spec = model.spec.with_(classes=(), templates=(), reads="image")
     kept = {name: value for name, value in model.state_dict().items() if name == "logit_bias"}
-    return shell(spec, find_folder(source)[0], kept, seed=seed)
-
-
-def find_folder(source: str | Path) -> tuple[Path, str]:
-    """The folder of a source that holds the model's files, and what to call it.
-
-    Raises:
-        ModelError, HubError: there is none.
-    """
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return _inside(path), path.resolve().name
-    if path.exists():
-        raise ModelError(f"{path}: a file; allowed: a folder, or org/repo@revision on the Hub")
-    if is_hub_id(str(source)):
-        return _inside(fetch_snapshot(str(source))), str(source)
-    raise ModelError(
-        f"{source}: no such folder; allowed: a run, a checkpoint, a model folder, or "
-        "org/repo@revision on the Hub"
-    )
+    return shell(spec, model_folder(fetch_source(source)), kept, seed=seed)
 
 
 def open_clip_weights(folder: Path) -> Path:
@@ -131,20 +113,6 @@ def describe_spec(
         tokenizer=reader.with_(trimmable=trimmable),
         tokenizer_config=dict(reader_config),
         **more,
-    )
-
-
-def _inside(path: Path) -> Path:
-    """A model's folder itself, or the one within a run."""
-    steps = sorted((path / RunFiles.CHECKPOINTS).glob("step-[0-9]*"), reverse=True)
-    for folder in (path, path / RunFiles.FINAL, *steps):
-        if (folder / SPEC).is_file() or (folder / FolderFiles.OPEN_CLIP_CONFIG).is_file():
-            return folder
-    if (path / RunFiles.RUN).is_file():
-        raise ModelError(f"{path}: a run that has saved no checkpoint yet")
-    raise ModelError(
-        f"{path}: holds no model; looked for {SPEC}, {FolderFiles.OPEN_CLIP_CONFIG}, "
-        f"{RunFiles.FINAL}/ and {RunFiles.CHECKPOINTS}/"
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ptft.artifact import FolderFiles, read_json, write_json
+from ptft.artifact import FolderFiles, RunFiles, read_json, write_json
 from ptft.bounds import Bounds, shown
 from ptft.errors import ModelError
 from ptft.model_record import MAX_CLASSES, MAX_SIDE, MAX_TEXT, check_tokenizer_values
@@ -15,7 +15,7 @@ from ptft.recipe import TOWERS_OF, Reads
 
 __all__ = ["HF_TEXT", "SPEC", "ModelSpec", "load_spec", "save_spec"]
 
-SPEC = "model.json"
+SPEC = RunFiles.SPEC
 HF_TEXT = "hf_text"  # folder of a transformers text tower's config.json
 FORMAT = 1
 

@@ -22,7 +22,8 @@ from ptft.data.identity import Identity, difference, identify, identify_files
 from ptft.data.open import Split
 from ptft.distributed import World
 from ptft.errors import ArtifactError, DataError
-from ptft.model.source import find_folder
+from ptft.model.fetch import fetch_source
+from ptft.model_source import model_folder
 from ptft.recipe import (
     ArchModel,
     DataSection,
@@ -192,7 +193,7 @@ def _look(
         if path.is_file():
             yield key, identify_files(path.parent, [path.name])
             continue
-        folder, _ = find_folder(source)
+        folder = model_folder(fetch_source(source))
         names = sorted(
             path.relative_to(folder).as_posix()
             for path in folder.rglob("*")

@@ -24,8 +24,9 @@ from ptft.model import (
     init_head,
     set_patch_dropout,
 )
-from ptft.model.source import find_folder
+from ptft.model.fetch import fetch_source
 from ptft.model.spec import load_spec
+from ptft.model_source import model_folder
 from ptft.objective import TrainBatch, compute_objective, needs_labels, needs_pictures, needs_text
 from ptft.optim import total_samples
 from ptft.recipe import ClassifyObjective, Recipe, TipAdapterAdapt
@@ -134,7 +135,7 @@ def keep_reading(model: DualEncoder, run: Path) -> None:
     """Read pictures as the newest checkpoint of ``run`` does, if there is one: a run that began
     before models said how they read goes on as it began."""
     try:
-        saved = load_spec(find_folder(run)[0])
+        saved = load_spec(model_folder(fetch_source(run)))
     except ModelError:  # none yet: it begins anew
         return
     preprocess = replace(model.spec.preprocess, reading=saved.preprocess.reading)

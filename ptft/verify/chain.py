@@ -13,18 +13,28 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ptft.artifact import FolderFiles, RunFiles
+from ptft.artifact import RunFiles
 from ptft.errors import DigestError, UsageError
-from ptft.recipe.paths import is_hub_id
-from ptft.verify.drawn import new_draw
+from ptft.model_source import (
+    Checkpoint,
+    HubRevision,
+    Mix,
+    ModelFolder,
+    OpenClipFolder,
+    Run,
+    resolve,
+)
+from ptft.verify.drawn import Draw, new_draw
 from ptft.verify.folder import check_folder
 from ptft.verify.link import Artefact, Link, broken, holds
-from ptft.verify.run import check_run, find_run
+from ptft.verify.run import check_run
 from ptft.verify.service import check_service
 
 __all__ = ["verify"]
 
 _SERVICE = re.compile(r"https?://.+")
+_ALLOWED = "a run, a model folder, org/repo@revision, sha256:... or http://..."
+_NAMES = {Checkpoint: "a checkpoint", Mix: "a mix", OpenClipFolder: "a folder of open_clip's"}
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -67,35 +77,38 @@ def verify(
             links += check_service(target, model)
         elif _DIGEST.fullmatch(target):
             model = Artefact(target, digest=target)
-        elif (found := find_run(target)) is not None:
-            run, more = check_run(target, *found)
-            links += more
         else:
-            folder, more = _folder(target)
+            found, more = _check_source(target, run=run, before=model, torch=torch, draw=draw)
             links += more
-            if folder is not None:
-                model, more = check_folder(
-                    target, folder, run=run, before=model, torch=torch, draw=draw
-                )
-                links += more
+            if found is not None and found.run is not None:
+                run = found
+            elif found is not None:
+                model = found
     return links
 
 
-def _folder(target: str) -> tuple[Path | None, list[Link]]:
-    """The model folder of a target; None where a pull was refused."""
-    path = Path(target).expanduser()
-    if (path / FolderFiles.INFO).is_file():
-        return path, []
-    if not is_hub_id(target):
-        what = f"has neither {FolderFiles.INFO} nor {RunFiles.RUN}" if path.exists() else "is none"
-        raise UsageError(
-            f"{target}: {what}; allowed: a run, a model folder, org/repo@revision, sha256:... or "
-            "http://..."
-        )
-    from ptft.hub import pull_model
+def _check_source(
+    target: str, *, run: Artefact | None, before: Artefact | None, torch: bool, draw: Draw
+) -> tuple[Artefact | None, list[Link]]:
+    """A run, or a model folder, here or on the Hub; None where a pull was refused."""
+    links: list[Link] = []
+    match resolve(target, error=UsageError, allowed=_ALLOWED):
+        case Run(path=path):
+            return check_run(target, path, path / RunFiles.FINAL)
+        case Checkpoint(folder, Path() as path) if (folder / RunFiles.WEIGHTS).is_file():
+            return check_run(target, path, folder)
+        case ModelFolder(folder):
+            pass
+        case HubRevision():
+            from ptft.hub import pull_model
 
-    try:
-        folder = pull_model(target)
-    except DigestError as error:
-        return None, [broken("hub", target, error)]
-    return folder, [holds("hub", target, f"every file as the Hub lists it, commit {folder.name}")]
+            try:
+                folder = pull_model(target)
+            except DigestError as error:
+                return None, [broken("hub", target, error)]
+            what = f"every file as the Hub lists it, commit {folder.name}"
+            links.append(holds("hub", target, what))
+        case found:
+            raise UsageError(f"{target}: {_NAMES[type(found)]}; allowed: {_ALLOWED}")
+    artefact, more = check_folder(target, folder, run=run, before=before, torch=torch, draw=draw)
+    return artefact, links + more

@@ -9,7 +9,7 @@ from ptft.hub.pulled import changed_since_pull
 from ptft.verify.drawn import Draw, check_drawn
 from ptft.verify.golden import check_onnx, check_torch, same_tensors
 from ptft.verify.link import Artefact, Link, broken, holds, unchecked
-from ptft.verify.run import check_recipe, find_run, published_digest
+from ptft.verify.run import check_recipe, published_digest
 from ptft.verify.towers import check_towers
 
 __all__ = ["check_folder"]
@@ -97,10 +97,9 @@ def _check_run(folder: Artefact, run: Artefact | None, published: str) -> Link:
         if mine != its:
             detail = f"{what} {mine or 'none'} recorded; {run.target} has {its or 'none'}"
             return broken("run", folder.target, detail)
-    found = find_run(run.target) if published else None
-    if found is not None:
+    if published and run.run is not None:
         try:
-            without = published_digest(found[0])
+            without = published_digest(run.run)
         except PtftError as error:
             return broken("run", folder.target, error)
         if without != published:

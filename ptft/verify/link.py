@@ -33,6 +33,7 @@ class Artefact:
         digest: of the model folder; "" of a run.
         weights, recipe: digests that it records, in hex; "" where it records none.
         folder: that holds its files; None where there is only a digest.
+        run: the folder of a run; None of any other.
     """
 
     target: str
@@ -40,6 +41,7 @@ class Artefact:
     weights: str = ""
     recipe: str = ""
     folder: Path | None = None
+    run: Path | None = None
 
 
 def holds(name: str, target: str, detail: str) -> Link:

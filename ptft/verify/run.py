@@ -8,24 +8,15 @@ from ptft.recipe import load_foreign, recipe_digest
 from ptft.recipe.publication import published_recipe
 from ptft.verify.link import Artefact, Link, broken, holds, unchecked
 
-__all__ = ["WEIGHTS", "check_recipe", "check_run", "find_run", "published_digest"]
-
-WEIGHTS = "model.safetensors"  # ptft.model.store.WEIGHTS, which needs torch
-
-
-def find_run(target: str) -> tuple[Path, Path] | None:
-    """(run folder, folder of its weights) of a run or of a checkpoint in one; None: neither."""
-    path = Path(target).expanduser()
-    if (path / RunFiles.RUN).is_file():
-        return path, path / RunFiles.FINAL
-    for place in (path.parent, path.parent.parent):  # run/final, run/checkpoints/step-
-        if (place / RunFiles.RUN).is_file() and (path / WEIGHTS).is_file():
-            return place, path
-    return None
+__all__ = ["check_recipe", "check_run", "published_digest"]
 
 
 def check_run(target: str, run: Path, folder: Path) -> tuple[Artefact, list[Link]]:
     """The recipe against the recorded digest, and the weights of ``final/``.
+
+    Args:
+        run: its folder.
+        folder: that holds the weights.
 
     Raises:
         ArtifactError: ``run.json`` cannot be read.
@@ -33,10 +24,10 @@ def check_run(target: str, run: Path, folder: Path) -> tuple[Artefact, list[Link
     record = read_json(run / RunFiles.RUN)
     recipe = str(record.get("recipe_digest") or "")
     links = [check_recipe(target, run / RunFiles.RECIPE, recipe, RunFiles.RUN)]
-    path, wanted = folder / WEIGHTS, record.get("weights_digest")
+    path, wanted = folder / RunFiles.WEIGHTS, record.get("weights_digest")
     if not path.is_file():
         links.append(broken("run", target, f"{path}: missing"))
-        return Artefact(target, recipe=recipe), links
+        return Artefact(target, recipe=recipe, run=run), links
     weights = file_sha256(path)
     if folder != run / RunFiles.FINAL or wanted is None:
         links.append(unchecked("run", target, f"{RunFiles.RUN} records no digest of {folder.name}"))
@@ -46,7 +37,7 @@ def check_run(target: str, run: Path, folder: Path) -> tuple[Artefact, list[Link
         )
     else:
         links.append(holds("run", target, f"weights {weights[:12]} as {RunFiles.RUN} records"))
-    return Artefact(target, weights=weights, recipe=recipe, folder=folder), links
+    return Artefact(target, weights=weights, recipe=recipe, folder=folder, run=run), links
 
 
 def check_recipe(target: str, path: Path, recorded: str, record: str) -> Link:

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from ptft.artifact import FolderFiles, RunFiles, read_model_info
+from ptft.checkpoint import checkpoints
 from ptft.errors import AdaptError
 from ptft.export import export_model
 from ptft.export.adapted import check_adapted, find_reference
@@ -16,6 +17,7 @@ from ptft.model import build_model, load_adapter, load_model
 from ptft.model.adapt import Reference, compare, reference_outputs
 from ptft.model.adapt.saved import ADAPTER_WEIGHTS
 from ptft.model.store import OWN_WEIGHTS
+from ptft.model_source import resolve
 from ptft.train import run as loop_module
 from tests.train.test_train import interrupt, largest_difference, recipe, run
 
@@ -63,14 +65,16 @@ def test_an_export_is_held_against_the_model_as_it_trained(tmp_path: Path) -> No
     changes = {**SMALL, "adapt": {"kind": "dora", "towers": ["image"]}, "optim__lr": 0.01}
     run(folder, **changes)
     export_model(folder, out, precisions=())
-    reference = find_reference(folder / RunFiles.FINAL)
+    reference = find_reference(resolve(folder / RunFiles.FINAL))
     assert reference is not None
     model = load_model(out)
     assert check_adapted(reference, model, out) < 1e-5
     spoiled = Reference(reference.images + 2e-5, reference.texts)
     with pytest.raises(AdaptError, match="image embeddings differ"):
         check_adapted(spoiled, model, out)
-    assert find_reference(folder) is None
+    assert find_reference(resolve(folder)) is not None
+    (newest, *_) = checkpoints(folder / RunFiles.CHECKPOINTS)
+    assert find_reference(resolve(newest)) is None
 
     # What learned travels alone, too, and back onto its own base only.
     settings = recipe(tmp_path / "unused", **changes)

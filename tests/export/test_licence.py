@@ -85,6 +85,7 @@ def test_a_folder_and_a_run_hand_theirs_on(tmp_path: Path) -> None:
     (base / "README.md").unlink()  # the record outlives its source
     assert read_run(run).licence == run_licence(run) == "apache-2.0"
     (run / RunFiles.FINAL).mkdir()
+    (run / RunFiles.FINAL / RunFiles.SPEC).write_text("{}")
     assert base_licence(recipe(init={"from": str(run)})) == "apache-2.0"
     assert base_licence(recipe(init={"from": str(run / RunFiles.FINAL)})) == "apache-2.0"
     assert base_licence(recipe(init={"from": str(run), "weights": False}, model=None)) == ""

@@ -12,6 +12,7 @@ from PIL import Image
 
 from ptft.artifact import FolderFiles, RunFiles, write_json
 from ptft.export.pictures import write_pictures
+from ptft.model_source import Checkpoint, LocalSource, ModelFolder
 from ptft.recipe.load import parse_recipe
 from ptft.report.neighbours.record import Answer, Found, Neighbours, Picture
 
@@ -27,7 +28,7 @@ def picture(colour: tuple[int, int, int]) -> str:
 
 
 @pytest.fixture
-def final(tmp_path: Path) -> Path:
+def final(tmp_path: Path) -> Checkpoint:
     """The final model of a run that has looked at what is nearest."""
     run = tmp_path / "run"
     (run / RunFiles.FINAL).mkdir(parents=True)
@@ -51,7 +52,7 @@ def final(tmp_path: Path) -> Path:
         ],
     )
     write_json(run / RunFiles.NEIGHBOURS, asdict(known))
-    return run / RunFiles.FINAL
+    return Checkpoint(run / RunFiles.FINAL, run, "final")
 
 
 def recipe(data: dict[str, Any], *others: dict[str, Any]) -> Any:
@@ -61,13 +62,13 @@ def recipe(data: dict[str, Any], *others: dict[str, Any]) -> Any:
     return parse_recipe({**values, "evaluate": evaluate}, where="test")
 
 
-def written(final: Path, to: Path, of: Any, *, examples: bool = False) -> dict[str, bytes]:
+def written(final: LocalSource, to: Path, of: Any, *, examples: bool = False) -> dict[str, bytes]:
     to.mkdir()
     write_pictures(final, to, of, examples=examples)
     return {p.relative_to(to).as_posix(): p.read_bytes() for p in to.rglob("*") if p.is_file()}
 
 
-def test_the_same_bytes_and_what_they_show(final: Path, tmp_path: Path) -> None:
+def test_the_same_bytes_and_what_they_show(final: Checkpoint, tmp_path: Path) -> None:
     one = written(final, tmp_path / "one", recipe(SCENES))
     assert set(one) == {FolderFiles.CURVES, FolderFiles.EXAMPLES}
     assert one == written(final, tmp_path / "two", recipe(SCENES))
@@ -79,17 +80,19 @@ def test_the_same_bytes_and_what_they_show(final: Path, tmp_path: Path) -> None:
     assert not (bottom == COLOURS["red"]).all(axis=-1).any()
     assert len(one[FolderFiles.EXAMPLES]) < 100_000
     # a model folder hands its own on
-    assert written(tmp_path / "one", tmp_path / "three", None) == one
+    assert written(ModelFolder(tmp_path / "one", "one"), tmp_path / "three", None) == one
 
 
 @pytest.mark.parametrize("of", [recipe(FOLDER), recipe(SCENES, FOLDER), None])
-def test_what_lies_on_a_disk_is_shown_only_when_asked(final: Path, tmp_path: Path, of: Any) -> None:
+def test_what_lies_on_a_disk_is_shown_only_when_asked(
+    final: Checkpoint, tmp_path: Path, of: Any
+) -> None:
     assert set(written(final, tmp_path / "out", of)) == {FolderFiles.CURVES}
     asked = written(final, tmp_path / "asked", of, examples=True)
     assert set(asked) == {FolderFiles.CURVES, FolderFiles.EXAMPLES}
 
 
-def test_nothing_to_show(final: Path, tmp_path: Path) -> None:
+def test_nothing_to_show(final: Checkpoint, tmp_path: Path) -> None:
     for name in (RunFiles.CURVES, RunFiles.NEIGHBOURS):
-        (final.parent / name).unlink()
+        (final.folder.parent / name).unlink()
     assert written(final, tmp_path / "out", recipe(SCENES)) == {}

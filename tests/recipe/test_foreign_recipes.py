@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from ptft.cli.main import app
 from ptft.export import export_model
-from ptft.export.source import find_source
+from ptft.export.provenance import read_provenance
 from ptft.model import save_model
 from ptft.model.licence import run_licence
 from ptft.recipe import (
@@ -118,11 +118,11 @@ def test_evaluating_and_exporting_a_run_leave_its_folders_alone(
     result = CliRunner().invoke(app, ["evaluate", str(run)])
     assert result.exit_code == 0, result.exception
     assert (tmp_path / "home/ptft/shards/.ptft-cache").is_file(), "where this machine keeps them"
-    assert find_source(run).recipe.data.cache is None  # type: ignore[union-attr]
+    assert read_provenance(run).recipe.data.cache is None  # type: ignore[union-attr]
     shutil.rmtree(tmp_path / "home")
     export_model(run, tmp_path / "model", precisions=())
     assert [path.name for path in backups.iterdir()] == [f"{'a' * 32}.tar"]
-    assert find_source(tmp_path / "model").recipe.data.cache is None  # type: ignore[union-attr]
+    assert read_provenance(tmp_path / "model").recipe.data.cache is None  # type: ignore[union-attr]
 
 
 def test_runs_that_start_from_each_other_have_no_licence(tmp_path: Path) -> None:

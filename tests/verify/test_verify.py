@@ -292,7 +292,7 @@ def test_a_service_of_another_model_or_with_other_answers(
 def test_targets_that_are_none(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="name its folder"):
         verify(["http://127.0.0.1:1"])
-    with pytest.raises(UsageError, match=r"neither ptft\.json nor run\.json"):
+    with pytest.raises(UsageError, match=r"holds no model; looked for ptft\.json"):
         verify([str(tmp_path)])
     with pytest.raises(UsageError, match="allowed: a run, a model folder"):
         verify(["ftp://example.org/model"])

@@ -1,4 +1,4 @@
-"""Where an exported model comes from: the run or folder behind it, and what they record."""
+"""Where a model comes from: the run or folder behind it, and what they record."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +15,30 @@ from ptft.artifact import (
     verify_files,
 )
 from ptft.errors import DigestError
+from ptft.model.fetch import fetch_source
 from ptft.model.licence import card_licence, common_licence, run_licence
-from ptft.model.source import find_folder, open_clip_weights
-from ptft.model.store import WEIGHTS
+from ptft.model.source import open_clip_weights
+from ptft.model_source import (
+    Checkpoint,
+    LocalSource,
+    Mix,
+    ModelFolder,
+    OpenClipFolder,
+    Run,
+    model_folder,
+)
 from ptft.recipe import Recipe, load_foreign, recipe_digest
 from ptft.runs.folder import read_run
 
-__all__ = ["Source", "find_source"]
+__all__ = ["Provenance", "read_provenance"]
 
 
 @dataclass(frozen=True)
-class Source:
+class Provenance:
     """What is known of a model beside its weights.
 
     Attributes:
+        source: what the model was read from.
         folder: holds the model's files.
         name: of the model, unless told otherwise.
         recipe: None where none is recorded.
@@ -40,6 +50,7 @@ class Source:
         mix: what it was mixed of; None where it was trained.
     """
 
+    source: LocalSource
     folder: Path
     name: str
     recipe: Recipe | None
@@ -50,60 +61,90 @@ class Source:
     mix: MixRecord | None = None
 
 
-def find_source(source: str | Path) -> Source:
+def read_provenance(source: str | Path) -> Provenance:
     """Read what the run or model folder of a source records.
 
     Raises:
         ModelError, HubError: there is no model.
         DigestError: its files are not the ones that were recorded.
     """
-    folder, label = find_folder(source)
-    if (folder / FolderFiles.INFO).is_file():
-        return _from_model_folder(folder)
-    if (folder / RunFiles.MIX).is_file():
-        return _from_mix(folder)
-    for place in (folder, folder.parent, folder.parent.parent):  # run/final, run/checkpoints/step-
-        if (place / RunFiles.RUN).is_file():
-            return _from_run(place, folder)
-    weights = folder / WEIGHTS if (folder / WEIGHTS).is_file() else open_clip_weights(folder)
-    name = label.split("@")[0].rpartition("/")[2]
-    return Source(
-        folder, name, None, "", file_sha256(weights), {}, card_licence(folder / FolderFiles.CARD)
+    found = fetch_source(source)
+    folder = model_folder(found)
+    match found:
+        case ModelFolder():
+            return _of_model_folder(found)
+        case Mix():
+            return _of_mix(found)
+        case Run(path=run) | Checkpoint(run=Path() as run):
+            return _of_run(found, run, folder)
+        case Checkpoint():
+            weights = folder / RunFiles.WEIGHTS
+        case OpenClipFolder():
+            weights = open_clip_weights(folder)
+    return Provenance(
+        source=found,
+        folder=folder,
+        name=found.label.split("@")[0].rpartition("/")[2],
+        recipe=None,
+        recipe_digest="",
+        weights_digest=file_sha256(weights),
+        evaluation={},
+        licence=card_licence(folder / FolderFiles.CARD),
     )
 
 
-def _from_run(run: Path, folder: Path) -> Source:
+def _of_run(source: LocalSource, run: Path, folder: Path) -> Provenance:
     record, recipe = read_run(run), load_foreign(run / RunFiles.RECIPE)
-    weights = file_sha256(folder / WEIGHTS)
+    weights = file_sha256(folder / RunFiles.WEIGHTS)
     evaluation: dict[str, Any] = {}
     if folder == run / RunFiles.FINAL:
         if record.weights_digest is not None:
             _check_weights(folder, weights, record.weights_digest, RunFiles.RUN)
         if (run / RunFiles.METRICS).is_file():  # it belongs to the final weights alone
             evaluation = read_json(run / RunFiles.METRICS)
-    digest = recipe_digest(recipe)
-    return Source(folder, record.name, recipe, digest, weights, evaluation, run_licence(run))
+    return Provenance(
+        source=source,
+        folder=folder,
+        name=record.name,
+        recipe=recipe,
+        recipe_digest=recipe_digest(recipe),
+        weights_digest=weights,
+        evaluation=evaluation,
+        licence=run_licence(run),
+    )
 
 
-def _from_mix(folder: Path) -> Source:
-    mix = read_mix(folder)
-    _check_weights(folder, file_sha256(folder / WEIGHTS), mix.weights_digest, RunFiles.MIX)
-    licence = common_licence(parent.licence for parent in mix.parents)
-    return Source(folder, mix.name, None, "", mix.weights_digest, mix.evaluation, licence, mix)
+def _of_mix(source: Mix) -> Provenance:
+    mix, weights = read_mix(source.folder), file_sha256(source.folder / RunFiles.WEIGHTS)
+    _check_weights(source.folder, weights, mix.weights_digest, RunFiles.MIX)
+    return Provenance(
+        source=source,
+        folder=source.folder,
+        name=mix.name,
+        recipe=None,
+        recipe_digest="",
+        weights_digest=weights,
+        evaluation=mix.evaluation,
+        licence=common_licence(parent.licence for parent in mix.parents),
+        mix=mix,
+    )
 
 
 def _check_weights(folder: Path, found: str, recorded: str, record: str) -> None:
     if found != recorded:
-        raise DigestError(f"{folder / WEIGHTS}: sha256 {found}; {record} records {recorded}")
+        path = folder / RunFiles.WEIGHTS
+        raise DigestError(f"{path}: sha256 {found}; {record} records {recorded}")
 
 
-def _from_model_folder(folder: Path) -> Source:
+def _of_model_folder(source: ModelFolder) -> Provenance:
+    folder = source.folder
     info = read_model_info(folder)
     present = {name: entry for name, entry in info.files.items() if (folder / name).exists()}
     verify_files(folder, present)  # a snapshot may lack files that a model is not loaded from
     recipe = folder / FolderFiles.RECIPE
     metrics = folder / FolderFiles.METRICS
-    return Source(
+    return Provenance(
+        source=source,
         folder=folder,
         name=info.name,
         recipe=load_foreign(recipe) if recipe.is_file() else None,

@@ -1,0 +1,216 @@
+"""What lies under a name that a model may be read from: told once, here, and nothing is fetched.
+
+===================  ================================================  ============================
+what is named        kind                                              told by
+===================  ================================================  ============================
+``runs/mine``        :class:`Run`                                      ``run.json``
+``runs/mine/final``  :class:`Checkpoint`                               ``model.json``
+``model``            :class:`ModelFolder`, exported or pulled          ``ptft.json``
+``soup``             :class:`Mix`                                      ``mix.json``
+``their-clip``       :class:`OpenClipFolder`                           ``open_clip_config.json``
+``org/repo@v1``      :class:`HubRevision`                              its form; no path is so named
+===================  ================================================  ============================
+"""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ptft.artifact import FolderFiles, RunFiles
+from ptft.errors import ModelError, PtftError
+from ptft.recipe.paths import is_hub_id
+
+__all__ = [
+    "Checkpoint",
+    "HubRevision",
+    "LocalSource",
+    "Mix",
+    "ModelFolder",
+    "ModelSource",
+    "OpenClipFolder",
+    "Run",
+    "finished_run",
+    "model_folder",
+    "near_names",
+    "recipe_file",
+    "resolve",
+    "resolve_folder",
+    "run_folder",
+]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run: ``path`` is its folder, ``folder`` that of its final model or else of its newest
+    checkpoint, None before the first; ``label`` is what people call it."""
+
+    path: Path
+    folder: Path | None
+    label: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model by ptft's own names; ``run`` is the folder of the run that it lies in, or None."""
+
+    folder: Path
+    run: Path | None
+    label: str
+
+
+@dataclass(frozen=True)
+class Mix:
+    """The mean of several models by their weights, with the record of them."""
+
+    folder: Path
+    label: str
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """What an export wrote, here or as it was pulled."""
+
+    folder: Path
+    label: str
+
+
+@dataclass(frozen=True)
+class OpenClipFolder:
+    """A folder that open_clip wrote: it records nothing of its files."""
+
+    folder: Path
+    label: str
+
+
+@dataclass(frozen=True)
+class HubRevision:
+    """``org/repo`` or ``org/repo@revision``; :func:`ptft.model.fetch.fetch_source` fetches it."""
+
+    label: str
+
+
+LocalSource = Run | Checkpoint | Mix | ModelFolder | OpenClipFolder
+ModelSource = LocalSource | HubRevision
+
+_CONFIGS = (RunFiles.SPEC, FolderFiles.OPEN_CLIP_CONFIG)
+_ALLOWED = "a run, a checkpoint, a model folder, or org/repo@revision on the Hub"
+
+
+def resolve(
+    source: str | Path, *, error: type[PtftError] = ModelError, allowed: str = _ALLOWED
+) -> ModelSource:
+    """What ``source`` names.
+
+    Args:
+        error: what is raised.
+        allowed: what may be named, for its message.
+
+    Raises:
+        error: nothing lies there, or nothing that holds a model.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return resolve_folder(path, error=error)
+    if path.exists():
+        raise error(f"{path}: a file; allowed: a folder, or org/repo@revision on the Hub")
+    if is_hub_id(str(source)):
+        return HubRevision(str(source))
+    raise error(f"{source}: no such folder{near_names(path)}; allowed: {allowed}")
+
+
+def resolve_folder(
+    path: Path, *, label: str | None = None, error: type[PtftError] = ModelError
+) -> LocalSource:
+    """What a folder is.
+
+    Args:
+        label: what people call it; None: by its own name.
+
+    Raises:
+        error: it holds no model.
+    """
+    label = path.resolve().name if label is None else label
+    if (path / FolderFiles.INFO).is_file():
+        return ModelFolder(path, label)
+    if _holds_model(path):
+        return _with_model(path, label)
+    steps = sorted((path / RunFiles.CHECKPOINTS).glob("step-[0-9]*"), reverse=True)
+    inner = next(filter(_holds_model, (path / RunFiles.FINAL, *steps)), None)
+    if (path / RunFiles.RUN).is_file():
+        return Run(path, inner, label)
+    if inner is not None:  # of a run whose record is not there
+        return _with_model(inner, label)
+    raise error(
+        f"{path}: holds no model; looked for {FolderFiles.INFO}, {', '.join(_CONFIGS)}, "
+        f"{RunFiles.RUN}, {RunFiles.FINAL}/ and {RunFiles.CHECKPOINTS}/"
+    )
+
+
+def model_folder(source: LocalSource) -> Path:
+    """The folder that holds the files of its model.
+
+    Raises:
+        ModelError: it is a run that has saved none yet.
+    """
+    if source.folder is None:
+        raise ModelError(f"{source.path}: a run that has saved no checkpoint yet")
+    return source.folder
+
+
+def run_folder(source: ModelSource) -> Path | None:
+    """The folder of the run that it is, or lies in; None of what came from elsewhere."""
+    match source:
+        case Run(path=path):
+            return path
+        case Checkpoint(run=run):
+            return run
+        case _:
+            return None
+
+
+def finished_run(source: ModelSource) -> Path | None:
+    """The folder of the run whose final model it is; None of a checkpoint on the way there."""
+    run = run_folder(source)
+    match source:
+        case Run(folder=folder) | Checkpoint(folder=folder) if run is not None:
+            return run if folder == run / RunFiles.FINAL else None
+        case _:
+            return None
+
+
+def recipe_file(source: ModelSource) -> Path | None:
+    """The recipe that made a model, where it lies beside it."""
+    match source:
+        case Run(path=folder) | Checkpoint(run=Path() as folder) | ModelFolder(folder):
+            path = folder / RunFiles.RECIPE
+            return path if path.is_file() else None
+        case _:
+            return None
+
+
+def near_names(path: Path) -> str:
+    """What lies beside a path that does not exist and has nearly its name, to end a message."""
+    if not path.parent.is_dir():
+        return ""
+    try:
+        near = difflib.get_close_matches(path.name, (entry.name for entry in path.parent.iterdir()))
+    except OSError:  # a folder that may not be read
+        return ""
+    return f"; did you mean {str(path.parent / near[0])!r}?" if near else ""
+
+
+def _with_model(folder: Path, label: str) -> LocalSource:
+    if not (folder / RunFiles.SPEC).is_file():
+        return OpenClipFolder(folder, label)
+    if (folder / RunFiles.MIX).is_file():
+        return Mix(folder, label)
+    around = (folder.parent, folder.parent.parent)  # run/final, run/checkpoints/step-00000100
+    return Checkpoint(folder, next(filter(_is_run, around), None), label)
+
+
+def _holds_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _CONFIGS)
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / RunFiles.RUN).is_file()
