@@ -18,12 +18,15 @@ Layers, imports run downwards only (``make check`` holds them)::
     objective | checkpoint   batch -> loss and scalars | save, load, resume exactly
     model                    the dual encoder: towers, projections, logit scale, head
     data | optim | distributed
-    trial | golden | onnx    a first run within limits | embeddings to hold to | the towers
+    onnx                     the towers: checked, run within limits, held against golden embeddings
     preprocess               images and texts to arrays; no torch; shared with serving
     pages                    HTML and Markdown that nothing in them can break out of
-    artifact                 file names and metadata of run and model folders; their digests
+    model_source             what a name leads to: a run, a checkpoint, a model folder, the Hub
+    artifact                 file names and metadata of run and model folders
     recipe                   the schema of a recipe: load, override, dump
-    compat | errors          library quirks in one place | the exception tree
+    compat                   quirks of libraries, each in one place
+    files                    read within bounds, hashed, written whole; tensors in them
+    errors                   the exception tree
 """
 
 import importlib

@@ -16,12 +16,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ptft import held
-from ptft.bounds import parse_json, read_bytes, shown
 from ptft.errors import ArtifactError, DigestError
-from ptft.held import file_sha256
+from ptft.files.atomic import write_atomic
+from ptft.files.bounds import parse_json, read_bytes, shown
+from ptft.files.digests import check_digests, file_digests, file_sha256
 from ptft.model_record import check_mix_values, check_model_values
-from ptft.written import write_atomic
 
 __all__ = [
     "FORMAT",
@@ -237,7 +236,7 @@ def hash_files(folder: Path, names: Iterable[str] | None = None) -> dict[str, di
             for path in relative
             if path.as_posix() not in FolderFiles.UNHASHED and not path.parts[0].startswith(".")
         )
-    return held.hash_files(folder, names)
+    return file_digests(folder, names)
 
 
 def _digest(files: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]) -> str:
@@ -253,7 +252,7 @@ def verify_files(
     record: str = FolderFiles.INFO,
     remember: bool = False,
 ) -> None:
-    """Compare every recorded file with what lies in ``folder``; see :mod:`ptft.held`.
+    """Compare every recorded file with what lies in ``folder``; see :mod:`ptft.files.digests`.
 
     Args:
         record: the file that records them, for the message.
@@ -262,7 +261,7 @@ def verify_files(
     Raises:
         DigestError: naming the first file that is absent, or whose bytes differ.
     """
-    held.verify_files(folder, files, record=record, remember=remember)
+    check_digests(folder, files, record=record, remember=remember)
 
 
 def write_json(path: Path, values: object) -> None:

@@ -6,8 +6,8 @@ The bounds are far beyond any model that is in use, and small enough that no val
 import re
 from typing import Any
 
-from ptft.bounds import Bounds, check_names
 from ptft.errors import ArtifactError, PtftError
+from ptft.files.bounds import Bounds, check_names
 
 __all__ = [
     "MAX_CONTEXT",

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptft.errors import SampleError
-from ptft.onnx_model import OnnxModel
+from ptft.onnx.model import OnnxModel
 from ptft.preprocess import decode_image
 from serving.batcher import Batcher
 from serving.settings import Settings

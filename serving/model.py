@@ -4,9 +4,9 @@ import os
 
 from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo, read_model_info, verify_files
 from ptft.errors import ArtifactError, DigestError, PtftError
-from ptft.golden import check_golden
-from ptft.onnx_model import OnnxModel, check_recorded, tower_file
-from ptft.trial import try_model
+from ptft.onnx.golden import check_golden
+from ptft.onnx.model import OnnxModel, check_recorded, tower_file
+from ptft.onnx.trial import try_model
 from serving.settings import Settings
 
 __all__ = ["load_model", "verify_model"]

@@ -24,14 +24,14 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ptft.artifact import hash_files, read_json, verify_files, write_json
-from ptft.bounds import Bounds, shown
 from ptft.checkpoint.optimizer import pack_optimizer, restore_optimizer
 from ptft.distributed import ALONE, World
 from ptft.errors import ArtifactError, CheckpointError, ModelError
+from ptft.files.bounds import Bounds, shown
+from ptft.files.tensors import TensorFiles, is_sharded, tensor_file, write_tensors
 from ptft.model.encoder import DualEncoder
 from ptft.model.hold import checkpoint_files
 from ptft.model.store import MODEL, describe_model, load_weights
-from ptft.tensor_files import TensorFiles, is_sharded, tensor_file, write_tensors
 
 __all__ = [
     "Progress",

@@ -9,7 +9,7 @@ import typer
 from ptft.cli.arguments import Overrides, RecipeName
 
 if TYPE_CHECKING:
-    from ptft.data.tar.pack import Packed
+    from ptft.data.packing.pack import Packed
 
 __all__ = ["app"]
 
@@ -121,8 +121,8 @@ def pack(
     """
     import yaml
 
-    from ptft.data.tar.pack import PackSettings
-    from ptft.data.tar.pack import pack as pack_section
+    from ptft.data.packing.pack import PackSettings
+    from ptft.data.packing.pack import pack as pack_section
     from ptft.progress import PlainConsole
     from ptft.recipe import load_recipe
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ptft.errors import DataError
-from ptft.owned import check_own_folder, is_own_file, open_own
+from ptft.files.own import check_own_folder, is_own_file, open_own
 
 __all__ = ["CacheFolder"]
 

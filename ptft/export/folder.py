@@ -27,7 +27,7 @@ from ptft.errors import ExportError, PtftError, UsageError, suggest
 from ptft.evaluate.embed import Progress
 from ptft.export.adapted import check_adapted, find_reference, ship_adapter
 from ptft.export.card import Kept, make_card, read_kept
-from ptft.export.golden import make_golden, save_golden
+from ptft.export.golden_inputs import make_golden, save_golden
 from ptft.export.library_files import Library, write_library_files
 from ptft.export.model_files import portable, write_model_files
 from ptft.export.pictures import write_pictures
@@ -35,11 +35,11 @@ from ptft.export.pixels import check_preprocess, write_preprocess
 from ptft.export.provenance import Provenance, read_provenance
 from ptft.export.quality import Quality, calibration_pictures
 from ptft.export.towers import MAX_LOSS, Written, write_towers
+from ptft.files.atomic import shareable
 from ptft.front_matter import UNKNOWN
 from ptft.model import DualEncoder, load_model
 from ptft.recipe import RunSection, ZeroShotEvaluation, dump_recipe, recipe_digest
 from ptft.recipe.publication import public_text, published_recipe
-from ptft.written import shareable
 
 __all__ = ["export_model"]
 

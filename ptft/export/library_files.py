@@ -27,8 +27,8 @@ from ptft.export.router_layout import (
 )
 from ptft.export.timm_layout import TimmLayout, embed_by_timm, timm_layout
 from ptft.export.transformers_model import Converted, convert
-from ptft.golden import Golden
 from ptft.model import DualEncoder
+from ptft.onnx.golden import Golden
 
 __all__ = ["TOLERANCE", "Library", "write_library_files"]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from ptft.errors import ExportError, ParityError
-from ptft.golden import TOLERANCE
+from ptft.onnx.golden import TOLERANCE
 
 __all__ = ["Parity", "compare", "measure_parity", "run_apart"]
 

@@ -22,8 +22,8 @@ from ptft.export.parity import compare
 from ptft.export.tokenizer_files import TOKENIZER_CONFIG
 from ptft.export.transformers_blocks import Part, Unlike, refuse
 from ptft.export.transformers_dual import dual_image, without_origin
-from ptft.golden import Golden
 from ptft.model import DualEncoder
+from ptft.onnx.golden import Golden
 
 __all__ = [
     "ROUTER",

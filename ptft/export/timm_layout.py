@@ -16,8 +16,8 @@ from ptft.artifact import FolderFiles
 from ptft.compat import import_timm
 from ptft.export.transformers_blocks import Unlike, activation, refuse
 from ptft.export.transformers_dual import timm_arguments
-from ptft.golden import Golden
 from ptft.model import DualEncoder
+from ptft.onnx.golden import Golden
 from ptft.preprocess import ImagePreprocess
 
 __all__ = ["TimmLayout", "embed_by_timm", "timm_layout"]

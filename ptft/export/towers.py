@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from ptft.artifact import FolderFiles
 from ptft.errors import ExportError, ModelError, ParityError
 from ptft.evaluate.embed import evaluating
-from ptft.export.golden import TEXTS, golden_pictures
+from ptft.export.golden_inputs import TEXTS, golden_pictures
 from ptft.export.graph import Tower, check_axes, write_graph
 from ptft.export.half import write_half
 from ptft.export.parity import Parity, measure_parity
 from ptft.export.quality import Quality
 from ptft.export.quantise import write_int8
-from ptft.golden import TOLERANCE
 from ptft.model import DualEncoder
-from ptft.onnx_model import tower_file
+from ptft.onnx.golden import TOLERANCE
+from ptft.onnx.model import tower_file
 
 __all__ = ["MAX_LOSS", "Written", "expected_outputs", "image_tower", "text_tower", "write_towers"]
 

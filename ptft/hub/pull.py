@@ -18,10 +18,10 @@ from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo, read_model_info, v
 from ptft.errors import ArtifactError, DigestError, UsageError
 from ptft.hub.names import check_file_name, git_ids, split_target
 from ptft.hub.pulled import changed_since_pull, remember
-from ptft.hub.trouble import explained
-from ptft.onnx_model import tower_file
+from ptft.hub.refusals import explained
+from ptft.onnx.model import tower_file
+from ptft.onnx.trial import try_model
 from ptft.reach import hub_at_hand
-from ptft.trial import try_model
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -54,7 +54,7 @@ def pull_model(
     Raises:
         UsageError: ``repo`` has another form, or ``dest`` holds something else.
         ArtifactError: the repository holds no model folder, one with files of other kinds, or one
-            that does not run within bounds (:mod:`ptft.trial`).
+            that does not run within bounds (:mod:`ptft.onnx.trial`).
         DigestError: a byte is not the one that was recorded; the file is forgotten, so that the
             next pull fetches it again.
         HubError: the Hub refused or cannot be reached.

@@ -29,8 +29,8 @@ from ptft.hub.card import merge_card
 from ptft.hub.names import local_files, split_target
 from ptft.hub.opened import OpenFile, open_files
 from ptft.hub.published import check_texts
+from ptft.hub.refusals import explained, token_of
 from ptft.hub.remote import Remote, check_tag, look, look_or_create
-from ptft.hub.trouble import explained, token_of
 from ptft.reach import hub_at_hand
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ptft.array_file import check_header
 from ptft.errors import HubError, ModelError
+from ptft.files.arrays import check_header
 from ptft.model_source import HubRevision, LocalSource, near_names, resolve, resolve_folder
 from ptft.reach import hub_at_hand
 from ptft.recipe.paths import split_hub_id

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ptft.artifact import read_json
-from ptft.bounds import Bounds, shown
 from ptft.compat import import_open_clip
 from ptft.errors import ModelError
+from ptft.files.bounds import Bounds, shown
 from ptft.model_record import MAX_CONTEXT, MAX_SIDE, MAX_WIDTH
 
 __all__ = [

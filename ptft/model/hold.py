@@ -3,7 +3,7 @@
 What is recorded where: a model folder's ``ptft.json`` has every file, a checkpoint's ``state.json``
 too; a run's ``run.json`` and a mix's ``mix.json`` have the weights of the model beside them. A
 folder of open_clip's own records nothing. Bytes that were found right and have not changed since
-are not read again (:mod:`ptft.held`).
+are not read again (:mod:`ptft.files.digests`).
 """
 
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ from ptft.artifact import (
     read_model_info,
     verify_files,
 )
-from ptft.bounds import Bounds, check_names
 from ptft.errors import ArtifactError, DigestError
+from ptft.files.bounds import Bounds, check_names
 from ptft.model.spec import HF_TEXT, SPEC
 from ptft.model.store import OWN_WEIGHTS, WEIGHTS
 

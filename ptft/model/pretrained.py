@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from ptft.artifact import FolderFiles, read_json
-from ptft.bounds import Bounds
 from ptft.compat import import_open_clip
 from ptft.errors import HubError, ModelError, RecipeError, suggest
+from ptft.files.bounds import Bounds
 from ptft.model.fetch import fetch_source, read_safetensors
 from ptft.model.hold import hold
 from ptft.model.source import open_clip_weights

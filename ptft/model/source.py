@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ptft.artifact import FolderFiles, ModelInfo, read_json, read_model_info
-from ptft.bounds import Bounds, shown
 from ptft.errors import ModelError
+from ptft.files.bounds import Bounds, shown
 from ptft.model.adapt import merge
 from ptft.model.encoder import DualEncoder
 from ptft.model.fetch import PICKLES, fetch_source, read_safetensors

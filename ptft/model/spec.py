@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ptft.artifact import FolderFiles, RunFiles, read_json, write_json
-from ptft.bounds import Bounds, shown
 from ptft.errors import ModelError
+from ptft.files.bounds import Bounds, shown
 from ptft.model_record import MAX_CLASSES, MAX_SIDE, MAX_TEXT, check_tokenizer_values
 from ptft.preprocess import ImagePreprocess, TextTokenizer
 from ptft.recipe import TOWERS_OF, Reads

@@ -5,13 +5,13 @@ from pathlib import Path
 from torch import Tensor
 
 from ptft.errors import ModelError
+from ptft.files.tensors import TensorFiles, tensor_file, write_tensors
 from ptft.model.adapt import rebuild
 from ptft.model.encoder import DualEncoder
 from ptft.model.foreign import check_architecture
 from ptft.model.names import check_fit, fit_state_dict
 from ptft.model.spec import HF_TEXT, SPEC, ModelSpec, load_spec, save_spec
 from ptft.model.towers import build_towers, seeded
-from ptft.tensor_files import TensorFiles, tensor_file, write_tensors
 
 __all__ = [
     "MODEL",

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from ptft.bounds import Bounds
 from ptft.errors import Fault, ModelError, SampleError
+from ptft.files.bounds import Bounds
 from ptft.preprocess.depth import eight_bits, is_deep, refuse_lost_range, unread_tiff
 from ptft.preprocess.orientation import orientation_of, turn
 from ptft.preprocess.png_header import PngHeader, read_png_header

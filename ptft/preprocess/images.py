@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
-from ptft.bounds import Bounds
 from ptft.errors import ModelError, SampleError
+from ptft.files.bounds import Bounds
 from ptft.model_record import MAX_SIDE
 from ptft.preprocess.decoding import (
     MAX_PIXELS,

@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from ptft.bounds import read_bytes
 from ptft.errors import ModelError
+from ptft.files.bounds import read_bytes
 from ptft.model_record import MAX_CONTEXT
 from ptft.preprocess.cleaning import CLEANERS, bound_text
 from ptft.preprocess.clip_vocabulary import END, START, rename_marks

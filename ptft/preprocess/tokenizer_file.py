@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ptft.bounds import MAX_JSON, Bounds, parse_json
 from ptft.errors import ModelError, PtftError
+from ptft.files.bounds import MAX_JSON, Bounds, parse_json
 from ptft.preprocess.clip_vocabulary import SWALLOWED
 
 __all__ = ["MAX_GROWTH", "check_tokenizer"]

@@ -19,7 +19,7 @@ from ptft.checkpoint import Progress
 from ptft.data.reading.batch import Skipped
 from ptft.errors import PtftError
 from ptft.evaluate import Figures
-from ptft.owned import open_own
+from ptft.files.own import open_own
 from ptft.progress import say
 from ptft.recipe import Recipe
 from ptft.report.charts import figure_text

@@ -15,8 +15,8 @@ from ptft import __version__
 from ptft.artifact import RunFiles, read_json, write_atomic, write_json
 from ptft.distributed import World
 from ptft.errors import ArtifactError, UsageError
+from ptft.files.own import is_own_file
 from ptft.model.licence import base_licence
-from ptft.owned import is_own_file
 from ptft.recipe import (
     EvaluateItem,
     Recipe,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ptft.artifact import RunFiles
 from ptft.errors import UsageError
-from ptft.owned import check_own_tree, open_own
+from ptft.files.own import check_own_tree, open_own
 
 __all__ = ["claim_run", "hold_own"]
 

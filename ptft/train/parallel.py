@@ -21,8 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ptft.distributed import World
 from ptft.errors import RecipeError, TrainingError
+from ptft.files.tensors import is_sharded
 from ptft.model import DualEncoder, active_batch_norm, tower_blocks
-from ptft.tensor_files import is_sharded
 
 __all__ = ["Parallel", "check_agreement", "share", "whole_tensor"]
 

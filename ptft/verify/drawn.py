@@ -16,8 +16,8 @@ from PIL import Image
 
 from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo
 from ptft.errors import PtftError, SampleError, UsageError
-from ptft.golden import TOLERANCE, read_golden
-from ptft.onnx_model import OnnxModel, tower_file
+from ptft.onnx.golden import TOLERANCE, read_golden
+from ptft.onnx.model import OnnxModel, tower_file
 from ptft.preprocess import ImagePreprocess, decode_image
 from ptft.verify.link import Link, broken, holds, unchecked
 

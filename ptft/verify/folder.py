@@ -6,8 +6,8 @@ from ptft.artifact import FolderFiles, ModelInfo, read_model_info, verify_files
 from ptft.errors import ArtifactError, DigestError, PtftError
 from ptft.hub.names import check_file_name
 from ptft.hub.pulled import changed_since_pull
+from ptft.verify.answers import check_onnx, check_torch, same_tensors
 from ptft.verify.drawn import Draw, check_drawn
-from ptft.verify.golden import check_onnx, check_torch, same_tensors
 from ptft.verify.link import Artefact, Link, broken, holds, unchecked
 from ptft.verify.run import check_recipe, published_digest
 from ptft.verify.towers import check_towers

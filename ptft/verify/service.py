@@ -15,8 +15,8 @@ from PIL import Image
 
 from ptft.artifact import read_model_info
 from ptft.errors import ArtifactError, PtftError
-from ptft.golden import TOLERANCE, Golden, differences, read_golden
-from ptft.verify.golden import judge
+from ptft.onnx.golden import TOLERANCE, Golden, differences, read_golden
+from ptft.verify.answers import judge
 from ptft.verify.link import Artefact, Link, broken, holds, unchecked
 
 if TYPE_CHECKING:

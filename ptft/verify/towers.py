@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from ptft import __version__
 from ptft.artifact import FolderFiles, ModelInfo
 from ptft.errors import PtftError
-from ptft.onnx_check import check_onnx_file
-from ptft.onnx_file import Graph, Tensor
-from ptft.onnx_model import tower_file
+from ptft.onnx.check import check_onnx_file
+from ptft.onnx.file import Graph, Tensor
+from ptft.onnx.model import tower_file
 from ptft.verify.link import Link, broken, holds, unchecked
 
 __all__ = ["check_towers"]

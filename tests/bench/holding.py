@@ -111,8 +111,8 @@ def _serve(path: Path, held: bool) -> None:
         load_model(Settings(model=path))
         return
     from ptft.artifact import read_model_info
-    from ptft.golden import check_golden
-    from ptft.onnx_model import OnnxModel
+    from ptft.onnx.golden import check_golden
+    from ptft.onnx.model import OnnxModel
 
     check_golden(OnnxModel(path, read_model_info(path), "fp32", 1), path)
 

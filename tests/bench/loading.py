@@ -37,9 +37,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from ptft.compat import import_open_clip
 from ptft.data import open_split, rng_for, train_batches
+from ptft.data.packing.pack import PackSettings, pack
 from ptft.data.reading.decode import Encoded, decode, draw, train_pixels
 from ptft.data.sample import SampleSet
-from ptft.data.tar.pack import PackSettings, pack
 from ptft.preprocess import TextTokenizer, clip_bpe_json
 from ptft.preprocess.images import ImagePreprocess
 from ptft.recipe import AugmentSection

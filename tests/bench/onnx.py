@@ -25,7 +25,7 @@ from ptft.export.graph import write_graph
 from ptft.export.quantise import convolves, write_int8
 from ptft.export.towers import image_tower, text_tower
 from ptft.model import build_model, load_model
-from ptft.onnx_model import tower_file
+from ptft.onnx.model import tower_file
 from ptft.recipe import ArchModel, ClipObjective
 
 NAME, TURNS = "ViT-S-32", 40

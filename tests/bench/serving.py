@@ -19,7 +19,7 @@ from PIL import Image, ImageFilter
 from ptft.artifact import read_model_info
 from ptft.export import export_model
 from ptft.model import build_model, save_model
-from ptft.onnx_model import OnnxModel
+from ptft.onnx.model import OnnxModel
 from ptft.preprocess import decode_image
 from ptft.recipe import ArchModel, ClipObjective
 from tests.serving.server import serve

@@ -15,9 +15,9 @@ from safetensors.numpy import load_file, save_file
 
 from ptft.data.fields.classes import load_classes
 from ptft.data.fields.texts import MAX_TEXT, clean_text
+from ptft.data.formats import MAX_PICTURE
 from ptft.data.open import open_split
 from ptft.data.reading.decode import Encoded
-from ptft.data.sources.formats import MAX_PICTURE
 from ptft.data.sources.plain_rows import read_csv, read_jsonl
 from ptft.data.tar.index import index_tar
 from ptft.data.tar.index_file import index_path, load_index, write_index

@@ -15,7 +15,7 @@ from ptft.data.reading.features import FeatureFile
 from ptft.data.tar.remote import list_shards
 from ptft.data.tar.shard_cache import ShardCache
 from ptft.errors import DataError
-from ptft.owned import is_own_file, open_own
+from ptft.files.own import is_own_file, open_own
 from tests.data.test_remote import fetched, section, store
 
 __all__ = ["store"]  # a fixture

@@ -18,9 +18,9 @@ from pydantic import ValidationError
 from ptft.compare.measure import measure
 from ptft.data import SampleSet, open_split, train_batches
 from ptft.data.fields.joining import first_rows, group_rows, same_bytes
+from ptft.data.packing.pack import PackSettings, pack
 from ptft.data.sources.mixture import Mixture
 from ptft.data.tar.index_file import write_index
-from ptft.data.tar.pack import PackSettings, pack
 from ptft.errors import SampleError
 from ptft.evaluate import evaluate
 from ptft.preprocess import ImagePreprocess

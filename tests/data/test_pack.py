@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from ptft.cli.main import app
 from ptft.data.open import open_split
+from ptft.data.packing.pack import Packed, PackSettings, pack
+from ptft.data.packing.shard import pack_picture
 from ptft.data.reading.decode import Encoded
 from ptft.data.tar.index_file import read_index
-from ptft.data.tar.pack import Packed, PackSettings, pack
-from ptft.data.tar.pack_shard import pack_picture
 from ptft.errors import DataError, RecipeError, SampleError, UsageError
 from ptft.recipe.data import DataSection, FolderData, ScenesData, ShardsData, TableData
 from tests.data.test_decode import encode, pillow

@@ -20,7 +20,7 @@ from ptft.export.model_files import write_head
 from ptft.model import DualEncoder, load_model
 from ptft.model.average import interpolate, soup
 from ptft.model.classifier import Classifier
-from ptft.onnx_model import OnnxModel
+from ptft.onnx.model import OnnxModel
 from ptft.recipe import ClassifyEvaluation, FolderData
 from ptft.runs.folder import RunStatus, read_run, write_run
 from tests.support import tiny

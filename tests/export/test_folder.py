@@ -35,7 +35,7 @@ from ptft.export import folder as folder_module
 from ptft.export.parity import Parity, measure_parity
 from ptft.model import DualEncoder, load_model, save_model
 from ptft.model.store import OWN_WEIGHTS
-from ptft.onnx_model import tower_file
+from ptft.onnx.model import tower_file
 from ptft.preprocess import ImagePreprocess, TextTokenizer
 from ptft.recipe import Recipe, load_recipe, recipe_digest
 from ptft.recipe.load import parse_recipe

@@ -17,7 +17,7 @@ from ptft.export.parity import run_apart
 from ptft.export.quality import Quality, calibration_pictures
 from ptft.export.quantise import convolves, write_int8
 from ptft.export.towers import image_tower, write_towers
-from ptft.onnx_model import tower_file
+from ptft.onnx.model import tower_file
 from ptft.recipe import Recipe
 from ptft.recipe.load import parse_recipe
 from tests.support import tiny

@@ -8,7 +8,7 @@ import pytest
 
 from ptft.artifact import FolderFiles, read_json
 from ptft.export import library_files
-from ptft.export.golden import make_golden
+from ptft.export.golden_inputs import make_golden
 from ptft.export.library_files import Library, write_library_files
 from ptft.export.model_files import write_model_files
 from ptft.export.router_layout import RouterLayout, router_layout

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save
 
-from ptft.array_file import read_arrays
 from ptft.artifact import (
     FolderFiles,
     ModelInfo,
@@ -23,14 +22,15 @@ from ptft.artifact import (
 )
 from ptft.checkpoint.folder import read_state
 from ptft.compat import import_open_clip
-from ptft.golden import read_golden
+from ptft.files.arrays import read_arrays
+from ptft.files.tensors import TensorFiles
 from ptft.model.fetch import read_safetensors
 from ptft.model.foreign import check_architecture, check_folder_configs
 from ptft.model.hold import hold
 from ptft.model.spec import load_spec
-from ptft.onnx_check import check_onnx_file
+from ptft.onnx.check import check_onnx_file
+from ptft.onnx.golden import read_golden
 from ptft.preprocess import ImagePreprocess, TextTokenizer
-from ptft.tensor_files import TensorFiles
 from tests.fuzz.draw import bytes_near, values_near
 from tests.fuzz.harness import Files, Target
 

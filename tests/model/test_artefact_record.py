@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ptft.array_file import check_header, read_arrays
 from ptft.artifact import (
     FolderFiles,
     hash_files,
@@ -19,12 +18,13 @@ from ptft.artifact import (
     read_model_info,
     write_model_info,
 )
-from ptft.bounds import check_names
 from ptft.errors import ArtifactError, DigestError, ModelError
-from ptft.golden import read_golden
+from ptft.files.arrays import check_header, read_arrays
+from ptft.files.bounds import check_names
+from ptft.files.tensors import TensorFiles
 from ptft.model import load_model, save_model
 from ptft.model.spec import load_spec
-from ptft.tensor_files import TensorFiles
+from ptft.onnx.golden import read_golden
 from serving.model import verify_model
 from serving.settings import Settings
 from tests.support import tiny
@@ -225,7 +225,7 @@ def test_the_service_opens_nothing_unrecorded(folder: Path, name: str) -> None:
 
 
 def test_a_head_that_is_not_recorded_is_none(folder: Path) -> None:
-    from ptft.onnx_model import OnnxModel
+    from ptft.onnx.model import OnnxModel
 
     unrecord(folder, FolderFiles.HEAD)
     with pytest.raises(ArtifactError, match=r"head\.safetensors: not recorded"):

@@ -33,8 +33,8 @@ from ptft.checkpoint import (
 )
 from ptft.distributed import World
 from ptft.errors import ArtifactError, CheckpointError
+from ptft.files.tensors import TensorFiles, tensor_file, write_tensors
 from ptft.model import DualEncoder, load_model, save_model
-from ptft.tensor_files import TensorFiles, tensor_file, write_tensors
 from tests.support.tiny import build, towers_section
 
 RANKS, BATCH, SAVED, STEPS = 4, 8, 2, 3

@@ -26,9 +26,9 @@ from ptft.artifact import (
 )
 from ptft.errors import DigestError, UsageError
 from ptft.export import export_model
-from ptft.golden import read_golden
 from ptft.hub import pull_model, push_model
 from ptft.model import save_model
+from ptft.onnx.golden import read_golden
 from ptft.preprocess import ImagePreprocess
 from ptft.recipe.load import parse_recipe
 from ptft.report.curves import plot_curves

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ptft.bounds import shown
 from ptft.data.fields.texts import clean_text
 from ptft.errors import RecipeError
+from ptft.files.bounds import shown
 
 __all__ = ["load_classes"]
 

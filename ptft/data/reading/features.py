@@ -19,7 +19,7 @@ from numpy.lib.format import open_memmap
 
 from ptft.artifact import read_json, write_json
 from ptft.errors import DataError, Fault, SampleError
-from ptft.owned import check_own_tree, open_own
+from ptft.files.own import check_own_tree, open_own
 
 __all__ = ["FeatureFile", "TextFeatures"]
 

@@ -18,7 +18,7 @@ from ptft.data.reading.batch import Batch, EvalBatch, PixelBlock, Skipped
 from ptft.data.reading.features import FeatureFile, TextFeatures
 from ptft.data.reading.order import Order
 from ptft.data.reading.read import EvalReader, PixelReader, Tokenizer, TrainReader
-from ptft.data.reading.slots import SlotReader, Slots
+from ptft.data.reading.shared_buffers import SlotReader, Slots
 from ptft.data.sample import SampleSet
 from ptft.errors import DataError, RecipeError
 from ptft.preprocess.images import Augmentation, ImagePreprocess

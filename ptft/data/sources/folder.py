@@ -15,9 +15,9 @@ from ptft.data.fields.field_set import FieldSet
 from ptft.data.fields.joining import AUTO_BYTES, TAIL, first_rows, same_bytes, too_large
 from ptft.data.fields.labels import Learn
 from ptft.data.fields.texts import clean_text
+from ptft.data.formats import check_picture_size
 from ptft.data.hashing import digest_of, file_state
-from ptft.data.sources.formats import check_picture_size
-from ptft.data.sources.listing import Listing, list_pictures
+from ptft.data.listing import Listing, list_pictures
 from ptft.data.sources.plain_rows import READ
 from ptft.errors import DataError, SampleError
 from ptft.recipe.data import FolderData

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ptft.data.sources.listing import PassedOver
+from ptft.data.listing import PassedOver
 from ptft.data.tar.index import TarIndex, index_tar
 from ptft.data.tar.index_file import read_head, read_index
 from ptft.data.tar.remote import RemoteShard

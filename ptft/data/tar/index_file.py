@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ptft.artifact import write_atomic
-from ptft.bounds import shown
 from ptft.data.tar.index import TarIndex, index_tar, probe_tar
 from ptft.errors import DataError
+from ptft.files.bounds import shown
 
 __all__ = [
     "INDEX_SUFFIX",

@@ -24,7 +24,7 @@ from ptft.data.tar.index import TarIndex, index_tar
 from ptft.data.tar.index_file import check_index, load_index, read_head, save_index
 from ptft.data.tar.remote import RemoteShard, download
 from ptft.errors import DataError
-from ptft.owned import open_own
+from ptft.files.own import open_own
 
 __all__ = ["ShardCache"]
 

@@ -12,14 +12,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ptft.artifact import read_json, write_json
-from ptft.bounds import Bounds, shown
 from ptft.errors import AdaptError
+from ptft.files.atomic import shareable
+from ptft.files.bounds import Bounds, shown
 from ptft.model.adapt.attach import adapter_names, adapter_section, attach, base_digest
 from ptft.model.adapt.reference import Reference, check_merged, reference_outputs
 from ptft.model.encoder import DualEncoder
 from ptft.model.fetch import read_safetensors
 from ptft.model_record import MAX_CLASSES, MAX_TEXT
-from ptft.written import shareable
 
 __all__ = ["ADAPTER", "ADAPTER_WEIGHTS", "load_adapter", "read_reference", "save_adapter"]
 

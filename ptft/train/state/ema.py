@@ -7,7 +7,7 @@ goes on from the raw weights, and a checkpoint holds both.
 import torch
 from torch import nn
 
-from ptft.tensor_files import local_part
+from ptft.files.tensors import local_part
 from ptft.train.state.weight_copy import Shadow
 
 __all__ = ["Ema", "ema_decay"]

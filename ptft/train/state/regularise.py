@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ptft.distributed import World
 from ptft.errors import RecipeError
+from ptft.files.tensors import is_sharded, local_part
 from ptft.recipe import ClassifyObjective, Recipe, TowersModel
-from ptft.tensor_files import is_sharded, local_part
 from ptft.train.setup import Setup
 
 __all__ = ["Pull", "pull_to_start"]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ptft.tensor_files import is_sharded, local_part
+from ptft.files.tensors import is_sharded, local_part
 
 __all__ = ["Shadow", "extra_tensors"]
 

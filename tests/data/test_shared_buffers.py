@@ -6,7 +6,7 @@ import torch
 from ptft.data.open import open_split
 from ptft.data.reading.batch import Batch
 from ptft.data.reading.loader import train_batches
-from ptft.data.reading.slots import Slots
+from ptft.data.reading.shared_buffers import Slots
 from ptft.preprocess.images import ImagePreprocess
 from ptft.recipe import AugmentSection
 from ptft.recipe.data import ScenesData

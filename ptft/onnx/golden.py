@@ -1,8 +1,8 @@
 """Golden embeddings: read, and hold what somebody else made of the same inputs against them.
 
 Digests show that bytes are the right ones. Golden embeddings show that what runs here, or answers
-there, makes of them what the checkpoint did. Written by :mod:`ptft.export.golden`; held by the
-service at its start and by ``ptft verify``.
+there, makes of them what the checkpoint did. :mod:`ptft.export.golden_inputs` writes them; the
+service at its start and ``ptft verify`` compare with them.
 Letters in shapes: N pictures, T texts, D width of the embeddings, C classes.
 """
 
@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ptft.array_file import read_arrays, read_metadata
 from ptft.artifact import FolderFiles, GoldenKeys
-from ptft.bounds import Bounds
 from ptft.errors import ArtifactError
-from ptft.onnx_model import OnnxModel, softmax
+from ptft.files.arrays import read_arrays, read_metadata
+from ptft.files.bounds import Bounds
+from ptft.onnx.model import OnnxModel, softmax
 
 __all__ = [
     "TOLERANCE",

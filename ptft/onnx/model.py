@@ -11,11 +11,11 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from ptft.array_file import read_arrays
 from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo
 from ptft.errors import ArtifactError
+from ptft.files.arrays import read_arrays
 from ptft.model_record import check_tokenizer_values
-from ptft.onnx_check import check_onnx_file
+from ptft.onnx.check import check_onnx_file
 from ptft.preprocess import ImagePreprocess, TextTokenizer
 
 __all__ = ["OnnxModel", "check_recorded", "softmax", "tower_file"]
@@ -37,7 +37,7 @@ class OnnxModel:
     A file that ``info`` does not record is not opened.
 
     Raises:
-        ArtifactError: a file is not recorded, has what none may have (:mod:`ptft.onnx_check`), or
+        ArtifactError: a file is not recorded, has what none may have (:mod:`ptft.onnx.check`), or
             onnxruntime cannot load it.
         ModelError: the tokenizer or the preprocessing is none that is read here.
     """

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptft.bounds import Bounds, parse_json
 from ptft.errors import ArtifactError, PtftError
+from ptft.files.bounds import Bounds, parse_json
 
 __all__ = ["check_header", "read_arrays", "read_metadata"]
 

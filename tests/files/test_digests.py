@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ptft import held
 from ptft.artifact import hash_files, verify_files
 from ptft.errors import DigestError
+from ptft.files import digests
 
 
 def _flip(path: Path) -> None:
@@ -37,14 +37,14 @@ def large(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
 
 def _count(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     read: list[Path] = []
-    plain: Callable[[Path], str] = held.file_sha256
+    plain: Callable[[Path], str] = digests.file_sha256
 
     def counted(path: Path) -> str:
         read.append(path)
         return plain(path)
 
-    monkeypatch.setattr(held, "file_sha256", counted)
-    monkeypatch.setattr(held, "_TICK", -(10**12))  # the file was made just now
+    monkeypatch.setattr(digests, "file_sha256", counted)
+    monkeypatch.setattr(digests, "CLOCK_TICK", -(10**12))  # the file was made just now
     return read
 
 

@@ -1,9 +1,10 @@
 """A model of somebody else's, run for the first time: in a process of its own, within bounds.
 
-What :mod:`ptft.onnx_check` and :mod:`ptft.preprocess.tokenizer_file` let through costs the same for
+What :mod:`ptft.onnx.check` and :mod:`ptft.preprocess.tokenizer_file` let through costs the same for
 every input of a size. Here the largest batch that a service runs goes through the towers, and texts
 as long as one takes through the tokenizer, where a kill hurts nobody. A model that came through is
-remembered by its digest (:func:`ptft.held.note`), so that the next start costs nothing.
+remembered by its digest (:func:`ptft.files.digests.record_check`), so that the next start costs
+nothing.
 """
 
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 from ptft import __version__
 from ptft.artifact import ModelInfo
 from ptft.errors import ArtifactError
-from ptft.held import note, noted
+from ptft.files.digests import record_check, was_checked
 
 __all__ = ["BATCH", "cpu_seconds", "memory_bytes", "try_model"]
 
@@ -43,7 +44,7 @@ def try_model(
         ArtifactError: it did not come through, and why.
     """
     key = f"{info.digest} {precision} {batch} {__version__}"
-    if remember and noted("tried", key):
+    if remember and was_checked("tried", key):
         return
     size = sum(entry["size"] for name, entry in info.files.items() if ".onnx" in name)
     seconds, memory = cpu_seconds(size), memory_bytes(size)
@@ -52,7 +53,7 @@ def try_model(
     paths = os.pathsep.join(path for path in sys.path if path)
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "ptft.trial_run", *words],
+            [sys.executable, "-P", "-m", "ptft.onnx.trial_run", *words],
             env={**os.environ, **one, "PYTHONPATH": paths, "RAYON_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -66,7 +67,7 @@ def try_model(
             f"{folder}: still running after {_WALL * seconds} s; what is allowed for its size"
         ) from None
     if done.returncode == 0:
-        note("tried", key)
+        record_check("tried", key)
         return
     if done.returncode == 3 and done.stderr.strip():  # an error that ptft knows; see trial_run
         raise ArtifactError(done.stderr.strip().splitlines()[-1])

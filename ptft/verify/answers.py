@@ -8,9 +8,9 @@ import numpy as np
 
 from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo
 from ptft.errors import PtftError
-from ptft.golden import TOLERANCE, Golden, allowed, differences, read_golden, run_onnx
-from ptft.onnx_model import OnnxModel, softmax, tower_file
-from ptft.trial import try_model
+from ptft.onnx.golden import TOLERANCE, Golden, allowed, differences, read_golden, run_onnx
+from ptft.onnx.model import OnnxModel, softmax, tower_file
+from ptft.onnx.trial import try_model
 from ptft.verify.link import Artefact, Link, broken, holds, unchecked
 
 __all__ = ["check_onnx", "check_torch", "judge", "same_tensors"]
@@ -38,7 +38,7 @@ def check_torch(target: str, folder: Path) -> Link:
     name = "golden torch"
     if find_spec("torch") is None:
         return unchecked(name, target, "torch is not installed")
-    from ptft.export.golden import embed_golden
+    from ptft.export.golden_inputs import embed_golden
     from ptft.model import load_model
 
     try:

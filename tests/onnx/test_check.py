@@ -13,12 +13,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from ptft import trial
 from ptft.artifact import FolderFiles, ModelInfo, hash_files, read_model_info, write_model_info
 from ptft.errors import ArtifactError
-from ptft.onnx_check import check_onnx_file
-from ptft.onnx_file import read_onnx
-from ptft.trial import try_model
+from ptft.onnx import trial
+from ptft.onnx.check import check_onnx_file
+from ptft.onnx.file import read_onnx
+from ptft.onnx.trial import try_model
 from serving.model import load_model
 from serving.settings import Settings
 

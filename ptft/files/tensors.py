@@ -21,10 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ptft.array_file import check_header
-from ptft.bounds import Bounds, parse_json
 from ptft.errors import ArtifactError
-from ptft.written import shareable
+from ptft.files.arrays import check_header
+from ptft.files.atomic import shareable
+from ptft.files.bounds import Bounds, parse_json
 
 __all__ = ["TensorFiles", "is_sharded", "local_part", "tensor_file", "write_tensors"]
 

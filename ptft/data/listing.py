@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ptft.data.sources.formats import is_picture
+from ptft.data.formats import is_picture
 from ptft.errors import DataError
 
 __all__ = ["Listing", "PassedOver", "is_hidden", "list_pictures"]

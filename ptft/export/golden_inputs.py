@@ -18,8 +18,8 @@ from torch import Tensor
 from ptft.artifact import GoldenKeys
 from ptft.data.sources.scenes import Scenes
 from ptft.evaluate.embed import evaluating
-from ptft.golden import Golden
 from ptft.model import DualEncoder
+from ptft.onnx.golden import Golden
 from ptft.preprocess import ImagePreprocess
 from ptft.recipe import TOWERS_OF, ScenesData
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from ptft.artifact import write_atomic, write_json
-from ptft.tensor_files import write_tensors
-from ptft.written import shareable
+from ptft.files.atomic import shareable
+from ptft.files.tensors import write_tensors
 
 
 @pytest.fixture(params=[0o022, 0o077, 0o002])

@@ -1,4 +1,6 @@
-"""``python -P -m ptft.trial_run FOLDER PRECISION BATCH SECONDS BYTES``: see :mod:`ptft.trial`.
+"""``python -P -m ptft.onnx.trial_run FOLDER PRECISION BATCH SECONDS BYTES``.
+
+The process that :mod:`ptft.onnx.trial` starts.
 
 Exit code 3: the model is not as it should be, and the last line on stderr says how.
 """
@@ -11,8 +13,8 @@ import numpy as np
 
 from ptft.artifact import read_model_info
 from ptft.errors import PtftError
-from ptft.golden import read_golden, run_onnx
-from ptft.onnx_model import OnnxModel
+from ptft.onnx.golden import read_golden, run_onnx
+from ptft.onnx.model import OnnxModel
 
 __all__ = ["main"]
 

@@ -16,8 +16,8 @@ from typing import Any
 from ptft.artifact import read_json, write_json
 from ptft.data.fields.field_set import FieldSection, FieldSet
 from ptft.data.open import Split, open_split
+from ptft.data.packing.shard import PackedShard, ShardPacker
 from ptft.data.reading.loader import read_ahead
-from ptft.data.tar.pack_shard import PackedShard, ShardPacker
 from ptft.errors import DataError, UsageError
 from ptft.recipe.data import DataSection, FolderData, ShardsData, TableData
 

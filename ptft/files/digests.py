@@ -21,15 +21,16 @@ from typing import Any
 from ptft.errors import DigestError
 
 __all__ = [
+    "CLOCK_TICK",
+    "check_digests",
+    "file_digests",
     "file_sha256",
-    "hash_files",
-    "note",
-    "noted",
-    "verify_files",
+    "record_check",
+    "was_checked",
 ]
 
 _SMALL = 1 << 20  # bytes; hashing these takes less time than looking into the memory
-_TICK = 2_000_000_000  # ns; the coarsest clock of a file system that is in use
+CLOCK_TICK = 2_000_000_000  # ns; of the coarsest clock of a file system that is in use
 _KEPT = 1 << 20  # bytes of one remembered file that are read
 
 
@@ -42,7 +43,7 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def hash_files(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+def file_digests(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Digest and size of files in ``folder``."""
     return {
         name: {"sha256": file_sha256(folder / name), "size": (folder / name).stat().st_size}
@@ -50,7 +51,7 @@ def hash_files(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def verify_files(
+def check_digests(
     folder: Path,
     files: Mapping[str, Mapping[str, Any]],
     *,
@@ -99,7 +100,7 @@ def verify_files(
         memory.write()
 
 
-def note(kind: str, key: str) -> None:
+def record_check(kind: str, key: str) -> None:
     """Remember that something was found to be so, such as a model that ran within its bounds.
 
     Args:
@@ -111,8 +112,8 @@ def note(kind: str, key: str) -> None:
             _write(folder / _name(kind, key), {"kind": kind, "key": key})
 
 
-def noted(kind: str, key: str) -> bool:
-    """Whether :func:`note` was told so."""
+def was_checked(kind: str, key: str) -> bool:
+    """Whether :func:`record_check` was told so."""
     folder = _own_folder(make=False)
     values = None if folder is None else _read(folder / _name(kind, key))
     return values == {"kind": kind, "key": key}
@@ -142,7 +143,7 @@ class _Memory:
     def keep(self, name: str, state: os.stat_result, sha256: str, began: int) -> None:
         """Remember a digest that was made of a file in this state, from ``began`` (ns) on."""
         changed = max(state.st_mtime_ns, state.st_ctime_ns)
-        if state.st_size >= _SMALL and changed < began - _TICK:
+        if state.st_size >= _SMALL and changed < began - CLOCK_TICK:
             self._known[name] = [*_state(state), sha256]
             self._changed = True
 

@@ -5,7 +5,7 @@ in a caption decides. None of these is in a tower that :mod:`ptft.export` writes
 operators that compute something from tensors, sizes that follow from the sizes of the input and
 never from what is in it, and weights that are as large as they are said to be. What a graph costs
 is then the same for every input of a size, so that running the largest once shows it
-(:mod:`ptft.trial`).
+(:mod:`ptft.onnx.trial`).
 """
 
 import math
@@ -13,7 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ptft.errors import ArtifactError
-from ptft.onnx_file import BYTES_OF, Graph, Node, Tensor, read_onnx
+from ptft.onnx.file import BYTES_OF, Graph, Node, Tensor, read_onnx
 
 __all__ = ["OPERATORS", "check_graph", "check_onnx_file"]
 
@@ -88,7 +88,7 @@ def _check_node(node: Node, path: Path) -> None:
     if node.domain not in ("", "ai.onnx") or node.op not in OPERATORS:
         raise ArtifactError(
             f"{path}: operator {name[:60]!r}; allowed: those of ONNX that compute tensors, without "
-            "loops, choices, texts and functions (ptft.onnx_check.OPERATORS)"
+            "loops, choices, texts and functions (ptft.onnx.check.OPERATORS)"
         )
     for attribute in node.attributes:
         if attribute.graphs:
