@@ -57,6 +57,6 @@ def test_the_newest_are_tried_without_the_bounds(repo: Path, tmp_path: Path) -> 
     found = {wanted.name: wanted for wanted in map(Requirement, done.stdout.splitlines())}
     assert set(BOUNDED) <= set(found)
     assert all("<" not in str(wanted.specifier) for wanted in found.values())
-    names = re.findall(r"\btest_\w+", script.read_text())
+    names = re.findall(r"[\w/]*\btest_\w+", script.read_text())
     assert names
-    assert all(list((repo / "tests").rglob(f"{name}.py")) for name in names)
+    assert [name for name in names if not (repo / "tests" / f"{name}.py").is_file()] == []
