@@ -1,6 +1,5 @@
 """The report of a comparison: JSON for programs, Markdown and one HTML file for people."""
 
-import base64
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,9 +11,8 @@ from ptft.compare.plots import cost_bars, label_curves, retention_plane
 from ptft.compare.recommend import Arm, Recommendation, counterfactual, gather, recommend
 from ptft.compare.results import Cell
 from ptft.model_source import Run, resolve
-from ptft.pages.document import asset, document
+from ptft.pages.document import render
 from ptft.pages.markdown import inline, row
-from ptft.pages.markup import Markup, element, join
 from ptft.recipe import ClassifyObjective, Comparison
 
 __all__ = ["results_table", "write_report"]
@@ -25,7 +23,7 @@ _PASSED_OVER = {
     "captions_too_long": "captions have more tokens than the model reads and are cut",
 }
 
-Table = list[list[str]]
+Rows = list[list[str]]
 """Rows of words; the first is the heading."""
 
 
@@ -77,7 +75,7 @@ def _passed_over(cells: Sequence[Cell]) -> list[str]:
     return [f"Of test: {'; '.join(parts)}."] if parts else []
 
 
-def results_table(arms: Sequence[Arm], chosen: Sequence[Recommendation]) -> Table:
+def results_table(arms: Sequence[Arm], chosen: Sequence[Recommendation]) -> Rows:
     """Everything measured that is the same each time: no clock is in it."""
     rows = [
         [
@@ -167,9 +165,7 @@ def _on_test(last: Recommendation) -> str:
     return f"the best candidate was {last.test_best}, {100 * last.regret:.1f} points ahead"
 
 
-def _article(
-    comparison: Comparison, arms: Sequence[Arm], chosen: Sequence[Recommendation]
-) -> Table:
+def _article(comparison: Comparison, arms: Sequence[Arm], chosen: Sequence[Recommendation]) -> Rows:
     """Pretraining beside fine-tuning, in this domain's own figures."""
     last = chosen[-1]
     tuned = next(a for a in arms if (a.name, a.budget) == (last.arm, last.budget))
@@ -216,7 +212,7 @@ def _pretraining(comparison: Comparison) -> dict[str, str]:
     }
 
 
-def _costs(arms: Sequence[Arm]) -> Table:
+def _costs(arms: Sequence[Arm]) -> Rows:
     rows = [["labels", "arm", "CPU-s", "peak MB", "MB stored", "chosen"]]
     for arm in sorted(arms, key=lambda arm: (arm.budget, arm.name)):
         chosen = ", ".join(
@@ -236,7 +232,7 @@ def _costs(arms: Sequence[Arm]) -> Table:
     return rows
 
 
-def _choices(chosen: Sequence[Recommendation]) -> Table:
+def _choices(chosen: Sequence[Recommendation]) -> Rows:
     rows = [["labels", "recommended", "test", "retention", "best on test", "regret"]]
     return rows + [
         [
@@ -251,15 +247,16 @@ def _choices(chosen: Sequence[Recommendation]) -> Table:
     ]
 
 
-def _parts(
+def _tables(
     comparison: Comparison, arms: Sequence[Arm], chosen: Sequence[Recommendation]
-) -> list[tuple[str, Table]]:
-    return [
-        ("Recommended", _choices(chosen)),
-        ("Pretraining and fine-tuning, measured", _article(comparison, arms, chosen)),
-        ("Everything measured, in % (* recommended)", results_table(arms, chosen)),
-        ("What it took here, in mean over seeds", _costs(arms)),
-    ]
+) -> dict[str, Rows]:
+    """Tables by their headings."""
+    return {
+        "Recommended": _choices(chosen),
+        "Pretraining and fine-tuning, measured": _article(comparison, arms, chosen),
+        "Everything measured, in % (* recommended)": results_table(arms, chosen),
+        "What it took here, in mean over seeds": _costs(arms),
+    }
 
 
 def _markdown(
@@ -269,7 +266,7 @@ def _markdown(
     said: Sequence[str],
 ) -> str:
     lines = [f"# {inline(comparison.name)}", "", *map(inline, said), ""]
-    for title, table in _parts(comparison, arms, chosen):
+    for title, table in _tables(comparison, arms, chosen).items():
         lines += [f"## {title}", "", _row(table[0]), "|" + "---|" * len(table[0])]
         lines += [*(_row(cells) for cells in table[1:]), ""]
     return "\n".join(lines)
@@ -286,46 +283,25 @@ def _page(
     said: Sequence[str],
 ) -> str:
     metric = default_metric(comparison.evaluate[0], comparison.compare.metric)
-    last = [arm for arm in arms if arm.budget == chosen[-1].budget]
-    pictures = [
-        ("Target over labels", label_curves(arms, chosen, metric)),
-        (
-            f"Target and retention at {chosen[-1].budget:,} labels",
-            retention_plane(last, comparison.compare.retention, metric),
-        ),
-        (f"Costs at {chosen[-1].budget:,} labels", cost_bars(last)),
-    ]
-    words = [element("p", text) for text in said]
-    drawn = [
-        join((element("h2", title), element("figure", _picture(title, svg))))
-        for title, svg in pictures
-    ]
-    tables = [
-        join((element("h2", title), _html_table(table)))
-        for title, table in _parts(comparison, arms, chosen)
-    ]
-    return document(
-        comparison.name,
-        element("h1", comparison.name),
-        *words,
-        *drawn,
-        *tables,
-        style=asset("ptft.compare", "report.css"),
+    budget = chosen[-1].budget
+    last = [arm for arm in arms if arm.budget == budget]
+    return render(
+        "ptft.compare",
+        "report.html",
+        title=comparison.name,
         generator=f"ptft {__version__}",
+        style="report.css",
+        sentences=said,
+        charts={
+            "Target over labels": label_curves(arms, chosen, metric),
+            f"Target and retention at {budget:,} labels": retention_plane(
+                last, comparison.compare.retention, metric
+            ),
+        },
+        costs=cost_bars(last),
+        budget=f"{budget:,}",
+        tables=_tables(comparison, arms, chosen),
     )
-
-
-def _picture(title: str, svg: str) -> Markup:
-    """A drawing as a picture: it has styles of its own, which the page's policy does not let in."""
-    address = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
-    return element("img", src=address, alt=title)
-
-
-def _html_table(table: Table) -> Markup:
-    head = element("tr", *(element("th", cell, scope="col") for cell in table[0]))
-    body = [element("tr", *(element("td", cell) for cell in cells)) for cells in table[1:]]
-    inner = element("table", element("thead", head), element("tbody", *body))
-    return element("div", inner, class_="wide")
 
 
 def _per_class(comparison: Comparison) -> bool:

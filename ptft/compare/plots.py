@@ -1,148 +1,109 @@
-"""The pictures of a comparison, as SVG files' text: curves over labels, the plane, the costs."""
+"""The charts of a comparison: figures over labels, the plane of retention, and the costs."""
 
-import io
 from collections.abc import Sequence
-from typing import Any
 
 from ptft.compare.recommend import Arm, Recommendation, pareto
+from ptft.pages.chart import Axis, Bars, Chart, Dot, Mark, linear_axis
 
 __all__ = ["cost_bars", "label_curves", "retention_plane"]
 
-_COLOURS = (
-    *("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7"),
-    *("#a463f2", "#97bbf5", "#9c6b4e", "#9498a0"),
-)  # Observable's ten, told apart by most eyes
-_DPI = 100
+_WIDTH, _HEIGHT = 720, 380
+_ROOM = 1.2  # a ratio of labels beyond the outer budgets, for their marks
 
 
-def label_curves(arms: Sequence[Arm], chosen: Sequence[Recommendation], metric: str) -> str:
+def label_curves(arms: Sequence[Arm], chosen: Sequence[Recommendation], metric: str) -> Chart:
     """Target figure over labels, a band each, the recommended arm marked at every budget."""
-    figure, axis = _figure(8.0, 4.6)
-    colour = _colours(arms)
+    colours = _colours(arms)
+    marks = []
     for name in sorted({arm.name for arm in arms}, key=lambda name: ("+" in name, name)):
         points = sorted((arm for arm in arms if arm.name == name), key=lambda arm: arm.budget)
-        x = [arm.budget for arm in points]
-        base = name.removesuffix("+wise")
-        axis.plot(
-            x,
-            [100 * arm.test for arm in points],
-            label=name,
-            color=colour[base],
-            linestyle="--" if name != base else "-",
-            marker="o",
-            markersize=3,
-            linewidth=1.5,
+        marks.append(
+            Mark(
+                name=name,
+                value=f"{100 * points[-1].test:.1f} %",
+                colour=colours[_base(name)],
+                line=[(arm.budget, 100 * arm.test) for arm in points],
+                band=[(arm.budget, 100 * arm.low, 100 * arm.high) for arm in points],
+                dots=[_dot(arm.budget, arm) for arm in points],
+                dashed=name != _base(name),
+            )
         )
-        axis.fill_between(
-            x,
-            [100 * arm.low for arm in points],
-            [100 * arm.high for arm in points],
-            color=colour[base],
-            alpha=0.08,
-            linewidth=0,
-        )
-    axis.plot(
-        [r.budget for r in chosen],
-        [100 * r.test for r in chosen],
-        linestyle="none",
-        marker="o",
-        markersize=10,
-        markerfacecolor="none",
-        markeredgecolor="black",
-        label="recommended",
-    )
-    axis.set_xscale("log", base=2)
+    rings = [Dot(r.budget, 100 * r.test, 7.0, f"{r.arm} at {r.budget:,}") for r in chosen]
+    marks.append(Mark(name="recommended", colour=None, dots=rings, hollow=True))
     budgets = sorted({arm.budget for arm in arms})
-    axis.set_xticks(budgets, [f"{budget:,}" for budget in budgets])
-    axis.minorticks_off()
-    axis.set_xlabel("labels")
-    axis.set_ylabel(f"{metric}, % (test)")
-    return _svg(figure, axis)
+    x = Axis(
+        budgets[0] / _ROOM,
+        budgets[-1] * _ROOM,
+        [(budget, f"{budget:,}") for budget in budgets],
+        "labels",
+        log=True,
+    )
+    y = _percent([100 * arm.low for arm in arms], [100 * arm.high for arm in arms])
+    words = f"{metric} over labels; recommended: " + ", ".join(
+        f"{r.arm} with {100 * r.test:.1f} % at {r.budget:,}" for r in chosen
+    )
+    return Chart(f"{metric} on test", words, x, y, marks, width=_WIDTH, height=_HEIGHT)
 
 
-def retention_plane(arms: Sequence[Arm], bound: float, metric: str) -> str:
+def retention_plane(arms: Sequence[Arm], bound: float, metric: str) -> Chart:
     """Target over retention at one budget; the front that nothing beats on both is joined."""
-    figure, axis = _figure(8.0, 4.6)
-    colour = _colours(arms)
-    front = pareto(arms)
-    axis.plot(
-        [100 * arm.test_retention for arm in front],
-        [100 * arm.test for arm in front],
-        color="#9498a0",
-        linewidth=1,
-        zorder=1,
-        label="Pareto front",
-    )
-    axis.axvline(100 * bound, color="black", linestyle=":", linewidth=1)
-    axis.annotate("bound", (100 * bound, axis.get_ylim()[0]), fontsize=8, rotation=90)
-    for arm in arms:
-        base = arm.name.removesuffix("+wise")
-        axis.scatter(
-            [100 * arm.test_retention],
-            [100 * arm.test],
-            color=colour[base],
-            marker="D" if arm.name != base else "o",
-            s=36,
-            label=arm.name,
-            zorder=2,
-        )
-    axis.set_xlabel("retention, % of the starting model's figure (test)")
-    axis.set_ylabel(f"{metric}, % (test)")
-    return _svg(figure, axis)
+    colours = _colours(arms)
+    x = _percent([100 * bound, *(100 * arm.test_retention for arm in arms)])
+    x = Axis(x.low, x.high, x.ticks, "retention on test, of the starting model's figure")
+    y = _percent([100 * arm.test for arm in arms])
+    front = [(100 * arm.test_retention, 100 * arm.test) for arm in pareto(arms)]
+    marks = [
+        Mark(
+            name="asked for",
+            colour=7,
+            dashed=True,
+            line=[(100 * bound, y.low), (100 * bound, y.high)],
+        ),
+        Mark(name="Pareto front", colour=7, line=front),
+        *(
+            Mark(
+                name=arm.name,
+                value=f"{100 * arm.test:.1f} %",
+                colour=colours[_base(arm.name)],
+                dots=[_dot(100 * arm.test_retention, arm, 5.0)],
+                hollow=arm.name != _base(arm.name),
+            )
+            for arm in arms
+        ),
+    ]
+    words = f"{metric} over retention; on the front: " + ", ".join(a.name for a in pareto(arms))
+    return Chart(f"{metric} on test", words, x, y, marks, width=_WIDTH, height=_HEIGHT)
 
 
-def cost_bars(arms: Sequence[Arm]) -> str:
+def cost_bars(arms: Sequence[Arm]) -> list[Bars]:
     """CPU seconds, bytes to store and share that learns, of each arm at one budget."""
-    shown = [arm for arm in arms if not arm.name.endswith("+wise")]
-    figure, axes = _figures(9.0, 0.6 + 0.35 * len(shown), 3)
-    names = [arm.name for arm in shown]
-    panels: tuple[tuple[str, list[float]], ...] = (
-        ("CPU seconds, search included", [arm.cpu_seconds for arm in shown]),
-        ("MB to store", [arm.artefact_bytes / 1e6 for arm in shown]),
-        ("% of weights that learn", [100 * arm.trainable_share for arm in shown]),
+    trained = [arm for arm in arms if not arm.name.endswith("+wise")]
+    panels = (
+        ("CPU seconds, search included", [arm.cpu_seconds for arm in trained]),
+        ("MB to store", [arm.artefact_bytes / 1e6 for arm in trained]),
+        ("% of weights that learn", [100 * arm.trainable_share for arm in trained]),
     )
-    for axis, (title, values) in zip(axes, panels, strict=True):
-        bars = axis.barh(names, values, color="#4269d0", height=0.6)
-        axis.bar_label(bars, fmt="%.3g", fontsize=8, padding=2)
-        axis.set_title(title, fontsize=9)
-        axis.set_xlim(0, max([*values, 1e-9]) * 1.25)
-        axis.invert_yaxis()
-        axis.tick_params(labelsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
-        if axis is not axes[0]:
-            axis.set_yticklabels([])
-    return _svg(figure)
+    return [
+        Bars(title, [(a.name, n, f"{n:.3g}") for a, n in zip(trained, numbers, strict=True)])
+        for title, numbers in panels
+    ]
 
 
-def _colours(arms: Sequence[Arm]) -> dict[str, str]:
-    bases = sorted({arm.name.removesuffix("+wise") for arm in arms})
-    return {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(bases)}
+def _base(name: str) -> str:
+    """The arm that a mix is made of."""
+    return name.removesuffix("+wise")
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
-    figure, axes = _figures(width, height, 1)
-    return figure, axes[0]
+def _colours(arms: Sequence[Arm]) -> dict[str, int]:
+    names = sorted({_base(arm.name) for arm in arms})
+    return {name: number for number, name in enumerate(names)}
 
 
-def _figures(width: float, height: float, columns: int) -> tuple[Any, list[Any]]:
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
-    FigureCanvasSVG(figure)
-    return figure, list(figure.subplots(1, columns, squeeze=False).flat)
+def _dot(x: float, arm: Arm, radius: float = 3.0) -> Dot:
+    words = f"{arm.name}: {100 * arm.test:.1f} % ({100 * arm.low:.1f} to {100 * arm.high:.1f})"
+    return Dot(x, 100 * arm.test, radius, words)
 
 
-def _svg(figure: Any, axis: Any = None) -> str:
-    if axis is not None:
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    stream = io.StringIO()
-    # no date and fixed ids: the same cells draw the same file
-    import matplotlib
-
-    with matplotlib.rc_context({"svg.hashsalt": "ptft", "svg.fonttype": "path"}):
-        figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=False)
-    text = stream.getvalue()
-    return text[text.index("<svg") :]
+def _percent(*values: Sequence[float]) -> Axis:
+    every = [value for part in values for value in part]
+    return linear_axis(min(every), max(every), unit="%")

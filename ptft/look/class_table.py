@@ -1,73 +1,63 @@
 """Samples of each class in each split, side by side."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median
 
 from ptft.data.checks.check import Checked
-from ptft.look.drawings import bar
-from ptft.pages.markup import Markup, element
 
-__all__ = ["class_tables"]
+__all__ = ["ClassTable", "class_tables"]
 
-_SHOWN = 40  # classes of a table, before it is folded
+_UNFOLDED = 40  # classes of a table, before it is folded
 _MOST = 2000  # classes of the folded one
 
 
-def class_tables(splits: Sequence[Checked]) -> Markup | None:
-    """A table for each set of classes; None where no split has any that are counted."""
+@dataclass(frozen=True)
+class ClassTable:
+    """The classes that some splits have in common.
+
+    Attributes:
+        splits: their names.
+        balance: the rarest and the most frequent class of each split, in words.
+        most: the greatest count of each split.
+        rows: number and name of a class, and its count in each split.
+        folded: the rows that are shown when asked for.
+        rest: what the folded rows are, in words.
+    """
+
+    splits: list[str]
+    balance: list[str]
+    most: list[int]
+    rows: list[tuple[int, str, list[int]]]
+    folded: list[tuple[int, str, list[int]]]
+    rest: str
+
+
+def class_tables(splits: Sequence[Checked]) -> list[ClassTable]:
+    """A table for each set of classes that are counted."""
     groups: dict[tuple[str, ...], list[Checked]] = {}
     for found in splits:
         if found.survey.classes is not None and found.survey.counts is not None:
             groups.setdefault(tuple(found.survey.classes), []).append(found)
-    if not groups:
-        return None
-    tables = [_table(names, group) for names, group in groups.items()]
-    return element("section", element("h2", "Classes"), *tables)
+    return [_table(names, group) for names, group in groups.items()]
 
 
-def _table(names: Sequence[str], group: Sequence[Checked]) -> Markup:
+def _table(names: Sequence[str], group: Sequence[Checked]) -> ClassTable:
     counts = [list(found.survey.counts or []) for found in group]
     # the most frequent first, as far as the first split tells; then in the order of their numbers
     order = sorted(range(len(names)), key=lambda number: (-counts[0][number], number))
-    most = [max(own, default=0) for own in counts]
-    rows = [_row(names, number, counts, most) for number in order[:_MOST]]
-    head = element(
-        "tr",
-        element("th", "class", scope="col"),
-        *(element("th", found.label, scope="col", colspan=2) for found in group),
+    rows = [(number, names[number], [own[number] for own in counts]) for number in order[:_MOST]]
+    rest = f"the other {len(names) - _UNFOLDED:,} classes"
+    if len(names) > len(rows):
+        rest += f", {len(rows) - _UNFOLDED:,} of them here"
+    return ClassTable(
+        splits=[found.label for found in group],
+        balance=[_balance(found) for found in group],
+        most=[max(own, default=0) for own in counts],
+        rows=rows[:_UNFOLDED],
+        folded=rows[_UNFOLDED:],
+        rest=rest,
     )
-    lines = [element("li", line) for line in map(_balance, group)]
-    parts: list[Markup] = [element("ul", *lines, class_="notes")]
-    parts += _folded(head, rows, len(names))
-    return element("div", *parts)
-
-
-def _folded(head: Markup, rows: Sequence[Markup], count: int) -> list[Markup]:
-    first = _wide(head, rows[:_SHOWN])
-    if len(rows) <= _SHOWN:
-        return [first]
-    shown = f"the other {count - _SHOWN:,} classes"
-    if count > len(rows):
-        shown += f", {len(rows) - _SHOWN:,} of them here"
-    rest = element("details", element("summary", shown), _wide(head, rows[_SHOWN:]))
-    return [first, rest]
-
-
-def _wide(head: Markup, rows: Sequence[Markup]) -> Markup:
-    table = element("table", element("tbody", head, *rows), class_="classes")
-    return element("div", table, class_="wide")
-
-
-def _row(
-    names: Sequence[str], number: int, counts: Sequence[list[int]], most: Sequence[int]
-) -> Markup:
-    cells: list[Markup] = []
-    for split, own in enumerate(counts):
-        count = own[number]
-        style = f"s{split % 8}"
-        cells.append(element("td", bar(count, most[split], style), class_="bars"))
-        cells.append(element("td", f"{count:,}", class_=None if count else "none"))
-    return element("tr", element("th", names[number], scope="row", title=number), *cells)
 
 
 def _balance(found: Checked) -> str:

@@ -1,6 +1,6 @@
 """``look.html``: what a data section holds, for people, in one file that asks no network.
 
-Everything that comes from data is escaped (:mod:`ptft.pages.markup`), and no script runs at all.
+Everything that comes from data is escaped (:mod:`ptft.pages.document`), and no script runs at all.
 """
 
 from dataclasses import dataclass
@@ -10,11 +10,10 @@ from ptft.data.checks.check import Checked
 from ptft.look.class_table import class_tables
 from ptft.look.model_view import ModelView
 from ptft.look.shown import ShownSplit
-from ptft.look.split_section import split_section
-from ptft.pages.document import asset, document
-from ptft.pages.markup import Markup, element
+from ptft.look.split_view import split_view
+from ptft.pages.document import render
 
-__all__ = ["Content", "Seen", "write_page"]
+__all__ = ["Content", "Seen", "data_page"]
 
 
 @dataclass(frozen=True)
@@ -59,87 +58,36 @@ class Content:
     splits: list[Seen]
 
 
-def write_page(content: Content) -> str:
+def data_page(content: Content) -> str:
     """The page as HTML."""
-    sections = [
-        split_section(seen.found, seen.shown, content.view, seen.read_by, _anchor(number))
-        for number, seen in enumerate(content.splits)
-    ]
-    return document(
-        f"{content.title} \u00b7 data",
-        _head(content),
-        _guessed(content),
-        _overview(content),
-        class_tables([seen.found for seen in content.splits]),
-        *sections,
-        style=asset("ptft.look", "look.css"),
-        generator=f"ptft {__version__}",
-    )
-
-
-def _anchor(number: int) -> str:
-    return f"split-{number}"
-
-
-def _head(content: Content) -> Markup:
-    count = len(content.problems)
-    state = f"{count:,} problem{'s' if count > 1 else ''}" if count else "no problem found"
     own = {f"{one.found.label}: {said}" for one in content.splits for said in one.found.survey.said}
-    warnings = [line for line in content.warnings if line not in own]  # these stand at their split
-    return element(
-        "div",
-        element(
-            "header",
-            element("h1", content.title),
-            element("span", state, class_="state wrong" if count else "state right"),
-        ),
-        element("p", content.target, class_="faint") if content.target != content.title else None,
-        _lines("problems", content.problems),
-        _lines("warnings", warnings),
-        element("p", content.view.said, class_="faint"),
+    return render(
+        "ptft.look",
+        "look.html",
+        title=f"{content.title} \u00b7 data",
+        generator=f"ptft {__version__}",
+        style="look.css",
+        name=content.title,
+        target=content.target,
+        every=content.every,
+        problems=content.problems,
+        warnings=[line for line in content.warnings if line not in own],  # these stand at a split
+        preprocessing=content.view.said,
+        said=content.said,
+        section=content.section,
+        overview=[(seen.found.label, _overview(seen)) for seen in content.splits],
+        class_tables=class_tables([seen.found for seen in content.splits]),
+        splits=[
+            split_view(seen.found, seen.shown, content.view, seen.read_by)
+            for seen in content.splits
+        ],
     )
 
 
-def _lines(kind: str, lines: list[str]) -> Markup | None:
-    return element("ul", *(element("li", line) for line in lines), class_=kind) if lines else None
-
-
-def _guessed(content: Content) -> Markup | None:
-    if not content.section:
-        return None
-    return element(
-        "section",
-        element("h2", "Guessed"),
-        _lines("notes", content.said),
-        element("p", "For a recipe:", class_="faint"),
-        element("pre", content.section),
-    )
-
-
-def _overview(content: Content) -> Markup:
-    names = ("split", "samples", "classes", "captions that differ", "pictures", "read by")
-    head = element("tr", *(element("th", name, scope="col") for name in names))
-    rows = [_overview_row(seen, _anchor(number)) for number, seen in enumerate(content.splits)]
-    how = (
-        "Counts are of all samples; sizes, forms, faults and captions of some, spread evenly "
-        "(--all looks at every one)."
-    )
-    if content.every:
-        how = "Every picture was decoded."
-    return element(
-        "section",
-        element("h2", "Splits"),
-        element("div", element("table", element("tbody", head, *rows)), class_="wide"),
-        element("p", how, class_="faint"),
-    )
-
-
-def _overview_row(seen: Seen, anchor: str) -> Markup:
+def _overview(seen: Seen) -> list[str]:
+    """Samples, classes, captions that differ, pictures, and who reads a split."""
     survey = seen.found.survey
     forms = ", ".join(f"{count:,} {form}" for form, count in list(survey.forms.items())[:3])
     captions = f"{survey.distinct:,} of {survey.words:,}" if survey.words else "\u2013"
     classes = "\u2013" if survey.classes is None else f"{len(survey.classes):,}"
-    cells = (f"{survey.samples:,}", classes, captions, forms or "\u2013", seen.read_by)
-    link = element("a", seen.found.label, href=f"#{anchor}")
-    first = element("th", link, scope="row")
-    return element("tr", first, *(element("td", cell) for cell in cells))
+    return [f"{survey.samples:,}", classes, captions, forms or "\u2013", seen.read_by]

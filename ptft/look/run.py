@@ -13,7 +13,7 @@ from ptft.data.sample import SampleSet
 from ptft.errors import DataError, RecipeError
 from ptft.look.guess import guess_section
 from ptft.look.model_view import view_of
-from ptft.look.page import Content, Seen, write_page
+from ptft.look.page import Content, Seen, data_page
 from ptft.look.shown import show_split
 from ptft.recipe import DataSection, Recipe, StagedRecipe, find_recipe, has_pictures
 from ptft.recipe.data import has_split
@@ -120,7 +120,7 @@ def look_at(
         warnings=inspected.warnings,
         splits=seen,
     )
-    page = write_page(content)
+    page = data_page(content)
     return Looked(page, asked.said, asked.section, inspected.problems, inspected.warnings)
 
 

@@ -1,45 +1,87 @@
-"""A page in one file: a browser that shows it asks no address, and runs no script but its own."""
+"""A page in one file: a browser that shows it asks no address, and runs no script but its own.
+
+Pages are Jinja templates of the package that makes them, which extend ``document.html``. Whatever
+is not markup of a template is escaped; what would turn the order of reading, or is no character of
+text, is written out; a name that a template does not know is an error.
+"""
 
 import base64
 import hashlib
+from functools import cache
 from importlib.resources import files
+from typing import Any
 
-from ptft.pages.markup import Child, Markup, element, join
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-__all__ = ["asset", "document"]
+from ptft.printable import printable
+
+__all__ = ["environment", "render"]
+
+_OWN = "ptft.pages"
 
 
-def asset(package: str, name: str) -> Markup:
-    """A file of a package (a style sheet, a script) as it is."""
-    return Markup(files(package).joinpath(name).read_text(encoding="utf-8"))
-
-
-def document(
-    title: str, *children: Child, style: Markup, script: Markup | None = None, generator: str
+def render(
+    package: str,
+    template: str,
+    *,
+    title: str,
+    generator: str,
+    style: str,
+    script: str = "",
+    **values: object,
 ) -> str:
     """A whole HTML file.
 
     Args:
-        children: of the body, plain text escaped.
-        style: CSS, put behind ``base.css``, which all pages share.
-        script: the only one that may run, at the end of the body.
+        package: the files' own.
+        template: a file that extends ``document.html`` and fills its ``body``.
+        title: in the browser's tab.
         generator: what wrote the page.
+        style: a CSS file, put behind ``base.css``, which all pages share.
+        script: a file with the only script that may run, at the end of the body.
+        values: what the template calls by name.
     """
-    styles = Markup(asset("ptft.pages", "base.css") + style)
+    styles = _asset(_OWN, "base.css") + _asset(package, style)
     allowed = ["default-src 'none'", "img-src data:", f"style-src {_source(styles)}"]
-    if script is not None:
-        allowed.append(f"script-src {_source(script)}")
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content="; ".join(allowed)),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="generator", content=generator),
-        element("title", title),
-        element("style", styles),
+    code = _asset(package, script) if script else ""
+    if code:
+        allowed.append(f"script-src {_source(code)}")
+    return (
+        environment(package)
+        .get_template(template)
+        .render(
+            title=title,
+            generator=generator,
+            policy="; ".join(allowed),
+            styles=Markup(styles),  # noqa: S704 (files of this library)
+            script=Markup(code),  # noqa: S704
+            **values,
+        )
     )
-    body = element("body", *children, None if script is None else element("script", script))
-    return join((Markup("<!DOCTYPE html>"), element("html", head, body, lang="en"))) + "\n"
+
+
+@cache
+def environment(package: str) -> Environment:
+    """The templates of a package, and those that all pages share."""
+    return Environment(
+        loader=ChoiceLoader([PackageLoader(name, "") for name in (package, _OWN)]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_text,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _text(value: Any) -> Any:
+    """What a template puts in: markup as it is, all else as text that can be read."""
+    return value if isinstance(value, Markup) else printable(str(value), lines=True)
+
+
+def _asset(package: str, name: str) -> str:
+    return files(package).joinpath(name).read_text(encoding="utf-8")
 
 
 def _source(text: str) -> str:

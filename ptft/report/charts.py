@@ -1,68 +1,85 @@
-"""A chart of the page: lines over samples seen as SVG, with what a script needs to read it off.
+"""A run's figures over samples seen, as charts: for its page, and as ``curves.png``."""
 
-The SVG says everything without the script; the script adds a cursor and the values under it.
-"""
-
+import io
 import json
 import math
+import re
 from collections.abc import Sequence
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
-from ptft.pages.markup import Markup, element, join
+from ptft.artifact import RunFiles, write_atomic
+from ptft.pages.chart import Axis, Chart, Dot, Mark, linear_axis
 from ptft.pages.ticks import nice_ticks, tick_text
-from ptft.report.curves import Panel, Series
+from ptft.report.curves import Panel, Series, group_panels, read_series
 
-__all__ = ["chart", "figure_text"]
+__all__ = ["figure_text", "plot_curves", "run_chart"]
 
-_WIDTH, _HEIGHT = 360, 210  # of the drawing, in units that a chart on a phone shows as pixels
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 8, 34  # margins for what stands around the lines
 _MOST = 240  # points of a line: about as many as its pixels; more are averaged
 _DECADES = 1.7  # a loss that spans more (a factor of 50) is drawn on a logarithmic axis
 _LOGARITHMIC = ("loss", "grad_norm")
+_SHARES = [(0.0, "0%"), (0.25, "25%"), (0.5, "50%"), (0.75, "75%"), (1.0, "100%")]
 
-Points = list[tuple[float, float, float, float]]
+Buckets = list[tuple[float, float, float, float]]
 """Samples seen, and mean, least and largest value of a bucket."""
 
 
-def chart(panel: Panel, series: Series, *, end: int) -> Markup:
-    """Lines of a panel, its legend, and the latest values.
+def run_chart(panel: Panel, series: Series, *, end: int) -> Chart:
+    """The chart of a panel: a line for each figure, with the latest values.
 
     Args:
-        end: samples seen at the right edge, the same for all charts of a page.
+        end: samples seen at the right edge, the same for all charts of a run.
     """
-    lines = {name: _buckets(series[name]) for name in panel.names}
-    scale = _Scale(panel, lines)
-    latest = max(points[-1][0] for points in lines.values())
-    styles = _styles(panel.names)
+    buckets = {name: _buckets(series[name]) for name in panel.names}
+    colours = _colours(panel.names)
     # both directions of a figure side by side in the legend
-    names = sorted(panel.names, key=lambda name: styles[name].split()[0])
-    drawn = [_line(lines[name], scale, end, styles[name]) for name in names]
+    names = sorted(panel.names, key=colours.__getitem__)
+    y = _vertical(panel, list(buckets.values()))
+    end = max(end, 1)
+    ticks = [(tick, tick_text(tick)) for tick in nice_ticks(0.0, end, most=6) if tick <= end]
+    x = Axis(0.0, end, ticks, "samples seen" + ", logarithmic scale" * y.log)
     words = "; ".join(
         f"{_short(name)} from {figure_text(panel.shares, series[name][0][1])} to "
         f"{figure_text(panel.shares, series[name][-1][1])}"
         for name in names
     )
-    drawing = element(
-        "svg",
-        _grid(scale, end, panel.shares),
-        *drawn,
-        element("g", class_="cursor"),
-        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
-        role="img",
-        tabindex="0",
-        aria_label=f"{panel.title} over samples seen: {words}",
+    latest = [figure_text(panel.shares, buckets[name][-1][1]) for name in names]
+    marks = [
+        Mark(
+            name=_short(name).replace("recall@", "R@").replace("_", " "),
+            value=value,
+            colour=colours[name],
+            line=(line := [(seen, mean) for seen, mean, _, _ in buckets[name]]),
+            band=_band(buckets[name]),
+            dots=[Dot(*point) for point in line] if len(line) < 4 else (),
+            dashed=_short(name).startswith("t2i_"),
+        )
+        for name, value in zip(names, latest, strict=True)
+    ]
+    chart = Chart(
+        panel.title,
+        f"{panel.title} over samples seen: {words}",
+        x,
+        y,
+        marks,
+        value=latest[0] if len(names) == 1 else "",
+        note=f"at {max(points[-1][0] for points in buckets.values()):,.0f}",
     )
-    caption = element(
-        "figcaption",
-        element("b", panel.title),
-        element("output", figure_text(panel.shares, lines[panel.names[0]][-1][1]))
-        if len(panel.names) == 1
-        else None,
-        element("span", f"at {latest:,.0f}", class_="at"),
-    )
-    legend = element("ul", *(_entry(name, lines[name], panel, styles[name]) for name in names))
-    values = _values(panel, [lines[name] for name in names], scale, end)
-    many = len(names) > 1
-    return element("figure", caption, drawing, legend if many else None, data_chart=values)
+    return replace(chart, data=_data(chart, panel.shares))
+
+
+def plot_curves(folder: Path) -> Path | None:
+    """Draw ``curves.png`` from ``metrics.jsonl``; None where nothing was logged yet."""
+    series = read_series(folder)
+    panels = group_panels(series)
+    if not panels:
+        return None
+    end = max(points[-1][0] for points in series.values())
+    path = folder / RunFiles.CURVES
+    write_atomic(path, _png([run_chart(panel, series, end=end) for panel in panels]))
+    return path
 
 
 def figure_text(share: bool, value: float) -> str:
@@ -74,50 +91,27 @@ def figure_text(share: bool, value: float) -> str:
     return f"{value:.2e}"
 
 
-class _Scale:
-    """The vertical axis: its range, whether it is logarithmic, and its ticks."""
-
-    def __init__(self, panel: Panel, lines: dict[str, Points]) -> None:
-        low = min(point[2] for points in lines.values() for point in points)
-        high = max(point[3] for points in lines.values() for point in points)
-        self.log = panel.names[0] in _LOGARITHMIC and low > 0 and math.log10(high / low) > _DECADES
-        if panel.shares:
-            self.ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
-            self.low, self.high = 0.0, 1.0
-            return
-        if self.log:
-            self.low, self.high = low, high
-            decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-            step = -(-len(decades) // 5)
-            powers = [10.0**power for power in decades][::step]
-            self.ticks = [tick for tick in powers if low <= tick <= high]
-            if len(self.ticks) < 2:
-                self.ticks = [low, high]
-            return
-        if low >= 0 and low < 0.5 * high:
-            low = 0.0  # near enough for the whole height to be worth seeing
-        if low == high:
-            low, high = (low - 0.5 * abs(low), high + 0.5 * abs(high)) if low else (0.0, 1.0)
-        self.ticks = nice_ticks(low, high)
-        self.low, self.high = self.ticks[0], self.ticks[-1]
-
-    def y(self, value: float) -> float:
-        """Place of a value in the drawing, from the top."""
-        low, high = self.low, self.high
-        if self.log:
-            value, low, high = math.log(value), math.log(low), math.log(high)
-        share = (value - low) / (high - low)
-        return _TOP + (1.0 - share) * (_HEIGHT - _TOP - _BOTTOM)
+def _vertical(panel: Panel, lines: Sequence[Buckets]) -> Axis:
+    """An axis of shares, of decades, or of round numbers around all values."""
+    if panel.shares:
+        return Axis(0.0, 1.0, _SHARES)
+    low = min(point[2] for points in lines for point in points)
+    high = max(point[3] for points in lines for point in points)
+    if panel.names[0] in _LOGARITHMIC and low > 0 and math.log10(high / low) > _DECADES:
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        powers = [10.0**power for power in decades][:: -(-len(decades) // 5)]
+        ticks = [tick for tick in powers if low <= tick <= high]
+        ticks = ticks if len(ticks) > 1 else [low, high]
+        return Axis(low, high, [(tick, tick_text(tick)) for tick in ticks], log=True)
+    if low >= 0 and low < 0.5 * high:
+        low = 0.0  # near enough for the whole height to be worth seeing
+    return linear_axis(low, high)
 
 
-def _x(seen: float, end: int) -> float:
-    return _LEFT + seen / max(end, 1) * (_WIDTH - _LEFT - _RIGHT)
-
-
-def _buckets(points: Sequence[tuple[int, float]]) -> Points:
+def _buckets(points: Sequence[tuple[int, float]]) -> Buckets:
     """At most ``_MOST`` points: as many in a row as it takes are averaged, their range kept."""
     size = -(-len(points) // _MOST)
-    buckets: Points = []
+    buckets: Buckets = []
     for start in range(0, len(points), size):
         part = [value for _, value in points[start : start + size]]
         seen = points[min(start + size, len(points)) - 1][0]
@@ -125,91 +119,80 @@ def _buckets(points: Sequence[tuple[int, float]]) -> Points:
     return buckets
 
 
-def _styles(names: Sequence[str]) -> dict[str, str]:
-    """Classes that the page colours: a colour a figure, text-to-image dashed in the colour of its
-    image-to-text sister."""
-    bases = list(
-        dict.fromkeys(_short(name).removeprefix("t2i_").removeprefix("i2t_") for name in names)
-    )
-    styles = {}
-    for name in names:
-        short = _short(name)
-        base = short.removeprefix("t2i_").removeprefix("i2t_")
-        styles[name] = f"s{bases.index(base) % 8}" + (" dash" if short.startswith("t2i_") else "")
-    return styles
+def _band(buckets: Buckets) -> list[tuple[float, float, float]]:
+    """Of averaged points the range; none where each is one value."""
+    if all(low == high for _, _, low, high in buckets):
+        return []
+    return [(seen, low, high) for seen, _, low, high in buckets]
 
 
-def _line(points: Points, scale: _Scale, end: int, style: str) -> Markup:
-    places = [(_x(seen, end), scale.y(mean)) for seen, mean, _, _ in points]
-    band = None
-    if any(low != high for _, _, low, high in points):
-        upper = [(_x(seen, end), scale.y(high)) for seen, _, _, high in points]
-        lower = [(_x(seen, end), scale.y(low)) for seen, _, low, _ in reversed(points)]
-        band = element("path", d=_path(upper + lower) + "Z", class_="band")
-    marks = (
-        [element("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r="2.5") for x, y in places]
-        if len(places) < 4
-        else []
-    )
-    line = element("path", d=_path(places), class_="line")
-    return element("g", band, line, *marks, class_=style, data_line=True)
+def _colours(names: Sequence[str]) -> dict[str, int]:
+    """A colour for each figure, the same for text to image as for image to text."""
+    bases = [_short(name).removeprefix("t2i_").removeprefix("i2t_") for name in names]
+    order = list(dict.fromkeys(bases))
+    return {name: order.index(base) for name, base in zip(names, bases, strict=True)}
 
 
-def _path(places: Sequence[tuple[float, float]]) -> str:
-    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-
-
-def _grid(scale: _Scale, end: int, shares: bool) -> Markup:
-    parts: list[Markup] = []
-    right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
-    for tick in scale.ticks:
-        y = f"{scale.y(tick):.1f}"
-        text = f"{tick:.0%}" if shares else tick_text(tick)
-        parts.append(element("line", x1=_LEFT, x2=right, y1=y, y2=y))
-        parts.append(element("text", text, x=_LEFT - 6, y=y, dy="0.32em", class_="left"))
-    for tick in nice_ticks(0.0, max(end, 1), most=6):
-        if tick > end:
-            continue
-        x = f"{_x(tick, end):.1f}"
-        parts.append(element("text", tick_text(tick), x=x, y=bottom + 14, class_="below"))
-    middle = (_LEFT + right) / 2
-    title = "samples seen" + (", logarithmic scale" if scale.log else "")
-    parts.append(element("text", title, x=middle, y=_HEIGHT - 4, class_="below"))
-    return element("g", *parts, class_="grid", aria_hidden="true")
-
-
-def _entry(name: str, points: Points, panel: Panel, style: str) -> Markup:
-    swatch = element(
-        "svg",
-        element("path", d="M0 6L22 6", class_="line"),
-        viewBox="0 0 22 12",
-        class_=style,
-        aria_hidden="true",
-    )
-    value = element("output", figure_text(panel.shares, points[-1][1]))
-    return element("li", swatch, join((_label(name), " ")), value)
-
-
-def _values(panel: Panel, lines: list[Points], scale: _Scale, end: int) -> str:
-    """What the script reads: the drawing's frame and scale, and each line's points."""
-    return json.dumps(
-        {
-            "frame": [_LEFT, _TOP, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM],
-            "end": max(end, 1),
-            "y": [scale.low, scale.high, scale.log],
-            "shares": panel.shares,
-            "lines": [
-                [[seen, float(f"{mean:.5g}")] for seen, mean, _, _ in points] for points in lines
-            ],
-        },
-        separators=(",", ":"),
-    )
-
-
-def _label(name: str) -> str:
-    """A name for the legend, where two stand side by side: ``i2t R@10``."""
-    return _short(name).replace("recall@", "R@").replace("_", " ")
+def _data(chart: Chart, shares: bool) -> str:
+    """What the page's script reads: the frame, the scales, and each line's points."""
+    lines = [[[seen, float(f"{mean:.5g}")] for seen, mean in mark.line] for mark in chart.marks]
+    values = {
+        "frame": chart.frame,
+        "end": chart.x.high,
+        "y": [chart.y.low, chart.y.high, chart.y.log],
+        "shares": shares,
+        "lines": lines,
+    }
+    return json.dumps(values, separators=(",", ":"))
 
 
 def _short(name: str) -> str:
     return name.rpartition("/")[2]
+
+
+def _png(charts: Sequence[Chart]) -> bytes:
+    """Charts side by side, at most three in a row, as they stand on the page in daylight."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    columns = min(3, len(charts))
+    rows = -(-len(charts) // columns)
+    layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12)  # inches
+    figure = Figure(figsize=(5.0 * columns, 3.2 * rows), layout=layout)
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    css = files("ptft.pages").joinpath("base.css").read_text(encoding="utf-8")
+    colours = dict(re.findall(r"--(\w+): (#\w{6})", css.partition("@media")[0]))
+    for axes_of, chart in zip(axes, charts, strict=False):
+        _draw(axes_of, chart, colours)
+    for unused in axes[len(charts) :]:
+        unused.set_axis_off()
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=110, format="png")
+    return picture.getvalue()
+
+
+def _draw(axes: Any, chart: Chart, colours: dict[str, str]) -> None:
+    for mark in chart.marks:
+        colour = colours[mark.style.split()[0]]
+        label = f"{mark.name}  {mark.value}"
+        if mark.band:
+            axes.fill_between(*zip(*mark.band, strict=True), color=colour, alpha=0.18, linewidth=0)
+        style = {"linestyle": "--" if mark.dashed else "-", "marker": "o" if mark.dots else None}
+        x, y = zip(*mark.line, strict=True)
+        axes.plot(x, y, color=colour, label=label, linewidth=1.4, markersize=3, **style)
+    axes.set_title(f"{chart.title}  {chart.value}", fontsize=10, loc="left", fontweight="bold")
+    axes.set_xlabel(chart.x.label, fontsize=8)
+    for name, axis in (("x", chart.x), ("y", chart.y)):
+        axes.set(**{f"{name}scale": "log" if axis.log else "linear"})
+        axes.set(**{f"{name}lim": (axis.low, axis.high)})
+        places, texts = zip(*axis.ticks, strict=True)
+        axes.set(**{f"{name}ticks": places, f"{name}ticklabels": texts})
+    axes.minorticks_off()
+    axes.tick_params(labelsize=8, length=0, labelcolor=colours["faint"])
+    axes.grid(axis="y", color=colours["line"], linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    if chart.legend:
+        axes.legend(fontsize=7, ncols=2, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.15))

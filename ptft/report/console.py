@@ -22,8 +22,7 @@ from ptft.evaluate import Figures
 from ptft.files.own import open_own
 from ptft.progress import say
 from ptft.recipe import Recipe
-from ptft.report.charts import figure_text
-from ptft.report.curves import plot_curves
+from ptft.report.charts import figure_text, plot_curves
 from ptft.report.page.page import write_page
 from ptft.report.throughput import Pace, duration
 from ptft.report.trackers import Tracker, open_trackers

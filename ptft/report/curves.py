@@ -1,14 +1,13 @@
-"""The figures of a run over samples seen, from its log alone: for ``curves.png`` and the page."""
+"""The figures of a run over samples seen, from its log alone, and which belong together."""
 
-import io
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from ptft.artifact import RunFiles, write_atomic
+from ptft.artifact import RunFiles
 
-__all__ = ["Panel", "Series", "group_panels", "is_share", "plot_curves", "read_series"]
+__all__ = ["Panel", "Series", "group_panels", "is_share", "read_series"]
 
 Series = dict[str, list[tuple[int, float]]]
 """Name of a figure -> samples seen and value, in the order of the log."""
@@ -83,40 +82,3 @@ def group_panels(series: Series) -> list[Panel]:
         if slash and any(part in last for part in _SHARES):
             evaluations.setdefault(group, []).append(name)
     return [*panels, *(Panel(title, names, True, True) for title, names in evaluations.items())]
-
-
-def plot_curves(folder: Path) -> Path | None:
-    """Draw ``curves.png`` from ``metrics.jsonl``; None where nothing was logged yet."""
-    series = read_series(folder)
-    panels = group_panels(series)
-    return _draw(folder / RunFiles.CURVES, panels, series) if panels else None
-
-
-def _draw(path: Path, panels: list[Panel], series: Series) -> Path:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(5.0 * columns, 3.2 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axis, panel in zip(axes, panels, strict=False):
-        for name in panel.names:
-            x, y = zip(*series[name], strict=True)
-            mark = "o" if len(x) < 4 else None
-            axis.plot(x, y, marker=mark, markersize=3, label=name.rpartition("/")[2])
-        axis.set_title(panel.title, fontsize=10)
-        axis.set_xlabel("samples seen", fontsize=8)
-        axis.tick_params(labelsize=8)
-        axis.grid(alpha=0.25)
-        if panel.shares:
-            axis.set_ylim(0.0, 1.0)
-        if len(panel.names) > 1:
-            axis.legend(fontsize=7, ncols=2)
-    for axis in axes[len(panels) :]:
-        axis.set_axis_off()
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=110, format="png")
-    write_atomic(path, picture.getvalue())
-    return path

@@ -17,7 +17,7 @@ from PIL import Image
 from ptft.data.checks.check import check_splits, inspect_splits
 from ptft.errors import DataError
 from ptft.look import look_at
-from ptft.look.drawings import histogram, scatter
+from ptft.look.charts import histogram, scatter
 from ptft.look.model_view import view_of
 from ptft.model import save_model
 from ptft.preprocess import ImagePreprocess
@@ -25,7 +25,7 @@ from ptft.recipe import Recipe, load_recipe
 from ptft.recipe.load import parse_recipe
 from ptft.recipe.splits import splits_of
 from tests.support.looking import noise, put, read, rows
-from tests.support.pages import Read
+from tests.support.pages import Read, drawn
 from tests.support.picture_files import encode, exif_of, png, upright
 from tests.support.tiny import build, towers_section
 
@@ -262,15 +262,20 @@ def test_the_models_own_preprocessing_is_found_without_weights(tmp_path: Path) -
     assert "the default, since the model's own is not known here: org/model" in view_of(far).said
 
 
-def test_drawings_count_what_they_are_given() -> None:
-    drawn = Read(histogram("T", [1, 1, 2, 900], "characters"))
-    assert sorted(text for tag, text in drawn.texts if tag == "title") == [
+def test_charts_count_what_they_are_given() -> None:
+    spans = Read(drawn(histogram("T", [1, 1, 2, 900], "characters")))
+    assert sorted(text for tag, text in spans.texts if tag == "title") == [
         "0 to 49 characters: 3",
         "900 to 949 characters: 1",
     ]
-    one = Read(histogram("T", [7], "characters"))
+    left, right = (float(bar["x"] or "") for bar in spans.all("rect"))
+    heights = [float(bar["height"] or "") for bar in spans.all("rect")]
+    # 19 spans over the 302 units from 46 on; 3 of the axis' 3 are the 168 units of its height
+    assert left == 46.0 and right == pytest.approx(46 + 18 * 302 / 19, abs=0.1)
+    assert heights == [168.0, 56.0]
+    one = Read(drawn(histogram("T", [7], "characters")))
     assert [text for tag, text in one.texts if tag == "title"] == ["7 characters: 1"]
-    dots = Read(scatter("S", [(10, 20), (10, 20), (300, 5)], (32, 32)))
+    dots = Read(drawn(scatter("S", [(10, 20), (10, 20), (300, 5)], (32, 32))))
     assert [text for tag, text in dots.texts if tag == "title"] == ["10 x 20: 2", "300 x 5: 1"]
     assert len(dots.all("circle")) == 2
 

@@ -11,19 +11,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 from PIL import Image
 
 from ptft.artifact import RunFiles
 from ptft.errors import TrainingError
-from ptft.pages.markup import Markup, element, join
+from ptft.pages.document import environment, render
 from ptft.pages.ticks import nice_ticks, tick_text
 from ptft.recipe import dump_recipe, load_recipe
 from ptft.recipe.publication import public_text, published_recipe
-from ptft.report.charts import chart, figure_text
-from ptft.report.curves import Panel, group_panels, read_series
+from ptft.report.charts import figure_text, plot_curves, run_chart
+from ptft.report.curves import Panel, Series, group_panels, read_series
 from ptft.report.page.page import write_page
 from ptft.runs.folder import read_run
-from tests.support.pages import Read
+from tests.support.pages import Read, drawn
 from tests.train.test_train import BATCH, STEPS, interrupt, run
 
 EVIL = "<script>alert('x')</script> \"><img src=x onerror=alert(1)> & co"
@@ -128,13 +129,18 @@ def test_captions_names_and_reasons_cannot_break_out(tmp_path: Path) -> None:
     assert len(lines) == read_run(tmp_path / "run").skipped == 2  # once in each of two epochs
 
 
-def test_markup_escapes_whatever_is_not_markup() -> None:
-    made = element(
-        "p", EVIL, element("b", "x<y"), None, title=EVIL, hidden=True, class_="a", q=None
-    )
-    assert str(made).count("<") == 4
-    assert Read(made).found[0] == ("p", {"title": EVIL, "hidden": None, "class": "a"})
-    assert join(["a<b", Markup("<br/>")]) == "a&lt;b<br/>"
+def test_what_a_template_is_given_is_text_and_what_it_is_not_given_an_error() -> None:
+    templates = environment("ptft.pages")
+    made = templates.from_string('<p title="{{ text }}">{{ text }}<b>{{ 1 }}</b></p>')
+    text = made.render(text=EVIL + "\x1b[31m")
+    assert text.count("<") == 4 and "\x1b" not in text
+    assert Read(text).found == [("p", {"title": EVIL + "\\x1b[31m"}), ("b", {})]
+    with pytest.raises(UndefinedError, match="'text' is undefined"):
+        made.render(txt=EVIL)
+    with pytest.raises(UndefinedError, match="has no attribute"):
+        render(
+            "ptft.report.page", "page.html", title="t", generator="g", style="page.css", record=1
+        )
 
 
 def test_a_run_that_fails_says_so_and_goes_on_from_there(tmp_path: Path) -> None:
@@ -208,42 +214,61 @@ def test_a_log_that_a_kill_cut_is_read_as_far_as_it_goes(tmp_path: Path) -> None
     assert read_series(tmp_path / "absent") == {}
 
 
-def paths(drawn: Markup, style: str) -> list[list[tuple[float, float]]]:
+def paths(text: str, style: str) -> list[list[tuple[float, float]]]:
     """Corners of the paths of a class."""
-    found = re.findall(rf'<path d="M([^"]*)" class="{style}"/>', drawn)
+    found = re.findall(rf'<path d="M([^"]*)" class="{style}"/>', text)
     return [[tuple(map(float, p.split())) for p in d.rstrip("Z").split("L")] for d in found]
 
 
 def test_a_chart_puts_each_value_where_its_scale_says() -> None:
     panel = Panel("samples/s", ["samples_per_second"], False, False)
-    drawn = chart(panel, {"samples_per_second": [(0, 0.0), (50, 10.0), (200, 40.0)]}, end=200)
+    series: Series = {"samples_per_second": [(0, 0.0), (50, 10.0), (200, 40.0)]}
+    text = drawn(run_chart(panel, series, end=200))
     # the frame is 46 to 348 across and 8 to 176 down; the axis runs from 0 to 40
-    assert paths(drawn, "line") == [[(46.0, 176.0), (121.5, 134.0), (348.0, 8.0)]]
-    values = json.loads(Read(drawn).all("figure")[0]["data-chart"] or "")
+    assert paths(text, "line") == [[(46.0, 176.0), (121.5, 134.0), (348.0, 8.0)]]
+    values = json.loads(Read(text).all("figure")[0]["data-chart"] or "")
     assert values["lines"] == [[[0, 0.0], [50, 10.0], [200, 40.0]]]
     assert values["y"] == [0.0, 40.0, False]
 
 
 def test_a_loss_that_falls_far_is_drawn_logarithmically() -> None:
     panel = Panel("loss", ["loss"], False, False)
-    drawn = chart(panel, {"loss": [(0, 10.0), (100, 0.1), (200, 0.001)]}, end=200)
-    ((_, top), (_, middle), (_, bottom)) = paths(drawn, "line")[0]
+    text = drawn(run_chart(panel, {"loss": [(0, 10.0), (100, 0.1), (200, 0.001)]}, end=200))
+    ((_, top), (_, middle), (_, bottom)) = paths(text, "line")[0]
     assert (top, middle, bottom) == (8.0, 92.0, 176.0)
-    assert "logarithmic scale" in drawn
+    assert "logarithmic scale" in text
 
 
 def test_a_long_log_is_averaged_in_buckets_that_keep_its_range() -> None:
     values = np.sin(np.arange(10_000) / 50.0) + 2.0
     panel = Panel("gradient norm", ["grad_norm"], False, False)
     series = {"grad_norm": list(enumerate(values.tolist()))}
-    drawn = chart(panel, series, end=9_999)
-    (line,), (band,) = paths(drawn, "line"), paths(drawn, "band")
+    text = drawn(run_chart(panel, series, end=9_999))
+    (line,), (band,) = paths(text, "line"), paths(text, "band")
     size = 42  # 10,000 over 240, rounded up
     assert len(line) == -(-10_000 // size)
     assert len(band) == 2 * len(line)
-    shown = json.loads(Read(drawn).all("figure")[0]["data-chart"] or "")["lines"][0]
+    shown = json.loads(Read(text).all("figure")[0]["data-chart"] or "")["lines"][0]
     expected = [values[start : start + size].mean() for start in range(0, 10_000, size)]
     assert [value for _, value in shown] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_curves_file_is_drawn_from_the_charts_of_the_page(tmp_path: Path) -> None:
+    """In the colours of the page: a line of an evaluation in the first and in the second one."""
+    rows = [
+        {"seen": 32 * step, "loss": 3.0 / step, "a/top1": 0.1 * step, "a/ece": 0.9 - 0.1 * step}
+        for step in range(1, 9)
+    ]
+    (tmp_path / RunFiles.LOG).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert plot_curves(tmp_path / "absent") is None
+    path = plot_curves(tmp_path)
+    assert path is not None
+    shown = np.asarray(Image.open(path).convert("RGB"))
+    left, right = np.array_split(shown.reshape(-1, shown.shape[1], 3), 2, axis=1)
+    blue, orange = (0x12, 0x59, 0xB5), (0xC2, 0x41, 0x0C)
+    for part, colours in ((left, (True, False)), (right, (True, True))):
+        for colour, there in zip((blue, orange), colours, strict=True):
+            assert bool((part == colour).all(2).sum() > 100) == there
 
 
 @pytest.mark.parametrize(

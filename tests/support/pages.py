@@ -2,7 +2,15 @@
 
 from html.parser import HTMLParser
 
-__all__ = ["Read"]
+from ptft.pages.chart import Chart
+from ptft.pages.document import environment
+
+__all__ = ["Read", "drawn"]
+
+
+def drawn(chart: Chart) -> str:
+    """A chart as a page has it."""
+    return str(environment("ptft.pages").get_template("charts.html").module.figure(chart))
 
 
 class Read(HTMLParser):

@@ -31,7 +31,7 @@ from ptft.model import save_model
 from ptft.onnx.golden import read_golden
 from ptft.preprocess import ImagePreprocess
 from ptft.recipe.load import parse_recipe
-from ptft.report.curves import plot_curves
+from ptft.report.charts import plot_curves
 from ptft.runs.folder import RunStatus, start_run, write_run
 from ptft.verify import Link, verify
 from serving import routes
