@@ -148,6 +148,7 @@ def measure(
         raise UsageError(f"{what}: evaluate: empty; name what to measure")
     check_evaluations(loaded)
     from ptft.evaluate import evaluate as run
+    from ptft.model import load_model as read
     from ptft.runs.folder import note_test_read, read_run
 
     if isinstance(model, str | Path):
@@ -155,7 +156,7 @@ def measure(
             record = read_run(named_run.path)
             note_test_read(named_run.path, record, loaded.evaluate, by="evaluate")
         tell(f"reading {model}")
-        model = load_model(model, verify=verify)
+        model = read(model, verify=verify, tell=tell)
     tell(f"measuring it by {', '.join(item.label for item in loaded.evaluate)}")
     return run(model, loaded.evaluate, loaded.data, seed=loaded.seed, progress=count, tell=tell)
 

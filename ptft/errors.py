@@ -23,6 +23,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Literal
 
+from ptft.printable import printable
+
 __all__ = [
     "FAULTS",
     "AdaptError",
@@ -59,9 +61,19 @@ FAULTS: dict[Fault, str] = {
 
 
 class PtftError(Exception):
-    """Base of all errors that ptft raises on purpose; ``exit_code`` is the command's."""
+    """Base of all errors that ptft raises on purpose; ``exit_code`` is the command's.
+
+    Args:
+        lines: of the message. Each stays one line, whatever names are in it.
+    """
 
     exit_code = 1
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*lines)
+
+    def __str__(self) -> str:
+        return "\n".join(printable(str(line)) for line in self.args)
 
 
 class UsageError(PtftError):

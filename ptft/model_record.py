@@ -1,9 +1,11 @@
-"""What the keys of ``ptft.json`` and ``mix.json`` may be: types, bounds, names of files.
+"""What the keys of ``ptft.json`` and ``mix.json`` may be, and what others say of files: types,
+bounds, names.
 
 The bounds are far beyond any model that is in use, and small enough that no value is a danger.
 """
 
 import re
+from pathlib import Path
 from typing import Any
 
 from ptft.errors import ArtifactError, PtftError
@@ -16,6 +18,7 @@ __all__ = [
     "check_mix_values",
     "check_model_values",
     "check_tokenizer_values",
+    "recorded_files",
 ]
 
 MAX_WIDTH = 65_536  # of the joint space
@@ -141,3 +144,23 @@ def _check_notes(values: Any, where: str) -> None:
             inner = Bounds(entry, f"{where}: {key}: {name}")
             for what, said in inner.values.items():
                 inner.check_text(said, what, MAX_TEXT)
+
+
+def recorded_files(values: Any, path: Path) -> dict[str, Any]:
+    """Name -> sha256 and size of the files of a checkpoint, or of a run's last model.
+
+    Args:
+        values: what ``state.json`` or ``run.json`` holds.
+        path: of that file, for messages.
+
+    Raises:
+        ArtifactError: a name or an entry is none.
+    """
+    files = Bounds(Bounds(values, str(path)).values.get("files"), f"{path}: files").values
+    check_names(files, f"{path}: files")
+    for name, entry in files.items():
+        one = Bounds(entry, f"{path}: files: {name}")
+        one.keys(("sha256", "size"), ("sha256", "size"))
+        one.whole("size", 0, 2**44)
+        one.text("sha256", 64)
+    return files

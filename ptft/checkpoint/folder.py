@@ -30,8 +30,8 @@ from ptft.errors import ArtifactError, CheckpointError, ModelError
 from ptft.files.bounds import Bounds, shown
 from ptft.files.tensors import TensorFiles, is_sharded, tensor_file, write_tensors
 from ptft.model.encoder import DualEncoder
-from ptft.model.hold import checkpoint_files
 from ptft.model.store import MODEL, describe_model, load_weights
+from ptft.model_record import recorded_files
 
 __all__ = [
     "Progress",
@@ -263,7 +263,7 @@ def read_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: format {shown(found)}; this ptft reads {_FORMAT}")
     if absent := {"progress", "optimizer", "files"} - values.keys():
         raise CheckpointError(f"{file}: lacks {', '.join(sorted(absent))}")
-    checkpoint_files(values, file)
+    recorded_files(values, file)
     Bounds(values["optimizer"], f"{file}: optimizer", CheckpointError)
     progress = Bounds(values["progress"], f"{file}: progress", CheckpointError)
     progress.keys(Progress.__dataclass_fields__)

@@ -56,5 +56,10 @@ def command(
         for link in links:
             line = f"{link.state:<10} {link.name:<20} {link.target}: {link.detail}"
             print(printable(line))
+        if open_ := [link.name for link in links if link.state == "unchecked"]:
+            print(
+                f"{len(open_)} of {len(links)} unchecked, and nothing is known of them: "
+                f"{', '.join(open_)}"
+            )
     if not ok:
         raise typer.Exit(1)

@@ -97,7 +97,7 @@ def export_model(
     kept = read_kept(out / FolderFiles.CARD)
     origin = read_provenance(source)
     say(f"reading {origin.folder}")
-    model = load_model(origin.folder).cpu().float().eval()
+    model = load_model(origin.folder, tell=say).cpu().float().eval()
     trained = find_reference(origin.source)
     model.spec = portable(model.spec)
     with _whole(out) as folder:

@@ -108,7 +108,7 @@ def look_at(
         visit=visit,
     )
     if not seen:
-        raise DataError("\n".join(inspected.problems))
+        raise DataError(*inspected.problems)
     content = Content(
         title=target if recipe is None else recipe.name,
         target=target,
@@ -153,7 +153,7 @@ def _parse(values: dict[str, Any], overrides: Sequence[str], where: str) -> Data
         return _Path.model_validate(values).data
     except ValidationError as error:
         problems = explain(error.errors(include_url=False), values, _Path)
-        raise RecipeError("\n".join(f"{where}: {problem}" for problem in problems)) from None
+        raise RecipeError(*(f"{where}: {problem}" for problem in problems)) from None
 
 
 def _as_yaml(data: DataSection) -> str:

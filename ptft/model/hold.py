@@ -1,9 +1,9 @@
 """The files that a model is loaded from, held against what records them, before one is opened.
 
 What is recorded where: a model folder's ``ptft.json`` has every file, a checkpoint's ``state.json``
-too; a run's ``run.json`` and a mix's ``mix.json`` have the weights of the model beside them. A
-folder of open_clip's own records nothing. Bytes that were found right and have not changed since
-are not read again (:mod:`ptft.files.digests`).
+and, of a run's last model, ``run.json`` too. A mix's ``mix.json``, and a ``run.json`` from before
+that, have the weights alone; a folder of open_clip's own records nothing. Bytes that were found
+right and have not changed since are not read again (:mod:`ptft.files.digests`).
 """
 
 from collections.abc import Mapping
@@ -19,11 +19,12 @@ from ptft.artifact import (
     verify_files,
 )
 from ptft.errors import ArtifactError, DigestError
-from ptft.files.bounds import Bounds, check_names
+from ptft.files.bounds import Bounds
 from ptft.model.spec import HF_TEXT, SPEC
 from ptft.model.store import OWN_WEIGHTS, WEIGHTS
+from ptft.model_record import recorded_files
 
-__all__ = ["OPEN_CLIP_WEIGHTS", "STATE", "checkpoint_files", "hold"]
+__all__ = ["OPEN_CLIP_WEIGHTS", "STATE", "hold"]
 
 # In the order in which open_clip looks
 OPEN_CLIP_WEIGHTS = (FolderFiles.OPEN_CLIP_WEIGHTS, "open_clip_pytorch_model.safetensors")
@@ -35,8 +36,11 @@ _NAMES = (
 _FOLDERS = (HF_TEXT, FolderFiles.ADAPTER)
 
 
-def hold(folder: Path) -> None:
+def hold(folder: Path) -> str:
     """Compare what a model in ``folder`` is loaded from with its record.
+
+    Returns:
+        What is not recorded and was not held, in a sentence; "" where all is.
 
     Raises:
         DigestError: a file is not the recorded one, or absent, or there is one that is not
@@ -46,10 +50,11 @@ def hold(folder: Path) -> None:
     if (folder / FolderFiles.INFO).is_file():
         files, record = read_model_info(folder).files, FolderFiles.INFO
     elif (folder / STATE).is_file():
-        files, record = checkpoint_files(read_json(folder / STATE), folder / STATE), STATE
+        files, record = recorded_files(read_json(folder / STATE), folder / STATE), STATE
+    elif (run := _run(folder)) is not None and run.values.get("files"):
+        files, record = recorded_files(run.values, folder.parent / RunFiles.RUN), RunFiles.RUN
     else:
-        _hold_weights(folder)
-        return
+        return _hold_weights(folder, run)
     opened = _opened(folder, files)
     for name in opened:
         if name not in files:
@@ -58,6 +63,7 @@ def hold(folder: Path) -> None:
                 "opened; move it away"
             )
     verify_files(folder, {name: files[name] for name in opened}, record=record, remember=True)
+    return ""
 
 
 def _opened(folder: Path, files: Mapping[str, Any]) -> list[str]:
@@ -76,40 +82,32 @@ def _opened(folder: Path, files: Mapping[str, Any]) -> list[str]:
     return sorted({*present, *recorded})
 
 
-def checkpoint_files(values: Any, path: Path) -> dict[str, Any]:
-    """Name -> sha256 and size of a checkpoint's files.
+def _run(folder: Path) -> Bounds | None:
+    """``run.json`` of the run whose last model a folder is; None of any other folder."""
+    path = folder.parent / RunFiles.RUN
+    if folder.name != RunFiles.FINAL or not path.is_file():
+        return None
+    return Bounds(read_json(path), str(path))
 
-    Args:
-        values: what its ``state.json`` holds.
-        path: of that file, for messages.
 
-    Raises:
-        ArtifactError: a name or an entry is none.
+def _hold_weights(folder: Path, run: Bounds | None) -> str:
+    """Those of a mix, or of the last model of a run from before all its files were recorded.
+
+    Returns: as :func:`hold`.
     """
-    files = Bounds(Bounds(values, str(path)).values.get("files"), f"{path}: files").values
-    check_names(files, f"{path}: files")
-    for name, entry in files.items():
-        one = Bounds(entry, f"{path}: files: {name}")
-        one.keys(("sha256", "size"), ("sha256", "size"))
-        one.whole("size", 0, 2**44)
-        one.text("sha256", 64)
-    return files
-
-
-def _hold_weights(folder: Path) -> None:
-    """Those of a run's last model, or of a mix, whose record has a digest of them alone."""
     path = folder / WEIGHTS
     recorded: object = None
     record = RunFiles.MIX
     if (folder / RunFiles.MIX).is_file():
         recorded = read_mix(folder).weights_digest
-    elif folder.name == RunFiles.FINAL and (folder.parent / RunFiles.RUN).is_file():
+    elif run is not None:
         record = RunFiles.RUN
-        run = Bounds(read_json(folder.parent / RunFiles.RUN), str(folder.parent / RunFiles.RUN))
         recorded = run.values.get("weights_digest")
     if recorded is None or not path.is_file():
-        return
+        return f"{folder}: nothing records what its files are; none was held"
     if not isinstance(recorded, str):
         raise ArtifactError(f"{folder}: {record}: weights_digest: allowed: 64 hex digits")
     entry = {"sha256": recorded, "size": path.stat().st_size}
     verify_files(folder, {WEIGHTS: entry}, record=record, remember=True)
+    others = ", ".join(name for name in _opened(folder, {}) if name != WEIGHTS)
+    return f"{folder}: {record} records the weights alone; not held: {others}"

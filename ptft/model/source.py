@@ -1,6 +1,6 @@
 """A model from wherever it lies: a run, a checkpoint, a folder of ptft or open_clip, the Hub."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,9 @@ from ptft.preprocess.decoding import READING
 __all__ = ["describe_spec", "load_model", "load_untrained", "open_clip_weights"]
 
 
-def load_model(source: str | Path, *, verify: bool = True) -> DualEncoder:
+def load_model(
+    source: str | Path, *, verify: bool = True, tell: Callable[[str], None] | None = None
+) -> DualEncoder:
     """Read a model, in eval mode, on the CPU; nothing in it is run, and nothing else is fetched.
 
     Args:
@@ -35,6 +37,7 @@ def load_model(source: str | Path, *, verify: bool = True) -> DualEncoder:
             folder that ptft or open_clip wrote, or ``org/repo@revision`` on the Hub.
         verify: hold its files against the digests that it records (:mod:`ptft.model.hold`); False:
             read a folder that was changed on purpose.
+        tell: told what could not be held, since nothing records it.
 
     An adapter in a checkpoint is merged, where its kind can be.
 
@@ -48,8 +51,8 @@ def load_model(source: str | Path, *, verify: bool = True) -> DualEncoder:
     """
     found = fetch_source(source)
     folder = model_folder(found)
-    if verify:
-        hold(folder)
+    if verify and (unheld := hold(folder)) and tell is not None:
+        tell(unheld)
     has_open_clip = any((folder / name).is_file() for name in OPEN_CLIP_WEIGHTS)
     if (folder / SPEC).is_file() and not has_open_clip:
         model = merge(load_stored(folder))

@@ -15,13 +15,15 @@ from ptft.printable import printable
 __all__ = ["code", "fenced", "inline", "literal", "quoted", "row"]
 
 # An underscore between letters and a lone exclamation mark mean nothing; most names have none else.
-_MEANS = re.compile(r"[\\`*<>\[\]|&~$]|(?<![^\W_])_|_(?![^\W_])")
+# Where an address begins, which GitHub and the Hub make a link of: its :// or www.
+_MEANS = re.compile(r"[\\`*<>\[\]|&~$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=[wW]{3})\.")
 _STARTS = re.compile(r"^(?:(?P<number>\d+)(?=[.)])|(?=[-#+=]))")  # a list, heading or rule
 _TICKS = re.compile(r"`+")
 
 
 def inline(text: str) -> str:
-    """``text`` on one line, shown as it is: no markup, no HTML, no second cell or heading."""
+    """``text`` on one line, shown as it is: no markup, no HTML, no link, no second cell or
+    heading."""
     plain = _MEANS.sub(lambda match: f"\\{match[0]}", printable(text).strip())
     return _STARTS.sub(lambda match: f"{match['number'] or ''}\\", plain)
 

@@ -125,7 +125,7 @@ def _parse(values: Mapping[str, Any], where: str, kind: type[_Kind]) -> _Kind:
         problems = explain(error.errors(include_url=False), values, kind)
         if len(problems) > _PROBLEMS:
             problems[_PROBLEMS:] = [f"and {len(problems) - _PROBLEMS} problems more"]
-        raise RecipeError("\n".join(f"{where}: {problem}" for problem in problems)) from None
+        raise RecipeError(*(f"{where}: {problem}" for problem in problems)) from None
 
 
 def dump_recipe(recipe: Recipe) -> str:

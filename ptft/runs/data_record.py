@@ -124,11 +124,11 @@ def hold_against(
         if (change := difference(before[key], identity, what)) is not None:
             changes.append(f"{key}: {change}")
     if changes and not accept:
-        told = "".join(f"\n  {change}" for change in changes)
         raise DataError(
-            f"{folder}: the data changed since it began:{told}\n"
+            f"{folder}: the data changed since it began:",
+            *(f"  {change}" for change in changes),
             "  a resumed run would not end as an uninterrupted one; allowed: the data as they "
-            "were, or --accept-changes"
+            "were, or --accept-changes",
         )
     if changes or now.keys() - before.keys():
         _write(folder, now)

@@ -55,6 +55,8 @@ class RunRecord:
     Attributes:
         recipe_digest: of the resolved recipe beside it.
         weights_digest: sha256 of the final weights, once they are written.
+        files: name -> {"sha256", "size"} of every file in ``final``, once they are written; empty
+            of a run of before this was recorded.
         features: towers whose kept features are read; None: not decided yet.
         seen, total: samples.
         skipped, faults: samples that could not be read, in all and by the kind of fault.
@@ -85,6 +87,7 @@ class RunRecord:
     faults: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     weights_digest: str | None = None
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     error: str = ""
     licence: str | None = None
@@ -133,7 +136,7 @@ def open_run(recipe: Recipe, *, resume: bool) -> tuple[Path, RunRecord | None]:
         problems.append(f"{folder}: a run of another recipe: {difference}")
     if elsewhere:
         return elsewhere[0], read_run(elsewhere[0])
-    raise UsageError("--resume: no run to go on with" + "".join(f"\n  {p}" for p in problems))
+    raise UsageError("--resume: no run to go on with", *(f"  {problem}" for problem in problems))
 
 
 def open_together(recipe: Recipe, world: World, *, resume: bool) -> tuple[Path, RunRecord | None]:

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from ptft.artifact import RunFiles, file_sha256
+from ptft.artifact import RunFiles, hash_files
 from ptft.data import open_val
 from ptft.evaluate import calibrate_head
 from ptft.evaluate.calibrate import Calibration
@@ -43,4 +43,5 @@ def save_final(folder: Path, model: DualEncoder, recipe: Recipe, record: RunReco
     check_saved(trained, partial)
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
-    record.weights_digest = file_sha256(final / WEIGHTS)
+    record.files = hash_files(final)
+    record.weights_digest = record.files[WEIGHTS]["sha256"]

@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ptft.artifact import RunFiles, file_sha256, read_json, write_atomic, write_json
+from ptft.artifact import RunFiles, hash_files, read_json, write_atomic, write_json
 from ptft.data import open_split
 from ptft.distributed import World
 from ptft.evaluate import evaluate
@@ -305,7 +305,8 @@ def _finish(
     told = ", ".join(f"{name} {value:.1%}" for name, value in found["summary"].items())
     write_atomic(folder / RunFiles.STAGES_TABLE, f"{text}\n\n{told}\n")
     say(console, f"{text}\n{told}")
-    record.weights_digest = file_sha256(final / WEIGHTS)
+    record.files = hash_files(final)
+    record.weights_digest = record.files[WEIGHTS]["sha256"]
     record.status = RunStatus.FINISHED
     write_run(folder, record)
 

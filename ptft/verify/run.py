@@ -1,9 +1,12 @@
 """A run: its recipe and its weights against what ``run.json`` records."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from ptft.artifact import RunFiles, file_sha256, read_json
-from ptft.errors import PtftError
+from ptft.artifact import RunFiles, file_sha256, read_json, verify_files
+from ptft.errors import DigestError, PtftError
+from ptft.model_record import recorded_files
 from ptft.recipe import load_foreign, recipe_digest
 from ptft.recipe.publication import published_recipe
 from ptft.verify.link import Artefact, Link, broken, holds, unchecked
@@ -37,7 +40,24 @@ def check_run(target: str, run: Path, folder: Path) -> tuple[Artefact, list[Link
         )
     else:
         links.append(holds("run", target, f"weights {weights[:12]} as {RunFiles.RUN} records"))
+        links.append(_check_files(target, folder, record))
     return Artefact(target, weights=weights, recipe=recipe, folder=folder, run=run), links
+
+
+def _check_files(target: str, folder: Path, record: Mapping[str, Any]) -> Link:
+    """All that the last model is opened from, the weights among it."""
+    if not record.get("files"):
+        why = f"a ptft from before wrote {RunFiles.RUN}: it records the weights alone"
+        return unchecked("run files", target, why)
+    try:
+        files = recorded_files(record, folder.parent / RunFiles.RUN)
+        verify_files(folder, files, record=RunFiles.RUN)
+        present = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        if other := sorted(set(present) - files.keys()):
+            raise DigestError(f"{folder / other[0]}: {RunFiles.RUN} does not record it")
+    except PtftError as error:
+        return broken("run files", target, error)
+    return holds("run files", target, f"{len(files)} files as {RunFiles.RUN} records")
 
 
 def check_recipe(target: str, path: Path, recorded: str, record: str) -> Link:

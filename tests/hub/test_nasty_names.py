@@ -3,6 +3,7 @@
 import ast
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.table import Table
 from ptft.artifact import ModelInfo
 from ptft.cli.main import main
 from ptft.compare.page import write_report
+from ptft.errors import DataError, SampleError
 from ptft.export.card import Kept, make_card, read_kept
 from ptft.front_matter import card_metadata, replace_metadata
 from ptft.hub.card import EMPTY, merge_card
@@ -289,6 +291,19 @@ def test_an_error_of_the_command_steers_no_terminal(
         main()
     told = capsys.readouterr().err
     assert ended.value.code == 2 and not raw(told)
+
+
+def test_a_name_in_an_error_breaks_no_line() -> None:
+    error = DataError("a\nptft: all is well: not there", "  and b\n")
+    assert str(error).splitlines() == [r"a\nptft: all is well: not there", r"  and b\n"]
+    assert str(SampleError("a\rb", "empty")) == r"a\rb"
+
+
+@pytest.mark.parametrize("name", ["a https://example.org/x", "www.example.org", "WWW.a.org"])
+def test_an_address_in_a_name_is_no_link(name: str) -> None:
+    """GitHub's Markdown makes links of :// and www. that no backslash is in."""
+    assert not re.search(r"(?<!\\)://|www\.", inline(name), re.IGNORECASE)
+    assert PARSER.render(inline(name)) == f"<p>{name}</p>\n"
 
 
 def test_the_terminal_is_told_names_as_text() -> None:

@@ -62,7 +62,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / RunFiles.LOG).write_text("".join(json.dumps(line) + "\n" for line in figures))
     assert plot_curves(folder)
     record.status = RunStatus.FINISHED
-    record.weights_digest = file_sha256(folder / RunFiles.FINAL / "model.safetensors")
+    record.files = hash_files(folder / RunFiles.FINAL)
+    record.weights_digest = record.files["model.safetensors"]["sha256"]
     write_run(folder, record)
     return folder
 
@@ -131,7 +132,7 @@ def test_every_link_holds(trained: Path, exported: Path, service: Start) -> None
     assert set(found.values()) == {"ok"}, links
     run, folder = str(trained), str(exported)
     assert list(found) == [
-        *((name, run) for name in ("recipe", "run")),
+        *((name, run) for name in ("recipe", "run", "run files")),
         *((name, folder) for name in ("files", "recipe", "run", "weights")),
         *((name, folder) for name in ("golden onnx fp32", "golden torch")),
         *((name, folder) for name in ("onnx graph fp32", "drawn onnx fp32")),

@@ -89,7 +89,7 @@ def check_splits(
         splits_of(recipe), recipe.objective, seed=recipe.seed, every=every, tell=tell
     )
     if seen.problems:
-        raise DataError("\n".join(seen.problems))
+        raise DataError(*seen.problems)
     return seen.checked, seen.warnings
 
 
@@ -123,7 +123,7 @@ def inspect_splits(
             samples = open_split(use.section, use.split, seed=seed, key=use.key)
             survey = look(samples, every=every, pictures=_reads_pictures(use, objective))
         except (DataError, RecipeError) as error:
-            problems.append(str(error))
+            problems += str(error).split("\n")
             continue
         twins = Twins()
         if has_pictures(use.section):
