@@ -1,16 +1,14 @@
 """Runs a built-in comparison as its users do, and reads its figures."""
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-__all__ = ["BARS", "compared", "from_start", "ptft"]
+from tests.bench._parts import ptft
+
+__all__ = ["BARS", "compared", "from_start"]
 
 BARS = {
     "minutes": ("<=", 20.0),
@@ -23,18 +21,19 @@ BARS = {
 }
 
 
-def ptft(*arguments: str) -> float:
-    """Run ``ptft`` with two cores at most in all; minutes on the clock."""
-    started = time.monotonic()
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    command = [sys.executable, "-m", "ptft", *arguments]
-    done = subprocess.run(command, env=environment, stdout=sys.stderr)
-    if done.returncode:
-        raise SystemExit(f"ptft {' '.join(arguments)}: exit {done.returncode}")
-    return (time.monotonic() - started) / 60
+# of a smoke run: two arms at one budget, a step each
+_SMALL = (
+    "optim.samples_seen=16",
+    "optim.global_batch=16",
+    "compare.arms=[{kind: zero_shot}, {kind: full}]",
+    "compare.budgets=[4]",
+    "compare.seeds=1",
+    "compare.trials=1",
+    "compare.wise=[]",
+)
 
 
-def compared(name: str, folder: Path, *overrides: str) -> dict[str, float]:
+def compared(name: str, folder: Path, *overrides: str, smoke: bool = False) -> dict[str, float]:
     """Compare, print the report's table, and give its figures.
 
     Returns:
@@ -43,7 +42,8 @@ def compared(name: str, folder: Path, *overrides: str) -> dict[str, float]:
         the least share of full fine-tuning's gain that an arm keeps while it retains 98 % on test,
         where full fine-tuning gains.
     """
-    minutes = ptft("compare", name, f"run.dir={folder}", *overrides)
+    small = _SMALL if smoke else ()
+    minutes = ptft("compare", name, f"run.dir={folder}", *overrides, *small, smoke=smoke)
     found = json.loads((folder / "results.json").read_text())
     report = (folder / "report.md").read_text()
     print(report.partition("## What it took here")[0])
@@ -62,12 +62,14 @@ def compared(name: str, folder: Path, *overrides: str) -> dict[str, float]:
     return figures
 
 
-def from_start(pretraining: str, name: str) -> dict[str, float]:
+def from_start(pretraining: str, name: str, *, smoke: bool) -> dict[str, float]:
     """Train a start by a built-in recipe and compare from it; the minutes of both, apart."""
     with tempfile.TemporaryDirectory() as made:
         start = Path(made) / "start"
-        minutes = ptft("train", pretraining, f"run.dir={start}", "run.trackers=[]")
-        figures = compared(name, Path(made) / "compared", f"init.from={start}")
+        options = [f"run.dir={start}", "run.trackers=[]"]
+        options += ["optim.samples_seen=256", "evaluate=[]"] if smoke else []
+        minutes = ptft("train", pretraining, *options, smoke=smoke)
+        figures = compared(name, Path(made) / "compared", f"init.from={start}", smoke=smoke)
     return {**figures, "pretraining_minutes": round(minutes, 1)}
 
 

@@ -8,8 +8,6 @@ each loop is given what its loader would, ptft bytes of pixels, open_clip normal
 
 import contextlib
 import json
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -29,7 +27,7 @@ from ptft.model import build_model, open_clip_state_dict
 from ptft.recipe import Recipe
 from ptft.recipe.load import parse_recipe
 
-__all__ = ["in_turn", "in_turn_apart", "make_batches", "make_recipe", "open_clip_optimizer"]
+__all__ = ["in_turn", "make_batches", "make_recipe", "open_clip_optimizer"]
 
 _START, _END, _SHORTEST, _LONGEST = 49406, 49407, 8, 12  # CLIP's marks; tokens of a caption
 
@@ -174,14 +172,6 @@ def in_turn(
         lines = (Path(folder) / "run" / RunFiles.LOG).read_text().splitlines()
     own = [json.loads(line)["loss"] for line in lines if "loss" in json.loads(line)]
     return {"seconds": turns.seconds, "losses": {"ptft": own, "open_clip": losses}}
-
-
-def in_turn_apart(module: str, *arguments: str) -> dict[str, Any]:
-    """What ``python -m module arguments`` prints last, as JSON: a process and memory of its own."""
-    out = subprocess.run(
-        [sys.executable, "-m", module, *arguments], check=True, capture_output=True, text=True
-    ).stdout
-    return json.loads(out.strip().splitlines()[-1])
 
 
 class _Turns:

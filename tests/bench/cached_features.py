@@ -6,8 +6,6 @@ loss, AdamW and precision; ViT-S-32, captions of 8 to 12 tokens, one thread, ste
 kept features cost once, a forward pass of each picture, is printed beside it.
 """
 
-import json
-import sys
 import time
 from dataclasses import replace
 from statistics import median
@@ -16,21 +14,23 @@ from typing import Any
 import torch
 
 from ptft.data import Batch
-from tests.bench._peer import in_turn, in_turn_apart, make_recipe
+from tests.bench._parts import apart
+from tests.bench._peer import in_turn, make_recipe
 
 NAME, BATCH, STEPS = "ViT-S-32", 16, 12
 BARS = {"ratio": (">=", 8.0), "loss_difference": ("<=", 1e-3)}
 
 
-def run() -> dict[str, float]:
-    found = in_turn_apart("tests.bench.cached_features", "one")
+def run(*, smoke: bool = False) -> dict[str, float]:
+    batch, steps = (2, 3) if smoke else (BATCH, STEPS)
+    found = apart(_one, batch, steps)
     seconds = {whose: median(steps) for whose, steps in found["seconds"].items()}
     turns = zip(found["seconds"]["open_clip"], found["seconds"]["ptft"], strict=True)
     ratio = median(theirs / ours for theirs, ours in turns)
     pairs = zip(found["losses"]["ptft"], found["losses"]["open_clip"], strict=True)
     difference = max(abs(ours / theirs - 1) for ours, theirs in pairs)
     once = found["once"]
-    print(f"{NAME}, batch {BATCH}: CPU-seconds a step, the image tower locked")
+    print(f"{NAME}, batch {batch}: CPU-seconds a step, the image tower locked")
     print(f"  open_clip_train   {seconds['open_clip']:.3f}")
     print(f"  ptft, kept        {seconds['ptft']:.3f}   ratio {ratio:.2f}")
     print(f"  and once for all passes: {once:.3f} a batch")
@@ -42,7 +42,7 @@ def run() -> dict[str, float]:
     }
 
 
-def _one() -> dict[str, Any]:
+def _one(batch: int, steps: int) -> dict[str, Any]:
     once: list[float] = []
 
     @torch.no_grad()
@@ -52,10 +52,5 @@ def _one() -> dict[str, Any]:
         once.append(time.process_time() - started)
         return replace(batch, images=features)
 
-    recipe = make_recipe(NAME, BATCH, adapt={"kind": "full", "lock": ["image"]})
-    return {**in_turn(recipe, STEPS, prepare=keep), "once": median(once)}
-
-
-if __name__ == "__main__":
-    assert sys.argv[1:] == ["one"]
-    print(json.dumps(_one()))
+    recipe = make_recipe(NAME, batch, adapt={"kind": "full", "lock": ["image"]})
+    return {**in_turn(recipe, steps, prepare=keep), "once": median(once)}

@@ -26,11 +26,12 @@ from ptft.model import load_model
 from ptft.recipe import Recipe
 from ptft.recipe.load import parse_recipe
 from ptft.train import train
+from tests.bench._parts import shared_data
 
 __all__ = ["BARS", "run"]
 
-SETS = ("fashion_mnist",)
-SEEDS = 4
+SETS, SMALL = ("fashion_mnist",), ("sign_digits",)
+SEEDS, SAMPLES = 4, 40960
 BARS = {
     "largest share of the error that is left": ("<=", 0.5),
     "predictions that changed": ("<=", 0.0),
@@ -48,20 +49,22 @@ class _Found:
     changed: int
 
 
-def run() -> dict[str, float]:
+def run(*, smoke: bool = False) -> dict[str, float]:
     torch.set_num_threads(1)
+    sets, seeds, samples = (SMALL, 1, 128) if smoke else (SETS, SEEDS, SAMPLES)
+    shared_data(*sets)
     figures: dict[str, float] = {}
     left, changed = [], 0
     print(f"{'':16}{'accuracy':>9}{'temperature':>13}{'error before':>14}{'after':>8}   by seed")
-    for name in SETS:
-        found = [_measure(name, seed) for seed in range(SEEDS)]
+    for name in sets:
+        found = [_measure(name, seed, samples) for seed in range(seeds)]
         before, after = (
             100 * fmean(getattr(f, when) for f in found) for when in ("before", "after")
         )
-        seeds = ", ".join(f"{100 * f.before:.1f} -> {100 * f.after:.1f}" for f in found)
+        by_seed = ", ".join(f"{100 * f.before:.1f} -> {100 * f.after:.1f}" for f in found)
         print(
             f"{name:16}{100 * fmean(f.top1 for f in found):8.1f} "
-            f"{fmean(f.temperature for f in found):13.2f}{before:14.1f}{after:8.1f}   {seeds}"
+            f"{fmean(f.temperature for f in found):13.2f}{before:14.1f}{after:8.1f}   {by_seed}"
         )
         left.append(after / before)
         changed += sum(f.changed for f in found)
@@ -74,9 +77,9 @@ def run() -> dict[str, float]:
 
 
 @torch.no_grad()
-def _measure(name: str, seed: int) -> _Found:
+def _measure(name: str, seed: int, samples: int) -> _Found:
     with tempfile.TemporaryDirectory() as made:
-        recipe = _recipe(name, seed, Path(made) / "run")
+        recipe = _recipe(name, seed, samples, Path(made) / "run")
         with torch.enable_grad():
             train(recipe, console=Console(file=io.StringIO()))
         model = load_model(Path(made) / "run")
@@ -99,7 +102,7 @@ def _measure(name: str, seed: int) -> _Found:
     )
 
 
-def _recipe(name: str, seed: int, folder: Path) -> Recipe:
+def _recipe(name: str, seed: int, samples: int, folder: Path) -> Recipe:
     data = f"../shared/data/{name}"
     values: dict[str, Any] = {
         "name": name,
@@ -123,7 +126,7 @@ def _recipe(name: str, seed: int, folder: Path) -> Recipe:
             "lr": 2e-3,
             "weight_decay": 0.05,
             "global_batch": 64,
-            "samples_seen": 40960,
+            "samples_seen": samples,
             "precision": "fp32",
         },
         "run": {

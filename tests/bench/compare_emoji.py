@@ -8,11 +8,13 @@ and a picture or two of them are the 2 % that may be forgotten.
 """
 
 from tests.bench import _compare
+from tests.bench._parts import shared_data
 
 __all__ = ["BARS", "run"]
 
 BARS = {name: bar for name, bar in _compare.BARS.items() if name != "gain_kept"}
 
 
-def run() -> dict[str, float]:
-    return _compare.from_start("pretrain/emoji", "compare/emoji")
+def run(*, smoke: bool = False) -> dict[str, float]:
+    shared_data("emoji")
+    return _compare.from_start("pretrain/emoji", "compare/emoji", smoke=smoke)

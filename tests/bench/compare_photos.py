@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from tests.bench._compare import compared
+from tests.bench._parts import shared_data
 
 __all__ = ["BARS", "run"]
 
@@ -23,10 +24,14 @@ BARS = {
 }
 
 
-def run() -> dict[str, float]:
+_RECIPES = {"grocery": "compare/grocery", "digits": "compare/sign-digits"}
+
+
+def run(*, smoke: bool = False) -> dict[str, float]:
+    shared_data("grocery", "sign_digits", "mobilenetv2")
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, recipe in (("grocery", "compare/grocery"), ("digits", "compare/sign-digits")):
-            found = compared(recipe, Path(folder) / name)
+        for name, recipe in list(_RECIPES.items())[smoke:]:
+            found = compared(recipe, Path(folder) / name, smoke=smoke)
             figures |= {f"{name}_{key}": value for key, value in found.items()}
     return figures

@@ -9,5 +9,5 @@ from tests.bench._compare import BARS, from_start
 __all__ = ["BARS", "run"]
 
 
-def run() -> dict[str, float]:
-    return from_start("pretrain/scenes", "compare/scenes")
+def run(*, smoke: bool = False) -> dict[str, float]:
+    return from_start("pretrain/scenes", "compare/scenes", smoke=smoke)

@@ -11,7 +11,9 @@ import resource
 import tempfile
 from pathlib import Path
 
-from tests.bench._compare import ptft
+import yaml
+
+from tests.bench._parts import ptft, shared_data
 
 __all__ = ["BARS", "run"]
 
@@ -27,16 +29,19 @@ _HERE = ("run.threads=1", "run.workers=0", "run.trackers=[]", "run.neighbours=fa
 _WAYS = {"plain": ("guard=null",), "guarded": ()}
 
 
-def run() -> dict[str, float]:
+def run(*, smoke: bool = False) -> dict[str, float]:
+    shared_data("emoji")
+    samples, small = (256, _small()) if smoke else (25600, ())
     before = _cpu_minutes()
     found = {}
     with tempfile.TemporaryDirectory() as made:
         start = Path(made) / "start"
-        pretraining = ("optim.samples_seen=25600", "evaluate=[]", f"run.dir={start}")
-        ptft("train", "pretrain/emoji", _STYLES, *pretraining, *_HERE)
+        pretraining = (f"optim.samples_seen={samples}", "evaluate=[]", f"run.dir={start}")
+        ptft("train", "pretrain/emoji", _STYLES, *pretraining, *_HERE, smoke=smoke)
         for way, overrides in _WAYS.items():
             folder = Path(made) / way
-            ptft("train", _NAME, f"init.from={start}", f"run.dir={folder}", *_HERE, *overrides)
+            options = (f"init.from={start}", f"run.dir={folder}", *_HERE, *small, *overrides)
+            ptft("train", _NAME, *options, smoke=smoke)
             print(f"{way}\n\n{(folder / 'stages.md').read_text()}", flush=True)
             found[way] = json.loads((folder / "stages.json").read_text())
     last = list(found["plain"]["rows"])[-1]
@@ -50,6 +55,13 @@ def run() -> dict[str, float]:
         "last_style_over_plain_points": _points(by_way["guarded"] - by_way["plain"]),
         "cpu_minutes": round(_cpu_minutes() - before, 1),
     }
+
+
+def _small() -> tuple[str, ...]:
+    """Overrides of a smoke run: a step on each of the first two styles."""
+    path = Path(__file__).parents[2] / "recipes" / f"{_NAME}.yaml"
+    stages = json.dumps(yaml.safe_load(path.read_text())["stages"][:2])
+    return (f"stages={stages}", "evaluate=[]", "optim.samples_seen=64", "optim.global_batch=64")
 
 
 def _points(share: float) -> float:

@@ -11,6 +11,7 @@ import io
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -19,6 +20,7 @@ from rich.console import Console
 
 from ptft.recipe import load_recipe
 from ptft.train import train
+from tests.bench._parts import shared_data
 
 __all__ = ["BARS", "run"]
 
@@ -46,8 +48,24 @@ _FULL = (
 )
 
 
-def run() -> dict[str, float]:
+@dataclass(frozen=True)
+class _Size:
+    """How much is measured, and on what start."""
+
+    rates: tuple[float, ...] = RATES
+    shots: tuple[int, ...] = SHOTS
+    styles: tuple[str, ...] = STYLES
+    seeds: int = SEEDS
+    pretrained: int = 25600  # samples
+
+
+_SMALL = _Size(RATES[:1], SHOTS[:1], STYLES[:1], 1, 256)
+
+
+def run(*, smoke: bool = False) -> dict[str, float]:
     torch.set_num_threads(1)
+    shared_data("emoji")
+    size = _SMALL if smoke else _Size()
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         _run(
@@ -55,36 +73,38 @@ def run() -> dict[str, float]:
             folder / "start",
             f"data.captions={_CAPTIONS}",
             "evaluate=[]",
-            "optim.samples_seen=25600",
+            f"optim.samples_seen={size.pretrained}",
         )
-        before = {style: _zero_shot(folder, style) for style in STYLES}
+        before = {style: _zero_shot(folder, style) for style in size.styles}
         print("zero-shot", {style: round(100 * value, 1) for style, value in before.items()})
-        few = _gains("the few-shot recipe", folder, before, SEEDS, ())
-        full = _gains("full fine-tuning", folder, before, 1, _FULL)
+        few = _gains("the few-shot recipe", folder, before, size, ())
+        full = _gains("full fine-tuning", folder, before, replace(size, seeds=1), _FULL)
     return {
         "zero-shot, %": 100 * fmean(before.values()),
         "largest spread, points": max(_spread(row) for row in few.values()),
         "least gain, points": min(gain for row in few.values() for gain in row),
-        "gain at 16 shots, points": fmean(few[16]),
+        f"gain at {size.shots[-1]} shots, points": fmean(few[size.shots[-1]]),
         "full: largest spread, points": max(_spread(row) for row in full.values()),
         "full: least gain, points": min(gain for row in full.values() for gain in row),
     }
 
 
 def _gains(
-    what: str, folder: Path, before: dict[str, float], seeds: int, overrides: tuple[str, ...]
+    what: str, folder: Path, before: dict[str, float], size: _Size, overrides: tuple[str, ...]
 ) -> dict[int, list[float]]:
-    """Points over zero-shot by shots, in the order of RATES; rows are printed as they come."""
-    print(f"{what + ', points over zero-shot':48}" + "".join(f"{rate:>9.0e}" for rate in RATES))
+    """Points over zero-shot by shots, in the order of the rates; rows are printed as they come."""
+    print(
+        f"{what + ', points over zero-shot':48}" + "".join(f"{rate:>9.0e}" for rate in size.rates)
+    )
     gains = {}
-    for shots in SHOTS:
+    for shots in size.shots:
         row = [
             fmean(
                 100 * (_accuracy(folder, style, seed, shots, rate, overrides) - before[style])
-                for style in STYLES
-                for seed in range(seeds)
+                for style in size.styles
+                for seed in range(size.seeds)
             )
-            for rate in RATES
+            for rate in size.rates
         ]
         cells = "".join(f"{gain:+9.2f}" for gain in row)
         print(f"{f'{shots} a class':48}{cells}   spread {_spread(row):.2f}", flush=True)

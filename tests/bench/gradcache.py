@@ -7,20 +7,30 @@ the peak beyond weights, gradients and the uint8 batch, each figure from a proce
 open_clip is its ``--accum-freq 12`` on the same batch.
 """
 
-import json
 import resource
-import subprocess
-import sys
 import time
+from dataclasses import dataclass
 from typing import Any
 
-FITS, TIMES, ROUNDS = 8, 12, 3
-LARGE = FITS * TIMES
+from tests.bench._parts import apart
+
 RUNS = ("fits", "gradcache", "whole", "open_clip")
 WORDS = (
     *("red", "blue", "small", "large", "round", "circle", "square", "star"),
     *("left", "right", "above", "photo", "drawing", "line"),
 )
+
+
+@dataclass(frozen=True)
+class _Size:
+    """Pairs that fit, how many times as many the large batch has, and rounds."""
+
+    fits: int = 8
+    times: int = 12
+    rounds: int = 3
+
+    def pairs(self, which: str) -> int:
+        return self.fits if which == "fits" else self.fits * self.times
 
 
 def _batch(model: Any, pairs: int) -> Any:
@@ -44,7 +54,7 @@ def _batch(model: Any, pairs: int) -> Any:
     )
 
 
-def _step(which: str) -> tuple[Any, Any, Any]:
+def _step(which: str, size: _Size) -> tuple[Any, Any, Any]:
     """The model, the batch, and what runs forward, loss and backward of it."""
     import torch
 
@@ -57,23 +67,23 @@ def _step(which: str) -> tuple[Any, Any, Any]:
 
     torch.set_num_threads(1)
     model = build_model(ArchModel(name="ViT-S-32"), None, ClipObjective(), seed=0).train()
-    pairs = FITS if which == "fits" else LARGE
+    pairs = size.pairs(which)
     batch = _batch(model, pairs)
     if which == "open_clip":
-        return model, batch, lambda: _accumulate(model, batch)
-    changes = {"optim__micro_batch": FITS} if which == "gradcache" else {}
+        return model, batch, lambda: _accumulate(model, batch, size.fits)
+    changes = {"optim__micro_batch": size.fits} if which == "gradcache" else {}
     section = recipe(optim__global_batch=pairs, **changes)
     step = Step(section, share(model, ALONE), torch.amp.GradScaler("cpu", enabled=False))
     return model, batch, lambda: step(batch)
 
 
-def _accumulate(model: Any, batch: Any) -> None:
+def _accumulate(model: Any, batch: Any, fits: int) -> None:
     """open_clip 3.3's accumulation (``train_one_epoch`` with ``accum_freq``)."""
     import torch
     from open_clip.loss import ClipLoss
 
     loss = ClipLoss()
-    parts = [slice(start, start + FITS) for start in range(0, LARGE, FITS)]
+    parts = [slice(start, start + fits) for start in range(0, len(batch.images), fits)]
 
     def forward(part: slice) -> Any:
         images = model.normalise(batch.images[part])
@@ -87,16 +97,16 @@ def _accumulate(model: Any, batch: Any) -> None:
         loss(images, texts, model.logit_scale.exp()).backward()
 
 
-def one(which: str) -> dict[str, float]:
+def one(which: str, size: _Size) -> dict[str, float]:
     """Measured in this process: CPU-ms a pair (the best step), GB beyond the start."""
     import torch
 
-    model, batch, step = _step(which)
+    model, batch, step = _step(which, size)
     for parameter in model.parameters():  # held by every step but the first of accumulation
         parameter.grad = torch.empty_like(parameter).fill_(0.0)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = []
-    for _ in range(TIMES if which == "fits" else 1):
+    for _ in range(size.times if which == "fits" else 1):
         model.zero_grad(set_to_none=False)
         start = time.process_time()
         step()
@@ -109,40 +119,35 @@ def one(which: str) -> dict[str, float]:
     }
 
 
-def difference() -> dict[str, float]:
+def difference(size: _Size) -> float:
     """Largest difference of a gradient from the whole batch's, as a share of the largest."""
     gradients = []
     for which in ("gradcache", "whole"):
-        model, _, step = _step(which)
+        model, _, step = _step(which, size)
         step()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
     gap = max((a - b).abs().max().item() for a, b in zip(*gradients, strict=True))
-    return {"difference": gap / max(b.abs().max().item() for b in gradients[1])}
+    return gap / max(b.abs().max().item() for b in gradients[1])
 
 
-def _measure(name: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "tests.bench.gradcache", name]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout)
-
-
-def run() -> dict[str, float]:
+def run(*, smoke: bool = False) -> dict[str, float]:
+    size = _Size(fits=2, times=2, rounds=1) if smoke else _Size()
     found: dict[str, list[dict[str, float]]] = {which: [] for which in RUNS}
-    for number in range(ROUNDS):
+    for number in range(size.rounds):
         for which in RUNS if number == 0 else RUNS[:2]:
-            found[which].append(_measure(which))
+            found[which].append(apart(one, which, size))
     print("ViT-S-32, one thread, forward + loss + backward, best round")
     print(f"{'':<12}{'pairs':>7}{'CPU-ms a pair':>15}{'GB':>8}{'logit-scale gradient':>23}")
     figures: dict[str, float] = {}
     for which in RUNS:
         cpu, gb = (min(one[key] for one in found[which]) for key in ("cpu_ms", "gb"))
-        pairs, scale = FITS if which == "fits" else LARGE, found[which][0]["scale_gradient"]
+        pairs, scale = size.pairs(which), found[which][0]["scale_gradient"]
         print(f"{which:<12}{pairs:>7}{cpu:>15.1f}{gb:>8.3f}{scale:>23.6f}")
         figures |= {f"{which}_cpu_ms": round(cpu, 2), f"{which}_gb": round(gb, 3)}
         figures[f"{which}_scale_gradient"] = scale
     figures["cost_ratio"] = round(figures["gradcache_cpu_ms"] / figures["fits_cpu_ms"], 3)
     figures["memory_ratio"] = round(figures["gradcache_gb"] / figures["fits_gb"], 3)
-    figures["gradient_difference"] = _measure("difference")["difference"]
+    figures["gradient_difference"] = apart(difference, size)
     return figures
 
 
@@ -151,6 +156,3 @@ BARS = {
     "memory_ratio": ("<=", 1.25),
     "gradient_difference": ("<=", 1e-5),
 }
-
-if __name__ == "__main__":
-    print(json.dumps(difference() if sys.argv[1] == "difference" else one(sys.argv[1])))

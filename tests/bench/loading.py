@@ -45,13 +45,34 @@ from ptft.preprocess.images import ImagePreprocess
 from ptft.recipe import AugmentSection
 from ptft.recipe.data import ShardsData
 
-ROUNDS = 5
-WORKERS, BATCH, SIDE = 2, 64, 224
-WARM, MEASURED = 2, 14  # batches
-SHARDS, SAMPLES = 4, 128  # of the pictures of 256 to 512 pixels
-LARGE = 48  # of the photographs of 1024 to 1600
+WORKERS, SIDE, SHARDS = 2, 224, 4
 SECTION = AugmentSection(crop_scale=(0.9, 1.0))
 PREPROCESS = ImagePreprocess(size=(SIDE, SIDE))
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of what is measured.
+
+    Attributes:
+        warm, measured: batches.
+        batch: pictures of one; of photographs as they are, a quarter.
+        samples: pictures of 256 to 512 pixels in a shard.
+        large: photographs of 1024 to 1600.
+    """
+
+    rounds: int = 5
+    warm: int = 2
+    measured: int = 14
+    batch: int = 64
+    samples: int = 128
+    large: int = 48
+
+    @property
+    def batches(self) -> int:
+        """As many as a reader may ask ahead of what is measured."""
+        return self.warm + self.measured + 2 * WORKERS + 8
+
 
 Build = Callable[[], Iterator[int]]
 """Starts a reader that yields how many pictures each of its batches has."""
@@ -125,7 +146,9 @@ def write_shards(
     return str(folder / f"{{000..{shards - 1:03d}}}.tar")
 
 
-def by_ptft(samples: SampleSet, batch: int, *, normalise: bool = False) -> Iterator[int]:
+def by_ptft(
+    samples: SampleSet, batch: int, batches: int, *, normalise: bool = False
+) -> Iterator[int]:
     mean, std = (torch.tensor(v).view(3, 1, 1) * 255 for v in (PREPROCESS.mean, PREPROCESS.std))
     for read in train_batches(
         samples,
@@ -134,7 +157,7 @@ def by_ptft(samples: SampleSet, batch: int, *, normalise: bool = False) -> Itera
         augment=SECTION,
         seed=0,
         start=0,
-        end=batch * (WARM + MEASURED + 2 * WORKERS + 8),
+        end=batch * batches,
         global_batch=batch,
         workers=WORKERS,
     ):
@@ -146,23 +169,23 @@ def by_ptft(samples: SampleSet, batch: int, *, normalise: bool = False) -> Itera
 class Decoding(Dataset[int]):
     """Batches of nothing but decoded pictures, which are dropped."""
 
-    def __init__(self, samples: SampleSet) -> None:
-        self.samples = samples
+    def __init__(self, samples: SampleSet, size: Size) -> None:
+        self.samples, self.size = samples, size
 
     def __len__(self) -> int:
-        return WARM + MEASURED + 2 * WORKERS + 8
+        return self.size.batches
 
     def __getitem__(self, number: int) -> int:
-        for place in range(number * BATCH, (number + 1) * BATCH):
+        for place in range(number * self.size.batch, (number + 1) * self.size.batch):
             picture = self.samples[place % len(self.samples)].picture
             assert isinstance(picture, Encoded)
             picture.pixels()
-        return BATCH
+        return self.size.batch
 
 
-def by_decoding(samples: SampleSet) -> Iterator[int]:
+def by_decoding(samples: SampleSet, size: Size) -> Iterator[int]:
     loader = DataLoader(
-        Decoding(samples),
+        Decoding(samples, size),
         batch_size=None,
         num_workers=WORKERS,
         multiprocessing_context="forkserver",
@@ -170,20 +193,20 @@ def by_decoding(samples: SampleSet) -> Iterator[int]:
     yield from loader
 
 
-def by_open_clip(tars: str, transform: Any, tokenizer: Any) -> Iterator[int]:
+def by_open_clip(tars: str, transform: Any, tokenizer: Any, size: Size) -> Iterator[int]:
     from open_clip_train import data
     from webdataset.tariterators import tar_file_expander
 
-    data._SAMPLE_SHUFFLE_SIZE = data._SAMPLE_SHUFFLE_INITIAL = BATCH
+    data._SAMPLE_SHUFFLE_SIZE = data._SAMPLE_SHUFFLE_INITIAL = size.batch
     # webdataset 1.0 tells where a shard ends, which this release of open_clip does not expect
     data.tar_file_expander = partial(tar_file_expander, eof_value=None)
     settings = SimpleNamespace(
         train_data=tars,
         dataset_resampled=False,
-        train_num_samples=BATCH * (WARM + MEASURED + 2 * WORKERS + 8),
+        train_num_samples=size.batch * size.batches,
         train_data_upsampling_factors=None,
         seed=0,
-        batch_size=BATCH,
+        batch_size=size.batch,
         workers=WORKERS,
         world_size=1,
     )
@@ -211,9 +234,9 @@ def cpu_seconds() -> float:
     return sum(found[pid][1] for pid in mine)
 
 
-def measure(build: Build, measured: int = MEASURED) -> Rate:
+def measure(build: Build, warm: int, measured: int) -> Rate:
     batches = build()
-    for _ in range(WARM):
+    for _ in range(warm):
         next(batches)
     cpu, wall = cpu_seconds(), time.perf_counter()
     count = sum(islice(batches, measured))
@@ -236,8 +259,9 @@ def difference(samples: SampleSet) -> float:
     return float(np.mean(off))
 
 
-def run() -> dict[str, float]:
+def run(*, smoke: bool = False) -> dict[str, float]:
     """Measure, print the table, return the figures."""
+    size = Size(rounds=1, warm=1, measured=2, samples=8, large=4, batch=8) if smoke else Size()
     torch.set_num_threads(1)
     open_clip = import_open_clip()
     transform = open_clip.image_transform(SIDE, is_train=True, aug_cfg={"scale": (0.9, 1.0)})
@@ -245,36 +269,38 @@ def run() -> dict[str, float]:
     photos = photographs()
     with tempfile.TemporaryDirectory() as home:
         tars = write_shards(
-            Path(home) / "s", SHARDS * SAMPLES, SHARDS, lambda rng: cut(rng, photos, 256, 512)
+            Path(home) / "s", SHARDS * size.samples, SHARDS, lambda rng: cut(rng, photos, 256, 512)
         )
         large = ShardsData(
-            train=write_shards(Path(home) / "l", LARGE, 1, lambda rng: tiled(rng, photos))
+            train=write_shards(Path(home) / "l", size.large, 1, lambda rng: tiled(rng, photos))
         )
         packed = pack(large, Path(home) / "packed", PackSettings(256), workers=0)
         samples = open_split(ShardsData(train=tars), "train")
         originals, small = open_split(large, "train"), open_split(packed.section, "train")
+        whole, few = (size.batch, size.batches), min(8, size.measured)
         readers: dict[str, tuple[Build, int]] = {
-            "ptft": (lambda: by_ptft(samples, BATCH), MEASURED),
-            "ptft, normalise": (lambda: by_ptft(samples, BATCH, normalise=True), MEASURED),
-            "open_clip": (lambda: by_open_clip(tars, transform, tokenizer), MEASURED),
-            "decoding alone": (lambda: by_decoding(samples), MEASURED),
-            "originals": (lambda: by_ptft(originals, 16), 8),
-            "packed": (lambda: by_ptft(small, BATCH), MEASURED),
+            "ptft": (lambda: by_ptft(samples, *whole), size.measured),
+            "ptft, normalise": (lambda: by_ptft(samples, *whole, normalise=True), size.measured),
+            "open_clip": (lambda: by_open_clip(tars, transform, tokenizer, size), size.measured),
+            "decoding alone": (lambda: by_decoding(samples, size), size.measured),
+            "originals": (lambda: by_ptft(originals, size.batch // 4, size.batches), few),
+            "packed": (lambda: by_ptft(small, *whole), size.measured),
         }
         rates: dict[str, list[Rate]] = {name: [] for name in readers}
-        for _ in range(ROUNDS):
+        for _ in range(size.rounds):
             for name, (build, measured) in readers.items():
-                rates[name].append(measure(build, measured))
+                rates[name].append(measure(build, size.warm, measured))
         off = difference(samples)
-    return _report(rates, off)
+    return _report(rates, off, size)
 
 
-def _report(rates: dict[str, list[Rate]], off: float) -> dict[str, float]:
+def _report(rates: dict[str, list[Rate]], off: float, size: Size) -> dict[str, float]:
     def ratio(one: str, other: str) -> float:
         rounds = zip(rates[one], rates[other], strict=True)
         return round(median(a.cpu / b.cpu for a, b in rounds), 3)
 
-    print(f"{WORKERS} workers, batches of {BATCH} at {SIDE} pixels, median of {ROUNDS} rounds")
+    print(f"{WORKERS} workers, batches of {size.batch} at {SIDE} pixels,", end=" ")
+    print(f"median of {size.rounds} rounds")
     print(f"{'reader':<18}{'images/CPU-s':>14}{'images/s':>12}")
     figures: dict[str, float] = {}
     for name, rounds in rates.items():

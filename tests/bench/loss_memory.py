@@ -4,17 +4,16 @@ Each loss runs forward and backward once in a process of its own, D = 512, float
 memory is the peak beyond what the process held with its features. ptft and open_clip alternate.
 """
 
-import json
 import resource
-import subprocess
-import sys
 import time
 
-B, D, ROUNDS = 16_384, 512, 2
+from tests.bench._parts import apart
+
+PAIRS, D, ROUNDS = 16_384, 512, 2
 KINDS = ("clip", "siglip")
 
 
-def one(kind: str, whose: str) -> dict[str, float]:
+def one(kind: str, whose: str, pairs: int) -> dict[str, float]:
     """Measured in this process: peak memory beyond the features (GB), CPU seconds."""
     import torch
     import torch.nn.functional as F
@@ -28,7 +27,7 @@ def one(kind: str, whose: str) -> dict[str, float]:
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     features = [
-        F.normalize(torch.randn(B, D, generator=generator), dim=1).requires_grad_()
+        F.normalize(torch.randn(pairs, D, generator=generator), dim=1).requires_grad_()
         for _ in range(2)
     ]
     scale = torch.tensor([14.0], requires_grad=True)
@@ -52,26 +51,21 @@ def one(kind: str, whose: str) -> dict[str, float]:
     }
 
 
-def run() -> dict[str, float]:
+def run(*, smoke: bool = False) -> dict[str, float]:
+    pairs, rounds = (2_048, 1) if smoke else (PAIRS, ROUNDS)
     found: dict[str, list[dict[str, float]]] = {}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for kind in KINDS:
             for whose in ("ptft", "open_clip"):
-                out = subprocess.run(
-                    [sys.executable, "-m", "tests.bench.loss_memory", kind, whose],
-                    check=True,
-                    capture_output=True,
-                    text=True,
-                ).stdout
-                found.setdefault(f"{kind}_{whose}", []).append(json.loads(out))
-    print(f"B = {B:,}, D = {D}, forward and backward, one thread, best of {ROUNDS}")
+                found.setdefault(f"{kind}_{whose}", []).append(apart(one, kind, whose, pairs))
+    print(f"B = {pairs:,}, D = {D}, forward and backward, one thread, best of {rounds}")
     print(f"{'loss':<8}{'whose':<12}{'GB':>8}{'CPU-s':>8}{'value':>12}")
     figures: dict[str, float] = {}
     for kind in KINDS:
         for whose in ("ptft", "open_clip"):
-            rounds = found[f"{kind}_{whose}"]
-            gb, cpu = (min(one[key] for one in rounds) for key in ("gb", "cpu"))
-            print(f"{kind:<8}{whose:<12}{gb:>8.3f}{cpu:>8.1f}{rounds[0]['loss']:>12.6f}")
+            times = found[f"{kind}_{whose}"]
+            gb, cpu = (min(one[key] for one in times) for key in ("gb", "cpu"))
+            print(f"{kind:<8}{whose:<12}{gb:>8.3f}{cpu:>8.1f}{times[0]['loss']:>12.6f}")
             figures |= {f"{kind}_{whose}_gb": round(gb, 3), f"{kind}_{whose}_cpu_s": round(cpu, 2)}
         ratio = figures[f"{kind}_ptft_cpu_s"] / figures[f"{kind}_open_clip_cpu_s"]
         figures[f"{kind}_cpu_ratio"] = round(ratio, 3)
@@ -84,6 +78,3 @@ BARS = {
     "clip_cpu_ratio": ("<=", 1.0),
     "siglip_cpu_ratio": ("<=", 1.0),
 }
-
-if __name__ == "__main__":
-    print(json.dumps(one(*sys.argv[1:])))

@@ -21,23 +21,27 @@ from rich.console import Console
 from ptft.objective import TILED_FROM, clip_loss
 from ptft.recipe.load import parse_recipe
 from ptft.train import train
+from tests.bench._parts import shared_data
 
 __all__ = ["BARS", "run"]
 
-SEEDS = 8
+SETS = ("sign_digits", "fashion_mnist")
+SEEDS, SAMPLES = 8, 15360
 BARS = {
     "difference where no caption repeats": ("<=", 1e-6),
     "sign_digits: low end of the gain, points": (">=", 0.0),
 }
 
 
-def run() -> dict[str, float]:
+def run(*, smoke: bool = False) -> dict[str, float]:
     torch.set_num_threads(1)
+    shared_data(*SETS)
+    sets, seeds, samples = (SETS[:1], 1, 256) if smoke else (SETS, SEEDS, SAMPLES)
     figures = {"difference where no caption repeats": max(_difference(n) for n in (256, 4096))}
-    print(f"{'':16}{'plain':>9}{'multi':>9}{'gain':>9}   95 % interval over {SEEDS} seeds, points")
-    for name in ("sign_digits", "fashion_mnist"):
+    print(f"{'':16}{'plain':>9}{'multi':>9}{'gain':>9}   95 % interval over {seeds} seeds, points")
+    for name in sets:
         plain, multi = (
-            np.array([100 * _accuracy(name, seed, wanted) for seed in range(SEEDS)])
+            np.array([100 * _accuracy(name, seed, samples, wanted) for seed in range(seeds)])
             for wanted in (False, True)
         )
         low, high = _interval(multi - plain)
@@ -66,7 +70,7 @@ def _difference(pairs: int) -> float:
     return max(float((one - other).abs().max()) for one, other in zip(*found, strict=True))
 
 
-def _accuracy(name: str, seed: int, multi_positive: bool) -> float:
+def _accuracy(name: str, seed: int, samples: int, multi_positive: bool) -> float:
     data, templates = f"../shared/data/{name}", ["a photo of {}."]
     with tempfile.TemporaryDirectory() as made:
         values: dict[str, Any] = {
@@ -88,7 +92,7 @@ def _accuracy(name: str, seed: int, multi_positive: bool) -> float:
             "optim": {
                 "lr": 2e-3,
                 "global_batch": 256,
-                "samples_seen": 15360,
+                "samples_seen": samples,
                 "precision": "fp32",
                 "stop_above": None,
             },

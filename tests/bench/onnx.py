@@ -6,8 +6,6 @@ samples, and groceries (the recipe's head on a MobileNetV2); each exported as a 
 that a file that costs more than a point is left out, which is said. Runs stay in a cache folder.
 """
 
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,9 +22,11 @@ from ptft.artifact import FolderFiles, RunFiles, read_json
 from ptft.export.graph import write_graph
 from ptft.export.quantise import convolves, write_int8
 from ptft.export.towers import image_tower, text_tower
-from ptft.model import build_model, load_model
+from ptft.model import DualEncoder, build_model, load_model
 from ptft.onnx.model import tower_file
 from ptft.recipe import ArchModel, ClipObjective
+from tests.bench._parts import ptft, shared_data
+from tests.support.tiny import arch_section
 
 NAME, TURNS = "ViT-S-32", 40
 TRAINED = {
@@ -45,17 +45,24 @@ BARS = {
 }
 
 
-def run() -> dict[str, float]:
+def run(*, smoke: bool = False) -> dict[str, float]:
     """Measure, print the tables, return the figures."""
     torch.set_num_threads(1)
-    return {**_speed(), **_accuracy(), **_ways()}
+    shared_data("emoji", "grocery", "mobilenetv2")
+    section, turns = (arch_section(), 3) if smoke else (ArchModel(name=NAME), TURNS)
+    vit = build_model(section, None, ClipObjective(), seed=0).eval()
+    figures = _speed(vit, turns)
+    with tempfile.TemporaryDirectory() as made:
+        places = Path(made) if smoke else user_cache_path("ptft") / "bench"
+        figures |= _accuracy(places, smoke=smoke)
+        emoji = load_model(places / "onnx-emoji").eval()
+    return {**figures, **_ways({"transformer": vit, "ResNet": emoji}, turns)}
 
 
-def _speed() -> dict[str, float]:
-    model = build_model(ArchModel(name=NAME), None, ClipObjective(), seed=0).eval()
+def _speed(model: DualEncoder, turns: int) -> dict[str, float]:
     images = torch.randn(1, 3, *model.spec.preprocess.size)
     # One text alone takes as long as reading the weights does, whatever its length.
-    texts = torch.randint(1, 40000, (16, 77))
+    texts = torch.randint(1, 40000, (16, model.spec.context_length))
     with tempfile.TemporaryDirectory() as home:
         vision, text = (
             Path(home, Path(name).name) for name in (FolderFiles.VISION_ONNX, FolderFiles.TEXT_ONNX)
@@ -74,7 +81,7 @@ def _speed() -> dict[str, float]:
                 "16 texts of 77": _session(text, texts),
                 "16 texts of 12": _session(text, texts[:, :12]),
             }
-            median = _in_turn(ways)
+            median = _in_turn(ways, turns)
     for name, value in median.items():
         print(f"{name:18} {value:8.2f} CPU-ms")
     return {
@@ -85,10 +92,10 @@ def _speed() -> dict[str, float]:
     }
 
 
-def _in_turn(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
+def _in_turn(ways: dict[str, Callable[[], object]], turns: int) -> dict[str, float]:
     """CPU milliseconds of each way, the median of turns, after five that warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(TURNS + 5):
+    for turn in range(turns + 5):
         for name, way in ways.items():
             started = time.process_time()
             way()
@@ -97,11 +104,9 @@ def _in_turn(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
     return {name: float(np.median(values)) * 1e3 for name, values in seconds.items()}
 
 
-def _ways() -> dict[str, float]:
+def _ways(towers: dict[str, DualEncoder], turns: int) -> dict[str, float]:
     """Both ways to 8 bits of an image tower, learned ranges and ranges taken as it runs: what the
     rule of the export takes against what it does not."""
-    vit = build_model(ArchModel(name=NAME), None, ClipObjective(), seed=0).eval()
-    towers = {"transformer": vit, "ResNet": load_model(_place("emoji")).eval()}
     figures = {}
     print(f"{'image tower':12} {'ranges':16} {'CPU-ms':>7} {'MB':>6} {'cosine':>8}")
     for name, model in towers.items():
@@ -114,7 +119,9 @@ def _ways() -> dict[str, float]:
             for way, path in paths.items():
                 write_int8(path, plain, pictures.numpy(), calibrate=way == "learned")
             taken = "learned" if convolves(onnx.load(plain).graph) else "as it runs"
-            took = _in_turn({way: _session(path, pictures[:1]) for way, path in paths.items()})
+            took = _in_turn(
+                {way: _session(path, pictures[:1]) for way, path in paths.items()}, turns
+            )
             exact = F.normalize(model.encode_image(pictures), dim=-1)
             for way, path in paths.items():
                 found = torch.from_numpy(_session(path, pictures)()[0])
@@ -135,15 +142,19 @@ def _session(path: Path, batch: torch.Tensor) -> Callable[[], list[np.ndarray]]:
     return lambda: session.run(None, feed)
 
 
-def _accuracy() -> dict[str, float]:
+def _accuracy(places: Path, *, smoke: bool) -> dict[str, float]:
+    """Of trained models; a smoke run has emoji alone, and trains for a step."""
     figures = {}
     print(f"{'exported':8} {'file':32} {'MB':>7} {'points lost':>11}")
     for name, (recipe, change) in TRAINED.items():
-        place = _place(name)
+        if smoke and name != "emoji":
+            continue
+        place = places / f"onnx-{name}"
         if not (place / RunFiles.FINAL).is_dir():
-            _ptft("train", recipe, change, f"run.dir={place}")
+            few = ["optim.samples_seen=256"] if smoke else []
+            ptft("train", recipe, change, f"run.dir={place}", *few, smoke=smoke)
         with tempfile.TemporaryDirectory() as home:
-            _ptft("export", place, Path(home, "model"))
+            ptft("export", place, Path(home, "model"), smoke=smoke)
             metrics = read_json(Path(home, "model") / FolderFiles.METRICS)
         for file, parity in metrics["parity"].items():
             lost = "none" if parity["lost"] is None else f"{parity['lost']:.2f}"
@@ -154,11 +165,3 @@ def _accuracy() -> dict[str, float]:
         if vision in metrics["parity"]:  # measured with the text tower of 8 bits
             figures[f"{name}, points lost"] = metrics["parity"][vision]["lost"]
     return figures
-
-
-def _place(name: str) -> Path:
-    return user_cache_path("ptft") / "bench" / f"onnx-{name}"
-
-
-def _ptft(*arguments: object) -> None:
-    subprocess.run([sys.executable, "-m", "ptft", *map(str, arguments)], check=True)

@@ -8,6 +8,7 @@ cache folder on the first run.
 """
 
 import json
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -25,6 +26,7 @@ from ptft.export.pixels import write_preprocess
 from ptft.export.towers import image_tower
 from ptft.model import build_model
 from ptft.recipe import ScenesData, load_recipe
+from tests.bench._parts import Absent, shared_data
 
 NODE = "onnxruntime-node@1.30.0"
 BARS = {
@@ -50,18 +52,24 @@ const fs = require("fs");
 """
 
 
-def install() -> Path:
-    """The folder of onnxruntime for Node."""
+def install(*, fetch: bool) -> Path:
+    """The folder of onnxruntime for Node.
+
+    Raises:
+        Absent: it is not there, and is not to be fetched; or there is no npm.
+    """
     place = user_cache_path("ptft") / "bench" / NODE.replace("@", "-")
     module = place / "node_modules" / "onnxruntime-node"
     if not module.is_dir():
+        if not fetch or shutil.which("npm") is None:
+            raise Absent(f"no {NODE} in {place.parent}; a full run takes it from npm")
         place.mkdir(parents=True, exist_ok=True)
         options = ("--ignore-scripts", "--no-audit", "--no-fund", "--silent")
         subprocess.run(["npm", "install", "--prefix", place, *options, NODE], check=True)
     return module
 
 
-def pictures(count: int = 20) -> list[Image.Image]:
+def pictures(count: int) -> list[Image.Image]:
     """Half of them photographs, half scenes, from 90 to 1600 pixels wide."""
     recipe = load_recipe("finetune/grocery-probe")
     photos = open_split(recipe.data, "test", seed=0)
@@ -75,9 +83,10 @@ def pictures(count: int = 20) -> list[Image.Image]:
     return found
 
 
-def run() -> dict[str, float]:
+def run(*, smoke: bool = False) -> dict[str, float]:
     """Measure, print the table, return the figures."""
-    module = install()
+    shared_data("grocery", "mobilenetv2")
+    module = install(fetch=not smoke)
     recipe = load_recipe("finetune/grocery-probe")
     model = build_model(recipe.model, None, recipe.objective, seed=0).eval()
     preprocess = model.spec.preprocess
@@ -85,7 +94,7 @@ def run() -> dict[str, float]:
         folder = Path(home)
         write_graph(image_tower(model), folder / FolderFiles.VISION_ONNX)
         write_preprocess(preprocess, folder / FolderFiles.PREPROCESS_ONNX)
-        images = pictures()
+        images = pictures(2 if smoke else 20)
         job = {
             "preprocess": str(folder / FolderFiles.PREPROCESS_ONNX),
             "vision": str(folder / FolderFiles.VISION_ONNX),

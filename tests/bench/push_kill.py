@@ -38,10 +38,10 @@ class Outcome:
     sent: int
 
 
-def make_version(folder: Path, number: int) -> Path:
+def make_version(folder: Path, number: int, size: int) -> Path:
     """A model folder of which every file differs from those of other versions."""
     draw = random.Random(number)
-    large = {f"onnx/tower-{index}.onnx": draw.randbytes(SIZE) for index in range(LARGE)}
+    large = {f"onnx/tower-{index}.onnx": draw.randbytes(size) for index in range(LARGE)}
     return make_folder(folder / f"v{number}", number, **large)
 
 
@@ -117,7 +117,8 @@ def killed(
     )
 
 
-def run() -> dict[str, float]:
+def run(*, smoke: bool = False) -> dict[str, float]:
+    kills, size = (1, 100_000) if smoke else (KILLS, SIZE)
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()
@@ -128,12 +129,12 @@ def run() -> dict[str, float]:
         with Warm(folder, environment(hub, folder / "home")) as warm:
             seconds = 0.0
             for number in range(2):  # the second is of an existing repository, as all after it are
-                old = make_version(folder, number)
+                old = make_version(folder, number, size)
                 started = time.monotonic()
                 assert warm.ptft("push", old, REPO_ID).wait() == 0
                 seconds = time.monotonic() - started
-            for number in range(2, KILLS + 2):
-                new = make_version(folder, number)
+            for number in range(2, kills + 2):
+                new = make_version(folder, number, size)
                 delay = draw.uniform(0.0, seconds)
                 outcomes.append(killed(warm, hub, old, new, delay, folder / "scratch"))
                 shutil.rmtree(old)

@@ -23,6 +23,7 @@ from ptft.onnx.model import OnnxModel
 from ptft.preprocess import decode_image
 from ptft.recipe import ArchModel, ClipObjective
 from tests.serving.server import serve
+from tests.support.tiny import arch_section
 
 CLIENTS, REQUESTS = 8, 400
 
@@ -44,10 +45,10 @@ def cpu_seconds(pid: int) -> float:
 def in_process(folder: Path, data: bytes, count: int) -> float:
     """CPU-ms an image without any service."""
     model = OnnxModel(folder, read_model_info(folder), "fp32", 1)
-    for warm in (True, False):
+    for times in (count // 5, count):  # the first warm up
         started = time.process_time()
-        for _ in range(20 if warm else count):
-            model.encode_images([model.preprocess(decode_image(data, name="bench", precisions=()))])
+        for _ in range(times):
+            model.encode_images([model.preprocess(decode_image(data, name="bench"))])
     return (time.process_time() - started) / count * 1e3
 
 
@@ -68,26 +69,29 @@ async def drive(url: str, data: bytes, clients: int, count: int) -> list[float]:
     return seconds
 
 
-def run() -> dict[str, float]:
+def run(*, smoke: bool = False) -> dict[str, float]:
     """Measure, print the table, return the figures."""
     data = picture()
+    section = arch_section() if smoke else ArchModel(name="ViT-S-32")
+    requests, lone = (2 * CLIENTS, 4) if smoke else (REQUESTS, 40)
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home) / "model"
         objective = ClipObjective()
-        save_model(build_model(ArchModel(name="ViT-S-32"), None, objective, seed=0), folder)
+        save_model(build_model(section, None, objective, seed=0), folder)
         export_model(folder, Path(home) / "exported", name="bench", precisions=())
         folder = Path(home) / "exported"
         settings = {"PTFT_MODEL": str(folder), "PTFT_THREADS": "1"}
         with serve(Path(home), settings) as server:
             worker = server.worker()
-            asyncio.run(drive(server.url, data, CLIENTS, 10 * CLIENTS))
+            asyncio.run(drive(server.url, data, CLIENTS, requests // 5))
             before = cpu_seconds(worker)
-            seconds = asyncio.run(drive(server.url, data, CLIENTS, REQUESTS))
+            seconds = asyncio.run(drive(server.url, data, CLIENTS, requests))
             served = (cpu_seconds(worker) - before) / len(seconds) * 1e3
-            alone = asyncio.run(drive(server.url, data, 1, 40))
-        limit = in_process(folder, data, REQUESTS // 4)
+            alone = asyncio.run(drive(server.url, data, 1, lone))
+        limit = in_process(folder, data, requests // 4)
     half, tail = np.quantile(seconds, [0.5, 0.99]) * 1e3
-    print(f"JPEG of {len(data)} bytes, {CLIENTS} clients, {len(seconds)} requests, one thread")
+    print(f"{section.name}, JPEG of {len(data)} bytes, one thread")
+    print(f"{len(seconds)} requests of {CLIENTS} clients")
     print(f"server      {served:6.1f} CPU-ms a request")
     print(f"in process  {limit:6.1f} CPU-ms an image")
     print(f"ratio       {served / limit:6.2f}")

@@ -5,11 +5,11 @@ matrix units for bf16); captions of 8 to 12 tokens. Steps alternate in one proce
 median over pairs of neighbouring steps, since others may use the machine too.
 """
 
-import json
-import sys
 from statistics import median
+from typing import Any
 
-from tests.bench._peer import in_turn, in_turn_apart, make_recipe
+from tests.bench._parts import apart
+from tests.bench._peer import in_turn, make_recipe
 
 SIZES = {"ViT-S-32": (16, 10), "ViT-B-32": (8, 8), "ViT-B-16": (4, 6)}  # batch, steps
 BARS = {
@@ -20,12 +20,13 @@ BARS = {
 }
 
 
-def run() -> dict[str, float]:
+def run(*, smoke: bool = False) -> dict[str, float]:
+    sizes = {"ViT-S-32": (2, 3)} if smoke else SIZES
     print(f"{'model':<10}{'batch':>6}{'open_clip s':>13}{'ptft s':>9}{'ratio':>8}{'loss diff':>11}")
     figures: dict[str, float] = {}
     worst = 0.0
-    for name, (batch, _) in SIZES.items():
-        found = in_turn_apart("tests.bench.train_step", name)
+    for name, (batch, steps) in sizes.items():
+        found = apart(_one, name, batch, steps)
         seconds = {whose: median(steps) for whose, steps in found["seconds"].items()}
         turns = zip(found["seconds"]["open_clip"], found["seconds"]["ptft"], strict=True)
         ratio = median(theirs / ours for theirs, ours in turns)
@@ -41,6 +42,5 @@ def run() -> dict[str, float]:
     return {**figures, "loss_difference": float(f"{worst:.2g}")}
 
 
-if __name__ == "__main__":
-    batch, steps = SIZES[sys.argv[1]]
-    print(json.dumps(in_turn(make_recipe(sys.argv[1], batch), steps)))
+def _one(name: str, batch: int, steps: int) -> dict[str, Any]:
+    return in_turn(make_recipe(name, batch), steps)

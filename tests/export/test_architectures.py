@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from ptft.export.library_files import TOLERANCE, Library
-from tests.support.architectures import convert_all
+from tests.support.architectures import convert_all, names
 
 COUNTS = {
     "CLIPModel": 32,
@@ -17,7 +17,7 @@ COUNTS = {
 
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Library]]:
-    return convert_all(tmp_path_factory.mktemp("models"))
+    return convert_all(tmp_path_factory.mktemp("models"), names())
 
 
 def test_how_many_are_exactly_a_class(libraries: dict[str, dict[str, Library]]) -> None:

@@ -5,7 +5,7 @@ with narrow and few layers, small pictures, and a handful of words in place of a
 import copy
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,16 +94,16 @@ def small_model(name: str, folder: Path) -> DualEncoder:
     return model.eval()
 
 
-def convert_all(folder: Path) -> dict[str, dict[str, Library]]:
+def convert_all(folder: Path, wanted: Iterable[str]) -> dict[str, dict[str, Library]]:
     """architecture -> library -> what an export found of its small form, held to the model's own
-    embeddings; what ptft does not support is left out.
+    embeddings, of those that are wanted; what ptft does not support is left out.
 
     Architectures whose small forms are the same are exported once.
     """
     found: dict[str, dict[str, Library]] = {}
     done: dict[str, dict[str, Library]] = {}
     with small_timm():
-        for name in names():
+        for name in wanted:
             place = folder / name
             try:
                 model = small_model(name, place)

@@ -1,4 +1,5 @@
-"""``ptft`` in processes that start at once: forked from one that has imported everything.
+"""``ptft``, or another module, in processes that start at once: forked from one that has imported
+everything.
 
 What runs in a child is the command itself, with its signals, its exit code and its output; only the
 seconds of importing torch and open_clip are shared.
@@ -8,6 +9,7 @@ import contextlib
 import json
 import os
 import resource
+import runpy
 import signal
 import subprocess
 import sys
@@ -95,18 +97,31 @@ class Warm:
         """Start ``ptft`` with these arguments.
 
         Args:
+            arguments: of the command.
             largest_file: in bytes; beyond it a write fails, as on a full disk.
             order: a file to which each batch's position and a digest of its names, pixels and
                 tokens are appended.
         """
+        return self._start(
+            "ptft",
+            arguments,
+            largest_file=largest_file,
+            order=None if order is None else str(order),
+        )
+
+    def module(self, name: str, *arguments: object) -> Child:
+        """Start ``python -m name`` with these arguments."""
+        return self._start(name, arguments, largest_file=None, order=None)
+
+    def _start(self, module: str, arguments: Sequence[object], **more: Any) -> Child:
         self.count += 1
         out, err = (self.folder / f"{self.count}.{end}" for end in ("out", "err"))
         pid = self.ask(
             argv=[str(argument) for argument in arguments],
             out=str(out),
             err=str(err),
-            largest_file=largest_file,
-            order=None if order is None else str(order),
+            module=module,
+            **more,
         )
         return Child(self, pid, out, err)
 
@@ -170,9 +185,12 @@ def run(request: dict[str, Any]) -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["largest_file"], hard))
     if request["order"] is not None:
         record_order(Path(request["order"]))
-    sys.argv = ["ptft", *request["argv"]]
+    sys.argv = [request["module"], *request["argv"]]
     try:
-        main()
+        if request["module"] == "ptft":
+            main()
+        else:
+            runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
