@@ -5,7 +5,12 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AcceptChanges", "Overrides", "RecipeName", "local_path"]
+__all__ = ["AcceptChanges", "Overrides", "RecipeName", "example", "local_path"]
+
+
+def example(lines: str) -> str:
+    """What the help of a verb ends with: commands as they are typed, one a line."""
+    return f"Example:\n{lines}"
 
 
 def local_path(text: str) -> Path:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from ptft.data.checks.check import Checked
     from ptft.recipe import Recipe
 
-__all__ = ["command"]
+__all__ = ["EXAMPLE", "command"]
+
+EXAMPLE = "ptft check pretrain/scenes --measure"
 
 _CLASSES = 4  # of a split, that the table names
 

@@ -6,7 +6,9 @@ import typer
 
 from ptft.cli.arguments import AcceptChanges, Overrides, RecipeName
 
-__all__ = ["command"]
+__all__ = ["EXAMPLE", "command"]
+
+EXAMPLE = "ptft compare compare/scenes init.from=runs/scenes"
 
 
 def command(

@@ -9,7 +9,9 @@ import typer
 from ptft.cli.arguments import RecipeName, local_path
 from ptft.errors import UsageError
 
-__all__ = ["command"]
+__all__ = ["EXAMPLE", "command"]
+
+EXAMPLE = "ptft cp finetune/classify-clip-vit-b32 shoes.yaml"
 
 
 def command(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ptft.cli.arguments import Overrides, RecipeName
+from ptft.cli.arguments import Overrides, RecipeName, example
 
 if TYPE_CHECKING:
     from ptft.data.packing.pack import Packed
@@ -26,7 +26,7 @@ class _Split(StrEnum):
     TEST = "test"
 
 
-@app.command("look")
+@app.command("look", epilog=example("ptft data look pictures/train --out look.html"))
 def look(
     target: Annotated[
         str,
@@ -71,7 +71,7 @@ def look(
     print(page)
 
 
-@app.command("index")
+@app.command("index", epilog=example("ptft data index 'shards/train-{0000..0099}.tar'"))
 def index(
     shards: Annotated[
         list[str],
@@ -97,7 +97,7 @@ def index(
         print(json.dumps(index_shard(source, force=force)), flush=True)
 
 
-@app.command("pack")
+@app.command("pack", epilog=example("ptft data pack shoes.yaml packed --short-side 256"))
 def pack(
     recipe: RecipeName,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder of the pack.")],

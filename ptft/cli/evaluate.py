@@ -8,7 +8,9 @@ import typer
 
 from ptft.cli.arguments import Overrides, local_path
 
-__all__ = ["command"]
+__all__ = ["EXAMPLE", "command"]
+
+EXAMPLE = "ptft evaluate runs/scenes"
 
 
 def command(

@@ -7,7 +7,9 @@ import typer
 
 from ptft.cli.arguments import local_path
 
-__all__ = ["command"]
+__all__ = ["EXAMPLE", "command"]
+
+EXAMPLE = "ptft export runs/scenes models/scenes"
 
 
 def command(

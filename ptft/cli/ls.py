@@ -4,7 +4,9 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["command"]
+__all__ = ["EXAMPLE", "command"]
+
+EXAMPLE = "ptft ls"
 
 
 def command(

@@ -6,12 +6,12 @@ Results go to stdout, logs and progress to stderr. Exit 0 success, 1 failure, 2 
 
 import importlib
 import sys
-from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from ptft import __version__
+from ptft.cli.arguments import example
 from ptft.errors import PtftError
 from ptft.printable import printable
 
@@ -26,12 +26,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-VERBS = (
-    *("ls", "show", "cp", "check"),
-    *("train", "evaluate", "compare", "mix"),
-    *("export", "push", "pull", "verify"),
-)
+STAGES = {
+    "Recipes and data": ("ls", "show", "cp", "check", "data"),
+    "Train and compare": ("train", "evaluate", "compare", "mix"),
+    "Model folder and Hub": ("export", "push", "pull", "verify"),
+}
 GROUPS = ("data",)  # each has verbs of its own
+VERBS = tuple(verb for verbs in STAGES.values() for verb in verbs if verb not in GROUPS)
 
 
 def _print_version(wanted: bool) -> None:
@@ -49,11 +50,14 @@ def _options(
     pass
 
 
-for _verb in VERBS:
-    _command: Callable[..., None] = importlib.import_module(f"ptft.cli.{_verb}").command
-    app.command(_verb)(_command)
-for _group in GROUPS:
-    app.add_typer(importlib.import_module(f"ptft.cli.{_group}").app, name=_group)
+for _stage, _verbs in STAGES.items():
+    for _verb in _verbs:
+        _module = importlib.import_module(f"ptft.cli.{_verb}")
+        if _verb in GROUPS:
+            app.add_typer(_module.app, name=_verb, rich_help_panel=_stage)
+        else:
+            _add = app.command(_verb, rich_help_panel=_stage, epilog=example(_module.EXAMPLE))
+            _add(_module.command)
 
 
 def main() -> None:

@@ -7,7 +7,9 @@ import typer
 
 from ptft.cli.arguments import local_path
 
-__all__ = ["command"]
+__all__ = ["EXAMPLE", "command"]
+
+EXAMPLE = "ptft mix runs/tuned runs/mixed --base runs/scenes -a 0.25,0.5,0.75"
 
 _HALF = "0.5"  # what WiSE-FT takes where nothing is measured (Wortsman et al. 2022a, section 4)
 

@@ -8,7 +8,9 @@ import typer
 
 from ptft.cli.arguments import local_path
 
-__all__ = ["command"]
+__all__ = ["EXAMPLE", "command"]
+
+EXAMPLE = "ptft push models/scenes your-name/scenes --license apache-2.0"
 
 
 def command(

@@ -9,7 +9,9 @@ import typer
 from ptft.cli.arguments import Overrides
 from ptft.errors import UsageError
 
-__all__ = ["command"]
+__all__ = ["EXAMPLE", "command"]
+
+EXAMPLE = "ptft show finetune/scenes-line optim.lr=1e-4"
 
 
 def command(

@@ -6,7 +6,11 @@ import typer
 
 from ptft.cli.arguments import AcceptChanges, Overrides, RecipeName
 
-__all__ = ["command"]
+__all__ = ["EXAMPLE", "command"]
+
+EXAMPLE = """\
+ptft train pretrain/scenes run.dir=runs/scenes
+ptft train pretrain/scenes run.dir=runs/scenes --resume"""
 
 
 def command(

@@ -10,7 +10,9 @@ import typer
 from ptft.cli.arguments import local_path
 from ptft.printable import printable
 
-__all__ = ["command"]
+__all__ = ["EXAMPLE", "command"]
+
+EXAMPLE = "ptft verify runs/scenes models/scenes"
 
 
 def command(
