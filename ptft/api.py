@@ -17,6 +17,7 @@ from ptft.artifact import ModelInfo, RunFiles
 from ptft.errors import UsageError
 from ptft.model_source import Run, recipe_file, resolve
 from ptft.recipe import Recipe, check_evaluations, check_recipe, load_evaluation, load_recipe
+from ptft.speech import tell
 
 if TYPE_CHECKING:
     from ptft.evaluate import Figures
@@ -129,7 +130,7 @@ def measure(
     overrides: Sequence[str],
     *,
     verify: bool = True,
-    tell: Callable[[str], None] = lambda message: None,
+    tell: Callable[[str], None] = tell,
     count: "Progress | None" = None,
 ) -> "dict[str, Figures]":
     """As :func:`evaluate`, with overrides as the command line has them.

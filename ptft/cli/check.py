@@ -42,23 +42,24 @@ def command(
     Each split is opened: classes are held against those of training, pictures looked at (some, or
     all with --all), equal ones in training and evaluation counted. With --measure real steps run.
     """
-    from ptft.progress import PlainConsole
+    from ptft.cli.speech import stderr
     from ptft.recipe import Comparison, check_recipe
     from ptft.recipe.load import load_any
+    from ptft.speech import warn
 
     loaded = load_any(recipe, overrides or ())
     check_recipe(loaded)
     if files_only:
         print(json.dumps({"recipe": loaded.name, "ok": True}))
         return
-    console = PlainConsole()
+    console = stderr()
     from ptft.data.checks.check import check_splits
 
     with console.status("") as status:
         checked, warnings = check_splits(loaded, every=every, tell=status.update)
     _show(console, checked)
     for line in warnings:
-        console.print(f"warning: {line}", soft_wrap=True)
+        warn(line)
     values: dict[str, Any] = {"recipe": loaded.name, "ok": True}
     values["data"] = {found.label: found.survey.summary() for found in checked}
     values["warnings"] = warnings

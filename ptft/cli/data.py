@@ -49,23 +49,24 @@ def look(
     """
     from ptft.artifact import write_atomic
     from ptft.cli.arguments import local_path
+    from ptft.cli.speech import stderr
     from ptft.look import look_at
-    from ptft.progress import PlainConsole
+    from ptft.speech import tell, warn
 
     page = local_path(str(out))
     if page.is_dir():
         page = page / "look.html"
-    console = PlainConsole()
+    console = stderr()
     with console.status("") as status:
         looked = look_at(target, overrides or (), every=every, tell=status.update)
     for line in looked.said:
-        console.print(f"guessed: {line}", soft_wrap=True)
+        tell(f"guessed: {line}")
     if looked.section:
-        console.print(looked.section, end="", soft_wrap=True)
+        tell(looked.section.rstrip("\n"))
     for line in looked.problems:
-        console.print(f"problem: {line}", soft_wrap=True)
+        tell(f"problem: {line}")
     for line in looked.warnings:
-        console.print(f"warning: {line}", soft_wrap=True)
+        warn(line)
     page.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(page, looked.page)
     print(page)
@@ -123,14 +124,13 @@ def pack(
 
     from ptft.data.packing.pack import PackSettings
     from ptft.data.packing.pack import pack as pack_section
-    from ptft.progress import PlainConsole
     from ptft.recipe import load_recipe
+    from ptft.speech import LOG, say, tell
 
     loaded = load_recipe(recipe, overrides or ())
-    console = PlainConsole()
 
-    def tell(name: str, done: int, count: int) -> None:
-        console.print(f"{name}: {done:,} of {count:,}")
+    def count(name: str, done: int, total: int) -> None:
+        say(LOG, f"{name}: {done:,} of {total:,}", shard=name, done=done, total=total)
 
     packed = pack_section(
         loaded.data,
@@ -139,9 +139,9 @@ def pack(
         splits=[one.value for one in split] if split else None,
         seed=loaded.seed,
         workers=workers,
-        progress=tell,
+        progress=count,
     )
-    console.print(_summary(packed))
+    tell(_summary(packed))
     section = packed.section.model_dump(mode="json", exclude_defaults=True)
     print(yaml.safe_dump({"data": {"kind": "shards", **section}}, sort_keys=False), end="")
 

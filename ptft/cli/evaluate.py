@@ -41,7 +41,7 @@ def command(
     """
     from ptft.api import measure
     from ptft.artifact import write_json
-    from ptft.progress import Steps
+    from ptft.cli.console import Steps
 
     with Steps() as steps:
         metrics = measure(

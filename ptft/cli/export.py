@@ -55,8 +55,8 @@ def command(
 
     Beyond tolerance nothing is written and the exit code is 1.
     """
+    from ptft.cli.console import Steps
     from ptft.export import export_model
-    from ptft.progress import Steps
 
     with Steps() as steps:
         export_model(

@@ -5,15 +5,14 @@ Results go to stdout, logs and progress to stderr. Exit 0 success, 1 failure, 2 
 """
 
 import importlib
-import sys
 from typing import Annotated
 
 import typer
 
 from ptft import __version__
 from ptft.cli.arguments import example
+from ptft.cli.speech import LogFormat, fail, listen
 from ptft.errors import PtftError
-from ptft.printable import printable
 
 __all__ = ["app", "main"]
 
@@ -43,11 +42,21 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say each report of progress, too.")
+    ] = False,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="Of what is said on stderr: a line, or a JSON object a line.")
+    ] = LogFormat.TEXT,
 ) -> None:
-    pass
+    context.call_on_close(listen(log_format, quiet=quiet, verbose=verbose))
 
 
 for _stage, _verbs in STAGES.items():
@@ -65,5 +74,5 @@ def main() -> None:
     try:
         app()
     except PtftError as error:
-        print(f"ptft: {printable(str(error), lines=True)}", file=sys.stderr)
+        fail(str(error), exit_code=error.exit_code)
         raise SystemExit(error.exit_code) from None

@@ -72,8 +72,8 @@ def command(
     alphas = _numbers(alpha or _HALF) if base or alpha else []
     kept = dict(_share(word) for word in keep or ())
     loaded = load_evaluation(recipe, model=models[0]) if recipe is not None else None
+    from ptft.cli.console import Steps
     from ptft.mix import Choice, mix
-    from ptft.progress import Steps
 
     choice = None
     if loaded is not None or metric is not None or kept or len(alphas) > 1:

@@ -1,6 +1,5 @@
 """``ptft push``: a model folder to the Hub."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -51,8 +50,9 @@ def command(
     Every byte is held against ptft.json first, and a push that is cut off changes nothing: run
     it again. The token is that of `hf auth login` or HF_TOKEN; HF_ENDPOINT names another Hub.
     """
+    from ptft.cli.console import Steps
     from ptft.hub import push_model
-    from ptft.progress import Steps
+    from ptft.speech import tell
 
     with Steps(bar=False) as steps:  # the Hub's client draws its own
         done = push_model(
@@ -67,7 +67,7 @@ def command(
             progress=steps,
         )
     for note in done.notes:
-        print(f"ptft: note: {note}", file=sys.stderr)
+        tell(f"ptft: note: {note}")
     if not dry_run:
         print(done.url)
         return

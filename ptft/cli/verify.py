@@ -46,7 +46,7 @@ def command(
     recipe -> run -> folder -> service: a line says which link is broken, and the exit code is 1.
     A service is asked because you name it; it is sent the golden pictures and texts.
     """
-    from ptft.progress import Steps
+    from ptft.cli.console import Steps
     from ptft.verify import verify
 
     with Steps() as steps:

@@ -1,19 +1,18 @@
 """A comparison's data, held against those of its finished cells."""
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from ptft.artifact import RunFiles, read_json, write_json
 from ptft.compare.results import Cells
 from ptft.data import SampleSet, open_split
 from ptft.data.open import Split
-from ptft.progress import say
 from ptft.recipe import Comparison
 from ptft.runs.data_record import accepted_now, hold_against, record_data, sets_of
+from ptft.speech import say
 
 __all__ = ["hold_comparison"]
 
@@ -23,7 +22,7 @@ _ACCEPTED = "accepted.json"  # each time that a comparison went on with other da
 
 
 def hold_comparison(
-    comparison: Comparison, folder: Path, cells: Cells, *, accept: bool, console: Console
+    comparison: Comparison, folder: Path, cells: Cells, *, accept: bool, log: logging.Logger
 ) -> list[str]:
     """Record what the data hold, or hold them against what the comparison began with.
 
@@ -43,7 +42,7 @@ def hold_comparison(
         return []
     changes, notes = hold_against(folder, comparison, accept=accept, sets=sets)
     for note in notes:
-        say(console, note)
+        say(log, note)
     path = folder / _ACCEPTED
     accepted: list[dict[str, Any]] = read_json(path) if path.is_file() else []
     if changes:

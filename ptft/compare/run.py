@@ -1,5 +1,6 @@
 """A whole comparison: what is left to do, in processes of one thread each, and what came out."""
 
+import logging
 import multiprocessing
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -7,18 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from ptft.artifact import RunFiles, write_atomic
 from ptft.compare.arms import START, cut_short, first_recipe
 from ptft.compare.held_data import hold_comparison
 from ptft.compare.results import Cell, Cells
 from ptft.compare.target import Target
 from ptft.errors import ModelError, PtftError, TrainingError, UsageError
-from ptft.progress import PlainConsole, say
 from ptft.recipe import ArmSection, Comparison
 from ptft.recipe.load import dump_recipe, load_comparison, recipe_digest
 from ptft.runs.lock import hold_own
+from ptft.speech import LOG, say
 
 __all__ = ["Outcome", "compare"]
 
@@ -50,7 +49,7 @@ def compare(
     *,
     max_minutes: float | None = None,
     accept_changes: bool = False,
-    console: Console | None = None,
+    log: logging.Logger = LOG,
 ) -> Outcome:
     """Run every cell that is not finished, then write the report.
 
@@ -60,6 +59,7 @@ def compare(
         max_minutes: start nothing after so many minutes; the report says what is left out.
         accept_changes: go on although the data are not those of the finished cells; the report
             says so.
+        log: of what it says on its way (:mod:`ptft.speech`).
 
     Raises:
         RecipeError, DataError: before any training: a budget larger than the data, a class
@@ -70,12 +70,11 @@ def compare(
     from ptft.compare.estimate import estimate
     from ptft.compare.page import write_report
 
-    console = console or PlainConsole()
     section = comparison.compare
     folder = _folder(comparison)
     digest = _digest(comparison)
     cells = Cells(folder, digest)
-    changes = hold_comparison(comparison, folder, cells, accept=accept_changes, console=console)
+    changes = hold_comparison(comparison, folder, cells, accept=accept_changes, log=log)
     target = _check(comparison)
     jobs = [job for job in _jobs(comparison) if not _finished(cells, comparison, job)]
     started = time.monotonic()
@@ -86,15 +85,15 @@ def compare(
         seconds = estimate(comparison, [(job.arm, job.budget) for job in jobs])
         jobs = [replace(job, seconds=each) for job, each in zip(jobs, seconds, strict=True)]
         say(
-            console,
+            log,
             f"{folder}: {len(jobs)} of {len(_jobs(comparison))} arms x budgets to run, "
             f"{section.seeds} seeds and {section.trials} trials each; "
             "estimated from a step of each arm and an evaluation here: "
             f"{sum(seconds) / section.jobs / 60:.1f} minutes",
         )
         if cut:
-            say(console, cut)
-        _run(jobs, comparison, folder, digest, deadline, console)
+            say(log, cut)
+        _run(jobs, comparison, folder, digest, deadline, log)
     left = sum(
         cells.read(job.arm.label, job.budget, seed) is None
         for job in _jobs(comparison)
@@ -121,7 +120,7 @@ def _run(
     folder: Path,
     digest: str,
     deadline: float | None,
-    console: Console,
+    log: logging.Logger,
 ) -> None:
     """Run jobs in processes; what the finished ones took, against what was estimated of them, says
     how long the others will.
@@ -154,7 +153,7 @@ def _run(
                 done = whole - left
                 rest = (time.monotonic() - started) * left / done if done > 0 else 0.0
                 say(
-                    console,
+                    log,
                     f"{job.arm.label} at {job.budget}: done; {done / whole:.0%}, "
                     f"about {rest / 60:.1f} minutes to go",
                 )

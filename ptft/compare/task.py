@@ -4,7 +4,6 @@ Whatever a task does follows from the comparison's recipe, the arm, the budget a
 comparison gives the same cells in any order, in one process or many, interrupted or not.
 """
 
-import io
 import resource
 import shutil
 import time
@@ -13,8 +12,6 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from ptft.artifact import read_json, write_json
 from ptft.compare.arms import MIXES, START, arm_recipe, search_space
@@ -30,6 +27,7 @@ from ptft.evaluate.figures import expected_calibration_error
 from ptft.model import DualEncoder, build_model, init_head, load_model
 from ptft.model.average import interpolate
 from ptft.recipe import ArmSection, ClassifyObjective, Comparison, Recipe
+from ptft.speech import SILENT
 from ptft.threads import cpu_threads
 from ptft.train import train
 from ptft.train.observer import Watch
@@ -203,7 +201,7 @@ class Task:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         wall, cpu = time.perf_counter(), time.process_time()
         looks = Watch(self.comparison.compare.prune_at, watch) if watch else None
-        result = train(recipe, record=False, console=Console(file=io.StringIO()), watch=looks)
+        result = train(recipe, record=False, log=SILENT, watch=looks)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         if watch:
             cpu, wall = cpu - watch.cpu, wall - watch.wall

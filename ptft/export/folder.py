@@ -40,6 +40,7 @@ from ptft.front_matter import UNKNOWN
 from ptft.model import DualEncoder, load_model
 from ptft.recipe import RunSection, ZeroShotEvaluation, dump_recipe, recipe_digest
 from ptft.recipe.publication import public_text, published_recipe
+from ptft.speech import tell
 
 __all__ = ["export_model"]
 
@@ -88,7 +89,7 @@ def export_model(
         AdaptError: it does not give those of the adapted model that was trained.
         ModelError, HubError, ArtifactError: the source cannot be read, or was changed.
     """
-    say = progress or (lambda message: None)
+    say = progress or tell
     out = Path(out)
     for precision in precisions:
         if precision not in PRECISIONS:

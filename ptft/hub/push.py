@@ -32,6 +32,7 @@ from ptft.hub.published import check_texts
 from ptft.hub.refusals import explained, token_of
 from ptft.hub.remote import Remote, check_tag, look, look_or_create
 from ptft.reach import hub_at_hand
+from ptft.speech import tell
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -104,7 +105,7 @@ def push_model(
         ArtifactError, DigestError: the folder is none of ours, or has been changed.
         HubError: the Hub refused or cannot be reached.
     """
-    say = progress or (lambda message: None)
+    say = progress or tell
     folder = Path(folder)
     _check_arguments(folder, repo, tag, create_pr)
     info = read_model_info(folder)

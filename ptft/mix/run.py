@@ -19,6 +19,7 @@ from ptft.model import DualEncoder, load_model, save_model
 from ptft.model.average import check_alike, interpolate, soup
 from ptft.model.store import WEIGHTS
 from ptft.model_source import HubRevision, resolve
+from ptft.speech import tell
 
 __all__ = ["mix"]
 
@@ -47,7 +48,7 @@ def mix(
             what is to be kept.
         ModelError, HubError, ArtifactError: a model cannot be read, or does not fit the others.
     """
-    say = progress or (lambda message: None)
+    say = progress or tell
     _check_request(sources, out, base, alphas, choice)
     given = [base, *sources] if base is not None else list(sources)
     origins = [read_provenance(source) for source in given]

@@ -2,17 +2,14 @@
 
 import contextlib
 import json
+import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
-from rich.progress import Progress as Bar
-from rich.text import Text
 
 from ptft.artifact import RunFiles, write_atomic
 from ptft.checkpoint import Progress
@@ -20,15 +17,15 @@ from ptft.data.reading.batch import Skipped
 from ptft.errors import PtftError
 from ptft.evaluate import Figures
 from ptft.files.own import open_own
-from ptft.progress import say
 from ptft.recipe import Recipe
 from ptft.report.charts import figure_text, plot_curves
 from ptft.report.page.page import write_page
 from ptft.report.throughput import Pace, duration
 from ptft.report.trackers import Tracker, open_trackers
 from ptft.runs.folder import RunRecord, RunStatus, write_run
+from ptft.speech import Bar, advance, say
 
-__all__ = ["Mute", "Report", "say"]
+__all__ = ["Mute", "Report"]
 
 _SHOWN = {
     "loss": "loss",
@@ -66,36 +63,25 @@ class Report:
         step: int,
         seconds: float,
         trackers: dict[str, str],
-        console: Console,
+        log: logging.Logger,
     ) -> None:
         self._log = folder / RunFiles.LOG
         self._skipped = folder / RunFiles.SKIPPED
         self._drop_after(seen)
-        self._console = console
+        self._logger = log
         self._folder = folder
         self._record = record
         record.status, record.error, record.notes = RunStatus.RUNNING, "", []
         self._page_wanted = recipe.run.page
         self._page_due = 0.0
         self._page_failed = False
-        self._progress = _Bar(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=console,
-            refresh_per_second=4,
-        )
-        self._task: TaskID = self._progress.add_task(
-            recipe.name, total=record.total, completed=seen, figures="", left=""
-        )
+        self._bar = Bar(recipe.name, seen, record.total)
         self._plain = time.monotonic()
         self._trackers: list[Tracker] = open_trackers(folder, recipe, step=step, state=trackers)
         self.pace = Pace(seen=seen, total=record.total, seconds=seconds)
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._progress.start()
+        advance(self._logger, self._bar)
         return self
 
     def __exit__(
@@ -104,8 +90,7 @@ class Report:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._console.is_terminal:
-            self._progress.stop()
+        advance(self._logger, replace(self._bar, over=True))
         if error is not None:
             self._failed(error)
         for tracker in self._trackers:
@@ -117,17 +102,20 @@ class Report:
         self.message(f"  {text}")
 
     def step(self, seen: int, figures: Mapping[str, float]) -> None:
-        """Move the bar; on a plain stream, print a line every ten seconds."""
+        """Move the bar; where nobody sees one, a line every ten seconds."""
         shown = "  ".join(
             f"{text} {figure_text(False, figures[name])}"
             for name, text in _SHOWN.items()
             if name in figures
         )
         left = "" if self.pace.left is None else f"{duration(self.pace.left)} left"
-        self._progress.update(self._task, completed=seen, figures=shown, left=left)
-        if not self._console.is_terminal and time.monotonic() - self._plain > _EVERY:
+        self._bar = replace(self._bar, done=seen, figures=shown, left=left)
+        advance(self._logger, self._bar, **figures)
+        if time.monotonic() - self._plain > _EVERY:
             self._plain = time.monotonic()
-            self.message(f"{seen:,}/{self._record.total:,} samples  {shown}  {left}")
+            total = self._record.total
+            text = f"{seen:,}/{total:,} samples  {shown}  {left}"
+            say(self._logger, text, for_bar=True, seen=seen, total=total, **figures)
 
     def log(self, step: int, seen: int, figures: Mapping[str, float]) -> None:
         """Write figures to the log and the trackers."""
@@ -150,7 +138,8 @@ class Report:
                 for key, value in figures.items()
                 if any(part in key for part in _LOOKED_AT)
             ]
-            self.message(f"{name} {when}: {', '.join(shown)}")
+            text = f"{name} {when}: {', '.join(shown)}"
+            say(self._logger, text, evaluation=name, when=when, figures=dict(figures))
         self.page()
 
     def skipped(self, seen: int, samples: Skipped) -> None:
@@ -185,7 +174,7 @@ class Report:
 
     def message(self, text: str) -> None:
         """A line above the bar."""
-        say(self._console, text)
+        say(self._logger, text)
 
     def _failed(self, error: BaseException) -> None:
         """Leave word of an error that ends the run; where the disk is full, there is no place."""
@@ -215,15 +204,6 @@ class Report:
                 except ValueError:
                     continue  # a line that the kill cut
             write_atomic(path, "".join(f"{line}\n" for line in kept))
-
-
-class _Bar(Bar):
-    """A bar with its figures on a line of their own, since both do not fit into 80 columns."""
-
-    def get_renderables(self) -> Iterator[RenderableType]:
-        yield self.make_tasks_table(self.tasks)
-        for task in self.tasks:
-            yield Text(task.fields["figures"], no_wrap=True, overflow="ellipsis")
 
 
 class Mute(Report):

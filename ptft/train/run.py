@@ -5,6 +5,7 @@ number of samples seen, so a resumed run and an uninterrupted one give the same 
 """
 
 import errno
+import logging
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from ptft.artifact import RunFiles, read_json
 from ptft.checkpoint import Progress, resume_checkpoint
@@ -21,9 +21,8 @@ from ptft.distributed import World, join_world
 from ptft.errors import TrainingError
 from ptft.model import layer_depths
 from ptft.optim import build_optimizer, check_whole_batch, total_samples
-from ptft.progress import PlainConsole
 from ptft.recipe import Recipe, StagedRecipe
-from ptft.report.console import Mute, Report, say
+from ptft.report.console import Mute, Report
 from ptft.report.trackers import check_trackers
 from ptft.runs.data_record import Going
 from ptft.runs.folder import (
@@ -34,6 +33,7 @@ from ptft.runs.folder import (
     write_run,
 )
 from ptft.runs.lock import claim_run
+from ptft.speech import LOG, SILENT, say
 from ptft.threads import cpu_threads
 from ptft.train.adapter import check_learning
 from ptft.train.allocator import keep_freed_memory
@@ -88,7 +88,7 @@ def train(
     resume: bool = False,
     accept_changes: bool = False,
     record: bool = True,
-    console: Console | None = None,
+    log: logging.Logger = LOG,
     watch: Watch | None = None,
 ) -> TrainResult:
     """Run a recipe to its end, or to the next checkpoint when a signal asks to stop.
@@ -99,6 +99,7 @@ def train(
     Args:
         accept_changes: go on although the data are not those that the run began with.
         record: keep what the data hold, to resume by; a run that nobody resumes needs none.
+        log: of what it says on its way (:mod:`ptft.speech`).
         watch: looks at the run on its way, and may give it up; not at one of stages.
 
     Raises:
@@ -111,11 +112,10 @@ def train(
         CheckpointError: a checkpoint cannot be written, or does not fit.
         AdaptError: what is said to learn does not, or a merged adapter gives another model.
     """
-    console = console or PlainConsole()
     check_trackers(recipe)
     going = Going(resume, accept_changes, record)
     with join_world(choose_device(recipe).type) as world, ExitStack() as held:
-        own = console if world.first else Console(quiet=True)
+        own = log if world.first else SILENT
         try:
             if isinstance(recipe, StagedRecipe):
                 return _train_stages(recipe, going, own, world)
@@ -125,15 +125,15 @@ def train(
 
 
 def _train_stages(
-    sequence: StagedRecipe, going: Going, console: Console, world: World
+    sequence: StagedRecipe, going: Going, log: logging.Logger, world: World
 ) -> TrainResult:
     """Each stage is a run of its own, in a folder within the sequence's."""
 
     def run(recipe: Recipe, begun: bool, held: ExitStack) -> Ended:
-        result = _train(recipe, replace(going, resume=begun), console, world, held)
+        result = _train(recipe, replace(going, resume=begun), log, world, held)
         return Ended(result.finished, result.signal)
 
-    folder, ended, found = run_stages(sequence, run, going=going, console=console, world=world)
+    folder, ended, found = run_stages(sequence, run, going=going, log=log, world=world)
     metrics = found["metrics"][sequence.stages[-1].name] if ended.finished else {}
     return TrainResult(folder, ended.finished, ended.signal, metrics, world.first)
 
@@ -141,7 +141,7 @@ def _train_stages(
 def _train(
     recipe: Recipe,
     going: Going,
-    console: Console,
+    log: logging.Logger,
     world: World,
     held: ExitStack,
     watch: Watch | None = None,
@@ -149,7 +149,7 @@ def _train(
     # 1. Where: the run folder and the device.
     folder, record = open_together(recipe, world, resume=going.resume)
     if record is not None and record.status == RunStatus.FINISHED:
-        say(console, f"{folder}: finished before; nothing to do")
+        say(log, f"{folder}: finished before; nothing to do")
         metrics = world.told(lambda: read_json(folder / RunFiles.METRICS))
         return TrainResult(folder, True, None, metrics, world.first)
     told: list[str] = []
@@ -180,7 +180,7 @@ def _train(
         record = start_together(folder, recipe, world, device=str(device), total=total)
         going.begin(folder, recipe, world)
     record.total = total  # of the data as they are now, where other ones were accepted
-    setup = _keep_features(recipe, setup, folder, record, console, world)
+    setup = _keep_features(recipe, setup, folder, record, log, world)
     if setup.steps:
         check_learning(recipe, setup)
     if wants_compiling(recipe, device, total):
@@ -203,13 +203,13 @@ def _train(
             optimizer,
             extra_tensors(ema, best),
             world=world,
-            say=partial(say, console),
+            say=partial(say, log),
         )
     if best is not None:
         best.state = progress.best
 
     # 4. The steps.
-    report = _open_report(folder, recipe, record, progress, console, world)
+    report = _open_report(folder, recipe, record, progress, log, world)
     report.message(f"{folder}: {total:,} samples in {recipe.optim.precision}, {device}")
     for note in (*told, *_notes(recipe, setup, world, pull)):
         report.note(note)
@@ -249,7 +249,7 @@ def _train(
 
 
 def _keep_features(
-    recipe: Recipe, setup: Setup, folder: Path, record: RunRecord, console: Console, world: World
+    recipe: Recipe, setup: Setup, folder: Path, record: RunRecord, log: logging.Logger, world: World
 ) -> Setup:
     """The setup that reads the features of locked towers, of those that the run began with."""
     kept = keep_features(
@@ -257,7 +257,7 @@ def _keep_features(
         setup,
         total=record.total,
         world=world,
-        say=partial(say, console),
+        say=partial(say, log),
         towers=record.features,
     )
     if record.features is None:
@@ -272,7 +272,7 @@ def _open_report(
     recipe: Recipe,
     record: RunRecord,
     progress: Progress,
-    console: Console,
+    log: logging.Logger,
     world: World,
 ) -> Report:
     if not world.first:
@@ -285,7 +285,7 @@ def _open_report(
         step=progress.step,
         seconds=progress.seconds,
         trackers=progress.trackers,
-        console=console,
+        log=log,
     )
 
 

@@ -5,6 +5,7 @@ shows what was learned, what of it was lost again, and what the start knew of do
 A sequence that was stopped or killed goes on within its stage; what is measured is on disk.
 """
 
+import logging
 import math
 import os
 import shutil
@@ -14,8 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from ptft.artifact import RunFiles, hash_files, read_json, write_atomic, write_json
 from ptft.data import open_split
@@ -27,7 +26,6 @@ from ptft.model.store import WEIGHTS
 from ptft.pages.markdown import inline
 from ptft.pages.markdown import row as markdown_row
 from ptft.recipe import GuardSection, Recipe, StagedRecipe, stage_recipe
-from ptft.report.console import say
 from ptft.runs.data_record import Going
 from ptft.runs.folder import (
     RunRecord,
@@ -38,6 +36,7 @@ from ptft.runs.folder import (
     write_run,
 )
 from ptft.runs.lock import claim_run
+from ptft.speech import say
 from ptft.train.setup import choose_device
 
 __all__ = ["Ended", "Outcome", "Row", "run_stages", "summary", "table"]
@@ -65,7 +64,7 @@ def run_stages(
     run: Callable[[Recipe, bool, ExitStack], Ended],
     *,
     going: Going,
-    console: Console,
+    log: logging.Logger,
     world: World,
 ) -> Outcome:
     """Run the stages that are not finished, and measure after each.
@@ -81,7 +80,7 @@ def run_stages(
     """
     folder, record = open_together(sequence, world, resume=going.resume)
     if record is not None and record.status == RunStatus.FINISHED:
-        say(console, f"{folder}: finished before; nothing to do")
+        say(log, f"{folder}: finished before; nothing to do")
         return folder, Ended(True, None), world.told(lambda: read_json(folder / RunFiles.STAGES))
     with ExitStack() as held:
         world.told(partial(held.enter_context, claim_run(folder)))
@@ -92,15 +91,15 @@ def run_stages(
             going.begin(folder, sequence, world)
         else:
             for note in going.hold(folder, sequence, record, world):
-                say(console, f"  {note}")
+                say(log, f"  {note}")
         record.status, record.error = RunStatus.RUNNING, ""
-        rows = _Rows(sequence, folder, record, console, world)
+        rows = _Rows(sequence, folder, record, log, world)
         rows.measure("start", lambda: _starting_model(sequence))
         for number, stage in enumerate(sequence.stages):
             place = folder / f"{number + 1}-{stage.name}"
             if rows.known(stage.name):
                 continue
-            say(console, f"{folder}: stage {number + 1} of {total}: {stage.name}")
+            say(log, f"{folder}: stage {number + 1} of {total}: {stage.name}")
             recipe = stage_recipe(
                 sequence,
                 number,
@@ -116,7 +115,7 @@ def run_stages(
             if not ended.finished or ended.signal is not None:
                 return folder, _stopped(folder, record, ended, world), rows.read()
             rows.measure(stage.name, partial(_load, place))
-        world.told(lambda: _finish(folder, record, sequence, rows.read(), console))
+        world.told(lambda: _finish(folder, record, sequence, rows.read(), log))
     return folder, Ended(True, None), world.told(rows.read)
 
 
@@ -177,13 +176,13 @@ class _Rows:
         sequence: StagedRecipe,
         folder: Path,
         record: RunRecord,
-        console: Console,
+        log: logging.Logger,
         world: World,
     ) -> None:
         self.sequence = sequence
         self.folder = folder
         self.record = record
-        self.console = console
+        self.log = log
         self.world = world
 
     def read(self) -> dict[str, Any]:
@@ -219,7 +218,7 @@ class _Rows:
         write_json(self.folder / RunFiles.STAGES, found)
         write_run(self.folder, self.record)
         shown = ", ".join(f"{name} {value:.1%}" for name, value in row.items())
-        say(self.console, f"after {after}: {shown}")
+        say(self.log, f"after {after}: {shown}")
 
 
 def _starting_model(sequence: StagedRecipe) -> DualEncoder:
@@ -288,7 +287,11 @@ def _stopped(folder: Path, record: RunRecord, ended: Ended, world: World) -> End
 
 
 def _finish(
-    folder: Path, record: RunRecord, sequence: StagedRecipe, found: dict[str, Any], console: Console
+    folder: Path,
+    record: RunRecord,
+    sequence: StagedRecipe,
+    found: dict[str, Any],
+    log: logging.Logger,
 ) -> None:
     """Leave the last stage's model, its figures and the table in the sequence's folder."""
     last = sequence.stages[-1].name
@@ -304,7 +307,7 @@ def _finish(
     text = table(sequence, found["rows"])
     told = ", ".join(f"{name} {value:.1%}" for name, value in found["summary"].items())
     write_atomic(folder / RunFiles.STAGES_TABLE, f"{text}\n\n{told}\n")
-    say(console, f"{text}\n{told}")
+    say(log, f"{text}\n{told}")
     record.files = hash_files(final)
     record.weights_digest = record.files[WEIGHTS]["sha256"]
     record.status = RunStatus.FINISHED

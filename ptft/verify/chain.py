@@ -24,6 +24,7 @@ from ptft.model_source import (
     Run,
     resolve,
 )
+from ptft.speech import tell
 from ptft.verify.drawn import Draw, new_draw
 from ptft.verify.folder import check_folder
 from ptft.verify.link import Artefact, Link, broken, holds
@@ -65,7 +66,7 @@ def verify(
     links: list[Link] = []
     run: Artefact | None = None
     model: Artefact | None = None
-    say = progress or (lambda message: None)
+    say = progress or tell
     for target in targets:
         say(f"{target}: holding it against what it records")
         if _SERVICE.fullmatch(target):

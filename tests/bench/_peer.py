@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from ptft.artifact import RunFiles
 from ptft.compat import import_open_clip
@@ -26,6 +25,7 @@ from ptft.data import Batch
 from ptft.model import build_model, open_clip_state_dict
 from ptft.recipe import Recipe
 from ptft.recipe.load import parse_recipe
+from ptft.speech import SILENT
 
 __all__ = ["in_turn", "make_batches", "make_recipe", "open_clip_optimizer"]
 
@@ -165,7 +165,7 @@ def in_turn(
         other.start()
         try:
             with turns.taking_part("ptft"):
-                loop.train(recipe.model_copy(update={"run": run}), console=Console(quiet=True))
+                loop.train(recipe.model_copy(update={"run": run}), log=SILENT)
         finally:
             loop_steps.batches = plain
             other.join()

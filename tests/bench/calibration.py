@@ -8,7 +8,6 @@ There has to be something to mend: the same net sorts hands that show digits to 
 of 1.0 % on 519 pictures, and a temperature fitted on 309 made that 2.4 %.
 """
 
-import io
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from ptft.data import open_split, open_val
@@ -25,6 +23,7 @@ from ptft.evaluate.figures import calibration_error
 from ptft.model import load_model
 from ptft.recipe import Recipe
 from ptft.recipe.load import parse_recipe
+from ptft.speech import SILENT
 from ptft.train import train
 from tests.bench._parts import shared_data
 
@@ -81,7 +80,7 @@ def _measure(name: str, seed: int, samples: int) -> _Found:
     with tempfile.TemporaryDirectory() as made:
         recipe = _recipe(name, seed, samples, Path(made) / "run")
         with torch.enable_grad():
-            train(recipe, console=Console(file=io.StringIO()))
+            train(recipe, log=SILENT)
         model = load_model(Path(made) / "run")
     classes = model.spec.classes
     test = embed_split(

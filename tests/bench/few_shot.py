@@ -7,7 +7,6 @@ draws its own pictures. The same start and pictures, fully fine-tuned for 20 pas
 rates, are the contrast.
 """
 
-import io
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,9 +15,9 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from rich.console import Console
 
 from ptft.recipe import load_recipe
+from ptft.speech import SILENT
 from ptft.train import train
 from tests.bench._parts import shared_data
 
@@ -139,7 +138,7 @@ def _run(name: str, folder: Path, *overrides: str) -> float:
     """Train, and give the accuracy over the evaluations' pictures together."""
     shutil.rmtree(folder, ignore_errors=True)
     recipe = load_recipe(name, [f"run.dir={folder}", *_QUIET, *overrides])
-    found = train(recipe, console=Console(file=io.StringIO())).metrics.values()
+    found = train(recipe, log=SILENT).metrics.values()
     images = sum(one["images"] for one in found)
     return sum(one["top1"] * one["images"] for one in found) / images if images else 0.0
 

@@ -8,7 +8,6 @@
    (Fashion-MNIST, 2,500 pictures) are shown beside it.
 """
 
-import io
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 
 from ptft.objective import TILED_FROM, clip_loss
 from ptft.recipe.load import parse_recipe
+from ptft.speech import SILENT
 from ptft.train import train
 from tests.bench._parts import shared_data
 
@@ -106,7 +105,7 @@ def _accuracy(name: str, seed: int, samples: int, multi_positive: bool) -> float
             },
         }
         recipe = parse_recipe(values, where=name)
-        metrics = train(recipe, console=Console(file=io.StringIO())).metrics
+        metrics = train(recipe, log=SILENT).metrics
     return float(metrics["zero_shot"]["top1"])
 
 

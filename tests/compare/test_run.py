@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from ptft.compare import compare
 from ptft.compare.arms import arm_recipe, cut_short
@@ -19,6 +18,7 @@ from ptft.model import save_model
 from ptft.preprocess.images import ImagePreprocess
 from ptft.recipe import Comparison, MixtureData, ScenesData
 from ptft.recipe.load import load_comparison
+from ptft.speech import SILENT
 from tests.support.tiny import build, towers_section
 
 
@@ -67,15 +67,11 @@ def figures(folder: Path) -> Any:
     return cells
 
 
-def quiet() -> Console:
-    return Console(quiet=True)
-
-
 def test_a_comparison_goes_on_from_its_finished_cells_and_says_the_same_again(
     tmp_path: Path,
 ) -> None:
     wanted = comparison(tmp_path, prune_at=[])  # its second trial is the better one in the end
-    outcome = compare(wanted, console=quiet())
+    outcome = compare(wanted, log=SILENT)
     assert outcome.left == 0
     arms = {(cell.arm, cell.seed) for cell in outcome.cells}
     assert arms == {(arm, seed) for arm in ("zero_shot", "full", "full+wise") for seed in (0, 1)}
@@ -92,14 +88,14 @@ def test_a_comparison_goes_on_from_its_finished_cells_and_says_the_same_again(
     lost = outcome.folder / "cells" / "full_8_1.json"
     kept = (outcome.folder / "cells" / "zero_shot_8_0.json").stat().st_mtime_ns
     lost.unlink()
-    again = compare(wanted, console=quiet())
+    again = compare(wanted, log=SILENT)
     assert figures(again.folder) == first
     assert (outcome.folder / "cells" / "zero_shot_8_0.json").stat().st_mtime_ns == kept
     rows = [line for line in stable.splitlines() if line.startswith("| 8 |")]
     assert rows and all(row in (again.folder / "report.md").read_text() for row in rows)
 
     with pytest.raises(UsageError, match="holds another run or comparison"):
-        compare(comparison(tmp_path, seeds=1), console=quiet())
+        compare(comparison(tmp_path, seeds=1), log=SILENT)
 
 
 def test_pictures_that_are_held_are_what_a_model_is_given(tmp_path: Path) -> None:
@@ -127,7 +123,7 @@ def test_replay_mixes_in_what_is_to_be_retained(tmp_path: Path) -> None:
 
 
 def test_time_that_is_up_leaves_cells_for_later(tmp_path: Path) -> None:
-    outcome = compare(comparison(tmp_path), max_minutes=0.0, console=quiet())
+    outcome = compare(comparison(tmp_path), max_minutes=0.0, log=SILENT)
     assert outcome.left == 4 and not outcome.cells
 
 
@@ -168,19 +164,19 @@ def test_a_head_that_begins_as_a_probe_is_an_arm_and_not_the_comparison(tmp_path
 def test_an_arm_that_explodes_is_named(tmp_path: Path) -> None:
     wanted = comparison(tmp_path, arms=[{"kind": "full", "set": {"optim.lr": 1e30}}])
     with pytest.raises(ModelError, match=r"^full at 8: .* the weights have diverged"):
-        compare(wanted, console=quiet())
+        compare(wanted, log=SILENT)
 
 
 def test_a_budget_larger_than_the_data_is_an_error(tmp_path: Path) -> None:
     wanted = comparison(tmp_path, budgets=[8, 64])
     with pytest.raises(RecipeError, match=r"compare\.budgets: 64; allowed: at most 32"):
-        compare(wanted, console=quiet())
+        compare(wanted, log=SILENT)
 
 
 def test_an_arm_that_sets_an_unknown_key_is_an_error(tmp_path: Path) -> None:
     wanted = comparison(tmp_path, arms=[{"kind": "full", "set": {"optim.lrr": 1}}])
     with pytest.raises(RecipeError, match=r"optim\.lrr"):
-        compare(wanted, console=quiet())
+        compare(wanted, log=SILENT)
 
 
 def test_a_retained_set_that_shares_pictures_with_the_target_is_an_error(tmp_path: Path) -> None:
@@ -201,7 +197,7 @@ def test_a_retained_set_that_shares_pictures_with_the_target_is_an_error(tmp_pat
     values["data"], values["objective"] = folder, {"kind": "classify"}
     values["evaluate"] = [{"kind": "classify"}]
     with pytest.raises(DataError, match=r"compare\.retain\.before\.data\.val: shares . pictures"):
-        compare(Comparison.model_validate(values), console=quiet())
+        compare(Comparison.model_validate(values), log=SILENT)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +219,7 @@ def test_classes_and_labels_that_do_not_meet_are_an_error(
     values["data"] |= dict.fromkeys(("train", "val", "test"), pictures)
     values["objective"], values["evaluate"] = {"kind": "classify"}, [{"kind": "classify"}]
     with pytest.raises(DataError, match=message):
-        compare(Comparison.model_validate(values), console=quiet())
+        compare(Comparison.model_validate(values), log=SILENT)
     assert not list(tmp_path.rglob("cells"))
 
 

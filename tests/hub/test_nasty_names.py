@@ -1,7 +1,6 @@
 """Names that are commands, markup or terminal controls, through everything that shows a name."""
 
 import ast
-import io
 import json
 import re
 import subprocess
@@ -14,7 +13,9 @@ from markdown_it.token import Token
 from rich.table import Table
 
 from ptft.artifact import ModelInfo
+from ptft.cli.console import Steps
 from ptft.cli.main import main
+from ptft.cli.speech import LogFormat, listen, stderr
 from ptft.compare.page import write_report
 from ptft.errors import DataError, SampleError
 from ptft.export.card import Kept, make_card, read_kept
@@ -26,10 +27,10 @@ from ptft.pages.document import environment
 from ptft.pages.markdown import code, fenced, inline, literal, quoted, row
 from ptft.preprocess import ImagePreprocess, TextTokenizer, clip_bpe_json
 from ptft.printable import printable
-from ptft.progress import PlainConsole, Steps, say
 from ptft.recipe.load import load_comparison
 from ptft.report.page.page import write_page
 from ptft.runs.folder import RunRecord, write_run
+from ptft.speech import tell, warn
 from tests.compare.test_rule import cell
 from tests.support.looking import noise, put
 from tests.support.pages import Read
@@ -306,19 +307,23 @@ def test_an_address_in_a_name_is_no_link(name: str) -> None:
     assert PARSER.render(inline(name)) == f"<p>{name}</p>\n"
 
 
-def test_the_terminal_is_told_names_as_text() -> None:
-    stream = io.StringIO()
-    console = PlainConsole(file=stream, width=400, force_terminal=False)
+def test_the_terminal_is_told_names_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    end = listen(LogFormat.TEXT, quiet=False, verbose=False)
+    console = stderr()
     table = Table("name", title="\x1b[31mtitle")
     for name in NASTY:
         table.add_row(name)
-        say(console, name)
+        tell(name)
+        warn(name)
         console.print(f"warning: {name}")
     console.print(table)
-    with Steps(console) as steps:
+    with Steps() as steps:
         steps("\x1b[31mstep")
         steps.count("\u202eimages", 1, 2)
-    assert not raw(stream.getvalue())
-    assert "[x](javascript:alert(1))" in stream.getvalue()
     console.print("[red]marked[/red]")
-    assert "[red]marked[/red]" in stream.getvalue()
+    end()
+    told = capsys.readouterr().err
+    assert not raw(told)
+    assert "[x](javascript:alert(1))" in told
+    assert "[red]marked[/red]" in told
+    assert "1b[31mstep" in told

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from safetensors.torch import load_file
 
 from ptft.artifact import RunFiles, file_sha256
@@ -30,6 +29,7 @@ from ptft.recipe import (
     stage_recipe,
 )
 from ptft.recipe.document import read_yaml
+from ptft.speech import SILENT
 from ptft.train import train
 from tests.support.reduced import reduce
 
@@ -154,7 +154,7 @@ def test_one_step_moves_what_learns_and_nothing_else(name: str, tmp_path: Path) 
         plain = whole.model_copy(update={"guard": None})
         whole = stage_recipe(plain, len(whole.stages) - 1, start="a stage", folder="")
     recipe = reduce(whole, tmp_path)
-    result = train(recipe, console=Console(quiet=True))
+    result = train(recipe, log=SILENT)
     folder = tmp_path / "run"
     assert result.finished
     assert result.folder == folder

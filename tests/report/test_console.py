@@ -1,13 +1,18 @@
 """What a run says while it goes, on a terminal and into a file."""
 
 import io
+import logging
 import re
+import sys
 from pathlib import Path
 
-from rich.console import Console
+import pytest
 
+from ptft.cli.speech import LogFormat, listen
+from ptft.report import console as report_console
 from ptft.report.console import Report
 from ptft.runs.folder import RunRecord
+from ptft.speech import LOG
 from tests.train.test_train import recipe
 
 FIGURES = {
@@ -23,18 +28,24 @@ def stopped() -> RunRecord:
     return RunRecord("tiny", "", "stopped", "", {}, total=1_000_000, notes=["of the part before"])
 
 
-def report(folder: Path, record: RunRecord, console: Console) -> Report:
-    return Report(
-        folder, recipe(folder), record, seen=0, step=0, seconds=0.0, trackers={}, console=console
-    )
+def report(folder: Path, record: RunRecord, log: logging.Logger = LOG) -> Report:
+    return Report(folder, recipe(folder), record, seen=0, step=0, seconds=0.0, trackers={}, log=log)
 
 
-def test_a_bar_and_its_figures_fit_into_eighty_columns(tmp_path: Path) -> None:
+def test_a_bar_and_its_figures_fit_into_eighty_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stream = io.StringIO()
-    console = Console(file=stream, width=80, force_terminal=True, color_system=None)
-    with report(tmp_path, stopped(), console) as shown:
+    monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(report_console, "_EVERY", -1.0)  # as if a line were due each time
+    end = listen(LogFormat.TEXT, quiet=False, verbose=False)
+    with report(tmp_path, stopped()) as shown:
         shown.pace.step(250_000)
         shown.step(250_000, {**FIGURES, "samples_per_second": 12345.678})
+    end()
     screen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
     lines = [line.rstrip() for line in re.split(r"[\r\n]+", screen)]
     assert any(line.startswith("tiny ━━━━━━") and " left" in line for line in lines)
@@ -44,16 +55,32 @@ def test_a_bar_and_its_figures_fit_into_eighty_columns(tmp_path: Path) -> None:
     assert figures[-1] == (
         "loss 6.351  accuracy 0.25  grad norm 189  logit scale 14.29  samples/s 12,346"
     )
+    assert "/1,000,000 samples" not in screen, "the bar shows it"
 
 
-def test_a_stream_gets_plain_lines_and_notes(tmp_path: Path) -> None:
-    stream = io.StringIO()
-    console = Console(file=stream, width=80, force_terminal=False)
+def test_a_stream_gets_plain_lines_and_notes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     record = stopped()
-    with report(tmp_path, record, console) as shown:
+    end = listen(LogFormat.TEXT, quiet=False, verbose=False)
+    with report(tmp_path, record) as shown:
         assert record.notes == [], "notes are of this part"
         shown.note("learns: [bold]everything[/bold]")
         shown.step(16, FIGURES)  # within ten seconds of the start: no line
-    assert stream.getvalue() == "  learns: [bold]everything[/bold]\n"
+    end()
+    assert capsys.readouterr().err == "  learns: [bold]everything[/bold]\n"
     assert record.notes == ["learns: [bold]everything[/bold]"]
     assert record.status == "running"
+
+
+def test_who_uses_the_library_has_records_with_figures(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "ptft")
+    with report(tmp_path, stopped()) as shown:
+        shown.step(16, FIGURES)
+    begun, step, over = caplog.records
+    assert [each.levelno for each in caplog.records] == 3 * [logging.DEBUG]
+    assert (begun.bar.done, step.bar.done, over.bar.over) == (0, 16, True)  # type: ignore[attr-defined]
+    assert step.fields == {**FIGURES, "done": 16, "total": 1_000_000}  # type: ignore[attr-defined]
+    assert step.getMessage().startswith("tiny: 16 of 1,000,000  loss 6.351")

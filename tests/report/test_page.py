@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -165,27 +164,15 @@ def test_a_stopped_run_says_that_it_can_go_on(
 
 
 def test_a_page_that_cannot_be_written_costs_a_line_and_not_the_run(tmp_path: Path) -> None:
-    import io
-
-    from rich.console import Console
-
     from ptft.train import train
+    from tests.support.heard import Heard
     from tests.train.test_train import recipe
 
     folder = tmp_path / "run"
-    stream = io.StringIO()
-    given = recipe(folder)
-    console = Console(file=stream, width=1000)
-
-    class Spoils(Console):
-        """The run folder is there once the run speaks: then a folder takes the page's place."""
-
-        def print(self, *objects: Any, **options: Any) -> None:
-            (folder / RunFiles.PAGE).mkdir(exist_ok=True)
-            console.print(*objects, **options)
-
-    assert train(given, console=Spoils(file=stream)).finished
-    said = stream.getvalue()
+    # The run folder is there once the run speaks: then a folder takes the page's place.
+    heard = Heard(lambda: (folder / RunFiles.PAGE).mkdir(exist_ok=True))
+    assert train(recipe(folder), log=heard).finished
+    said = "\n".join(heard.lines)
     assert said.count("page.html: not written: IsADirectoryError") == 1
     assert "page: " not in said
 

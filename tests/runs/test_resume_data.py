@@ -16,10 +16,11 @@ from ptft.model import save_model
 from ptft.recipe import load_recipe
 from ptft.runs.data_record import read_identities, sets_of
 from ptft.runs.folder import read_run
+from ptft.speech import SILENT
 from ptft.train import train
 from tests.compare.test_run import comparison
 from tests.support.tiny import build, towers_section
-from tests.train.test_train import BATCH, interrupt, largest_difference, quiet, recipe, run
+from tests.train.test_train import BATCH, interrupt, largest_difference, recipe, run
 
 STEPS = 4
 
@@ -118,7 +119,7 @@ def test_other_data_are_refused_and_may_be_accepted(
     assert (tmp_path / "run" / RunFiles.DATA).read_bytes() == before
 
     made = recipe(tmp_path / "run", **given)
-    assert train(made, resume=True, accept_changes=True, console=quiet()).finished
+    assert train(made, resume=True, accept_changes=True, log=SILENT).finished
     record = read_run(tmp_path / "run")
     (entry,) = record.accepted
     assert entry["step"] == 2
@@ -134,7 +135,7 @@ def test_accepted_data_are_what_the_next_resume_is_held_against(
     interrupt(monkeypatch, tmp_path / "run", 1, **given)
     table = tmp_path / "train/metadata.csv"
     table.write_text("\n".join(table.read_text().splitlines()[:32]))
-    accepted = {"resume": True, "accept_changes": True, "console": quiet()}
+    accepted = {"resume": True, "accept_changes": True, "log": SILENT}
     real = train
     with monkeypatch.context() as patch:
         patch.setattr("tests.train.test_train.train", lambda made, **_: real(made, **accepted))
@@ -195,7 +196,7 @@ def test_a_sequence_is_held_against_the_data_of_all_its_stages(
     with pytest.raises(DataError, match=r"stages\.two\.data\.train: of 40 samples 1 changed"):
         run(tmp_path / "run", resume=True, **given)
     made = recipe(tmp_path / "run", **given)
-    assert train(made, resume=True, accept_changes=True, console=quiet()).finished
+    assert train(made, resume=True, accept_changes=True, log=SILENT).finished
     assert len(read_run(tmp_path / "run").accepted) == 1
 
 
@@ -209,14 +210,14 @@ def test_a_comparison_is_held_against_the_data_of_its_finished_cells(
     }
     values = made.model_dump(mode="json", by_alias=True)
     made = type(made).model_validate({**values, "data": section})
-    assert compare(made, max_minutes=0.0, console=quiet()).left == 2
-    assert compare(made, console=quiet()).left == 0
+    assert compare(made, max_minutes=0.0, log=SILENT).left == 2
+    assert compare(made, log=SILENT).left == 0
     edit(tmp_path / "train", "picture 7", "painting 7")
     with pytest.raises(DataError, match=r"data\.train: of 40 samples 1 changed") as refusal:
-        compare(made, console=quiet())
+        compare(made, log=SILENT)
     assert "data.val" in str(refusal.value)
     assert "data.test" in str(refusal.value)
-    outcome = compare(made, accept_changes=True, console=quiet())
+    outcome = compare(made, accept_changes=True, log=SILENT)
     assert "The data changed after 2 cells" in (outcome.folder / "report.md").read_text()
-    again = compare(made, console=quiet())
+    again = compare(made, log=SILENT)
     assert "The data changed after 2 cells" in (again.folder / "report.md").read_text()

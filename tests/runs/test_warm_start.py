@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 from ptft.artifact import RunFiles
 from ptft.model import build_model
 from ptft.recipe import ClipObjective, InitSection, check_recipe
+from ptft.speech import SILENT
 from ptft.train import train
-from tests.train.test_train import BATCH, quiet, recipe, run, weights
+from tests.train.test_train import BATCH, recipe, run, weights
 
 
 def test_a_run_goes_on_from_a_checkpoint_before_its_cooldown(tmp_path: Path) -> None:
@@ -38,7 +39,7 @@ def test_a_run_goes_on_from_a_checkpoint_before_its_cooldown(tmp_path: Path) -> 
         optim__samples_seen=BATCH,
     )
     check_recipe(more)
-    assert train(more, console=quiet()).finished
+    assert train(more, log=SILENT).finished
     after = weights(tmp_path / "second")
     assert max((after[name] - raw[name]).abs().max().item() for name in raw) < 1e-6
     lines = (tmp_path / "first" / RunFiles.LOG).read_text().splitlines()

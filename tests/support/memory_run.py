@@ -1,14 +1,12 @@
 """A process that trains a recipe (JSON on stdin) and prints by how many bytes it grew at most."""
 
-import io
 import json
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from ptft.compat import import_open_clip, import_timm
 from ptft.recipe.load import parse_recipe
+from ptft.speech import SILENT
 from ptft.train import train
 
 
@@ -24,5 +22,5 @@ if __name__ == "__main__":
     recipe = parse_recipe(json.load(sys.stdin), "stdin")
     before = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    train(recipe, console=Console(file=io.StringIO()))
+    train(recipe, log=SILENT)
     sys.stdout.write(f"{status('VmHWM') - before}\n")

@@ -21,12 +21,12 @@ from ptft.data import Batch
 from ptft.distributed import World, join_world
 from ptft.objective import clamp_logit_scale
 from ptft.optim import build_optimizer
+from ptft.speech import SILENT
 from ptft.train import loop, train
 from ptft.train.gradients import Step
 from ptft.train.parallel import share, whole_tensor
 from ptft.train.state.regularise import Pull
 from tests.support.steps import batch, learner, recipe
-from tests.train.test_train import quiet
 from tests.train.test_train import recipe as tiny_run
 
 STEPS = 2
@@ -154,7 +154,7 @@ def _run(folder: Path, how: str, stop_at: int | None) -> None:
 
     loop.Loop._step = step  # type: ignore[method-assign]
     changes = {"run__parallel": how, "optim__micro_batch": 4, "optim__ema": 0.9}
-    result = train(tiny_run(folder, **JUDGED, **changes), console=quiet())
+    result = train(tiny_run(folder, **JUDGED, **changes), log=SILENT)
     assert result.finished == (stop_at is None)
     assert result.signal == (None if result.finished else signal.SIGTERM)
     assert result.first == first

@@ -21,10 +21,11 @@ from ptft.data.sources.scenes import Scenes
 from ptft.distributed import ALONE
 from ptft.errors import DataError, RecipeError, SampleError
 from ptft.recipe import FolderData, ScenesData, ShardsData, TableData
+from ptft.speech import SILENT
 from ptft.train import train
 from ptft.train.kept_features import keep_features
 from ptft.train.setup import batches, set_up
-from tests.train.test_train import interrupt, largest_difference, quiet, recipe, run
+from tests.train.test_train import interrupt, largest_difference, recipe, run
 
 LOCKED: dict[str, Any] = {
     "adapt": {"kind": "full", "lock": ["image"]},
@@ -292,7 +293,7 @@ def test_a_probe_of_classes_reads_kept_features(tmp_path: Path) -> None:
         "objective": {"kind": "classify", "head": "random"},
         "run__cache": str(tmp_path / "kept"),
     }
-    plain = train(recipe(tmp_path / "a", **changes, run__features="off"), console=quiet())
-    cached = train(recipe(tmp_path / "b", **changes), console=quiet())
+    plain = train(recipe(tmp_path / "a", **changes, run__features="off"), log=SILENT)
+    cached = train(recipe(tmp_path / "b", **changes), log=SILENT)
     assert json.loads((cached.folder / RunFiles.RUN).read_text())["features"] == ["image"]
     assert largest_difference(plain.folder, cached.folder) < 1e-5

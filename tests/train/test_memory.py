@@ -10,8 +10,8 @@ import pytest
 
 from ptft.errors import RecipeError
 from ptft.recipe.load import parse_recipe
+from ptft.speech import SILENT
 from ptft.train import predict_memory, train
-from tests.train.test_train import quiet
 
 TEXT = {"width": 192, "layers": 4, "heads": 4, "context_length": 32}
 VIT = {"image": "vit_tiny_patch16_224", "image_size": 96, "text": TEXT, "embed_dim": 128}
@@ -71,7 +71,7 @@ def test_one_sample_under_a_batch_norm_is_refused(tmp_path: Path, what: str) -> 
     values = recipe(tmp_path / "run", 1, labelled)
     made = parse_recipe(values, "test")
     with pytest.raises(RecipeError, match=r"optim\.global_batch: 1: .* is a batch norm"):
-        predict_memory(made) if what == "check" else train(made, console=quiet())
+        predict_memory(made) if what == "check" else train(made, log=SILENT)
     assert not (tmp_path / "run").exists()
     for allowed in ({"freeze_norm": True}, {"lock": ["image"]}):
         kept = parse_recipe({**values, "adapt": {"kind": "full", **allowed}}, "test")

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from safetensors.torch import load_file
 
 from ptft.artifact import RunFiles
@@ -17,6 +16,7 @@ from ptft.model import DualEncoder
 from ptft.recipe import Recipe, load_recipe
 from ptft.recipe.load import parse_recipe
 from ptft.runs.folder import RunStatus, read_run
+from ptft.speech import SILENT
 from ptft.train import TrainResult, exit_code, train
 from ptft.train import loop as steps_module
 from ptft.train import run as loop_module
@@ -67,12 +67,8 @@ def recipe(folder: Path, **changes: Any) -> Recipe:
     return parse_recipe(values, where="test")
 
 
-def quiet() -> Console:
-    return Console(stderr=True, quiet=True)
-
-
 def run(folder: Path, *, resume: bool = False, **changes: Any) -> TrainResult:
-    return train(recipe(folder, **changes), resume=resume, console=quiet())
+    return train(recipe(folder, **changes), resume=resume, log=SILENT)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -254,7 +250,7 @@ def test_who_watches_sees_the_model_on_its_way_and_moves_nothing(
         scales.append((number, model.logit_scale.item()))
 
     watch = Watch((0.01, 0.1, 0.5, 0.99), look)
-    train(recipe(tmp_path / "run"), console=quiet(), watch=watch)
+    train(recipe(tmp_path / "run"), log=SILENT, watch=watch)
     assert [number for number, _ in scales] == [1, 2]
     assert len({scale for _, scale in scales}) == 2  # it learned in between
     assert largest_difference(whole, tmp_path / "run") == 0.0
@@ -265,7 +261,7 @@ def test_who_watches_may_give_a_run_up(tmp_path: Path) -> None:
         raise KeyError("enough")
 
     with pytest.raises(KeyError, match="enough"):
-        train(recipe(tmp_path / "run"), console=quiet(), watch=Watch((0.5,), look))
+        train(recipe(tmp_path / "run"), log=SILENT, watch=Watch((0.5,), look))
     assert read_run(tmp_path / "run").status == RunStatus.FAILED
 
 

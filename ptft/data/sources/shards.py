@@ -24,9 +24,9 @@ from ptft.data.tar.index import TarIndex
 from ptft.data.tar.remote import RemoteShard, list_shards
 from ptft.data.tar.shard_cache import ShardCache
 from ptft.errors import RecipeError, SampleError
-from ptft.progress import PlainConsole, say
 from ptft.recipe.data import ShardsData
 from ptft.recipe.paths import expand_paths, is_url
+from ptft.speech import tell
 
 __all__ = ["Shards", "find_shards"]
 
@@ -74,7 +74,7 @@ class Shards(FieldSet):
         remote = [source for source in sources if isinstance(source, RemoteShard)]
         _check_room(section, remote)
         self._tar_sources = list(sources)
-        self._tars = TarIndexes(sources, cache, _tell)
+        self._tars = TarIndexes(sources, cache, tell)
         self._firsts = np.cumsum([0, *self._tars.counts.tolist()])
         self._starts: list[int] = self._firsts.tolist()  # quicker to look up
         self._remote = bool(remote)
@@ -270,10 +270,6 @@ class Shards(FieldSet):
 def _picture_sizes(index: TarIndex) -> np.ndarray:
     places = (index.picture(number) for number in range(len(index)))
     return np.array([0 if place is None else place[1] for place in places], np.int64)
-
-
-def _tell(text: str) -> None:
-    say(PlainConsole(), text)
 
 
 def _short_names(sources: Sequence[Source]) -> list[str]:

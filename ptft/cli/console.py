@@ -1,14 +1,12 @@
-"""What takes a while, told as it goes: a bar for who watches, lines for who reads a log later.
-
-Everything here goes to stderr; results are on stdout.
-"""
+"""What people see of a command on stderr: lines, tables, bars. Results are on stdout."""
 
 import threading
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,9 +17,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from ptft.cli.speech import stderr
 from ptft.printable import printable
+from ptft.speech import LOG, Bar, say, tell
 
-__all__ = ["PlainConsole", "Steps", "say"]
+__all__ = ["PlainConsole", "Steps", "TrainingBar"]
 
 _EVERY = 30.0  # seconds between lines about one step, where no bar can be drawn
 
@@ -41,10 +41,31 @@ class PlainConsole(Console):
         return super().render_str(printable(text, lines=True), **options)
 
 
-def say(console: Console, text: str) -> None:
-    """A plain line, as it is: no markup, no wrapping where nobody's terminal is narrow."""
-    shown = printable(text, lines=True)
-    console.print(shown, highlight=False, soft_wrap=True, markup=False)
+class TrainingBar(Progress):
+    """A bar with its figures on a line of their own, since both do not fit into 80 columns."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}", markup=False),
+            console=console,
+            refresh_per_second=4,
+        )
+
+    def show(self, bar: Bar) -> None:
+        """Where it stands now."""
+        fields = {"completed": bar.done, "figures": bar.figures, "left": bar.left}
+        if not self.tasks:
+            self.add_task(printable(bar.what), total=bar.total, **fields)
+        for task in self.task_ids:
+            self.update(task, **fields)
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            yield Text(task.fields["figures"], no_wrap=True, overflow="ellipsis")
 
 
 class Steps:
@@ -54,13 +75,13 @@ class Steps:
     a bar where its parts are counted. Elsewhere it has a line twice a minute.
 
     Args:
-        console: absent: stderr.
+        console: that the lines appear on as well; absent: stderr as the options have it.
         bar: False where something else draws bars meanwhile: lines alone.
     """
 
     def __init__(self, console: Console | None = None, *, bar: bool = True) -> None:
-        self._console = console or PlainConsole()
-        self._live = self._console.is_terminal and bar
+        self._console = console or stderr()
+        self._live = self._console.is_terminal and bar and not self._console.quiet
         self._step = ""
         self._what = ""
         self._done, self._total = 0, 0
@@ -95,14 +116,14 @@ class Steps:
 
     def __call__(self, text: str) -> None:
         """A step begins; the one before is over."""
-        say(self._console, text)
+        tell(text)
         self._begin(text, "", 0)
 
     def count(self, what: str, done: int, total: int) -> None:
         """So many parts of the step are done: ``what`` names them (``val images``)."""
         if what != self._what:
             if not self._live:
-                say(self._console, f"{total:,} {what}")
+                say(LOG, f"{total:,} {what}", total=total, what=what)
             self._begin(self._step, what, total)
         self._done = done
         for task in self._bar.task_ids:
@@ -113,7 +134,8 @@ class Steps:
         seconds = time.monotonic() - self._began
         parts = f"{self._done:,} of {self._total:,} {self._what}, " if self._what else ""
         named = f"{self._step}: " if self._step else ""
-        say(self._console, f"{named}{parts}{seconds:.0f} s so far")
+        done = {"done": self._done, "total": self._total} if self._what else {}
+        say(LOG, f"{named}{parts}{seconds:.0f} s so far", seconds=round(seconds, 1), **done)
 
     def _begin(self, step: str, what: str, total: int) -> None:
         self._step, self._what, self._done, self._total = step, what, 0, total

@@ -1,0 +1,69 @@
+"""What ptft says while it works: records of the logger ``ptft``, as any library's.
+
+A line is a record of level INFO. How far a training is comes as DEBUG records with a :class:`Bar`,
+and every few seconds as a line for who sees no bar. ``record.fields`` has the figures of either by
+name. Who uses the library decides what becomes of them; the command shows them on stderr
+(:mod:`ptft.cli.speech`).
+"""
+
+import logging
+from dataclasses import dataclass
+
+from ptft.printable import printable
+
+__all__ = ["LOG", "SILENT", "Bar", "advance", "say", "tell", "warn"]
+
+LOG = logging.getLogger("ptft")
+SILENT = logging.getLogger("ptft.silent")
+"""Of work that nobody is told of: a trial, a rank that is not the first."""
+SILENT.disabled = True
+
+
+@dataclass(frozen=True)
+class Bar:
+    """How far something is.
+
+    Attributes:
+        what: it is.
+        done, total: of its parts.
+        figures: in words, beside it.
+        left: in words: the time that it still takes.
+        over: whether this is the last that is heard of it.
+    """
+
+    what: str
+    done: int
+    total: int
+    figures: str = ""
+    left: str = ""
+    over: bool = False
+
+
+def say(log: logging.Logger, text: str, *, for_bar: bool = False, **fields: object) -> None:
+    """A line, in which nothing steers a terminal (:func:`ptft.printable.printable`).
+
+    Args:
+        for_bar: it tells what a bar shows as well.
+        fields: what it says, by name, for machines.
+    """
+    if log.isEnabledFor(logging.INFO):
+        extra = {"fields": fields, "for_bar": for_bar}
+        log.info("%s", printable(text, lines=True), extra=extra, stacklevel=2)
+
+
+def tell(text: str) -> None:
+    """A line of ptft's own logger."""
+    say(LOG, text)
+
+
+def warn(text: str) -> None:
+    """What may be wrong, though the work goes on."""
+    LOG.warning("%s", printable(text, lines=True), stacklevel=2)
+
+
+def advance(log: logging.Logger, bar: Bar, **fields: object) -> None:
+    """How far something is now."""
+    if log.isEnabledFor(logging.DEBUG):
+        text = printable(f"{bar.what}: {bar.done:,} of {bar.total:,}  {bar.figures}".rstrip())
+        extra = {"bar": bar, "fields": {"done": bar.done, "total": bar.total, **fields}}
+        log.debug("%s", text, extra=extra, stacklevel=2)
