@@ -62,7 +62,7 @@ def run(*, smoke: bool = False) -> dict[str, float]:
 def _speed(model: DualEncoder, turns: int) -> dict[str, float]:
     images = torch.randn(1, 3, *model.spec.preprocess.size)
     # One text alone takes as long as reading the weights does, whatever its length.
-    texts = torch.randint(1, 40000, (16, model.spec.context_length))
+    texts = torch.randint(1, 40000, (16, model.spec.tokenizer.context_length))
     with tempfile.TemporaryDirectory() as home:
         vision, text = (
             Path(home, Path(name).name) for name in (FolderFiles.VISION_ONNX, FolderFiles.TEXT_ONNX)
@@ -154,7 +154,8 @@ def _accuracy(places: Path, *, smoke: bool) -> dict[str, float]:
             few = ["optim.samples_seen=256"] if smoke else []
             ptft("train", recipe, change, f"run.dir={place}", *few, smoke=smoke)
         with tempfile.TemporaryDirectory() as home:
-            ptft("export", place, Path(home, "model"), smoke=smoke)
+            options = ["--precision", "int8"] if smoke else []
+            ptft("export", place, Path(home, "model"), *options, smoke=smoke)
             metrics = read_json(Path(home, "model") / FolderFiles.METRICS)
         for file, parity in metrics["parity"].items():
             lost = "none" if parity["lost"] is None else f"{parity['lost']:.2f}"
