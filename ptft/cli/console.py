@@ -56,11 +56,10 @@ class TrainingBar(Progress):
 
     def show(self, bar: Bar) -> None:
         """Where it stands now."""
-        fields = {"completed": bar.done, "figures": bar.figures, "left": bar.left}
         if not self.tasks:
-            self.add_task(printable(bar.what), total=bar.total, **fields)
+            self.add_task(printable(bar.what), total=bar.total, figures="", left="")
         for task in self.task_ids:
-            self.update(task, **fields)
+            self.update(task, completed=bar.done, figures=bar.figures, left=bar.left)
 
     def get_renderables(self) -> Iterator[RenderableType]:
         yield self.make_tasks_table(self.tasks)
@@ -134,7 +133,7 @@ class Steps:
         seconds = time.monotonic() - self._began
         parts = f"{self._done:,} of {self._total:,} {self._what}, " if self._what else ""
         named = f"{self._step}: " if self._step else ""
-        done = {"done": self._done, "total": self._total} if self._what else {}
+        done: dict[str, Any] = {"done": self._done, "total": self._total} if self._what else {}
         say(LOG, f"{named}{parts}{seconds:.0f} s so far", seconds=round(seconds, 1), **done)
 
     def _begin(self, step: str, what: str, total: int) -> None:
