@@ -21,7 +21,7 @@ from ptft.speech import tell
 
 if TYPE_CHECKING:
     from ptft.evaluate import Figures
-    from ptft.evaluate.embed import Progress
+    from ptft.evaluate.embed import ProgressCallback
     from ptft.model import DualEncoder
     from ptft.train import TrainResult
 
@@ -131,7 +131,7 @@ def measure(
     *,
     verify: bool = True,
     tell: Callable[[str], None] = tell,
-    count: "Progress | None" = None,
+    count: "ProgressCallback | None" = None,
 ) -> "dict[str, Figures]":
     """As :func:`evaluate`, with overrides as the command line has them.
 

@@ -50,7 +50,7 @@ def look(
     from ptft.artifact import write_atomic
     from ptft.cli.arguments import local_path
     from ptft.cli.speech import stderr
-    from ptft.look import look_at
+    from ptft.look import data_page
     from ptft.speech import tell, warn
 
     page = local_path(str(out))
@@ -58,7 +58,7 @@ def look(
         page = page / "look.html"
     console = stderr()
     with console.status("") as status:
-        looked = look_at(target, overrides or (), every=every, tell=status.update)
+        looked = data_page(target, overrides or (), every=every, tell=status.update)
     for line in looked.said:
         tell(f"guessed: {line}")
     if looked.section:

@@ -1,5 +1,5 @@
 """Which method wins in a user's own domain: arms, label budgets, seeds, and a recommendation."""
 
-from ptft.compare.run import Outcome, compare
+from ptft.compare.run import ComparisonOutcome, compare
 
-__all__ = ["Outcome", "compare"]
+__all__ = ["ComparisonOutcome", "compare"]

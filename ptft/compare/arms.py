@@ -97,7 +97,8 @@ def arm_recipe(
 def first_recipe(
     comparison: Comparison, arm: ArmSection, budget: int, samples: Callable[[int], int]
 ) -> Recipe:
-    """A recipe of an arm as a search may begin with it: what can be wrong with one shows in it.
+    """The recipe of an arm with the lowest values that a search allows: it shows what is wrong with
+    the arm before anything is trained.
 
     Args:
         samples: labelled samples in all at a budget.

@@ -26,7 +26,7 @@ def estimate(comparison: Comparison, jobs: Sequence[tuple[ArmSection, int]]) -> 
     started = time.process_time()
     target = Target(comparison)
     model = starting_model(comparison, target)
-    target.hold(model.spec.preprocess)
+    target.cache_pictures(model.spec.preprocess)
     target.measure(model, target.target.test)  # the pictures are read once
     first, started = time.process_time() - started, time.process_time()
     target.measure(model, target.target.test)
@@ -40,18 +40,20 @@ def estimate(comparison: Comparison, jobs: Sequence[tuple[ArmSection, int]]) -> 
         vals = kept + len(target.val(budget, 0))
         mixed = section.seeds if section.wise and arm.kind in MIXES else 0
         searched = section.trials if arm.kind not in STEPLESS else 1
-        looks = searched + section.seeds - 1 + mixed * len(section.wise)
+        validations = searched + section.seeds - 1 + mixed * len(section.wise)
         if searched > 1:
-            looks += searched * len(section.prune_at)
-        estimates.append(first - once + sample * (looks * vals + (section.seeds + mixed) * tests))
+            validations += searched * len(section.prune_at)
+        estimates.append(
+            first - once + sample * (validations * vals + (section.seeds + mixed) * tests)
+        )
         if arm.kind in STEPLESS:
             continue
         if arm.label not in begun:
             recipe = first_recipe(comparison, arm, section.budgets[0], target.samples)
             started = time.process_time()
-            pace = measure_step(recipe, steps=2).samples_per_second
-            begun[arm.label] = time.process_time() - started, pace
-        ready, pace = begun[arm.label]
+            speed = measure_step(recipe, steps=2).samples_per_second
+            begun[arm.label] = time.process_time() - started, speed
+        ready, speed = begun[arm.label]
         seen = first_recipe(comparison, arm, budget, target.samples).optim.samples_seen or 0
-        estimates[-1] += (searched + section.seeds - 1) * (ready + seen / pace)
+        estimates[-1] += (searched + section.seeds - 1) * (ready + seen / speed)
     return estimates

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ptft import __version__
 from ptft.artifact import RunFiles, read_json, write_atomic, write_json
-from ptft.compare.measure import default_metric
+from ptft.compare.metric import default_metric
 from ptft.compare.plots import cost_bars, label_curves, retention_plane
 from ptft.compare.recommend import Arm, Recommendation, counterfactual, gather, recommend
 from ptft.compare.results import Cell

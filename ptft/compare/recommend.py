@@ -91,7 +91,7 @@ def recommend(
     arms: Sequence[Arm], *, retention: float, confidence: float, margin: float
 ) -> Recommendation:
     """Choose among the arms of one budget, see ``CompareSection`` for what is asked."""
-    candidates = [arm for arm in arms if _stays(arm) or arm.val_retention >= retention]
+    candidates = [arm for arm in arms if _is_start(arm) or arm.val_retention >= retention]
     assert candidates, "the starting model is always one"
     best = max(candidates, key=lambda arm: (arm.val, -arm.flops, arm.name))
     equals = [
@@ -102,7 +102,7 @@ def recommend(
     ]
     equals.sort(key=lambda arm: (arm.flops, arm.artefact_bytes, -arm.val, arm.name))
     taken = equals[0]
-    allowed = [arm for arm in arms if _stays(arm) or arm.test_retention >= retention]
+    allowed = [arm for arm in arms if _is_start(arm) or arm.test_retention >= retention]
     first = max(allowed, key=lambda arm: arm.test)
     return Recommendation(
         budget=taken.budget,
@@ -147,7 +147,7 @@ def pareto(arms: Sequence[Arm]) -> list[Arm]:
     return sorted(front, key=lambda arm: arm.test)
 
 
-def _stays(arm: Arm) -> bool:
+def _is_start(arm: Arm) -> bool:
     return arm.kind == "zero_shot"
 
 

@@ -85,7 +85,7 @@ class Cells:
 
     Args:
         folder: of the comparison.
-        digest: of its recipe; cells of another are an error.
+        digest: of its recipe; a cell of another recipe is an error.
     """
 
     def __init__(self, folder: Path, digest: str) -> None:
@@ -93,7 +93,7 @@ class Cells:
         self.digest = digest
 
     def write(self, cell: Cell) -> None:
-        """Keep a finished cell."""
+        """Write a finished cell into the folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(
             self._path(cell.arm, cell.budget, cell.seed), {"of": self.digest, **asdict(cell)}
@@ -116,7 +116,7 @@ class Cells:
         return Cell(**{**values, "costs": Costs(**values["costs"])})
 
     def all(self) -> list[Cell]:
-        """Every finished cell, by arm, budget and seed."""
+        """Every finished cell, sorted by arm, budget and seed."""
         found = []
         for path in sorted(self.folder.glob("*.json")):
             arm, budget, seed = path.stem.rsplit("_", 2)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ptft.artifact import RunFiles, write_atomic
 from ptft.compare.arms import START, cut_short, first_recipe
-from ptft.compare.held_data import hold_comparison
+from ptft.compare.recorded_data import check_recorded_data
 from ptft.compare.results import Cell, Cells
 from ptft.compare.target import Target
 from ptft.errors import ModelError, PtftError, TrainingError, UsageError
@@ -19,11 +19,11 @@ from ptft.recipe.load import dump_recipe, load_comparison, recipe_digest
 from ptft.runs.lock import hold_own
 from ptft.speech import LOG, say
 
-__all__ = ["Outcome", "compare"]
+__all__ = ["ComparisonOutcome", "compare"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ComparisonOutcome:
     """What a comparison left behind.
 
     Attributes:
@@ -50,7 +50,7 @@ def compare(
     max_minutes: float | None = None,
     accept_changes: bool = False,
     log: logging.Logger = LOG,
-) -> Outcome:
+) -> ComparisonOutcome:
     """Run every cell that is not finished, then write the report.
 
     A comparison that was stopped or killed goes on from its finished cells when it is run again.
@@ -74,7 +74,7 @@ def compare(
     folder = _folder(comparison)
     digest = _digest(comparison)
     cells = Cells(folder, digest)
-    changes = hold_comparison(comparison, folder, cells, accept=accept_changes, log=log)
+    changes = check_recorded_data(comparison, folder, cells, accept=accept_changes, log=log)
     target = _check(comparison)
     jobs = [job for job in _jobs(comparison) if not _finished(cells, comparison, job)]
     started = time.monotonic()
@@ -101,7 +101,7 @@ def compare(
     )
     found = cells.all()
     write_report(comparison, found, folder, left=left, remarks=remarks)
-    return Outcome(folder, found, left)
+    return ComparisonOutcome(folder, found, left)
 
 
 def _jobs(comparison: Comparison) -> list[_Job]:
@@ -132,7 +132,7 @@ def _run(
     started, whole = time.monotonic(), sum(job.seconds for job in jobs)
     running: dict[Future[None], _Job] = {}
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ptft.compare.warm"])
+    context.set_forkserver_preload(["ptft.compare.preload"])
     with ProcessPoolExecutor(
         comparison.compare.jobs, mp_context=context, max_tasks_per_child=1
     ) as pool:

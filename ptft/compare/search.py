@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ptft.recipe.comparison import Search as Range
+from ptft.recipe.comparison import Search
 
-__all__ = ["GivenUp", "Search", "Trial"]
+__all__ = ["GivenUp", "Trial", "TrialSearch"]
 
 
 class GivenUp(Exception):  # noqa: N818 (it is caught where a trial is run)
@@ -22,16 +22,16 @@ class Trial:
     handle: Any
 
     def report(self, number: int, value: float, *, short_of: float) -> None:
-        """What a look at the unfinished model found.
+        """Report what validation says of the unfinished model.
 
         Args:
-            number: of the look, the same for the same share of the steps.
+            number: of the report, the same for the same share of the steps.
             value: the target's figure, a share of 1.
             short_of: by how much it retains too little; such a model is worse than any that retains
                 enough, and the nearer the better.
 
         Raises:
-            GivenUp: its best so far is below the median of the finished trials at this look.
+            GivenUp: its best so far is below the median of the finished trials at this report.
         """
         self.handle.set_user_attr("short_of", short_of)
         self.handle.report(-short_of if short_of > 0 else value, number)
@@ -39,7 +39,7 @@ class Trial:
             raise GivenUp
 
 
-class Search:
+class TrialSearch:
     """Iterates over trials; the first is always the arm as it stands.
 
     The rest are Optuna's tree-structured Parzen estimator's (Bergstra et al. 2011), with retention
@@ -52,7 +52,7 @@ class Search:
         seed: of the sampler.
     """
 
-    def __init__(self, space: Mapping[str, Range | list[Any]], *, trials: int, seed: int) -> None:
+    def __init__(self, space: Mapping[str, Search | list[Any]], *, trials: int, seed: int) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -76,17 +76,17 @@ class Search:
             yield Trial({key: _suggest(trial, key, part) for key, part in space.items()}, trial)
 
     def tell(self, trial: Trial, value: float, *, short_of: float) -> None:
-        """What a trial reached; ``short_of`` above 0 breaks the retention constraint."""
+        """Record what a trial reached; ``short_of`` above 0 breaks the retention constraint."""
         trial.handle.set_user_attr("short_of", short_of)
         self._study.tell(trial.handle, value)
 
     def give_up(self, trial: Trial) -> None:
-        """A trial that came to no end; its last look, if any, is what the sampler goes by."""
+        """End a trial early; the sampler goes by its last report, if there is one."""
         trial.handle.set_user_attr("short_of", trial.handle.user_attrs.get("short_of", 0.0))
         self._study.tell(trial.handle, state=self._pruned)
 
 
-def _suggest(trial: Any, key: str, part: Range | list[Any]) -> Any:
+def _suggest(trial: Any, key: str, part: Search | list[Any]) -> Any:
     if isinstance(part, list):
         return trial.suggest_categorical(key, part)
     return trial.suggest_float(key, part.low, part.high, log=part.log)

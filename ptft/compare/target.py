@@ -1,4 +1,4 @@
-"""What the arms are compared on: the target and the retained sets, and who may see which samples.
+"""What arms are compared on: the target, the retained sets, and which step may see which samples.
 
 Labels are drawn by seed: the budget's from ``train``, for learning, and at most as many from
 ``val``, for choosing. ``test`` is what the tables tell; nothing is chosen by it.
@@ -9,8 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ptft.compare.held import Held
-from ptft.compare.measure import KnownTexts, Measured, default_metric, measure, retained_metric
+from ptft.compare.cached_set import CachedSet
+from ptft.compare.metric import (
+    Measurement,
+    TextEmbeddings,
+    default_metric,
+    measure_metric,
+    retained_metric,
+)
 from ptft.data import SampleSet, open_split
 from ptft.data.sample import draw, draw_val
 from ptft.errors import DataError, RecipeError, SampleError
@@ -31,11 +37,15 @@ class _Set:
     val: SampleSet
     test: SampleSet
 
-    def held(self, preprocess: ImagePreprocess) -> "_Set":
-        return replace(self, val=Held(self.val, preprocess), test=Held(self.test, preprocess))
+    def cached(self, preprocess: ImagePreprocess) -> "_Set":
+        return replace(
+            self, val=CachedSet(self.val, preprocess), test=CachedSet(self.test, preprocess)
+        )
 
-    def measure(self, model: DualEncoder, samples: SampleSet, known: KnownTexts | None) -> Measured:
-        return measure(model, self.item, samples, self.metric, known)
+    def measure(
+        self, model: DualEncoder, samples: SampleSet, embedded: TextEmbeddings | None
+    ) -> Measurement:
+        return measure_metric(model, self.item, samples, self.metric, embedded)
 
 
 class Target:
@@ -74,10 +84,10 @@ class Target:
         self._check_budgets(section.budgets)
         self._check_shared()
 
-    def hold(self, preprocess: ImagePreprocess) -> None:
-        """Keep the pictures of all evaluations in memory from when they are first read."""
-        self.target = self.target.held(preprocess)
-        self.retained = [kept.held(preprocess) for kept in self.retained]
+    def cache_pictures(self, preprocess: ImagePreprocess) -> None:
+        """Keep the pictures of all evaluations in memory once they are read."""
+        self.target = self.target.cached(preprocess)
+        self.retained = [kept.cached(preprocess) for kept in self.retained]
 
     def samples(self, budget: int) -> int:
         """Labelled samples in all at a budget."""
@@ -89,33 +99,35 @@ class Target:
         return draw_val(self.target.val, most, self.comparison.seed + seed)
 
     def measure(
-        self, model: DualEncoder, samples: SampleSet, known: KnownTexts | None = None
-    ) -> Measured:
+        self, model: DualEncoder, samples: SampleSet, embedded: TextEmbeddings | None = None
+    ) -> Measurement:
         """The target's metric of a model on some of its samples.
 
         Args:
-            known: what this model made of captions before.
+            embedded: captions that this model has embedded before.
         """
-        return self.target.measure(model, samples, known)
+        return self.target.measure(model, samples, embedded)
 
     def retained_shares(
         self,
         model: DualEncoder,
         split: str,
         start: dict[str, float],
-        known: KnownTexts | None = None,
+        embedded: TextEmbeddings | None = None,
     ) -> dict[str, float]:
-        """Figures on each retained set as shares of the starting model's."""
-        figures = self.retained_figures(model, split, known)
+        """The metric of each retained set, as a share of the starting model's."""
+        figures = self.retained_figures(model, split, embedded)
         return {name: figures[name] / start[name] if start[name] else 1.0 for name in figures}
 
     def retained_figures(
-        self, model: DualEncoder, split: str, known: KnownTexts | None = None
+        self, model: DualEncoder, split: str, embedded: TextEmbeddings | None = None
     ) -> dict[str, float]:
-        """Figures on each retained set."""
-        known = {} if known is None else known
+        """The metric of each retained set, a share of 1, by the set's name."""
+        embedded = {} if embedded is None else embedded
         return {
-            kept.name: kept.measure(model, kept.val if split == "val" else kept.test, known).value
+            kept.name: kept.measure(
+                model, kept.val if split == "val" else kept.test, embedded
+            ).value
             for kept in self.retained
         }
 

@@ -16,9 +16,9 @@ from typing import Any
 from ptft.artifact import read_json, write_json
 from ptft.compare.arms import MIXES, START, arm_recipe, search_space
 from ptft.compare.count import count_training
-from ptft.compare.measure import KnownTexts, Measured
+from ptft.compare.metric import Measurement, TextEmbeddings
 from ptft.compare.results import Cell, Cells, Costs
-from ptft.compare.search import GivenUp, Search, Trial
+from ptft.compare.search import GivenUp, Trial, TrialSearch
 from ptft.compare.target import Target
 from ptft.data.hashing import text_id
 from ptft.errors import ModelError, TrainingError
@@ -35,30 +35,30 @@ from ptft.train.observer import Watch
 __all__ = ["Task", "starting_model"]
 
 
-class _Look:
-    """What validation says of a model: measured when it is first asked for, and only then.
+class _Validation:
+    """Figures of a model on validation, each measured when it is first asked for.
 
     Args:
         task: whose target it is measured on.
-        make: gives the model; of a mix, which is cheap to make, so that one is held at a time.
+        make: gives the model; a mix is made anew each time, so that one lies in memory at a time.
         seed: of the cell.
     """
 
     def __init__(self, task: "Task", make: Callable[[], DualEncoder], seed: int) -> None:
         self.make = make
-        self.known: KnownTexts = {}
+        self.embedded: TextEmbeddings = {}
         self._task = task
         self._seed = seed
 
     @cached_property
-    def val(self) -> Measured:
+    def val(self) -> Measurement:
         target = self._task.target
-        return target.measure(self.make(), target.val(self._task.budget, self._seed), self.known)
+        return target.measure(self.make(), target.val(self._task.budget, self._seed), self.embedded)
 
     @cached_property
     def retained(self) -> dict[str, float]:
         task = self._task
-        return task.target.retained_shares(self.make(), "val", task.start_val, self.known)
+        return task.target.retained_shares(self.make(), "val", task.start_val, self.embedded)
 
     @property
     def short(self) -> float:
@@ -67,11 +67,11 @@ class _Look:
         return max(0.0, self._task.comparison.compare.retention - mean)
 
 
-class _TrialWatch:
-    """Looks at a trial as validation will in the end, so that a poor one is given up.
+class _TrialValidation:
+    """Measures an unfinished trial on validation, so that a poor one is given up early.
 
     Attributes:
-        cpu, wall: seconds that the looks took.
+        cpu, wall: seconds that this took.
     """
 
     def __init__(self, task: "Task", trial: Trial) -> None:
@@ -83,8 +83,8 @@ class _TrialWatch:
         wall, cpu = time.perf_counter(), time.process_time()
         head, spec = model.head, model.spec
         self._task.give_head(model)
-        look = _Look(self._task, lambda: model, 0)
-        val, short = look.val.value, look.short
+        validation = _Validation(self._task, lambda: model, 0)
+        val, short = validation.val.value, validation.short
         model.head, model.spec = head, spec
         self.cpu += time.process_time() - cpu
         self.wall += time.perf_counter() - wall
@@ -93,7 +93,7 @@ class _TrialWatch:
 
 @dataclass(frozen=True)
 class _Trained:
-    look: _Look
+    validation: _Validation
     chosen: dict[str, Any]
     costs: Costs
 
@@ -119,7 +119,7 @@ class Task:
         self.cells = Cells(folder, digest)
         self.target = Target(comparison)
         self.start = starting_model(comparison, self.target)
-        self.target.hold(self.start.spec.preprocess)
+        self.target.cache_pictures(self.start.spec.preprocess)
         self.start_val = self._of_start("val")
         self.start_test = self._of_start("test")
 
@@ -147,7 +147,9 @@ class Task:
             return
         if self.arm.kind == START:
             for seed in seeds:
-                self._write(_Trained(_Look(self, lambda: self.start, seed), {}, Costs()), seed)
+                self._write(
+                    _Trained(_Validation(self, lambda: self.start, seed), {}, Costs()), seed
+                )
             return
         best, searched = self._search()
         for seed in seeds:
@@ -163,7 +165,7 @@ class Task:
     def _search(self) -> tuple[_Trained, float]:
         """The trial with the best validation figure that retains enough; CPU seconds of all."""
         section = self.comparison.compare
-        search = Search(
+        search = TrialSearch(
             search_space(self.comparison, self.arm),
             trials=section.trials,
             seed=self.comparison.seed + text_id(f"{self.arm.label} {self.budget}") % 2**31,
@@ -171,11 +173,11 @@ class Task:
         best: tuple[tuple[float, float], _Trained] | None = None
         seconds = 0.0
         for trial in search:
-            watch = _TrialWatch(self, trial) if search.trials > 1 else None
+            watch = _TrialValidation(self, trial) if search.trials > 1 else None
             started = time.process_time()
             try:
                 trained = self._train(0, trial.values, watch)
-                val, short = trained.look.val.value, trained.look.short
+                val, short = trained.validation.val.value, trained.validation.short
             except (GivenUp, TrainingError, ModelError):
                 if not trial.values:  # the arm as it stands goes wrong
                     raise
@@ -192,16 +194,16 @@ class Task:
         return best[1], round(seconds, 2)
 
     def _train(
-        self, seed: int, chosen: Mapping[str, Any], watch: "_TrialWatch | None" = None
+        self, seed: int, chosen: Mapping[str, Any], watch: "_TrialValidation | None" = None
     ) -> _Trained:
-        """One run of the arm's recipe, and what it took; what a watch takes is not the run's."""
+        """Run the arm's recipe once; the time that ``watch`` takes is not counted as the run's."""
         folder = self.folder / "run"
         shutil.rmtree(folder, ignore_errors=True)
         recipe = self._recipe(seed, chosen)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         wall, cpu = time.perf_counter(), time.process_time()
-        looks = Watch(self.comparison.compare.prune_at, watch) if watch else None
-        result = train(recipe, record=False, log=SILENT, watch=looks)
+        at_shares = Watch(self.comparison.compare.prune_at, watch) if watch else None
+        result = train(recipe, record=False, log=SILENT, watch=at_shares)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         if watch:
             cpu, wall = cpu - watch.cpu, wall - watch.wall
@@ -211,7 +213,7 @@ class Task:
         flops, share = self._counted
         flops *= recipe.optim.samples_seen or 0
         return _Trained(
-            _Look(self, lambda: model, seed),
+            _Validation(self, lambda: model, seed),
             dict(chosen),
             Costs(
                 cpu_seconds=round(cpu, 2),
@@ -249,22 +251,27 @@ class Task:
             return
 
         @cache
-        def look(share: float) -> _Look:
+        def validate(share: float) -> _Validation:
             if share == 1.0:
-                return trained.look
-            return _Look(self, partial(interpolate, self.start, trained.look.make(), share), seed)
+                return trained.validation
+            return _Validation(
+                self, partial(interpolate, self.start, trained.validation.make(), share), seed
+            )
 
-        ranked = sorted(shares, key=lambda share: -look(share).val.value)
-        enough = (share for share in ranked if look(share).short == 0.0)
-        best = next(enough, None) or min(ranked, key=lambda share: look(share).short)
-        mixed = replace(trained, look=look(best), chosen={**trained.chosen, "alpha": best})
+        ranked = sorted(shares, key=lambda share: -validate(share).val.value)
+        enough = (share for share in ranked if validate(share).short == 0.0)
+        best = next(enough, None) or min(ranked, key=lambda share: validate(share).short)
+        mixed = replace(
+            trained, validation=validate(best), chosen={**trained.chosen, "alpha": best}
+        )
         self._write(mixed, seed, label=f"{self.arm.label}+wise")
 
     def _write(self, trained: _Trained, seed: int, *, label: str = "") -> None:
-        """Measure a model on test, and keep the cell."""
-        look, model = trained.look, trained.look.make()
-        val = look.val
-        test = self.target.measure(model, self.target.target.test, look.known)
+        """Measure a model on test, and write the cell."""
+        validation = trained.validation
+        model = validation.make()
+        val = validation.val
+        test = self.target.measure(model, self.target.target.test, validation.embedded)
         temperature = fit_temperature(*val.scores())
         scores, own = test.scores()
         self.cells.write(
@@ -278,9 +285,9 @@ class Task:
                 test=test.value,
                 val_hits=_bits(val),
                 test_hits=_bits(test),
-                val_retained=look.retained,
+                val_retained=validation.retained,
                 test_retained=self.target.retained_shares(
-                    model, "test", self.start_test, look.known
+                    model, "test", self.start_test, validation.embedded
                 ),
                 ece=expected_calibration_error(scores, own),
                 ece_scaled=expected_calibration_error(scores / temperature, own),
@@ -308,5 +315,5 @@ def _artefact_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in kept.rglob("*.safetensors"))
 
 
-def _bits(measured: Measured) -> str:
+def _bits(measured: Measurement) -> str:
     return "".join(str(int(hit)) for hit in measured.hits.tolist())

@@ -1,4 +1,4 @@
-"""How far a model's confidence may be trusted, and the one number that mends it.
+"""Temperature scaling: the one number that a head's logits are divided by to mend its confidence.
 
 Shape letters: Q queries, C candidates (classes, or the texts of a retrieval).
 """

@@ -18,25 +18,26 @@ from ptft.errors import ModelError
 from ptft.model import DualEncoder, join_embeddings
 from ptft.recipe import Reads
 
-__all__ = ["Progress", "SplitEmbeddings", "embed_split", "embed_texts", "evaluating"]
+__all__ = ["ProgressCallback", "SplitEmbeddings", "embed_split", "embed_texts", "evaluating"]
 
-Progress = Callable[[str, int, int], None]
-"""Told what is being embedded, how many are done, and how many there are."""
+ProgressCallback = Callable[[str, int, int], None]
+"""Called with what is being embedded, how many are done, and how many there are."""
 
 
 @dataclass(frozen=True)
 class SplitEmbeddings:
-    """What a model makes of the samples of a split; captions are kept as words.
+    """Embeddings of the samples of a split, with their captions and labels.
 
     Attributes:
         inputs_nw: float32 (N, W), on the CPU: L2-normalised embeddings of the images, of the texts,
             or both, the image's before the text's.
-        indices: int64 (N,), of the samples in their set.
-        captions: of each sample.
+        indices: int64 (N,), the samples' places in their set.
+        captions: the texts of each sample.
         labels: int64 (N,), -1 for none; None where the set has no classes.
         classes: their names.
         skipped: the samples that could not be read.
-        pictures: a number of each sample's picture, see ``SampleSet.picture_of``; empty: not known.
+        pictures: of each sample a number that all samples of one picture share, see
+            ``SampleSet.picture_of``; empty where that is not known.
     """
 
     inputs_nw: Tensor
@@ -48,8 +49,11 @@ class SplitEmbeddings:
     pictures: list[int] = field(default_factory=list)
 
     def by_picture(self) -> tuple[Tensor, list[tuple[str, ...]]]:
-        """Inputs (P, W) and captions of each picture: samples that show one picture, such as rows
-        of several classes, count as one in a retrieval, with the captions of all of them."""
+        """Merge samples that show one picture, such as rows of several classes.
+
+        Returns:
+            Inputs (P, W) of P pictures, and for each the captions of all its samples.
+        """
         places: dict[int, list[int]] = {}
         for place, picture in enumerate(self.pictures):
             places.setdefault(picture, []).append(place)
@@ -78,7 +82,7 @@ def embed_split(
     batch: int,
     workers: Workers = "auto",
     what: str = "images",
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     reads: Reads = "image",
 ) -> SplitEmbeddings:
     """Embed every sample of a set, where the model's weights are; at most one batch is held.
@@ -86,7 +90,7 @@ def embed_split(
     Args:
         batch: samples at once.
         workers: processes that read; they change no result.
-        what: the name under which ``progress`` hears of it.
+        what: the name that ``progress`` is called with.
         reads: the image, the text (the first caption), or both; samples without are left out.
 
     Raises:
@@ -132,11 +136,16 @@ def embed_split(
 
 @torch.no_grad()
 def embed_texts(
-    model: DualEncoder, texts: Sequence[str], *, batch: int, progress: Progress | None = None
+    model: DualEncoder,
+    texts: Sequence[str],
+    *,
+    batch: int,
+    progress: ProgressCallback | None = None,
 ) -> Tensor:
-    """float32 (M, D), L2-normalised, on the CPU. Equal texts are embedded once.
+    """Embed texts: float32 (M, D), L2-normalised, on the CPU.
 
-    They run in order of length, so that trimming to a batch's longest cuts most.
+    Equal texts are embedded once. They run in order of length, so that trimming a batch to its
+    longest text cuts most.
 
     Raises:
         ModelError: an embedding is not finite.
@@ -160,7 +169,7 @@ def embed_texts(
 
 @contextmanager
 def evaluating(model: DualEncoder) -> Iterator[None]:
-    """The model in eval mode inside, and as it was afterwards."""
+    """Put the model into eval mode, and back into its own mode afterwards."""
     training = model.training
     model.eval()
     try:

@@ -1,15 +1,17 @@
 """The evaluations of a recipe: each item's figures by its name."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from ptft.data import open_split
+from ptft.data.checks.check import Tell
 from ptft.data.hashing import text_id
+from ptft.data.open import Split
 from ptft.data.reading.loader import Workers
-from ptft.evaluate.embed import Progress, SplitEmbeddings, embed_split, embed_texts
+from ptft.evaluate.embed import ProgressCallback, SplitEmbeddings, embed_split, embed_texts
 from ptft.evaluate.figures import accuracy_figures, cut_figures, recall_figures
 from ptft.evaluate.ranks import rank_captions, rank_labels, rank_probe
 from ptft.model import DualEncoder
@@ -23,17 +25,13 @@ from ptft.recipe import (
     ZeroShotEvaluation,
 )
 
-__all__ = ["Figures", "Known", "evaluate", "reads_of"]
+__all__ = ["EmbeddedSplits", "Figures", "evaluate", "reads_of"]
 
 Figures = dict[str, Any]
 """Numbers by name, and ``skipped_samples``, names of samples that could not be read."""
 
-Split = Literal["train", "val", "test"]
-
-Known = dict[tuple[str, str, Reads], SplitEmbeddings]
-"""By data section, split, and what is read of a sample."""
-
-Tell = Callable[[str], None]
+EmbeddedSplits = dict[tuple[str, str, Reads], SplitEmbeddings]
+"""Embeddings by data section, split, and what is read of a sample."""
 
 _NAMED = 20  # skipped samples that a result names
 
@@ -47,8 +45,8 @@ def evaluate(
     seed: int,
     device: torch.device | str | None = None,
     workers: Workers = "auto",
-    progress: Progress | None = None,
-    known: Known | None = None,
+    progress: ProgressCallback | None = None,
+    embedded: EmbeddedSplits | None = None,
     tell: Tell | None = None,
 ) -> dict[str, Figures]:
     """Run a recipe's evaluations of a model.
@@ -62,9 +60,9 @@ def evaluate(
         seed: of the recipe: subsets of data, and the fifth that a probe holds out.
         device: absent: a GPU where torch sees one.
         workers: processes that read samples; they change no result.
-        known: splits whose pictures this image tower has embedded, by data section and split, which
-            are not embedded again; what is added stays in it.
-        tell: told what of a split was joined, passed over or taken for something, once each.
+        embedded: what this image tower has embedded before, which it does not embed again; splits
+            that are new to it are added.
+        tell: called with each note on what a split joins, passes over or reads as something else.
 
     Returns:
         name of the item (or its kind) -> figures: shares of 1, ranks and counts, all JSON numbers;
@@ -77,7 +75,9 @@ def evaluate(
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
-    splits = _Splits(model, data, seed, workers, progress, {} if known is None else known, tell)
+    splits = _Splits(
+        model, data, seed, workers, progress, {} if embedded is None else embedded, tell
+    )
     results: dict[str, Figures] = {}
     for item in items:
         name = item.name or item.kind
@@ -110,8 +110,8 @@ class _Splits:
         data: DataSection,
         seed: int,
         workers: Workers,
-        progress: Progress | None,
-        known: Known,
+        progress: ProgressCallback | None,
+        embedded: EmbeddedSplits,
         tell: Tell | None,
     ) -> None:
         self.model = model
@@ -121,20 +121,20 @@ class _Splits:
         self.progress = progress
         self.tell = tell
         self._told: set[str] = set()
-        self._pictures = known
-        self._known: Known = {}
+        self._images = embedded
+        self._others: EmbeddedSplits = {}
 
     def get(self, item: EvaluateItem, split: Split | None = None) -> SplitEmbeddings:
         """Of the item's data, and of its split unless another is named."""
         section, split = item.data or self.data, split or item.split
         reads = reads_of(item, self.model)
-        known = self._pictures if reads == "image" else self._known
+        embedded = self._images if reads == "image" else self._others
         key = (section.model_dump_json(by_alias=True), split, reads)
-        if key not in known:
+        if key not in embedded:
             place = "evaluate.data" if item.data else "data"
             samples = open_split(section, split, seed=self.seed, key=place)
             self._say(f"{place}.{split}", samples.notes(1))
-            known[key] = embed_split(
+            embedded[key] = embed_split(
                 self.model,
                 samples,
                 batch=item.batch,
@@ -143,7 +143,7 @@ class _Splits:
                 progress=self.progress,
                 reads=reads,
             )
-        return known[key]
+        return embedded[key]
 
     def _say(self, where: str, notes: Sequence[str]) -> None:
         for note in notes:

@@ -24,7 +24,7 @@ from ptft.artifact import (
     write_model_info,
 )
 from ptft.errors import ExportError, PtftError, UsageError, suggest
-from ptft.evaluate.embed import Progress
+from ptft.evaluate.embed import ProgressCallback
 from ptft.export.adapted import check_adapted, find_reference, ship_adapter
 from ptft.export.card import Kept, make_card, read_kept
 from ptft.export.golden_inputs import make_golden, save_golden
@@ -57,7 +57,7 @@ def export_model(
     max_loss: float = MAX_LOSS,
     measure: bool = True,
     progress: Callable[[str], None] | None = None,
-    count: Progress | None = None,
+    count: ProgressCallback | None = None,
 ) -> ModelInfo:
     """Write the model folder of a run (or of another model folder) and return its ``ptft.json``.
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from ptft.data import open_split
 from ptft.errors import ExportError, PtftError, SampleError
 from ptft.evaluate import evaluate
-from ptft.evaluate.embed import Progress
-from ptft.evaluate.run import Known, reads_of
+from ptft.evaluate.embed import ProgressCallback
+from ptft.evaluate.run import EmbeddedSplits, reads_of
 from ptft.model import DualEncoder
 from ptft.recipe import (
     TOWERS_OF,
@@ -66,7 +66,7 @@ class Quality:
         recipe: Recipe | None,
         *,
         measure: bool = True,
-        count: Progress | None = None,
+        count: ProgressCallback | None = None,
     ) -> None:
         self._model = model
         self._count = count
@@ -77,7 +77,7 @@ class Quality:
             for item in ([] if recipe is None else recipe.evaluate)
             if not isinstance(item, ProbeEvaluation)
         ]
-        self._images: dict[Path | None, Known] = {}
+        self._images: dict[Path | None, EmbeddedSplits] = {}
         self._texts: dict[Path | None, dict[bytes, Tensor]] = {}
         self._plain: dict[str, dict[str, float]] = {}
         self.reason: str | None = None
@@ -132,7 +132,7 @@ class Quality:
             seed=self._recipe.seed,
             device="cpu",
             progress=self._count,
-            known=self._images.setdefault(image, {}),
+            embedded=self._images.setdefault(image, {}),
         )
         return {
             name: {key: value for key, value in figures.items() if key.startswith(_SHARES)}

@@ -1,5 +1,5 @@
-"""A data section for people to look at before they train: what it holds, on one page."""
+"""``ptft data look``: a page that shows people what a data section holds, before they train."""
 
-from ptft.look.run import Looked, look_at
+from ptft.look.run import DataPage, data_page
 
-__all__ = ["Looked", "look_at"]
+__all__ = ["DataPage", "data_page"]

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from ptft.pages.chart import Axis, Bar, Chart, Dot, Mark, linear_axis
+from ptft.pages.chart import Axis, Chart, Dot, HistogramBar, Mark, linear_axis
 from ptft.pages.ticks import tick_text
 
 __all__ = ["histogram", "scatter"]
@@ -26,7 +26,7 @@ def histogram(title: str, values: Sequence[int], unit: str, note: str = "") -> C
     first, last = low // step, high // step
     counts = sorted(Counter(value // step for value in values).items())
     bars = [
-        Bar(place, place + 1, count, f"{_span(place * step, step)} {unit}: {count:,}")
+        HistogramBar(place, place + 1, count, f"{_span(place * step, step)} {unit}: {count:,}")
         for place, count in counts
     ]
     middle = 0.5 if step == 1 else 0

@@ -9,16 +9,16 @@ from ptft import __version__
 from ptft.data.checks.check import Checked
 from ptft.look.class_table import class_tables
 from ptft.look.model_view import ModelView
-from ptft.look.shown import ShownSplit
+from ptft.look.samples import SplitSamples
 from ptft.look.split_view import split_view
 from ptft.pages.document import render
 
-__all__ = ["Content", "Seen", "data_page"]
+__all__ = ["PageContent", "SplitContent", "render_page"]
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A split.
+class SplitContent:
+    """A split, as far as it was read for the page.
 
     Attributes:
         found: what was seen of it.
@@ -27,13 +27,13 @@ class Seen:
     """
 
     found: Checked
-    shown: ShownSplit
+    shown: SplitSamples
     read_by: str
 
 
 @dataclass(frozen=True)
-class Content:
-    """What the page says.
+class PageContent:
+    """All that the page says.
 
     Attributes:
         title: of the page.
@@ -55,10 +55,10 @@ class Content:
     section: str
     problems: list[str]
     warnings: list[str]
-    splits: list[Seen]
+    splits: list[SplitContent]
 
 
-def data_page(content: Content) -> str:
+def render_page(content: PageContent) -> str:
     """The page as HTML."""
     own = {f"{one.found.label}: {said}" for one in content.splits for said in one.found.survey.said}
     return render(
@@ -84,7 +84,7 @@ def data_page(content: Content) -> str:
     )
 
 
-def _overview(seen: Seen) -> list[str]:
+def _overview(seen: SplitContent) -> list[str]:
     """Samples, classes, captions that differ, pictures, and who reads a split."""
     survey = seen.found.survey
     forms = ", ".join(f"{count:,} {form}" for form, count in list(survey.forms.items())[:3])

@@ -13,8 +13,8 @@ from ptft.data.sample import SampleSet
 from ptft.errors import DataError, RecipeError
 from ptft.look.guess import guess_section
 from ptft.look.model_view import view_of
-from ptft.look.page import Content, Seen, data_page
-from ptft.look.shown import show_split
+from ptft.look.page import PageContent, SplitContent, render_page
+from ptft.look.samples import read_samples
 from ptft.recipe import DataSection, Recipe, StagedRecipe, find_recipe, has_pictures
 from ptft.recipe.data import has_split
 from ptft.recipe.explain import explain
@@ -23,14 +23,14 @@ from ptft.recipe.paths import expand_paths, is_url
 from ptft.recipe.section import Section
 from ptft.recipe.splits import SplitUse, splits_of
 
-__all__ = ["Looked", "look_at"]
+__all__ = ["DataPage", "data_page"]
 
 _RECIPES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
-class Looked:
-    """What there is to say beside the page.
+class DataPage:
+    """A page of data, and what the command says beside it.
 
     Attributes:
         page: HTML, whole.
@@ -54,7 +54,7 @@ class _Asked:
         uses: the splits to look at.
         recipe: None for a path.
         unread: splits of the recipe's data that it does not read itself.
-        said, section: see :class:`Looked`.
+        said, section: see :class:`DataPage`.
     """
 
     uses: list[SplitUse]
@@ -70,20 +70,20 @@ class _Path(Section):
     data: DataSection
 
 
-def look_at(
+def data_page(
     target: str,
     overrides: Sequence[str] = (),
     *,
     every: bool = False,
     tell: Callable[[str], None] = lambda line: None,
-) -> Looked:
-    """Look at every split of a data section, whatever is wrong with it.
+) -> DataPage:
+    """Make the page of every split of a data section, whatever is wrong with it.
 
     Args:
         target: a recipe (a file, or a built-in one's name), a folder, files, or a glob.
         overrides: ``dotted.key=value``; of a path, ``data.label=kind`` and its like.
         every: decode every picture and read every caption.
-        tell: told what is looked at, before it is.
+        tell: called with what is read, before it is.
 
     Raises:
         RecipeError: there is no such recipe or path, or a key or value is not allowed.
@@ -92,12 +92,12 @@ def look_at(
     asked = _of_recipe(target, overrides) if _is_recipe(target) else _of_path(target, overrides)
     recipe = asked.recipe
     view = view_of(recipe)
-    seen: list[Seen] = []
+    seen: list[SplitContent] = []
 
     def visit(found: Checked, samples: SampleSet) -> None:
         pictures = has_pictures(found.uses[0].section)
-        shown = show_split(samples, view, pictures=pictures, learned=found.learned)
-        seen.append(Seen(found, shown, _read_by(found.uses, asked)))
+        shown = read_samples(samples, view, pictures=pictures, learned=found.learned)
+        seen.append(SplitContent(found, shown, _read_by(found.uses, asked)))
 
     inspected = inspect_splits(
         asked.uses,
@@ -109,7 +109,7 @@ def look_at(
     )
     if not seen:
         raise DataError(*inspected.problems)
-    content = Content(
+    content = PageContent(
         title=target if recipe is None else recipe.name,
         target=target,
         every=every,
@@ -120,8 +120,8 @@ def look_at(
         warnings=inspected.warnings,
         splits=seen,
     )
-    page = data_page(content)
-    return Looked(page, asked.said, asked.section, inspected.problems, inspected.warnings)
+    page = render_page(content)
+    return DataPage(page, asked.said, asked.section, inspected.problems, inspected.warnings)
 
 
 def _is_recipe(target: str) -> bool:

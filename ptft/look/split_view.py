@@ -7,7 +7,7 @@ from ptft.data.checks.survey import Survey
 from ptft.errors import FAULTS
 from ptft.look.charts import histogram, scatter
 from ptft.look.model_view import ModelView
-from ptft.look.shown import Shown, ShownSplit
+from ptft.look.samples import SampleView, SplitSamples
 from ptft.pages.chart import Bars, Chart
 
 __all__ = ["SplitView", "split_view"]
@@ -59,10 +59,10 @@ class SplitView:
     bars: list[Bars]
     lengths: Chart | None
     small: bool
-    samples: dict[str, list[Shown]]
+    samples: dict[str, list[SampleView]]
 
 
-def split_view(found: Checked, shown: ShownSplit, view: ModelView, read_by: str) -> SplitView:
+def split_view(found: Checked, shown: SplitSamples, view: ModelView, read_by: str) -> SplitView:
     """Everything about a split.
 
     Args:
@@ -163,7 +163,7 @@ def _lengths(survey: Survey) -> Chart | None:
     return histogram("Length of captions", survey.characters, "characters", note)
 
 
-def _samples(survey: Survey, shown: ShownSplit) -> dict[str, list[Shown]]:
+def _samples(survey: Survey, shown: SplitSamples) -> dict[str, list[SampleView]]:
     count, seen = len(shown.classes), len(survey.seen)
     each = f"{count:,} of the {seen:,} classes" if count < seen else "each class"
     groups = {"The first samples": shown.first, f"One of {each}": shown.classes}

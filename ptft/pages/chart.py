@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ptft.pages.ticks import nice_ticks, tick_text
 
-__all__ = ["Axis", "Bar", "Bars", "Chart", "Dot", "Mark", "linear_axis"]
+__all__ = ["Axis", "Bars", "Chart", "Dot", "HistogramBar", "Mark", "linear_axis"]
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 8, 34  # margins for what stands around the marks
 COLOURS = 10  # that base.css names s0, s1, ...
@@ -77,7 +77,7 @@ class Dot(NamedTuple):
     title: str = ""
 
 
-class Bar(NamedTuple):
+class HistogramBar(NamedTuple):
     """An upright bar from 0.
 
     Attributes:
@@ -113,7 +113,7 @@ class Mark:
     line: Sequence[Point] = ()
     band: Sequence[tuple[float, float, float]] = ()
     dots: Sequence[Dot] = ()
-    bars: Sequence[Bar] = ()
+    bars: Sequence[HistogramBar] = ()
     dashed: bool = False
     hollow: bool = False
 

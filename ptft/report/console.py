@@ -20,7 +20,7 @@ from ptft.files.own import open_own
 from ptft.recipe import Recipe
 from ptft.report.charts import figure_text, plot_curves
 from ptft.report.page.page import write_page
-from ptft.report.throughput import Pace, duration
+from ptft.report.throughput import TrainingClock, duration
 from ptft.report.trackers import Tracker, open_trackers
 from ptft.runs.folder import RunRecord, RunStatus, write_run
 from ptft.speech import Bar, advance, say
@@ -50,7 +50,7 @@ class Report:
         trackers: state of the trackers from the checkpoint; what they need next time is put there.
 
     Attributes:
-        pace: the clock of training; what is no training pauses it.
+        clock: the clock of training; what is no training pauses it.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Report:
         self._bar = Bar(recipe.name, seen, record.total)
         self._plain = time.monotonic()
         self._trackers: list[Tracker] = open_trackers(folder, recipe, step=step, state=trackers)
-        self.pace = Pace(seen=seen, total=record.total, seconds=seconds)
+        self.clock = TrainingClock(seen=seen, total=record.total, seconds=seconds)
 
     def __enter__(self) -> Self:
         advance(self._logger, self._bar)
@@ -108,7 +108,7 @@ class Report:
             for name, text in _SHOWN.items()
             if name in figures
         )
-        left = "" if self.pace.left is None else f"{duration(self.pace.left)} left"
+        left = "" if self.clock.left is None else f"{duration(self.clock.left)} left"
         self._bar = replace(self._bar, done=seen, figures=shown, left=left)
         advance(self._logger, self._bar, **figures)
         if time.monotonic() - self._plain > _EVERY:
@@ -162,7 +162,7 @@ class Report:
         try:
             if last:
                 plot_curves(self._folder)
-            path = write_page(self._folder, left=self.pace.left)
+            path = write_page(self._folder, left=self.clock.left)
             if last:
                 self.message(f"page: {path}")
         except Exception as error:
@@ -211,7 +211,7 @@ class Mute(Report):
 
     def __init__(self, record: RunRecord, *, seen: int, seconds: float) -> None:
         self._record = record
-        self.pace = Pace(seen=seen, total=record.total, seconds=seconds)
+        self.clock = TrainingClock(seen=seen, total=record.total, seconds=seconds)
 
     def __enter__(self) -> Self:
         return self

@@ -5,13 +5,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["Pace", "duration"]
+__all__ = ["TrainingClock", "duration"]
 
 _RECENT = 20  # steps that the speed is taken over: noise evens out, a slow-down shows
 
 
-class Pace:
-    """A clock for training that stands still while something else goes on.
+class TrainingClock:
+    """Times training, and stands still while something else goes on.
 
     Evaluations and checkpoints do not count as training, so that speeds of runs with more or fewer
     of them compare; the time left counts them, at the share that they took so far.
@@ -39,14 +39,13 @@ class Pace:
         self._marks: deque[tuple[float, int]] = deque([(0.0, seen)], maxlen=_RECENT + 1)
 
     def step(self, seen: int) -> float:
-        """Note that ``seen`` samples were seen by now; samples a second of late (see
-        :attr:`samples_per_second`)."""
+        """Note that ``seen`` samples were seen by now; returns :attr:`samples_per_second`."""
         self._marks.append((self._trained(), seen))
         return self.samples_per_second
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What goes on inside is no training."""
+        """Stop the clock inside."""
         begin = self._clock()
         try:
             yield
@@ -59,12 +58,12 @@ class Pace:
 
     @property
     def seconds(self) -> float:
-        """Of training, over all parts of the run."""
+        """Seconds of training, over all parts of the run."""
         return self._before + self._marks[-1][0]
 
     @property
     def samples_per_second(self) -> float:
-        """Over the last 20 steps; 0 before the first."""
+        """Samples a second over the last 20 steps; 0 before the first."""
         (start, seen_then), (end, seen_now) = self._marks[0], self._marks[-1]
         return (seen_now - seen_then) / (end - start) if end > start else 0.0
 

@@ -23,7 +23,7 @@ from ptft.objective import clamp_logit_scale
 from ptft.optim import Lbfgs, learning_rate_factor, set_learning_rate
 from ptft.recipe import EvaluateItem, Recipe
 from ptft.report.console import Report
-from ptft.report.neighbours.find import look
+from ptft.report.neighbours.find import record_neighbours
 from ptft.runs.folder import RunRecord, note_test_read, write_run
 from ptft.train.compiled import uncompiled
 from ptft.train.finalise import calibrate, save_final
@@ -102,7 +102,7 @@ class Loop:
         if progress.scaler:
             scaler.load_state_dict(progress.scaler)
         saved = progress.seen if progress.step else -1
-        pace = self.report.pace
+        clock = self.report.clock
         self.model.train()
         step = Step(self.recipe, self.parallel, scaler, self.setup.teacher)
         for batch in batches(
@@ -121,8 +121,8 @@ class Loop:
             if self.ema is not None:
                 self.ema.update(progress.step)
             self._note_skipped(stepped.skipped)
-            figures["samples_per_second"] = pace.step(progress.seen)
-            progress.seconds = pace.seconds
+            figures["samples_per_second"] = clock.step(progress.seen)
+            progress.seconds = clock.seconds
             last = progress.seen >= total
             if not stepped.stopping:  # whoever asks to stop waits for the checkpoint alone
                 self._catch_up(total)  # before a checkpoint, which the next step goes on from
@@ -132,14 +132,14 @@ class Loop:
             self.report.step(progress.seen, figures)
             if last or stepped.stopping or progress.step % run.checkpoint_every == 0:
                 progress.scaler = scaler.state_dict()
-                with pace.paused():
+                with clock.paused():
                     self._checkpoint()
                 saved = progress.seen
             if stepped.stopping or self.over:
                 break
             self._show(-(-total // self.recipe.optim.global_batch))
             if run.evaluate_every and progress.step % run.evaluate_every == 0 and not last:
-                with pace.paused():
+                with clock.paused():
                     self.evaluate(
                         f"at step {progress.step}",
                         [item for item in self.recipe.evaluate if item.split != "test"],
@@ -177,7 +177,7 @@ class Loop:
         """Have the look that is due after this step, unless it was had."""
         progress, best = self.progress, self.best
         if best is not None and best.is_due(progress.step, last=progress.seen >= total):
-            with self.report.pace.paused():
+            with self.report.clock.paused():
                 self.judge()
 
     def judge(self) -> None:
@@ -204,7 +204,7 @@ class Loop:
         number = None if self.watch is None else self.watch.number(self.progress.step, steps)
         if self.watch is None or number is None:
             return
-        with self.report.pace.paused(), self.whole() as model:
+        with self.report.clock.paused(), self.whole() as model:
             if model is not None:
                 self.watch.look(model, number)
         self.model.train()
@@ -232,9 +232,11 @@ class Loop:
         if not (run.page and run.neighbours):
             return
         reason = None
-        with self.report.pace.paused(), self.whole() as model:
+        with self.report.clock.paused(), self.whole() as model:
             if model is not None:
-                reason = look(self.folder, self.recipe, model, stage, total=self.record.total)
+                reason = record_neighbours(
+                    self.folder, self.recipe, model, stage, total=self.record.total
+                )
         if reason:
             self.report.message(f"page: no nearest neighbours: {reason}")
 

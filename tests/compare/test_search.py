@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 
-from ptft.compare.search import GivenUp, Search
-from ptft.recipe.comparison import Search as Range
+from ptft.compare.search import GivenUp, TrialSearch
+from ptft.recipe.comparison import Search
 
-SPACE = {"optim.lr": Range(low=1e-4, high=1e-2), "adapt.rank": [4, 8]}
+SPACE = {"optim.lr": Search(low=1e-4, high=1e-2), "adapt.rank": [4, 8]}
 
 
 def searched(curves: list[list[tuple[float, float]]]) -> list[str]:
     """What becomes of trials whose looks find (value, short of retention); the last is the end."""
     ends = []
-    search = Search(SPACE, trials=len(curves), seed=3)
+    search = TrialSearch(SPACE, trials=len(curves), seed=3)
     for trial, curve in zip(search, curves, strict=True):
         try:
             for number, (value, short) in enumerate(curve[:-1]):
@@ -29,7 +29,7 @@ def searched(curves: list[list[tuple[float, float]]]) -> list[str]:
 
 def test_the_first_trial_is_the_arm_as_it_stands_and_the_rest_follow_from_the_seed() -> None:
     def tried(seed: int) -> list[dict[str, Any]]:
-        search = Search(SPACE, trials=6, seed=seed)
+        search = TrialSearch(SPACE, trials=6, seed=seed)
         found = []
         for number, trial in enumerate(search):
             found.append(trial.values)
@@ -43,7 +43,7 @@ def test_the_first_trial_is_the_arm_as_it_stands_and_the_rest_follow_from_the_se
 
 
 def test_with_nothing_to_choose_there_is_one_trial() -> None:
-    assert [trial.values for trial in Search({}, trials=5, seed=0)] == [{}]
+    assert [trial.values for trial in TrialSearch({}, trials=5, seed=0)] == [{}]
 
 
 @pytest.mark.parametrize(

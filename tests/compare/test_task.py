@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from ptft.compare.arms import arm_recipe
-from ptft.compare.measure import KnownTexts, default_metric, measure, retained_metric
+from ptft.compare.metric import TextEmbeddings, default_metric, measure_metric, retained_metric
 from ptft.compare.results import Cells, Costs
-from ptft.compare.search import Search, Trial
+from ptft.compare.search import Trial, TrialSearch
 from ptft.compare.target import Target
-from ptft.compare.task import Task, _Look, _Trained
+from ptft.compare.task import Task, _Trained, _Validation
 from ptft.data import open_split, open_val
 from ptft.evaluate import evaluate
 from ptft.model import save_model
@@ -107,10 +107,10 @@ def test_captions_that_the_model_knows_give_the_same_figures(tmp_path: Path) -> 
     model = build(towers_section())
     item = RetrievalEvaluation()
     sets = [open_split(ScenesData(size=32, val=n, test=16, seed=0), "val", seed=0) for n in (8, 16)]
-    known: KnownTexts = {}
+    known: TextEmbeddings = {}
     for samples in sets:
-        alone = measure(model, item, samples, "i2t_recall@1", {}).scores()
-        shared = measure(model, item, samples, "i2t_recall@1", known).scores()
+        alone = measure_metric(model, item, samples, "i2t_recall@1", {}).scores()
+        shared = measure_metric(model, item, samples, "i2t_recall@1", known).scores()
         torch.testing.assert_close(shared[0], alone[0], atol=1e-5, rtol=0)
         assert torch.equal(shared[1], alone[1])
     texts = [text for samples in sets for i in range(len(samples)) for text in samples.captions(i)]
@@ -123,7 +123,7 @@ def test_what_is_retained_of_a_retrieval_counts_both_ways() -> None:
     assert (default_metric(item), retained_metric(item, "key")) == ("i2t_recall@5", "recall@5")
     samples = open_split(ScenesData(size=32, val=32, test=16, seed=0), "val", seed=0)
     ways = [f"{way}recall@5" for way in ("i2t_", "t2i_", "")]
-    to_text, to_image, both = [measure(model, item, samples, way) for way in ways]
+    to_text, to_image, both = [measure_metric(model, item, samples, way) for way in ways]
     assert both.hits.tolist() == [*to_text.hits.tolist(), *to_image.hits.tolist()]
     [figures] = evaluate(
         model, [item], ScenesData(size=32, val=32, test=16, seed=0), seed=0, workers=0
@@ -137,7 +137,7 @@ def test_of_mixes_that_are_told_apart_by_nothing_the_most_trained_is_taken(
     """Here all of them: the arm learned nothing."""
     wanted = comparison(folder)
     task = Task(wanted, wanted.compare.arms[KINDS.index("full")], 2, tmp_path, "digest")
-    task._mix(_Trained(_Look(task, lambda: task.start, 0), {}, Costs()), 0)
+    task._mix(_Trained(_Validation(task, lambda: task.start, 0), {}, Costs()), 0)
     [cell] = Cells(tmp_path, "digest").all()
     assert (cell.arm, cell.chosen) == ("full+wise", {"alpha": 1.0})
 
@@ -184,9 +184,9 @@ def test_a_trial_that_goes_wrong_is_given_up_and_moves_nothing(
     """One that learns nothing, and one that explodes: the arm as it stands is taken, as it was."""
     wanted = comparison(folder)
     given_up: list[Trial] = []
-    give_up = Search.give_up
+    give_up = TrialSearch.give_up
     monkeypatch.setattr(
-        Search, "give_up", lambda self, trial: (given_up.append(trial), give_up(self, trial))
+        TrialSearch, "give_up", lambda self, trial: (given_up.append(trial), give_up(self, trial))
     )
     arm = ArmSection(kind=kind, set={"optim.lr": 1e-2}, search={"optim.lr": [rate]})
     cells = []
@@ -215,12 +215,12 @@ def test_a_picture_without_a_caption_is_no_query_as_evaluate_has_it(tmp_path: Pa
     assert figures["images_without_caption"] == 3 and figures["images"] == 9
     samples = open_split(section, "val")
     for metric in ("i2t_recall@1", "i2t_recall@3", "t2i_recall@1", "t2i_recall@3"):
-        found = measure(model, item, samples, metric)
+        found = measure_metric(model, item, samples, metric)
         assert found.value == pytest.approx(figures[metric], abs=1e-12)
         scores, own = found.scores()
         assert len(found.hits) == 6 and scores.shape == own.shape
         assert bool(own.any(dim=1).all())
-    both = measure(model, item, samples, "recall@1")
+    both = measure_metric(model, item, samples, "recall@1")
     mean = (figures["i2t_recall@1"] + figures["t2i_recall@1"]) / 2
     assert both.value == pytest.approx(mean, abs=1e-12)
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from ptft.compare.measure import measure
+from ptft.compare.metric import measure_metric
 from ptft.data import SampleSet, open_split, train_batches
 from ptft.data.fields.joining import first_rows, group_rows, same_bytes
 from ptft.data.packing.pack import PackSettings, pack
@@ -319,6 +319,8 @@ def test_rows_with_a_class_are_joined_when_asked_and_retrieved_as_one_picture(
     assert found == one
     samples = open_split(section, "val")
     for metric in ("i2t_recall@5", "t2i_recall@5"):
-        assert measure(model, items[0], samples, metric).value == pytest.approx(found[metric])
+        assert measure_metric(model, items[0], samples, metric).value == pytest.approx(
+            found[metric]
+        )
     plain = section.model_copy(update={"join": "none"})
     assert evaluate(model, items, plain, seed=0, workers=0)["retrieval"]["images"] == len(ROWS)

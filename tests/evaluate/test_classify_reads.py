@@ -22,7 +22,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from ptft.artifact import FolderFiles, RunFiles, read_json, read_model_info, write_json
-from ptft.compare.measure import measure
+from ptft.compare.metric import measure_metric
 from ptft.data import eval_batches, open_split
 from ptft.distributed import ALONE
 from ptft.errors import AdaptError, ArtifactError, RecipeError, SampleError
@@ -396,7 +396,7 @@ def test_evaluations_and_comparisons_are_the_models_own_answers(trained: Path) -
     assert found["classify"]["top1"] == pytest.approx(hits.double().mean().item())
     assert found["zero_shot"]["top1"] == pytest.approx(nearest.double().mean().item())
     for item, own in zip(items, (hits, nearest), strict=True):
-        assert torch.equal(measure(model, item, samples, "top1").hits, own)
+        assert torch.equal(measure_metric(model, item, samples, "top1").hits, own)
 
 
 def test_a_probe_starts_the_head(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ptft.compare.measure import measure
+from ptft.compare.metric import measure_metric
 from ptft.data import open_split
 from ptft.errors import DataError, ModelError
 from ptft.evaluate import embed_split, evaluate
@@ -78,7 +78,7 @@ def test_a_comparison_measures_what_evaluate_does(
     """Classes that a split lacks, a head in an order of its own, missing and equal captions, and
     pictures that cannot be read."""
     (figures,) = evaluate(model, [item], data, seed=0, workers=0).values()
-    found = measure(model, item, open_split(data, "val"), metric)
+    found = measure_metric(model, item, open_split(data, "val"), metric)
     assert found.value == figures[metric]
     assert found.passed_over["skipped"] == figures["skipped"] == 1
     scores, own = found.scores()
@@ -94,7 +94,7 @@ def test_all_alike_is_found_by_neither(model: DualEncoder, data: FolderData) -> 
     samples = open_split(data, "val")
     for item, metric in ITEMS[:4]:
         (figures,) = evaluate(collapsed, [item], data, seed=0, workers=0).values()
-        assert measure(collapsed, item, samples, metric).value == figures[metric]
+        assert measure_metric(collapsed, item, samples, metric).value == figures[metric]
         assert figures[metric] == 0.0
 
 
@@ -102,10 +102,10 @@ def test_a_class_that_the_head_does_not_know_is_an_error_in_both(data: FolderDat
     made = tiny.build(tiny.arch_section())
     samples = open_split(data, "val")
     with pytest.raises(ModelError, match="this model has none"):
-        measure(made, ClassifyEvaluation(), samples, "top1")
+        measure_metric(made, ClassifyEvaluation(), samples, "top1")
     made.set_head(torch.eye(2, made.spec.embed_dim), ["blue", "rad"], ["{}"])
     for run in (
-        lambda: measure(made, ClassifyEvaluation(), samples, "top1"),
+        lambda: measure_metric(made, ClassifyEvaluation(), samples, "top1"),
         lambda: evaluate(made, [ClassifyEvaluation()], data, seed=0, workers=0),
     ):
         with pytest.raises(DataError, match="'red': unknown to the model's head; did you mean"):
@@ -217,6 +217,6 @@ def test_captions_that_are_cut_are_counted_by_both(model: DualEncoder, tmp_path:
     section = FolderData(val=str(tmp_path))
     item = RetrievalEvaluation(ks=[1])
     (figures,) = evaluate(model, [item], section, seed=0, workers=0).values()
-    found = measure(model, item, open_split(section, "val"), "i2t_recall@1")
+    found = measure_metric(model, item, open_split(section, "val"), "i2t_recall@1")
     counts = {"captions_ended_early": 1, "captions_too_long": 1}
     assert found.passed_over == counts == {name: figures[name] for name in counts}

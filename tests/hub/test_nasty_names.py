@@ -21,7 +21,7 @@ from ptft.errors import DataError, SampleError
 from ptft.export.card import Kept, make_card, read_kept
 from ptft.front_matter import card_metadata, replace_metadata
 from ptft.hub.card import EMPTY, merge_card
-from ptft.look import look_at
+from ptft.look import data_page
 from ptft.model.spec import ModelSpec
 from ptft.pages.document import environment
 from ptft.pages.markdown import code, fenced, inline, literal, quoted, row
@@ -276,7 +276,7 @@ def test_a_look_at_data_shows_no_name_raw(tmp_path: Path) -> None:
     names = [name for name in NASTY if not cannot & set(name)]
     for number, name in enumerate(names):
         put(tmp_path / "set" / "train" / f"c{name}" / f"p{name[:40]}.png", noise(number))
-    text = look_at(str(tmp_path / "set"), ()).page
+    text = data_page(str(tmp_path / "set"), ()).page
     assert not raw(text)
     page = Read(text)
     assert not page.all("script") and all("onerror" not in one for _, one in page.found)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ptft.data.checks.check import check_splits, inspect_splits
 from ptft.errors import DataError
-from ptft.look import look_at
+from ptft.look import data_page
 from ptft.look.charts import histogram, scatter
 from ptft.look.model_view import view_of
 from ptft.model import save_model
@@ -71,7 +71,7 @@ def facts(page: str, anchor: str) -> dict[str, str]:
 
 
 def test_a_page_says_what_a_folder_of_splits_holds(odd: Path) -> None:
-    looked = look_at(str(odd), every=True)
+    looked = data_page(str(odd), every=True)
     assert looked.said[0] == "its folders are splits: test, train, valid"
     assert yaml.safe_load(looked.section) == {
         "data": {
@@ -103,7 +103,7 @@ def test_a_page_says_what_a_folder_of_splits_holds(odd: Path) -> None:
 
 
 def test_problems_stand_in_red_on_the_page_and_end_nothing(odd: Path) -> None:
-    looked = look_at(str(odd))
+    looked = data_page(str(odd))
     (problem,) = looked.problems
     assert problem.startswith("data.train: 2 of 14 samples looked at cannot be read: 1 corrupt")
     page = read(looked)
@@ -112,7 +112,7 @@ def test_problems_stand_in_red_on_the_page_and_end_nothing(odd: Path) -> None:
     assert "broken.jpg" in lists[1]
     assert {"class": "state wrong"} in page.all("span")
     assert "1 problem" in page.words
-    allowed = look_at(str(odd), ["data.max_skipped=0.5"])
+    allowed = data_page(str(odd), ["data.max_skipped=0.5"])
     assert not allowed.problems
     assert 'class="problems"' not in allowed.page
     assert "no problem found" in read(allowed).words
@@ -127,7 +127,7 @@ def test_a_class_or_a_caption_cannot_break_out_of_the_page(tmp_path: Path) -> No
         lines.append({"file_name": f"<b>{index}.png", "text": f"{text}{index}", "label": kind})
     put(tmp_path / "<b>3.png", b"<script>no picture</script>")
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    page = read(look_at(str(tmp_path), ["data.max_skipped=0"]))
+    page = read(data_page(str(tmp_path), ["data.max_skipped=0"]))
     assert not page.all("script")
     assert not [one for _, one in page.found if "onerror" in one or one.get("src") == "x"]
     assert name in page.words
@@ -138,7 +138,7 @@ def test_a_class_or_a_caption_cannot_break_out_of_the_page(tmp_path: Path) -> No
 
 
 def test_a_page_asks_no_address(odd: Path) -> None:
-    looked = look_at(str(odd))
+    looked = data_page(str(odd))
     page = read(looked)
     (policy,) = [one for one in page.all("meta") if "http-equiv" in one]
     content = policy["content"] or ""
@@ -164,7 +164,7 @@ def test_pictures_are_shown_as_the_model_will_see_them(tmp_path: Path) -> None:
     put(folder / "a" / "2.jpg", encode(lying, "JPEG", exif=exif_of(6)))
     put(folder / "b" / "3.png", png(np.full((50, 50), 32768, np.uint16), 16))
     put(folder / "b" / "4.png", encode(Image.new("RGBA", (40, 40), (255, 0, 0, 0)), "PNG"))
-    looked = look_at(str(save(recipe(train=folder, val=folder), tmp_path)))
+    looked = data_page(str(save(recipe(train=folder, val=folder), tmp_path)))
     images = [pixels(one) for one in read(looked).all("img")]
     assert {image.shape for image in images} == {(32, 32, 3)}
     corners = ((2, 2, RED), (2, -3, GREEN), (-3, 2, BLUE), (-3, -3, BLACK))
@@ -200,7 +200,7 @@ def test_captions_are_shown_as_the_tokenizer_reads_them(tmp_path: Path) -> None:
         put(tmp_path / "train" / name / "1.png", noise(len(name)))
         put(tmp_path / "val" / name / "1.png", noise(9 + len(name)))
     path = save(recipe(tmp_path / "train", tmp_path / "val"), tmp_path)
-    page = read(look_at(str(path)))
+    page = read(data_page(str(path)))
     shown = [text for tag, text in page.texts if tag == "span"]
     assert "a photo of cat" in shown  # made by the recipe's template, in lower case
     assert "a photo of dog big" in shown
@@ -214,7 +214,7 @@ def test_a_split_that_the_recipe_does_not_read_is_looked_at_too(tmp_path: Path) 
             put(tmp_path / split / name / "1.png", noise(place))
     made = recipe(tmp_path / "train", tmp_path / "val")
     path = save(made, tmp_path)
-    looked = look_at(str(path), [f"data.test={tmp_path / 'test'}"])
+    looked = data_page(str(path), [f"data.test={tmp_path / 'test'}"])
     assert "data.test 2 2 – 2 PNG RGB not read by this recipe" in rows(read(looked))
     assert "data.val 2 2 – 2 PNG RGB zero_shot held" in rows(read(looked))
 
@@ -229,14 +229,14 @@ def test_what_check_refuses_look_shows(tmp_path: Path) -> None:
         check_splits(made)
     found = inspect_splits(splits_of(made), made.objective, seed=made.seed)
     assert "\n".join(found.problems) == str(refused.value)
-    looked = look_at(str(save(made, tmp_path)))
+    looked = data_page(str(save(made, tmp_path)))
     assert looked.problems == found.problems
     assert "2 of 2 pictures are in data.train too" in " ".join(looked.warnings)
 
 
 def test_one_class_in_a_folder_is_a_problem_without_a_recipe(tmp_path: Path) -> None:
     put(tmp_path / "set" / "only" / "1.png", noise(1))
-    looked = look_at(str(tmp_path / "set"))
+    looked = data_page(str(tmp_path / "set"))
     (problem,) = looked.problems
     assert problem.startswith("data.train: all samples are of the class 'only'")
 
@@ -244,7 +244,7 @@ def test_one_class_in_a_folder_is_a_problem_without_a_recipe(tmp_path: Path) -> 
 def test_where_no_split_opens_there_is_an_error_and_no_page(tmp_path: Path) -> None:
     made = recipe(tmp_path / "no", tmp_path / "where")
     with pytest.raises(DataError) as refused:
-        look_at(str(save(made, tmp_path)))
+        data_page(str(save(made, tmp_path)))
     assert len(str(refused.value).splitlines()) == 2
 
 
@@ -284,7 +284,7 @@ def test_many_classes_are_folded_and_some_shown(tmp_path: Path) -> None:
     one = encode(Image.new("RGB", (8, 8)), "PNG")
     for number in range(120):
         put(tmp_path / f"class {number:03}" / "1.png", one + bytes([number]) * 200)
-    looked = look_at(str(tmp_path))
+    looked = data_page(str(tmp_path))
     page = read(looked)
     assert "the other 80 classes" in page.words
     assert "One of 24 of the 120 classes" in page.words
@@ -308,7 +308,7 @@ def test_the_command_prints_the_pages_path_last(odd: Path, tmp_path: Path) -> No
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 def test_a_browser_takes_the_pages_style_under_its_policy(odd: Path, tmp_path: Path) -> None:
     page, picture = tmp_path / "look.html", tmp_path / "look.png"
-    page.write_text(look_at(str(odd)).page, encoding="utf-8")
+    page.write_text(data_page(str(odd)).page, encoding="utf-8")
     command = [
         *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--window-size=900,900"),
         *(f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={picture}", f"file://{page}"),

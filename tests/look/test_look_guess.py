@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from ptft.errors import DataError, RecipeError
-from ptft.look import look_at
+from ptft.look import data_page
 from ptft.look.guess import guess_section
 from tests.support.looking import noise, put, read, rows
 from tests.support.picture_files import encode
@@ -36,7 +36,7 @@ def test_tars_are_parted_by_their_names_and_classes_named_by_the_file_beside(
         write_tar(tmp_path / f"x-train-{number:03}.tar", 2, 10 * number, cls=b"1", txt=b"a thing")
     write_tar(tmp_path / "x-val-000.tar", 2, 100, cls=b"0", txt=b"a thing")
     (tmp_path / "classes.txt").write_text("zero\none\n")
-    looked = look_at(str(tmp_path))
+    looked = data_page(str(tmp_path))
     assert yaml.safe_load(looked.section)["data"] == {
         "kind": "shards",
         "train": str(tmp_path / "x-train-*.tar"),
@@ -46,9 +46,9 @@ def test_tars_are_parted_by_their_names_and_classes_named_by_the_file_beside(
     table = rows(read(looked))
     assert "one 6 0" in table
     assert "zero 0 2" in table
-    same = look_at(str(tmp_path / "x-{train,val}-*.tar"))
+    same = data_page(str(tmp_path / "x-{train,val}-*.tar"))
     assert same.section == looked.section
-    assert look_at(str(tmp_path / "x-val-000.tar")).said[0] == "by the names of the files: val"
+    assert data_page(str(tmp_path / "x-val-000.tar")).said[0] == "by the names of the files: val"
 
 
 def test_fields_of_json_in_tars_are_found(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_parquet_and_texts_are_guessed_by_their_columns(tmp_path: Path) -> None:
     )
     (tmp_path / "data").mkdir()
     pyarrow.parquet.write_table(table, tmp_path / "data" / "train-00000-of-00001.parquet")
-    looked = look_at(str(tmp_path))
+    looked = data_page(str(tmp_path))
     data = yaml.safe_load(looked.section)["data"]
     assert (data["image"], data["captions"], data["label"]) == ("img", ["{en}"], "label")
     page = read(looked)
@@ -77,7 +77,7 @@ def test_parquet_and_texts_are_guessed_by_their_columns(tmp_path: Path) -> None:
     lines = [{"sentence": f"text {n}", "class": "xy"[n % 2]} for n in range(4)]
     path = tmp_path / "texts.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
-    texts = look_at(str(path))
+    texts = data_page(str(path))
     section = yaml.safe_load(texts.section)["data"]
     assert section == {
         "kind": "table",
@@ -96,7 +96,7 @@ def test_a_metadata_table_is_guessed_with_its_columns(tmp_path: Path) -> None:
     put(tmp_path / "2.png", noise(2))
     (tmp_path / "metadata.csv").write_text("file_name,title,kind\n1.png,One,a\n2.png,Two,b\n")
     for target in (tmp_path, tmp_path / "metadata.csv"):
-        looked = look_at(str(target), ["data.label=kind"])
+        looked = data_page(str(target), ["data.label=kind"])
         data = yaml.safe_load(looked.section)["data"]
         assert data == {
             "kind": "folder",
@@ -117,7 +117,7 @@ def test_a_dataset_saved_by_datasets_is_a_table_by_its_splits(tmp_path: Path) ->
         return made.cast_column("image", Picture())
 
     DatasetDict(train=rows_of(0), validation=rows_of(10)).save_to_disk(str(tmp_path / "set"))
-    looked = look_at(str(tmp_path / "set"))
+    looked = data_page(str(tmp_path / "set"))
     data = yaml.safe_load(looked.section)["data"]
     assert data == {"kind": "table", "train": str(tmp_path / "set"), "val": str(tmp_path / "set")}
     assert "data.val 3 – 3 of 3 3 PNG RGB to choose by" in rows(read(looked))
@@ -160,7 +160,7 @@ def test_what_is_no_target_is_one_clear_error(tmp_path: Path, target: str, error
     for name in ("train", "training"):
         put(tmp_path / "both" / name / "a" / "1.png", noise(1))
     with pytest.raises((RecipeError, DataError)) as refused:
-        look_at(target.replace("{}", str(tmp_path)))
+        data_page(target.replace("{}", str(tmp_path)))
     assert error.replace("{}", str(tmp_path)) in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -168,6 +168,6 @@ def test_what_is_no_target_is_one_clear_error(tmp_path: Path, target: str, error
 def test_overrides_of_a_path_are_keys_of_its_section(tmp_path: Path) -> None:
     put(tmp_path / "a" / "1.png", noise(1))
     with pytest.raises(RecipeError, match=r"data\.max_skiped: unknown key; did you mean"):
-        look_at(str(tmp_path), ["data.max_skiped=1"])
+        data_page(str(tmp_path), ["data.max_skiped=1"])
     with pytest.raises(RecipeError, match=r"optim: unknown key"):
-        look_at(str(tmp_path), ["optim.lr=1"])
+        data_page(str(tmp_path), ["optim.lr=1"])

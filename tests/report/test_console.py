@@ -43,7 +43,7 @@ def test_a_bar_and_its_figures_fit_into_eighty_columns(
     monkeypatch.setattr(report_console, "_EVERY", -1.0)  # as if a line were due each time
     end = listen(LogFormat.TEXT, quiet=False, verbose=False)
     with report(tmp_path, stopped()) as shown:
-        shown.pace.step(250_000)
+        shown.clock.step(250_000)
         shown.step(250_000, {**FIGURES, "samples_per_second": 12345.678})
     end()
     screen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())

@@ -12,7 +12,7 @@ from ptft.artifact import RunFiles
 from ptft.data import open_split
 from ptft.data.sample import Subset
 from ptft.model import DualEncoder, load_model
-from ptft.report.neighbours.find import look
+from ptft.report.neighbours.find import record_neighbours
 from ptft.report.neighbours.record import Answer, read_neighbours
 from tests.train.test_train import interrupt, recipe, run
 
@@ -113,7 +113,7 @@ def test_looking_moves_no_weight_no_mode_and_no_random_number(
     model.train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state = torch.get_rng_state()
-    assert look(tmp_path, recipe(finished), model, "before", total=100) == ""
+    assert record_neighbours(tmp_path, recipe(finished), model, "before", total=100) == ""
     assert torch.equal(torch.get_rng_state(), state)
     assert model.training
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
@@ -139,7 +139,7 @@ def test_a_classifier_is_asked_for_its_classes(tmp_path: Path) -> None:
 
 def test_many_samples_are_drawn_by_the_seed(finished: Path, tmp_path: Path) -> None:
     model, given = load_model(finished), recipe(finished, data__val=2000, seed=3)
-    assert look(tmp_path, given, model, "before", total=100) == ""
+    assert record_neighbours(tmp_path, given, model, "before", total=100) == ""
     known = neighbours(tmp_path)
     assert known.source == "scenes, val: 256 of 2,000 pictures"
     drawn = Subset(open_split(given.data, "val"), 256, 3)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ptft.report.throughput import Pace, duration
+from ptft.report.throughput import TrainingClock, duration
 
 
 class Clock:
@@ -15,40 +15,40 @@ class Clock:
 
 def test_evaluation_slows_no_training_but_takes_its_time() -> None:
     clock = Clock()
-    pace = Pace(seen=0, total=1000, clock=clock)
-    assert pace.left is None
-    with pace.paused():
+    training = TrainingClock(seen=0, total=1000, clock=clock)
+    assert training.left is None
+    with training.paused():
         clock.now += 60.0  # what comes before the first step comes once
     for step in range(1, 6):
         clock.now += 2.0
-        assert pace.step(step * 100) == pytest.approx(50.0)
-    assert (pace.seconds, pace.left) == (pytest.approx(10.0), pytest.approx(10.0))
-    with pace.paused():
+        assert training.step(step * 100) == pytest.approx(50.0)
+    assert (training.seconds, training.left) == (pytest.approx(10.0), pytest.approx(10.0))
+    with training.paused():
         clock.now += 5.0
     clock.now += 2.0
-    assert pace.step(600) == pytest.approx(50.0), "an evaluation is no training"
-    assert pace.seconds == pytest.approx(12.0)
+    assert training.step(600) == pytest.approx(50.0), "an evaluation is no training"
+    assert training.seconds == pytest.approx(12.0)
     # 12 seconds of training took 17; 400 samples are 8 seconds of training more
-    assert pace.left == pytest.approx(8.0 * 17 / 12)
+    assert training.left == pytest.approx(8.0 * 17 / 12)
 
 
 def test_a_slow_down_shows_within_twenty_steps() -> None:
     clock = Clock()
-    pace = Pace(seen=0, total=10_000, clock=clock)
+    training = TrainingClock(seen=0, total=10_000, clock=clock)
     for step in range(1, 61):
         clock.now += 1.0 if step <= 40 else 4.0
-        speed = pace.step(step * 8)
+        speed = training.step(step * 8)
         assert step != 40 or speed == pytest.approx(8.0)
     assert speed == pytest.approx(2.0)
 
 
 def test_a_resumed_run_adds_to_the_time_and_not_to_the_speed() -> None:
     clock = Clock()
-    pace = Pace(seen=500, total=1000, seconds=70.0, clock=clock)
-    assert (pace.seconds, pace.samples_per_second, pace.left) == (70.0, 0.0, None)
+    training = TrainingClock(seen=500, total=1000, seconds=70.0, clock=clock)
+    assert (training.seconds, training.samples_per_second, training.left) == (70.0, 0.0, None)
     clock.now += 10.0
-    assert pace.step(600) == pytest.approx(10.0)
-    assert (pace.seconds, pace.left) == (pytest.approx(80.0), pytest.approx(40.0))
+    assert training.step(600) == pytest.approx(10.0)
+    assert (training.seconds, training.left) == (pytest.approx(80.0), pytest.approx(40.0))
 
 
 @pytest.mark.parametrize(

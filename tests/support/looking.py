@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ptft.look import Looked
+from ptft.look import DataPage
 from tests.support.pages import Read
 from tests.support.picture_files import encode
 
@@ -24,7 +24,7 @@ def put(path: Path, data: bytes | Image.Image) -> Path:
     return path
 
 
-def read(looked: Looked) -> Read:
+def read(looked: DataPage) -> Read:
     return Read(looked.page)
 
 

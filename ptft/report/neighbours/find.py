@@ -38,7 +38,7 @@ from ptft.recipe import (
 from ptft.recipe.data import has_split
 from ptft.report.neighbours.record import Answer, Found, Neighbours, Picture, read_neighbours
 
-__all__ = ["look"]
+__all__ = ["record_neighbours"]
 
 Stage = Literal["before", "after"]
 
@@ -54,12 +54,14 @@ _OF_A_RUN = 500  # or one picture for so many of training, which nobody notices
 _SEED = 0x6E6E  # "nn": keeps these draws apart from the others of the same seed
 
 
-class _NothingToSeeError(Exception):
-    """There is nothing to look at, and why."""
+class _NotMeasurableError(Exception):
+    """No neighbours can be found, and why."""
 
 
-def look(folder: Path, recipe: Recipe, model: DualEncoder, stage: Stage, *, total: int) -> str:
-    """Ask the model what it finds, and put that into the run folder.
+def record_neighbours(
+    folder: Path, recipe: Recipe, model: DualEncoder, stage: Stage, *, total: int
+) -> str:
+    """Find the nearest neighbours of a few queries, and record them in the run folder.
 
     No random number is drawn, and the model keeps its mode. Whatever goes wrong, the run goes on.
 
@@ -67,54 +69,58 @@ def look(folder: Path, recipe: Recipe, model: DualEncoder, stage: Stage, *, tota
         total: samples of the whole run, which bounds how much this may cost.
 
     Returns:
-        Why there is nothing to see, in words; empty where there is.
+        Why nothing is recorded, in words; empty where something is.
     """
     try:
-        known = Neighbours() if stage == "before" else read_neighbours(folder) or Neighbours()
-        if known.reason:
+        neighbours = Neighbours() if stage == "before" else read_neighbours(folder) or Neighbours()
+        if neighbours.reason:
             return ""  # said before
         try:
-            _fill(known, recipe, model, stage, total)
-        except _NothingToSeeError as skip:
-            known.reason = str(skip)
+            _fill(neighbours, recipe, model, stage, total)
+        except _NotMeasurableError as skip:
+            neighbours.reason = str(skip)
         except Exception as error:  # a picture for people must not cost a run
-            known.reason = f"{type(error).__name__}: {error}"
-        write_json(folder / RunFiles.NEIGHBOURS, asdict(known))
-        return known.reason
+            neighbours.reason = f"{type(error).__name__}: {error}"
+        write_json(folder / RunFiles.NEIGHBOURS, asdict(neighbours))
+        return neighbours.reason
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 
 
 @torch.no_grad()
-def _fill(known: Neighbours, recipe: Recipe, model: DualEncoder, stage: Stage, total: int) -> None:
+def _fill(
+    neighbours: Neighbours, recipe: Recipe, model: DualEncoder, stage: Stage, total: int
+) -> None:
     section, split, templates = _which(recipe)
     whole = open_split(section, split, seed=recipe.seed)
     count = _affordable(model, whole, total)
     samples = _Part(whole, count) if _in_order(whole) else Subset(whole, count, recipe.seed)
     found = embed_split(model, samples, batch=_BATCH, workers=0)
     texts = _texts(model, found, templates)
-    known.source = f"{section.kind}, {split}: {len(found.indices):,} of {len(whole):,} pictures"
-    known.texts = texts.kind
+    neighbours.source = (
+        f"{section.kind}, {split}: {len(found.indices):,} of {len(whole):,} pictures"
+    )
+    neighbours.texts = texts.kind
     same = _same(found, texts)
-    known.right = "" if same is None else same[0]
+    neighbours.right = "" if same is None else same[0]
     answers = _answers(found, texts, None if same is None else same[1], recipe.seed)
-    setattr(known, stage, answers)
+    setattr(neighbours, stage, answers)
     keys = {answer.picture for answer in answers} | {
         one.picture for answer in answers for one in answer.found
     }
     place = {int(index): row for row, index in enumerate(found.indices)}
     for key in sorted(key for key in keys - {None} if key is not None):
-        if key not in known.pictures:
+        if key not in neighbours.pictures:
             sample = samples[int(key)]
             says = texts.of(place[int(key)]) or _class_of(found, place[int(key)])
             shown = sample.decoded(model.spec.preprocess.reading)  # what the model was shown
-            known.pictures[key] = Picture(sample.name, says, _data_uri(shown))
+            neighbours.pictures[key] = Picture(sample.name, says, _data_uri(shown))
 
 
 def _which(recipe: Recipe) -> tuple[DataSection, Literal["train", "val", "test"], list[str]]:
-    """The evaluated set whose samples are looked at, and prompts for its classes."""
+    """The evaluated set whose samples are searched, and prompts for its classes."""
     if not needs_pictures(recipe.objective):
-        raise _NothingToSeeError("the objective reads no pictures")
+        raise _NotMeasurableError("the objective reads no pictures")
     templates = recipe.objective.templates or []
     wanted = ("classify", "zero_shot") if templates else ("retrieval", "zero_shot")
     for kind in (*wanted, "retrieval", "classify", "probe"):
@@ -128,14 +134,14 @@ def _which(recipe: Recipe) -> tuple[DataSection, Literal["train", "val", "test"]
     for split in splits:
         if has_split(recipe.data, split):
             return recipe.data, split, templates
-    raise _NothingToSeeError("the recipe evaluates nothing and its data has no val split")
+    raise _NotMeasurableError("the recipe evaluates nothing and its data has no val split")
 
 
 def _spare_test(
     item: EvaluateItem, own: DataSection
 ) -> tuple[DataSection, Literal["train", "val", "test"]]:
-    """What an evaluation reads, but samples that are not of its test split, where there are any:
-    that is for the end of training."""
+    """The split that an evaluation reads; in place of test, which is for the end of training,
+    another one where there is any."""
     section = item.data or own
     if item.split != "test":
         return section, item.split
@@ -162,11 +168,11 @@ def _affordable(model: DualEncoder, samples: SampleSet, total: int) -> int:
         count = min(count, int(_CPU_FLOP / max(1, counter.get_total_flops())))
     count = min(max(count, total // _OF_A_RUN), _MOST, len(samples))
     if count < min(_FEWEST, len(samples)):
-        raise _NothingToSeeError(
+        raise _NotMeasurableError(
             f"looking at {_FEWEST} pictures would take too long with this model here"
         )
     if count < 2:
-        raise _NothingToSeeError(f"{len(samples)} samples are too few to search")
+        raise _NotMeasurableError(f"{len(samples)} samples are too few to search")
     return count
 
 
@@ -258,8 +264,8 @@ def _answers(
 ) -> list[Answer]:
     keys = [str(int(index)) for index in found.indices]
     order = permutation(mix(seed, _SEED), len(keys)).tolist()
-    known = [row for row in order if texts.right_n[row] >= 0]
-    asked = list(dict.fromkeys(texts.right_n[row] for row in known))[:_QUERIES]
+    labelled = [row for row in order if texts.right_n[row] >= 0]
+    asked = list(dict.fromkeys(texts.right_n[row] for row in labelled))[:_QUERIES]
     answers: list[Answer] = []
     for text in asked:
         right = [one == text for one in texts.right_n]
@@ -268,7 +274,7 @@ def _answers(
         name = texts.names[text]
         answers.append(Answer("text_to_picture", nearest, rank, len(keys), text=name))
     # other pictures than those that the texts above belong to, as far as there are any
-    rows = [row for row in known if texts.right_n[row] not in asked] or known
+    rows = [row for row in labelled if texts.right_n[row] not in asked] or labelled
     for row in rows[:_QUERIES]:
         right = [text == texts.right_n[row] for text in range(len(texts.names))]
         places, rank = _nearest(texts.scores_nm[row], right, _TEXTS)

@@ -1,4 +1,4 @@
-"""A set whose pictures are read once: every arm is measured on them, some many times over."""
+"""A sample set that reads and prepares each picture once, for models that are measured often."""
 
 from dataclasses import replace
 
@@ -8,13 +8,14 @@ from ptft.data import SampleSet
 from ptft.data.sample import Sample
 from ptft.preprocess.images import ImagePreprocess
 
-__all__ = ["Held"]
+__all__ = ["CachedSet"]
 
 
-class Held(SampleSet):
-    """Another set, its pictures kept in memory as ``preprocess`` leaves them, at the model's size.
+class CachedSet(SampleSet):
+    """Keeps another set's pictures in memory as ``preprocess`` leaves them, at the model's size.
 
-    To do that again changes nothing: neither a resize to the same size nor a crop of everything.
+    Preprocessing them again changes nothing: neither does a resize to the same size nor a crop of
+    everything.
     """
 
     def __init__(self, samples: SampleSet, preprocess: ImagePreprocess) -> None:

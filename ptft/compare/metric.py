@@ -17,9 +17,9 @@ from ptft.model import DualEncoder
 from ptft.model.spec import ModelSpec
 from ptft.recipe import EvaluateItem, ProbeEvaluation, RetrievalEvaluation, metrics_of
 
-__all__ = ["KnownTexts", "Measured", "default_metric", "measure", "retained_metric"]
+__all__ = ["Measurement", "TextEmbeddings", "default_metric", "measure_metric", "retained_metric"]
 
-KnownTexts = dict[str, Tensor]
+TextEmbeddings = dict[str, Tensor]
 """Caption -> float32 (D,), its embedding by one model: sets of one subject share most captions."""
 
 
@@ -27,7 +27,7 @@ _WAYS: dict[str, tuple[Way, ...]] = {"i2t_": ("i2t",), "t2i_": ("t2i",), "": ("i
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """One evaluation of a model on a set.
 
     Attributes:
@@ -99,19 +99,19 @@ def retained_metric(item: EvaluateItem, key: str) -> str:
 
 
 @torch.no_grad()
-def measure(
+def measure_metric(
     model: DualEncoder,
     item: EvaluateItem,
     samples: SampleSet,
     metric: str,
-    known: KnownTexts | None = None,
-) -> Measured:
+    embedded: TextEmbeddings | None = None,
+) -> Measurement:
     """Run one evaluation of a model on a set.
 
     Args:
         item: of a recipe; its data and split are ``samples`` already.
         metric: one of :func:`ptft.recipe.metrics_of`, or of :func:`retained_metric`.
-        known: captions that this model has embedded; those of this set are added.
+        embedded: captions that this model has embedded before; those of this set are added.
 
     Raises:
         DataError: the set lacks captions or labels, or has a class that the head does not know.
@@ -122,7 +122,7 @@ def measure(
     ranks: RetrievalRanks | ClassRanks
     ways: tuple[Way, ...] = ()
     if isinstance(item, RetrievalEvaluation):
-        embed = partial(_embed, model, {} if known is None else known, item.batch)
+        embed = partial(_embed, model, {} if embedded is None else embedded, item.batch)
         ranks = rank_captions(model, found, embed, split="the set")
         way, _, k = metric.rpartition("recall@")
         ways = _WAYS[way]
@@ -131,11 +131,13 @@ def measure(
         ranks = rank_labels(model, item, found, split="the set")
         hits = ranks.ranks_n < 1
     scale = model.logit_scale.exp()
-    return Measured(ranks, hits.cpu(), ways, len(found.skipped), scale, model.spec)
+    return Measurement(ranks, hits.cpu(), ways, len(found.skipped), scale, model.spec)
 
 
-def _embed(model: DualEncoder, known: KnownTexts, batch: int, texts: Sequence[str]) -> Tensor:
-    """float32 (M, D) of the texts, at least one; those that are not known become so."""
-    new = list(dict.fromkeys(text for text in texts if text not in known))
-    known |= zip(new, embed_texts(model, new, batch=batch), strict=True)
-    return torch.stack([known[text] for text in texts])
+def _embed(
+    model: DualEncoder, embedded: TextEmbeddings, batch: int, texts: Sequence[str]
+) -> Tensor:
+    """float32 (M, D) of the texts, at least one; those that are not embedded yet become so."""
+    new = list(dict.fromkeys(text for text in texts if text not in embedded))
+    embedded |= zip(new, embed_texts(model, new, batch=batch), strict=True)
+    return torch.stack([embedded[text] for text in texts])

@@ -13,7 +13,7 @@ from ptft.data.sources.class_captions import ClassCaptions
 from ptft.errors import SampleError
 from ptft.look.model_view import ModelView
 
-__all__ = ["Shown", "ShownSplit", "show_split"]
+__all__ = ["SampleView", "SplitSamples", "read_samples"]
 
 _FIRST = 24  # samples of a split
 _CLASSES = 24  # that have a picture each
@@ -21,8 +21,8 @@ _SIDE = 160  # pixels that a thumbnail's longer side has at most
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A sample.
+class SampleView:
+    """A sample as the page shows it.
 
     Attributes:
         name: of the sample.
@@ -30,7 +30,7 @@ class Shown:
         captions: as the model reads them.
         image: a ``data:`` address of the picture as the model takes it; None without one.
         size: width and height of the picture before that; None without one.
-        trouble: why it cannot be read; "" where it can.
+        error: why it cannot be read; "" where it can.
     """
 
     name: str
@@ -38,24 +38,26 @@ class Shown:
     captions: tuple[str, ...] = ()
     image: str | None = None
     size: tuple[int, int] | None = None
-    trouble: str = ""
+    error: str = ""
 
 
 @dataclass(frozen=True)
-class ShownSplit:
-    """Samples of a split.
+class SplitSamples:
+    """The samples of a split that the page shows.
 
     Attributes:
-        first: the first ones.
+        first: the first ones of the split.
         classes: one of each class, of some classes that are spread over all.
     """
 
-    first: list[Shown] = field(default_factory=list)
-    classes: list[Shown] = field(default_factory=list)
+    first: list[SampleView] = field(default_factory=list)
+    classes: list[SampleView] = field(default_factory=list)
 
 
-def show_split(samples: SampleSet, view: ModelView, *, pictures: bool, learned: bool) -> ShownSplit:
-    """Read what is shown of a split.
+def read_samples(
+    samples: SampleSet, view: ModelView, *, pictures: bool, learned: bool
+) -> SplitSamples:
+    """Read the samples of a split that the page shows.
 
     Args:
         pictures: samples have some.
@@ -64,7 +66,7 @@ def show_split(samples: SampleSet, view: ModelView, *, pictures: bool, learned: 
     if learned and view.templates and samples.classes:
         samples = ClassCaptions(samples, view.templates)
     first = range(min(_FIRST, len(samples)))
-    return ShownSplit(
+    return SplitSamples(
         [_show(samples, index, view, pictures) for index in first],
         [_show(samples, index, view, pictures) for index in _one_a_class(samples)],
     )
@@ -81,18 +83,18 @@ def _one_a_class(samples: SampleSet) -> Iterable[int]:
     return [int(index) for index in found[places]]
 
 
-def _show(samples: SampleSet, index: int, view: ModelView, pictures: bool) -> Shown:
+def _show(samples: SampleSet, index: int, view: ModelView, pictures: bool) -> SampleView:
     name = samples.name(index)
     try:
         if not pictures:
             captions, label = samples.describe(index)
-            return Shown(name, _class(samples, label), _texts(captions, view))
+            return SampleView(name, _class(samples, label), _texts(captions, view))
         sample = samples[index]
         size, image = _picture(sample, view)
     except SampleError as error:
-        return Shown(name, trouble=str(error))
+        return SampleView(name, error=str(error))
     captions = _texts(sample.captions, view)
-    return Shown(name, _class(samples, sample.label), captions, image, size)
+    return SampleView(name, _class(samples, sample.label), captions, image, size)
 
 
 def _class(samples: SampleSet, label: int | None) -> str | None:

@@ -1,4 +1,4 @@
-"""A comparison's data, held against those of its finished cells."""
+"""Whether a comparison's data are still those that its finished cells were run on."""
 
 import logging
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from ptft.recipe import Comparison
 from ptft.runs.data_record import accepted_now, hold_against, record_data, sets_of
 from ptft.speech import say
 
-__all__ = ["hold_comparison"]
+__all__ = ["check_recorded_data"]
 
 _LEARNED: tuple[Split, ...] = ("train",)
 _TOLD: tuple[Split, ...] = ("val", "test")
 _ACCEPTED = "accepted.json"  # each time that a comparison went on with other data
 
 
-def hold_comparison(
+def check_recorded_data(
     comparison: Comparison, folder: Path, cells: Cells, *, accept: bool, log: logging.Logger
 ) -> list[str]:
-    """Record what the data hold, or hold them against what the comparison began with.
+    """Record the digests of the data, or compare them with those that the comparison began with.
 
     Args:
         accept: go on with other data; finished cells stay as they are.
@@ -58,7 +58,7 @@ def hold_comparison(
 
 
 def _sets(comparison: Comparison) -> dict[str, Callable[[], SampleSet]]:
-    """Every set that an arm learns from, is chosen on or is told by."""
+    """Every set that an arm learns from, is chosen on or is reported on."""
     seed, target = comparison.seed, comparison.evaluate[0]
     sets = sets_of(comparison)
     key, section = f"evaluate.{target.label}.data", target.data
