@@ -57,28 +57,39 @@ def run(*, smoke: bool = False) -> dict[str, float]:
 
 
 def _measure(home: Path, cases: Collection[str], rounds: int) -> dict[str, float]:
-    seconds: dict[tuple[str, str], list[float]] = {}
+    figures: dict[str, float] = {}
+    print(f"{'CPU-seconds':16}{'without':>10}{'again':>10}{'times':>8}{'first':>10}{'times':>8}")
     with tempfile.TemporaryDirectory() as cache:
         for case in cases:
-            name = CASES[case]
-            _open(case, "again", home / name, cache)  # what it remembers from here on
-            arms = ("without", "again", *(["first"] if case in REMEMBERED else []))
-            for _ in range(rounds):
-                for arm in arms:
-                    kept = cache if arm != "first" else tempfile.mkdtemp(dir=cache)
-                    seconds.setdefault((case, arm), []).append(_open(case, arm, home / name, kept))
+            figures |= _figures(case, _in_turn(case, home / CASES[case], cache, rounds))
+    return figures
+
+
+def _in_turn(case: str, path: Path, cache: str, rounds: int) -> dict[str, list[float]]:
+    """CPU-seconds of each arm, round after round."""
+    _open(case, "again", path, cache)  # what it remembers from here on
+    seconds: dict[str, list[float]] = {"without": [], "again": []}
+    if case in REMEMBERED:
+        seconds["first"] = []
+    for _ in range(rounds):
+        for arm, taken in seconds.items():
+            kept = cache if arm != "first" else tempfile.mkdtemp(dir=cache)
+            taken.append(_open(case, arm, path, kept))
+    return seconds
+
+
+def _figures(case: str, seconds: dict[str, list[float]]) -> dict[str, float]:
+    """Print the two lines of a case."""
     figures = {}
-    print(f"{'CPU-seconds':12}{'without':>10}{'again':>10}{'times':>8}{'first':>10}{'times':>8}")
-    for case in cases:
-        for what, of in (("median", median), ("least", min)):
-            without, again = of(seconds[case, "without"]), of(seconds[case, "again"])
-            line = f"{case + ', ' + what:14}{without:8.2f}{again:10.2f}{again / without:8.3f}"
-            figures[f"{case}, {what} of {ROUNDS}, times"] = round(again / without, 3)
-            if case in REMEMBERED:
-                first = of(seconds[case, "first"])
-                line += f"{first:10.2f}{first / without:8.3f}"
-                figures[f"{case}, {what}, the first time, times"] = round(first / without, 3)
-            print(line)
+    for what, of in (("median", median), ("least", min)):
+        without, again = of(seconds["without"]), of(seconds["again"])
+        figures[f"{case}, {what} of {ROUNDS}, times"] = round(again / without, 3)
+        line = f"{case + ', ' + what:16}{without:10.2f}{again:10.2f}{again / without:8.3f}"
+        if "first" in seconds:
+            first = of(seconds["first"])
+            figures[f"{case}, {what}, the first time, times"] = round(first / without, 3)
+            line += f"{first:10.2f}{first / without:8.3f}"
+        print(line, flush=True)
     return figures
 
 
