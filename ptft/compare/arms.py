@@ -1,4 +1,4 @@
-"""An arm of a comparison -> the recipe that it stands for at one budget and seed."""
+"""Turns an arm of a comparison into the recipe that it stands for at one budget and seed."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -52,7 +52,7 @@ def arm_recipe(
     chosen: Mapping[str, Any],
     folder: str,
 ) -> Recipe:
-    """The recipe of an arm that learns.
+    """Build the recipe of an arm that learns.
 
     Args:
         budget: labelled samples (of each class for ``classify``).
@@ -97,7 +97,7 @@ def arm_recipe(
 def first_recipe(
     comparison: Comparison, arm: ArmSection, budget: int, samples: Callable[[int], int]
 ) -> Recipe:
-    """The recipe of an arm with the lowest values that a search allows: it shows what is wrong with
+    """Build an arm's recipe with the lowest values of its search, which shows what is wrong with
     the arm before anything is trained.
 
     Args:
@@ -119,7 +119,7 @@ def first_recipe(
 
 
 def search_space(comparison: Comparison, arm: ArmSection) -> dict[str, Search | list[Any]]:
-    """What the trials of an arm may set; empty where there is nothing to choose."""
+    """Give the keys and ranges that an arm's trials choose from; empty without a choice."""
     if arm.search is not None:
         return arm.search
     if arm.kind in STEPLESS:
@@ -129,7 +129,7 @@ def search_space(comparison: Comparison, arm: ArmSection) -> dict[str, Search | 
 
 
 def cut_short(comparison: Comparison, samples: Callable[[int], int]) -> str | None:
-    """A sentence on the budgets at which the recipe's own length gives fewer passes than
+    """Name in a sentence the budgets at which the recipe's own length gives fewer passes than
     ``samples_per_label`` asks; None if there are none. An arm that has more to learn is far from
     its best after few passes, and validation then says little of what it could do.
 
@@ -165,7 +165,7 @@ def _apply_kind(
     *,
     classify: bool,
 ) -> None:
-    """The changes that make the comparison's recipe one of this kind."""
+    """Change the comparison's recipe into one of this kind."""
     adapt = values["adapt"] if values["adapt"]["kind"] == "full" else {"kind": "full"}
     match kind:
         case "scratch":
@@ -226,7 +226,7 @@ def _apply_kind(
 def _with_replay(
     target: dict[str, Any], kept: list[dict[str, Any]], replay: float, *, classify: bool
 ) -> dict[str, Any]:
-    """The target's labels and the training splits of what is to be retained, in equal parts."""
+    """Mix the target's labels with the training splits of the retained sets, in equal parts."""
     if classify or not kept:
         raise RecipeError(
             "compare.arms: replay mixes captions of compare.retain into the target's; allowed with "
@@ -239,7 +239,7 @@ def _with_replay(
 
 
 def _limit_length(values: dict[str, Any], *, passes: float, samples: int, times: float) -> None:
-    """Passes over few samples: at most the recipe's own length, and a batch that they fill."""
+    """Set the length to so many passes, at most the recipe's own, and a batch that they fill."""
     optim = values["optim"]
     wanted = passes * samples
     if optim["samples_seen"] is not None:

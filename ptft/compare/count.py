@@ -1,4 +1,4 @@
-"""What training costs in operations, which no other load of the machine moves."""
+"""Counts what training costs in operations, which no other load of the machine changes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,7 +34,7 @@ def count_training(recipe: Recipe) -> tuple[float, float]:
 
 
 def counter() -> FlopCounterMode:
-    """Torch's, but for the gradients of convolutions: torch counts that of a weight as if the
+    """Mend torch's counter for the gradients of convolutions: it counts that of a weight as if the
     convolution had one group, for a depthwise one as many times too much as it has channels."""
     mapping = {torch.ops.aten.convolution_backward: _convolution_backward}
     return FlopCounterMode(display=False, custom_mapping=mapping)

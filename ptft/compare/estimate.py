@@ -1,4 +1,4 @@
-"""How long a comparison will take, from its parts, each timed on this machine now."""
+"""Estimates how long a comparison will take from its parts, each timed on this machine now."""
 
 import time
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ __all__ = ["estimate"]
 
 @cpu_threads(1)  # as many as a job has
 def estimate(comparison: Comparison, jobs: Sequence[tuple[ArmSection, int]]) -> list[float]:
-    """Seconds that a process will take for each arm at a budget, if no trial is given up early.
+    """Estimate the seconds that a process takes for each arm at a budget, if no trial ends early.
 
     Timed are what a process does before its first training, an evaluation, and of every arm that
     learns the beginning of a run.

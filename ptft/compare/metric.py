@@ -71,7 +71,7 @@ class Measurement:
 
 
 def default_metric(item: EvaluateItem, wanted: str | None = None, key: str = "evaluate.0") -> str:
-    """The metric that is wanted, or the kind's first.
+    """Give the metric that is wanted, or else the first one of the evaluation's kind.
 
     Raises:
         RecipeError: the evaluation has no such metric.
@@ -137,7 +137,7 @@ def measure_metric(
 def _embed(
     model: DualEncoder, embedded: TextEmbeddings, batch: int, texts: Sequence[str]
 ) -> Tensor:
-    """float32 (M, D) of the texts, at least one; those that are not embedded yet become so."""
+    """Embed texts, at least one, and remember them: float32 (M, D). Known ones are looked up."""
     new = list(dict.fromkeys(text for text in texts if text not in embedded))
     embedded |= zip(new, embed_texts(model, new, batch=batch), strict=True)
     return torch.stack([embedded[text] for text in texts])

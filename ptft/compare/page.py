@@ -23,8 +23,8 @@ _PASSED_OVER = {
     "captions_too_long": "captions have more tokens than the model reads and are cut",
 }
 
-Rows = list[list[str]]
-"""Rows of words; the first is the heading."""
+TableRows = list[list[str]]
+"""TableRows of words; the first is the heading."""
 
 
 def write_report(
@@ -66,7 +66,7 @@ def write_report(
 
 
 def _passed_over(cells: Sequence[Cell]) -> list[str]:
-    """A sentence on what of test was left out or cut, the same for every arm."""
+    """Say in a sentence what of test was left out or cut, the same for every arm."""
     most: dict[str, int] = {}
     for cell in cells:
         for name, count in cell.passed_over.items():
@@ -75,8 +75,8 @@ def _passed_over(cells: Sequence[Cell]) -> list[str]:
     return [f"Of test: {'; '.join(parts)}."] if parts else []
 
 
-def results_table(arms: Sequence[Arm], chosen: Sequence[Recommendation]) -> Rows:
-    """Everything measured that is the same each time: no clock is in it."""
+def results_table(arms: Sequence[Arm], chosen: Sequence[Recommendation]) -> TableRows:
+    """Tabulate all figures that a second run repeats: none of them is a time."""
     rows = [
         [
             "labels",
@@ -131,7 +131,7 @@ def _values(
 def _sentences(
     comparison: Comparison, arms: Sequence[Arm], chosen: Sequence[Recommendation]
 ) -> list[str]:
-    """What came out, in words."""
+    """Say the result in sentences."""
     section, last = comparison.compare, chosen[-1]
     start = next(arm for arm in arms if arm.kind == "zero_shot" and arm.budget == last.budget)
     unit = "labels of each class" if _per_class(comparison) else "labels"
@@ -165,8 +165,10 @@ def _on_test(last: Recommendation) -> str:
     return f"the best candidate was {last.test_best}, {100 * last.regret:.1f} points ahead"
 
 
-def _article(comparison: Comparison, arms: Sequence[Arm], chosen: Sequence[Recommendation]) -> Rows:
-    """Pretraining beside fine-tuning, in this domain's own figures."""
+def _article(
+    comparison: Comparison, arms: Sequence[Arm], chosen: Sequence[Recommendation]
+) -> TableRows:
+    """Tabulate pretraining beside fine-tuning, in this domain's own figures."""
     last = chosen[-1]
     tuned = next(a for a in arms if (a.name, a.budget) == (last.arm, last.budget))
     start = next(a for a in arms if a.kind == "zero_shot" and a.budget == last.budget)
@@ -200,7 +202,7 @@ def _article(comparison: Comparison, arms: Sequence[Arm], chosen: Sequence[Recom
 
 
 def _pretraining(comparison: Comparison) -> dict[str, str]:
-    """What the starting run's own record says, where the start is a run."""
+    """Read what the starting run cost from its own record, where the start is a run."""
     start = resolve(comparison.init.from_) if comparison.init else None
     if not isinstance(start, Run):
         return {"data": "not recorded", "time": "not recorded", "cost": "not recorded"}
@@ -212,7 +214,7 @@ def _pretraining(comparison: Comparison) -> dict[str, str]:
     }
 
 
-def _costs(arms: Sequence[Arm]) -> Rows:
+def _costs(arms: Sequence[Arm]) -> TableRows:
     rows = [["labels", "arm", "CPU-s", "peak MB", "MB stored", "chosen"]]
     for arm in sorted(arms, key=lambda arm: (arm.budget, arm.name)):
         chosen = ", ".join(
@@ -232,7 +234,7 @@ def _costs(arms: Sequence[Arm]) -> Rows:
     return rows
 
 
-def _choices(chosen: Sequence[Recommendation]) -> Rows:
+def _choices(chosen: Sequence[Recommendation]) -> TableRows:
     rows = [["labels", "recommended", "test", "retention", "best on test", "regret"]]
     return rows + [
         [
@@ -249,7 +251,7 @@ def _choices(chosen: Sequence[Recommendation]) -> Rows:
 
 def _tables(
     comparison: Comparison, arms: Sequence[Arm], chosen: Sequence[Recommendation]
-) -> dict[str, Rows]:
+) -> dict[str, TableRows]:
     """Tables by their headings."""
     return {
         "Recommended": _choices(chosen),

@@ -12,7 +12,7 @@ _ROOM = 1.2  # a ratio of labels beyond the outer budgets, for their marks
 
 
 def label_curves(arms: Sequence[Arm], chosen: Sequence[Recommendation], metric: str) -> Chart:
-    """Target figure over labels, a band each, the recommended arm marked at every budget."""
+    """Draw the metric over labels, with bands, the recommended arm ringed at every budget."""
     colours = _colours(arms)
     marks = []
     for name in sorted({arm.name for arm in arms}, key=lambda name: ("+" in name, name)):
@@ -46,7 +46,7 @@ def label_curves(arms: Sequence[Arm], chosen: Sequence[Recommendation], metric: 
 
 
 def retention_plane(arms: Sequence[Arm], bound: float, metric: str) -> Chart:
-    """Target over retention at one budget; the front that nothing beats on both is joined."""
+    """Draw the metric over retention at one budget; the Pareto front is joined."""
     colours = _colours(arms)
     x = _percent([100 * bound, *(100 * arm.test_retention for arm in arms)])
     x = Axis(x.low, x.high, x.ticks, "retention on test, of the starting model's figure")
@@ -76,7 +76,7 @@ def retention_plane(arms: Sequence[Arm], bound: float, metric: str) -> Chart:
 
 
 def cost_bars(arms: Sequence[Arm]) -> list[Bars]:
-    """CPU seconds, bytes to store and share that learns, of each arm at one budget."""
+    """Draw CPU seconds, MB to store and share that learns, of each arm at one budget."""
     trained = [arm for arm in arms if not arm.name.endswith("+wise")]
     panels = (
         ("CPU seconds, search included", [arm.cpu_seconds for arm in trained]),

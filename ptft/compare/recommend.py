@@ -1,4 +1,4 @@
-"""Which arm to take at a budget, by a stated rule, and what more labels would add.
+"""Recommends an arm at a budget by a stated rule, and estimates what more labels would add.
 
 The rule, on validation alone: of the arms that retain enough, the one with the highest target
 figure; then the cheapest to train (in counted operations, which no other load of the machine moves)
@@ -77,7 +77,7 @@ class Recommendation:
 
 
 def gather(cells: Iterable[Cell], *, confidence: float) -> list[Arm]:
-    """Cells by budget and arm."""
+    """Average the cells of each arm at each budget over their seeds."""
     groups: dict[tuple[str, int], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.arm, cell.budget), []).append(cell)
@@ -119,7 +119,7 @@ def recommend(
 def counterfactual(
     arms: Sequence[Arm], chosen: Sequence[Recommendation], more: int
 ) -> tuple[float, float] | None:
-    """What ``more`` labels beyond the largest budget would add, and the slope it is read from.
+    """Estimate what ``more`` labels beyond the largest budget add, and the slope per doubling.
 
     A line through the recommended arms' test figures over the logarithm of labels, the two largest
     budgets; None where there is but one.
@@ -133,7 +133,7 @@ def counterfactual(
 
 
 def pareto(arms: Sequence[Arm]) -> list[Arm]:
-    """The arms that no other beats on target and retention at once, by target."""
+    """Find the arms that no other beats on target and retention at once, sorted by target."""
     front = [
         arm
         for arm in arms
@@ -152,7 +152,10 @@ def _is_start(arm: Arm) -> bool:
 
 
 def _no_difference(best: Arm, arm: Arm, confidence: float) -> bool:
-    """Both saw the same validation samples with the same seeds; an unfinished arm has fewer."""
+    """Whether a paired interval includes no difference.
+
+    Both arms saw the same validation samples with the same seeds; an unfinished one has fewer.
+    """
     seeds = min(len(best.val_sq), len(arm.val_sq))
     low, high = paired_interval(best.val_sq[:seeds], arm.val_sq[:seeds], confidence=confidence)
     return low <= 0.0 <= high

@@ -1,4 +1,4 @@
-"""Whether a comparison's data are still those that its finished cells were run on."""
+"""Checks that a comparison's data are still those that its finished cells were run on."""
 
 import logging
 from collections.abc import Callable

@@ -100,7 +100,7 @@ class Cells:
         )
 
     def read(self, arm: str, budget: int, seed: int) -> Cell | None:
-        """A finished cell, or None.
+        """Read a finished cell; None where it is not finished.
 
         Raises:
             ArtifactError: it is not of this comparison.
@@ -116,7 +116,7 @@ class Cells:
         return Cell(**{**values, "costs": Costs(**values["costs"])})
 
     def all(self) -> list[Cell]:
-        """Every finished cell, sorted by arm, budget and seed."""
+        """Read every finished cell, sorted by arm, budget and seed."""
         found = []
         for path in sorted(self.folder.glob("*.json")):
             arm, budget, seed = path.stem.rsplit("_", 2)

@@ -1,4 +1,4 @@
-"""A whole comparison: what is left to do, in processes of one thread each, and what came out."""
+"""Runs what is left of a comparison, in processes of one thread each, and writes its report."""
 
 import logging
 import multiprocessing
@@ -160,7 +160,7 @@ def _run(
 
 
 def _work(values: dict[str, Any], arm: int, budget: int, folder: Path, digest: str) -> None:
-    """In a process of its own."""
+    """Run a task in the process that this is called in."""
     from ptft.compare.task import Task
 
     comparison = Comparison.model_validate(values)
@@ -172,7 +172,7 @@ def _work(values: dict[str, Any], arm: int, budget: int, folder: Path, digest: s
 
 
 def _check(comparison: Comparison) -> Target:
-    """Everything that can be wrong with an arm or the data, before the first training."""
+    """Check the arms and the data before the first training."""
     target = Target(comparison)
     for arm in comparison.compare.arms:
         if arm.kind != START:
@@ -181,13 +181,13 @@ def _check(comparison: Comparison) -> Target:
 
 
 def _digest(comparison: Comparison) -> str:
-    """Of what decides the cells: not how many processes or what the report is told with."""
+    """Give the digest of what decides the cells; the number of processes does not."""
     section = comparison.compare.model_copy(update={"jobs": 1})
     return recipe_digest(comparison.model_copy(update={"compare": section}))
 
 
 def _folder(comparison: Comparison) -> Path:
-    """The comparison's folder: new, or one of the very same comparison."""
+    """Make the comparison's folder, or return to the one that holds this very comparison."""
     folder = Path(comparison.run.dir) if comparison.run.dir else Path("runs") / comparison.name
     recipe = folder / RunFiles.RECIPE
     if recipe.is_file():

@@ -11,14 +11,14 @@ Hits = NDArray[np.float64]
 
 
 def band(hits_sq: Hits, *, confidence: float, seed: int = 0) -> tuple[float, float]:
-    """Bootstrap interval of the mean: seeds are drawn, and queries, both with replacement."""
+    """Give the bootstrap interval of the mean; seeds and queries are drawn with replacement."""
     return _interval(_draws(hits_sq, seed), confidence)
 
 
 def paired_interval(
     a_sq: Hits, b_sq: Hits, *, confidence: float, seed: int = 0
 ) -> tuple[float, float]:
-    """Bootstrap interval of mean(a) - mean(b), with the same seeds and queries drawn for both.
+    """Give the bootstrap interval of mean(a) - mean(b), the same seeds and queries drawn for both.
 
     What makes a query hard is common to both arms and falls out of the difference, which an
     interval of each alone would count twice (Efron & Tibshirani 1993, chapter 13).
@@ -28,7 +28,7 @@ def paired_interval(
 
 
 def _draws(values_sq: Hits, seed: int) -> Hits:
-    """Means of bootstrap samples: how often each row and column is drawn is multinomial."""
+    """Draw means of bootstrap samples: how often each row and column occurs is multinomial."""
     rng = np.random.default_rng(seed)
     seeds, queries = values_sq.shape
     rows_ds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=_DRAWS)

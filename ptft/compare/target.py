@@ -90,18 +90,18 @@ class Target:
         self.retained = [kept.cached(preprocess) for kept in self.retained]
 
     def samples(self, budget: int) -> int:
-        """Labelled samples in all at a budget."""
+        """Count the labelled samples of all classes at a budget."""
         return budget * len(self.classes) if self.per_class else budget
 
     def val(self, budget: int, seed: int) -> SampleSet:
-        """The validation samples that a budget allows, drawn by a cell's seed."""
+        """Draw the validation samples that a budget allows, by a cell's seed."""
         most = min(self.samples(budget), self.comparison.compare.val_most)
         return draw_val(self.target.val, most, self.comparison.seed + seed)
 
     def measure(
         self, model: DualEncoder, samples: SampleSet, embedded: TextEmbeddings | None = None
     ) -> Measurement:
-        """The target's metric of a model on some of its samples.
+        """Measure a model by the target's metric on some of its samples.
 
         Args:
             embedded: captions that this model has embedded before.
@@ -115,14 +115,14 @@ class Target:
         start: dict[str, float],
         embedded: TextEmbeddings | None = None,
     ) -> dict[str, float]:
-        """The metric of each retained set, as a share of the starting model's."""
+        """Measure each retained set's metric as a share of the starting model's."""
         figures = self.retained_figures(model, split, embedded)
         return {name: figures[name] / start[name] if start[name] else 1.0 for name in figures}
 
     def retained_figures(
         self, model: DualEncoder, split: str, embedded: TextEmbeddings | None = None
     ) -> dict[str, float]:
-        """The metric of each retained set, a share of 1, by the set's name."""
+        """Measure each retained set's metric, a share of 1, by the set's name."""
         embedded = {} if embedded is None else embedded
         return {
             kept.name: kept.measure(
@@ -151,7 +151,7 @@ class Target:
             )
 
     def _check_shared(self) -> None:
-        """Pictures that any budget may learn from are in no retained set, to the last pixel."""
+        """Refuse a retained set that holds a picture which any budget may learn from."""
         if not self.retained:
             return
         learned = _pictures(self._learned())

@@ -124,7 +124,7 @@ class Task:
         self.start_test = self._of_start("test")
 
     def _of_start(self, split: str) -> dict[str, float]:
-        """The starting model's figures on what is retained: the first task measures them."""
+        """Read the starting model's figures on the retained sets; the first task measures them."""
         path = self.cells.folder.parent / f"start_{split}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file():
@@ -163,7 +163,7 @@ class Task:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _search(self) -> tuple[_Trained, float]:
-        """The trial with the best validation figure that retains enough; CPU seconds of all."""
+        """Find the trial that is best on validation and retains enough; also CPU seconds of all."""
         section = self.comparison.compare
         search = TrialSearch(
             search_space(self.comparison, self.arm),
@@ -226,7 +226,7 @@ class Task:
         )
 
     def give_head(self, model: DualEncoder) -> None:
-        """Classes that were learned as captions are told apart by their prompts."""
+        """Give classes that were learned as captions a head of their prompts."""
         objective = self.comparison.objective
         if model.head is None and isinstance(objective, ClassifyObjective):
             init_head(model, self.target.classes, objective, seed=self.comparison.seed)
@@ -299,7 +299,7 @@ class Task:
 
 
 def starting_model(comparison: Comparison, target: Target) -> DualEncoder:
-    """What every arm but scratch begins with; for classes with the head of their names."""
+    """Build what every arm but scratch begins with; for classes with the head of their names."""
     model = build_model(
         comparison.model, comparison.init, comparison.objective, seed=comparison.seed
     )

@@ -75,7 +75,7 @@ def calibrate_head(model: DualEncoder, val: SampleSet, *, workers: Workers = "au
 
 
 def fit_temperature(logits_qc: Tensor, own_qc: Tensor) -> float:
-    """The temperature at which the right candidates are likeliest; dividing by it mends confidence.
+    """Find the temperature at which the right candidates are likeliest; logits are divided by it.
 
     Minimises the mean of -log of the right candidates' share by golden section over the logarithm
     (with one right candidate a query, the function is convex in 1/temperature). A temperature

@@ -67,7 +67,7 @@ class SplitEmbeddings:
         return self.inputs_nw[firsts], captions
 
     def labelled(self) -> tuple[Tensor, Tensor] | None:
-        """Embeddings and labels of the samples that have one; None where the set has no classes."""
+        """Select embeddings and labels of the samples that have a label; None without classes."""
         if self.labels is None:
             return None
         kept = self.labels >= 0

@@ -24,7 +24,7 @@ BINS = 15  # as in Guo et al. 2017
 def recall_figures(
     ranks: RetrievalRanks, *, ks: list[int], caption_ids_m: Tensor | None = None
 ) -> dict[str, float | int]:
-    """Recall@k both ways, with what it is to be compared with.
+    """Count recall@k both ways, and what it is to be compared with.
 
     Args:
         ks: cut-offs; one above the number of candidates is trivially reached, as is its chance.
@@ -59,7 +59,7 @@ def recall_figures(
 
 
 def cut_figures(captions: Sequence[str], spec: ModelSpec) -> dict[str, int]:
-    """Counts of captions that a model does not read to their end, where there are any:
+    """Count captions that a model does not read to their end, where there are any:
     ``captions_ended_early``, at a special token that they spell out, and ``captions_too_long``."""
     cut = count_cut(captions, spec.tokenizer, stops=spec.text_stops)
     counts = {"captions_ended_early": cut.early[0], "captions_too_long": cut.long[0]}
@@ -67,7 +67,7 @@ def cut_figures(captions: Sequence[str], spec: ModelSpec) -> dict[str, int]:
 
 
 def accuracy_figures(ranks: ClassRanks) -> dict[str, float | int]:
-    """Accuracy and calibration of a classifier's scores.
+    """Count accuracy and calibration of a classifier's scores.
 
     Returns:
         ``top1``, ``top5`` (with more than five classes), ``mean_per_class`` (over the classes that
@@ -96,7 +96,7 @@ def calibration_error(logits_nc: Tensor, labels_n: Tensor) -> float:
 
 
 def expected_calibration_error(logits_nc: Tensor, own_nc: Tensor, *, bins: int = BINS) -> float:
-    """Expected calibration error over equal-width bins of confidence, a share of 1.
+    """Compute the expected calibration error over equal-width bins of confidence, a share of 1.
 
     It is the mean over samples of |accuracy - confidence| of their bin. The bins are (low, high];
     the confidence is the largest softmax probability (Guo et al. 2017, On calibration of modern

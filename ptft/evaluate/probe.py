@@ -50,7 +50,7 @@ class LinearProbe:
     samples: int
 
     def logits(self, embeddings_nd: Tensor) -> Tensor:
-        """Scores (N, C), float32."""
+        """Score embeddings: float32 (N, C)."""
         pieces = [
             (rows.double() - self.mean_d) @ self.weight_cd.T + self.bias_c
             for rows in embeddings_nd.split(_ROWS)
@@ -120,7 +120,7 @@ def fit_probe(
 
 
 def stratified_fifth(labels: np.ndarray, *, seed: int) -> np.ndarray:
-    """A bool mask (N,) of about a fifth of the samples, a fifth of every class.
+    """Mark about a fifth of the samples, a fifth of every class: bool (N,).
 
     A class gives ``round(n / 5)`` of its n samples, at least one where it has two or more, and
     never its only one.
@@ -135,7 +135,7 @@ def stratified_fifth(labels: np.ndarray, *, seed: int) -> np.ndarray:
 
 
 def choose_c(embeddings_nd: Tensor, labels_n: Tensor, *, classes: int, seed: int) -> float:
-    """The C that is right most often on a held-out fifth of the training set.
+    """Choose the C that is right most often on a held-out fifth of the training set.
 
     Of equals the one with the lowest cross-entropy there, so that an easy set does not end with the
     strongest penalty and no confidence. Tried are the values of ``C_GRID`` from the smallest up,

@@ -92,8 +92,8 @@ class RetrievalRanks:
         return self.i2t_q if way == "i2t" else self.t2i_m
 
     def scores(self, way: Way, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores of every query with every candidate, times ``scale``, and which are right: float
-        and bool (Q, candidates). They are computed anew at each call, and not kept."""
+        """Score every query with every candidate, times ``scale``, and say which are right: float
+        and bool (Q, candidates). Nothing is kept between calls."""
         scores_nm = scale * self.images_nd @ self.texts_md.T
         rows_n = torch.arange(len(self.images_nd), device=scores_nm.device)
         own_nm = self.image_of_text_m[None, :] == rows_n[:, None]
@@ -254,13 +254,13 @@ def rank_classes(logits_nc: Tensor, labels_n: Tensor) -> ClassRanks:
 
 
 def class_ranks(logits_nc: Tensor, labels_n: Tensor) -> Tensor:
-    """How many wrong classes score at least as high as the right one: int64 (N,)."""
+    """Count the wrong classes that score at least as high as the right one: int64 (N,)."""
     own_n = logits_nc.gather(1, labels_n[:, None])
     return (~(logits_nc < own_n)).sum(dim=1) - 1
 
 
 def image_ranks(images_nd: Tensor, texts_md: Tensor, image_of_text_m: Tensor) -> Tensor:
-    """How many captions of other images come before each image's best own one: int64 (N,).
+    """Count the captions of other images before each image's best own one: int64 (N,).
 
     An image without a caption gets M, as good as never found.
     """
@@ -278,7 +278,7 @@ def image_ranks(images_nd: Tensor, texts_md: Tensor, image_of_text_m: Tensor) ->
 
 
 def caption_ranks(images_nd: Tensor, texts_md: Tensor, image_of_text_m: Tensor) -> Tensor:
-    """How many other images come before each caption's own: int64 (M,)."""
+    """Count the other images before each caption's own: int64 (M,)."""
     total_n, total_m = len(images_nd), len(texts_md)
     ranks_m = torch.empty(total_m, dtype=torch.int64, device=images_nd.device)
     step = max(1, _SCORES // max(1, total_n))
@@ -307,7 +307,7 @@ def _labelled(
 def _renumbered(
     labels_n: Tensor, given: Sequence[str], wanted: Sequence[str], where: str
 ) -> Tensor:
-    """Labels by the numbers that ``wanted`` gives to their names; a class that occurs and is not
+    """Number labels as ``wanted`` numbers their names; a class that occurs and is not
     among them is a DataError."""
     if list(given) == list(wanted):
         return labels_n

@@ -91,7 +91,7 @@ def evaluate(
 
 
 def reads_of(item: EvaluateItem, model: DualEncoder) -> Reads:
-    """What an evaluation reads of each sample; captions that are queries come apart from it."""
+    """Say what an evaluation reads of each sample, apart from captions that are queries."""
     match item:
         case ZeroShotEvaluation() | ProbeEvaluation():
             return item.reads
@@ -125,7 +125,7 @@ class _Splits:
         self._others: EmbeddedSplits = {}
 
     def get(self, item: EvaluateItem, split: Split | None = None) -> SplitEmbeddings:
-        """Of the item's data, and of its split unless another is named."""
+        """Embed the item's data once; its own split unless another is named."""
         section, split = item.data or self.data, split or item.split
         reads = reads_of(item, self.model)
         embedded = self._images if reads == "image" else self._others

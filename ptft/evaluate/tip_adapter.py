@@ -99,7 +99,7 @@ def choose_strength(
     alphas: tuple[float, ...] = ALPHAS,
     betas: tuple[float, ...] = BETAS,
 ) -> Strength:
-    """The pair of a grid with the highest accuracy, then the lowest cross-entropy.
+    """Choose the pair of a grid with the highest accuracy, then the lowest cross-entropy.
 
     Args:
         head: with a cache; its own alpha is left, its beta is set to the pair's.

@@ -13,7 +13,7 @@ _DOTS = 1500  # of a scatter, the most frequent places
 
 
 def histogram(title: str, values: Sequence[int], unit: str, note: str = "") -> Chart:
-    """How many values lie in each of some equal spans.
+    """Draw how many values lie in each of some equal spans.
 
     Args:
         values: at least one.
@@ -40,7 +40,7 @@ def histogram(title: str, values: Sequence[int], unit: str, note: str = "") -> C
 def scatter(
     title: str, sizes: Sequence[tuple[int, int]], marked: tuple[int, int], note: str = ""
 ) -> Chart:
-    """A dot for each width and height, larger where there are several of the same.
+    """Draw a dot for each width and height, larger where several are the same.
 
     Args:
         sizes: at least one.

@@ -34,7 +34,7 @@ class ClassTable:
 
 
 def class_tables(splits: Sequence[Checked]) -> list[ClassTable]:
-    """A table for each set of classes that are counted."""
+    """Tabulate each set of classes that are counted."""
     groups: dict[tuple[str, ...], list[Checked]] = {}
     for found in splits:
         if found.survey.classes is not None and found.survey.counts is not None:
@@ -61,7 +61,7 @@ def _table(names: Sequence[str], group: Sequence[Checked]) -> ClassTable:
 
 
 def _balance(found: Checked) -> str:
-    """The rarest and the most frequent class of a split, in words."""
+    """Name the rarest and the most frequent class of a split in a sentence."""
     survey = found.survey
     pairs = list(zip(survey.counts or [], survey.classes or [], strict=True))
     if not pairs:

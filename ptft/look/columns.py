@@ -25,7 +25,7 @@ class Columns(NamedTuple):
 
 
 def guess_columns(first: Mapping[str, Any], *, given: Iterable[str] = ()) -> Columns:
-    """Guess by a first row.
+    """Guess the columns by a first row.
 
     Args:
         first: name -> value; bytes, or a mapping with ``bytes``, may be a picture.

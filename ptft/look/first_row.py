@@ -34,7 +34,7 @@ class FirstRow(NamedTuple):
 
 
 def first_row(values: Mapping[str, Any], split: str) -> FirstRow | None:
-    """Read it; None where there is none that can be read so cheaply, or that has columns."""
+    """Read the first row; None where that is not cheap, or where there are no columns."""
     given = values[split]
     if any(is_url(one) for one in ([given] if isinstance(given, str) else given)):
         return None

@@ -1,4 +1,4 @@
-"""From a path to the data section that it most probably is, and in words what was guessed."""
+"""Guesses the data section that a path most probably is, and says in words what was guessed."""
 
 import re
 from collections.abc import Iterable, Sequence

@@ -46,7 +46,7 @@ class ModelView:
 
 
 def view_of(recipe: Recipe | None) -> ModelView:
-    """Find out. What cannot be known cheaply is the default, and ``said`` says so."""
+    """Find out what a recipe's model does to samples; what is not cheap to know is the default."""
     if recipe is None:
         return _default("no model is named")
     try:

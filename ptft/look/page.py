@@ -59,7 +59,7 @@ class PageContent:
 
 
 def render_page(content: PageContent) -> str:
-    """The page as HTML."""
+    """Render the page as HTML."""
     own = {f"{one.found.label}: {said}" for one in content.splits for said in one.found.survey.said}
     return render(
         "ptft.look",

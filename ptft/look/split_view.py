@@ -63,7 +63,7 @@ class SplitView:
 
 
 def split_view(found: Checked, shown: SplitSamples, view: ModelView, read_by: str) -> SplitView:
-    """Everything about a split.
+    """Gather everything that the page says about a split.
 
     Args:
         shown: some of its samples, as the model takes them.

@@ -14,7 +14,7 @@ from ptft.pages.ticks import nice_ticks, tick_text
 __all__ = ["Axis", "Bars", "Chart", "Dot", "HistogramBar", "Mark", "linear_axis"]
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 8, 34  # margins for what stands around the marks
-COLOURS = 10  # that base.css names s0, s1, ...
+_COLOURS = 10  # that base.css names s0, s1, ...
 
 Point = tuple[float, float]
 """Across and upwards, in the units of the axes."""
@@ -48,7 +48,7 @@ class Axis:
 def linear_axis(
     low: float, high: float, label: str = "", *, most: int = 5, unit: str = "", whole: bool = False
 ) -> Axis:
-    """An axis that ends at round numbers around a range.
+    """Build an axis that ends at round numbers around a range.
 
     Args:
         most: ticks.
@@ -120,7 +120,7 @@ class Mark:
     @property
     def style(self) -> str:
         """Names of classes that ``base.css`` colours."""
-        colour = "ink" if self.colour is None else f"s{self.colour % COLOURS}"
+        colour = "ink" if self.colour is None else f"s{self.colour % _COLOURS}"
         return colour + " dash" * self.dashed + " hollow" * self.hollow
 
 

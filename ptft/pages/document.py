@@ -31,7 +31,7 @@ def render(
     script: str = "",
     **values: object,
 ) -> str:
-    """A whole HTML file.
+    """Render a whole HTML file.
 
     Args:
         package: the files' own.
@@ -76,7 +76,7 @@ def environment(package: str) -> Environment:
 
 
 def _text(value: Any) -> Any:
-    """What a template puts in: markup as it is, all else as text that can be read."""
+    """Prepare what a template puts in: markup stays, all else becomes text that can be read."""
     return value if isinstance(value, Markup) else printable(str(value), lines=True)
 
 

@@ -6,7 +6,7 @@ __all__ = ["nice_ticks", "tick_text"]
 
 
 def tick_text(value: float) -> str:
-    """A round number in few characters: ``50k``, ``1.5M``, ``0.001``, ``5e-4``."""
+    """Write a round number in few characters: ``50k``, ``1.5M``, ``0.001``, ``5e-4``."""
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.4g}{letter}"
@@ -17,7 +17,7 @@ def tick_text(value: float) -> str:
 
 
 def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Multiples of 1, 2, 2.5 or 5 times a power of ten, the outer ones at or beyond the range."""
+    """Give multiples of 1, 2, 2.5 or 5 times a power of ten that reach around the range."""
     rough = (high - low) / (most - 1)
     power = 10.0 ** math.floor(math.log10(rough))
     for factor in (1.0, 2.0, 2.5, 5.0, 10.0, 20.0):

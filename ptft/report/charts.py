@@ -27,7 +27,7 @@ Buckets = list[tuple[float, float, float, float]]
 
 
 def run_chart(panel: Panel, series: Series, *, end: int) -> Chart:
-    """The chart of a panel: a line for each figure, with the latest values.
+    """Describe the chart of a panel: a line for each figure, with the latest values.
 
     Args:
         end: samples seen at the right edge, the same for all charts of a run.
@@ -83,7 +83,7 @@ def plot_curves(folder: Path) -> Path | None:
 
 
 def figure_text(share: bool, value: float) -> str:
-    """A value in few characters: ``94.1 %``, ``0.0312``, ``12,034``."""
+    """Write a value in few characters: ``94.1 %``, ``0.0312``, ``12,034``."""
     if share:
         return f"{value:.1%}".replace("%", "\u202f%")
     if value == 0 or 1e-3 <= abs(value) < 1e5:
@@ -120,7 +120,7 @@ def _buckets(points: Sequence[tuple[int, float]]) -> Buckets:
 
 
 def _band(buckets: Buckets) -> list[tuple[float, float, float]]:
-    """Of averaged points the range; none where each is one value."""
+    """Give the range of averaged points; nothing where each is one value."""
     if all(low == high for _, _, low, high in buckets):
         return []
     return [(seen, low, high) for seen, _, low, high in buckets]

@@ -40,7 +40,7 @@ _PAGE_SHARE = 0.01  # of a run's time that writing its page may take
 
 
 class Report:
-    """Progress on stderr, one JSON line a report in ``metrics.jsonl``, and the recipe's trackers.
+    """Shows progress, and logs figures in ``metrics.jsonl`` and the recipe's trackers.
 
     Args:
         folder: the run's.
@@ -173,7 +173,7 @@ class Report:
         self._page_due = end + (end - begin) / _PAGE_SHARE
 
     def message(self, text: str) -> None:
-        """A line above the bar."""
+        """Say a line, above the bar where there is one."""
         say(self._logger, text)
 
     def _failed(self, error: BaseException) -> None:

@@ -43,8 +43,10 @@ class Panel:
 
 
 def read_series(folder: Path) -> Series:
-    """Every number of ``metrics.jsonl``; lines that a kill cut and values that are not finite are
-    left out. Empty where nothing was logged yet."""
+    """Read every number of ``metrics.jsonl``; empty where nothing was logged yet.
+
+    Lines that a kill cut and values that are not finite are left out.
+    """
     series: Series = {}
     log = folder / RunFiles.LOG
     if not log.is_file():
@@ -70,7 +72,7 @@ def is_share(name: str) -> bool:
 
 
 def group_panels(series: Series) -> list[Panel]:
-    """A panel for each scalar of training, best known first, and one for each evaluation's
+    """Make a panel of each scalar of training, best known first, and one of each evaluation's
     shares."""
     scalars = [name for name in series if "/" not in name]
     known = list(_LABELS)

@@ -82,7 +82,7 @@ class TrainingClock:
 
 
 def duration(seconds: float) -> str:
-    """For people: ``4 s``, ``3 min 20 s``, ``2 h 05 min``, ``3 d 04 h``."""
+    """Write seconds for people: ``4 s``, ``3 min 20 s``, ``2 h 05 min``, ``3 d 04 h``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

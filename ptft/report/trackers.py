@@ -28,7 +28,7 @@ class Tracker(Protocol):
     """Takes figures until it is closed."""
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
-        """Figures by name, at an optimiser step."""
+        """Take figures by name, at an optimiser step."""
 
     def close(self) -> None:
         """Send what is left."""
@@ -48,7 +48,7 @@ def check_trackers(recipe: Recipe) -> None:
 def open_trackers(
     folder: Path, recipe: Recipe, *, step: int, state: dict[str, str]
 ) -> list[Tracker]:
-    """Those of ``run.trackers``, each in the run that it was in before.
+    """Open those of ``run.trackers``, each in the run that it was in before.
 
     Args:
         folder: the run's.

@@ -181,7 +181,7 @@ def test_equal_pictures_of_class_folders_are_held_out_together(tmp_path: Path) -
 def test_a_large_set_is_joined_only_when_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("parquet", "shards", "folder", "hub_rows"):
+    for module in ("parquet.rows", "sources.shards", "sources.folder", "sources.hub_rows"):
         monkeypatch.setattr(f"ptft.data.{module}.AUTO_BYTES", 100)
     for name in ("copies", "parquet", "disk", "tar"):
         (tmp_path / name).mkdir()

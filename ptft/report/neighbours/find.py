@@ -1,4 +1,4 @@
-"""What a model finds nearest, before and after training: a few queries over held-out samples.
+"""Finds nearest neighbours before and after training, for a few queries over held-out samples.
 
 Shape letters: N candidate pictures, M texts, D width of the joint space.
 
@@ -150,7 +150,7 @@ def _spare_test(
 
 
 def _affordable(model: DualEncoder, samples: SampleSet, total: int) -> int:
-    """How many candidates cost a few seconds at most, or next to nothing of the run.
+    """Count the candidates that cost a few seconds at most, or next to nothing of the run.
 
     Decided by counting, not by timing, so that a run has the same ones on any day.
     """

@@ -70,7 +70,7 @@ class Neighbours:
 
 
 def read_neighbours(folder: Path) -> Neighbours | None:
-    """What was found so far; None where nothing was asked.
+    """Read what was found so far; None where nothing was asked.
 
     Raises:
         ArtifactError: the file is no JSON.
