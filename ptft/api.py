@@ -21,18 +21,18 @@ from ptft.speech import tell
 
 if TYPE_CHECKING:
     from ptft.evaluate import Figures
-    from ptft.evaluate.embed import ProgressCallback
     from ptft.model import DualEncoder
+    from ptft.speech import ProgressCallback
     from ptft.train import TrainResult
 
-__all__ = ["evaluate", "export", "load_model", "measure", "train"]
+__all__ = ["dotted_overrides", "evaluate", "export", "load_model", "measure", "train"]
 
-Source = str | Path | Mapping[str, Any] | Recipe
+RecipeSource = str | Path | Mapping[str, Any] | Recipe
 """A YAML file, the name of a built-in recipe, its values, or a recipe that was loaded."""
 
 
 def train(
-    recipe: Source, *, resume: bool = False, accept_changes: bool = False, **overrides: Any
+    recipe: RecipeSource, *, resume: bool = False, accept_changes: bool = False, **overrides: Any
 ) -> "TrainResult":
     """Pretrain or fine-tune, whichever the recipe says.
 
@@ -51,7 +51,7 @@ def train(
         PtftError: what else went wrong, see :func:`ptft.train.train`.
     """
     source = _values(recipe)
-    loaded = load_recipe(source, list(_dotted(overrides)))
+    loaded = load_recipe(source, list(dotted_overrides(overrides)))
     check_recipe(loaded)  # before seconds go into imports
     from ptft.train import train as run
 
@@ -60,7 +60,7 @@ def train(
 
 def evaluate(
     model: "str | Path | DualEncoder",
-    recipe: Source | None = None,
+    recipe: RecipeSource | None = None,
     *,
     verify: bool = True,
     **overrides: Any,
@@ -82,7 +82,7 @@ def evaluate(
         UsageError: there is no recipe, or it has nothing to measure by.
         PtftError: the model or the data cannot be read, or lack what an evaluation needs.
     """
-    return measure(model, recipe, list(_dotted(overrides)), verify=verify)
+    return measure(model, recipe, list(dotted_overrides(overrides)), verify=verify)
 
 
 def load_model(source: str | Path, *, verify: bool = True) -> "DualEncoder":
@@ -126,7 +126,7 @@ def export(source: str | Path, out: str | Path, **options: Any) -> ModelInfo:
 
 def measure(
     model: "str | Path | DualEncoder",
-    recipe: Source | None,
+    recipe: RecipeSource | None,
     overrides: Sequence[str],
     *,
     verify: bool = True,
@@ -172,14 +172,14 @@ def _beside(model: "str | Path | DualEncoder") -> Path:
     return found
 
 
-def _values(recipe: Source) -> str | Path | Mapping[str, Any]:
+def _values(recipe: RecipeSource) -> str | Path | Mapping[str, Any]:
     return recipe.model_dump(mode="json", by_alias=True) if isinstance(recipe, Recipe) else recipe
 
 
-def _dotted(overrides: Mapping[str, Any], before: str = "") -> Iterator[str]:
+def dotted_overrides(overrides: Mapping[str, Any], before: str = "") -> Iterator[str]:
     """``a.b=json`` of each value that is set."""
     for key, value in overrides.items():
         if isinstance(value, Mapping) and value and "kind" not in value:
-            yield from _dotted(value, f"{before}{key}.")
+            yield from dotted_overrides(value, f"{before}{key}.")
         else:
             yield f"{before}{key}={json.dumps(value, ensure_ascii=False, default=str)}"

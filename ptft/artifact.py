@@ -24,6 +24,7 @@ from ptft.model_record import check_mix_values, check_model_values
 
 __all__ = [
     "FORMAT",
+    "PICKLES",
     "PRECISIONS",
     "FolderFiles",
     "GoldenKeys",
@@ -45,6 +46,9 @@ __all__ = [
 FORMAT = 1  # of ptft.json; a reader refuses a newer one
 MIX_FORMAT = 1  # of mix.json
 
+
+PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".joblib"})
+"""Endings of files that may run code when the usual library reads them."""
 
 PRECISIONS = {"fp32": "", "fp16": "_fp16", "int8": "_quantized"}
 """Name of a precision -> what stands before ``.onnx`` in the names of its files."""

@@ -27,7 +27,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from ptft.errors import TrainingError
 
-__all__ = ["ALONE", "World", "join_world"]
+__all__ = ["ALONE", "World", "join_world", "meeting_place"]
 
 _PATIENCE = timedelta(hours=12)  # ranks wait this long for the first to evaluate or save
 
@@ -181,7 +181,7 @@ def join_world(device: str, environment: Mapping[str, str] = os.environ) -> Iter
         torch.cuda.set_device(place)
     dist.init_process_group(
         "nccl" if device == "cuda" else "gloo",
-        store=_meeting_place(environment, rank, size, restarts),
+        store=meeting_place(environment, rank, size, restarts),
         rank=rank,
         world_size=size,
         device_id=place,
@@ -193,7 +193,7 @@ def join_world(device: str, environment: Mapping[str, str] = os.environ) -> Iter
         dist.destroy_process_group()
 
 
-def _meeting_place(environment: Mapping[str, str], rank: int, size: int, restarts: int) -> Any:
+def meeting_place(environment: Mapping[str, str], rank: int, size: int, restarts: int) -> Any:
     """torchrun's store, in which ranks find each other's addresses.
 
     On one machine torchrun keeps the store when it starts the ranks again, and a rank that is early

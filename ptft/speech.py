@@ -7,16 +7,23 @@ name. Who uses the library decides what becomes of them; the command shows them 
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ptft.printable import printable
 
-__all__ = ["LOG", "SILENT", "Bar", "advance", "say", "tell", "warn"]
+__all__ = ["LOG", "SILENT", "Bar", "ProgressCallback", "Tell", "advance", "say", "tell", "warn"]
 
 LOG = logging.getLogger("ptft")
 SILENT = logging.getLogger("ptft.silent")
 """Of work that nobody is told of: a trial, a rank that is not the first."""
 SILENT.disabled = True
+
+Tell = Callable[[str], None]
+"""Called with what is being done, in words, as it begins."""
+
+ProgressCallback = Callable[[str, int, int], None]
+"""Called with what is counted, how many are done, and how many there are."""
 
 
 @dataclass(frozen=True)

@@ -225,7 +225,7 @@ async def _openai(asked: Asked) -> Response:
             error = {"object": "error", "index": index, "embedding": None, "error": _failure(one)}
             data.append(error)
         else:
-            written = _write(one, body.encoding_format)
+            written = write_embedding(one, body.encoding_format)
             data.append({"object": "embedding", "index": index, "embedding": written})
     content = {
         "object": "list",
@@ -306,14 +306,14 @@ def _embedded(info: ModelInfo, found: Embeddings, encoding: str) -> Response:
     results = [
         {"index": index, "error": _failure(one)}
         if isinstance(one, SampleError)
-        else {"index": index, "embedding": _write(one, encoding)}
+        else {"index": index, "embedding": write_embedding(one, encoding)}
         for index, one in enumerate(found)
     ]
     content = {"model": info.name, "digest": info.digest, "dim": info.embed_dim}
     return json_response({**content, "results": results}, _status(found))
 
 
-def _write(embedding: NDArray[np.float32], encoding: str) -> NDArray[np.float32] | str:
+def write_embedding(embedding: NDArray[np.float32], encoding: str) -> NDArray[np.float32] | str:
     if encoding == "base64":
         return base64.b64encode(embedding.astype("<f4").tobytes()).decode()
     return np.ascontiguousarray(embedding)

@@ -67,15 +67,15 @@ def test_load_model_embeds(run: Path) -> None:
 def test_a_dict_with_a_kind_takes_the_place_of_a_section(run: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"optim.lrr"):
         ptft.train(SMALL, optim={"lrr": 1})
-    from ptft.api import _dotted
+    from ptft.api import dotted_overrides
 
     given = {"adapt": {"kind": "lora", "rank": 2}, "optim": {"lr": 1e-5}, "data.train": tmp_path}
-    assert list(_dotted(given)) == [
+    assert list(dotted_overrides(given)) == [
         'adapt={"kind": "lora", "rank": 2}',
         "optim.lr=1e-05",
         f'data.train="{tmp_path}"',
     ]
-    shown = load_recipe(SMALL, list(_dotted({"optim": {"lr": 1e-5}})))
+    shown = load_recipe(SMALL, list(dotted_overrides({"optim": {"lr": 1e-5}})))
     assert shown.optim.lr == 1e-5
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from ptft.artifact import RunFiles, read_json, write_json
 from ptft.compare.results import Cells
 from ptft.data import SampleSet, open_split
-from ptft.data.open import Split
 from ptft.recipe import Comparison
+from ptft.recipe.splits import Split
 from ptft.runs.data_record import accepted_now, hold_against, record_data, sets_of
 from ptft.speech import say
 

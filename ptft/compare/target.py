@@ -18,7 +18,7 @@ from ptft.compare.metric import (
     retained_metric,
 )
 from ptft.data import SampleSet, open_split
-from ptft.data.sample import draw, draw_val
+from ptft.data.sample import draw_samples, draw_val
 from ptft.errors import DataError, RecipeError, SampleError
 from ptft.model import DualEncoder
 from ptft.preprocess.images import ImagePreprocess
@@ -171,7 +171,7 @@ class Target:
         drawn = {
             int(index)
             for seed in range(section.seeds)
-            for index in draw(
+            for index in draw_samples(
                 self.train,
                 self.comparison.seed + seed,
                 **{"shots" if self.per_class else "limit": section.budgets[-1]},

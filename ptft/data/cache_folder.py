@@ -51,7 +51,7 @@ class CacheFolder:
         """
         if self._is_ready:
             return
-        with self.troubles():
+        with self.named_errors():
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             check_own_folder(self.path)
             marker = self.path / _MARKER
@@ -97,7 +97,7 @@ class CacheFolder:
         The file stays, and nothing is ever written into it.
         """
         self.ready()
-        with self.troubles():
+        with self.named_errors():
             file = open_own(self.path / name, os.O_RDWR | os.O_CREAT)
         try:
             try:
@@ -110,7 +110,7 @@ class CacheFolder:
             os.close(file)
 
     @contextlib.contextmanager
-    def troubles(self) -> Iterator[None]:
+    def named_errors(self) -> Iterator[None]:
         """An error of the system inside, as one line that names the folder and the key."""
         try:
             yield

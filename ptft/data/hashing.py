@@ -11,14 +11,22 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["digest_of", "file_state", "fraction", "mix", "permutation", "text_id", "uniforms"]
+__all__ = [
+    "digest_of",
+    "file_state",
+    "fraction",
+    "hash_integers",
+    "permutation",
+    "text_id",
+    "uniforms",
+]
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, SplitMix64's increment
 
 
-def mix(*keys: int) -> int:
-    """A 64-bit hash of integers, in order: ``mix(1, 2) != mix(2, 1)``."""
+def hash_integers(*keys: int) -> int:
+    """A 64-bit hash of integers, in order: ``(1, 2)`` and ``(2, 1)`` have others."""
     state = len(keys)
     for key in keys:
         state = (state ^ (key & _MASK)) + _GOLDEN & _MASK
@@ -41,7 +49,7 @@ def permutation(key: int, count: int) -> np.ndarray:
 
 def fraction(*keys: int) -> float:
     """One number in [0, 1) drawn by integers."""
-    return (mix(*keys) >> 11) * 2.0**-53
+    return (hash_integers(*keys) >> 11) * 2.0**-53
 
 
 def text_id(text: str) -> int:

@@ -1,7 +1,7 @@
 """A data section and the name of a split -> the sample set that they mean."""
 
 from collections.abc import Sequence
-from typing import Literal, assert_never
+from typing import assert_never
 
 import numpy as np
 
@@ -19,11 +19,9 @@ from ptft.recipe.data import (
     has_split,
 )
 from ptft.recipe.paths import expand_paths
+from ptft.recipe.splits import Split
 
-__all__ = ["Split", "open_split", "open_val"]
-
-Split = Literal["train", "val", "test"]
-"""Of a data section."""
+__all__ = ["open_split", "open_val"]
 
 
 def open_split(

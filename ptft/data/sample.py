@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from ptft.data.hashing import digest_of, mix, permutation
+from ptft.data.hashing import digest_of, hash_integers, permutation
 from ptft.data.reading.decode import Encoded
 from ptft.data.reading.order import BalancedOrder, Order, RunOrder
 from ptft.errors import DataError
@@ -21,7 +21,7 @@ __all__ = [
     "SampleSet",
     "Subset",
     "contact_sheet",
-    "draw",
+    "draw_samples",
     "draw_val",
     "hold_out",
 ]
@@ -163,7 +163,7 @@ class SampleSet(ABC):
         return Order(len(self), seed, self.window, self.blocks, redraw)
 
 
-def draw(
+def draw_samples(
     samples: SampleSet, seed: int, *, limit: int | None = None, shots: int | None = None
 ) -> np.ndarray:
     """Numbers of samples drawn by a seed, ascending, int64.
@@ -178,7 +178,7 @@ def draw(
     Raises:
         DataError: ``shots``, and the classes cannot be read without the pictures.
     """
-    order = permutation(mix(seed, _SUBSET), len(samples))
+    order = permutation(hash_integers(seed, _SUBSET), len(samples))
     if shots is not None:
         labels = samples.labels()
         if labels is None:
@@ -198,7 +198,7 @@ def hold_out(samples: SampleSet, share: float) -> np.ndarray:
     The same for every seed, so that what one run is chosen by no other run has learned from.
     Samples of one picture are on one side: where the first of them is.
     """
-    order = permutation(mix(_HELD_OUT), len(samples))
+    order = permutation(hash_integers(_HELD_OUT), len(samples))
     labels = samples.labels()
     groups = np.zeros(len(samples), np.int64) if labels is None else labels
     first = _first_of_picture(samples)
@@ -287,13 +287,13 @@ class Subset(Part):
 
     Args:
         samples: the whole set.
-        count, seed, shots: see :func:`draw`.
+        count, seed, shots: see :func:`draw_samples`.
     """
 
     def __init__(
         self, samples: SampleSet, count: int | None, seed: int, shots: int | None = None
     ) -> None:
-        super().__init__(samples, draw(samples, seed, limit=count, shots=shots))
+        super().__init__(samples, draw_samples(samples, seed, limit=count, shots=shots))
 
 
 def draw_val(samples: SampleSet, most: int, seed: int) -> SampleSet:

@@ -3,7 +3,7 @@
 Shape letters: N samples, M texts, D width of the joint space, W width of what is read: D, or 2D.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -17,11 +17,9 @@ from ptft.data.reading.loader import Workers
 from ptft.errors import ModelError
 from ptft.model import DualEncoder, join_embeddings
 from ptft.recipe import Reads
+from ptft.speech import ProgressCallback
 
-__all__ = ["ProgressCallback", "SplitEmbeddings", "embed_split", "embed_texts", "evaluating"]
-
-ProgressCallback = Callable[[str, int, int], None]
-"""Called with what is being embedded, how many are done, and how many there are."""
+__all__ = ["SplitEmbeddings", "embed_split", "embed_texts", "evaluating"]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ptft.errors import DataError
 
-__all__ = ["C_GRID", "LinearProbe", "choose_c", "fit_probe", "stratified_fifth"]
+__all__ = ["C_GRID", "ROWS_AT_ONCE", "LinearProbe", "choose_c", "fit_probe", "stratified_fifth"]
 
 C_GRID = tuple(10.0**power for power in range(-2, 6))
 """Decades that a probe is chosen from; its neighbours at half decades are tried after."""
@@ -27,7 +27,7 @@ C_FALLBACK = 1.0
 """With one image a class nothing can be held out. On embeddings of length 1 this is strong
 regularisation, under which logistic regression comes close to the nearest class mean."""
 
-_ROWS = 1 << 16  # embeddings turned into float64 at once
+ROWS_AT_ONCE = 1 << 16  # embeddings turned into float64 at once
 _ITERATIONS = 1000
 _GRADIENT = 1e-8  # largest entry of the mean loss's gradient at which L-BFGS stops
 
@@ -53,7 +53,7 @@ class LinearProbe:
         """Score embeddings: float32 (N, C)."""
         pieces = [
             (rows.double() - self.mean_d) @ self.weight_cd.T + self.bias_c
-            for rows in embeddings_nd.split(_ROWS)
+            for rows in embeddings_nd.split(ROWS_AT_ONCE)
         ]
         return torch.cat(pieces).float()
 
@@ -104,7 +104,9 @@ def fit_probe(
         penalty = 1.0 / (c * total)
         loss = 0.5 * penalty * weight_cd.square().sum()
         weight_cd.grad, bias_c.grad = penalty * weight_cd, torch.zeros_like(bias_c)
-        for rows, labels in zip(embeddings_nd.split(_ROWS), labels_n.split(_ROWS), strict=True):
+        for rows, labels in zip(
+            embeddings_nd.split(ROWS_AT_ONCE), labels_n.split(ROWS_AT_ONCE), strict=True
+        ):
             centred = rows.double() - mean_d
             log_p = torch.log_softmax(centred @ weight_cd.T + bias_c, dim=1)
             loss = loss - log_p.gather(1, labels[:, None]).sum() / total

@@ -38,6 +38,7 @@ from ptft.recipe import (
 )
 
 __all__ = [
+    "SCORES_AT_ONCE",
     "TIE",
     "ClassRanks",
     "EmbedTexts",
@@ -56,7 +57,7 @@ __all__ = [
 TIE = 1e-6
 """Cosines closer than this are equal: a few times the rounding of a float32 dot product."""
 
-_SCORES = 1 << 24  # scores held at once: 64 MiB of float32
+SCORES_AT_ONCE = 1 << 24  # scores held at once: 64 MiB of float32
 
 Way = Literal["i2t", "t2i"]
 """Image to text, or text to image."""
@@ -266,7 +267,7 @@ def image_ranks(images_nd: Tensor, texts_md: Tensor, image_of_text_m: Tensor) ->
     """
     total_n, total_m = len(images_nd), len(texts_md)
     ranks_n = torch.empty(total_n, dtype=torch.int64, device=images_nd.device)
-    step = max(1, _SCORES // max(1, total_m))
+    step = max(1, SCORES_AT_ONCE // max(1, total_m))
     for start in range(0, total_n, step):
         scores_cm = images_nd[start : start + step] @ texts_md.T
         rows_c = torch.arange(start, start + len(scores_cm), device=scores_cm.device)
@@ -281,7 +282,7 @@ def caption_ranks(images_nd: Tensor, texts_md: Tensor, image_of_text_m: Tensor) 
     """Count the other images before each caption's own: int64 (M,)."""
     total_n, total_m = len(images_nd), len(texts_md)
     ranks_m = torch.empty(total_m, dtype=torch.int64, device=images_nd.device)
-    step = max(1, _SCORES // max(1, total_n))
+    step = max(1, SCORES_AT_ONCE // max(1, total_n))
     for start in range(0, total_m, step):
         scores_cn = texts_md[start : start + step] @ images_nd.T
         own_c = image_of_text_m[start : start + step, None]

@@ -7,11 +7,9 @@ from typing import Any
 import torch
 
 from ptft.data import open_split
-from ptft.data.checks.check import Tell
 from ptft.data.hashing import text_id
-from ptft.data.open import Split
 from ptft.data.reading.loader import Workers
-from ptft.evaluate.embed import ProgressCallback, SplitEmbeddings, embed_split, embed_texts
+from ptft.evaluate.embed import SplitEmbeddings, embed_split, embed_texts
 from ptft.evaluate.figures import accuracy_figures, cut_figures, recall_figures
 from ptft.evaluate.ranks import rank_captions, rank_labels, rank_probe
 from ptft.model import DualEncoder
@@ -24,6 +22,8 @@ from ptft.recipe import (
     RetrievalEvaluation,
     ZeroShotEvaluation,
 )
+from ptft.recipe.splits import Split
+from ptft.speech import ProgressCallback, Tell
 
 __all__ = ["EmbeddedSplits", "Figures", "evaluate", "reads_of"]
 

@@ -13,7 +13,7 @@ import torch
 from ptft.artifact import FolderFiles, RunFiles
 from ptft.export.parity import run_apart
 from ptft.model import DualEncoder, check_merged
-from ptft.model.adapt import Reference, compare, read_reference, reference_inputs
+from ptft.model.adapt import Reference, compare_outputs, read_reference, reference_inputs
 from ptft.model.adapt.saved import ADAPTER, ADAPTER_WEIGHTS
 from ptft.model_source import LocalSource, ModelFolder, finished_run
 
@@ -75,7 +75,7 @@ def check_adapted(reference: Reference, model: DualEncoder, folder: Path) -> flo
         _embed(folder / FolderFiles.VISION_ONNX, images.numpy()),
         _embed(folder / FolderFiles.TEXT_ONNX, tokens.numpy()),
     )
-    return max(worst, compare(reference, found, "the ONNX files"))
+    return max(worst, compare_outputs(reference, found, "the ONNX files"))
 
 
 def _embed(path: Path, batch: np.ndarray) -> torch.Tensor:

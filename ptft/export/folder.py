@@ -24,7 +24,6 @@ from ptft.artifact import (
     write_model_info,
 )
 from ptft.errors import ExportError, PtftError, UsageError, suggest
-from ptft.evaluate.embed import ProgressCallback
 from ptft.export.adapted import check_adapted, find_reference, ship_adapter
 from ptft.export.card import Kept, make_card, read_kept
 from ptft.export.golden_inputs import make_golden, save_golden
@@ -40,7 +39,7 @@ from ptft.front_matter import UNKNOWN
 from ptft.model import DualEncoder, load_model
 from ptft.recipe import RunSection, ZeroShotEvaluation, dump_recipe, recipe_digest
 from ptft.recipe.publication import public_text, published_recipe
-from ptft.speech import tell
+from ptft.speech import ProgressCallback, tell
 
 __all__ = ["export_model"]
 

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from ptft.artifact import FolderFiles, write_json
 from ptft.compat import prepare_torchvision
 from ptft.errors import ParityError
-from ptft.export.parity import compare
+from ptft.export.parity import compare_embeddings
 from ptft.export.router_layout import (
     ROUTER,
     embed_by_modules,
@@ -30,9 +30,9 @@ from ptft.export.transformers_model import Converted, convert
 from ptft.model import DualEncoder
 from ptft.onnx.golden import Golden
 
-__all__ = ["TOLERANCE", "Library", "write_library_files"]
+__all__ = ["LIBRARY_TOLERANCE", "Library", "write_library_files"]
 
-TOLERANCE = 1e-5
+LIBRARY_TOLERANCE = 1e-5
 """Largest difference of an entry of a normalised embedding between two libraries, fp32.
 
 Sums in another order leave 1e-7 to 1e-6; a wrong epsilon or activation leaves 1e-4 and more.
@@ -108,7 +108,7 @@ def _write_router(
     except Exception as error:  # of whatever transformers' class for the tower raises
         reason = f"transformers cannot load a tower alone ({type(error).__name__})"
     else:
-        if worst <= TOLERANCE:
+        if worst <= LIBRARY_TOLERANCE:
             return Library(loads=ROUTER, max_abs=worst)
         reason = f"as modules of its own it gives other embeddings (by {worst:.1e})"
     remove_router(folder)
@@ -147,12 +147,12 @@ def _write_timm(
     _write_config(folder, converted, timm, processor)
     try:
         embeds = embed_by_timm(folder, golden, model.spec.preprocess)
-        worst, _, _ = compare(embeds, golden.image_embeds, "timm")
+        worst, _, _ = compare_embeddings(embeds, golden.image_embeds, "timm")
     except Exception as error:  # timm raises whatever PyTorch does
         kind = type(error).__name__
         reason = f"it cannot load open_clip's weights into its {timm.name} ({kind})"
     else:
-        if worst <= TOLERANCE:
+        if worst <= LIBRARY_TOLERANCE:
             return Library(loads=timm.name, max_abs=worst)
         reason = f"as {timm.name} it gives other embeddings (by {worst:.1e})"
     _write_config(folder, converted, None, processor)
@@ -180,11 +180,11 @@ def _check_transformers(
     worst = 0.0
     for what, expected in (("image", golden.image_embeds), ("text", golden.text_embeds)):
         embeds = getattr(found, f"{what}_embeds").numpy()
-        difference, _, _ = compare(embeds, expected, f"{converted.name} {what}")
-        if not difference <= TOLERANCE:  # NaN is beyond it too
+        difference, _, _ = compare_embeddings(embeds, expected, f"{converted.name} {what}")
+        if not difference <= LIBRARY_TOLERANCE:  # NaN is beyond it too
             raise ParityError(
                 f"{converted.name}: {what} embeddings differ from the model's by "
-                f"{difference:.2e}; allowed: {TOLERANCE:g}"
+                f"{difference:.2e}; allowed: {LIBRARY_TOLERANCE:g}"
             )
         worst = max(worst, difference)
     _check_logits(model, golden, found.logits_per_image.numpy(), converted.name)
@@ -200,7 +200,7 @@ def _check_logits(model: DualEncoder, golden: Golden, found: np.ndarray, name: s
     scale = float(model.logit_scale.exp())
     bias = 0.0 if model.logit_bias is None else float(model.logit_bias)
     expected = scale * image @ text.T + bias
-    allowed = TOLERANCE * scale * image.shape[1] ** 0.5 + TOLERANCE * abs(bias)
+    allowed = LIBRARY_TOLERANCE * scale * image.shape[1] ** 0.5 + LIBRARY_TOLERANCE * abs(bias)
     worst = float(np.abs(found - expected).max())
     if not worst <= allowed:
         raise ParityError(

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from ptft.errors import ExportError, ParityError
 from ptft.onnx.golden import TOLERANCE
 
-__all__ = ["Parity", "compare", "measure_parity", "run_apart"]
+__all__ = ["Parity", "compare_embeddings", "measure_parity", "run_apart"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,9 @@ def measure_parity(
         ParityError: the outputs differ by more than ``tolerance``.
     """
     outputs = run_apart(path, batches)
-    results = [compare(outputs[name], expected[name], f"{path.name} {name}") for name in batches]
+    results = [
+        compare_embeddings(outputs[name], expected[name], f"{path.name} {name}") for name in batches
+    ]
     weights = path.with_name(path.name + "_data")
     parity = Parity(
         max_abs=max(result[0] for result in results),
@@ -77,7 +79,7 @@ def measure_parity(
     return parity
 
 
-def compare(
+def compare_embeddings(
     found: NDArray[np.float32], expected: NDArray[np.float32], what: str
 ) -> tuple[float, float, float]:
     """Largest difference of normalised entries, of raw entries, and the smallest cosine.

@@ -14,7 +14,6 @@ from torch import Tensor
 from ptft.data import open_split
 from ptft.errors import ExportError, PtftError, SampleError
 from ptft.evaluate import evaluate
-from ptft.evaluate.embed import ProgressCallback
 from ptft.evaluate.run import EmbeddedSplits, reads_of
 from ptft.model import DualEncoder
 from ptft.recipe import (
@@ -25,6 +24,7 @@ from ptft.recipe import (
     ZeroShotEvaluation,
     check_evaluations,
 )
+from ptft.speech import ProgressCallback
 
 __all__ = ["Change", "Quality", "calibration_pictures"]
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from ptft.artifact import FolderFiles, read_json, write_json
 from ptft.compat import prepare_torchvision
-from ptft.export.parity import compare
+from ptft.export.parity import compare_embeddings
 from ptft.export.tokenizer_files import TOKENIZER_CONFIG
-from ptft.export.transformers_blocks import Part, Unlike, refuse
+from ptft.export.transformers_blocks import TowerPart, Unlike, refuse
 from ptft.export.transformers_dual import dual_image, without_origin
 from ptft.model import DualEncoder
 from ptft.onnx.golden import Golden
@@ -61,8 +61,8 @@ class RouterLayout:
         layers: the text projection: weight (out, in), activation behind it.
     """
 
-    image: Part
-    text: Part
+    image: TowerPart
+    text: TowerPart
     pooling: str
     width: int
     layers: list[tuple[Tensor, str]]
@@ -100,14 +100,14 @@ def _layout(model: DualEncoder) -> RouterLayout:
     config["architectures"] = [type(tower.transformer).__name__]
     return RouterLayout(
         image=_alone(dual_image(model)),
-        text=Part(config, _with_unused(tower.transformer), None),
+        text=TowerPart(config, _with_unused(tower.transformer), None),
         pooling=_POOLINGS[pooler],
         width=tower.config.hidden_size,
         layers=_projection(tower.proj),
     )
 
 
-def _alone(image: Part) -> Part:
+def _alone(image: TowerPart) -> TowerPart:
     """An image tower as a folder of its own: the two libraries ask for its width by two names."""
     if image.config["model_type"] != "timm_wrapper":
         return image
@@ -165,7 +165,7 @@ def write_router(layout: RouterLayout, folder: Path) -> None:
     _write_index(folder, chains)
 
 
-def _projected(image: Part) -> list[tuple[Tensor, str]]:
+def _projected(image: TowerPart) -> list[tuple[Tensor, str]]:
     return [] if image.projection is None else [(image.projection, _IDENTITY)]
 
 
@@ -233,11 +233,11 @@ def embed_by_modules(
             rows = rows @ load_file(path / "model.safetensors")["linear.weight"].T
             if number < len(dense) - 1:
                 rows = nn.functional.gelu(rows)
-        worst = max(worst, compare(np.asarray(rows), expected, f"{route} by modules")[0])
+        worst = max(worst, compare_embeddings(np.asarray(rows), expected, f"{route} by modules")[0])
     return worst
 
 
-def _write_tower(folder: Path, part: Part, route: str, gives: tuple[str, str]) -> None:
+def _write_tower(folder: Path, part: TowerPart, route: str, gives: tuple[str, str]) -> None:
     _write(folder, {**part.config, "dtype": "float32"}, part.state)
     output, feature = gives
     write_json(

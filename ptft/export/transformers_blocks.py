@@ -6,7 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Part", "Unlike", "activation", "encoder", "linear", "norm", "one_norm_eps", "refuse"]
+__all__ = [
+    "TowerPart",
+    "Unlike",
+    "activation",
+    "encoder",
+    "linear",
+    "norm",
+    "one_norm_eps",
+    "refuse",
+]
 
 
 class Unlike(Exception):  # noqa: N818 (no error of a user's: it is caught where a class is chosen)
@@ -14,7 +23,7 @@ class Unlike(Exception):  # noqa: N818 (no error of a user's: it is caught where
 
 
 @dataclass(frozen=True)
-class Part:
+class TowerPart:
     """A tower in transformers' terms.
 
     Attributes:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ptft.export.transformers_blocks import Part, refuse
+from ptft.export.transformers_blocks import TowerPart, refuse
 from ptft.export.transformers_towers import clip_image, clip_text
 from ptft.model import DualEncoder
 from ptft.model.spec import ModelSpec
@@ -16,7 +16,7 @@ from ptft.model.towers import create_timm
 __all__ = ["dual_image", "dual_text", "timm_arguments", "without_origin"]
 
 
-def dual_image(model: DualEncoder) -> Part:
+def dual_image(model: DualEncoder) -> TowerPart:
     """The image tower: timm's through ``TimmWrapperModel``, or open_clip's as CLIP's.
 
     Raises:
@@ -26,7 +26,7 @@ def dual_image(model: DualEncoder) -> Part:
     if type(tower).__name__ == "VisionTransformer":
         part = clip_image(tower)
         config = {"model_type": "clip_vision_model", **part.config}
-        return Part(config, _deeper("vision_model", part.state), part.projection)
+        return TowerPart(config, _deeper("vision_model", part.state), part.projection)
     kind = type(tower).__name__
     refuse(kind != "TimmModel", f"the image tower is a {kind}")
     state = dict(tower.trunk.state_dict())
@@ -39,10 +39,10 @@ def dual_image(model: DualEncoder) -> Part:
         "model_args": arguments,
         "hidden_size": model.spec.embed_dim if projection is None else projection.shape[1],
     }
-    return Part(config, {f"timm_model.{key}": x for key, x in state.items()}, projection)
+    return TowerPart(config, {f"timm_model.{key}": x for key, x in state.items()}, projection)
 
 
-def dual_text(model: DualEncoder) -> Part:
+def dual_text(model: DualEncoder) -> TowerPart:
     """The text tower: open_clip's as CLIP's, or one of transformers with its pooler.
 
     Raises:
@@ -52,7 +52,7 @@ def dual_text(model: DualEncoder) -> Part:
     if type(tower).__name__ == "TextTransformer":
         part = clip_text(tower, tokenizer)
         config = {"model_type": "clip_text_model", **part.config}
-        return Part(config, _deeper("text_model", part.state), part.projection)
+        return TowerPart(config, _deeper("text_model", part.state), part.projection)
     pooled = type(tower.pooler).__name__ == "ClsPooler" and tower.pooler.use_pooler_output
     refuse(
         not pooled or getattr(tower.transformer, "pooler", None) is None,
@@ -63,7 +63,7 @@ def dual_text(model: DualEncoder) -> Part:
     refuse(isinstance(tower.proj, nn.Sequential), "the text projection has two layers")
     config = without_origin(tower.config.to_dict())
     projection = None if isinstance(tower.proj, nn.Identity) else tower.proj.weight
-    return Part(config, dict(tower.transformer.state_dict()), projection)
+    return TowerPart(config, dict(tower.transformer.state_dict()), projection)
 
 
 def _deeper(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:

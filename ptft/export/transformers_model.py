@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ptft.export.transformers_blocks import Part, Unlike, refuse
+from ptft.export.transformers_blocks import TowerPart, Unlike, refuse
 from ptft.export.transformers_dual import dual_image, dual_text
 from ptft.export.transformers_towers import clip_image, clip_text, siglip_image, siglip_text
 from ptft.model import DualEncoder
@@ -115,7 +115,7 @@ def _refuse_bias(model: DualEncoder) -> None:
     )
 
 
-def _joint(model: DualEncoder, image: Part, text: Part) -> dict[str, Tensor]:
+def _joint(model: DualEncoder, image: TowerPart, text: TowerPart) -> dict[str, Tensor]:
     """The projections and the logit scale; a tower without a projection has the identity."""
     identity = torch.eye(model.spec.embed_dim)
     return {
@@ -128,8 +128,8 @@ def _joint(model: DualEncoder, image: Part, text: Part) -> dict[str, Tensor]:
 def _assemble(
     name: str,
     kind: str,
-    image: Part,
-    text: Part,
+    image: TowerPart,
+    text: TowerPart,
     joint: dict[str, Tensor],
     width: int | None = None,
 ) -> Converted:

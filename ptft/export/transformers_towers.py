@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ptft.export.transformers_blocks import (
-    Part,
+    TowerPart,
     activation,
     encoder,
     linear,
@@ -21,7 +21,7 @@ __all__ = ["clip_image", "clip_text", "siglip_image", "siglip_text"]
 _CLIP_END = 49407  # the id of CLIP's end mark, the highest of its vocabulary
 
 
-def clip_image(tower: Any) -> Part:
+def clip_image(tower: Any) -> TowerPart:
     """open_clip's own vision transformer as a ``CLIPVisionModel``.
 
     Raises:
@@ -44,10 +44,10 @@ def clip_image(tower: Any) -> Part:
         **norm("pre_layrnorm", tower.ln_pre),  # so spelt in transformers
         **norm("post_layernorm", tower.ln_post),
     }
-    return Part(config, state, None if tower.proj is None else tower.proj.T)
+    return TowerPart(config, state, None if tower.proj is None else tower.proj.T)
 
 
-def clip_text(tower: Any, tokenizer: TextTokenizer) -> Part:
+def clip_text(tower: Any, tokenizer: TextTokenizer) -> TowerPart:
     """open_clip's own causal text transformer as a ``CLIPTextModel`` or ``MetaClip2TextModel``.
 
     The end mark that it pools at is ``eos_token_id`` of the configuration.
@@ -72,10 +72,10 @@ def clip_text(tower: Any, tokenizer: TextTokenizer) -> Part:
     config, state = _text(tower)
     end = _CLIP_END if tower.pool_type == "argmax" else int(tower.eos_id)
     config |= {"eos_token_id": end, "bos_token_id": None, "pad_token_id": tokenizer.pad_id}
-    return Part(config, state, weight)
+    return TowerPart(config, state, weight)
 
 
-def siglip_image(tower: Any) -> Part:
+def siglip_image(tower: Any) -> TowerPart:
     """timm's vision transformer with attention pooling as a ``SiglipVisionModel``.
 
     Raises:
@@ -108,10 +108,10 @@ def siglip_image(tower: Any) -> Part:
         **norm("post_layernorm", trunk.norm),
         **pool_state,
     }
-    return Part(config, state, None)
+    return TowerPart(config, state, None)
 
 
-def siglip_text(tower: Any, tokenizer: TextTokenizer) -> Part:
+def siglip_text(tower: Any, tokenizer: TextTokenizer) -> TowerPart:
     """open_clip's own text transformer without a mask as a ``SiglipTextModel``; its projection is
     part of it.
 
@@ -134,7 +134,7 @@ def siglip_text(tower: Any, tokenizer: TextTokenizer) -> Part:
         "bos_token_id": None,
         "eos_token_id": None,
     }
-    return Part(config, state | linear("head", weight, bias), None)
+    return TowerPart(config, state | linear("head", weight, bias), None)
 
 
 def _text(tower: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -7,13 +7,12 @@ A name is checked on both sides: before a push, and before anything that a repos
 import hashlib
 from pathlib import Path, PurePosixPath
 
-from ptft.artifact import FolderFiles, ModelInfo
+from ptft.artifact import PICKLES, FolderFiles, ModelInfo
 from ptft.errors import ArtifactError, UsageError
 from ptft.hub.opened import check_entries
 from ptft.recipe.paths import split_hub_id
 
 __all__ = [
-    "PICKLES",
     "SUFFIXES",
     "check_file_name",
     "git_id",
@@ -25,9 +24,6 @@ __all__ = [
 SUFFIXES = frozenset(
     {".safetensors", ".onnx", ".onnx_data", ".json", ".yaml", ".yml", ".md", ".txt", ".png"}
 )
-PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".joblib"})
-"""What may run code when the usual library reads it."""
-
 _WITHOUT_SUFFIX = frozenset({"LICENSE", "NOTICE"})
 
 

@@ -17,7 +17,7 @@ from ptft import __version__
 from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo, read_model_info, verify_files
 from ptft.errors import ArtifactError, DigestError, UsageError
 from ptft.hub.names import check_file_name, git_ids, split_target
-from ptft.hub.pulled import changed_since_pull, remember
+from ptft.hub.pulled import changed_since_pull, record_pulled
 from ptft.hub.refusals import explained
 from ptft.onnx.model import tower_file
 from ptft.onnx.trial import try_model
@@ -215,7 +215,7 @@ def _place(folder: Path, info: ModelInfo, dest: Path) -> Path:
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, partial / name)
         verify_files(partial, info.files)
-        remember(partial)
+        record_pulled(partial)
         partial.rename(dest)
     except OSError as error:
         raise ArtifactError(f"{dest}: cannot be written: {error.strerror or error}") from error

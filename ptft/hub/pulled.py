@@ -10,13 +10,13 @@ from pathlib import Path
 from ptft.artifact import FolderFiles, file_sha256, write_atomic
 from ptft.hub.names import git_ids
 
-__all__ = ["changed_since_pull", "remember"]
+__all__ = ["changed_since_pull", "record_pulled"]
 
 _LINE = re.compile(r"(?P<sha256>[0-9a-f]{64})  (?P<name>[\w.-]+)")
 _NAMES = (FolderFiles.INFO, FolderFiles.CARD)
 
 
-def remember(folder: Path) -> None:
+def record_pulled(folder: Path) -> None:
     """Write down the digests of ``ptft.json`` and the card of a folder that was verified."""
     names = [name for name in _NAMES if (folder / name).is_file()]
     lines = [f"{file_sha256(folder / name)}  {name}\n" for name in names]

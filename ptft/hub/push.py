@@ -30,7 +30,7 @@ from ptft.hub.names import local_files, split_target
 from ptft.hub.opened import OpenFile, open_files
 from ptft.hub.published import check_texts
 from ptft.hub.refusals import explained, token_of
-from ptft.hub.remote import Remote, check_tag, look, look_or_create
+from ptft.hub.remote import Remote, check_tag, read_branch, read_or_create
 from ptft.reach import hub_at_hand
 from ptft.speech import tell
 
@@ -124,11 +124,11 @@ def push_model(
     ):
         check_texts(folder, files, info)
         say(f"{repo}: looking at what is there")
-        remote = look(api, repo, revision, private=private)
+        remote = read_branch(api, repo, revision, private=private)
         contents = _contents(files, remote)
         _state_licence(contents, licence, remote, api)
         if remote is None and not dry_run:
-            remote = look_or_create(api, repo, revision, private=private)
+            remote = read_or_create(api, repo, revision, private=private)
         changed = {
             name: content
             for name, content in contents.items()

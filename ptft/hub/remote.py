@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo as HubModel
     from huggingface_hub.hf_api import RepoFile
 
-__all__ = ["Remote", "check_tag", "look", "look_or_create"]
+__all__ = ["Remote", "check_tag", "read_branch", "read_or_create"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Remote:
         )
 
 
-def look(api: "HfApi", repo: str, revision: str, *, private: bool | None) -> Remote | None:
+def read_branch(api: "HfApi", repo: str, revision: str, *, private: bool | None) -> Remote | None:
     """The branch as it stands; None: there is no such repository, or none to be seen.
 
     Raises:
@@ -69,15 +69,15 @@ def look(api: "HfApi", repo: str, revision: str, *, private: bool | None) -> Rem
     return Remote(commit, files, *_read(api, repo, commit, files))
 
 
-def look_or_create(api: "HfApi", repo: str, revision: str, *, private: bool | None) -> Remote:
-    """As ``look``, and the repository is created where there is none.
+def read_or_create(api: "HfApi", repo: str, revision: str, *, private: bool | None) -> Remote:
+    """As :func:`read_branch`, and the repository is created where there is none.
 
     Raises:
         HubError: the name is taken, or the visibility is another.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
-    remote = look(api, repo, revision, private=private)
+    remote = read_branch(api, repo, revision, private=private)
     if remote is not None:
         return remote
     try:
@@ -85,7 +85,9 @@ def look_or_create(api: "HfApi", repo: str, revision: str, *, private: bool | No
     except HfHubHTTPError as error:
         if error.response.status_code != 409:
             raise
-    remote = look(api, repo, revision, private=private)  # 409: somebody may just have made it
+    remote = read_branch(
+        api, repo, revision, private=private
+    )  # 409: somebody may just have made it
     if remote is None:
         raise HubError(f"{repo}: the name is taken by a repository that this token may not see")
     return remote

@@ -81,18 +81,18 @@ class Grid:
             ModelError: the two are not of one architecture.
         """
         if self.keep:
-            self._look(start, 0.0, say)
+            self._measure_share(start, 0.0, say)
         best: tuple[float, DualEncoder] | None = None
         for alpha in self.alphas:
             mixed = interpolate(start, trained, alpha).eval()
-            self._look(mixed, alpha, say)
+            self._measure_share(mixed, alpha, say)
             if self._keeps(alpha) and (best is None or self._value(alpha) > self._value(best[0])):
                 best = (alpha, mixed)
         if best is None:
             raise UsageError(self._nothing())
         return best
 
-    def _look(self, model: DualEncoder, alpha: float, say: Callable[[str], None]) -> None:
+    def _measure_share(self, model: DualEncoder, alpha: float, say: Callable[[str], None]) -> None:
         if alpha not in self.figures:
             say(f"measuring alpha {alpha:g}")
             self.figures[alpha] = self.measure(model)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ptft.artifact import PICKLES
 from ptft.errors import HubError, ModelError
 from ptft.files.arrays import check_header
 from ptft.model_source import HubRevision, LocalSource, near_names, resolve, resolve_folder
@@ -13,7 +14,6 @@ from ptft.recipe.paths import split_hub_id
 __all__ = ["fetch_snapshot", "fetch_source", "read_safetensors"]
 
 _PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.yaml", "README.md")
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npz", ".npy")
 
 
 def fetch_source(source: str | Path) -> LocalSource:

@@ -24,8 +24,8 @@ __all__ = [
     "by_itself",
     "check_architecture",
     "check_folder_configs",
-    "check_plain",
     "check_timm_args",
+    "refuse_code",
 ]
 
 PLAIN = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
@@ -85,17 +85,17 @@ def by_itself(*, offline: bool) -> Iterator[None]:
 
 
 def check_folder_configs(folder: Path) -> None:
-    """Hold transformers' configurations in a folder to :func:`check_plain`.
+    """Hold transformers' configurations in a folder to :func:`refuse_code`.
 
     Raises:
         ModelError, ArtifactError: naming the file and the key.
     """
     for name in _CONFIGS:
         if (folder / name).is_file():
-            check_plain(read_json(folder / name), str(folder / name))
+            refuse_code(read_json(folder / name), str(folder / name))
 
 
-def check_plain(values: Any, where: str) -> None:
+def refuse_code(values: Any, where: str) -> None:
     """Refuse keys that make a library run, fetch or read something else, at any depth.
 
     Raises:
@@ -165,7 +165,7 @@ def check_architecture(
     top = Bounds(config, where, ModelError)
     top.keys(config, ("embed_dim", "vision_cfg", "text_cfg"))
     top.whole("embed_dim", 1, MAX_WIDTH)
-    check_plain(config, where)
+    refuse_code(config, where)
     check_timm_args(image_args or {}, f"{where}: image_args")
     import_open_clip()
     vision = Bounds(config["vision_cfg"], f"{where}: vision_cfg", ModelError)

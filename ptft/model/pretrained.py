@@ -23,7 +23,7 @@ from ptft.reach import hub_at_hand
 from ptft.recipe import ArchModel
 from ptft.recipe.paths import is_hub_id
 
-__all__ = ["Pretrained", "check_pretrained", "find_pretrained"]
+__all__ = ["Pretrained", "check_pretrained", "find_pretrained", "read_tag"]
 
 _PREPROCESS = ("mean", "std", "interpolation", "resize_mode", "reading")
 
@@ -84,7 +84,7 @@ def find_pretrained(section: ArchModel) -> Pretrained | None:
     cfg = import_open_clip().get_pretrained_cfg(section.name, name)
     return Pretrained(
         label=f"{section.name}/{name}",
-        read=lambda: _read_tag(section.name, name, cfg),
+        read=lambda: read_tag(section.name, name, cfg),
         quick_gelu=bool(cfg.get("quick_gelu", False)),
         preprocess={key: cfg[key] for key in _PREPROCESS if cfg.get(key) is not None},
     )
@@ -120,7 +120,7 @@ def _from_folder(name: str) -> Pretrained:
     )
 
 
-def _read_tag(architecture: str, tag: str, cfg: Mapping[str, Any]) -> Mapping[str, Tensor]:
+def read_tag(architecture: str, tag: str, cfg: Mapping[str, Any]) -> Mapping[str, Tensor]:
     """Fetch a tag's file as open_clip does: safetensors where there are any.
 
     The few that are published as .pt or .bin only are read by torch's loader of plain tensors.

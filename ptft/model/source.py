@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ptft.artifact import FolderFiles, ModelInfo, read_json, read_model_info
+from ptft.artifact import PICKLES, FolderFiles, ModelInfo, read_json, read_model_info
 from ptft.errors import ModelError
 from ptft.files.bounds import Bounds, shown
 from ptft.model.adapt import merge
 from ptft.model.encoder import DualEncoder
-from ptft.model.fetch import PICKLES, fetch_source, read_safetensors
+from ptft.model.fetch import fetch_source, read_safetensors
 from ptft.model.foreign import check_architecture
 from ptft.model.hold import OPEN_CLIP_WEIGHTS, hold
 from ptft.model.names import fit_state_dict, from_open_clip

@@ -17,7 +17,7 @@ __all__ = ["HF_TEXT", "SPEC", "ModelSpec", "load_spec", "save_spec"]
 
 SPEC = RunFiles.SPEC
 HF_TEXT = "hf_text"  # folder of a transformers text tower's config.json
-FORMAT = 1
+_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def save_spec(spec: ModelSpec, folder: Path) -> None:
         if key not in ("tokenizer", "preprocess")
     }
     values = {
-        "format": FORMAT,
+        "format": _FORMAT,
         **plain,
         "preprocess": spec.preprocess.to_config(),
         "tokenizer": spec.tokenizer.kwargs(),
@@ -121,9 +121,9 @@ def load_spec(folder: Path) -> ModelSpec:
     """
     path = folder / SPEC
     values = read_json(path)
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
+    if not isinstance(values, dict) or values.get("format") != _FORMAT:
         found = values.get("format") if isinstance(values, dict) else values
-        raise ModelError(f"{path}: format {shown(found)}; this ptft reads {FORMAT}")
+        raise ModelError(f"{path}: format {shown(found)}; this ptft reads {_FORMAT}")
     del values["format"]
     _check(values, str(path))
     try:

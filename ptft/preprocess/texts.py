@@ -36,11 +36,11 @@ from ptft.preprocess.cleaning import CLEANERS, bound_text
 from ptft.preprocess.clip_vocabulary import END, START, rename_marks
 from ptft.preprocess.tokenizer_file import check_tokenizer
 
-__all__ = ["TextTokenizer"]
+__all__ = ["LONGEST", "TextTokenizer"]
 
 Clean = Literal["clip", "canonicalize", "whitespace", "none"]
 
-_LONGEST = 16_384  # characters of a text that are looked at, or more for a long context:
+LONGEST = 16_384  # characters of a text that are looked at, or more for a long context:
 _A_TOKEN = 32  # characters, which is some six times what a token of any language has
 
 _WRITTEN_MARKS = re.compile(f"{START}|{END}")  # open_clip reads them where they stand in a text
@@ -223,7 +223,7 @@ class TextTokenizer:
 
     @property
     def _longest(self) -> int:
-        return max(_LONGEST, _A_TOKEN * self.context_length)
+        return max(LONGEST, _A_TOKEN * self.context_length)
 
     def _cleaned(self, text: str) -> str:
         """A text as it is cut into tokens. What lies far beyond the context length is not even

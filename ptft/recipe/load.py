@@ -15,10 +15,10 @@ from ptft.errors import RecipeError
 from ptft.recipe.builtin import find_recipe
 from ptft.recipe.comparison import Comparison
 from ptft.recipe.data import ADDED, INDIFFERENT
-from ptft.recipe.document import MAX_TEXT, check_plain, read_yaml
 from ptft.recipe.explain import explain
 from ptft.recipe.schema import Recipe
 from ptft.recipe.sequence import StagedRecipe
+from ptft.recipe.yaml_reader import MAX_YAML, first_bad_value, read_yaml
 from ptft.recipe.yaml_text import dump_values
 
 __all__ = [
@@ -89,7 +89,7 @@ def read_values(
 def _read_file(path: Path) -> tuple[dict[str, Any], str]:
     try:
         with path.open("rb") as stream:
-            data = stream.read(MAX_TEXT + 1)
+            data = stream.read(MAX_YAML + 1)
         values = read_yaml(data.decode("utf-8"))
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror or error}") from None
@@ -112,8 +112,8 @@ def parse_recipe(values: Mapping[str, Any], where: str) -> Recipe:
 def _parse(values: Mapping[str, Any], where: str, kind: type[_Kind]) -> _Kind:
     if kind is not Comparison and "compare" in values:
         raise RecipeError(f"{where}: compare: a comparison of several runs; run: ptft compare")
-    if (trouble := check_plain(dict(values))) is not None:
-        raise RecipeError(f"{where}: {trouble}")
+    if (bad := first_bad_value(dict(values))) is not None:
+        raise RecipeError(f"{where}: {bad}")
     if (found := credential_in(dict(values))) is not None:  # recipes are copied and passed on
         raise RecipeError(
             f"{where}: {found}, which is not shown here; allowed: none, credentials come from the "

@@ -11,9 +11,10 @@ from ptft.recipe.objective import ClassifyObjective
 from ptft.recipe.schema import Recipe
 from ptft.recipe.sequence import StagedRecipe
 
-__all__ = ["SplitUse", "evaluated_splits", "splits_of"]
+__all__ = ["Split", "SplitUse", "evaluated_splits", "splits_of"]
 
 Split = Literal["train", "val", "test"]
+"""Of a data section."""
 
 
 class SplitUse(NamedTuple):

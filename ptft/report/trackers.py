@@ -18,7 +18,7 @@ from ptft.errors import MissingExtraError
 from ptft.recipe import Recipe
 from ptft.recipe.publication import published_recipe
 
-__all__ = ["Tracker", "check_trackers", "open_trackers"]
+__all__ = ["Tracker", "check_trackers", "open_trackers", "public_config"]
 
 _PROJECT = "ptft"
 _OPTIONAL = ("wandb", "trackio")  # each a module and an extra of that name
@@ -67,7 +67,7 @@ def open_trackers(
     return opened
 
 
-def _config(recipe: Recipe) -> dict[str, Any]:
+def public_config(recipe: Recipe) -> dict[str, Any]:
     """What a tracker, which may be a service, is told of the recipe: no folders of this machine."""
     return published_recipe(recipe)[0].model_dump(mode="json", by_alias=True)
 
@@ -96,7 +96,7 @@ class _WandB:
             project=_PROJECT,
             name=recipe.name,
             dir=folder,
-            config=_config(recipe),
+            config=public_config(recipe),
             id=state.get("wandb"),
             resume="allow",
         )
@@ -121,7 +121,7 @@ class _Trackio:
             self._run = trackio.init(
                 project=_PROJECT,
                 name=state["trackio"],
-                config=_config(recipe),
+                config=public_config(recipe),
                 resume="allow",
                 embed=False,
             )

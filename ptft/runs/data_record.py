@@ -19,7 +19,6 @@ from safetensors.numpy import save
 from ptft.artifact import RunFiles, write_atomic
 from ptft.data import SampleSet, open_split
 from ptft.data.identity import Identity, difference, identify, identify_files
-from ptft.data.open import Split
 from ptft.distributed import World
 from ptft.errors import ArtifactError, DataError
 from ptft.model.fetch import fetch_source
@@ -31,7 +30,7 @@ from ptft.recipe import (
     dump_recipe,
     recipe_digest,
 )
-from ptft.recipe.splits import splits_of
+from ptft.recipe.splits import Split, splits_of
 from ptft.runs.folder import RunRecord, write_run
 
 __all__ = [

@@ -17,7 +17,7 @@ from ptft.errors import TrainingError
 from ptft.model import DualEncoder, tower_blocks
 from ptft.recipe import Recipe
 
-__all__ = ["AUTO_FROM", "compile_blocks", "uncompiled", "wants_compiling"]
+__all__ = ["AUTO_FROM", "compile_blocks", "uncompiled", "wants_compiling", "why_no_compiler"]
 
 AUTO_FROM = 1000  # steps of a run: compiling takes about a minute, which fewer would not win back
 
@@ -38,9 +38,9 @@ def wants_compiling(recipe: Recipe, device: torch.device, total: int) -> bool:
             return False
         case "auto":
             steps = total // recipe.optim.global_batch
-            return device.type == "cuda" and _missing(device) is None and steps >= AUTO_FROM
+            return device.type == "cuda" and why_no_compiler(device) is None and steps >= AUTO_FROM
         case "on":
-            missing = _missing(device)
+            missing = why_no_compiler(device)
             if missing is not None:
                 raise TrainingError(f"run.compile: 'on': {missing}; allowed: auto, off")
     return True
@@ -88,7 +88,7 @@ def _kind(block: nn.Module) -> tuple:
     return type(block), tuple(tensor.shape for tensor in block.parameters())
 
 
-def _missing(device: torch.device) -> str | None:
+def why_no_compiler(device: torch.device) -> str | None:
     """What compiling for a device needs and this machine lacks."""
     if device.type == "cuda":
         return None if importlib.util.find_spec("triton") else "triton is not installed"

@@ -13,7 +13,7 @@ import torch
 from ptft.artifact import RunFiles, write_json
 from ptft.checkpoint import Progress, prune_checkpoints, save_checkpoint
 from ptft.data import Batch
-from ptft.data.hashing import mix
+from ptft.data.hashing import hash_integers
 from ptft.data.reading.batch import Skip, Skipped
 from ptft.data.reading.faults import Tally
 from ptft.distributed import World
@@ -288,7 +288,7 @@ class Loop:
         """Put the gradients of a batch on the weights; this rank's figures, the loss among them."""
         self.optimizer.zero_grad(set_to_none=True)
         # dropout is a function of the sample seen, too: nothing of it has to be saved
-        torch.manual_seed(mix(self.recipe.seed, self.progress.seen, self.world.rank))
+        torch.manual_seed(hash_integers(self.recipe.seed, self.progress.seen, self.world.rank))
         output = step(batch)
         step.scaler.unscale_(self.optimizer)
         figures = {"loss": output.loss.item(), **output.scalars}

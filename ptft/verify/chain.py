@@ -25,7 +25,7 @@ from ptft.model_source import (
     resolve,
 )
 from ptft.speech import tell
-from ptft.verify.drawn import Draw, new_draw
+from ptft.verify.drawn import InputDraw, new_input_draw
 from ptft.verify.folder import check_folder
 from ptft.verify.link import Artefact, Link, broken, holds
 from ptft.verify.run import check_run
@@ -62,7 +62,7 @@ def verify(
             is no folder.
         HubError: the Hub refused or cannot be reached.
     """
-    draw = new_draw(seed, data)
+    draw = new_input_draw(seed, data)
     links: list[Link] = []
     run: Artefact | None = None
     model: Artefact | None = None
@@ -89,7 +89,7 @@ def verify(
 
 
 def _check_source(
-    target: str, *, run: Artefact | None, before: Artefact | None, torch: bool, draw: Draw
+    target: str, *, run: Artefact | None, before: Artefact | None, torch: bool, draw: InputDraw
 ) -> tuple[Artefact | None, list[Link]]:
     """A run, or a model folder, here or on the Hub; None where a pull was refused."""
     links: list[Link] = []

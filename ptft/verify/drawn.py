@@ -21,7 +21,7 @@ from ptft.onnx.model import OnnxModel, tower_file
 from ptft.preprocess import ImagePreprocess, decode_image
 from ptft.verify.link import Link, broken, holds, unchecked
 
-__all__ = ["Draw", "check_drawn", "new_draw"]
+__all__ = ["InputDraw", "check_drawn", "new_input_draw"]
 
 _COUNT = 8  # pictures and texts
 _PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
@@ -30,7 +30,7 @@ _LONGEST = 2000  # characters of a text
 
 
 @dataclass(frozen=True)
-class Draw:
+class InputDraw:
     """What is drawn.
 
     Attributes:
@@ -47,7 +47,7 @@ class Draw:
         return f"seed {self.seed}" + (f", from {self.data}" if self.data is not None else "")
 
 
-def new_draw(seed: int | None, data: Path | None) -> Draw:
+def new_input_draw(seed: int | None, data: Path | None) -> InputDraw:
     """A draw; without a seed a new one, which nobody knows beforehand.
 
     Raises:
@@ -55,10 +55,10 @@ def new_draw(seed: int | None, data: Path | None) -> Draw:
     """
     if data is not None and not data.is_dir():
         raise UsageError(f"--data {data}: no such folder; allowed: one of pictures and .txt files")
-    return Draw(int.from_bytes(os.urandom(4), "little") if seed is None else seed, data)
+    return InputDraw(int.from_bytes(os.urandom(4), "little") if seed is None else seed, data)
 
 
-def check_drawn(target: str, folder: Path, info: ModelInfo, draw: Draw) -> list[Link]:
+def check_drawn(target: str, folder: Path, info: ModelInfo, draw: InputDraw) -> list[Link]:
     """Hold the ONNX files of each precision against the weights on torch."""
     names = [
         precision
@@ -108,7 +108,7 @@ def check_drawn(target: str, folder: Path, info: ModelInfo, draw: Draw) -> list[
 
 
 def _inputs(
-    draw: Draw, folder: Path, preprocess: ImagePreprocess
+    draw: InputDraw, folder: Path, preprocess: ImagePreprocess
 ) -> tuple[NDArray[np.float32], list[str]]:
     """Pictures (N, 3, H, W), normalised, and texts."""
     chance = random.Random(draw.seed)  # noqa: S311 - it is repeated on purpose

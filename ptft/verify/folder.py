@@ -7,9 +7,9 @@ from ptft.errors import ArtifactError, DigestError, PtftError
 from ptft.hub.names import check_file_name
 from ptft.hub.pulled import changed_since_pull
 from ptft.verify.answers import check_onnx, check_torch, same_tensors
-from ptft.verify.drawn import Draw, check_drawn
+from ptft.verify.drawn import InputDraw, check_drawn
 from ptft.verify.link import Artefact, Link, broken, holds, unchecked
-from ptft.verify.run import check_recipe, published_digest
+from ptft.verify.run import check_recipe_digest, published_digest
 from ptft.verify.towers import check_towers
 
 __all__ = ["check_folder"]
@@ -22,7 +22,7 @@ def check_folder(
     run: Artefact | None,
     before: Artefact | None,
     torch: bool,
-    draw: Draw,
+    draw: InputDraw,
 ) -> tuple[Artefact, list[Link]]:
     """Check a folder and what it came from.
 
@@ -43,7 +43,7 @@ def check_folder(
     links = changed or [holds("files", target, f"{len(info.files)} files, {info.digest}")]
     recipe = folder / FolderFiles.RECIPE
     recorded = info.published_recipe or info.recipe_digest
-    links.append(check_recipe(target, recipe, recorded, FolderFiles.INFO))
+    links.append(check_recipe_digest(target, recipe, recorded, FolderFiles.INFO))
     links.append(_check_run(me, run, info.published_recipe))
     if before is not None and before.digest != me.digest:
         links.append(

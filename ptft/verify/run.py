@@ -11,7 +11,7 @@ from ptft.recipe import load_foreign, recipe_digest
 from ptft.recipe.publication import published_recipe
 from ptft.verify.link import Artefact, Link, broken, holds, unchecked
 
-__all__ = ["check_recipe", "check_run", "published_digest"]
+__all__ = ["check_recipe_digest", "check_run", "published_digest"]
 
 
 def check_run(target: str, run: Path, folder: Path) -> tuple[Artefact, list[Link]]:
@@ -26,7 +26,7 @@ def check_run(target: str, run: Path, folder: Path) -> tuple[Artefact, list[Link
     """
     record = read_json(run / RunFiles.RUN)
     recipe = str(record.get("recipe_digest") or "")
-    links = [check_recipe(target, run / RunFiles.RECIPE, recipe, RunFiles.RUN)]
+    links = [check_recipe_digest(target, run / RunFiles.RECIPE, recipe, RunFiles.RUN)]
     path, wanted = folder / RunFiles.WEIGHTS, record.get("weights_digest")
     if not path.is_file():
         links.append(broken("run", target, f"{path}: missing"))
@@ -60,7 +60,7 @@ def _check_files(target: str, folder: Path, record: Mapping[str, Any]) -> Link:
     return holds("run files", target, f"{len(files)} files as {RunFiles.RUN} records")
 
 
-def check_recipe(target: str, path: Path, recorded: str, record: str) -> Link:
+def check_recipe_digest(target: str, path: Path, recorded: str, record: str) -> Link:
     """The digest of a recipe against what ``record`` says of it."""
     if not recorded and not path.is_file():
         return unchecked("recipe", target, "none is recorded")

@@ -14,7 +14,7 @@ from ptft.export import export_model
 from ptft.export.adapted import check_adapted, find_reference
 from ptft.export.model_files import write_model_files
 from ptft.model import build_model, load_adapter, load_model
-from ptft.model.adapt import Reference, compare, reference_outputs
+from ptft.model.adapt import Reference, compare_outputs, reference_outputs
 from ptft.model.adapt.saved import ADAPTER_WEIGHTS
 from ptft.model.store import OWN_WEIGHTS
 from ptft.model_source import resolve
@@ -48,16 +48,20 @@ def test_a_run(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     base = build_model(settings.model, None, settings.objective, seed=settings.seed).eval()
     names = set(base.state_dict())
     assert float((reference_outputs(base).images - trained.images).abs().max()) > 1e-4
-    compare(trained, reference_outputs(load_adapter(base, whole / RunFiles.ADAPTER)), "the adapter")
+    compare_outputs(
+        trained, reference_outputs(load_adapter(base, whole / RunFiles.ADAPTER)), "the adapter"
+    )
     if kind == "lora":  # an average was kept: the checkpoint has the raw weights
         assert set(final.state_dict()) == names
     else:
         newest = max((whole / RunFiles.CHECKPOINTS).iterdir())
-        compare(trained, reference_outputs(load_model(newest)), "the checkpoint")
+        compare_outputs(trained, reference_outputs(load_model(newest)), "the checkpoint")
         assert final.spec.open_clip_config is None
         write_model_files(final, tmp_path / "folder")
         assert not (tmp_path / "folder" / FolderFiles.OPEN_CLIP_CONFIG).exists()
-        compare(trained, reference_outputs(load_model(tmp_path / "folder")), "the model folder")
+        compare_outputs(
+            trained, reference_outputs(load_model(tmp_path / "folder")), "the model folder"
+        )
 
 
 def test_an_export_is_held_against_the_model_as_it_trained(tmp_path: Path) -> None:
@@ -80,7 +84,7 @@ def test_an_export_is_held_against_the_model_as_it_trained(tmp_path: Path) -> No
     settings = recipe(tmp_path / "unused", **changes)
     base = build_model(settings.model, None, settings.objective, seed=settings.seed).eval()
     alone = load_adapter(base, out / FolderFiles.ADAPTER)
-    compare(reference, reference_outputs(alone), "the adapter on its base")
+    compare_outputs(reference, reference_outputs(alone), "the adapter on its base")
     other = build_model(settings.model, None, settings.objective, seed=settings.seed + 1)
     with pytest.raises(AdaptError, match=r"an adapter of .* this model is"):
         load_adapter(other, out / FolderFiles.ADAPTER)

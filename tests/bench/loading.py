@@ -38,7 +38,7 @@ from torch.utils.data import DataLoader, Dataset
 from ptft.compat import import_open_clip
 from ptft.data import open_split, rng_for, train_batches
 from ptft.data.packing.pack import PackSettings, pack
-from ptft.data.reading.decode import Encoded, decode, draw, train_pixels
+from ptft.data.reading.decode import Encoded, decode, draw_crop, train_pixels
 from ptft.data.sample import SampleSet
 from ptft.preprocess import TextTokenizer, clip_bpe_json
 from ptft.preprocess.images import ImagePreprocess
@@ -113,7 +113,7 @@ def tiled(rng: np.random.Generator, photos: list[Image.Image]) -> Image.Image:
 
 
 def write_shards(
-    folder: Path, count: int, shards: int, draw: Callable[[np.random.Generator], Image.Image]
+    folder: Path, count: int, shards: int, draw_crop: Callable[[np.random.Generator], Image.Image]
 ) -> str:
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True)
@@ -137,7 +137,7 @@ def write_shards(
         with tarfile.open(folder / f"{shard:03d}.tar", "w") as tar:
             for number in range(count // shards):
                 stream = io.BytesIO()
-                draw(rng).save(stream, "JPEG", quality=int(rng.integers(80, 95)))
+                draw_crop(rng).save(stream, "JPEG", quality=int(rng.integers(80, 95)))
                 caption = " ".join(rng.choice(words, int(rng.integers(8, 13))))
                 for extension, data in (("jpg", stream.getvalue()), ("txt", caption.encode())):
                     member = tarfile.TarInfo(f"{number:06d}.{extension}")
@@ -252,7 +252,7 @@ def difference(samples: SampleSet) -> float:
         picture = samples[index].picture
         assert isinstance(picture, Encoded)
         decoded = decode(picture, SECTION)
-        drawn = draw(decoded, rng_for(0, index), SECTION)
+        drawn = draw_crop(decoded, rng_for(0, index), SECTION)
         fast = train_pixels(PREPROCESS, decoded, drawn, SECTION)
         slow = PREPROCESS.augment(picture.image(), rng_for(0, index), SECTION)
         off.append(np.abs(fast.astype(int) - slow).mean())

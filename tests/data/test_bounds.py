@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ptft.data.fields.classes import load_classes
-from ptft.data.fields.texts import MAX_TEXT, clean_text
+from ptft.data.fields.texts import MAX_CAPTION, clean_text
 from ptft.data.formats import MAX_PICTURE
 from ptft.data.open import open_split
 from ptft.data.reading.decode import Encoded
@@ -253,7 +253,7 @@ def test_texts_take_time_by_their_length() -> None:
     with alarm():
         assert clean_text("\u200b " * 500_000) == ""
         assert len(clean_text("a" + "\u0301\u0316" * 500_000)) <= 66
-        assert len(clean_text("x" * 25_000_000)) == MAX_TEXT
+        assert len(clean_text("x" * 25_000_000)) == MAX_CAPTION
 
 
 @pytest.mark.parametrize("text", ["a" * 4096, "e\u0301" * 2048, "x" + "\u0301" * 4000])

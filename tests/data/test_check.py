@@ -235,7 +235,7 @@ def test_rows_of_one_picture_in_a_large_set_are_seen_in_a_sample(
 ) -> None:
     for module in ("shards", "survey"):
         monkeypatch.setattr(f"ptft.data.{module}.AUTO_BYTES", 100)
-    monkeypatch.setattr("ptft.data.checks.survey._COMPARED", 50)
+    monkeypatch.setattr("ptft.data.checks.survey.COMPARED", 50)
     files: dict[str, bytes] = {}
     for number in range(120):
         files |= {f"{number}.png": picture(number // 2), f"{number}.txt": f"t{number}".encode()}

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ptft.data import Batch, open_split
-from ptft.data.hashing import mix
+from ptft.data.hashing import hash_integers
 from ptft.data.sources.class_captions import ClassCaptions
 from ptft.errors import DataError, SampleError
 from ptft.model import build_model, load_model
@@ -31,7 +31,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         folder = top / name
         folder.mkdir()
         for index in range(10):
-            colour = tuple(mix(number, index, part) % 256 for part in range(3))
+            colour = tuple(hash_integers(number, index, part) % 256 for part in range(3))
             Image.new("RGB", (32, 32), colour).save(folder / f"{index}.png")
     return {"kind": "folder", "train": str(top)}
 

@@ -12,7 +12,7 @@ import sklearn.datasets
 from PIL import Image, ImageOps
 
 from ptft.data.open import open_split
-from ptft.data.reading.decode import Encoded, decode, draw, resize, stack, train_pixels
+from ptft.data.reading.decode import Encoded, decode, draw_crop, resize, stack, train_pixels
 from ptft.data.reading.order import rng_for
 from ptft.errors import SampleError
 from ptft.preprocess.images import ImagePreprocess
@@ -159,7 +159,7 @@ def _compare(
 ) -> np.ndarray:
     picture = Encoded(data, "x")
     decoded = decode(picture, section)
-    drawn = draw(decoded, rng_for(0, position), section)
+    drawn = draw_crop(decoded, rng_for(0, position), section)
     fast = train_pixels(preprocess, decoded, drawn, section)
     slow = preprocess.augment(picture.image(), rng_for(0, position), section)
     assert fast.shape == slow.shape and fast.dtype == slow.dtype
@@ -203,11 +203,11 @@ def test_without_a_random_crop_training_sees_what_evaluation_sees(photo: Image.I
     still = AugmentSection(crop_scale=(1.0, 1.0))
     picture = Encoded(encode(photo), "x")
     evaluated = decode(picture, still)
-    pixels = train_pixels(preprocess, evaluated, draw(evaluated, rng_for(0, 0), still), still)
+    pixels = train_pixels(preprocess, evaluated, draw_crop(evaluated, rng_for(0, 0), still), still)
     assert np.array_equal(pixels, preprocess.pixels(picture.image()))
     section = AugmentSection()
     scene = decode(photo, section)
-    pixels = train_pixels(preprocess, scene, draw(scene, rng_for(0, 0), section), section)
+    pixels = train_pixels(preprocess, scene, draw_crop(scene, rng_for(0, 0), section), section)
     assert np.array_equal(pixels, preprocess.augment(photo, rng_for(0, 0), AugmentSection()))
 
 

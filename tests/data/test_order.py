@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from ptft.data.hashing import fraction, mix, permutation, text_id, uniforms
+from ptft.data.hashing import fraction, hash_integers, permutation, text_id, uniforms
 from ptft.data.reading.order import Order, rng_for
 from ptft.data.sample import Subset
 from ptft.data.sources.scenes import Scenes
@@ -15,7 +15,7 @@ from ptft.recipe.data import ScenesData
 
 def test_hashes_are_pinned() -> None:
     """Orders and scenes follow from these on every machine, so they may never change."""
-    assert mix(1, 2) == 2554043094958247610
+    assert hash_integers(1, 2) == 2554043094958247610
     assert permutation(7, 6).tolist() == [1, 5, 0, 4, 3, 2]
     assert uniforms(7, 2).tolist() == [0.3898297483912715, 0.01678829452815611]
     assert text_id("a cat") == 3745569759787347665
@@ -31,15 +31,15 @@ def test_splitmix_is_the_published_generator() -> None:
 
 def test_mix_sees_every_key_and_their_order() -> None:
     keys = [(), (0,), (0, 0), (1,), (1, 2), (2, 1), (-1,), (1, 2, 0), (2**64 + 1,)]
-    hashes = [mix(*key) for key in keys]
+    hashes = [hash_integers(*key) for key in keys]
     assert len(set(hashes[:-1])) == len(keys) - 1
-    assert hashes[-1] == mix(1)  # keys are 64 bits
+    assert hashes[-1] == hash_integers(1)  # keys are 64 bits
 
 
 def test_permutations_are_uniform() -> None:
     counts = dict.fromkeys(itertools.permutations(range(3)), 0)
     for key in range(6000):
-        counts[tuple(permutation(mix(5, key), 3).tolist())] += 1
+        counts[tuple(permutation(hash_integers(5, key), 3).tolist())] += 1
     assert all(abs(count - 1000) < 150 for count in counts.values())  # 5 standard deviations
 
 

@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from ptft.data.fields.texts import MAX_TEXT
+from ptft.data.fields.texts import MAX_CAPTION
 from ptft.data.open import open_split
 from ptft.data.parquet import footer, pages
 from ptft.data.parquet.file import check_indices, open_parquet, read_group, row_groups
@@ -54,7 +54,7 @@ def test_a_text_that_every_row_names_is_one_text(tmp_path: Path) -> None:
     options = {"dictionary_pagesize_limit": 1 << 30, "row_group_size": 1 << 20}
     path = _write(tmp_path / "a.parquet", rows, **options)
     assert path.stat().st_size < 1000
-    assert len(_opened(path).captions(39_999)[0]) == MAX_TEXT
+    assert len(_opened(path).captions(39_999)[0]) == MAX_CAPTION
     with pytest.raises(DataError, match="column text: 20,000,000,000 bytes of values; allowed"):
         _opened(path, label="text")
 

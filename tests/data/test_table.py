@@ -151,7 +151,7 @@ def test_a_table_larger_than_memory_is_shuffled_by_row_groups(
 ) -> None:
     path = write_parquet(tmp_path / "p.parquet", 200)
     assert open_split(TableData(train=str(path)), "train").window is None
-    monkeypatch.setattr(parquet, "_KEPT", 8000)
+    monkeypatch.setattr(parquet, "KEPT_BYTES", 8000)
     samples = open_split(TableData(train=str(path)), "train")
     assert samples.blocks is not None and samples.blocks.tolist() == list(range(0, 200, 10))
     assert samples.window is not None and 10 < samples.window < 100

@@ -19,7 +19,7 @@ def embeddings(per_class: int = 30, classes: int = 5) -> tuple[torch.Tensor, tor
 
 @pytest.mark.parametrize("c", [0.3, 10.0, 3000.0])
 def test_the_minimum_is_scikit_learns(monkeypatch: pytest.MonkeyPatch, c: float) -> None:
-    monkeypatch.setattr(probe_module, "_ROWS", 64)  # several pieces, the last one short
+    monkeypatch.setattr(probe_module, "ROWS_AT_ONCE", 64)  # several pieces, the last one short
     x, y = embeddings()
     theirs = LogisticRegression(C=c, tol=1e-10, max_iter=20_000).fit(x.double().numpy(), y.numpy())
     ours = fit_probe(x, y, classes=5, c=c)

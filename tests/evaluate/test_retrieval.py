@@ -33,7 +33,7 @@ def by_hand(images: Tensor, texts: Tensor, image_of_text: list[int]) -> tuple[li
 
 @pytest.mark.parametrize("block", [7, 1 << 24])
 def test_ranks_equal_a_float64_loop(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr(ranks, "_SCORES", block * 100)  # also in uneven pieces
+    monkeypatch.setattr(ranks, "SCORES_AT_ONCE", block * 100)  # also in uneven pieces
     images = normal(53, 16, 0)
     owner = [i for i in range(53) for _ in range(1 + i % 4)]
     texts = torch.nn.functional.normalize(images[owner] + 1.2 * normal(len(owner), 16, 1), dim=1)

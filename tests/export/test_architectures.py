@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from ptft.export.library_files import TOLERANCE, Library
+from ptft.export.library_files import Library
 from tests.support.architectures import convert_all, names
 
 COUNTS = {
@@ -28,4 +28,4 @@ def test_how_many_are_exactly_a_class(libraries: dict[str, dict[str, Library]]) 
     for name, found in libraries.items():
         for library in found.values():
             assert (library.loads is None) == (library.reason is not None)
-            assert library.max_abs is None or library.max_abs <= TOLERANCE, name
+            assert library.max_abs is None or library.max_abs <= LIBRARY_TOLERANCE, name

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ptft.errors import ExportError, ParityError
 from ptft.export import graph
 from ptft.export.graph import Tower, check_axes, write_graph
-from ptft.export.parity import compare, measure_parity, run_apart
+from ptft.export.parity import compare_embeddings, measure_parity, run_apart
 
 
 class Pooled(nn.Module):
@@ -88,13 +88,13 @@ def test_nothing_is_said_or_left_of_the_machine(
 
 def test_a_difference_is_measured_on_normalised_rows() -> None:
     a = np.array([[3.0, 4.0]], np.float32)
-    assert compare(2 * a, a, "x")[0] == 0.0
-    largest, raw, cosine = compare(np.array([[4.0, 3.0]], np.float32), a, "x")
+    assert compare_embeddings(2 * a, a, "x")[0] == 0.0
+    largest, raw, cosine = compare_embeddings(np.array([[4.0, 3.0]], np.float32), a, "x")
     assert largest == pytest.approx(0.2)
     assert raw == pytest.approx(1.0)
     assert cosine == pytest.approx(0.96)
     with pytest.raises(ParityError, match="shape"):
-        compare(a[:, :1], a, "x")
+        compare_embeddings(a[:, :1], a, "x")
 
 
 def test_nan_is_no_parity(tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ from ptft.errors import RecipeError
 from ptft.export import export_model
 from ptft.model import save_model
 from ptft.recipe import load_recipe, recipe_digest
-from ptft.recipe.document import read_yaml
 from ptft.recipe.load import dump_recipe, parse_recipe
 from ptft.recipe.publication import public_place, public_text, published_recipe
+from ptft.recipe.yaml_reader import read_yaml
 from ptft.recipe.yaml_text import dump_values
 from ptft.report.page.page import write_page
-from ptft.report.trackers import _config
+from ptft.report.trackers import public_config
 from ptft.runs.folder import RunStatus, start_run, write_run
 from ptft.verify import Link, verify
 from tests.hub.test_nasty_names import NASTY
@@ -117,7 +117,7 @@ def test_a_published_recipe_is_one_and_says_what_it_left_out(tmp_path: Path) -> 
         *("evaluate.0.data.train", "evaluate.0.data.val", "run.dir", "run.cache"),
     }
     assert published_recipe(public) == (public, [])
-    assert _config(recipe) == public.model_dump(mode="json", by_alias=True)
+    assert public_config(recipe) == public.model_dump(mode="json", by_alias=True)
     plain = parse_recipe({**values(Path("near")), "distill": None}, where="test")
     kept = {"init": plain.init, "optim": plain.optim}
     assert kept["init"] is not None and kept["init"].from_ == "near/runs/before"

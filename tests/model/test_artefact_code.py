@@ -12,7 +12,7 @@ from huggingface_hub import constants
 
 from ptft.errors import ArtifactError, ModelError
 from ptft.model import load_model, save_model
-from ptft.model.foreign import by_itself, check_plain
+from ptft.model.foreign import by_itself, refuse_code
 from ptft.model.tokenizers import build_tokenizer
 from ptft.model.towers import create_timm
 from ptft.preprocess import TextTokenizer
@@ -142,11 +142,11 @@ def test_what_leaves_the_argument_out_asks_nobody(tmp_path: Path, asked: list[st
 )
 def test_a_key_that_runs_or_fetches(values: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match=r"config\.json: .*; allowed: "):
-        check_plain(values, "config.json")
+        refuse_code(values, "config.json")
 
 
 def test_keys_that_say_nothing_of_the_kind() -> None:
-    check_plain(
+    refuse_code(
         {"auto_map": None, "tokenizer_class": "BertTokenizer", "_attn_implementation": "sdpa",
          "quantization_config": {}, "max": float("inf")},
         "config.json",

@@ -184,7 +184,7 @@ def test_tags_bring_quick_gelu_and_preprocessing(monkeypatch: pytest.MonkeyPatch
     tag = open_clip.get_pretrained_cfg("ViT-B-32", "openai")
     source = tiny.build(tiny.arch_section("tiny-resnet"))
     monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda *_: {**tag, "mean": (0.5,) * 3})
-    monkeypatch.setattr(pretrained, "_read_tag", lambda *_: open_clip_state_dict(source))
+    monkeypatch.setattr(pretrained, "read_tag", lambda *_: open_clip_state_dict(source))
     model = tiny.build(tiny.arch_section("tiny-resnet", pretrained="openai"))
     assert model.spec.config["quick_gelu"] is True
     assert model.spec.preprocess.mean == (0.5, 0.5, 0.5)

@@ -246,7 +246,7 @@ def test_memory_is_bounded_where_it_is_run_first(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     info = put(folder, FolderFiles.VISION_ONNX, grown(folder))
-    monkeypatch.setattr(trial, "_MEMORY", 2 << 30)  # a batch of 16 takes 4 GiB
+    monkeypatch.setattr(trial, "memory_bytes", lambda size: 2 << 30)  # a batch of 16 takes 4 GiB
     with pytest.raises(ArtifactError, match=r"allowed: 120 s of a CPU|cannot run it"):
         try_model(folder, info, "fp32", remember=False)
 
@@ -255,7 +255,7 @@ def test_time_is_bounded_where_it_is_run_first(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     info = put(folder, FolderFiles.VISION_ONNX, slow(folder))
-    monkeypatch.setattr(trial, "_CPU", 3)
+    monkeypatch.setattr(trial, "cpu_seconds", lambda size: 3)
     with pytest.raises(ArtifactError, match=r"took too long.*allowed: . s of a CPU"):
         try_model(folder, info, "fp32", remember=False)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ptft.recipe.document import read_yaml
 from safetensors.torch import load_file
 
 from ptft.artifact import RunFiles, file_sha256
@@ -28,7 +29,6 @@ from ptft.recipe import (
     read_towers,
     stage_recipe,
 )
-from ptft.recipe.document import read_yaml
 from ptft.speech import SILENT
 from ptft.train import train
 from tests.support.reduced import reduce

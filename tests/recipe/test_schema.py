@@ -16,8 +16,8 @@ from ptft.recipe import (
     recipe_digest,
     recipe_json_schema,
 )
-from ptft.recipe.document import read_yaml
 from ptft.recipe.load import parse_recipe
+from ptft.recipe.yaml_reader import read_yaml
 
 BUILTIN = [name for name in builtin_recipes() if not name.startswith("compare/")]
 OPTIM = {"samples_seen": 4}

@@ -180,7 +180,7 @@ def test_a_model_that_is_too_slow_to_ask_is_not_asked(
     from ptft.report.neighbours import find as module
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_CPU_FLOP", 1e4)
+        patch.setattr(module, "CPU_FLOP", 1e4)
         assert run(tmp_path / "run", optim__samples_seen=16).finished
     assert "would take too long" in neighbours(tmp_path / "run").reason
     assert json.loads((tmp_path / "run" / RunFiles.RUN).read_text())["status"] == "finished"

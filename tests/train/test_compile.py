@@ -73,7 +73,7 @@ def test_blocks_are_compiled_where_they_are_alike(image: str, blocks: int, told:
 def test_where_it_compiles(
     monkeypatch: pytest.MonkeyPatch, device: torch.device, setting: str, steps: int, expected: bool
 ) -> None:
-    monkeypatch.setattr(compiled, "_missing", lambda _: None)
+    monkeypatch.setattr(compiled, "why_no_compiler", lambda _: None)
     given = recipe(Path("run"), run__compile=setting)
     assert wants_compiling(given, device, steps * BATCH) is expected
 
@@ -100,7 +100,7 @@ def test_compiled_blocks_have_the_same_gradients() -> None:
 
 def test_a_run_compiles_and_evaluates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     eager = functools.partial(compile_blocks, backend="eager")
-    monkeypatch.setattr(compiled, "_missing", lambda _: None)
+    monkeypatch.setattr(compiled, "why_no_compiler", lambda _: None)
     monkeypatch.setattr(loop_module, "compile_blocks", eager)
     changes: dict[str, Any] = {
         "optim__samples_seen": 2 * BATCH,

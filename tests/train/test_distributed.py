@@ -16,7 +16,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 
 from ptft.artifact import RunFiles
-from ptft.distributed import ALONE, World, _meeting_place, join_world
+from ptft.distributed import ALONE, World, join_world, meeting_place
 from ptft.errors import RecipeError, TrainingError
 from ptft.train.parallel import check_agreement, share
 from tests.support.ranks import CASES, JUDGED, learn
@@ -88,10 +88,10 @@ def test_ranks_that_are_started_again_do_not_find_the_dead(monkeypatch: pytest.M
     for name, value in {**values, "TORCHELASTIC_USE_AGENT_STORE": "True"}.items():
         monkeypatch.setenv(name, value)
     one_machine, two = {"GROUP_WORLD_SIZE": "1"}, {"GROUP_WORLD_SIZE": "2"}
-    _meeting_place(one_machine, 0, 1, restarts=0).set("address of rank 0", "dead")
-    assert not _meeting_place(one_machine, 0, 1, restarts=1).check(["address of rank 0"])
-    _meeting_place(two, 0, 1, restarts=0).set("address of rank 0", "alive")
-    assert _meeting_place(two, 0, 1, restarts=1).check(["address of rank 0"])
+    meeting_place(one_machine, 0, 1, restarts=0).set("address of rank 0", "dead")
+    assert not meeting_place(one_machine, 0, 1, restarts=1).check(["address of rank 0"])
+    meeting_place(two, 0, 1, restarts=0).set("address of rank 0", "alive")
+    assert meeting_place(two, 0, 1, restarts=1).check(["address of rank 0"])
 
 
 def test_without_torchrun_a_process_is_alone() -> None:

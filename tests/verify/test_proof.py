@@ -13,7 +13,7 @@ from PIL import Image
 from ptft.artifact import FolderFiles, hash_files, read_model_info, write_model_info
 from ptft.errors import UsageError
 from ptft.verify import Link, verify
-from ptft.verify.drawn import check_drawn, new_draw
+from ptft.verify.drawn import check_drawn, new_input_draw
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_an_honest_folder_is_what_an_export_makes(folder: Path) -> None:
     drawn = found["drawn onnx fp32"]
     assert drawn.state == "ok"
     assert "answers agree on 8 pictures and 8 texts (seed " in drawn.detail
-    assert new_draw(None, None).seed != new_draw(None, None).seed  # drawn anew
+    assert new_input_draw(None, None).seed != new_input_draw(None, None).seed  # drawn anew
 
 
 def test_a_file_that_lies_on_a_trigger(folder: Path) -> None:
@@ -114,7 +114,7 @@ def test_inputs_of_the_readers_own(folder: Path, tmp_path: Path) -> None:
     (data / "words.txt").write_text("a red circle\n\na cat\n")
     info = read_model_info(folder)
     (first,), (again,), (other,) = (
-        check_drawn("m", folder, info, new_draw(seed, data)) for seed in (7, 7, 8)
+        check_drawn("m", folder, info, new_input_draw(seed, data)) for seed in (7, 7, 8)
     )
     assert f"(seed 7, from {data})" in first.detail
     assert "8 pictures and 1 texts" in first.detail

@@ -283,7 +283,7 @@ def test_a_service_of_another_model_or_with_other_answers(
     with service(exported) as url:
         links = verify([str(model), url], torch=False)
         assert list(broken(links)) == ["service"]
-        monkeypatch.setattr(routes, "_write", lambda row, _: np.negative(row))
+        monkeypatch.setattr(routes, "write_embedding", lambda row, _: np.negative(row))
         found = broken(verify([str(exported), url], torch=False))
         assert list(found) == ["golden service fp32"]
         assert "text_embeds differs by" in found["golden service fp32"]

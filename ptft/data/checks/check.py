@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ptft.data.checks.survey import Survey, look
+from ptft.data.checks.survey import Survey, survey_split
 from ptft.data.checks.twins import KnownPictures, Twins
 from ptft.data.open import open_split
 from ptft.data.sample import SampleSet
@@ -13,6 +13,7 @@ from ptft.recipe import ClassifyObjective, ClipObjective, Recipe, SiglipObjectiv
 from ptft.recipe.data import has_pictures
 from ptft.recipe.objective import ObjectiveSection, read_towers
 from ptft.recipe.splits import SplitUse, splits_of
+from ptft.speech import Tell
 
 __all__ = [
     "Checked",
@@ -25,7 +26,6 @@ __all__ = [
 
 _CAPTIONS = 256  # of a training set, before it is learned from
 
-Tell = Callable[[str], None]
 Visit = Callable[["Checked", SampleSet], None]
 
 
@@ -121,7 +121,7 @@ def inspect_splits(
         tell(f"looking at {label}")
         try:
             samples = open_split(use.section, use.split, seed=seed, key=use.key)
-            survey = look(samples, every=every, pictures=_reads_pictures(use, objective))
+            survey = survey_split(samples, every=every, pictures=_reads_pictures(use, objective))
         except (DataError, RecipeError) as error:
             problems += str(error).split("\n")
             continue

@@ -22,10 +22,10 @@ from ptft.data.sample import SampleSet
 from ptft.errors import FAULTS, DataError, Fault, SampleError
 from ptft.preprocess.orientation import orientation_of
 
-__all__ = ["Survey", "digests", "look"]
+__all__ = ["COMPARED", "Survey", "digests", "survey_split"]
 
 _PICTURES = 128  # decoded, where not all are asked for
-_COMPARED = 2000  # held against each other likewise: of 100,000 rows, 5 a picture, 80 pairs show
+COMPARED = 2000  # held against each other likewise: of 100,000 rows, 5 a picture, 80 pairs show
 _CAPTIONS = 2048  # read likewise
 _FIRST = 3  # samples that are shown
 _EXAMPLES = 5  # of a fault
@@ -149,7 +149,7 @@ class Survey:
         return values
 
 
-def look(samples: SampleSet, *, every: bool = False, pictures: bool = True) -> Survey:
+def survey_split(samples: SampleSet, *, every: bool = False, pictures: bool = True) -> Survey:
     """Look at a split.
 
     Args:
@@ -202,7 +202,7 @@ def digests(samples: SampleSet, *, every: bool = False) -> Iterator[tuple[int, b
         if not isinstance(picture, Encoded):
             return
         size += len(picture.data)
-        if not every and size * len(samples) > AUTO_BYTES * (index + 1) and index >= _COMPARED:
+        if not every and size * len(samples) > AUTO_BYTES * (index + 1) and index >= COMPARED:
             return
         digest = digest_picture(picture.data)
         if digest is not None:

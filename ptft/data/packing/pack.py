@@ -7,7 +7,7 @@ finished when a run ended is kept, and neither that nor the number of processes 
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,11 +15,13 @@ from typing import Any
 
 from ptft.artifact import read_json, write_json
 from ptft.data.fields.field_set import FieldSection, FieldSet
-from ptft.data.open import Split, open_split
+from ptft.data.open import open_split
 from ptft.data.packing.shard import PackedShard, ShardPacker
 from ptft.data.reading.loader import read_ahead
 from ptft.errors import DataError, UsageError
 from ptft.recipe.data import DataSection, FolderData, ShardsData, TableData
+from ptft.recipe.splits import Split
+from ptft.speech import ProgressCallback
 
 __all__ = ["CLASSES", "MANIFEST", "PackSettings", "Packed", "pack"]
 
@@ -27,9 +29,6 @@ MANIFEST = "pack.json"
 """What a pack was made of, and each of its shards with the samples that were skipped."""
 CLASSES = "classes.json"
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
-
-Progress = Callable[[str, int, int], None]
-"""Told the split, how many of its samples are done, and how many there are."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def pack(
     splits: Sequence[Split] | None = None,
     seed: int = 0,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Packed:
     """Pack the splits of a data section; go on where an earlier call with the same settings ended.
 
@@ -122,7 +121,7 @@ def _pack_split(
     settings: PackSettings,
     manifest: "_Manifest",
     workers: int | None,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> list[PackedShard]:
     count, run = len(samples), settings.samples_per_shard
     manifest.check_source(split, samples)

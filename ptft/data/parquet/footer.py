@@ -24,7 +24,7 @@ from ptft.data.parquet.thrift import (
     signed,
 )
 
-__all__ = ["Chunk", "Group", "read_footer"]
+__all__ = ["Chunk", "Group", "footer_pattern", "read_footer"]
 
 _MAGIC = b"PAR1"
 _MOST = 256 << 20  # bytes of a footer
@@ -108,7 +108,7 @@ def _group(reader: Compact) -> Group:
 
 
 @cache
-def _usual() -> re.Pattern[bytes]:
+def footer_pattern() -> re.Pattern[bytes]:
     """A column's entry as most writers make it: encodings, name, values, size, packed, and where
     its pages and its dictionary begin."""
     number = b"(" + VARINT + b")"
@@ -124,7 +124,7 @@ def _usual() -> re.Pattern[bytes]:
 
 
 def _chunk(reader: Compact) -> Chunk:
-    usual = _usual().match(reader.data, reader.place)
+    usual = footer_pattern().match(reader.data, reader.place)
     if usual is not None:
         reader.place = usual.end()
         encodings, names, *numbers = usual.groups()

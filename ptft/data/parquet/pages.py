@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ptft.data.parquet.thrift import I32, STRUCT, VARINT, Compact, fields_pattern, signed
 
-__all__ = ["Page", "walk_pages"]
+__all__ = ["Page", "header_pattern", "walk_pages"]
 
 _FIRST = 4096  # bytes of a header that are read at first; they hold statistics, seldom more
 _MOST = 1 << 20  # bytes of a header
@@ -75,7 +75,7 @@ def _read_header(file: int, place: int, end: int) -> _Header:
 
 
 @cache
-def _usual() -> re.Pattern[bytes]:
+def header_pattern() -> re.Pattern[bytes]:
     """A header as most writers make it: kind, size, packed, and the kind's own struct, whose first
     field counts the values."""
     number = rb"\x15(" + VARINT + rb")"
@@ -87,7 +87,7 @@ def _usual() -> re.Pattern[bytes]:
 
 def _parse(data: bytes) -> _Header:
     """Raises IndexError where the bytes end too soon."""
-    usual = _usual().match(data)
+    usual = header_pattern().match(data)
     if usual is not None and _STRUCTS[usual[1]] == usual[4]:
         values = 0 if usual[4] == b"\x4c" else signed(usual[5])
         return _Header(signed(usual[2]), signed(usual[3]), values, usual.end())

@@ -22,9 +22,9 @@ from ptft.data.parquet.file import (
 from ptft.data.parquet.footer import Group
 from ptft.errors import DataError, SampleError
 
-__all__ = ["ParquetRows", "schema_names"]
+__all__ = ["KEPT_BYTES", "ParquetRows", "schema_names"]
 
-_KEPT = 512 << 20  # bytes of decoded row groups that a process keeps at most
+KEPT_BYTES = 512 << 20  # bytes of decoded row groups that a process keeps at most
 _OPEN = 64  # files held open at once
 _SETS = 8  # whose equal pictures a process remembers: a set is opened several times in a run
 _SAME: dict[tuple[tuple[str, ...], str], np.ndarray] = {}
@@ -96,9 +96,9 @@ class ParquetRows:
             )
         self._picture = picture
         size = self._picture_bytes()
-        if self.window is None and size > _KEPT:
+        if self.window is None and size > KEPT_BYTES:
             self.blocks = self._firsts[:-1].astype(np.int64)
-            self.window = max(1, len(self) * (_KEPT // 2) // size)
+            self.window = max(1, len(self) * (KEPT_BYTES // 2) // size)
 
     def name(self, index: int) -> str:
         group, within = self._find(index)
@@ -221,7 +221,7 @@ class ParquetRows:
 
 
 class _Kept:
-    """Row groups in memory, the least recently used let go beyond ``_KEPT`` bytes."""
+    """Row groups in memory, the least recently used let go beyond ``KEPT_BYTES`` bytes."""
 
     def __init__(self) -> None:
         self._tables: dict[tuple[int, tuple[str, ...]], pyarrow.Table] = {}
@@ -236,7 +236,7 @@ class _Kept:
     def put(self, key: tuple[int, tuple[str, ...]], table: pyarrow.Table) -> None:
         self._tables[key] = table
         self._bytes += table.nbytes
-        while self._bytes > _KEPT and len(self._tables) > 1:
+        while self._bytes > KEPT_BYTES and len(self._tables) > 1:
             oldest = next(iter(self._tables))
             self._bytes -= self._tables.pop(oldest).nbytes
 

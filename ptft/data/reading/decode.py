@@ -27,7 +27,16 @@ from ptft.preprocess.decoding import MAX_PIXELS, READING, Reading, decode_image,
 from ptft.preprocess.images import Augmentation, ImagePreprocess, random_crop, vary
 from ptft.preprocess.orientation import jpeg_orientation, turn_pixels
 
-__all__ = ["Decoded", "Draw", "Encoded", "decode", "draw", "resize", "stack", "train_pixels"]
+__all__ = [
+    "CropDraw",
+    "Decoded",
+    "Encoded",
+    "decode",
+    "draw_crop",
+    "resize",
+    "stack",
+    "train_pixels",
+]
 
 _JPEG = b"\xff\xd8\xff"
 _BAND = 1 << 20  # pixels that are copied at once
@@ -113,23 +122,23 @@ def decode(
 
 
 @dataclass(frozen=True)
-class Draw:
+class CropDraw:
     """What chance holds for one picture: the crop, where it is an array; and what comes after."""
 
     rng: np.random.Generator
     crop: tuple[int, int, int, int] | None
 
 
-def draw(picture: Decoded, rng: np.random.Generator, section: Augmentation) -> Draw:
+def draw_crop(picture: Decoded, rng: np.random.Generator, section: Augmentation) -> CropDraw:
     """The crop that ``preprocess.augment`` takes by the same ``rng``."""
     if isinstance(picture, Image.Image):
-        return Draw(rng, None)  # it draws by itself
+        return CropDraw(rng, None)  # it draws by itself
     height, width = picture.shape[:2]
-    return Draw(rng, random_crop((width, height), rng, section))
+    return CropDraw(rng, random_crop((width, height), rng, section))
 
 
 def train_pixels(
-    preprocess: ImagePreprocess, picture: Decoded, drawn: Draw, section: Augmentation
+    preprocess: ImagePreprocess, picture: Decoded, drawn: CropDraw, section: Augmentation
 ) -> NDArray[np.uint8]:
     """``preprocess.augment``, the fast way for an array: the same crop, mirror and jitter, uint8
     (H, W, 3).

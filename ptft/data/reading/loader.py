@@ -18,7 +18,7 @@ from ptft.data.reading.batch import Batch, EvalBatch, PixelBlock, Skipped
 from ptft.data.reading.features import FeatureFile, TextFeatures
 from ptft.data.reading.order import Order
 from ptft.data.reading.read import EvalReader, PixelReader, Tokenizer, TrainReader
-from ptft.data.reading.shared_buffers import SlotReader, Slots
+from ptft.data.reading.shared_buffers import SharedBuffers, SharedReader
 from ptft.data.sample import SampleSet
 from ptft.errors import DataError, RecipeError
 from ptft.preprocess.images import Augmentation, ImagePreprocess
@@ -109,8 +109,8 @@ def train_batches(
     if count == 0 or image_features is not None or not pictures:
         return read_ahead(reader, jobs, count)
     # read ahead by each worker, in use, waiting beside it for the device, and just let go
-    slots = Slots(min(count * _AHEAD + 3, len(jobs)), (share, *preprocess.size, 3))
-    return _from_slots(reader, slots, jobs, count)
+    buffers = SharedBuffers(min(count * _AHEAD + 3, len(jobs)), (share, *preprocess.size, 3))
+    return _from_buffers(reader, buffers, jobs, count)
 
 
 def eval_batches(
@@ -246,13 +246,15 @@ def read_ahead(reader: Reader, jobs: Iterable[Any], workers: int) -> Generator[A
             shut_down()
 
 
-def _from_slots(
-    reader: TrainReader, slots: Slots, jobs: Iterable[range], workers: int
+def _from_buffers(
+    reader: TrainReader, buffers: SharedBuffers, jobs: Iterable[range], workers: int
 ) -> Iterator[Batch]:
-    """The batches of ``jobs``, their pictures in slots."""
-    with closing(read_ahead(SlotReader(reader, slots), slots.assign(jobs), workers)) as results:
+    """The batches of ``jobs``, their pictures in buffers."""
+    with closing(
+        read_ahead(SharedReader(reader, buffers), buffers.assign(jobs), workers)
+    ) as results:
         for read in results:
-            yield slots.receive(read)
+            yield buffers.receive(read)
 
 
 def _context() -> Any:

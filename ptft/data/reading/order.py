@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ptft.data.hashing import mix, permutation
+from ptft.data.hashing import hash_integers, permutation
 
 __all__ = ["BalancedOrder", "Order", "RunOrder", "rng_for"]
 
@@ -87,7 +87,7 @@ class Order:
         They come from its window, so that a streamed set need not look elsewhere.
         """
         members, place = self._find(position)
-        for other in _walk(mix(self.seed, _REPLACE, position), place, len(members)):
+        for other in _walk(hash_integers(self.seed, _REPLACE, position), place, len(members)):
             yield int(members[other])
 
     def coming(self, position: int) -> np.ndarray | None:
@@ -108,13 +108,13 @@ class Order:
         number, place = divmod(within, self.window)
         members = self._cached(epoch, number)
         if self.redraw:
-            place = mix(self.seed, _DRAW, position) * len(members) >> 64
+            place = hash_integers(self.seed, _DRAW, position) * len(members) >> 64
         return members, place
 
     def _shuffled(self, epoch: int, number: int) -> np.ndarray:
         start = number * self.window
         stop = min(start + self.window, self.count)
-        key = mix(self.seed, _ORDER, epoch, number)
+        key = hash_integers(self.seed, _ORDER, epoch, number)
         if self.blocks is None:
             return start + permutation(key, stop - start)
         return self._row(epoch)[start:stop][permutation(key, stop - start)]
@@ -123,7 +123,7 @@ class Order:
         """All samples, their blocks in the epoch's order."""
         assert self.blocks is not None
         ends = np.append(self.blocks[1:], self.count)
-        order = permutation(mix(self.seed, _BLOCKS, epoch), len(self.blocks))
+        order = permutation(hash_integers(self.seed, _BLOCKS, epoch), len(self.blocks))
         return np.concatenate([np.arange(self.blocks[i], ends[i]) for i in order])
 
 
@@ -158,7 +158,7 @@ class BalancedOrder:
         number, turn = self._find(position)
         for other in self._order(number).replacements(turn):
             yield int(self._groups[number][other])
-        key = mix(self.seed, _REPLACE, position)
+        key = hash_integers(self.seed, _REPLACE, position)
         start = key % len(self._members)
         for other in [start, *_walk(key, start, len(self._members))]:
             if self.labels[self._members[other]] != self.labels[self._groups[number][0]]:
@@ -173,11 +173,11 @@ class BalancedOrder:
         return int(self._round(turn)[place]), turn
 
     def _shuffled(self, turn: int) -> np.ndarray:
-        return permutation(mix(self.seed, _CLASS, turn), len(self._groups))
+        return permutation(hash_integers(self.seed, _CLASS, turn), len(self._groups))
 
     def _order(self, number: int) -> Order:
         if number not in self._orders:
-            seed = mix(self.seed, _CLASS, _ORDER, number)
+            seed = hash_integers(self.seed, _CLASS, _ORDER, number)
             self._orders[number] = Order(len(self._groups[number]), seed)
         return self._orders[number]
 
@@ -193,4 +193,4 @@ def _walk(key: int, place: int, size: int) -> Iterator[int]:
 
 def rng_for(seed: int, position: int) -> np.random.Generator:
     """The chance that belongs to a position: for its augmentation."""
-    return np.random.Generator(np.random.PCG64(mix(seed, _CHANCE, position)))
+    return np.random.Generator(np.random.PCG64(hash_integers(seed, _CHANCE, position)))

@@ -10,7 +10,15 @@ from PIL import Image
 
 from ptft.data.hashing import fraction, text_id
 from ptft.data.reading.batch import Batch, EvalBatch, PixelBlock, Skip, Skipped
-from ptft.data.reading.decode import Decoded, Draw, Encoded, decode, draw, stack, train_pixels
+from ptft.data.reading.decode import (
+    CropDraw,
+    Decoded,
+    Encoded,
+    decode,
+    draw_crop,
+    stack,
+    train_pixels,
+)
 from ptft.data.reading.features import FeatureFile, TextFeatures
 from ptft.data.reading.order import RunOrder, rng_for
 from ptft.data.sample import Sample, SampleSet
@@ -163,13 +171,13 @@ class TrainReader:
             return picture
         return decode(picture, self.augment, self.preprocess.reading)
 
-    def _draw(self, picture: Decoded, position: int) -> Draw | None:
+    def _draw(self, picture: Decoded, position: int) -> CropDraw | None:
         """What chance holds for a picture at a position; None for features and without chance."""
         if self.augment is None or not self._decodes:
             return None
-        return draw(picture, rng_for(self.order.seed, position), self.augment)
+        return draw_crop(picture, rng_for(self.order.seed, position), self.augment)
 
-    def _finish(self, picture: Decoded, drawn: Draw | None) -> np.ndarray:
+    def _finish(self, picture: Decoded, drawn: CropDraw | None) -> np.ndarray:
         """uint8 (H, W, 3), augmented as drawn; features as they are."""
         if isinstance(picture, np.ndarray) and not self._decodes:
             return picture

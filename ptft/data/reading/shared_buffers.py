@@ -1,9 +1,9 @@
-"""Shared memory for the pictures of batches, used again when a batch is let go.
+"""Buffers in shared memory for the pictures of batches, used again when a batch is let go.
 
 Fresh shared memory costs a tenth of a millisecond for a picture of 224 pixels, a tenth of reading
-it: the kernel clears each page. Here a worker writes to a slot that is shared once and for all. The
-tensor that is handed out is the slot itself, and holds it until neither it nor a view of it is
-left; whoever keeps batches for long makes later ones take fresh memory, and nothing worse.
+it: the kernel clears each page. Here a worker writes to a buffer that is shared once and for all.
+The tensor that is handed out is the buffer itself, and holds it until neither it nor a view of it
+is left; whoever keeps batches for long makes later ones take fresh memory, and nothing worse.
 """
 
 import weakref
@@ -17,19 +17,19 @@ import torch
 from ptft.data.reading.batch import Batch
 from ptft.data.reading.read import TrainReader
 
-__all__ = ["SlotReader", "Slots"]
+__all__ = ["SharedBuffers", "SharedReader"]
 
-_MOST_BYTES = 2 << 30  # of all slots; larger batches take fresh memory, which is then no matter
+_MOST_BYTES = 2 << 30  # of all buffers; larger batches take fresh memory, which is then no matter
 
 Job = tuple[range, int | None]
-"""Positions of a run, and the slot for their pictures if there was a free one."""
+"""Positions of a run, and the buffer for their pictures if there was a free one."""
 
 
-class Slots:
-    """Places in shared memory, each for the pictures of one batch.
+class SharedBuffers:
+    """Places in shared memory, each for the pictures (B, H, W, 3) of one batch.
 
     Args:
-        count: of slots; as many as batches are read ahead or in use at once.
+        count: of buffers; as many as batches are read ahead or in use at once.
         shape: of a batch's pictures, (B, H, W, 3).
     """
 
@@ -42,32 +42,34 @@ class Slots:
         self._free = deque(range(len(self.pictures)))
 
     def assign(self, jobs: Iterable[range]) -> "_Assigned":
-        """The jobs with a free slot each, or None, taken when a job is given out."""
+        """The jobs with a free buffer each, or None, taken when a job is given out."""
         return _Assigned(jobs, self._free)
 
     def receive(self, read: tuple[Batch, int | None]) -> Batch:
         """What a ``SlotReader`` gave, its pictures in it."""
-        batch, slot = read
-        if slot is None:
+        batch, buffer = read
+        if buffer is None:
             return batch
-        rows = self.pictures[slot].numpy()[:]  # an object of its own, which the tensor keeps alive
-        weakref.finalize(rows, self._free.append, slot).atexit = False
+        rows = self.pictures[buffer].numpy()[
+            :
+        ]  # an object of its own, which the tensor keeps alive
+        weakref.finalize(rows, self._free.append, buffer).atexit = False
         return replace(batch, images=torch.from_numpy(rows))
 
 
 @dataclass(frozen=True)
-class SlotReader:
-    """Reads batches whose pictures stay in their slots."""
+class SharedReader:
+    """Reads batches whose pictures stay in their buffers."""
 
     reader: TrainReader
-    slots: Slots
+    buffers: SharedBuffers
 
     def read(self, job: Any) -> tuple[Batch, int | None]:
-        positions, slot = job
-        if slot is None:
+        positions, buffer = job
+        if buffer is None:
             return self.reader.read(positions), None
-        batch = self.reader.read(positions, self.slots.pictures[slot])
-        return replace(batch, images=torch.empty(0, dtype=torch.uint8)), slot
+        batch = self.reader.read(positions, self.buffers.pictures[buffer])
+        return replace(batch, images=torch.empty(0, dtype=torch.uint8)), buffer
 
 
 @dataclass(frozen=True)

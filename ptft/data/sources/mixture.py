@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ptft.data.hashing import digest_of, mix, permutation
+from ptft.data.hashing import digest_of, hash_integers, permutation
 from ptft.data.reading.order import RunOrder
 from ptft.data.sample import Sample, SampleSet
 from ptft.errors import DataError, RecipeError
@@ -73,7 +73,7 @@ class Joined(SampleSet):
 
     def picture_of(self, index: int) -> int:
         part, within = self._find(index)
-        return mix(_PART, part, self.parts[part].picture_of(within)) >> 1
+        return hash_integers(_PART, part, self.parts[part].picture_of(within)) >> 1
 
     def describe(self, index: int) -> tuple[tuple[str, ...], int | None]:
         part, within = self._find(index)
@@ -147,7 +147,7 @@ class Mixture(Joined):
         self.parts[part].look_ahead(order.orders[part], own)
 
     def order(self, seed: int) -> "MixtureOrder":
-        orders = [part.order(mix(seed, _PART, i)) for i, part in enumerate(self.parts)]
+        orders = [part.order(hash_integers(seed, _PART, i)) for i, part in enumerate(self.parts)]
         return MixtureOrder(orders, self.draws, self.firsts[:-1].tolist(), seed)
 
 
@@ -200,7 +200,7 @@ class MixtureOrder:
         """The part of each slot, and how many slots before it went to that part: ascending, so
         that a part is read on and never back."""
         hands = np.repeat(np.arange(len(self.draws)), self.draws)
-        parts = hands[permutation(mix(self.seed, _SLOTS, epoch), EPOCH)]
+        parts = hands[permutation(hash_integers(self.seed, _SLOTS, epoch), EPOCH)]
         ranks = np.empty(EPOCH, np.int64)
         for part, draws in enumerate(self.draws):
             ranks[parts == part] = np.arange(draws)

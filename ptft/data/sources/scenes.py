@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
-from ptft.data.hashing import digest_of, mix, permutation, uniforms
+from ptft.data.hashing import digest_of, hash_integers, permutation, uniforms
 from ptft.data.sample import Sample, SampleSet
 from ptft.data.sources.drawing import COLOURS, PATTERNS, SIZES, Scene, Thing, draw_scene
 from ptft.data.sources.shapes import SHAPES
@@ -56,7 +56,7 @@ class Scenes(SampleSet):
 
     def __getitem__(self, index: int) -> Sample:
         scene = self.scene(index)
-        key = mix(self.section.seed, _HOW, _SPLITS[self.split], index)
+        key = hash_integers(self.section.seed, _HOW, _SPLITS[self.split], index)
         picture = Image.fromarray(draw_scene(scene, self.section.style, self.section.size, key))
         label = SHAPES.index(scene.first.shape)
         return Sample(self.name(index), picture, captions_of(scene, self.split), label)
@@ -83,7 +83,7 @@ class Scenes(SampleSet):
         if not 0 <= index < len(self):
             raise IndexError(f"{self.split} has {len(self)} scenes; there is no number {index}")
         if self.split == "train":
-            draw = uniforms(mix(self.section.seed, _WHAT, index), 1)[0]
+            draw = uniforms(hash_integers(self.section.seed, _WHAT, index), 1)[0]
             return self._decode(int(draw * self._count))
         place = index if self.split == "val" else -1 - index
         return self._decode(int(self._shuffled[place]))
@@ -97,7 +97,7 @@ class Scenes(SampleSet):
     @cached_property
     def _shuffled(self) -> np.ndarray:
         """All held-out scenes in random order: val takes from the front, test from the back."""
-        return permutation(mix(self.section.seed, _WHAT), self._count)
+        return permutation(hash_integers(self.section.seed, _WHAT), self._count)
 
     def _decode(self, number: int) -> Scene:
         """The scene of a number below ``_count``: a mixed-radix digit for each choice."""
@@ -129,8 +129,8 @@ def held_out_pairs(share: float, seed: int) -> np.ndarray:
     more than another. At least two are held out, and every shape and colour keeps one.
     """
     count = min(max(round(share * _PAIRS), 2), _PAIRS - len(COLOURS))
-    colours = permutation(mix(seed, 3), len(COLOURS))
-    shapes = permutation(mix(seed, 4), len(SHAPES))
+    colours = permutation(hash_integers(seed, 3), len(COLOURS))
+    shapes = permutation(hash_integers(seed, 4), len(SHAPES))
     places = np.arange(count)
     diagonal, row = np.divmod(places, len(SHAPES))
     return np.sort(shapes[row] * len(COLOURS) + colours[(row + diagonal) % len(COLOURS)])

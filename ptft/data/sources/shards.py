@@ -19,7 +19,7 @@ from ptft.data.fields.joining import AUTO_BYTES, TAIL, first_rows, same_bytes, t
 from ptft.data.fields.labels import Learn
 from ptft.data.formats import IMAGE_EXTENSIONS, check_picture_size
 from ptft.data.hashing import file_state
-from ptft.data.tar.files import Source, TarAhead, TarFiles, TarIndexes
+from ptft.data.tar.files import ShardSource, TarAhead, TarFiles, TarIndexes
 from ptft.data.tar.index import TarIndex
 from ptft.data.tar.remote import RemoteShard, list_shards
 from ptft.data.tar.shard_cache import ShardCache
@@ -33,7 +33,7 @@ __all__ = ["Shards", "find_shards"]
 _MAX_TEXT = 4 << 20  # bytes of a text or a JSON in a tar
 
 
-def find_shards(patterns: str | list[str], key: str) -> list[Source]:
+def find_shards(patterns: str | list[str], key: str) -> list[ShardSource]:
     """The tars that paths and addresses mean, in the order given, globs sorted.
 
     Raises:
@@ -43,7 +43,7 @@ def find_shards(patterns: str | list[str], key: str) -> list[Source]:
     given = [patterns] if isinstance(patterns, str) else patterns
     if not any(map(is_url, given)):
         return list(expand_paths(patterns, key))
-    found: list[Source] = []
+    found: list[ShardSource] = []
     for pattern in given:
         found += list_shards([pattern], key) if is_url(pattern) else expand_paths(pattern, key)
     return found
@@ -66,7 +66,7 @@ class Shards(FieldSet):
     def __init__(
         self,
         section: ShardsData,
-        sources: Sequence[Source],
+        sources: Sequence[ShardSource],
         classes: Sequence[str] | None = None,
         learn: Learn | None = None,
     ) -> None:
@@ -272,7 +272,7 @@ def _picture_sizes(index: TarIndex) -> np.ndarray:
     return np.array([0 if place is None else place[1] for place in places], np.int64)
 
 
-def _short_names(sources: Sequence[Source]) -> list[str]:
+def _short_names(sources: Sequence[ShardSource]) -> list[str]:
     """Of the tars, without the folders that they have in common."""
     names = [
         source.absolute().as_posix() if isinstance(source, Path) else source.url

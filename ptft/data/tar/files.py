@@ -13,12 +13,13 @@ from ptft.data.listing import PassedOver
 from ptft.data.tar.index import TarIndex, index_tar
 from ptft.data.tar.index_file import read_head, read_index
 from ptft.data.tar.remote import RemoteShard
-from ptft.data.tar.shard_cache import ShardCache, Tell
+from ptft.data.tar.shard_cache import ShardCache
 from ptft.errors import DataError, SampleError
+from ptft.speech import Tell
 
-__all__ = ["Source", "TarAhead", "TarFiles", "TarIndexes"]
+__all__ = ["ShardSource", "TarAhead", "TarFiles", "TarIndexes"]
 
-Source = Path | RemoteShard
+ShardSource = Path | RemoteShard
 
 _OPEN = 64  # files held open at once; a process may often have no more than 1,024
 _INDEXES = 64  # of fetched shards, in memory at once; some MB each
@@ -43,7 +44,7 @@ class TarIndexes:
         DataError: a tar or its index is broken; named.
     """
 
-    def __init__(self, sources: Sequence[Source], cache: ShardCache, tell: Tell) -> None:
+    def __init__(self, sources: Sequence[ShardSource], cache: ShardCache, tell: Tell) -> None:
         self._sources = list(sources)
         self._cache = cache
         self._kept: dict[int, TarIndex] = {}
@@ -95,7 +96,9 @@ class TarFiles:
         most: files held open at once.
     """
 
-    def __init__(self, sources: Sequence[Source], cache: ShardCache, most: int = _OPEN) -> None:
+    def __init__(
+        self, sources: Sequence[ShardSource], cache: ShardCache, most: int = _OPEN
+    ) -> None:
         self._sources = list(sources)
         self._cache = cache
         self._most = most
@@ -137,7 +140,7 @@ class TarFiles:
             os.close(self._open.pop(next(iter(self._open))))
         yield file
 
-    def _opened(self, source: Source) -> int:
+    def _opened(self, source: ShardSource) -> int:
         flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
         if isinstance(source, Path):
             return os.open(source, flags)
@@ -153,7 +156,7 @@ class TarFiles:
             f"what reads from {self._cache.folder}"
         )
 
-    def __reduce__(self) -> tuple[type["TarFiles"], tuple[list[Source], ShardCache, int]]:
+    def __reduce__(self) -> tuple[type["TarFiles"], tuple[list[ShardSource], ShardCache, int]]:
         return TarFiles, (self._sources, self._cache, self._most)  # a process opens its own
 
     def close(self) -> None:

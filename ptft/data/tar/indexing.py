@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ptft.data.tar.files import Source
+from ptft.data.tar.files import ShardSource
 from ptft.data.tar.index import index_tar
 from ptft.data.tar.index_file import index_path, read_index, save_index, write_index
 from ptft.data.tar.remote import RemoteShard, upload
@@ -15,7 +15,7 @@ from ptft.errors import DataError
 __all__ = ["index_shard"]
 
 
-def index_shard(source: Source, *, force: bool) -> dict[str, Any]:
+def index_shard(source: ShardSource, *, force: bool) -> dict[str, Any]:
     """Write the index of a shard where there is none that fits. One that lies elsewhere is fetched
     for that, and let go again.
 

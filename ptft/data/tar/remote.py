@@ -88,7 +88,7 @@ def download(url: str, target: Path) -> None:
     except Exception as error:  # each store raises its own
         if isinstance(error, OSError) and error.errno in _DISK:
             raise
-        raise _trouble(url, error) from None
+        raise _fetch_error(url, error) from None
 
 
 def upload(source: Path, url: str) -> None:
@@ -98,7 +98,7 @@ def upload(source: Path, url: str) -> None:
         system.put_file(str(source), path)
         system.invalidate_cache()
     except Exception as error:  # each store raises its own
-        raise _trouble(url, error) from None
+        raise _fetch_error(url, error) from None
 
 
 def _find(
@@ -120,7 +120,7 @@ def _find(
     except FileNotFoundError:
         shards = []
     except Exception as error:  # each store raises its own
-        raise _trouble(url, error) from None
+        raise _fetch_error(url, error) from None
     if not shards:
         raise RecipeError(f"{key}: {url!r}: no such file")
     return shards
@@ -157,11 +157,11 @@ def _open_store(url: str) -> tuple[Any, str]:
         package, extra = _EXTRAS.get(protocol, (protocol, protocol))
         raise MissingExtraError(package, extra) from None
     except Exception as error:  # each store raises its own
-        raise _trouble(url, error) from None
+        raise _fetch_error(url, error) from None
     return system, path
 
 
-def _trouble(url: str, error: Exception) -> DataError:
+def _fetch_error(url: str, error: Exception) -> DataError:
     if isinstance(error, FileNotFoundError):
         return DataError(f"{url}: no such file")
     what = " ".join(str(error).split()) or "no more is said"

@@ -25,6 +25,7 @@ from ptft.data.tar.index_file import check_index, load_index, read_head, save_in
 from ptft.data.tar.remote import RemoteShard, download
 from ptft.errors import DataError
 from ptft.files.own import open_own
+from ptft.speech import Tell
 
 __all__ = ["ShardCache"]
 
@@ -37,8 +38,6 @@ _TAR = re.compile(r"[0-9a-f]{32}\.tar")
 _NAMES = re.compile(
     r"[0-9a-f]{32}\.(tar|index|lock)|room\.lock|\.[0-9a-f]{32}\.(tar|index)(\.\d+)?\.partial"
 )
-
-Tell = Callable[[str], None]
 
 
 class ShardCache:

@@ -5,7 +5,7 @@ from ptft.model.adapt.gate import check_trains
 from ptft.model.adapt.reference import (
     Reference,
     check_merged,
-    compare,
+    compare_outputs,
     reference_inputs,
     reference_outputs,
 )
@@ -19,7 +19,7 @@ __all__ = [
     "base_digest",
     "check_merged",
     "check_trains",
-    "compare",
+    "compare_outputs",
     "fuse_attention",
     "load_adapter",
     "merge",

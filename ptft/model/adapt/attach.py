@@ -16,7 +16,7 @@ from ptft.errors import AdaptError
 from ptft.model.adapt.bottleneck import attach_bottlenecks
 from ptft.model.adapt.low_rank import attach_layers, default_roles, merge_layers
 from ptft.model.adapt.prefix import attach_prefix
-from ptft.model.adapt.reference import check_merged, compare, reference_outputs
+from ptft.model.adapt.reference import check_merged, compare_outputs, reference_outputs
 from ptft.model.adapt.sites import Sites, find_sites
 from ptft.model.adapt.split import fuse_attention, split_attention
 from ptft.model.encoder import DualEncoder
@@ -67,7 +67,7 @@ def attach(model: DualEncoder, section: Adapter, *, seed: int) -> None:
     with seeded(seed):
         _put_in(model, section)
     if not isinstance(section, PrefixAdapt):
-        compare(before, reference_outputs(model), "the adapted model, before training")
+        compare_outputs(before, reference_outputs(model), "the adapted model, before training")
     _note(model, section, base)
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from ptft.errors import AdaptError
 from ptft.model.encoder import DualEncoder
 
-__all__ = ["TOLERANCE", "Reference", "check_merged", "reference_inputs", "reference_outputs"]
+__all__ = ["MERGE_TOLERANCE", "Reference", "check_merged", "reference_inputs", "reference_outputs"]
 
-TOLERANCE = 1e-5
+MERGE_TOLERANCE = 1e-5
 """Largest difference of an entry of an L2-normalised embedding between two forms of one model.
 
 Sums in another order leave 1e-7 to 1e-6 in float32; a part that is lost leaves 1e-3 and more.
@@ -70,10 +70,10 @@ def check_merged(
     Raises:
         AdaptError: it is beyond ``TOLERANCE``.
     """
-    return compare(trained, reference_outputs(model), what)
+    return compare_outputs(trained, reference_outputs(model), what)
 
 
-def compare(trained: Reference, found: Reference, what: str) -> float:
+def compare_outputs(trained: Reference, found: Reference, what: str) -> float:
     """Largest difference of two references.
 
     Raises:
@@ -88,10 +88,10 @@ def compare(trained: Reference, found: Reference, what: str) -> float:
                 f"{tuple(wanted.shape)}"
             )
         difference = float((wanted.double() - given.double()).abs().max())
-        if not difference <= TOLERANCE:  # NaN is beyond it too
+        if not difference <= MERGE_TOLERANCE:  # NaN is beyond it too
             raise AdaptError(
                 f"{what}: {tower[:-1]} embeddings differ from the adapted model's by "
-                f"{difference:.2e}; allowed: {TOLERANCE:g}"
+                f"{difference:.2e}; allowed: {MERGE_TOLERANCE:g}"
             )
         worst = max(worst, difference)
     return worst

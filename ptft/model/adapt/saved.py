@@ -25,7 +25,7 @@ __all__ = ["ADAPTER", "ADAPTER_WEIGHTS", "load_adapter", "read_reference", "save
 
 ADAPTER = "adapter.json"
 ADAPTER_WEIGHTS = "adapter.safetensors"
-FORMAT = 1
+_FORMAT = 1
 _KEYS = ("format", "section", "base", "classes", "templates", "reads")
 _IMAGES, _TEXTS = "reference/images", "reference/texts"
 _SHOWN = 6  # names in a message
@@ -56,7 +56,7 @@ def save_adapter(model: DualEncoder, folder: Path) -> None:
     write_json(
         folder / ADAPTER,
         {
-            "format": FORMAT,
+            "format": _FORMAT,
             "section": adapter["section"],
             "base": {"digest": adapter["base"], "source": model.spec.base, "name": model.spec.name},
             "classes": list(model.spec.classes),
@@ -118,9 +118,9 @@ def read_reference(folder: Path) -> Reference:
 
 def _read(folder: Path) -> Any:
     values = read_json(folder / ADAPTER)
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
+    if not isinstance(values, dict) or values.get("format") != _FORMAT:
         found = values.get("format") if isinstance(values, dict) else values
-        raise AdaptError(f"{folder / ADAPTER}: format {shown(found)}; this ptft reads {FORMAT}")
+        raise AdaptError(f"{folder / ADAPTER}: format {shown(found)}; this ptft reads {_FORMAT}")
     bounds = Bounds(values, str(folder / ADAPTER), AdaptError)
     bounds.keys(_KEYS, ("section", "base"))
     base = Bounds(values["base"], f"{folder / ADAPTER}: base", AdaptError)

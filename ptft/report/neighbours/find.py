@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ptft.artifact import RunFiles, write_json
 from ptft.data import SampleSet, open_split
-from ptft.data.hashing import mix, permutation
+from ptft.data.hashing import hash_integers, permutation
 from ptft.data.sample import Subset
 from ptft.evaluate import SplitEmbeddings, embed_split, embed_texts
 from ptft.evaluate.embed import evaluating
@@ -38,7 +38,7 @@ from ptft.recipe import (
 from ptft.recipe.data import has_split
 from ptft.report.neighbours.record import Answer, Found, Neighbours, Picture, read_neighbours
 
-__all__ = ["record_neighbours"]
+__all__ = ["CPU_FLOP", "record_neighbours"]
 
 Stage = Literal["before", "after"]
 
@@ -48,7 +48,7 @@ _QUERIES = 4  # of each kind
 _PICTURES, _TEXTS = 5, 3  # shown of what a query found
 _SIDE = 112  # of a picture on the page, in pixels
 _BATCH = 32
-_CPU_FLOP = 3e11  # a few seconds of one core at the 50 GFLOP/s that it does
+CPU_FLOP = 3e11  # a few seconds of one core at the 50 GFLOP/s that it does
 _READ_PIXELS = 2e8  # two to four seconds of decoding
 _OF_A_RUN = 500  # or one picture for so many of training, which nobody notices
 _SEED = 0x6E6E  # "nn": keeps these draws apart from the others of the same seed
@@ -165,7 +165,7 @@ def _affordable(model: DualEncoder, samples: SampleSet, total: int) -> int:
         with evaluating(model), FlopCounterMode(display=False) as counter:
             model.encode_image(torch.zeros(1, 3, height, width))
             model.encode_text(torch.from_numpy(tokenizer.trim(tokenizer([text]))))
-        count = min(count, int(_CPU_FLOP / max(1, counter.get_total_flops())))
+        count = min(count, int(CPU_FLOP / max(1, counter.get_total_flops())))
     count = min(max(count, total // _OF_A_RUN), _MOST, len(samples))
     if count < min(_FEWEST, len(samples)):
         raise _NotMeasurableError(
@@ -263,7 +263,7 @@ def _answers(
     found: SplitEmbeddings, texts: _Texts, same_n: Sequence[int] | None, seed: int
 ) -> list[Answer]:
     keys = [str(int(index)) for index in found.indices]
-    order = permutation(mix(seed, _SEED), len(keys)).tolist()
+    order = permutation(hash_integers(seed, _SEED), len(keys)).tolist()
     labelled = [row for row in order if texts.right_n[row] >= 0]
     asked = list(dict.fromkeys(texts.right_n[row] for row in labelled))[:_QUERIES]
     answers: list[Answer] = []

@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-__all__ = ["MAX_TEXT", "check_plain", "read_yaml"]
+__all__ = ["MAX_YAML", "first_bad_value", "read_yaml"]
 
-MAX_TEXT = 4 << 20  # bytes of a document; class names by the ten thousand have 1 MB
+MAX_YAML = 4 << 20  # bytes of a document; class names by the ten thousand have 1 MB
 _MAX_VALUES = 400_000  # of a document, those that an alias stands for counted each time
 _MAX_DEPTH = 64  # of values within values; a recipe has 8
 _MAX_WHOLE = 2**63 - 1  # of a whole number, whatever its sign
@@ -29,8 +29,8 @@ def read_yaml(text: str) -> Any:
             or deeper than it may be, or a value is none (a number of thousands of digits, the
             29th of February of a common year).
     """
-    if len(text) > MAX_TEXT:
-        raise yaml.YAMLError(f"{len(text)} characters; allowed: at most {MAX_TEXT}")
+    if len(text) > MAX_YAML:
+        raise yaml.YAMLError(f"{len(text)} characters; allowed: at most {MAX_YAML}")
     try:
         node = yaml.compose(text, Loader=_Loader)
         if node is None:
@@ -47,25 +47,25 @@ def read_yaml(text: str) -> Any:
         raise yaml.YAMLError(f"a value that cannot be: {error}") from None
 
 
-def check_plain(values: Any) -> str | None:
+def first_bad_value(values: Any) -> str | None:
     """What of plain values no recipe may hold, with its key, in words; None where all is well.
 
     That is a whole number that 64 bits do not hold, and a text with a NUL or half a character in
     it, which no file's name can have.
     """
-    return next(_troubles(values, ""), None)
+    return next(_bad_values(values, ""), None)
 
 
-def _troubles(values: Any, key: str) -> Iterator[str]:
+def _bad_values(values: Any, key: str) -> Iterator[str]:
     if isinstance(values, dict):
         for name, value in values.items():
             inside = f"{key}.{name}" if key else str(name)
             if isinstance(name, str) and (what := _bad_text(name)):
                 yield f"{(key or 'recipe')}: a key with {what}; allowed: plain text"
-            yield from _troubles(value, inside)
+            yield from _bad_values(value, inside)
     elif isinstance(values, list | tuple):
         for number, value in enumerate(values):
-            yield from _troubles(value, f"{key}.{number}" if key else str(number))
+            yield from _bad_values(value, f"{key}.{number}" if key else str(number))
     elif isinstance(values, str) and (what := _bad_text(values)):
         yield f"{key}: {values[:80]!r}: {what}; allowed: plain text"
     elif isinstance(values, int) and not -_MAX_WHOLE <= values <= _MAX_WHOLE:
