@@ -12,8 +12,10 @@ from ptft.errors import ArtifactError, PtftError
 from ptft.files.bounds import Bounds, check_names
 
 __all__ = [
+    "MAX_CLASSES",
     "MAX_CONTEXT",
     "MAX_SIDE",
+    "MAX_TEXT",
     "MAX_WIDTH",
     "check_mix_values",
     "check_model_values",

@@ -10,11 +10,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["hub_at_hand", "why_unreachable"]
+__all__ = ["answers", "hub_at_hand", "why_unreachable"]
 
 _PATIENCE = 4.0  # seconds for an answer, of whatever kind
 _REMEMBERED = 60.0  # seconds for which an absent Hub is not asked again
-_found: dict[str, tuple[float, str | None]] = {}  # endpoint -> when, and why not
+answers: dict[str, tuple[float, str | None]] = {}  # endpoint -> when, and why not
 
 
 def why_unreachable(endpoint: str | None = None) -> str | None:
@@ -26,15 +26,15 @@ def why_unreachable(endpoint: str | None = None) -> str | None:
     from huggingface_hub import constants
 
     place = endpoint or constants.ENDPOINT
-    when, reason = _found.get(place, (0.0, None))
+    when, reason = answers.get(place, (0.0, None))
     if reason is not None and time.monotonic() - when < _REMEMBERED:
         return reason
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
-    if place in _found and reason is None:
+    if place in answers and reason is None:
         return None
     reason = _ask(place)
-    _found[place] = (time.monotonic(), reason)
+    answers[place] = (time.monotonic(), reason)
     return reason
 
 

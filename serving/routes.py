@@ -24,7 +24,7 @@ from serving.refusal import Refusal
 from serving.settings import Settings
 from serving.state import Asked, State, json_response
 
-__all__ = ["create_app"]
+__all__ = ["create_app", "write_embedding"]
 
 Embeddings = Sequence[NDArray[np.float32] | SampleError]
 
@@ -314,6 +314,7 @@ def _embedded(info: ModelInfo, found: Embeddings, encoding: str) -> Response:
 
 
 def write_embedding(embedding: NDArray[np.float32], encoding: str) -> NDArray[np.float32] | str:
+    """An embedding (D,) as a response has it: numbers, or base64 of little-endian float32."""
     if encoding == "base64":
         return base64.b64encode(embedding.astype("<f4").tobytes()).decode()
     return np.ascontiguousarray(embedding)

@@ -85,7 +85,7 @@ def test_a_hub_that_answers_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_hub_that_comes_back_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     with LoopbackHub(token="hf_test") as hub:
-        monkeypatch.setitem(reach._found, hub.url, (time.monotonic() - 61, "it was away"))
+        monkeypatch.setitem(reach.answers, hub.url, (time.monotonic() - 61, "it was away"))
         assert why_unreachable(hub.url) is None
 
 

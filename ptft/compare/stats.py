@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["band", "paired_interval"]
+__all__ = ["Hits", "band", "paired_interval"]
 
 _DRAWS = 2000
 Hits = NDArray[np.float64]

@@ -20,6 +20,7 @@ __all__ = [
     "describe_model",
     "load_stored",
     "load_weights",
+    "save_hf_config",
     "save_model",
     "shell",
 ]

@@ -18,14 +18,14 @@ from ptft.artifact import ModelInfo
 from ptft.errors import ArtifactError
 from ptft.files.digests import record_check, was_checked
 
-__all__ = ["BATCH", "cpu_seconds", "memory_bytes", "try_model"]
+__all__ = ["BATCH", "PATIENCE", "cpu_seconds", "memory_bytes", "try_model"]
 
 BATCH = 16
 """Images or texts at once, unless the service is told of more (``PTFT_MICRO_BATCH``)."""
 
 _MEMORY, _MEMORY_EACH = 6 << 30, 4  # bytes of addresses, and more for each byte of the files
 _CPU, _CPU_EACH = 120, 240  # seconds, and more for each GiB of the files
-_WALL = 4  # times the seconds, on a machine that does other things as well
+PATIENCE = 4  # times the seconds, on a machine that does other things as well
 
 
 def try_model(
@@ -60,11 +60,11 @@ def try_model(
             text=True,
             errors="replace",
             check=False,
-            timeout=_WALL * seconds,
+            timeout=PATIENCE * seconds,
         )
     except subprocess.TimeoutExpired:
         raise ArtifactError(
-            f"{folder}: still running after {_WALL * seconds} s; what is allowed for its size"
+            f"{folder}: still running after {PATIENCE * seconds} s; what is allowed for its size"
         ) from None
     if done.returncode == 0:
         record_check("tried", key)

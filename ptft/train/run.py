@@ -57,7 +57,7 @@ from ptft.train.state.ema import Ema
 from ptft.train.state.regularise import Pull, pull_to_start
 from ptft.train.state.weight_copy import extra_tensors
 
-__all__ = ["TrainResult", "train"]
+__all__ = ["TrainResult", "exit_code", "train"]
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -233,7 +233,7 @@ def test_a_comparison_is_checked_too(tmp_path: Path) -> None:
 def test_rows_of_one_picture_in_a_large_set_are_seen_in_a_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("shards", "survey"):
+    for module in ("sources.shards", "checks.survey"):
         monkeypatch.setattr(f"ptft.data.{module}.AUTO_BYTES", 100)
     monkeypatch.setattr("ptft.data.checks.survey.COMPARED", 50)
     files: dict[str, bytes] = {}

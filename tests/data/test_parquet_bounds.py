@@ -239,7 +239,7 @@ def test_what_is_read_at_once_is_what_is_read_value_by_value(
         random = np.random.default_rng(number)
         try:
             if number % 2:
-                return pages._parse(_changed(headers[number % len(headers)], random))
+                return pages.parse_header(_changed(headers[number % len(headers)], random))
             changed = _changed(end, random)
             path.write_bytes(b"PAR1" + changed + len(changed).to_bytes(4, "little") + b"PAR1")
             return read_footer(path)
@@ -248,7 +248,7 @@ def test_what_is_read_at_once_is_what_is_read_value_by_value(
 
     usual = [read(number) for number in range(4000)]
     assert sum(not isinstance(found, str) for found in usual) > 1000
-    for part in (footer, pages):
-        assert part._usual().search(end + headers[0])
-        monkeypatch.setattr(part, "_usual", lambda: re.compile(b"(?!)"))
+    for part, name in ((footer, "footer_pattern"), (pages, "header_pattern")):
+        assert getattr(part, name)().search(end + headers[0])
+        monkeypatch.setattr(part, name, lambda: re.compile(b"(?!)"))
     assert [read(number) for number in range(4000)] == usual

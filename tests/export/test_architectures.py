@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from ptft.export.library_files import Library
+from ptft.export.library_files import LIBRARY_TOLERANCE, Library
 from tests.support.architectures import convert_all, names
 
 COUNTS = {

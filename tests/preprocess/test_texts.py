@@ -14,6 +14,7 @@ from ptft.compat import import_open_clip
 from ptft.errors import ModelError
 from ptft.preprocess import TextTokenizer, clip_bpe_json
 from ptft.preprocess import texts as texts_module
+from ptft.preprocess.cleaning import CLEANERS
 
 HARD = [
     "",
@@ -293,17 +294,20 @@ def test_so_does_one_of_words(clean: str, monkeypatch: pytest.MonkeyPatch) -> No
     np.testing.assert_array_equal(cut, ours(_LONG))
 
 
-def test_what_lies_far_behind_the_context_is_not_cleaned(clip_json: str) -> None:
+def test_what_lies_far_behind_the_context_is_not_cleaned(
+    clip_json: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """25 MB of a caption that needs repair took a minute, each time that it was drawn."""
-    ours = TextTokenizer(clip_json, context_length=77)
     seen: list[int] = []
-    cleaner = ours._cleaner
+    cleaner = CLEANERS["clip"]
 
     def count(text: str) -> str:
         seen.append(len(text))
         return cleaner(text)
 
-    ours._cleaner = count
+    monkeypatch.setitem(CLEANERS, "clip", count)
+    ours = TextTokenizer(clip_json, context_length=77)
+    seen.clear()
     text = "caf\u00c3\u00a9 " * 4_000_000
     ours.too_long([text], ours([text]))
     assert max(seen) == 16_384

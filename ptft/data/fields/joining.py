@@ -16,6 +16,7 @@ from ptft.errors import SampleError
 
 __all__ = [
     "AUTO_BYTES",
+    "TAIL",
     "Groups",
     "digest_picture",
     "first_rows",

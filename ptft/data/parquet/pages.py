@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ptft.data.parquet.thrift import I32, STRUCT, VARINT, Compact, fields_pattern, signed
 
-__all__ = ["Page", "header_pattern", "walk_pages"]
+__all__ = ["Page", "header_pattern", "parse_header", "walk_pages"]
 
 _FIRST = 4096  # bytes of a header that are read at first; they hold statistics, seldom more
 _MOST = 1 << 20  # bytes of a header
@@ -67,7 +67,7 @@ def _read_header(file: int, place: int, end: int) -> _Header:
     while True:
         data = os.pread(file, min(room, end - place), place)
         try:
-            return _parse(data)
+            return parse_header(data)
         except IndexError:
             if len(data) < room or room >= _MOST:
                 raise ValueError("a page without a header") from None
@@ -85,8 +85,8 @@ def header_pattern() -> re.Pattern[bytes]:
     )
 
 
-def _parse(data: bytes) -> _Header:
-    """Raises IndexError where the bytes end too soon."""
+def parse_header(data: bytes) -> _Header:
+    """The page header that ``data`` begins with. Raises IndexError where they end too soon."""
     usual = header_pattern().match(data)
     if usual is not None and _STRUCTS[usual[1]] == usual[4]:
         values = 0 if usual[4] == b"\x4c" else signed(usual[5])

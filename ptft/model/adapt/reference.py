@@ -12,7 +12,14 @@ from torch import Tensor
 from ptft.errors import AdaptError
 from ptft.model.encoder import DualEncoder
 
-__all__ = ["MERGE_TOLERANCE", "Reference", "check_merged", "reference_inputs", "reference_outputs"]
+__all__ = [
+    "MERGE_TOLERANCE",
+    "Reference",
+    "check_merged",
+    "compare_outputs",
+    "reference_inputs",
+    "reference_outputs",
+]
 
 MERGE_TOLERANCE = 1e-5
 """Largest difference of an entry of an L2-normalised embedding between two forms of one model.
