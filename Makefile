@@ -6,6 +6,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP) --require-hashes --no-deps
 JOBS ?= 2 # processes of the tests, of one thread each
+COV ?= # COV=1: what of ptft and serving the tests run
 
 .PHONY: demo test clients newest check docs format clean help
 
@@ -27,7 +28,7 @@ demo: $(STAMP) ## pretrain, fine-tune, export, serve, ask: the whole pipeline on
 	PATH="$(CURDIR)/$(BIN):$$PATH" recipes/speedrun.sh
 
 test: $(STAMP) ## the tests
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(if $(strip $(COV)),--cov --cov-report=term)
 
 clients: $(STAMP) ## environments of other clients of the model folder (user's cache), and their tests
 	$(BIN)/python -m tests.clients
