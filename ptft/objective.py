@@ -43,11 +43,9 @@ __all__ = [
     "TILED_FROM",
     "Features",
     "ObjectiveOutput",
-    "TrainBatch",
     "clamp_logit_scale",
     "classify_loss",
     "clip_loss",
-    "compute_objective",
     "features_loss",
     "needs_labels",
     "needs_pictures",
@@ -55,23 +53,6 @@ __all__ = [
     "siglip_loss",
 ]
 TILED_FROM = 2048  # pairs of a batch: from here on the (B, B) logits are no longer kept
-
-
-@dataclass(frozen=True)
-class TrainBatch:
-    """One step's input, on the device.
-
-    Attributes:
-        images: float (B, 3, H, W), normalised; or None where the objective reads no pictures.
-        tokens: int64 (B, L), or None where the objective reads no text.
-        caption_ids: int64 (B,) or (B, 2), see ``pair_groups``; None without text.
-        labels: int64 (B,), or None where the objective reads no classes.
-    """
-
-    images: Tensor | None
-    tokens: Tensor | None
-    caption_ids: Tensor | None
-    labels: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -113,28 +94,6 @@ def needs_pictures(section: ObjectiveSection) -> bool:
 def needs_labels(section: ObjectiveSection) -> bool:
     """Whether the objective reads classes."""
     return isinstance(section, ClassifyObjective)
-
-
-def compute_objective(
-    section: ObjectiveSection, model: DualEncoder, batch: TrainBatch
-) -> ObjectiveOutput:
-    """Run the model on a batch and take the section's loss.
-
-    Raises:
-        TrainingError: the batch lacks what the objective reads.
-    """
-    if isinstance(section, ClassifyObjective):
-        images = batch.images if needs_pictures(section) else None
-        tokens = batch.tokens if needs_text(section) else None
-        logits_bc, _ = model(images, tokens, logits=True)
-        return classify_loss(section, logits_bc, batch.labels, model.logit_scale)
-    if batch.tokens is None or batch.caption_ids is None:
-        raise TrainingError(f"objective.kind: {section.kind!r} needs captions; the data has none")
-    image_bd, text_bd = model(batch.images, batch.tokens)
-    return features_loss(
-        section,
-        Features(image_bd, text_bd, model.logit_scale, model.logit_bias, batch.caption_ids),
-    )
 
 
 def classify_loss(

@@ -6,31 +6,47 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
-from ptft.objective import compute_objective
+from ptft.data import Batch
 from ptft.recipe import Recipe
-from ptft.train.setup import batches, set_up, to_device
+from ptft.train.batches import batches, images_to_device
+from ptft.train.gradients import Step
+from ptft.train.parallel import alone
+from ptft.train.setup import Setup, set_up
 
 __all__ = ["count_training", "counter"]
 
 
 def count_training(recipe: Recipe) -> tuple[float, float]:
     """Floating-point operations of training on one sample, counted on one small step; and the
-    share of the parameters that learns."""
+    share of the parameters that learns. What takes no steps counts as its samples' logits.
+    """
     setup = set_up(recipe, torch.device("cpu"))
     count = min(2, len(setup.samples))
     batch = next(iter(batches(recipe, setup, start=0, end=count, size=count, workers=0)))
-    with counter() as counted:
-        loss = compute_objective(
-            recipe.objective, setup.model, to_device(batch, setup.model, recipe)
-        ).loss
-        if setup.steps:
-            loss.backward()
+    if setup.steps:
+        flops = _of_step(recipe, setup, batch, None)
+        if recipe.optim.micro_batch is not None:  # all but the last of a batch run forward twice
+            twice = 1 - recipe.optim.micro_batch / recipe.optim.global_batch
+            flops += twice * count * (_of_step(recipe, setup, batch, 1) - flops) / max(1, count - 1)
+    else:
+        assert isinstance(batch.images, torch.Tensor)
+        with counter() as counted:
+            setup.model.classify(images_to_device(batch.images, setup.model))
+        flops = counted.get_total_flops()
     parameters = list(setup.model.parameters())
     learning = sum(p.numel() for p in parameters if p.requires_grad)
-    return (
-        counted.get_total_flops() / count,
-        learning / sum(p.numel() for p in parameters),
-    )
+    return flops / count, learning / sum(p.numel() for p in parameters)
+
+
+def _of_step(recipe: Recipe, setup: Setup, batch: Batch, micro: int | None) -> float:
+    """Operations of one step on a batch, ``micro`` samples at once or all."""
+    size = {"global_batch": len(batch), "micro_batch": micro}
+    optim = recipe.optim.model_copy(update=size)
+    step = Step(recipe.objective, optim, alone(setup.model), teacher=setup.teacher)
+    with counter() as counted:
+        step(batch)
+    setup.model.zero_grad(set_to_none=True)
+    return float(counted.get_total_flops())
 
 
 def counter() -> FlopCounterMode:

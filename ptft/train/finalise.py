@@ -1,5 +1,6 @@
 """The model that a run leaves: calibrated where the recipe wants it, merged, saved and checked."""
 
+import copy
 import shutil
 from pathlib import Path
 
@@ -7,11 +8,18 @@ from ptft.artifact import RunFiles, hash_files
 from ptft.data import open_val
 from ptft.evaluate import calibrate_head
 from ptft.evaluate.calibrate import Calibration
-from ptft.model import DualEncoder, save_model
+from ptft.model import (
+    DualEncoder,
+    check_merged,
+    load_model,
+    merge,
+    save_adapter,
+    save_model,
+)
+from ptft.model.adapt import Reference, reference_outputs
 from ptft.model.store import WEIGHTS
-from ptft.recipe import ClassifyObjective, Recipe
+from ptft.recipe import AdapterSection, AdaptSection, ClassifyObjective, Recipe
 from ptft.runs.folder import RunRecord
-from ptft.train.adapter import check_saved, save_and_merge
 
 __all__ = ["calibrate", "save_final"]
 
@@ -34,14 +42,40 @@ def save_final(folder: Path, model: DualEncoder, recipe: Recipe, record: RunReco
     Raises:
         AdaptError: what was saved is another model than what was trained.
     """
-    model, trained = save_and_merge(recipe, model, folder)
+    model, trained = _save_adapter(recipe.adapt, model, folder)
     final = folder / RunFiles.FINAL
     partial = folder / f".{RunFiles.FINAL}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     save_model(model, partial)
-    check_saved(trained, partial)
+    if trained is not None:
+        check_merged(trained, load_model(partial), what=f"{partial}: the model read back")
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     record.files = hash_files(final)
     record.weights_digest = record.files[WEIGHTS]["sha256"]
+
+
+def _save_adapter(
+    section: AdaptSection, model: DualEncoder, run: Path
+) -> tuple[DualEncoder, Reference | None]:
+    """Write ``adapter/`` of a trained model, where an adapter was trained.
+
+    Returns:
+        The model to keep: a merged copy, since the ranks of a sharded run go on sharing the model
+        itself; and what the model gave as it was trained, to hold the saved one against. Without an
+        adapter the model itself, and None.
+
+    Raises:
+        AdaptError: the merged model gives other embeddings.
+    """
+    if not isinstance(section, AdapterSection):
+        return model, None
+    partial = run / f".{RunFiles.ADAPTER}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    save_adapter(model, partial)
+    shutil.rmtree(run / RunFiles.ADAPTER, ignore_errors=True)
+    partial.rename(run / RunFiles.ADAPTER)
+    reference = reference_outputs(model)
+    # the specification holds the tokenizer, which nobody changes
+    return merge(copy.deepcopy(model, {id(model.spec): model.spec})), reference

@@ -22,6 +22,7 @@ need not share a micro batch. Within one they go through the tower in groups of 
 that is cheaper (:mod:`ptft.train.lengths`).
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Self
@@ -40,14 +41,21 @@ from ptft.objective import (
     needs_pictures,
     needs_text,
 )
-from ptft.recipe import ClassifyObjective, ClipObjective, Recipe, SiglipObjective
+from ptft.recipe import (
+    ClassifyObjective,
+    ClipObjective,
+    ObjectiveSection,
+    OptimSection,
+    SiglipObjective,
+)
+from ptft.train.batches import images_to_device
+from ptft.train.cost.clock import PartClock
 from ptft.train.lengths import grouped_tokens
 from ptft.train.parallel import Parallel
 from ptft.train.precision import autocast
-from ptft.train.setup import images_to_device
 from ptft.train.teacher import Teacher
 
-__all__ = ["Step", "micro_batch"]
+__all__ = ["Step", "loss_scaler", "micro_batch"]
 
 
 @dataclass(frozen=True)
@@ -81,10 +89,12 @@ class Step:
     """Forward and backward of a rank's share of a batch; gradients stay on the parameters.
 
     Args:
-        recipe: its objective, micro batch and precision.
+        objective: what is learned.
+        optim: its micro batch and precision.
         parallel: the model, alone or among ranks.
-        scaler: of the loss (fp16); gradients are left scaled.
+        scaler: of the loss (fp16), which multiplies the gradients; absent: as the precision wants.
         teacher: a model whose answers are learned too.
+        clock: takes the seconds of the step's parts, for who measures one.
 
     Raises:
         RecipeError: the micro batch does not fit the rank's share or the model.
@@ -92,18 +102,22 @@ class Step:
 
     def __init__(
         self,
-        recipe: Recipe,
+        objective: ObjectiveSection,
+        optim: OptimSection,
         parallel: Parallel,
-        scaler: torch.amp.GradScaler,
+        *,
+        scaler: torch.amp.GradScaler | None = None,
         teacher: Teacher | None = None,
+        clock: PartClock | None = None,
     ) -> None:
         self.teacher = teacher
-        self.objective = recipe.objective
-        self.precision = recipe.optim.precision
+        self.objective = objective
+        self.precision = optim.precision
         self.parallel = parallel
         self.model = parallel.model
-        self.scaler = scaler
-        self.micro = micro_batch(recipe, parallel.model, parallel.world.size)
+        self.scaler = scaler or loss_scaler(optim.precision, parallel.model.device)
+        self.micro = micro_batch(optim, parallel.model, parallel.world.size)
+        self.clock = clock
 
     def __call__(self, batch: Batch) -> ObjectiveOutput:
         """Add the gradients of the batch to the parameters'.
@@ -136,17 +150,18 @@ class Step:
         features = self._features(batch, micros, encoded)
 
         # 2. the loss on them. Wrappers average gradients over the ranks; these are to be summed.
-        output = features_loss(objective, features, self.parallel.world)
-        if self.teacher is not None:
-            output = self.teacher.contrast(
-                output,
-                features,
-                batch,
-                precision=self.precision,
-                micro=self.micro,
-                world=self.parallel.world,
-            )
-        self.scaler.scale(output.loss * self.parallel.world.size).backward()
+        with self._part("loss"):
+            output = features_loss(objective, features, self.parallel.world)
+            if self.teacher is not None:
+                output = self.teacher.contrast(
+                    output,
+                    features,
+                    batch,
+                    precision=self.precision,
+                    micro=self.micro,
+                    world=self.parallel.world,
+                )
+            self.scaler.scale(output.loss * self.parallel.world.size).backward()
 
         # 3. back through the towers, the longest texts first: what they free serves the shorter
         for number in reversed(range(len(micros))):
@@ -155,7 +170,8 @@ class Step:
                 if number != kept:
                     drawn[number].restore(self.model.device)
                     encoded[number] = self._encode(batch, micro, again=True)
-                self._back(features, micro, encoded[number], last)
+                with self._part("backward"):
+                    self._back(features, micro, encoded[number], last)
             encoded[number] = (None, None)
         after.restore(self.model.device)
         return ObjectiveOutput(output.loss.detach(), output.scalars)
@@ -168,16 +184,20 @@ class Step:
             rows = micro.texts if needs_text(objective) else micro.images
             labels = None if batch.labels is None else batch.labels[rows]
             with self.parallel.reduced(number == len(micros) - 1):
-                with autocast(self.precision, self.model.device):
+                with self._part("copy"):
                     images, tokens = self._inputs(objective, batch, rows)
-                    logits_bc, _ = self.parallel.forward(images, tokens, logits=True)
                     labels = None if labels is None else labels.to(self.model.device)
-                    output = classify_loss(objective, logits_bc, labels, self.model.logit_scale)
-                if self.teacher is not None:
-                    output = self.teacher.classify(
-                        output, logits_bc, batch, rows, precision=self.precision
-                    )
-                self.scaler.scale(output.loss / len(micros)).backward()
+                with self._part("forward"), autocast(self.precision, self.model.device):
+                    logits_bc, _ = self.parallel.forward(images, tokens, logits=True)
+                with self._part("loss"):
+                    with autocast(self.precision, self.model.device):
+                        output = classify_loss(objective, logits_bc, labels, self.model.logit_scale)
+                    if self.teacher is not None:
+                        output = self.teacher.classify(
+                            output, logits_bc, batch, rows, precision=self.precision
+                        )
+                with self._part("backward"):
+                    self.scaler.scale(output.loss / len(micros)).backward()
             outputs.append(ObjectiveOutput(output.loss.detach(), output.scalars))
         loss = torch.stack([output.loss for output in outputs]).mean()
         names = outputs[0].scalars
@@ -216,12 +236,19 @@ class Step:
             raise TrainingError(f"objective.kind: {kind!r} needs captions; the data has none")
         assert batch.images is not None, "pairs have pictures"
         images = tokens = None
-        with autocast(self.precision, self.model.device):
+        with self._part("again" if again else "copy"):
             if not (again and _is_fixed(self.model.image)):
                 images = images_to_device(batch.images[micro.images], self.model)
             if not (again and _is_fixed(self.model.text)):
                 tokens = grouped_tokens(batch.tokens[micro.texts], self.model)
+        with (
+            self._part("again" if again else "forward"),
+            autocast(self.precision, self.model.device),
+        ):
             return self.parallel.forward(images, tokens)
+
+    def _part(self, name: str) -> AbstractContextManager[None]:
+        return nullcontext() if self.clock is None else self.clock.part(name)
 
     def _features(
         self, batch: Batch, micros: list[_Micro], encoded: list[tuple[Tensor | None, Tensor | None]]
@@ -263,19 +290,24 @@ class Step:
             torch.autograd.backward(tensors, gradients)
 
 
-def micro_batch(recipe: Recipe, model: DualEncoder, ranks: int) -> int:
+def loss_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
+    """What keeps the gradients of fp16 from vanishing; in any other precision it does nothing."""
+    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+
+
+def micro_batch(optim: OptimSection, model: DualEncoder, ranks: int) -> int:
     """Samples that a rank forwards at once.
 
     Raises:
         RecipeError: they do not divide the rank's share of the batch, or a batch norm would see
             each micro batch's statistics in place of the batch's.
     """
-    share = recipe.optim.global_batch // ranks
-    size = recipe.optim.micro_batch or share
+    share = optim.global_batch // ranks
+    size = optim.micro_batch or share
     if share % size:
         raise RecipeError(
             f"optim.micro_batch: {size}: does not divide a rank's {share} samples "
-            f"(optim.global_batch {recipe.optim.global_batch} over {ranks} ranks)"
+            f"(optim.global_batch {optim.global_batch} over {ranks} ranks)"
         )
     norm = active_batch_norm(model)
     if size < share and norm is not None:

@@ -34,8 +34,9 @@ from ptft.errors import ModelError, RecipeError, SampleError
 from ptft.model import DualEncoder
 from ptft.model.trunk import trunk_digest, trunk_learns
 from ptft.recipe import AugmentSection, Recipe, read_towers
+from ptft.train.batches import images_to_device, tokens_to_device
 from ptft.train.precision import autocast
-from ptft.train.setup import Setup, images_to_device, tokens_to_device
+from ptft.train.setup import Setup
 
 __all__ = ["keep_features"]
 

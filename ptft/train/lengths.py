@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from ptft.model import DualEncoder, packs_texts
-from ptft.train.setup import tokens_to_device
+from ptft.train.batches import tokens_to_device
 
 __all__ = ["cut_by_length", "grouped_tokens"]
 

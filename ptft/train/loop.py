@@ -25,13 +25,14 @@ from ptft.recipe import EvaluateItem, Recipe
 from ptft.report.console import Report
 from ptft.report.neighbours.find import record_neighbours
 from ptft.runs.folder import RunRecord, note_test_read, write_run
+from ptft.train.batches import batches
 from ptft.train.compiled import uncompiled
 from ptft.train.finalise import calibrate, save_final
-from ptft.train.gradients import Step
+from ptft.train.gradients import Step, loss_scaler
 from ptft.train.guard import Guard, describe_batch, stop_run
 from ptft.train.observer import Watch
 from ptft.train.parallel import Parallel, whole_tensor
-from ptft.train.setup import Setup, batches
+from ptft.train.setup import Setup
 from ptft.train.signals import Stop
 from ptft.train.state.best import Best
 from ptft.train.state.ema import Ema
@@ -96,15 +97,19 @@ class Loop:
         if self.over:  # resumed after its last step
             return
         run, progress = self.recipe.run, self.progress
-        scaler = torch.amp.GradScaler(
-            self.model.device.type, enabled=self.recipe.optim.precision == "fp16"
-        )
+        scaler = loss_scaler(self.recipe.optim.precision, self.model.device)
         if progress.scaler:
             scaler.load_state_dict(progress.scaler)
         saved = progress.seen if progress.step else -1
         clock = self.report.clock
         self.model.train()
-        step = Step(self.recipe, self.parallel, scaler, self.setup.teacher)
+        step = Step(
+            self.recipe.objective,
+            self.recipe.optim,
+            self.parallel,
+            scaler=scaler,
+            teacher=self.setup.teacher,
+        )
         for batch in batches(
             self.recipe,
             self.setup,

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ptft.distributed import World
+from ptft.distributed import ALONE, World
 from ptft.errors import RecipeError, TrainingError
 from ptft.files.tensors import is_sharded
 from ptft.model import DualEncoder, active_batch_norm, tower_blocks
 
-__all__ = ["Parallel", "check_agreement", "share", "whole_tensor"]
+__all__ = ["Parallel", "alone", "check_agreement", "share", "whole_tensor"]
 
 _SAMPLED = 1024  # values of each weight that its digest reads
 
@@ -74,6 +74,11 @@ class Parallel:
             if self.twin is not None:
                 self.twin.to("cpu")
         self.world.barrier()
+
+
+def alone(model: DualEncoder) -> Parallel:
+    """A model in this process, whatever other ranks do."""
+    return Parallel(model, model, ALONE)
 
 
 def share(model: DualEncoder, world: World, how: Literal["ddp", "fsdp"] = "ddp") -> Parallel:

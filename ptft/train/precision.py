@@ -6,7 +6,7 @@ GPUs that have them, so ``auto`` times both on the recipe's own model.
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import median
 
 import torch
@@ -25,23 +25,21 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     return torch.autocast(device.type, dtype=dtype)
 
 
-def measure_precision(step: Callable[[], torch.Tensor], device: torch.device) -> str:
+def measure_precision(steps: Mapping[str, Callable[[], object]], device: torch.device) -> str:
     """``bf16`` where a forward and backward pass is clearly faster in it than in fp32.
 
     Args:
-        step: runs the model on a batch and returns the loss. Gradients are its caller's to clear.
+        steps: for ``fp32`` and ``bf16``, what runs such a pass of one batch.
     """
     if device.type == "cuda" and not torch.cuda.is_bf16_supported():
         return "fp32"
     # On a CPU that others use too, CPU seconds compare and wall seconds do not.
     clock = time.perf_counter if device.type == "cuda" else time.process_time
-    seconds: dict[str, list[float]] = {"fp32": [], "bf16": []}
+    seconds: dict[str, list[float]] = {precision: [] for precision in steps}
     for round_ in range(_ROUNDS + 1):
         for precision, times in seconds.items():
             start = clock()
-            with autocast(precision, device):
-                loss = step()
-            loss.backward()
+            steps[precision]()
             if device.type == "cuda":
                 torch.cuda.synchronize()
             if round_:  # the first is a warm-up

@@ -35,7 +35,6 @@ from ptft.runs.folder import (
 from ptft.runs.lock import claim_run
 from ptft.speech import LOG, SILENT, say
 from ptft.threads import cpu_threads
-from ptft.train.adapter import check_learning
 from ptft.train.allocator import keep_freed_memory
 from ptft.train.compiled import compile_blocks, wants_compiling
 from ptft.train.guard import Guard
@@ -43,10 +42,10 @@ from ptft.train.kept_features import keep_features
 from ptft.train.loop import Loop
 from ptft.train.observer import Watch
 from ptft.train.parallel import check_agreement, share
+from ptft.train.preflight import check_learning, choose_precision
 from ptft.train.setup import (
     Setup,
     choose_device,
-    choose_precision,
     keep_reading,
     set_up,
 )

@@ -1,18 +1,16 @@
-"""What a run starts with: device, model, data; and a batch as the model takes it."""
+"""What a run starts with: device, model and data."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from ptft.data import Batch, SampleSet, open_split, open_val, train_batches
+from ptft.data import SampleSet, open_split, open_val
 from ptft.data.checks.check import check_captions, check_classes
 from ptft.data.checks.cut import cut_notes
 from ptft.data.reading.features import FeatureFile, TextFeatures
-from ptft.data.reading.loader import Workers, worker_count
-from ptft.data.reading.read import Tokenizer
-from ptft.data.sources.class_captions import ClassCaptions, same_class
+from ptft.data.reading.loader import worker_count
+from ptft.data.sources.class_captions import ClassCaptions
 from ptft.distributed import ALONE, World
 from ptft.errors import ModelError, RecipeError, TrainingError
 from ptft.evaluate import add_cache, probe_head
@@ -27,24 +25,12 @@ from ptft.model import (
 from ptft.model.fetch import fetch_source
 from ptft.model.spec import load_spec
 from ptft.model_source import model_folder
-from ptft.objective import TrainBatch, compute_objective, needs_labels, needs_pictures, needs_text
+from ptft.objective import needs_text
 from ptft.optim import total_samples
 from ptft.recipe import ClassifyObjective, Recipe, TipAdapterAdapt
-from ptft.train.precision import measure_precision
-from ptft.train.prefetch import copy_ahead
-from ptft.train.teacher import PairedTokenizer, Teacher, load_teacher, split_tokens
+from ptft.train.teacher import Teacher, load_teacher
 
-__all__ = [
-    "Setup",
-    "batches",
-    "choose_device",
-    "choose_precision",
-    "images_to_device",
-    "keep_reading",
-    "set_up",
-    "to_device",
-    "tokens_to_device",
-]
+__all__ = ["Setup", "choose_device", "keep_reading", "set_up"]
 
 
 @dataclass(frozen=True)
@@ -183,96 +169,3 @@ def choose_device(recipe: Recipe) -> torch.device:
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(wanted)
-
-
-def choose_precision(recipe: Recipe, setup: Setup) -> str:
-    """The recipe's precision, measured on a batch of its own where it says ``auto``.
-
-    Weights and random numbers are left as they were.
-    """
-    if recipe.optim.precision != "auto":
-        return recipe.optim.precision
-    if not setup.steps:
-        return "fp32"
-    model, small = setup.model, min(recipe.optim.global_batch, 32)
-    batch = next(iter(batches(recipe, setup, start=0, end=small, size=small, workers=0)))
-    inputs = to_device(batch, model, recipe)
-    rng = torch.get_rng_state()
-    model.eval()  # batch statistics must not move; timing hardly differs
-
-    def step() -> torch.Tensor:
-        return compute_objective(recipe.objective, model, inputs).loss
-
-    precision = measure_precision(step, model.device)
-    model.zero_grad(set_to_none=True)
-    torch.set_rng_state(rng)
-    return precision
-
-
-def batches(
-    recipe: Recipe,
-    setup: Setup,
-    *,
-    start: int,
-    end: int,
-    size: int,
-    workers: Workers,
-    world: World = ALONE,
-) -> Iterator[Batch]:
-    """A rank's share of each batch of ``size`` samples of the recipe's run, from sample ``start``
-    until ``end``; its pictures are on their way to the GPU, if there is one."""
-    spec = setup.model.spec
-    tokenizer: Tokenizer | None = spec.tokenizer if needs_text(recipe.objective) else None
-    teachers = None if setup.teacher is None else setup.teacher.tokenizer
-    if teachers is not None:
-        tokenizer = PairedTokenizer(spec.tokenizer, teachers)
-    read = train_batches(
-        setup.samples,
-        preprocess=spec.preprocess,
-        tokenizer=tokenizer,
-        augment=recipe.augment,
-        seed=recipe.seed,
-        start=start,
-        end=end,
-        global_batch=size,
-        rank=world.rank,
-        world=world.size,
-        workers=workers,
-        image_features=setup.image_features,
-        text_features=setup.text_features,
-        labelled=needs_labels(recipe.objective),
-        pictures=needs_pictures(recipe.objective),
-    )
-    if teachers is not None:
-        read = split_tokens(read, spec.tokenizer.context_length)
-    if isinstance(setup.samples, ClassCaptions):
-        read = same_class(read)
-    return copy_ahead(read, setup.model.device)
-
-
-def to_device(batch: Batch, model: DualEncoder, recipe: Recipe) -> TrainBatch:
-    """A whole batch on the model's device."""
-    labels = batch.labels if needs_labels(recipe.objective) else None
-    ids, device = batch.caption_ids, model.device
-    return TrainBatch(
-        images=None if batch.images is None else images_to_device(batch.images, model),
-        tokens=None if batch.tokens is None else tokens_to_device(batch.tokens, model),
-        caption_ids=None if ids is None else ids.to(device),
-        labels=None if labels is None else labels.to(device),
-    )
-
-
-def images_to_device(pixels: torch.Tensor, model: DualEncoder) -> torch.Tensor:
-    """uint8 (B, H, W, 3) -> normalised (B, 3, H, W) on the model's device; kept features (B, F) go
-    there as they are."""
-    if pixels.is_floating_point():
-        return pixels.to(model.device, non_blocking=True)
-    return model.normalise(pixels.to(model.device, non_blocking=True))
-
-
-def tokens_to_device(tokens: torch.Tensor, model: DualEncoder) -> torch.Tensor:
-    """int64 (B, L) on the model's device, cut to the longest text where that is exact; kept
-    features (B, F) go there as they are."""
-    if tokens.is_floating_point():
-        return tokens.to(model.device, non_blocking=True)
-    return torch.from_numpy(model.spec.tokenizer.trim(tokens.numpy())).to(model.device)

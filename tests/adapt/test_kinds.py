@@ -32,7 +32,6 @@ from ptft.model import (
 )
 from ptft.model.adapt import adapter_names, rebuild
 from ptft.model.towers import build_towers
-from ptft.objective import TrainBatch, compute_objective
 from ptft.optim import build_optimizer
 from ptft.recipe import (
     BottleneckAdapt,
@@ -49,6 +48,7 @@ from ptft.recipe import (
 )
 from ptft.recipe.adapt import Adapter
 from tests.support import tiny
+from tests.support.plain_step import TrainBatch, compute_objective
 
 ADAPTERS: dict[str, Adapter] = {
     "lora": LoraAdapt(rank=4),
@@ -81,6 +81,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], DualEncode
 def batch(model: DualEncoder) -> TrainBatch:
     labels = torch.arange(4) % 2
     return TrainBatch(tiny.pictures(model, 4), tiny.tokens(model, TEXTS), torch.arange(4), labels)
+
+
+def step_of(model: DualEncoder, objective: Any) -> Callable[[], None]:
+    return lambda: compute_objective(objective, model, batch(model)).loss.backward()
 
 
 def train(model: DualEncoder, objective: Any, steps: int = 2) -> None:
@@ -121,9 +125,7 @@ def test_the_whole_way(
         assert_same(outputs(model), before)
 
     # 1. What learns does, and nothing else moves.
-    check_trains(
-        model, lambda: compute_objective(objective, model, batch(model)).loss, scale_learns=True
-    )
+    check_trains(model, step_of(model, objective), scale_learns=True)
     learning = {n for n, p in model.named_parameters() if p.requires_grad}
     assert set(adapter_names(model)) <= learning
     start = {n: t.clone() for n, t in model.state_dict().items()}
@@ -188,11 +190,7 @@ def test_convolutional_towers_are_adapted_on_their_convolutions(kind: str, name:
             nn.init.ones_(part.weight)
     plain = {n: t.clone() for n, t in model.state_dict().items()}
     apply_adapt(model, adapt, ClipObjective(), seed=0)
-    check_trains(
-        model,
-        lambda: compute_objective(ClipObjective(), model, batch(model)).loss,
-        scale_learns=True,
-    )
+    check_trains(model, step_of(model, ClipObjective()), scale_learns=True)
     train(model, ClipObjective())
     trained = outputs(model)
     assert_same(outputs(merge(model)), trained)
@@ -310,9 +308,7 @@ def test_batch_statistics_and_unread_towers_stay(base: Callable[[str], DualEncod
     assert not model.logit_scale.requires_grad
     assert not [name for name in adapter_names(model) if name.startswith("text.")]
     buffers = {n: b.clone() for n, b in model.named_buffers()}
-    check_trains(
-        model, lambda: compute_objective(objective, model, batch(model)).loss, scale_learns=False
-    )
+    check_trains(model, step_of(model, objective), scale_learns=False)
     train(model, objective)
     assert all(torch.equal(b, buffers[n]) for n, b in model.named_buffers())
     model.train()
@@ -363,11 +359,7 @@ def test_a_model_with_parts_of_its_own_is_tuned_further(tmp_path: Path) -> None:
         with pytest.raises(AdaptError, match=f"'{kind.kind}': the model .* carries a prefix"):
             apply_adapt(model, kind, ClipObjective())
     apply_adapt(model, FullAdapt(), ClipObjective())
-    check_trains(
-        model,
-        lambda: compute_objective(ClipObjective(), model, batch(model)).loss,
-        scale_learns=True,
-    )
+    check_trains(model, step_of(model, ClipObjective()), scale_learns=True)
     copied = copy.deepcopy(model)
     nn.init.normal_(copied.image.transformer.resblocks[0].prefix.tokens)
     expected = outputs(model)

@@ -24,7 +24,6 @@ from ptft.export.towers import image_tower, text_tower
 from ptft.model import DualEncoder, apply_adapt, merge
 from ptft.model.adapt import adapter_names, rebuild
 from ptft.model.towers import build_towers, projection
-from ptft.objective import TrainBatch, compute_objective
 from ptft.recipe import (
     BottleneckAdapt,
     ClipObjective,
@@ -36,6 +35,7 @@ from ptft.recipe import (
 )
 from ptft.recipe.adapt import Adapter
 from tests.support import tiny
+from tests.support.plain_step import TrainBatch, compute_objective
 
 ADAPTERS: tuple[Adapter, ...] = (
     LoraAdapt(),

@@ -84,7 +84,7 @@ def ptft_step(name: str, batch: int, micro: int, device: str) -> Callable[[], An
     if device == "cuda":
         compile_blocks(model)
     optimizer = build_optimizer(model, recipe.optim)
-    step = Step(recipe, share(model, ALONE), torch.amp.GradScaler(device, enabled=False))
+    step = Step(recipe.objective, recipe.optim, share(model, ALONE))
     pixels, tokens = inputs(model.spec.preprocess.size, batch, device)
     ids = torch.arange(batch)
     whole = Batch(pixels, tokens, ids, None, [str(number) for number in range(batch)], [])

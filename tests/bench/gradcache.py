@@ -73,7 +73,7 @@ def _step(which: str, size: _Size) -> tuple[Any, Any, Any]:
         return model, batch, lambda: _accumulate(model, batch, size.fits)
     changes = {"optim__micro_batch": size.fits} if which == "gradcache" else {}
     section = recipe(optim__global_batch=pairs, **changes)
-    step = Step(section, share(model, ALONE), torch.amp.GradScaler("cpu", enabled=False))
+    step = Step(section.objective, section.optim, share(model, ALONE))
     return model, batch, lambda: step(batch)
 
 

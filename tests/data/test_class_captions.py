@@ -16,7 +16,8 @@ from ptft.model import build_model, load_model
 from ptft.objective import clip_loss
 from ptft.recipe import ClipObjective, FolderData, InitSection, Recipe
 from ptft.tiled import tiled_clip_loss
-from ptft.train.setup import batches, set_up
+from ptft.train.batches import batches
+from ptft.train.setup import set_up
 from tests.train.test_train import interrupt, largest_difference, recipe, run
 
 CLASSES = ["cat", "dog", "sea"]

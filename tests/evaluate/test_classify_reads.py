@@ -39,7 +39,6 @@ from ptft.model import (
     save_model,
 )
 from ptft.model.average import interpolate
-from ptft.objective import compute_objective
 from ptft.recipe import (
     ClassifyEvaluation,
     ClassifyObjective,
@@ -50,14 +49,16 @@ from ptft.recipe import (
     ZeroShotEvaluation,
     deciding_values,
 )
+from ptft.train.batches import batches
 from ptft.train.gradients import Step
 from ptft.train.parallel import share
-from ptft.train.setup import batches, set_up, to_device
+from ptft.train.setup import set_up
 from ptft.train.teacher import load_teacher
 from serving.routes import create_app
 from serving.settings import Settings
 from tests.serving.server import wait_until_ready
 from tests.support import steps
+from tests.support.plain_step import compute_objective, to_device
 from tests.support.tiny import arch_section, build, pictures, tokens
 from tests.train.test_train import largest_difference, recipe, run
 
@@ -208,7 +209,7 @@ def test_gradients_are_those_of_a_loop_by_hand(reads: Reads, micro: int | None) 
     section = steps.recipe(objective=objective, optim__micro_batch=micro)
     model = steps.learner(section)
     data = steps.batch(model)
-    step = Step(section, share(model, ALONE), torch.amp.GradScaler("cpu", enabled=False))
+    step = Step(section.objective, section.optim, share(model, ALONE))
     output = step(data)
     found = steps.gradients(model)
     model.zero_grad(set_to_none=True)
@@ -235,7 +236,7 @@ def test_a_teacher_is_asked_what_the_student_reads(reads: Reads, tmp_path: Path)
     model = steps.learner(section, double=False)
     data = steps.batch(model)
     asked = load_teacher(section, model)
-    step = Step(section, share(model, ALONE), torch.amp.GradScaler("cpu", enabled=False), asked)
+    step = Step(section.objective, section.optim, share(model, ALONE), teacher=asked)
     found = step(data).scalars["distill_loss"]
     images = model.normalise(data.images)
     with torch.no_grad():
@@ -425,7 +426,7 @@ def test_compute_objective_takes_what_is_read(tmp_path: Path) -> None:
     section = recipe(tmp_path, **changes_of(tmp_path, "text"))
     setup = set_up(section, torch.device("cpu"))
     batch = next(iter(batches(section, setup, start=0, end=8, size=8, workers=0)))
-    inputs = to_device(batch, setup.model, section)
+    inputs = to_device(batch, setup.model, section.objective)
     assert inputs.images is None
     output = compute_objective(section.objective, setup.model, inputs)
     logits = setup.model.classify(None, inputs.tokens)

@@ -6,7 +6,6 @@ import torch.nn.functional as F
 
 from ptft.errors import ModelError
 from ptft.model import DualEncoder, apply_adapt, class_head, init_head
-from ptft.objective import TrainBatch, compute_objective
 from ptft.recipe import (
     AdaptSection,
     ClassifyObjective,
@@ -17,6 +16,7 @@ from ptft.recipe import (
     SiglipObjective,
 )
 from tests.support import tiny
+from tests.support.plain_step import TrainBatch, compute_objective
 
 CLASSES = ["cat", "red circle", "dog {x}"]
 ADAPTS = [FullAdapt(), FullAdapt(lock=["image"]), FullAdapt(lock=["text"]), ProbeAdapt()]

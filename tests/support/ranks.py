@@ -66,7 +66,7 @@ def learn(name: str, how: str, world: World) -> dict[str, torch.Tensor]:
         assert section.regularise.start != "auto"
         held = {name: p for name, p in model.named_parameters() if p.requires_grad}
         pull = Pull(held, section.regularise.start)
-    step = Step(section, parallel, torch.amp.GradScaler("cpu", enabled=False))
+    step = Step(section.objective, section.optim, parallel)
     figures = []
     for number in range(STEPS):
         optimizer.zero_grad(set_to_none=True)

@@ -119,8 +119,8 @@ def test_two_ranks_are_one_process() -> None:
 def stepped(section: Recipe, teacher: Teacher | None, batch: Batch | None = None) -> DualEncoder:
     """A model with the gradients of one step, in float64."""
     model = steps.learner(section)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    Step(section, share(model, ALONE), scaler, teacher)(batch or steps.batch(model))
+    step = Step(section.objective, section.optim, share(model, ALONE), teacher=teacher)
+    step(batch or steps.batch(model))
     return model
 
 
@@ -209,7 +209,8 @@ def test_a_run_with_a_teacher_of_another_tokenizer_resumes_exactly(
 
 
 def test_the_teacher_reads_the_captions_with_its_own_tokenizer(tmp_path: Path) -> None:
-    from ptft.train.setup import batches, set_up
+    from ptft.train.batches import batches
+    from ptft.train.setup import set_up
 
     teacher = build(hf_section(hf_text_folder(tmp_path / "text")), seed=4)
     save_model(teacher, tmp_path / "teacher")

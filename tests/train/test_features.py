@@ -23,8 +23,9 @@ from ptft.errors import DataError, RecipeError, SampleError
 from ptft.recipe import FolderData, ScenesData, ShardsData, TableData
 from ptft.speech import SILENT
 from ptft.train import train
+from ptft.train.batches import batches
 from ptft.train.kept_features import keep_features
-from ptft.train.setup import batches, set_up
+from ptft.train.setup import set_up
 from tests.train.test_train import interrupt, largest_difference, recipe, run
 
 LOCKED: dict[str, Any] = {

@@ -30,7 +30,7 @@ def test_gradients_are_the_cpus(kind: str, micro: int | None) -> None:
     for device in ("cpu", "cuda"):
         model = learner(section).to(device)
         scaler = torch.amp.GradScaler(device, enabled=False)
-        Step(section, share(model, ALONE), scaler)(batch(model))
+        Step(section.objective, section.optim, share(model, ALONE), scaler=scaler)(batch(model))
         found[device] = {name: by.cpu() for name, by in gradients(model).items()}
     assert largest_gap(found["cuda"], found["cpu"]) < 1e-12
 

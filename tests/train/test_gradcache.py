@@ -10,13 +10,12 @@ from ptft import objective
 from ptft.distributed import ALONE
 from ptft.errors import RecipeError
 from ptft.model import DualEncoder
-from ptft.objective import compute_objective
 from ptft.recipe import Recipe
 from ptft.train import gradients as step_module
 from ptft.train import predict_memory
 from ptft.train.gradients import Step
 from ptft.train.parallel import share
-from ptft.train.setup import to_device
+from tests.support.plain_step import compute_objective, to_device
 from tests.support.steps import batch, gradients, largest_gap, learner, recipe
 from tests.train.test_train import recipe as tiny_run
 
@@ -34,14 +33,18 @@ def take(
     """Loss and gradients of one step by :class:`Step`."""
     model.zero_grad(set_to_none=True)
     scaler = scaler or torch.amp.GradScaler("cpu", enabled=False)
-    output = Step(section, share(model, ALONE), scaler)(batch(model))
+    output = Step(section.objective, section.optim, share(model, ALONE), scaler=scaler)(
+        batch(model)
+    )
     return output.loss.item(), gradients(model)
 
 
 def whole(section: Recipe, model: DualEncoder) -> tuple[float, dict[str, torch.Tensor]]:
     """The same by autograd through the towers and the loss at once."""
     model.zero_grad(set_to_none=True)
-    loss = compute_objective(section.objective, model, to_device(batch(model), model, section)).loss
+    loss = compute_objective(
+        section.objective, model, to_device(batch(model), model, section.objective)
+    ).loss
     loss.backward()
     return loss.item(), gradients(model)
 
@@ -123,7 +126,7 @@ def test_both_passes_draw_the_same_dropout(monkeypatch: pytest.MonkeyPatch) -> N
 
     torch.manual_seed(7)
     model.zero_grad(set_to_none=True)
-    step = Step(section, share(model, ALONE), torch.amp.GradScaler("cpu", enabled=False))
+    step = Step(section.objective, section.optim, share(model, ALONE))
     data = batch(model)
     micros = step._cut(data)
     encoded = [step._encode(data, micro) for micro in micros]
@@ -160,9 +163,7 @@ def test_short_texts_share_micro_batches() -> None:
     section = recipe(optim__micro_batch=4)
     model = learner(section)
     data = batch(model)
-    micros = Step(section, share(model, ALONE), torch.amp.GradScaler("cpu", enabled=False))._cut(
-        data
-    )
+    micros = Step(section.objective, section.optim, share(model, ALONE))._cut(data)
     lengths = model.spec.tokenizer.lengths(data.tokens.numpy())
     longest = [int(lengths[micro.texts].max()) for micro in micros]
     assert longest == sorted(longest)

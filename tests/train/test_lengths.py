@@ -45,7 +45,7 @@ def test_groups_give_the_gradients_of_the_padded_batch(
         monkeypatch.setitem(lengths_module._GROUP_COST, "cpu", group)
         monkeypatch.setattr(lengths_module, "packs_texts", lambda tower: False)
         model.zero_grad(set_to_none=True)
-        step = Step(section, share(model, ALONE), torch.amp.GradScaler("cpu", enabled=False))
+        step = Step(section.objective, section.optim, share(model, ALONE))
         loss = step(batch(model)).loss
         found.append({"loss": loss, **gradients(model)})
     largest = max(float(value.abs().max()) for value in found[0].values())

@@ -32,14 +32,14 @@ _NUDGE = 0.01  # standard deviation of what zeros are moved by
 _SHOWN = 6  # names in a message
 
 
-def check_trains(model: DualEncoder, loss_fn: Callable[[], Tensor], *, scale_learns: bool) -> None:
+def check_trains(model: DualEncoder, step: Callable[[], object], *, scale_learns: bool) -> None:
     """Hold a model that is ready to learn against the rules above.
 
     Args:
         model: with ``requires_grad`` as it will be trained.
-        loss_fn: the loss of the model as it stands on a batch of the run; called a few times. Of a
-            contrastive loss, pairs of one caption have to count as different, since a batch of
-            nothing else has no gradient.
+        step: adds to the parameters the gradients of a batch of the run, of the model as it stands;
+            called a few times. Of a contrastive loss, pairs of one caption have to count as
+            different, since a batch of nothing else has no gradient.
         scale_learns: whether the recipe lets the logit scale learn.
 
     Raises:
@@ -49,16 +49,16 @@ def check_trains(model: DualEncoder, loss_fn: Callable[[], Tensor], *, scale_lea
         said = "learn" if scale_learns else "stay"
         raise AdaptError(f"adapt: logit_scale is to {said}, and does not")
     with _untouched(model):
-        _check_gradients(model, loss_fn)
-        _check_dropout(model, loss_fn)
+        _check_gradients(model, step)
+        _check_dropout(model, step)
 
 
-def _check_gradients(model: DualEncoder, loss_fn: Callable[[], Tensor]) -> None:
+def _check_gradients(model: DualEncoder, step: Callable[[], object]) -> None:
     _quiet(model)
-    zero = _backward(model, loss_fn)
+    zero = _zero_gradients(model, step)
     if zero:
         with _nudged(model):
-            zero &= _backward(model, loss_fn)
+            zero &= _zero_gradients(model, step)
     own = _own(model)
     names = sorted(zero & own)
     if names:
@@ -76,17 +76,14 @@ def _check_gradients(model: DualEncoder, loss_fn: Callable[[], Tensor]) -> None:
             raise AdaptError(f"adapt: the {tower} tower learns, and all its gradients are zero")
 
 
-def _backward(model: DualEncoder, loss_fn: Callable[[], Tensor]) -> set[str]:
+def _zero_gradients(model: DualEncoder, step: Callable[[], object]) -> set[str]:
     """Run the batch once; names of learning parameters whose gradient is all zero.
 
     Raises:
         AdaptError: a gradient is absent where there should be one, or there where none should be.
     """
     model.zero_grad(set_to_none=True)
-    loss = loss_fn()
-    if not loss.requires_grad:
-        raise AdaptError("adapt: the loss does not depend on anything that learns")
-    loss.backward()
+    step()
     absent, extra, zero = [], [], set()
     for name, parameter in model.named_parameters():
         if parameter.grad is None:
@@ -96,6 +93,8 @@ def _backward(model: DualEncoder, loss_fn: Callable[[], Tensor]) -> set[str]:
             extra.append(name)
         elif not bool(parameter.grad.any()):
             zero.add(name)
+    if all(parameter.grad is None for parameter in model.parameters()):
+        raise AdaptError("adapt: the loss does not depend on anything that learns")
     if absent:
         raise AdaptError(f"adapt: said to learn, and no gradient reaches it: {_first(absent)}")
     if extra:
@@ -115,7 +114,7 @@ def _own(model: DualEncoder) -> set[str]:
     return own | {name for name, p in model.named_parameters() if id(p) in projections}
 
 
-def _check_dropout(model: DualEncoder, loss_fn: Callable[[], Tensor]) -> None:
+def _check_dropout(model: DualEncoder, step: Callable[[], object]) -> None:
     """Find out which dropouts of the adapter are called, and drop, while training."""
     section = None if model.spec.adapter is None else adapter_section(model.spec.adapter)
     if not isinstance(section, LoraAdapt | DoraAdapt):
@@ -132,8 +131,7 @@ def _check_dropout(model: DualEncoder, loss_fn: Callable[[], Tensor]) -> None:
 
             hooks.append(part.register_forward_hook(note))
     model.train()
-    with torch.no_grad():
-        loss_fn()
+    step()
     for hook in hooks:
         hook.remove()
     wrong = sorted(layers - drop) if section.dropout > 0 else sorted(drop)

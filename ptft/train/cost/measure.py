@@ -1,30 +1,28 @@
 """Where the time of a recipe's step goes on this machine, and what to do about the largest part."""
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
-from typing import TypeVar
-
-import torch
 
 from ptft.data import Batch
 from ptft.data.reading.loader import worker_count
 from ptft.errors import RecipeError
 from ptft.model import layer_depths
-from ptft.objective import Features, classify_loss, compute_objective, features_loss
-from ptft.optim import build_optimizer, total_samples
-from ptft.recipe import ClassifyObjective, Recipe
+from ptft.optim import Lbfgs, build_optimizer, total_samples
+from ptft.recipe import Recipe
 from ptft.threads import cpu_threads
 from ptft.train.allocator import keep_freed_memory
-from ptft.train.precision import autocast, measure_precision
-from ptft.train.setup import Setup, batches, choose_device, set_up, to_device
+from ptft.train.batches import batches
+from ptft.train.cost.clock import PartClock
+from ptft.train.gradients import Step
+from ptft.train.parallel import alone
+from ptft.train.preflight import choose_precision
+from ptft.train.setup import choose_device, set_up
 
 __all__ = ["Measured", "measure_step"]
 
-_T = TypeVar("_T")
 _STEPS = 5  # timed, after one that is not
 _PARTS = ("data", "copy", "forward", "loss", "backward", "optimiser")
+_MOST_ON_CPU = 64  # samples of a step that is timed on a CPU, since the parts grow with them alike
 
 
 @dataclass(frozen=True)
@@ -93,10 +91,12 @@ class Measured:
 
 
 def measure_step(recipe: Recipe, *, steps: int = _STEPS) -> Measured:
-    """Time the parts of a few steps with the recipe's real settings; nothing is written.
+    """Time the parts of a few steps, as a run takes them, with the recipe's real settings; nothing
+    is written.
 
-    At most 64 samples a step are timed on a CPU (``optim.micro_batch`` or the batch where these
-    are smaller), since the parts grow with them alike.
+    On a CPU at most 64 samples a step are timed, since the parts grow with them alike. Of micro
+    batches two are timed, of which the first runs forward twice, as all but the last of a batch do;
+    ``forward`` has these second passes at the batch's share of them.
 
     Raises:
         DataError, ModelError, RecipeError: as training would.
@@ -114,79 +114,41 @@ def _measure(recipe: Recipe, steps: int) -> Measured:
         raise RecipeError(
             f"adapt.kind: {recipe.adapt.kind!r}: nothing learns by steps, so there is none to time"
         )
-    most = recipe.optim.micro_batch or recipe.optim.global_batch
-    size = most if device.type == "cuda" else min(most, 64)
-    total = total_samples(recipe.optim, len(setup.samples)) // recipe.optim.global_batch
+    precision = choose_precision(recipe, setup)
+    batch = recipe.optim.global_batch
+    micro = recipe.optim.micro_batch or batch
+    together = min(2, batch // micro)  # micro batches that are timed
+    twice = 1 - micro / batch  # share of a batch that runs forward twice
+    if device.type == "cpu":
+        micro = min(micro, _MOST_ON_CPU // together)
+    size = micro * together
+    total = total_samples(recipe.optim, len(setup.samples)) // batch
     workers = worker_count(recipe.run.workers, setup.samples, total, 1)
-    read = iter(batches(recipe, setup, start=0, end=size * (steps + 2), size=size, workers=0))
-    first = next(read)
-    precision: str = recipe.optim.precision
-    if precision == "auto":
-        setup.model.eval()
-        inputs = to_device(first, setup.model, recipe)
-        precision = measure_precision(
-            lambda: compute_objective(recipe.objective, setup.model, inputs).loss, device
-        )
+    timed = recipe.optim.model_copy(
+        update={"precision": precision, "global_batch": size, "micro_batch": micro}
+    )
+    clock = PartClock(device)
     setup.model.train()
+    step = Step(recipe.objective, timed, alone(setup.model), teacher=setup.teacher, clock=clock)
     depths = layer_depths(setup.model) if recipe.optim.layer_decay is not None else None
     optimizer = build_optimizer(setup.model, recipe.optim, depths=depths)
-    clock = _Clock(device)
+    read = iter(batches(recipe, setup, start=0, end=size * (steps + 1), size=size, workers=0))
     for _ in range(steps + 1):
-        batch = clock.timed("data", lambda: next(read), threads=max(1, workers))
-        _time_step(clock, recipe, setup, optimizer, batch, precision)
-    return Measured(
-        {part: median(clock.taken[part][1:]) for part in _PARTS},
-        batch=size,
-        workers=workers,
-        precision=precision,
-        device=device.type,
-    )
+        with clock.part("data", threads=max(1, workers)):
+            rows = next(read)
 
+        def loss(rows: Batch = rows) -> float:
+            optimizer.zero_grad(set_to_none=True)
+            return step(rows).loss.item()
 
-class _Clock:
-    """Seconds by part: CPU seconds a thread on a CPU, wall time until it is done on a GPU."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.cuda = device.type == "cuda"
-        self.taken: dict[str, list[float]] = {part: [] for part in _PARTS}
-
-    def timed(self, part: str, work: Callable[[], _T], *, threads: int | None = None) -> _T:
-        wall = self.cuda and part != "data"
-        now = time.perf_counter if wall else time.process_time
-        started = now()
-        result = work()
-        if wall:
-            torch.cuda.synchronize()
-        shared = 1 if wall else threads or torch.get_num_threads()
-        self.taken[part].append((now() - started) / shared)
-        return result
-
-
-def _time_step(
-    clock: _Clock,
-    recipe: Recipe,
-    setup: Setup,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    precision: str,
-) -> None:
-    model, objective = setup.model, recipe.objective
-
-    def forward() -> tuple[torch.Tensor, torch.Tensor]:
-        with autocast(precision, model.device):
-            classify = isinstance(objective, ClassifyObjective)
-            return model(inputs.images, inputs.tokens, logits=classify)
-
-    def loss_of() -> torch.Tensor:
-        if isinstance(objective, ClassifyObjective):
-            return classify_loss(objective, outputs[0], inputs.labels, model.logit_scale).loss
-        assert inputs.caption_ids is not None
-        scale, bias = model.logit_scale, model.logit_bias
-        return features_loss(objective, Features(*outputs, scale, bias, inputs.caption_ids)).loss
-
-    optimizer.zero_grad(set_to_none=True)
-    inputs = clock.timed("copy", lambda: to_device(batch, model, recipe))
-    outputs = clock.timed("forward", forward)
-    loss = clock.timed("loss", loss_of)
-    clock.timed("backward", loss.backward)
-    clock.timed("optimiser", optimizer.step)
+        if isinstance(optimizer, Lbfgs):  # whose line search is made of such passes
+            optimizer.search(loss(), loss)
+        else:
+            loss()
+            with clock.part("optimiser"):
+                optimizer.step()
+        clock.lap()
+    seconds = {part: median(lap.get(part, 0.0) for lap in clock.laps[1:]) for part in _PARTS}
+    again = median(lap.get("again", 0.0) for lap in clock.laps[1:])
+    seconds["forward"] += again * together * twice
+    return Measured(seconds, batch=size, workers=workers, precision=precision, device=device.type)

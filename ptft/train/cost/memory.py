@@ -5,11 +5,13 @@ from typing import Any
 import torch
 
 from ptft.model import layer_depths
-from ptft.objective import compute_objective
 from ptft.optim import build_optimizer, total_samples
 from ptft.recipe import AdapterSection, ClassifyObjective, Recipe
 from ptft.tiled import TILE
-from ptft.train.setup import batches, set_up, to_device
+from ptft.train.batches import batches
+from ptft.train.gradients import Step
+from ptft.train.parallel import alone
+from ptft.train.setup import set_up
 
 __all__ = ["predict_memory"]
 
@@ -47,7 +49,10 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
     if setup.steps:
         build_optimizer(model, recipe.optim, depths=depths)  # it may refuse what it is given
     two = next(iter(batches(recipe, setup, start=0, end=2, size=2, workers=0)))
-    batch = to_device(two, model, recipe)
+    optim = recipe.optim.model_copy(
+        update={"precision": "fp32", "global_batch": 2, "micro_batch": None}
+    )
+    step = Step(recipe.objective, optim, alone(model), teacher=setup.teacher)
     parameters = {p.data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -57,9 +62,10 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        output = compute_objective(recipe.objective, model, batch)
-    del output
+    if setup.steps:
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            step(two)
+        model.zero_grad(set_to_none=True)
     size = recipe.optim.global_batch
     every = _numbers(model)
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
