@@ -4,14 +4,17 @@ section of a recipe --open_split--> SampleSet --Order--> position of the run --l
 """
 
 from ptft.data.open import open_split, open_val
-from ptft.data.reading.batch import Batch, EvalBatch
+from ptft.data.reading.batch import Batch, EvalBatch, KeptFeatures
 from ptft.data.reading.loader import eval_batches, train_batches
 from ptft.data.reading.order import Order, rng_for
+from ptft.data.reading.spec import BatchSpec
 from ptft.data.sample import Sample, SampleSet, contact_sheet
 
 __all__ = [
     "Batch",
+    "BatchSpec",
     "EvalBatch",
+    "KeptFeatures",
     "Order",
     "Sample",
     "SampleSet",

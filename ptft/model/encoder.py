@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ptft.data.reading.batch import KeptFeatures
 from ptft.errors import ModelError
 from ptft.model.classifier import Classifier
 from ptft.model.spec import ModelSpec
@@ -82,10 +83,7 @@ class DualEncoder(nn.Module):
         return (channels.float() / 255.0 - mean) / std
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Normalised pixels, float (B, 3, H, W), or what :meth:`image_trunk` makes of them, float
-        (B, F) -> embeddings (B, D), of any length."""
-        if images.ndim == 2:
-            return project(self.image, images)
+        """Normalised pixels, float (B, 3, H, W) -> embeddings (B, D), of any length."""
         if self.image.training and type(self.image).__name__ == "VisionTransformer":
             return project(self.image, self.image_trunk(images))
         return self.image(images)
@@ -99,8 +97,7 @@ class DualEncoder(nn.Module):
         return image_trunk(self.image, images)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """int64 (B, L), or what :meth:`text_trunk` makes of it, float (B, F) -> embeddings (B, D),
-        of any length.
+        """int64 (B, L) -> embeddings (B, D), of any length.
 
         L is the context length, or less where ``spec.text_trimmable``: a causal tower that pools
         at the end mark never sees what comes after it, and a masked one ignores it.
@@ -108,8 +105,7 @@ class DualEncoder(nn.Module):
         Raises:
             ModelError: fewer tokens than the context length, and padding matters.
         """
-        features = tokens if tokens.is_floating_point() else self.text_trunk(tokens)
-        return project(self.text, features)
+        return project(self.text, self.text_trunk(tokens))
 
     def text_trunk(self, tokens: Tensor) -> Tensor:
         """int64 (B, L) -> features (B, F) before the projection; L and errors as encode_text's."""
@@ -122,12 +118,13 @@ class DualEncoder(nn.Module):
 
     def forward(
         self,
-        images: Tensor | None = None,
-        tokens: Tensor | Sequence[Tensor] | None = None,
+        images: Tensor | KeptFeatures | None = None,
+        tokens: Tensor | KeptFeatures | Sequence[Tensor | KeptFeatures] | None = None,
         *,
         logits: bool = False,
     ) -> tuple[Tensor | None, Tensor | None]:
-        """What of images (B, 3, H, W) and tokens (B, L) is given -> (B, D) each, L2-normalised.
+        """What of images (B, 3, H, W) and tokens (B, L), or of their kept features, is given ->
+        (B, D) each, L2-normalised.
 
         All of training goes through here, since wrappers for several ranks see nothing else.
 
@@ -137,13 +134,23 @@ class DualEncoder(nn.Module):
         """
         image_bd = text_bd = None
         if images is not None:
-            image_bd = _unit(self.encode_image(images))
+            image_bd = _unit(self._image(images))
         if tokens is not None:
-            groups = [tokens] if isinstance(tokens, Tensor) else tokens
-            text_bd = _unit(torch.cat([self.encode_text(group) for group in groups]))
+            groups = [tokens] if isinstance(tokens, Tensor | KeptFeatures) else tokens
+            text_bd = _unit(torch.cat([self._text(group) for group in groups]))
         if logits:
             return self.class_logits(self.head_input(image_bd, text_bd)), None
         return image_bd, text_bd
+
+    def _image(self, images: Tensor | KeptFeatures) -> Tensor:
+        if isinstance(images, KeptFeatures):
+            return project(self.image, images.rows)
+        return self.encode_image(images)
+
+    def _text(self, tokens: Tensor | KeptFeatures) -> Tensor:
+        if isinstance(tokens, KeptFeatures):
+            return project(self.text, tokens.rows)
+        return self.encode_text(tokens)
 
     def classify(self, images: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
         """Images (B, 3, H, W), tokens (B, L), or both, as ``spec.reads`` says -> logits (B, C).

@@ -30,7 +30,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from ptft.data import Batch
+from ptft.data import Batch, KeptFeatures
 from ptft.errors import RecipeError, TrainingError
 from ptft.model import DualEncoder, active_batch_norm
 from ptft.objective import (
@@ -207,7 +207,7 @@ class Step:
 
     def _inputs(
         self, objective: ClassifyObjective, batch: Batch, rows: slice | Tensor
-    ) -> tuple[Tensor | None, list[Tensor] | None]:
+    ) -> tuple[Tensor | KeptFeatures | None, list[Tensor | KeptFeatures] | None]:
         """What a classifier reads of some rows; with texts these are in order of their lengths."""
         images = tokens = None
         if needs_pictures(objective) and batch.images is not None:
@@ -219,7 +219,7 @@ class Step:
     def _cut(self, batch: Batch) -> list[_Micro]:
         """Micro batches: images in their order, texts by length where short ones are trimmed."""
         texts = torch.arange(len(batch))
-        if batch.tokens is not None and not batch.tokens.is_floating_point():
+        if isinstance(batch.tokens, Tensor):
             lengths = self.model.spec.tokenizer.lengths(batch.tokens.numpy())
             texts = torch.from_numpy(lengths).argsort(stable=True)
         return [

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ptft.artifact import RunFiles, write_json
 from ptft.data import Batch
 from ptft.distributed import World
@@ -95,7 +97,7 @@ def describe_batch(batch: Batch, first: int, setup: Setup) -> list[dict[str, Any
     samples: list[dict[str, Any]] = [
         {"position": first + number, "name": name} for number, name in enumerate(batch.names)
     ]
-    if batch.tokens is not None and not batch.tokens.is_floating_point():  # else kept features
+    if isinstance(batch.tokens, torch.Tensor):
         texts = setup.model.spec.tokenizer.decode(batch.tokens.numpy())
         for sample, text in zip(samples, texts, strict=True):
             sample["caption"] = text

@@ -7,9 +7,10 @@ sorted row of lengths is then a shortest path, found exactly.
 """
 
 import numpy as np
-from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from ptft.data import KeptFeatures
+from ptft.data.reading.batch import Tokens
 from ptft.model import DualEncoder, packs_texts
 from ptft.train.batches import tokens_to_device
 
@@ -47,13 +48,14 @@ def cut_by_length(lengths: np.ndarray, group_cost: int) -> list[slice]:
     return cuts[::-1]
 
 
-def grouped_tokens(tokens: Tensor, model: DualEncoder) -> list[Tensor]:
-    """Texts in the order of their lengths, int64 (B, L), on the model's device in groups, each
-    trimmed to its longest. One group where that is cheapest, where padding matters, where the tower
-    leaves padding out by itself, where each group would gather sharded weights again, and of kept
-    features, float32 (B, F)."""
+def grouped_tokens(
+    tokens: Tokens | KeptFeatures, model: DualEncoder
+) -> list[Tokens | KeptFeatures]:
+    """Texts in the order of their lengths, on the model's device in groups, each trimmed to its
+    longest. One group where that is cheapest, where padding matters, where the tower leaves padding
+    out by itself, where each group would gather sharded weights again, and of kept features."""
     sharded = isinstance(model.logit_scale, DTensor)
-    if tokens.is_floating_point() or sharded or packs_texts(model.text):
+    if isinstance(tokens, KeptFeatures) or sharded or packs_texts(model.text):
         return [tokens_to_device(tokens, model)]
     lengths = model.spec.tokenizer.lengths(tokens.numpy())
     cuts = cut_by_length(lengths, _GROUP_COST[model.device.type])

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 
-from ptft.data import Batch
+from ptft.data import Batch, KeptFeatures
 
 __all__ = ["AHEAD_BYTES", "copy_ahead", "one_ahead"]
 
@@ -30,17 +30,22 @@ def copy_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch
     stream = torch.cuda.Stream(device)
 
     def send(batch: Batch) -> Batch:
-        if batch.images is None or batch.images.nbytes > AHEAD_BYTES:
+        rows = _rows(batch)
+        if rows is None or rows.nbytes > AHEAD_BYTES:
             return batch
-        pinned = batch.images.pin_memory()  # kept by its allocator until the copy is done
+        pinned = rows.pin_memory()  # kept by its allocator until the copy is done
         with torch.cuda.stream(stream):
-            return replace(batch, images=pinned.to(device, non_blocking=True))
+            sent = pinned.to(device, non_blocking=True)
+        return replace(
+            batch, images=KeptFeatures(sent) if isinstance(batch.images, KeptFeatures) else sent
+        )
 
     def receive(batch: Batch) -> Batch:
-        if batch.images is not None and batch.images.is_cuda:
+        rows = _rows(batch)
+        if rows is not None and rows.is_cuda:
             now = torch.cuda.current_stream(device)
             now.wait_stream(stream)
-            batch.images.record_stream(now)  # or its memory would be free for the next copy
+            rows.record_stream(now)  # or its memory would be free for the next copy
         return batch
 
     return one_ahead(batches, send, receive)
@@ -62,3 +67,8 @@ def one_ahead(items: Iterator[T], send: Callable[[T], T], receive: Callable[[T],
                 yield receive(waiting.pop(0))
         for item in waiting:
             yield receive(item)
+
+
+def _rows(batch: Batch) -> torch.Tensor | None:
+    """A batch's pictures, or the kept features of them."""
+    return batch.images.rows if isinstance(batch.images, KeptFeatures) else batch.images

@@ -1,16 +1,14 @@
 """A teacher: a model that does not learn, and what it says about the student's batch."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ptft.data import Batch
+from ptft.data.reading.batch import Pixels, Tokens
 from ptft.distill import Pairs, class_distillation, contrast_distillation, feature_distance
 from ptft.distributed import ALONE, World
 from ptft.errors import ModelError
@@ -20,7 +18,7 @@ from ptft.preprocess import TextTokenizer
 from ptft.recipe import ClassifyObjective, DistillSection, Recipe
 from ptft.train.precision import autocast
 
-__all__ = ["PairedTokenizer", "Teacher", "load_teacher", "split_tokens"]
+__all__ = ["Teacher", "load_teacher"]
 
 
 @dataclass(frozen=True)
@@ -104,20 +102,18 @@ class Teacher:
 
     def _inputs(self, batch: Batch, rows: slice | Tensor, precision: str) -> Tensor:
         """What the teacher's classifier reads of some rows (b, W)."""
-        tokens = batch.tokens if batch.teacher_tokens is None else batch.teacher_tokens
         image_bd = text_bd = None
-        if self.model.spec.reads != "text" and batch.images is not None:
-            image_bd = self._images(batch.images[rows], precision)
-        if self.model.spec.reads != "image" and tokens is not None:
-            text_bd = self._texts(tokens[rows], precision)
+        if self.model.spec.reads != "text":
+            image_bd = self._images(_pixels(batch)[rows], precision)
+        if self.model.spec.reads != "image":
+            text_bd = self._texts(_tokens(batch)[rows], precision)
         return join_embeddings(image_bd, text_bd, self.model.spec.reads)
 
     @torch.no_grad()
     def _pairs(self, batch: Batch, micro: int, precision: str, dtype: torch.dtype) -> Pairs:
-        tokens = batch.tokens if batch.teacher_tokens is None else batch.teacher_tokens
-        assert tokens is not None and batch.images is not None
+        pixels, tokens = _pixels(batch), _tokens(batch)
         parts = [slice(start, start + micro) for start in range(0, len(tokens), micro)]
-        images = torch.cat([self._images(batch.images[part], precision) for part in parts])
+        images = torch.cat([self._images(pixels[part], precision) for part in parts])
         texts = torch.cat([self._texts(tokens[part], precision) for part in parts])
         return Pairs(images.to(dtype), texts.to(dtype), self.model.logit_scale.exp().to(dtype))
 
@@ -168,33 +164,6 @@ def load_teacher(recipe: Recipe, student: DualEncoder) -> Teacher | None:
     )
 
 
-class PairedTokenizer:
-    """Two tokenizers as one: the rows of both, side by side.
-
-    Args:
-        first, second: of the student and of the teacher.
-    """
-
-    def __init__(self, first: TextTokenizer, second: TextTokenizer) -> None:
-        self.first, self.second = first, second
-
-    def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Token ids (B, L1 + L2)."""
-        return np.concatenate([self.first(texts), self.second(texts)], axis=1)
-
-
-def split_tokens(batches: Iterator[Batch], length: int) -> Iterator[Batch]:
-    """Batches of a :class:`PairedTokenizer`, taken apart after the student's ``length`` tokens."""
-    with closing(batches):  # type: ignore[type-var]
-        for batch in batches:
-            assert batch.tokens is not None
-            yield replace(
-                batch,
-                tokens=batch.tokens[:, :length].contiguous(),
-                teacher_tokens=batch.tokens[:, length:].contiguous(),
-            )
-
-
 def _class_order(
     model: DualEncoder, classes: Sequence[str], objective: ClassifyObjective
 ) -> Tensor:
@@ -207,6 +176,18 @@ def _class_order(
         model.set_head(rows, classes, templates, reads=reads)
     own = model.spec.classes
     return torch.tensor([own.index(name) for name in classes], device=model.device)
+
+
+def _pixels(batch: Batch) -> Pixels:
+    assert isinstance(batch.images, Tensor), "no features are kept of what a teacher reads"
+    return batch.images
+
+
+def _tokens(batch: Batch) -> Tokens:
+    """The captions as the teacher reads them."""
+    tokens = batch.tokens if batch.teacher_tokens is None else batch.teacher_tokens
+    assert isinstance(tokens, Tensor), "no features are kept of what a teacher reads"
+    return tokens
 
 
 def _same_tokens(one: TextTokenizer, other: TextTokenizer) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ptft.data import Batch
+from ptft.data import Batch, KeptFeatures
 from tests.bench._parts import apart
 from tests.bench._peer import in_turn, make_recipe
 
@@ -50,7 +50,7 @@ def _one(batch: int, steps: int) -> dict[str, Any]:
         started = time.process_time()
         features = model.eval().image_trunk(model.normalise(batch.images))
         once.append(time.process_time() - started)
-        return replace(batch, images=features)
+        return replace(batch, images=KeptFeatures(features))
 
     recipe = make_recipe(NAME, batch, adapt={"kind": "full", "lock": ["image"]})
     return {**in_turn(recipe, steps, prepare=keep), "once": median(once)}

@@ -36,7 +36,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from ptft.compat import import_open_clip
-from ptft.data import open_split, rng_for, train_batches
+from ptft.data import BatchSpec, open_split, rng_for, train_batches
 from ptft.data.packing.pack import PackSettings, pack
 from ptft.data.reading.decode import Encoded, decode, draw_crop, train_pixels
 from ptft.data.sample import SampleSet
@@ -152,13 +152,14 @@ def by_ptft(
     mean, std = (torch.tensor(v).view(3, 1, 1) * 255 for v in (PREPROCESS.mean, PREPROCESS.std))
     for read in train_batches(
         samples,
-        preprocess=PREPROCESS,
-        tokenizer=TextTokenizer(clip_bpe_json(), context_length=77),
-        augment=SECTION,
-        seed=0,
+        BatchSpec(
+            preprocess=PREPROCESS,
+            size=batch,
+            tokenizer=TextTokenizer(clip_bpe_json(), context_length=77),
+            augment=SECTION,
+        ),
         start=0,
         end=batch * batches,
-        global_batch=batch,
         workers=WORKERS,
     ):
         if normalise:

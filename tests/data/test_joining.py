@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from ptft.compare.metric import measure_metric
-from ptft.data import SampleSet, open_split, train_batches
+from ptft.data import BatchSpec, SampleSet, open_split, train_batches
 from ptft.data.fields.joining import first_rows, group_rows, same_bytes
 from ptft.data.packing.pack import PackSettings, pack
 from ptft.data.sources.mixture import Mixture
@@ -216,13 +216,13 @@ def test_a_batch_knows_which_pairs_show_one_picture(tmp_path: Path) -> None:
     samples = open_split(_csv(tmp_path), "train")
     batches = train_batches(
         samples,
-        preprocess=ImagePreprocess(size=(16, 16)),
-        tokenizer=lambda texts: np.array([[len(text)] for text in texts]),
-        augment=None,
-        seed=0,
+        BatchSpec(
+            preprocess=ImagePreprocess(size=(16, 16)),
+            size=20,
+            tokenizer=lambda texts: np.array([[len(text)] for text in texts]),
+        ),
         start=0,
         end=40,
-        global_batch=20,
         workers=0,
     )
     pairs = 0

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ptft.data.hashing import text_id
 from ptft.data.open import open_split
 from ptft.data.reading.batch import Batch, EvalBatch
 from ptft.data.reading.loader import eval_batches, train_batches, worker_count
+from ptft.data.reading.spec import BatchSpec
 from ptft.data.sample import Sample, SampleSet
 from ptft.errors import DataError, RecipeError
 from ptft.preprocess import TextTokenizer, clip_bpe_json
@@ -37,17 +39,10 @@ class Letters:
 
 
 def _train(samples: SampleSet, **changed: Any) -> list[Batch]:
-    values: dict[str, Any] = {
-        "preprocess": PREPROCESS,
-        "tokenizer": Letters(),
-        "augment": AUGMENT,
-        "seed": 1,
-        "start": 0,
-        "end": 96,
-        "global_batch": 12,
-        "workers": 0,
-    }
-    return list(train_batches(samples, **{**values, **changed}))
+    where = {name: changed.pop(name) for name in ("start", "end", "workers") if name in changed}
+    spec = BatchSpec(preprocess=PREPROCESS, size=12, seed=1, tokenizer=Letters(), augment=AUGMENT)
+    spec = replace(spec, **changed)
+    return list(train_batches(samples, spec, **{"start": 0, "end": 96, "workers": 0, **where}))
 
 
 def _join(batches: Sequence[Batch]) -> dict[str, Any]:
@@ -134,7 +129,7 @@ def test_every_epoch_visits_each_sample_once_and_differs(
     sections: dict[str, DataSection],
 ) -> None:
     samples = open_split(sections["table"], "train")
-    names = _join(_train(samples, end=120, global_batch=20))["names"]
+    names = _join(_train(samples, end=120, size=20))["names"]
     epochs = [names[start : start + 40] for start in (0, 40, 80)]
     for epoch in epochs:
         assert sorted(epoch) == sorted(samples.name(i) for i in range(40))
@@ -184,7 +179,7 @@ def test_broken_samples_are_replaced_counted_and_named(
 ) -> None:
     samples = open_split(sections["shards"], "train")
     assert len(samples) == 26
-    batches = _train(samples, end=104, global_batch=26)  # four epochs
+    batches = _train(samples, end=104, size=26)  # four epochs
     assert [len(batch.images) for batch in batches] == [26] * 4
     for batch in batches:
         ((name, reason, fault),) = set(batch.skipped)
@@ -270,7 +265,7 @@ def test_a_broken_window_is_mended_from_itself(tmp_path: Path) -> None:
         def captions(self, index: int) -> tuple[str, ...]:
             return ("x",)
 
-    names = _join(_train(Windowed(), end=20, global_batch=5, augment=None))["names"]
+    names = _join(_train(Windowed(), end=20, size=5, augment=None))["names"]
     for start in range(0, 20, 5):
         assert {int(name.rpartition("/")[2]) // 5 for name in names[start : start + 5]} == {
             start // 5
@@ -308,13 +303,14 @@ def test_leaving_early_leaves_no_process_behind() -> None:
     samples = open_split(ScenesData(train=64, size=32), "train")
     batches = train_batches(
         samples,
-        preprocess=PREPROCESS,
-        tokenizer=TextTokenizer(clip_bpe_json(), context_length=32),
-        augment=AUGMENT,
-        seed=0,
+        BatchSpec(
+            preprocess=PREPROCESS,
+            size=8,
+            tokenizer=TextTokenizer(clip_bpe_json(), context_length=32),
+            augment=AUGMENT,
+        ),
         start=0,
         end=64_000,
-        global_batch=8,
         workers=2,
     )
     assert next(batches).images.shape == (8, 16, 16, 3)

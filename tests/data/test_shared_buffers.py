@@ -7,6 +7,7 @@ from ptft.data.open import open_split
 from ptft.data.reading.batch import Batch
 from ptft.data.reading.loader import train_batches
 from ptft.data.reading.shared_buffers import SharedBuffers
+from ptft.data.reading.spec import BatchSpec
 from ptft.preprocess.images import ImagePreprocess
 from ptft.recipe import AugmentSection
 from ptft.recipe.data import ScenesData
@@ -48,13 +49,9 @@ def test_workers_write_to_buffers_that_were_let_go_and_to_no_others() -> None:
     def batches(workers: int) -> "list[tuple[int, np.ndarray]]":
         read = train_batches(
             samples,
-            preprocess=ImagePreprocess(size=(16, 16)),
-            tokenizer=None,
-            augment=AugmentSection(),
-            seed=0,
+            BatchSpec(preprocess=ImagePreprocess(size=(16, 16)), size=4, augment=AugmentSection()),
             start=0,
             end=96,
-            global_batch=4,
             workers=workers,
         )
         kept: list[torch.Tensor] = []

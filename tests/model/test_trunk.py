@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from ptft.data import KeptFeatures
 from ptft.errors import ModelError
 from ptft.model import DualEncoder, apply_adapt
-from ptft.model.trunk import image_trunk, trunk_digest, trunk_learns
+from ptft.model.trunk import image_trunk, project, trunk_digest, trunk_learns
 from ptft.recipe import ClipObjective, FullAdapt, SiglipObjective
 from tests.support import tiny
 
@@ -42,10 +43,14 @@ def test_projecting_what_the_trunk_gives_is_the_tower(kind: str, tmp_path: Path)
     # CLIP's ResNet pools with a query for each place and keeps one; the trunk asks that one alone
     atol = 1e-6 if kind == "tiny-resnet" else 0.0
     whole = model.image(images)
-    torch.testing.assert_close(model.encode_image(features), whole, atol=atol, rtol=0)
+    torch.testing.assert_close(project(model.image, features), whole, atol=atol, rtol=0)
     text = model.text_trunk(tokens)
     assert text.is_floating_point() and text.ndim == 2
-    torch.testing.assert_close(model.encode_text(text), model.encode_text(tokens), atol=0, rtol=0)
+    whole = model.encode_text(tokens)
+    torch.testing.assert_close(project(model.text, text), whole, atol=0, rtol=0)
+    kept = model(KeptFeatures(features), KeptFeatures(text))
+    for one, other in zip(kept, model(images, tokens), strict=True):
+        torch.testing.assert_close(one, other, atol=max(atol, 1e-6), rtol=0)
 
 
 def test_the_digest_is_of_the_trunk_alone() -> None:

@@ -13,6 +13,7 @@ from ptft.data.open import open_split
 from ptft.data.packing.shard import pack_picture
 from ptft.data.reading.decode import Encoded
 from ptft.data.reading.loader import eval_batches, train_batches
+from ptft.data.reading.spec import BatchSpec
 from ptft.preprocess import ImagePreprocess, decode_image
 from ptft.preprocess.decoding import OLDER, READING
 from ptft.recipe import AugmentSection
@@ -81,13 +82,9 @@ def test_training_and_evaluation_see_them_upright(tmp_path: Path) -> None:
     for section in (whole, AugmentSection(crop_scale=(1.0, 1.0))):
         (batch,) = train_batches(
             samples,
-            preprocess=preprocess,
-            tokenizer=None,
-            augment=section,
-            seed=0,
+            BatchSpec(preprocess=preprocess, size=16, augment=section),
             start=0,
             end=16,
-            global_batch=16,
             workers=0,
         )
         assert batch.images is not None
@@ -115,13 +112,9 @@ def test_an_older_model_still_sees_what_is_stored(tmp_path: Path) -> None:
     for augment in (section, AugmentSection(crop_scale=(1.0, 1.0))):
         (batch,) = train_batches(
             samples,
-            preprocess=preprocess,
-            tokenizer=None,
-            augment=augment,
-            seed=0,
+            BatchSpec(preprocess=preprocess, size=2, augment=augment),
             start=0,
             end=2,
-            global_batch=2,
             workers=0,
         )
         assert batch.images is not None

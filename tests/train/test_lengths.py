@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ptft.data import KeptFeatures
 from ptft.distributed import ALONE
 from ptft.train import lengths as lengths_module
 from ptft.train.gradients import Step
@@ -70,5 +71,6 @@ def test_where_padding_matters_there_is_one_group(monkeypatch: pytest.MonkeyPatc
     model = learner(recipe(objective__kind="siglip"), "tiny-siglip", double=False)
     tokens = torch.from_numpy(model.spec.tokenizer(["a", "a photo of a cat"]))
     assert [group.shape[1] for group in grouped_tokens(tokens, model)] == [model.context_length]
-    kept = torch.zeros(4, 8)
-    assert grouped_tokens(kept, model)[0] is not None and len(grouped_tokens(kept, model)) == 1
+    kept = KeptFeatures(torch.zeros(4, 8))
+    (given,) = grouped_tokens(kept, model)
+    assert isinstance(given, KeptFeatures) and torch.equal(given.rows, kept.rows)

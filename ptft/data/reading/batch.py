@@ -1,13 +1,50 @@
 """What the loader yields."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self, TypeAlias
 
 import torch
 
 from ptft.errors import Fault, SampleError
 
-__all__ = ["Batch", "EvalBatch", "PixelBlock", "Skip", "Skipped"]
+__all__ = [
+    "Batch",
+    "EvalBatch",
+    "KeptFeatures",
+    "PixelBlock",
+    "Pixels",
+    "Skip",
+    "Skipped",
+    "Tokens",
+]
+
+Pixels: TypeAlias = torch.Tensor
+"""Pictures, uint8 (B, H, W, 3), augmented, not normalised."""
+
+Tokens: TypeAlias = torch.Tensor
+"""Texts, int64 (B, L)."""
+
+
+@dataclass(frozen=True)
+class KeptFeatures:
+    """What a locked tower's trunk made of pictures or texts, in place of these.
+
+    Attributes:
+        rows: float32 (B, F), which the tower's projection is applied to.
+    """
+
+    rows: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, places: slice | torch.Tensor) -> Self:
+        """The features at some places of the batch."""
+        return type(self)(self.rows[places])
+
+    def to(self, device: torch.device) -> Self:
+        """The same on a device; from pinned memory the copy is under way when this returns."""
+        return type(self)(self.rows.to(device, non_blocking=True))
 
 
 class Skip(NamedTuple):
@@ -26,25 +63,23 @@ class Batch:
     """One rank's part of a global batch.
 
     Attributes:
-        images: uint8 (B, H, W, 3), augmented, not normalised; or float32 (B, F), kept features;
-            None where no picture is read.
-        tokens: int64 (B, L) of the captions drawn, or float32 (B, F), kept features of them; None
-            where no tokenizer was given.
+        images: the pictures or their kept features; None where no picture is read.
+        tokens: the captions drawn, or their kept features; None where no tokenizer was given.
         caption_ids: int64 (B, 2), a number of the caption and one of the picture, each equal where
             these are; or (B,), classes where captions are made of these; None with ``tokens``.
         labels: int64 (B,), -1 for none; None where the set has no classes.
         names: of the samples.
         skipped: samples that stood in this batch's places and could not be read.
-        teacher_tokens: int64 (B, L'), the captions as a teacher's own tokenizer has them.
+        teacher_tokens: the same captions as a teacher's own tokenizer has them.
     """
 
-    images: torch.Tensor | None
-    tokens: torch.Tensor | None
+    images: Pixels | KeptFeatures | None
+    tokens: Tokens | KeptFeatures | None
     caption_ids: torch.Tensor | None
     labels: torch.Tensor | None
     names: list[str]
     skipped: Skipped
-    teacher_tokens: torch.Tensor | None = None
+    teacher_tokens: Tokens | None = None
 
     def __len__(self) -> int:
         """Number of samples B."""

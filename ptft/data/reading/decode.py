@@ -174,15 +174,13 @@ def resize(
 
 
 def stack(rows: Sequence[NDArray[Any]], out: torch.Tensor | None = None) -> torch.Tensor:
-    """Pictures of one size as a batch, uint8 (B, H, W, 3); or features, float32 (B, F).
+    """Pictures of one size as a batch, uint8 (B, H, W, 3).
 
     Args:
         rows: of the batch.
-        out: where pictures are put. Absent: in a process that reads ahead, at once where the other
+        out: where they are put. Absent: in a process that reads ahead, at once where the other
             process will read them.
     """
-    if rows[0].ndim != 3:
-        return torch.from_numpy(np.stack(rows))
     tensors = [torch.from_numpy(row) for row in rows]
     if out is not None:
         return torch.stack(tensors, out=out)

@@ -15,12 +15,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ptft.data.reading.batch import Batch, EvalBatch, PixelBlock, Skipped
-from ptft.data.reading.features import FeatureFile, TextFeatures
 from ptft.data.reading.order import Order
-from ptft.data.reading.read import EvalReader, PixelReader, Tokenizer, TrainReader
+from ptft.data.reading.read import EvalReader, PixelReader, TrainReader
 from ptft.data.reading.shared_buffers import SharedBuffers, SharedReader
+from ptft.data.reading.spec import BatchSpec
 from ptft.data.sample import SampleSet
-from ptft.errors import DataError, RecipeError
+from ptft.errors import DataError
 from ptft.preprocess.images import Augmentation, ImagePreprocess
 from ptft.recipe.reads import Reads
 
@@ -44,72 +44,38 @@ _FEW = 4  # batches; starting a worker takes longer than reading so few
 
 def train_batches(
     samples: SampleSet,
+    spec: BatchSpec,
     *,
-    preprocess: ImagePreprocess,
-    tokenizer: Tokenizer | None,
-    augment: Augmentation | None,
-    seed: int,
     start: int,
     end: int,
-    global_batch: int,
-    rank: int = 0,
-    world: int = 1,
     workers: Workers = "auto",
-    image_features: FeatureFile | None = None,
-    text_features: TextFeatures | None = None,
-    labelled: bool | None = None,
-    pictures: bool = True,
 ) -> Iterator[Batch]:
     """This rank's part of each global batch of a run, from position ``start`` until ``end``.
 
-    The global batches are the same at any ``world`` and ``workers`` and wherever the run was
-    interrupted. Each epoch visits each sample once, unless
-    the set resamples or mixes others. A sample that cannot be read is replaced by
-    another, drawn by the seed, and named in ``Batch.skipped``.
+    The global batches are the same at any ``spec.world`` and ``workers`` and wherever the run was
+    interrupted. Each epoch visits each sample once, unless the set resamples or mixes others. A
+    sample that cannot be read is replaced by another, drawn by the seed, and named in
+    ``Batch.skipped``.
 
     Args:
         samples: the training set.
-        preprocess: of the model.
-        tokenizer: of the model; None where captions are not needed.
-        augment: the recipe's section; None gives the evaluation transform.
-        seed: of the recipe.
+        spec: what batches are made of.
         start: samples seen so far.
         end: samples to have seen at the end. Batches are always full: the last may pass it.
-        global_batch: samples of a batch over all ranks; each takes an equal run of them.
-        rank, world: this process among all.
         workers: processes that read ahead.
-        image_features, text_features: what a locked tower makes of the set's pictures and of its
-            captions, to be read in their place.
-        labelled: whether a sample needs a label; absent: where captions are not needed.
-        pictures: False leaves them unread.
 
     Raises:
-        RecipeError: the ranks do not divide the batch.
         DataError: (on iteration) no sample could be read, or a worker died.
     """
-    if global_batch % world:
-        raise RecipeError(
-            f"optim.global_batch: {global_batch} over {world} ranks; allowed: a multiple of {world}"
-        )
-    order = samples.order(seed)
-    reader = TrainReader(
-        samples,
-        order,
-        preprocess,
-        tokenizer,
-        augment,
-        image_features,
-        text_features,
-        labelled=tokenizer is None if labelled is None else labelled,
-        pictures=pictures,
-    )
-    share = global_batch // world
-    jobs = _Jobs(start + rank * share, end + rank * share, global_batch, share)
-    count = worker_count(workers, samples, len(jobs), world)
-    if count == 0 or image_features is not None or not pictures:
+    reader = TrainReader(samples, samples.order(spec.seed), spec)
+    first = spec.rank * spec.share
+    jobs = _Jobs(start + first, end + first, spec.size, spec.share)
+    count = worker_count(workers, samples, len(jobs), spec.world)
+    if count == 0 or not spec.decodes:
         return read_ahead(reader, jobs, count)
     # read ahead by each worker, in use, waiting beside it for the device, and just let go
-    buffers = SharedBuffers(min(count * _AHEAD + 3, len(jobs)), (share, *preprocess.size, 3))
+    shape = (spec.share, *spec.preprocess.size, 3)
+    buffers = SharedBuffers(min(count * _AHEAD + 3, len(jobs)), shape)
     return _from_buffers(reader, buffers, jobs, count)
 
 
@@ -143,7 +109,8 @@ def pixel_blocks(
 ) -> Iterator[PixelBlock]:
     """Pictures of blocks of samples, as a training run whose augmentation leaves nothing to chance
     takes them; a block whose pictures cannot be read comes empty."""
-    reader = TrainReader(samples, Order(len(samples), 0), preprocess, None, augment)
+    spec = BatchSpec(preprocess, size=1, augment=augment)
+    reader = TrainReader(samples, Order(len(samples), 0), spec)
     count = worker_count(workers, samples, len(blocks), 1)
     return read_ahead(PixelReader(reader), blocks, count)
 

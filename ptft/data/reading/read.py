@@ -9,7 +9,15 @@ import torch
 from PIL import Image
 
 from ptft.data.hashing import fraction, text_id
-from ptft.data.reading.batch import Batch, EvalBatch, PixelBlock, Skip, Skipped
+from ptft.data.reading.batch import (
+    Batch,
+    EvalBatch,
+    KeptFeatures,
+    PixelBlock,
+    Pixels,
+    Skip,
+    Skipped,
+)
 from ptft.data.reading.decode import (
     CropDraw,
     Decoded,
@@ -19,17 +27,14 @@ from ptft.data.reading.decode import (
     stack,
     train_pixels,
 )
-from ptft.data.reading.features import FeatureFile, TextFeatures
 from ptft.data.reading.order import RunOrder, rng_for
+from ptft.data.reading.spec import BatchSpec, Tokenizer
 from ptft.data.sample import Sample, SampleSet
 from ptft.errors import DataError, SampleError
-from ptft.preprocess.images import Augmentation, ImagePreprocess
+from ptft.preprocess.images import ImagePreprocess
 from ptft.recipe.reads import Reads
 
-__all__ = ["EvalReader", "PixelReader", "Tokenizer", "TrainReader"]
-
-Tokenizer = Callable[[Sequence[str]], np.ndarray]
-"""Texts to token ids, int64 (B, L)."""
+__all__ = ["EvalReader", "PixelReader", "TrainReader"]
 
 _CAPTION = 0x6361  # keeps the draw of a caption apart
 _TOGETHER = 8  # samples whose pictures lie decoded in memory at once
@@ -55,19 +60,13 @@ _Picture = Encoded | Image.Image | np.ndarray
 class TrainReader:
     """Reads the samples at given positions of a run.
 
-    With a tokenizer captions are needed; a label is where ``labelled``. Where there are features of
-    the pictures, no picture is read; likewise texts are not tokenised.
+    With a tokenizer captions are needed. Where there are features of the pictures, no picture is
+    read; likewise texts are not tokenised.
     """
 
     samples: SampleSet
     order: RunOrder
-    preprocess: ImagePreprocess
-    tokenizer: Tokenizer | None
-    augment: Augmentation | None
-    image_features: FeatureFile | None = None
-    text_features: TextFeatures | None = None
-    labelled: bool = False
-    pictures: bool = True
+    spec: BatchSpec
 
     def read(self, positions: range, out: torch.Tensor | None = None) -> Batch:
         """Read a batch; its pictures go to ``out`` where that is given.
@@ -80,27 +79,45 @@ class TrainReader:
         for start in range(0, len(positions), _TOGETHER):
             read += self._read_together(positions[start : start + _TOGETHER], skipped)
         samples = [sample for sample, _ in read]
-        tokens, ids = None, None
-        if self.tokenizer is not None:
-            captions = [
-                self._draw_caption(sample, position)
-                for sample, position in zip(samples, positions, strict=True)
-            ]
-            texts = [text_id(caption) for caption in captions]
-            if self.text_features is None:
-                tokens = torch.from_numpy(self.tokenizer(captions))
-            else:
-                tokens = torch.from_numpy(self.text_features.rows(np.array(texts, np.int64)))
-            pictures = [sample.picture for sample in samples]
-            ids = torch.tensor([texts, pictures], dtype=torch.int64).T.contiguous()
-        return Batch(
-            images=stack([pixels for _, pixels in read], out) if self.pictures else None,
-            tokens=tokens,
-            caption_ids=ids,
+        batch = Batch(
+            images=self._images([picture for _, picture in read], out),
+            tokens=None,
+            caption_ids=None,
             labels=_labels(self.samples, samples),
             names=[sample.name for sample in samples],
             skipped=skipped,
         )
+        if self.spec.tokenizer is not None:
+            self._put_texts(batch, samples, positions, self.spec.tokenizer)
+        return batch
+
+    def _images(
+        self, rows: list[np.ndarray], out: torch.Tensor | None
+    ) -> Pixels | KeptFeatures | None:
+        if not self.spec.pictures:
+            return None
+        if self.spec.image_features is not None:
+            return KeptFeatures(torch.from_numpy(np.stack(rows)))
+        return stack(rows, out)
+
+    def _put_texts(
+        self, batch: Batch, samples: list[_Told], positions: range, tokenizer: Tokenizer
+    ) -> None:
+        """Draw a caption of each sample and put them into the batch, as every tower reads them."""
+        captions = [
+            self._draw_caption(sample, position)
+            for sample, position in zip(samples, positions, strict=True)
+        ]
+        texts = [text_id(caption) for caption in captions]
+        pictures = [sample.picture for sample in samples]
+        batch.caption_ids = torch.tensor([texts, pictures], dtype=torch.int64).T.contiguous()
+        kept, teachers = self.spec.text_features, self.spec.teacher_tokenizer
+        if kept is None:
+            batch.tokens = torch.from_numpy(tokenizer(captions))
+        else:
+            batch.tokens = KeptFeatures(torch.from_numpy(kept.rows(np.array(texts, np.int64))))
+        if teachers is not None:
+            batch.teacher_tokens = torch.from_numpy(teachers(captions))
 
     def _read_together(self, positions: range, skipped: Skipped) -> list[_Read]:
         """The samples at some positions, one step after the other for all of them: what a step
@@ -148,10 +165,10 @@ class TrainReader:
 
     def _take(self, index: int) -> tuple[_Told, _Picture]:
         """A sample with its encoded picture, with the features of it, or with nothing of it."""
-        if not self._decodes:
+        if not self.spec.decodes:
             told = self._told(index, self.samples.name(index), *self.samples.describe(index))
             self._check_use(told)
-            kept = self.image_features
+            kept = self.spec.image_features
             return told, _NOTHING if kept is None else kept.row(index)
         sample = self.samples[index]
         told = self._told(index, sample.name, sample.captions, sample.label)
@@ -161,35 +178,31 @@ class TrainReader:
     def _told(self, index: int, name: str, captions: tuple[str, ...], label: int | None) -> _Told:
         return _Told(name, captions, label, self.samples.picture_of(index))
 
-    @property
-    def _decodes(self) -> bool:
-        return self.pictures and self.image_features is None
-
     def _decode(self, picture: _Picture) -> Decoded:
         """Features are ready as they are."""
         if isinstance(picture, np.ndarray):
             return picture
-        return decode(picture, self.augment, self.preprocess.reading)
+        return decode(picture, self.spec.augment, self.spec.preprocess.reading)
 
     def _draw(self, picture: Decoded, position: int) -> CropDraw | None:
         """What chance holds for a picture at a position; None for features and without chance."""
-        if self.augment is None or not self._decodes:
+        if self.spec.augment is None or not self.spec.decodes:
             return None
-        return draw_crop(picture, rng_for(self.order.seed, position), self.augment)
+        return draw_crop(picture, rng_for(self.order.seed, position), self.spec.augment)
 
     def _finish(self, picture: Decoded, drawn: CropDraw | None) -> np.ndarray:
         """uint8 (H, W, 3), augmented as drawn; features as they are."""
-        if isinstance(picture, np.ndarray) and not self._decodes:
+        if isinstance(picture, np.ndarray) and not self.spec.decodes:
             return picture
-        if self.augment is None or drawn is None:
+        if self.spec.augment is None or drawn is None:
             assert isinstance(picture, Image.Image)
-            return self.preprocess.pixels(picture)
-        return train_pixels(self.preprocess, picture, drawn, self.augment)
+            return self.spec.preprocess.pixels(picture)
+        return train_pixels(self.spec.preprocess, picture, drawn, self.spec.augment)
 
     def _check_use(self, sample: _Told) -> None:
-        if self.tokenizer is not None:
+        if self.spec.tokenizer is not None:
             _check_caption(sample)
-        if self.labelled and sample.label is None:
+        if self.spec.needs_label and sample.label is None:
             raise SampleError(f"{sample.name}: it has no label", "empty")
 
     def pixels(self, sample: Sample, position: int) -> np.ndarray:
@@ -217,7 +230,7 @@ class PixelReader:
                 pixels.append(self.reader.pixels(self.reader.samples[index], index))
             except SampleError as error:
                 unreadable[index] = error
-        empty = np.zeros((0, *self.reader.preprocess.size, 3), np.uint8)
+        empty = np.zeros((0, *self.reader.spec.preprocess.size, 3), np.uint8)
         images = torch.from_numpy(np.stack(pixels) if pixels else empty)
         return PixelBlock(images, indices, unreadable)
 
