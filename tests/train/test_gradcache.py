@@ -185,7 +185,7 @@ def test_a_micro_batch_divides_the_ranks_share() -> None:
         recipe(optim__micro_batch=5)
     section = recipe(optim__micro_batch=4)
     with pytest.raises(RecipeError, match=r"4: does not divide a rank's 6 samples .* over 2 ranks"):
-        step_module.micro_batch(section, learner(section), 2)
+        step_module.micro_batch(section.optim, learner(section), 2)
 
 
 def test_predicted_memory_is_that_of_a_micro_batch() -> None:
