@@ -48,14 +48,14 @@ def train(
 
     Raises:
         RecipeError: a key, a value or a file of the recipe.
-        PtftError: what else went wrong, see :func:`ptft.train.train`.
+        PtftError: what else went wrong, see :func:`ptft.sequence.run_recipe`.
     """
     source = _values(recipe)
     loaded = load_recipe(source, list(dotted_overrides(overrides)))
     check_recipe(loaded)  # before seconds go into imports
-    from ptft.train import train as run
+    from ptft.sequence import run_recipe
 
-    return run(loaded, resume=resume, accept_changes=accept_changes)
+    return run_recipe(loaded, resume=resume, accept_changes=accept_changes)
 
 
 def evaluate(

@@ -13,12 +13,11 @@ too small or point elsewhere; :meth:`World.gather` sums the parts of all ranks (
 """
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -29,6 +28,7 @@ from ptft.errors import TrainingError
 
 __all__ = ["ALONE", "World", "join_world", "meeting_place"]
 
+T = TypeVar("T")
 _PATIENCE = timedelta(hours=12)  # ranks wait this long for the first to evaluate or save
 
 
@@ -88,28 +88,27 @@ class World:
         if self.host is not None:
             dist.all_reduce(torch.zeros(1), group=self.host)
 
-    def gather_texts(self, text: str) -> list[str]:
-        """A text of every rank, in the order of ranks."""
+    def gather_objects(self, value: T) -> list[T]:
+        """A value of every rank, in the order of ranks; it is pickled on its way.
+
+        The ranks of one run trust each other, as the processes of torchrun that start them do.
+        """
         if self.host is None:
-            return [text]
-        data = torch.frombuffer(bytearray(text.encode() or b"\0"), dtype=torch.uint8)
-        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-        dist.all_gather(sizes, torch.tensor([len(data)]), group=self.host)
-        padded = torch.zeros(int(max(sizes)), dtype=torch.uint8)
-        padded[: len(data)] = data
-        every = [torch.zeros_like(padded) for _ in range(self.size)]
-        dist.all_gather(every, padded, group=self.host)
-        return [
-            bytes(part[: int(size)].tolist()).decode().rstrip("\0")
-            for part, size in zip(every, sizes, strict=True)
-        ]
+            return [value]
+        every: list[Any] = [None] * self.size
+        dist.all_gather_object(every, value, group=self.host)
+        return every
 
-    def broadcast_text(self, text: str) -> str:
-        """What the first rank gave, on every rank."""
-        return self.gather_texts(text if self.first else "")[0]
+    def broadcast(self, value: T | None) -> T:
+        """What the first rank gave, on every rank; see :meth:`gather_objects`."""
+        given = [value]
+        if self.host is not None:
+            dist.broadcast_object_list(given, src=0, group=self.host)
+        [first] = given
+        return cast(T, first)
 
-    def told(self, work: Callable[[], Any]) -> Any:
-        """What ``work`` gives on the first rank, which alone does it; JSON values.
+    def on_first(self, work: Callable[[], T]) -> T:
+        """What ``work`` gives on the first rank, which alone does it, on every rank.
 
         Raises:
             TrainingError: on the other ranks, if it fails on the first, which raises as it did.
@@ -120,14 +119,39 @@ class World:
             try:
                 result = work()
             except Exception as error:
-                self.broadcast_text(json.dumps({"error": str(error)}))
+                self.broadcast(_Failed(str(error)))
                 raise
-            self.broadcast_text(json.dumps({"result": result}))
-            return result
-        answer = json.loads(self.broadcast_text(""))
-        if "error" in answer:
-            raise TrainingError(f"rank 0 stopped: {answer['error']}")
-        return answer["result"]
+            return self.broadcast(result)
+        answer: T | _Failed = self.broadcast(None)
+        if isinstance(answer, _Failed):
+            raise TrainingError(f"rank 0 stopped: {answer.message}")
+        return answer
+
+    def together(self, work: Callable[[], T], errors: tuple[type[Exception], ...]) -> list[T]:
+        """What ``work`` gives on each rank, in the order of ranks; every rank does it.
+
+        Raises:
+            TrainingError: on every rank, if it failed with one of ``errors`` on any, so that none
+                waits for it.
+        """
+        outcome: T | _Failed
+        try:
+            outcome = work()
+        except errors as error:
+            outcome = _Failed(str(error))
+        results: list[T] = []
+        for one in self.gather_objects(outcome):
+            if isinstance(one, _Failed):
+                raise TrainingError(one.message)
+            results.append(one)
+        return results
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """What ranks are sent in place of a result."""
+
+    message: str
 
 
 class _Gather(torch.autograd.Function):

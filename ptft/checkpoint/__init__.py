@@ -1,7 +1,7 @@
 """Checkpoints: save, load and prune them; resume exactly."""
 
 from ptft.checkpoint.folder import (
-    Progress,
+    TrainProgress,
     checkpoints,
     load_checkpoint,
     prune_checkpoints,
@@ -10,7 +10,7 @@ from ptft.checkpoint.folder import (
 )
 
 __all__ = [
-    "Progress",
+    "TrainProgress",
     "checkpoints",
     "load_checkpoint",
     "prune_checkpoints",

@@ -9,7 +9,6 @@ Under FSDP2 each rank writes its own rows (``model-rank00000-of-00002.safetensor
 adds ``state.json`` once all have. Either form is read by any number of processes, sharded or not.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -26,7 +25,7 @@ from torch import Tensor
 from ptft.artifact import hash_files, read_json, verify_files, write_json
 from ptft.checkpoint.optimizer import pack_optimizer, restore_optimizer
 from ptft.distributed import ALONE, World
-from ptft.errors import ArtifactError, CheckpointError, ModelError
+from ptft.errors import ArtifactError, CheckpointError, ModelError, TrainingError
 from ptft.files.bounds import Bounds, shown
 from ptft.files.tensors import TensorFiles, is_sharded, tensor_file, write_tensors
 from ptft.model.encoder import DualEncoder
@@ -34,7 +33,7 @@ from ptft.model.store import MODEL, describe_model, load_weights
 from ptft.model_record import recorded_files
 
 __all__ = [
-    "Progress",
+    "TrainProgress",
     "checkpoints",
     "load_checkpoint",
     "prune_checkpoints",
@@ -50,7 +49,7 @@ _FORMAT = 2  # of state.json
 
 
 @dataclass
-class Progress:
+class TrainProgress:
     """Where a run stands.
 
     Attributes:
@@ -71,7 +70,7 @@ class Progress:
     seconds: float = 0.0
     trackers: dict[str, str] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
-    guard: dict[str, float] = field(default_factory=dict)
+    guard: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
 
 
@@ -79,7 +78,7 @@ def save_checkpoint(
     folder: Path,
     model: DualEncoder,
     optimizer: torch.optim.Optimizer,
-    progress: Progress,
+    progress: TrainProgress,
     extra: Mapping[str, Tensor] | None = None,
     *,
     world: World = ALONE,
@@ -161,7 +160,7 @@ def load_checkpoint(
     extra: Mapping[str, Tensor] | None = None,
     *,
     world: World = ALONE,
-) -> Progress:
+) -> TrainProgress:
     """Put a checkpoint back into a model and an optimiser built from the same recipe, in place.
 
     Every rank calls it and reads the rows that it needs; how many ranks wrote it does not matter.
@@ -187,7 +186,7 @@ def resume_checkpoint(
     *,
     world: World = ALONE,
     say: Callable[[str], None],
-) -> Progress:
+) -> TrainProgress:
     """Load the newest checkpoint of a folder that is whole; from the start where there is none.
 
     Args:
@@ -198,7 +197,7 @@ def resume_checkpoint(
     Raises:
         CheckpointError: one that is whole fits another model.
     """
-    names = world.broadcast_text("\n".join(path.name for path in checkpoints(folder))).split()
+    names = world.broadcast([path.name for path in checkpoints(folder)])
     for name in names:
         try:
             state = _verify(folder / name, world)
@@ -208,7 +207,7 @@ def resume_checkpoint(
         return _load(folder / name, state, model, optimizer, extra or {}, world)
     if names:
         say(f"{folder}: none of {len(names)} checkpoints is whole; starting again")
-    return Progress()
+    return TrainProgress()
 
 
 def prune_checkpoints(folder: Path, keep: int, step: int) -> None:
@@ -266,7 +265,7 @@ def read_state(path: Path) -> dict[str, Any]:
     recorded_files(values, file)
     Bounds(values["optimizer"], f"{file}: optimizer", CheckpointError)
     progress = Bounds(values["progress"], f"{file}: progress", CheckpointError)
-    progress.keys(Progress.__dataclass_fields__)
+    progress.keys(TrainProgress.__dataclass_fields__)
     for key in ("step", "seen", "skipped"):
         progress.whole(key, 0, 2**62)
     progress.number("seconds", 0.0, 1e15)
@@ -282,7 +281,7 @@ def _load(
     optimizer: torch.optim.Optimizer,
     extra: Mapping[str, Tensor],
     world: World,
-) -> Progress:
+) -> TrainProgress:
     def fill() -> dict[str, Any]:
         load_weights(model, path)
         with TensorFiles(path, _OPTIMIZER) as files:
@@ -291,24 +290,21 @@ def _load(
         return {}
 
     _together(world, fill)
-    return Progress(**state["progress"])
+    return TrainProgress(**state["progress"])
 
 
 def _together(world: World, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Do something on every rank; what all gave, as one.
 
     Raises:
-        CheckpointError: on every rank, if one failed, so that none waits for it.
+        CheckpointError: on every rank, if one failed.
     """
+    expected = (OSError, SafetensorError, ArtifactError, CheckpointError, ModelError)
     try:
-        text = json.dumps(work())
-    except (OSError, SafetensorError, ArtifactError, CheckpointError, ModelError) as error:
-        text = f"!{error}"
-    texts = world.gather_texts(text)
-    failed = next((text for text in texts if text.startswith("!")), None)
-    if failed is not None:
-        raise CheckpointError(failed[1:])
-    return {key: value for text in texts for key, value in json.loads(text).items()}
+        parts = world.together(work, expected)
+    except TrainingError as error:
+        raise CheckpointError(str(error)) from None
+    return {key: value for part in parts for key, value in part.items()}
 
 
 def _fill(extra: Mapping[str, Tensor], path: Path) -> None:

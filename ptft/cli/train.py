@@ -35,9 +35,10 @@ def command(
         raise UsageError("--accept-changes: of a run that goes on; allowed: with --resume")
     loaded = load_recipe(recipe, overrides or ())
     check_recipe(loaded)  # before seconds go into imports
-    from ptft.train import exit_code, train
+    from ptft.sequence import run_recipe
+    from ptft.train import exit_code
 
-    result = train(loaded, resume=resume, accept_changes=accept_changes)
+    result = run_recipe(loaded, resume=resume, accept_changes=accept_changes)
     if result.first:  # of the ranks of torchrun one tells
         print(result.folder)
     raise typer.Exit(exit_code(result))

@@ -16,7 +16,7 @@ from ptft.compare.target import Target
 from ptft.errors import ModelError, PtftError, TrainingError, UsageError
 from ptft.recipe import ArmSection, Comparison
 from ptft.recipe.load import dump_recipe, load_comparison, recipe_digest
-from ptft.runs.lock import hold_own
+from ptft.runs.lock import check_own_run
 from ptft.speech import LOG, say
 
 __all__ = ["ComparisonOutcome", "compare"]
@@ -200,7 +200,7 @@ def _folder(comparison: Comparison) -> Path:
                 f"run.dir: {str(folder)!r}: holds another run or comparison; run.dir=... puts "
                 "this one elsewhere"
             )
-        hold_own(folder)
+        check_own_run(folder)
         return folder
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"run.dir: {str(folder)!r}: something is there already")

@@ -30,7 +30,7 @@ from ptft.recipe import ArmSection, ClassifyObjective, Comparison, Recipe
 from ptft.speech import SILENT
 from ptft.threads import cpu_threads
 from ptft.train import train
-from ptft.train.observer import Watch
+from ptft.train.observer import Observer
 
 __all__ = ["Task", "starting_model"]
 
@@ -202,8 +202,8 @@ class Task:
         recipe = self._recipe(seed, chosen)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         wall, cpu = time.perf_counter(), time.process_time()
-        at_shares = Watch(self.comparison.compare.prune_at, watch) if watch else None
-        result = train(recipe, record=False, log=SILENT, watch=at_shares)
+        observer = Observer(self.comparison.compare.prune_at, watch) if watch else None
+        result = train(recipe, record=False, log=SILENT, observer=observer)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         if watch:
             cpu, wall = cpu - watch.cpu, wall - watch.wall

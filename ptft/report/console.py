@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ptft.artifact import RunFiles, write_atomic
-from ptft.checkpoint import Progress
+from ptft.checkpoint import TrainProgress
 from ptft.data.reading.batch import Skipped
 from ptft.errors import PtftError
 from ptft.evaluate import Figures
@@ -45,12 +45,12 @@ class Report:
     Args:
         folder: the run's.
         record: of the run, which runs from here on; its notes begin anew with each part of a run.
-        seen, step, seconds: samples, steps and training time before (a resumed run); later lines
-            of the log are dropped.
-        trackers: state of the trackers from the checkpoint; what they need next time is put there.
+        progress: where the run stands (a resumed one, at its checkpoint); later lines of the log
+            are dropped.
 
     Attributes:
         clock: the clock of training; what is no training pauses it.
+        tracker_state: what the trackers need to go on in the same runs next time.
     """
 
     def __init__(
@@ -58,16 +58,13 @@ class Report:
         folder: Path,
         recipe: Recipe,
         record: RunRecord,
+        progress: TrainProgress,
         *,
-        seen: int,
-        step: int,
-        seconds: float,
-        trackers: dict[str, str],
         log: logging.Logger,
     ) -> None:
         self._log = folder / RunFiles.LOG
         self._skipped = folder / RunFiles.SKIPPED
-        self._drop_after(seen)
+        self._drop_after(progress.seen)
         self._logger = log
         self._folder = folder
         self._record = record
@@ -75,10 +72,14 @@ class Report:
         self._page_wanted = recipe.run.page
         self._page_due = 0.0
         self._page_failed = False
-        self._bar = Bar(recipe.name, seen, record.total)
+        self._bar = Bar(recipe.name, progress.seen, record.total)
         self._plain = time.monotonic()
-        self._trackers: list[Tracker] = open_trackers(folder, recipe, step=step, state=trackers)
-        self.clock = TrainingClock(seen=seen, total=record.total, seconds=seconds)
+        self.tracker_state = dict(progress.trackers)
+        self._said: set[str] = set()
+        self._trackers: list[Tracker] = open_trackers(
+            folder, recipe, step=progress.step, state=self.tracker_state
+        )
+        self.clock = _clock(record, progress)
 
     def __enter__(self) -> Self:
         advance(self._logger, self._bar)
@@ -123,7 +124,7 @@ class Report:
         for tracker in self._trackers:
             tracker.log(figures, step)
 
-    def evaluated(self, progress: Progress, when: str, metrics: Mapping[str, Figures]) -> None:
+    def evaluated(self, progress: TrainProgress, when: str, metrics: Mapping[str, Figures]) -> None:
         """Log what evaluations measured, by their names, and say what people look at first."""
         flat = {
             f"{name}/{key}": value
@@ -176,6 +177,12 @@ class Report:
         """Say a line, above the bar where there is one."""
         say(self._logger, text)
 
+    def message_once(self, text: str) -> None:
+        """An indented line, unless it was said before."""
+        if text not in self._said:
+            self._said.add(text)
+            self.message(f"  {text}")
+
     def _failed(self, error: BaseException) -> None:
         """Leave word of an error that ends the run; where the disk is full, there is no place."""
         record = self._record
@@ -209,9 +216,10 @@ class Report:
 class Mute(Report):
     """The report of a rank that is not the first: only its clock runs."""
 
-    def __init__(self, record: RunRecord, *, seen: int, seconds: float) -> None:
+    def __init__(self, record: RunRecord, progress: TrainProgress) -> None:
         self._record = record
-        self.clock = TrainingClock(seen=seen, total=record.total, seconds=seconds)
+        self.tracker_state = dict(progress.trackers)
+        self.clock = _clock(record, progress)
 
     def __enter__(self) -> Self:
         return self
@@ -233,3 +241,7 @@ class Mute(Report):
 
     def message(self, text: str) -> None:
         pass
+
+
+def _clock(record: RunRecord, progress: TrainProgress) -> TrainingClock:
+    return TrainingClock(seen=progress.seen, total=record.total, seconds=progress.seconds)

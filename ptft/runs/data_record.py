@@ -34,7 +34,7 @@ from ptft.recipe.splits import Split, splits_of
 from ptft.runs.folder import RunRecord, write_run
 
 __all__ = [
-    "Going",
+    "RunOptions",
     "accepted_now",
     "hold_against",
     "hold_run",
@@ -50,8 +50,8 @@ _MODEL_FILES = (".safetensors", ".json", ".txt")
 
 
 @dataclass(frozen=True)
-class Going:
-    """How a run is begun or gone on with.
+class RunOptions:
+    """How a run begins or goes on.
 
     Attributes:
         resume: go on with one that is there.
@@ -63,17 +63,18 @@ class Going:
     accept: bool = False
     record: bool = True
 
-    def begin(self, folder: Path, recipe: Recipe, world: World) -> None:
+    def record_data(self, folder: Path, recipe: Recipe, world: World) -> None:
         """Record what a new run's data hold; the first rank does."""
         if self.record:
-            world.told(lambda: record_data(folder, recipe))
+            world.on_first(lambda: record_data(folder, recipe))
 
-    def hold(self, folder: Path, recipe: Recipe, record: RunRecord, world: World) -> list[str]:
+    def compare_data(
+        self, folder: Path, recipe: Recipe, record: RunRecord, world: World
+    ) -> list[str]:
         """See :func:`hold_run`; the first rank does, and every rank gets the notes."""
         if not self.record:
             return []
-        notes: list[str] = world.told(lambda: hold_run(folder, recipe, record, accept=self.accept))
-        return notes
+        return world.on_first(lambda: hold_run(folder, recipe, record, accept=self.accept))
 
 
 def record_data(folder: Path, recipe: Recipe, sets: Sets | None = None) -> None:
@@ -85,7 +86,7 @@ def record_data(folder: Path, recipe: Recipe, sets: Sets | None = None) -> None:
     Raises:
         DataError, ModelError: what the recipe names cannot be read.
     """
-    _write(folder, dict(_look(recipe, sets_of(recipe) if sets is None else sets, {})))
+    _write(folder, dict(_identities(recipe, sets_of(recipe) if sets is None else sets, {})))
 
 
 def hold_against(
@@ -112,7 +113,7 @@ def hold_against(
             "told; from here on it can"
         ]
     before = read_identities(folder)
-    now = dict(_look(recipe, sets, before))
+    now = dict(_identities(recipe, sets, before))
     changes, notes = [], []
     for key, identity in now.items():
         if key not in before:
@@ -182,7 +183,7 @@ def _opener(section: DataSection, split: Split, seed: int, key: str) -> Callable
     return lambda: open_split(section, split, seed=seed, key=key)
 
 
-def _look(
+def _identities(
     recipe: Recipe, sets: Sets, before: Mapping[str, Identity]
 ) -> Iterator[tuple[str, Identity]]:
     for key, opened in sets.items():

@@ -13,6 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from ptft import __version__
 from ptft.artifact import RunFiles, read_json, write_atomic, write_json
+from ptft.checkpoint import TrainProgress
+from ptft.data.reading.faults import Tally
 from ptft.distributed import World
 from ptft.errors import ArtifactError, UsageError
 from ptft.files.own import is_own_file
@@ -95,6 +97,12 @@ class RunRecord:
     test_reads: list[dict[str, Any]] = field(default_factory=list)
     accepted: list[dict[str, Any]] = field(default_factory=list)
 
+    def follow(self, progress: TrainProgress) -> None:
+        """Note where the run stands, as its newest checkpoint has it."""
+        self.step, self.seen, self.skipped = progress.step, progress.seen, progress.skipped
+        self.faults = Tally.restore(progress.faults).counts
+        self.seconds = round(progress.seconds, 3)
+
 
 _RECORD = TypeAdapter(RunRecord)
 
@@ -150,13 +158,9 @@ def open_together(recipe: Recipe, world: World, *, resume: bool) -> tuple[Path, 
         TrainingError: then on the others.
     """
 
-    def find() -> tuple[str, dict[str, Any] | None]:
-        found = _go_on(recipe) if world.restarts else open_run(recipe, resume=resume)
-        folder, record = found
-        return str(folder), None if record is None else asdict(record)
-
-    name, values = world.told(find)
-    return Path(name), None if values is None else RunRecord(**values)
+    return world.on_first(
+        lambda: _go_on(recipe) if world.restarts else open_run(recipe, resume=resume)
+    )
 
 
 def _go_on(recipe: Recipe) -> tuple[Path, RunRecord | None]:
@@ -196,8 +200,7 @@ def start_together(
     folder: Path, recipe: Recipe, world: World, *, device: str, total: int
 ) -> RunRecord:
     """As :func:`start_run`, by the first rank for all."""
-    values = world.told(lambda: asdict(start_run(folder, recipe, device=device, total=total)))
-    return RunRecord(**values)
+    return world.on_first(lambda: start_run(folder, recipe, device=device, total=total))
 
 
 def read_run(folder: Path) -> RunRecord:

@@ -11,13 +11,13 @@ from ptft.artifact import RunFiles
 from ptft.errors import UsageError
 from ptft.files.own import check_own_tree, open_own
 
-__all__ = ["claim_run", "hold_own"]
+__all__ = ["check_own_run", "lock_run"]
 
 
 _LINKED = ("wandb",)  # a tracker's own folder, which has links to the newest of its files in it
 
 
-def hold_own(folder: Path) -> None:
+def check_own_run(folder: Path) -> None:
     """Hold a folder that is to be written into to be this user's, as all in it, and without links.
 
     Raises:
@@ -37,7 +37,7 @@ def _not_own(folder: Path, error: OSError) -> UsageError:
 
 
 @contextmanager
-def claim_run(folder: Path) -> Iterator[None]:
+def lock_run(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; the system lets go of it when this process ends, however it does.
 
     The file stays: to delete a file that another process may be about to lock would give each a
@@ -52,7 +52,7 @@ def claim_run(folder: Path) -> Iterator[None]:
     """
     path = folder / RunFiles.LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
-    hold_own(folder)
+    check_own_run(folder)
     try:
         descriptor = open_own(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:

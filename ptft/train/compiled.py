@@ -9,13 +9,13 @@ import contextlib
 import importlib.util
 import shutil
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch import nn
 
 from ptft.errors import TrainingError
 from ptft.model import DualEncoder, tower_blocks
-from ptft.recipe import Recipe
 
 __all__ = ["AUTO_FROM", "compile_blocks", "uncompiled", "wants_compiling", "why_no_compiler"]
 
@@ -24,8 +24,8 @@ AUTO_FROM = 1000  # steps of a run: compiling takes about a minute, which fewer 
 _MOST_KINDS = 4  # of blocks in a tower: the stages of a Swin or ConvNeXt; dynamo gives up after 8
 
 
-def wants_compiling(recipe: Recipe, device: torch.device, total: int) -> bool:
-    """What ``run.compile`` means for a run of ``total`` samples on ``device``.
+def wants_compiling(wanted: Literal["auto", "on", "off"], device: torch.device, steps: int) -> bool:
+    """What ``run.compile`` means for a run of ``steps`` on ``device``.
 
     ``auto`` is a function of the recipe and the machine alone, so that a resumed run decides as it
     did before.
@@ -33,11 +33,10 @@ def wants_compiling(recipe: Recipe, device: torch.device, total: int) -> bool:
     Raises:
         TrainingError: ``on`` where there is no compiler.
     """
-    match recipe.run.compile:
+    match wanted:
         case "off":
             return False
         case "auto":
-            steps = total // recipe.optim.global_batch
             return device.type == "cuda" and why_no_compiler(device) is None and steps >= AUTO_FROM
         case "on":
             missing = why_no_compiler(device)

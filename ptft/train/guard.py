@@ -13,12 +13,11 @@ collapses to guessing is found the same way wherever guessing, log(batch) nats f
 much worse than what was learned.
 """
 
-import json
 import math
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -28,10 +27,10 @@ from ptft.distributed import World
 from ptft.errors import TrainingError
 from ptft.train.setup import Setup
 
-__all__ = ["Guard", "describe_batch", "stop_run"]
+__all__ = ["Guard", "GuardState", "describe_batch", "stop_run"]
 
 _SHARE = 0.05  # of the newest loss in the average: about 20 steps
-_STEPS = 20  # before the average is judged
+_STEPS = 20  # before the average is checked
 _OUTLIER = 10.0  # times the limit: what one loss counts for at most; half of it after _SHARE
 _RECENT = 20  # steps told of
 
@@ -43,20 +42,32 @@ class _Figures:
     grad_norm: float
 
 
+class GuardState(TypedDict, total=False):
+    """What a checkpoint keeps of a :class:`Guard`: steps that it checked, the average of the loss
+    and the lowest that this has been, in nats. Empty before the first step."""
+
+    steps: int
+    average: float
+    lowest: float
+
+
 class Guard:
-    """Judges each step by its loss and gradient norm, which are the same on every rank.
+    """Checks each step by its loss and gradient norm, which are the same on every rank.
 
     Args:
         limit: ``optim.stop_above``.
-        state: kept in the checkpoint and changed here: steps judged, the average, its lowest.
+        state: from a checkpoint, where the run goes on.
+
+    Attributes:
+        state: for the next checkpoint.
     """
 
-    def __init__(self, limit: float | None, state: dict[str, float]) -> None:
+    def __init__(self, limit: float | None, state: GuardState | None = None) -> None:
         self.limit = limit
-        self.state = state
+        self.state: GuardState = state or {}
         self.recent: deque[_Figures] = deque(maxlen=_RECENT)
 
-    def judge(self, step: int, loss: float, grad_norm: float, *, loss_scale: float) -> str | None:
+    def check(self, step: int, loss: float, grad_norm: float, *, loss_scale: float) -> str | None:
         """Why the run must stop before this step's update, or None.
 
         Args:
@@ -67,9 +78,9 @@ class Guard:
             return f"the loss is {loss}"
         if not math.isfinite(grad_norm) and loss_scale <= 1.0:
             return f"the gradient's norm is {grad_norm} (loss {loss:.4g})"
-        return self._judge_rise(loss)
+        return self._check_rise(loss)
 
-    def _judge_rise(self, loss: float) -> str | None:
+    def _check_rise(self, loss: float) -> str | None:
         if self.limit is None:
             return None
         state, limit = self.state, self.limit
@@ -79,7 +90,7 @@ class Guard:
         share = max(_SHARE, 1.0 / steps)
         average = before + share * min(loss - before, _OUTLIER * limit)
         lowest = min(state.get("lowest", average), average)
-        state.update(steps=steps, average=average, lowest=lowest)
+        self.state = {"steps": steps, "average": average, "lowest": lowest}
         if steps < _STEPS or average - lowest <= limit:
             return None
         return (
@@ -115,8 +126,7 @@ def stop_run(
 
     The file is a help: where it cannot be written the error says the rest.
     """
-    texts = world.gather_texts(json.dumps(samples))
-    every = [sample for text in texts for sample in json.loads(text)]
+    every = [sample for part in world.gather_objects(samples) for sample in part]
     last = guard.recent[-1]
     path = folder / RunFiles.BAD_BATCH
     where = f"all of them in {path}"

@@ -99,7 +99,7 @@ def keep_features(
     notes: list[str] = []
     if towers is None:
         decided, notes = _decide(recipe, model, samples, total) if world.rank == 0 else ([], [])
-        towers = json.loads(world.broadcast_text(json.dumps(decided)))
+        towers = world.broadcast(decided)
     run = _Run(samples, world, say if world.rank == 0 else _silent)
     if "image" in towers:
         file = _image_file(_plan("image", recipe, model, samples), recipe, model, run)

@@ -132,7 +132,7 @@ def check_agreement(model: DualEncoder, samples: int, world: World) -> None:
     """
     if world.size == 1:
         return
-    told = world.gather_texts(f"{samples:,} samples, weights {_digest(model)}")
+    told = world.gather_objects(f"{samples:,} samples, weights {_digest(model)}")
     for rank, text in enumerate(told):
         if text != told[0]:
             raise TrainingError(

@@ -1,30 +1,29 @@
-"""The one training loop: pretraining, contrastive fine-tuning and classification alike.
+"""One run, from its recipe to its model: pretraining, contrastive fine-tuning and classification.
 
-It reads top to bottom. Everything that decides the weights is a function of the recipe and of the
-number of samples seen, so a resumed run and an uninterrupted one give the same weights.
+:func:`train_in` reads top to bottom, in four numbered phases. Everything that decides the weights
+is a function of the recipe and of the number of samples seen, so a resumed run and an uninterrupted
+one give the same weights.
 """
 
 import errno
 import logging
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from ptft.artifact import RunFiles, read_json
-from ptft.checkpoint import Progress, resume_checkpoint
 from ptft.distributed import World, join_world
 from ptft.errors import TrainingError
-from ptft.model import layer_depths
-from ptft.optim import build_optimizer, check_whole_batch, total_samples
-from ptft.recipe import Recipe, StagedRecipe
+from ptft.optim import check_whole_batch, total_samples
+from ptft.recipe import Recipe
 from ptft.report.console import Mute, Report
 from ptft.report.trackers import check_trackers
-from ptft.runs.data_record import Going
+from ptft.runs.data_record import RunOptions
 from ptft.runs.folder import (
     RunRecord,
     RunStatus,
@@ -32,38 +31,30 @@ from ptft.runs.folder import (
     start_together,
     write_run,
 )
-from ptft.runs.lock import claim_run
+from ptft.runs.lock import lock_run
 from ptft.speech import LOG, SILENT, say
 from ptft.threads import cpu_threads
 from ptft.train.allocator import keep_freed_memory
 from ptft.train.compiled import compile_blocks, wants_compiling
-from ptft.train.guard import Guard
+from ptft.train.context import RunContext
+from ptft.train.evaluations import finish, note_neighbours, validate
 from ptft.train.kept_features import keep_features
-from ptft.train.loop import Loop
-from ptft.train.observer import Watch
-from ptft.train.parallel import check_agreement, share
+from ptft.train.loop import train_steps
+from ptft.train.observer import Observer
+from ptft.train.parallel import check_agreement
 from ptft.train.preflight import check_learning, choose_precision
-from ptft.train.setup import (
-    Setup,
-    choose_device,
-    keep_reading,
-    set_up,
-)
+from ptft.train.setup import Setup, choose_device, keep_reading, set_up
 from ptft.train.signals import Stop
-from ptft.train.stages import Ended, run_stages
-from ptft.train.state.best import keep_best
-from ptft.train.state.ema import Ema
-from ptft.train.state.regularise import Pull, pull_to_start
-from ptft.train.state.weight_copy import extra_tensors
+from ptft.train.state.train_state import TrainState, initial_state
 
-__all__ = ["TrainResult", "exit_code", "train"]
+__all__ = ["TrainResult", "exit_code", "joined_world", "train", "train_in"]
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a call of :func:`train` left behind.
+    """What a run, or a part of it, left behind.
 
     Attributes:
         folder: the run folder.
@@ -88,18 +79,19 @@ def train(
     accept_changes: bool = False,
     record: bool = True,
     log: logging.Logger = LOG,
-    watch: Watch | None = None,
+    observer: Observer | None = None,
 ) -> TrainResult:
     """Run a recipe to its end, or to the next checkpoint when a signal asks to stop.
 
     Under torchrun every rank calls this, and the first alone writes, reports and evaluates.
-    Processes that torchrun starts again go on with the run that they were in.
+    Processes that torchrun starts again go on with the run that they were in. A recipe of stages is
+    run by :func:`ptft.sequence.run_recipe`, which runs any.
 
     Args:
         accept_changes: go on although the data are not those that the run began with.
         record: keep what the data hold, to resume by; a run that nobody resumes needs none.
         log: of what it says on its way (:mod:`ptft.speech`).
-        watch: looks at the run on its way, and may give it up; not at one of stages.
+        observer: is shown the model on the way, and may give the run up.
 
     Raises:
         UsageError: the run folder is taken, or there is nothing to resume.
@@ -111,132 +103,162 @@ def train(
         CheckpointError: a checkpoint cannot be written, or does not fit.
         AdaptError: what is said to learn does not, or a merged adapter gives another model.
     """
+    options = RunOptions(resume, accept_changes, record)
+    with joined_world(recipe, log) as (world, own):
+        return train_in(world, recipe, options, log=own, observer=observer)
+
+
+@contextmanager
+def joined_world(recipe: Recipe, log: logging.Logger) -> Iterator[tuple[World, logging.Logger]]:
+    """The ranks that torchrun started, and the log of this one: what the first says is heard.
+
+    Raises:
+        MissingExtraError: a tracker of the recipe is not installed.
+        TrainingError: torchrun's environment is incomplete; or, of what goes on inside, the disk is
+            full.
+    """
     check_trackers(recipe)
-    going = Going(resume, accept_changes, record)
-    with join_world(choose_device(recipe).type) as world, ExitStack() as held:
-        own = log if world.first else SILENT
+    with join_world(choose_device(recipe.run).type) as world:
         try:
-            if isinstance(recipe, StagedRecipe):
-                return _train_stages(recipe, going, own, world)
-            return _train(recipe, going, own, world, held, watch)
+            yield world, log if world.first else SILENT
         except OSError as error:
-            raise _explained(error) from error
+            if error.errno not in _NO_ROOM:
+                raise
+            raise TrainingError(
+                f"{error}; with room there, --resume goes on from the last good checkpoint"
+            ) from error
 
 
-def _train_stages(
-    sequence: StagedRecipe, going: Going, log: logging.Logger, world: World
-) -> TrainResult:
-    """Each stage is a run of its own, in a folder within the sequence's."""
-
-    def run(recipe: Recipe, begun: bool, held: ExitStack) -> Ended:
-        result = _train(recipe, replace(going, resume=begun), log, world, held)
-        return Ended(result.finished, result.signal)
-
-    folder, ended, found = run_stages(sequence, run, going=going, log=log, world=world)
-    metrics = found["metrics"][sequence.stages[-1].name] if ended.finished else {}
-    return TrainResult(folder, ended.finished, ended.signal, metrics, world.first)
-
-
-def _train(
-    recipe: Recipe,
-    going: Going,
-    log: logging.Logger,
+def train_in(
     world: World,
-    held: ExitStack,
-    watch: Watch | None = None,
+    recipe: Recipe,
+    options: RunOptions,
+    *,
+    log: logging.Logger,
+    observer: Observer | None = None,
 ) -> TrainResult:
-    # 1. Where: the run folder and the device.
-    folder, record = open_together(recipe, world, resume=going.resume)
+    """As :func:`train`, among ranks that are there already."""
+    folder, record = open_together(recipe, world, resume=options.resume)
     if record is not None and record.status == RunStatus.FINISHED:
         say(log, f"{folder}: finished before; nothing to do")
-        metrics = world.told(lambda: read_json(folder / RunFiles.METRICS))
+        metrics = world.on_first(lambda: read_json(folder / RunFiles.METRICS))
         return TrainResult(folder, True, None, metrics, world.first)
-    told: list[str] = []
-    resume = record is not None
-    if record is not None:
-        world.told(lambda: held.enter_context(claim_run(folder)))
-        recipe = _with_precision(recipe, record.precision)
-        told = going.hold(folder, recipe, record, world)
-    device = choose_device(recipe)
-    if device.type == "cpu":
-        keep_freed_memory()
-    held.enter_context(cpu_threads(recipe.run.threads))
-    torch.manual_seed(recipe.seed)
+    begun = _Begun(world, recipe, folder, record, options, log)
+    with ExitStack() as held:
+        _enter(begun, held)
+        setup, record = _prepare(begun, held)
+        state = _begin_state(begun, setup, record)
+        return _learn(begun, setup, record, state, observer)
 
-    # 2. What learns, and from what; what of it need not be computed again.
-    setup = set_up(recipe, device, world)
-    if resume:
+
+@dataclass
+class _Begun:
+    """What the phases of a run share.
+
+    Attributes:
+        record: of a run that goes on; None until a new one begins.
+        notes: about how it goes on, for people.
+    """
+
+    world: World
+    recipe: Recipe
+    folder: Path
+    record: RunRecord | None
+    options: RunOptions
+    log: logging.Logger
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def device(self) -> torch.device:
+        return choose_device(self.recipe.run)
+
+    def lock(self, held: ExitStack) -> None:
+        def enter() -> None:
+            held.enter_context(lock_run(self.folder))
+
+        self.world.on_first(enter)
+
+    def choose(self, precision: str) -> None:
+        optim = self.recipe.optim.model_copy(update={"precision": precision})
+        self.recipe = self.recipe.model_copy(update={"optim": optim})
+
+
+def _enter(begun: _Begun, held: ExitStack) -> None:
+    """1. Where: the folder of a run that goes on, held against its data; this process's threads,
+    memory and seed."""
+    if begun.record is not None:
+        begun.lock(held)
+        begun.choose(begun.record.precision)
+        begun.notes = begun.options.compare_data(
+            begun.folder, begun.recipe, begun.record, begun.world
+        )
+    if begun.device.type == "cpu":
+        keep_freed_memory()
+    held.enter_context(cpu_threads(begun.recipe.run.threads))
+    torch.manual_seed(begun.recipe.seed)
+
+
+def _prepare(begun: _Begun, held: ExitStack) -> tuple[Setup, RunRecord]:
+    """2. What learns, and from what; what of it need not be computed again."""
+    world, folder, record = begun.world, begun.folder, begun.record
+    setup = set_up(begun.recipe, begun.device, world)
+    if record is not None:
         keep_reading(setup.model, folder)
     check_agreement(setup.model, len(setup.samples), world)
     total = 0
     if setup.steps:
-        check_whole_batch(recipe.optim, len(setup.samples), world.size)
-        total = total_samples(recipe.optim, len(setup.samples))
+        check_whole_batch(begun.recipe.optim, len(setup.samples), world.size)
+        total = total_samples(begun.recipe.optim, len(setup.samples))
     if record is None:
-        precision = world.told(lambda: choose_precision(recipe, setup))
-        recipe = _with_precision(recipe, precision)
-        world.told(lambda: held.enter_context(claim_run(folder)))
-        record = start_together(folder, recipe, world, device=str(device), total=total)
-        going.begin(folder, recipe, world)
+        recipe = begun.recipe
+        begun.choose(world.on_first(lambda: choose_precision(recipe, setup)))
+        begun.lock(held)
+        device = str(begun.device)
+        record = start_together(folder, begun.recipe, world, device=device, total=total)
+        begun.options.record_data(folder, begun.recipe, world)
     record.total = total  # of the data as they are now, where other ones were accepted
-    setup = _keep_features(recipe, setup, folder, record, log, world)
+    setup = _keep_features(begun, setup, record)
     if setup.steps:
-        check_learning(recipe, setup)
-    if wants_compiling(recipe, device, total):
+        check_learning(begun.recipe, setup)
+    steps = total // begun.recipe.optim.global_batch
+    if wants_compiling(begun.recipe.run.compile, begun.device, steps):
         setup = replace(setup, notes=(*setup.notes, compile_blocks(setup.model)))
+    return setup, record
 
-    # 3. The optimiser, over ranks where there are several; and how far it came before.
-    depths = layer_depths(setup.model) if recipe.optim.layer_decay is not None else None
-    parallel = share(setup.model, world, recipe.run.parallel)
-    optimizer: torch.optim.Optimizer = torch.optim.SGD([{"params": []}])  # that never steps
-    if setup.steps:
-        optimizer = build_optimizer(setup.model, recipe.optim, depths=depths)
-    ema = None if recipe.optim.ema is None else Ema(setup.model, recipe.optim.ema)
-    pull = pull_to_start(recipe, setup)  # to the weights of now, before a checkpoint's are read
-    best = keep_best(recipe, setup.model, total, {}) if setup.steps else None  # of now, too
-    progress = Progress()
-    if resume and setup.steps:
-        progress = resume_checkpoint(
-            folder / RunFiles.CHECKPOINTS,
-            setup.model,
-            optimizer,
-            extra_tensors(ema, best),
-            world=world,
-            say=partial(say, log),
-        )
-    if best is not None:
-        best.state = progress.best
 
-    # 4. The steps.
-    report = _open_report(folder, recipe, record, progress, log, world)
-    report.message(f"{folder}: {total:,} samples in {recipe.optim.precision}, {device}")
-    for note in (*told, *_notes(recipe, setup, world, pull)):
-        report.note(note)
-    guard = Guard(recipe.optim.stop_above, progress.guard)
-    loop = Loop(
-        recipe,
-        folder,
-        setup,
-        parallel,
-        optimizer,
-        ema,
-        pull,
-        best,
-        progress,
-        record,
-        report,
-        guard,
-        watch,
+def _begin_state(begun: _Begun, setup: Setup, record: RunRecord) -> TrainState:
+    """3. The optimiser and all that is remembered, over ranks where there are several; and how far
+    it came before."""
+    state = initial_state(begun.recipe, setup, begun.world, record.total)
+    if begun.record is not None and setup.steps:
+        checkpoints = begun.folder / RunFiles.CHECKPOINTS
+        state.restore(checkpoints, say=partial(say, begun.log))
+    return state
+
+
+def _learn(
+    begun: _Begun, setup: Setup, record: RunRecord, state: TrainState, observer: Observer | None
+) -> TrainResult:
+    """4. The steps, and the model that they leave."""
+    folder, recipe, world = begun.folder, begun.recipe, begun.world
+    report: Report = Mute(record, state.progress)
+    if world.first:
+        report = Report(folder, recipe, record, state.progress, log=begun.log)
+    report.message(
+        f"{folder}: {record.total:,} samples in {recipe.optim.precision}, {begun.device}"
     )
+    for note in (*begun.notes, *_notes(recipe, setup, state)):
+        report.note(note)
+    run = RunContext(recipe, folder, setup, state, record, report, observer)
     with report, Stop() as stop:
-        if progress.seen == 0:
-            loop.look("before")
-            loop.judge()
+        if state.progress.seen == 0:
+            note_neighbours(run, "before")
+            validate(run)
         report.page()
         if setup.steps:
-            loop.run(total, stop)
-        finished = progress.seen >= total or loop.over
-        metrics = loop.finish() if finished else {}
+            train_steps(run, record.total, stop)
+        finished = state.progress.seen >= record.total or state.over
+        metrics = finish(run) if finished else {}
     record.status = RunStatus.FINISHED if finished else RunStatus.STOPPED
     if world.first:
         write_run(folder, record)
@@ -247,71 +269,33 @@ def _train(
     return TrainResult(folder, finished, number, metrics, world.first)
 
 
-def _keep_features(
-    recipe: Recipe, setup: Setup, folder: Path, record: RunRecord, log: logging.Logger, world: World
-) -> Setup:
+def _keep_features(begun: _Begun, setup: Setup, record: RunRecord) -> Setup:
     """The setup that reads the features of locked towers, of those that the run began with."""
     kept = keep_features(
-        recipe,
+        begun.recipe,
         setup,
         total=record.total,
-        world=world,
-        say=partial(say, log),
+        world=begun.world,
+        say=partial(say, begun.log),
         towers=record.features,
     )
     if record.features is None:
         record.features = list(kept.kept)
-        if world.first:
-            write_run(folder, record)
+        if begun.world.first:
+            write_run(begun.folder, record)
     return kept
 
 
-def _open_report(
-    folder: Path,
-    recipe: Recipe,
-    record: RunRecord,
-    progress: Progress,
-    log: logging.Logger,
-    world: World,
-) -> Report:
-    if not world.first:
-        return Mute(record, seen=progress.seen, seconds=progress.seconds)
-    return Report(
-        folder,
-        recipe,
-        record,
-        seen=progress.seen,
-        step=progress.step,
-        seconds=progress.seconds,
-        trackers=progress.trackers,
-        log=log,
-    )
-
-
-def _notes(recipe: Recipe, setup: Setup, world: World, pull: Pull | None) -> Iterator[str]:
+def _notes(recipe: Recipe, setup: Setup, state: TrainState) -> Iterator[str]:
     """What runs, and how."""
     yield f"learns: {setup.learns}"
-    if pull is not None:
-        yield str(pull)
-    if world.size > 1:
-        yield f"on {world.size} ranks ({recipe.run.parallel})"
+    if state.pull is not None:
+        yield str(state.pull)
+    if state.world.size > 1:
+        yield f"on {state.world.size} ranks ({recipe.run.parallel})"
     if recipe.optim.micro_batch is not None:
         yield f"at most {recipe.optim.micro_batch} samples at once on a rank (GradCache)"
     yield from setup.notes
-
-
-def _explained(error: OSError) -> Exception:
-    """An error that a full disk explains, as one that says what to do."""
-    if error.errno not in _NO_ROOM:
-        return error
-    return TrainingError(
-        f"{error}; with room there, --resume goes on from the last good checkpoint"
-    )
-
-
-def _with_precision(recipe: Recipe, precision: str) -> Recipe:
-    optim = recipe.optim.model_copy(update={"precision": precision})
-    return recipe.model_copy(update={"optim": optim})
 
 
 def exit_code(result: TrainResult) -> int:

@@ -27,7 +27,7 @@ from ptft.model.spec import load_spec
 from ptft.model_source import model_folder
 from ptft.objective import needs_text
 from ptft.optim import total_samples
-from ptft.recipe import ClassifyObjective, Recipe, TipAdapterAdapt
+from ptft.recipe import ClassifyObjective, Recipe, RunSection, TipAdapterAdapt
 from ptft.train.teacher import Teacher, load_teacher
 
 __all__ = ["Setup", "choose_device", "keep_reading", "set_up"]
@@ -157,13 +157,13 @@ def _remember(
     return add_cache(model, section, samples, val, workers=recipe.run.workers)
 
 
-def choose_device(recipe: Recipe) -> torch.device:
+def choose_device(section: RunSection) -> torch.device:
     """The device that ``run.device`` means here.
 
     Raises:
         TrainingError: ``cuda`` where torch sees no GPU.
     """
-    wanted = recipe.run.device
+    wanted: str = section.device
     if wanted == "cuda" and not torch.cuda.is_available():
         raise TrainingError("run.device: 'cuda': torch sees no GPU here; allowed: cpu, auto")
     if wanted == "auto":

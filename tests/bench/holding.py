@@ -249,11 +249,12 @@ def _picture(rng: np.random.Generator) -> bytes:
 def _write_models(home: Path, small: bool) -> None:
     """A run's folder with a model that was not trained, and the model folder of it, unless
     small."""
+    from ptft.train.finalise import save_final
+
     from ptft.export import export_model
     from ptft.model import build_model
     from ptft.recipe import dump_recipe, load_recipe, recipe_digest
     from ptft.runs.folder import RunRecord, RunStatus, write_run
-    from ptft.train.finalise import save_final
 
     recipe = load_recipe("pretrain/scenes", [] if small else [f"model={{name: {NAME}}}"])
     model = build_model(recipe.model, None, recipe.objective, seed=0).eval()

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ptft.train.finalise import save_final
 
 from ptft.artifact import RunFiles
 from ptft.cli.main import main
@@ -12,7 +13,6 @@ from ptft.errors import DigestError
 from ptft.model import load_model
 from ptft.recipe import dump_recipe, load_recipe, recipe_digest
 from ptft.runs.folder import RunRecord, RunStatus, write_run
-from ptft.train.finalise import save_final
 from ptft.verify import verify
 from tests.support import tiny
 

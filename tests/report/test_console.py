@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ptft.checkpoint import TrainProgress
 from ptft.cli.speech import LogFormat, listen
 from ptft.report import console as report_console
 from ptft.report.console import Report
@@ -29,7 +30,7 @@ def stopped() -> RunRecord:
 
 
 def report(folder: Path, record: RunRecord, log: logging.Logger = LOG) -> Report:
-    return Report(folder, recipe(folder), record, seen=0, step=0, seconds=0.0, trackers={}, log=log)
+    return Report(folder, recipe(folder), record, TrainProgress(), log=log)
 
 
 def test_a_bar_and_its_figures_fit_into_eighty_columns(

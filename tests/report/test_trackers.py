@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,19 +28,19 @@ def test_tensorboard_has_each_step_once_though_a_part_was_lost(
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from ptft.train import loop as steps_module
+    from ptft.train import loop
 
     folder = tmp_path / "run"
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
         steps = iter(range(STEPS))
-        plain = steps_module.Loop._note_skipped
+        plain = loop.after_step
 
-        def dies(self: steps_module.Loop, batch: object) -> None:
+        def dies(*args: Any, **kwargs: Any) -> bool:
             if next(steps) == 4:  # two steps after the checkpoint of step 3
                 raise RuntimeError("killed")
-            plain(self, batch)  # type: ignore[arg-type]
+            return plain(*args, **kwargs)
 
-        patch.setattr(steps_module.Loop, "_note_skipped", dies)
+        patch.setattr(loop, "after_step", dies)
         run(folder, run__trackers=["tensorboard"])
     run(folder, resume=True, run__trackers=["tensorboard"])
 

@@ -10,7 +10,7 @@ from ptft.artifact import RunFiles, write_atomic
 from ptft.errors import ArtifactError, UsageError
 from ptft.report.console import Report
 from ptft.runs.folder import RunRecord, note_test_read, read_run, write_run
-from ptft.runs.lock import claim_run
+from ptft.runs.lock import lock_run
 from tests.train.test_train import recipe, run
 
 RECORD = RunRecord("a", "0", "stopped", "2026-01-01T00:00:00+00:00", {})
@@ -29,7 +29,7 @@ def test_a_run_with_a_link_in_it_is_not_gone_on_with(name: str, tmp_path: Path, 
     folder.mkdir()
     (folder / name).symlink_to(mine)
     said = r"a link, which is not followed; .* \(cp -rL .*run.dir"
-    with pytest.raises(UsageError, match=said), claim_run(folder):
+    with pytest.raises(UsageError, match=said), lock_run(folder):
         raise AssertionError("it is not held")
     assert mine.read_bytes() == b"dear to me"
 
@@ -40,14 +40,14 @@ def test_nor_one_with_a_folder_elsewhere(name: str, tmp_path: Path) -> None:
     elsewhere.mkdir()
     (folder / name).parent.mkdir(parents=True)
     (folder / name).symlink_to(elsewhere)
-    with pytest.raises(UsageError, match=f"{name}: a link"), claim_run(folder):
+    with pytest.raises(UsageError, match=f"{name}: a link"), lock_run(folder):
         pass
 
 
 def test_a_tracker_may_link_to_its_own_files(tmp_path: Path) -> None:
     (tmp_path / "run/wandb/run-1").mkdir(parents=True)
     (tmp_path / "run/wandb/latest-run").symlink_to("run-1")
-    with claim_run(tmp_path / "run"):
+    with lock_run(tmp_path / "run"):
         assert (tmp_path / "run" / RunFiles.LOCK).is_file()
     assert (tmp_path / "run/wandb/latest-run").is_symlink()
 
@@ -55,11 +55,11 @@ def test_a_tracker_may_link_to_its_own_files(tmp_path: Path) -> None:
 def test_a_pipe_and_a_hard_link_are_no_lock(tmp_path: Path, mine: Path) -> None:
     (tmp_path / "piped").mkdir()
     os.mkfifo(tmp_path / "piped" / RunFiles.LOCK)
-    with pytest.raises(UsageError, match="not a plain file"), claim_run(tmp_path / "piped"):
+    with pytest.raises(UsageError, match="not a plain file"), lock_run(tmp_path / "piped"):
         pass
     (tmp_path / "hard").mkdir()
     os.link(mine, tmp_path / "hard" / RunFiles.LOCK)
-    with pytest.raises(UsageError, match="a hard link"), claim_run(tmp_path / "hard"):
+    with pytest.raises(UsageError, match="a hard link"), lock_run(tmp_path / "hard"):
         pass
     assert mine.read_bytes() == b"dear to me"
 
@@ -72,11 +72,11 @@ def test_a_run_of_another_user_is_adopted_by_a_copy(tmp_path: Path) -> None:
     (folder / "run.json").write_text("{}")
     os.chown(folder / "run.json", 12345, 12345)
     said = r"run\.json: it belongs to another user \(number 12345\)"
-    with pytest.raises(UsageError, match=said), claim_run(folder):
+    with pytest.raises(UsageError, match=said), lock_run(folder):
         pass
     os.chown(folder / "run.json", 0, 0)
     os.chown(folder, 12345, 12345)
-    with pytest.raises(UsageError, match=r"run: it belongs to another user"), claim_run(folder):
+    with pytest.raises(UsageError, match=r"run: it belongs to another user"), lock_run(folder):
         pass
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ptft.checkpoint import Progress, load_checkpoint, save_checkpoint
+from ptft.checkpoint import TrainProgress, load_checkpoint, save_checkpoint
 from ptft.checkpoint.optimizer import pack_optimizer, restore_optimizer
 from ptft.compat import import_timm
 from ptft.errors import CheckpointError
@@ -132,13 +132,13 @@ def test_extra_tensors_come_back_in_place(tmp_path: Path) -> None:
     group = {"params": [p for _, p in named], "names": [n for n, _ in named]}
     optimizer = torch.optim.AdamW([group], lr=0.01)
     averaged = {f"ema/{n}": p.detach() + 1 for n, p in named}
-    path = save_checkpoint(tmp_path, model, optimizer, Progress(step=7, seen=70), averaged)
+    path = save_checkpoint(tmp_path, model, optimizer, TrainProgress(step=7, seen=70), averaged)
     found = {name: torch.zeros_like(tensor) for name, tensor in averaged.items()}
     progress = load_checkpoint(path, model, optimizer, found)
     assert (progress.step, progress.seen) == (7, 70)
     assert all(torch.equal(found[name], averaged[name]) for name in averaged)
     with pytest.raises(CheckpointError, match=r"holds ema/image\."):
         load_checkpoint(path, model, optimizer)
-    plain = save_checkpoint(tmp_path, model, optimizer, Progress(step=8))
+    plain = save_checkpoint(tmp_path, model, optimizer, TrainProgress(step=8))
     with pytest.raises(CheckpointError, match=r"lacks ema/image\."):
         load_checkpoint(plain, model, optimizer, found)

@@ -24,7 +24,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from ptft.checkpoint import (
-    Progress,
+    TrainProgress,
     checkpoints,
     load_checkpoint,
     prune_checkpoints,
@@ -58,7 +58,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     averaged: dict[str, Tensor]
     world: World
-    progress: Progress
+    progress: TrainProgress
 
     def steps(self, last: int) -> None:
         share = BATCH // self.world.size
@@ -98,7 +98,7 @@ def start(plain: DualEncoder, how: str, world: World, mesh: DeviceMesh) -> Run:
     # a large eps: m / sqrt(v) of a gradient near 0 would magnify how its sum was rounded
     optimizer = torch.optim.AdamW([group], lr=0.05, weight_decay=0.1, eps=0.01, fused=True)
     averaged = {name: p.detach().clone() for name, p in model.named_parameters()}
-    return Run(model, wrapped, optimizer, averaged, world, Progress())
+    return Run(model, wrapped, optimizer, averaged, world, TrainProgress())
 
 
 def child(rank: int, folder: Path, plain: DualEncoder) -> None:

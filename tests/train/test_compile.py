@@ -13,7 +13,7 @@ from ptft.train import compiled
 from ptft.train import run as loop_module
 from ptft.train.compiled import compile_blocks, uncompiled, wants_compiling
 from tests.support.tiny import arch_section, build, pictures, tokens, towers_section
-from tests.train.test_train import BATCH, largest_difference, recipe, run
+from tests.train.test_train import BATCH, largest_difference, run
 
 pytestmark = [  # what torch's compiler says about itself
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
@@ -74,14 +74,13 @@ def test_where_it_compiles(
     monkeypatch: pytest.MonkeyPatch, device: torch.device, setting: str, steps: int, expected: bool
 ) -> None:
     monkeypatch.setattr(compiled, "why_no_compiler", lambda _: None)
-    given = recipe(Path("run"), run__compile=setting)
-    assert wants_compiling(given, device, steps * BATCH) is expected
+    assert wants_compiling(setting, device, steps) is expected
 
 
 def test_without_a_compiler_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(TrainingError, match=r"run\.compile: 'on': there is no C\+\+ compiler"):
-        wants_compiling(recipe(Path("run"), run__compile="on"), CPU, BATCH)
+        wants_compiling("on", CPU, 1)
 
 
 def test_compiled_blocks_have_the_same_gradients() -> None:

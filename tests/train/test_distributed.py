@@ -107,7 +107,7 @@ def test_without_torchrun_a_process_is_alone() -> None:
 class _Two(World):
     """Rank 1 of two, of which the other has learned a step already."""
 
-    def gather_texts(self, text: str) -> list[str]:
+    def gather_objects(self, text: str) -> list[str]:
         return [f"{text[:-1]}?", text]
 
 

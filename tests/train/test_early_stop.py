@@ -45,7 +45,7 @@ def judged(
     target = RetrievalEvaluation(ks=[1])
     model = nn.Linear(1, 1, bias=False)
 
-    def made(state: dict[str, Any]) -> Best:
+    def made(state: Any) -> Best:
         return Best(model, EarlyStopSection(retain=[kept], **section), target, 100, state)
 
     best, better, end = made({}), [], -1
@@ -58,7 +58,7 @@ def judged(
         with torch.no_grad():
             model.weight.fill_(number)
         figures = {"retrieval": {"i2t_recall@1": value}, "kept": {"i2t_recall@1": retained}}
-        better.append(best.judge(number, figures))
+        better.append(best.compare(number, figures))
         if better[-1]:
             best.take()
         if best.over:

@@ -14,7 +14,7 @@ from ptft.artifact import RunFiles
 from ptft.checkpoint import checkpoints
 from ptft.errors import TrainingError, UsageError
 from ptft.recipe import dump_recipe
-from ptft.runs.lock import claim_run
+from ptft.runs.lock import lock_run
 from ptft.train.guard import Guard
 from tests.support.warm import Child, Warm, logged_steps
 from tests.train.test_train import BATCH, STEPS, interrupt, largest_difference, recipe, run
@@ -105,16 +105,16 @@ def test_a_full_disk_ends_a_run_with_one_error_and_the_last_good_checkpoint(
 
 def test_only_one_process_trains_in_a_folder(whole: Path, tmp_path: Path) -> None:
     before = (whole / RunFiles.RUN).read_text()
-    with claim_run(tmp_path / "new"), claim_run(whole):
+    with lock_run(tmp_path / "new"), lock_run(whole):
         with pytest.raises(UsageError, match=r"process \d+ on .* trains here already"):
             run(tmp_path / "new")
         with (
             pytest.raises(UsageError, match="trains here already"),
-            claim_run(whole),
+            lock_run(whole),
         ):
             pass
     assert (whole / RunFiles.RUN).read_text() == before
-    with claim_run(whole):  # let go of, it can be had again
+    with lock_run(whole):  # let go of, it can be had again
         pass
 
 
@@ -123,7 +123,7 @@ def test_a_run_that_goes_on_elsewhere_is_not_resumed(
 ) -> None:
     folder = tmp_path / "run"
     interrupt(monkeypatch, folder, 3)
-    with claim_run(folder), pytest.raises(UsageError, match="trains here already"):
+    with lock_run(folder), pytest.raises(UsageError, match="trains here already"):
         run(folder, resume=True)
     assert run(folder, resume=True).finished
 
@@ -170,7 +170,7 @@ def verdicts(losses: list[float], *, limit: float | None = 3.0, cut: int = 0) ->
     for step, loss in enumerate(losses):
         if step == cut:
             guard = Guard(limit, json.loads(json.dumps(guard.state)))
-        if guard.judge(step, loss, 1.0, loss_scale=1.0):
+        if guard.check(step, loss, 1.0, loss_scale=1.0):
             found.append(step)
     return found
 
@@ -216,7 +216,7 @@ def test_an_explosion_is_found_soon_and_the_same_after_a_resume(
 
 def test_a_gradient_that_is_not_finite_stops_unless_the_loss_is_scaled() -> None:
     guard = Guard(None, {})
-    assert guard.judge(1, 0.5, float("inf"), loss_scale=65536.0) is None, "the scaler skips it"
-    assert "gradient's norm is inf" in str(guard.judge(2, 0.5, float("inf"), loss_scale=1.0))
-    assert "gradient's norm is nan" in str(guard.judge(3, 0.5, float("nan"), loss_scale=1.0))
-    assert "the loss is nan" in str(guard.judge(4, float("nan"), 1.0, loss_scale=65536.0))
+    assert guard.check(1, 0.5, float("inf"), loss_scale=65536.0) is None, "the scaler skips it"
+    assert "gradient's norm is inf" in str(guard.check(2, 0.5, float("inf"), loss_scale=1.0))
+    assert "gradient's norm is nan" in str(guard.check(3, 0.5, float("nan"), loss_scale=1.0))
+    assert "the loss is nan" in str(guard.check(4, float("nan"), 1.0, loss_scale=65536.0))

@@ -1,7 +1,9 @@
 """The loop: exact, interruptible, and clear about what went wrong."""
 
 import json
+import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,16 @@ from safetensors.torch import load_file
 
 from ptft.artifact import RunFiles
 from ptft.checkpoint import checkpoints
+from ptft.data import Batch
 from ptft.errors import RecipeError, TrainingError, UsageError
 from ptft.model import DualEncoder
 from ptft.recipe import Recipe, load_recipe
 from ptft.recipe.load import parse_recipe
 from ptft.runs.folder import RunStatus, read_run
+from ptft.sequence import run_recipe
 from ptft.speech import SILENT
-from ptft.train import TrainResult, exit_code, train
-from ptft.train import loop as steps_module
-from ptft.train import run as loop_module
-from ptft.train.observer import Watch
+from ptft.train import TrainResult, exit_code, loop, train
+from ptft.train.observer import Observer
 
 STEPS, BATCH = 8, 16
 LBFGS = {
@@ -68,7 +70,7 @@ def recipe(folder: Path, **changes: Any) -> Recipe:
 
 
 def run(folder: Path, *, resume: bool = False, **changes: Any) -> TrainResult:
-    return train(recipe(folder, **changes), resume=resume, log=SILENT)
+    return run_recipe(recipe(folder, **changes), resume=resume, log=SILENT)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -81,35 +83,20 @@ def largest_difference(one: Path, other: Path) -> float:
     return max((a[name].double() - b[name].double()).abs().max().item() for name in a)
 
 
-class _StopAt:
-    """Stands in for a signal that arrives during a given step."""
-
-    def __init__(self, step: int) -> None:
-        self.left = step
-
-    def __enter__(self) -> "_StopAt":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    @property
-    def signal(self) -> int | None:
-        return signal.SIGTERM if self.left <= 0 else None
-
-
 def interrupt(monkeypatch: pytest.MonkeyPatch, folder: Path, step: int, **changes: Any) -> None:
-    """Run until ``step`` and stop there as SIGTERM would."""
-    stop = _StopAt(step)
-    plain = steps_module.Loop._step
+    """Run until SIGTERM comes during ``step``, counted from here."""
+    plain, left = loop.batches, step
 
-    def counted(self: Any, *args: Any) -> Any:
-        stop.left -= 1
-        return plain(self, *args)
+    def signalling(*args: Any, **kwargs: Any) -> Iterator[Batch]:
+        nonlocal left
+        for batch in plain(*args, **kwargs):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop_module, "Stop", lambda: stop)
-        patch.setattr(steps_module.Loop, "_step", counted)
+        patch.setattr(loop, "batches", signalling)
         result = run(folder, **changes)
     assert not result.finished
     assert exit_code(result) == 128 + signal.SIGTERM
@@ -239,29 +226,29 @@ def test_a_run_without_pictures_is_the_same_run(whole: Path, tmp_path: Path) -> 
     assert not left & {RunFiles.PAGE, RunFiles.CURVES, RunFiles.NEIGHBOURS}
 
 
-def test_who_watches_sees_the_model_on_its_way_and_moves_nothing(
+def test_an_observer_sees_the_model_on_its_way_and_moves_nothing(
     whole: Path, tmp_path: Path
 ) -> None:
     """Two shares of eight steps fall on the first one, and none is looked at after the last."""
     scales = []
 
-    def look(model: DualEncoder, number: int) -> None:
+    def observe(model: DualEncoder, number: int) -> None:
         model.eval()
         scales.append((number, model.logit_scale.item()))
 
-    watch = Watch((0.01, 0.1, 0.5, 0.99), look)
-    train(recipe(tmp_path / "run"), log=SILENT, watch=watch)
+    observer = Observer((0.01, 0.1, 0.5, 0.99), observe)
+    train(recipe(tmp_path / "run"), log=SILENT, observer=observer)
     assert [number for number, _ in scales] == [1, 2]
     assert len({scale for _, scale in scales}) == 2  # it learned in between
     assert largest_difference(whole, tmp_path / "run") == 0.0
 
 
-def test_who_watches_may_give_a_run_up(tmp_path: Path) -> None:
-    def look(model: DualEncoder, number: int) -> None:
+def test_an_observer_may_give_a_run_up(tmp_path: Path) -> None:
+    def observe(model: DualEncoder, number: int) -> None:
         raise KeyError("enough")
 
     with pytest.raises(KeyError, match="enough"):
-        train(recipe(tmp_path / "run"), log=SILENT, watch=Watch((0.5,), look))
+        train(recipe(tmp_path / "run"), log=SILENT, observer=Observer((0.5,), observe))
     assert read_run(tmp_path / "run").status == RunStatus.FAILED
 
 

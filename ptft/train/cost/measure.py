@@ -106,7 +106,7 @@ def measure_step(recipe: Recipe, *, steps: int = _STEPS) -> Measured:
 
 
 def _measure(recipe: Recipe, steps: int) -> Measured:
-    device = choose_device(recipe)
+    device = choose_device(recipe.run)
     if device.type == "cpu":
         keep_freed_memory()
     setup = set_up(recipe, device)

@@ -1,33 +1,54 @@
-"""The best model that a run has looked at, and when there is no more use in going on.
+"""Early stopping: the best model that a run has validated, and when going on is of no more use.
 
-A look measures the target and what is to be retained on their validation splits: before the first
-step, every so many steps, and after the last. What a look decides is a function of the weights, so
-a run that is resumed decides the same; the best weights and all that is known of them lie in the
+A validation measures the target and what is to be retained on their validation splits: before the
+first step, every so many steps, and after the last. What it decides is a function of the weights,
+so a run that is resumed decides the same; the best weights and all that is known of them lie in the
 checkpoint.
 """
 
-from typing import Any
+from typing import TypedDict
 
 from torch import nn
 
 from ptft.evaluate import Figures
 from ptft.recipe import EarlyStopSection, EvaluateItem, Recipe, metrics_of
-from ptft.train.state.weight_copy import Shadow
+from ptft.train.state.weight_copy import WeightCopy
 
-__all__ = ["Best", "keep_best"]
+__all__ = ["Best", "BestState", "keep_best"]
 
 _PREFIX = "best/"  # of the names in a checkpoint
 
 
-class Best(Shadow):
-    """The weights of the best look, and the rule by which it is the best.
+class BestState(TypedDict, total=False):
+    """What a checkpoint and ``run.json`` keep of a :class:`Best`; empty before any validation.
+
+    ``start`` and ``retained_start`` are the figures before the first step; ``looked`` is the step
+    of the newest validation; ``step``, ``target`` and ``share`` are of the best one: after which
+    step, the target's figure, and the share of ``retained_start`` that it keeps; ``since`` counts
+    the validations after it.
+    """
+
+    start: float
+    retained_start: dict[str, float]
+    looked: int
+    step: int
+    target: float
+    share: float
+    since: int
+
+
+class Best(WeightCopy):
+    """The weights of the best validation, and the rule by which it is the best.
 
     Args:
         model: what learns.
         section: the recipe's.
         target: the item of ``evaluate`` that it means.
         steps: of the whole run.
-        state: kept in the checkpoint and changed here.
+        state: from a checkpoint, where the run goes on.
+
+    Attributes:
+        state: for the next checkpoint.
     """
 
     def __init__(
@@ -36,14 +57,14 @@ class Best(Shadow):
         section: EarlyStopSection,
         target: EvaluateItem,
         steps: int,
-        state: dict[str, Any],
+        state: BestState | None = None,
     ) -> None:
         super().__init__(model, _PREFIX)
         self.section = section
         self.target = target
         self.metric = section.metric or metrics_of(target)[0]
         self.every = section.every or max(1, steps // 10)
-        self.state = state
+        self.state: BestState = state or {}
         self.items: list[EvaluateItem] = [
             target,
             *(item.model_copy(update={"split": "val"}) for item in section.retain),
@@ -51,30 +72,29 @@ class Best(Shadow):
 
     @property
     def over(self) -> bool:
-        """Whether the last ``patience`` looks found nothing better."""
-        return bool(self.state.get("since", 0) >= self.section.patience)
+        """Whether the last ``patience`` validations found nothing better."""
+        return self.state.get("since", 0) >= self.section.patience
 
     def is_due(self, step: int, *, last: bool) -> bool:
-        """Whether a look belongs after ``step`` and was not had; the start's is had at once."""
+        """Whether a validation belongs after ``step`` and was not made; the start's is made at
+        once."""
         wanted = last or step % self.every == 0
         return wanted and step > 0 and step != self.state.get("looked") and not self.over
 
-    def judge(self, step: int, figures: dict[str, Figures]) -> bool:
-        """Note what the look after ``step`` found; whether that model is the best so far.
+    def compare(self, step: int, figures: dict[str, Figures]) -> bool:
+        """Note what the validation after ``step`` found; whether that model is the best so far.
 
-        The first look is the start's. A model that does not keep enough of the start's figures is
-        never the best, and of equals the earlier one is.
+        The first validation is the start's. A model that does not keep enough of the start's
+        figures is never the best, and of equals the earlier one is.
 
         Args:
             figures: of ``items``, by their names.
         """
-        state = self.state
         target = float(figures[self.target.label][self.metric])
         kept = {
             item.label: float(figures[item.label][metrics_of(item)[0]]) for item in self.items[1:]
         }
-        if not state:
-            state |= {"start": target, "retained_start": kept}
+        state: BestState = {"start": target, "retained_start": kept, **self.state}
         state["looked"] = step
         share = _mean_share(kept, state["retained_start"])
         better = share >= self.section.retention and target > state.get("target", float("-inf"))
@@ -82,6 +102,7 @@ class Best(Shadow):
             state |= {"step": step, "target": target, "share": share, "since": 0}
         else:
             state["since"] += 1
+        self.state = state
         return better
 
     def __str__(self) -> str:
@@ -94,18 +115,17 @@ class Best(Shadow):
         )
 
 
-def keep_best(recipe: Recipe, model: nn.Module, total: int, state: dict[str, Any]) -> Best | None:
+def keep_best(recipe: Recipe, model: nn.Module, total: int) -> Best | None:
     """What the recipe asks for by ``early_stop``; None where it takes all its steps.
 
     Args:
         model: at the start, and sharded if it is to be.
         total: samples of the whole run.
-        state: of the checkpoint.
     """
     section, target = recipe.stops_early, recipe.early_stop_target
     if section is None or target is None:
         return None
-    return Best(model, section, target, -(-total // recipe.optim.global_batch), state)
+    return Best(model, section, target, -(-total // recipe.optim.global_batch))
 
 
 def _mean_share(figures: dict[str, float], start: dict[str, float]) -> float:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ptft.files.tensors import local_part
-from ptft.train.state.weight_copy import Shadow
+from ptft.train.state.weight_copy import WeightCopy
 
 __all__ = ["Ema", "ema_decay"]
 
@@ -25,7 +25,7 @@ def ema_decay(decay: float, step: int) -> float:
     return min(decay, step / (step + 9.0))
 
 
-class Ema(Shadow):
+class Ema(WeightCopy):
     """The average of a model's learning weights and of its floating-point buffers.
 
     Sharded tensors (DTensor) are averaged shard by shard, since the update is elementwise.

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from ptft.files.tensors import is_sharded, local_part
 
-__all__ = ["Shadow", "extra_tensors"]
+__all__ = ["WeightCopy", "extra_tensors"]
 
 
-class Shadow:
+class WeightCopy:
     """Copies of a model's learning weights and of its floating-point buffers.
 
     Locked weights do not move and need no copy; batch norms' statistics are buffers and do. Integer
@@ -81,7 +81,7 @@ def _sharded_parts(model: nn.Module) -> list[Any]:
     return [part for part in model.modules() if isinstance(part, FSDPModule)]
 
 
-def extra_tensors(*shadows: Shadow | None) -> dict[str, torch.Tensor]:
+def extra_tensors(*shadows: WeightCopy | None) -> dict[str, torch.Tensor]:
     """What a checkpoint holds beside the model."""
     return {
         name: tensor for one in shadows if one is not None for name, tensor in one.tensors.items()

@@ -21,9 +21,9 @@ from ptft.recipe import (
     load_recipe,
     stage_recipe,
 )
+from ptft.sequence import run_recipe, summary, table
 from ptft.speech import SILENT
-from ptft.train import exit_code, train
-from ptft.train.stages import summary, table
+from ptft.train import exit_code
 from tests.train.test_faults import start, warm
 from tests.train.test_train import BATCH, interrupt, largest_difference, recipe, run
 
@@ -101,7 +101,7 @@ def test_without_a_guard_it_is_one_run_after_another(begin: Path, tmp_path: Path
         by_hand = tmp_path / f"alone{number}"
         alone = recipe(by_hand, **values, evaluate=[{"kind": "retrieval"}])
         alone = alone.model_copy(update={"early_stop": EarlyStopSection()})
-        assert train(alone, log=SILENT).finished
+        assert run_recipe(alone, log=SILENT).finished
         assert (
             largest_difference(by_hand, tmp_path / "run" / f"{number + 1}-{stage['name']}") == 0.0
         )

@@ -1,0 +1,94 @@
+"""What goes on between steps: counting, reporting, validation, checkpoints, evaluations."""
+
+from ptft.artifact import RunFiles
+from ptft.data.reading.batch import Skipped
+from ptft.data.reading.faults import Tally
+from ptft.runs.folder import write_run
+from ptft.train.context import RunContext
+from ptft.train.evaluations import evaluate_model, validate_if_due
+
+__all__ = ["after_step", "note_skipped"]
+
+_EACH_TOLD = 10  # skipped samples that are told of one by one; then ever more rarely
+
+
+def after_step(
+    run: RunContext, figures: dict[str, float], skipped: Skipped, *, stopping: bool
+) -> bool:
+    """All that belongs after an update; whether the run ends with it.
+
+    Args:
+        figures: of the step, over all ranks; the throughput is added.
+        skipped: samples that the step could not read.
+        stopping: whether a rank was asked to stop.
+
+    Raises:
+        DataError: too many samples cannot be read.
+    """
+    state, report, settings = run.state, run.report, run.recipe.run
+    progress = state.progress
+    _count_skipped(run, skipped)
+    figures["samples_per_second"] = report.clock.step(progress.seen)
+    progress.seconds = report.clock.seconds
+    if not stopping:  # whoever asks to stop waits for the checkpoint alone
+        validate_if_due(run)  # before a checkpoint, which the next step goes on from
+    last = progress.seen >= run.record.total or state.over
+    if last or progress.step % settings.log_every == 0:
+        report.log(progress.step, progress.seen, figures)
+    report.step(progress.seen, figures)
+    if last or stopping or progress.step % settings.checkpoint_every == 0:
+        with report.clock.paused():
+            _checkpoint(run)
+    ends = stopping or state.over
+    if not ends:
+        _show(run)
+        if settings.evaluate_every and progress.step % settings.evaluate_every == 0 and not last:
+            items = [item for item in run.recipe.evaluate if item.split != "test"]
+            with report.clock.paused():
+                evaluate_model(run, f"at step {progress.step}", items)
+    return ends
+
+
+def note_skipped(run: RunContext) -> None:
+    """Leave a line about all that the run skipped, if it skipped anything."""
+    progress = run.state.progress
+    if progress.skipped:
+        run.report.note(Tally.restore(progress.faults).summary(progress.seen))
+
+
+def _count_skipped(run: RunContext, skipped: Skipped) -> None:
+    """Count, record and tell what a step skipped. Raises DataError where that is too much."""
+    if not skipped:
+        return
+    before, progress = run.state.progress.skipped, run.state.progress
+    tally = run.state.count_skipped(skipped)
+    run.report.skipped(progress.seen, skipped)
+    if before < _EACH_TOLD or before.bit_length() < tally.total.bit_length():
+        first = skipped[0]
+        run.report.message(f"skipped {first.name}: {first.reason} ({tally.total} so far)")
+    share = getattr(run.recipe.data, "max_skipped", 1.0)  # scenes have no such key
+    size = min(len(run.setup.samples), run.record.total)
+    tally.check(share, seen=progress.seen, size=size)
+
+
+def _checkpoint(run: RunContext) -> None:
+    """Write a checkpoint, the run's record and its page."""
+    progress = run.state.progress
+    progress.trackers = dict(run.report.tracker_state)
+    run.state.save(run.folder / RunFiles.CHECKPOINTS, keep=run.recipe.run.keep)
+    if run.world.first:
+        run.record.follow(progress)
+        write_run(run.folder, run.record)
+        run.report.page()
+
+
+def _show(run: RunContext) -> None:
+    """Show the observer the model, if this is the time."""
+    if run.observer is None:
+        return
+    number = run.observer.number(run.state.progress.step, run.steps)
+    if number is None:
+        return
+    with run.report.clock.paused(), run.state.whole() as model:
+        if model is not None:
+            run.observer.observe(model, number)
