@@ -226,7 +226,7 @@ def _costs(arms: Sequence[Arm]) -> TableRows:
                 f"{arm.budget:,}",
                 arm.name,
                 f"{arm.cpu_seconds:.1f}",
-                f"{arm.peak_bytes / 1e6:,.0f}",
+                f"{arm.peak_bytes / 1e6:,.0f}" if arm.peak_bytes else "unknown",
                 f"{arm.artefact_bytes / 1e6:,.2f}",
                 chosen or "as it stands",
             ]

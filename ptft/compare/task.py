@@ -4,7 +4,6 @@ Whatever a task does follows from the comparison's recipe, the arm, the budget a
 comparison gives the same cells in any order, in one process or many, interrupted or not.
 """
 
-import resource
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from ptft.artifact import read_json, write_json
 from ptft.compare.arms import MIXES, START, arm_recipe, search_space
 from ptft.compare.count import count_training
 from ptft.compare.metric import Measurement, TextEmbeddings
+from ptft.compare.peak import peak_bytes
 from ptft.compare.results import Cell, Cells, Costs
 from ptft.compare.search import GivenUp, Trial, TrialSearch
 from ptft.compare.target import Target
@@ -200,14 +200,14 @@ class Task:
         folder = self.folder / "run"
         shutil.rmtree(folder, ignore_errors=True)
         recipe = self._recipe(seed, chosen)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_bytes()
         wall, cpu = time.perf_counter(), time.process_time()
         observer = Observer(self.comparison.compare.prune_at, watch) if watch else None
         result = train(recipe, record=False, log=SILENT, observer=observer)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         if watch:
             cpu, wall = cpu - watch.cpu, wall - watch.wall
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        after = peak_bytes()
         model = load_model(folder)
         self.give_head(model)
         flops, share = self._counted
@@ -219,7 +219,7 @@ class Task:
                 cpu_seconds=round(cpu, 2),
                 gpu_seconds=round(wall, 2) if model.device.type == "cuda" else 0.0,
                 flops=flops,
-                peak_bytes=max(0, after - before) * 1024,
+                peak_bytes=max(0, after - before),
                 artefact_bytes=_artefact_bytes(result.folder),
                 trainable_share=share,
             ),

@@ -7,13 +7,14 @@ puts a file into another's.
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import lock_descriptor
 
 from ptft.errors import DataError
 from ptft.files.own import check_own_folder, is_own_file, open_own
@@ -92,7 +93,8 @@ class CacheFolder:
 
     @contextlib.contextmanager
     def lock(self, name: str, *, wait: bool = True) -> Iterator[bool]:
-        """Hold a lock of this folder; False where another process has it and is not waited for.
+        """A lock of this folder, held inside; False where another process has it and is not waited
+        for.
 
         The file stays, and nothing is ever written into it.
         """
@@ -100,12 +102,7 @@ class CacheFolder:
         with self.named_errors():
             file = open_own(self.path / name, os.O_RDWR | os.O_CREAT)
         try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+            yield lock_descriptor(file, blocking=wait)
         finally:
             os.close(file)
 

@@ -5,14 +5,13 @@ The process that :mod:`ptft.onnx.trial` starts.
 Exit code 3: the model is not as it should be, and the last line on stderr says how.
 """
 
-import resource
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from ptft.artifact import read_model_info
-from ptft.errors import PtftError
+from ptft.errors import ArtifactError, PtftError
 from ptft.onnx.golden import read_golden, run_onnx
 from ptft.onnx.model import OnnxModel
 
@@ -51,6 +50,13 @@ def main(folder: Path, precision: str, batch: int) -> None:
 
 
 def _bound(seconds: int, memory: int) -> None:
+    """Bound this process. Raises ArtifactError where the system has no such bounds (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        raise ArtifactError(
+            "this system bounds no process's memory, so a model of somebody else's is not run on it"
+        ) from None
     for kind, most in ((resource.RLIMIT_CPU, seconds), (resource.RLIMIT_AS, memory)):
         _, hard = resource.getrlimit(kind)
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
@@ -59,8 +65,8 @@ def _bound(seconds: int, memory: int) -> None:
 
 
 if __name__ == "__main__":
-    _bound(int(sys.argv[4]), int(sys.argv[5]))
     try:
+        _bound(int(sys.argv[4]), int(sys.argv[5]))
         main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
     except PtftError as error:
         sys.stderr.write(f"{error}\n")

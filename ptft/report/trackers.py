@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from ptft.artifact import RunFiles
 from ptft.errors import MissingExtraError
-from ptft.recipe import Recipe
+from ptft.recipe import Recipe, RunSection
 from ptft.recipe.publication import published_recipe
 
 __all__ = ["Tracker", "check_trackers", "open_trackers", "public_config"]
@@ -34,14 +34,14 @@ class Tracker(Protocol):
         """Send what is left."""
 
 
-def check_trackers(recipe: Recipe) -> None:
+def check_trackers(section: RunSection) -> None:
     """Check that the recipe's trackers are installed, before anything is built or written.
 
     Raises:
         MissingExtraError: one is absent.
     """
     for name in _OPTIONAL:
-        if name in recipe.run.trackers and importlib.util.find_spec(name) is None:
+        if name in section.trackers and importlib.util.find_spec(name) is None:
             raise MissingExtraError(name, name)
 
 

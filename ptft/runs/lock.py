@@ -1,11 +1,12 @@
 """One process at a time trains in a run folder."""
 
-import fcntl
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import lock_descriptor
 
 from ptft.artifact import RunFiles
 from ptft.errors import UsageError
@@ -18,7 +19,7 @@ _LINKED = ("wandb",)  # a tracker's own folder, which has links to the newest of
 
 
 def check_own_run(folder: Path) -> None:
-    """Hold a folder that is to be written into to be this user's, as all in it, and without links.
+    """Check that a folder that is to be written into is this user's, as all in it, without links.
 
     Raises:
         UsageError: naming what is not, and how to make it so.
@@ -38,7 +39,7 @@ def _not_own(folder: Path, error: OSError) -> UsageError:
 
 @contextmanager
 def lock_run(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the system lets go of it when this process ends, however it does.
+    """Lock a folder inside; the system unlocks it when this process ends, however it does.
 
     The file stays: to delete a file that another process may be about to lock would give each a
     lock of its own.
@@ -58,14 +59,14 @@ def lock_run(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise _not_own(folder, error) from None
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 200).decode(errors="replace").strip()
+        if not lock_descriptor(descriptor, blocking=False):
+            holder = ""
+            with suppress(OSError):  # Windows lets nobody else read a locked file
+                holder = os.read(descriptor, 200).decode(errors="replace").strip()
             raise UsageError(
                 f"{folder}: {holder or 'another process'} trains here already; wait for it, stop "
                 "it, or give run.dir another folder"
-            ) from None
+            )
         os.truncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
         yield

@@ -55,7 +55,7 @@ def run_recipe(
     if not isinstance(recipe, StagedRecipe):
         return train(recipe, resume=resume, accept_changes=accept_changes, log=log)
     options = RunOptions(resume, accept_changes)
-    with joined_world(recipe, log) as (world, own):
+    with joined_world(recipe.run, log) as (world, own):
         return _run_stages(recipe, options, log=own, world=world)
 
 

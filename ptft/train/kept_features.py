@@ -33,7 +33,7 @@ from ptft.distributed import World
 from ptft.errors import ModelError, RecipeError, SampleError
 from ptft.model import DualEncoder
 from ptft.model.trunk import trunk_digest, trunk_learns
-from ptft.recipe import AugmentSection, Recipe, read_towers
+from ptft.recipe import AugmentSection, ObjectiveSection, Recipe, RunSection, read_towers
 from ptft.train.batches import images_to_device, tokens_to_device
 from ptft.train.precision import autocast
 from ptft.train.setup import Setup
@@ -54,8 +54,10 @@ _Computed = tuple[range, Tensor, dict[int, SampleError]]
 
 @dataclass(frozen=True)
 class _Run:
-    """The training set, the processes, and where lines for people go."""
+    """A run: its recipe and model, the training set, the processes, where lines for people go."""
 
+    recipe: Recipe
+    model: DualEncoder
     samples: SampleSet
     world: World
     say: Say
@@ -95,18 +97,14 @@ def keep_features(
         RecipeError: ``run.features: on`` where it would not be exact.
         DataError: the disk is full.
     """
-    model, samples = setup.model, setup.samples
+    run = _Run(recipe, setup.model, setup.samples, world, say if world.first else _silent)
     notes: list[str] = []
     if towers is None:
-        decided, notes = _decide(recipe, model, samples, total) if world.rank == 0 else ([], [])
-        towers = world.broadcast(decided)
-    run = _Run(samples, world, say if world.rank == 0 else _silent)
+        towers, notes = world.on_first(lambda: _decide(run, total))
     if "image" in towers:
-        file = _image_file(_plan("image", recipe, model, samples), recipe, model, run)
-        setup = replace(setup, image_features=file)
+        setup = replace(setup, image_features=_image_file(_plan("image", run), run))
     if "text" in towers:
-        file = _text_file(_plan("text", recipe, model, samples), recipe, model, run)
-        setup = replace(setup, text_features=TextFeatures(file))
+        setup = replace(setup, text_features=TextFeatures(_text_file(_plan("text", run), run)))
     for name, kept in setup.kept.items():
         notes.append(
             f"features of the locked {name} tower are read from {kept.folder}: {kept.size}"
@@ -114,19 +112,17 @@ def keep_features(
     return replace(setup, notes=(*setup.notes, *notes))
 
 
-def _decide(
-    recipe: Recipe, model: DualEncoder, samples: SampleSet, total: int
-) -> tuple[list[str], list[str]]:
+def _decide(run: _Run, total: int) -> tuple[list[str], list[str]]:
     """The towers whose features are kept, and why those of the other locked ones are not."""
-    wanted = recipe.run.features
+    wanted = run.recipe.run.features
     chosen: list[str] = []
     reasons: list[str] = []
     if wanted == "off":
         return [], []
-    for tower in _locked(recipe, model):
-        reason = _not_exact(tower, recipe, model, samples)
+    for tower in _locked(run.recipe.objective, run.model):
+        reason = _not_exact(tower, run)
         if reason is None and wanted == "auto":
-            reason = _not_worth_it(_plan(tower, recipe, model, samples), samples, total)
+            reason = _not_worth_it(_plan(tower, run), run.samples, total)
         if reason is None:
             chosen.append(tower)
         else:
@@ -137,27 +133,27 @@ def _decide(
     return chosen, reasons
 
 
-def _locked(recipe: Recipe, model: DualEncoder) -> list[str]:
+def _locked(objective: ObjectiveSection, model: DualEncoder) -> list[str]:
     """Towers that the objective reads and whose trunk does not learn."""
     return [
         name
-        for name in read_towers(recipe.objective)
+        for name in read_towers(objective)
         if name in model.locked and not trunk_learns(model.get_submodule(name))
     ]
 
 
-def _not_exact(tower: str, recipe: Recipe, model: DualEncoder, samples: SampleSet) -> str | None:
+def _not_exact(tower: str, run: _Run) -> str | None:
     """Why kept features would not be those of each pass, or None."""
-    if recipe.distill is not None:
+    if run.recipe.distill is not None:
         return "the teacher of distill reads the samples themselves"
-    if samples.fingerprint() is None:
+    if run.samples.fingerprint() is None:
         return "the data is streamed, and could change without a sign"
     if tower == "image":
-        chance = _chance(recipe.augment)
+        chance = _chance(run.recipe.augment)
         if chance is not None:
             return f"{chance}, so every pass sees other pixels"
     try:
-        _width(tower, model)
+        _width(tower, run.model)
     except ModelError as error:
         return str(error)
     return None
@@ -188,8 +184,8 @@ def _not_worth_it(plan: _Plan, samples: SampleSet, total: int) -> str | None:
     return None
 
 
-def _plan(tower: str, recipe: Recipe, model: DualEncoder, samples: SampleSet) -> _Plan:
-    spec = model.spec
+def _plan(tower: str, run: _Run) -> _Plan:
+    model, spec = run.model, run.model.spec
     reads: Any = (
         spec.preprocess.to_config()
         if tower == "image"
@@ -206,17 +202,17 @@ def _plan(tower: str, recipe: Recipe, model: DualEncoder, samples: SampleSet) ->
             spec.timm_input_size,
         ),
         "reads": reads,
-        "precision": recipe.optim.precision,
+        "precision": run.recipe.optim.precision,
         "device": model.device.type,
-        "samples": samples.fingerprint(),
+        "samples": run.samples.fingerprint(),
     }
     key = digest_of(json.dumps(about, sort_keys=True))[:24]
-    return _Plan(tower, _cache(recipe) / f"{tower}-{key}", _width(tower, model), about)
+    return _Plan(tower, _cache(run.recipe.run) / f"{tower}-{key}", _width(tower, model), about)
 
 
-def _cache(recipe: Recipe) -> Path:
-    if recipe.run.cache is not None:
-        return Path(recipe.run.cache).expanduser()
+def _cache(section: RunSection) -> Path:
+    if section.cache is not None:
+        return Path(section.cache).expanduser()
     return platformdirs.user_cache_path("ptft") / "features"
 
 
@@ -235,9 +231,9 @@ def _width(tower: str, model: DualEncoder) -> int:
     return model.text_trunk(tokens.to(model.device)).shape[1]
 
 
-def _image_file(plan: _Plan, recipe: Recipe, model: DualEncoder, run: _Run) -> FeatureFile:
+def _image_file(plan: _Plan, run: _Run) -> FeatureFile:
     """A row a sample, filled."""
-    count = len(run.samples)
+    model, count = run.model, len(run.samples)
     _ready(plan)
     file = FeatureFile.create(
         plan.folder, count=count, width=plan.width, block=_BLOCK["image"], about=plan.about
@@ -248,20 +244,21 @@ def _image_file(plan: _Plan, recipe: Recipe, model: DualEncoder, run: _Run) -> F
             run.samples,
             missing,
             preprocess=model.spec.preprocess,
-            augment=recipe.augment,
-            workers=recipe.run.workers,
+            augment=run.recipe.augment,
+            workers=run.recipe.run.workers,
         ):
             rows = torch.zeros(0, plan.width)
             if len(pixels.images):
                 rows = model.image_trunk(images_to_device(pixels.images, model))
             yield pixels.indices, rows, pixels.unreadable
 
-    _fill(plan, file, recipe, model, run, compute)
+    _fill(plan, file, run, compute)
     return file
 
 
-def _text_file(plan: _Plan, recipe: Recipe, model: DualEncoder, run: _Run) -> FeatureFile:
+def _text_file(plan: _Plan, run: _Run) -> FeatureFile:
     """A row a caption, filled."""
+    model = run.model
     _ready(plan)
     if plan.folder.is_dir() and not FeatureFile(plan.folder).missing():
         texts = {}
@@ -282,15 +279,13 @@ def _text_file(plan: _Plan, recipe: Recipe, model: DualEncoder, run: _Run) -> Fe
             tokens = model.spec.tokenizer([texts[int(ids[place])] for place in block])
             yield block, model.text_trunk(tokens_to_device(torch.from_numpy(tokens), model)), {}
 
-    _fill(plan, file, recipe, model, run, compute)
+    _fill(plan, file, run, compute)
     return file
 
 
 def _fill(
     plan: _Plan,
     file: FeatureFile,
-    recipe: Recipe,
-    model: DualEncoder,
     run: _Run,
     compute: Callable[[list[range]], Iterator[_Computed]],
 ) -> None:
@@ -302,7 +297,7 @@ def _fill(
         total, done, said = sum(map(len, missing)), 0, time.monotonic()
         if missing:
             run.say(f"{what}: computing {total:,} of {file.size} in {file.folder}")
-        with torch.no_grad(), autocast(recipe.optim.precision, model.device):
+        with torch.no_grad(), autocast(run.recipe.optim.precision, run.model.device):
             for block, rows, unreadable in compute(missing):
                 file.write(block, rows.float().cpu().numpy(), unreadable)
                 done += len(block)

@@ -20,7 +20,7 @@ from ptft.artifact import RunFiles, read_json
 from ptft.distributed import World, join_world
 from ptft.errors import TrainingError
 from ptft.optim import check_whole_batch, total_samples
-from ptft.recipe import Recipe
+from ptft.recipe import Recipe, RunSection
 from ptft.report.console import Mute, Report
 from ptft.report.trackers import check_trackers
 from ptft.runs.data_record import RunOptions
@@ -104,12 +104,14 @@ def train(
         AdaptError: what is said to learn does not, or a merged adapter gives another model.
     """
     options = RunOptions(resume, accept_changes, record)
-    with joined_world(recipe, log) as (world, own):
+    with joined_world(recipe.run, log) as (world, own):
         return train_in(world, recipe, options, log=own, observer=observer)
 
 
 @contextmanager
-def joined_world(recipe: Recipe, log: logging.Logger) -> Iterator[tuple[World, logging.Logger]]:
+def joined_world(
+    section: RunSection, log: logging.Logger
+) -> Iterator[tuple[World, logging.Logger]]:
     """The ranks that torchrun started, and the log of this one: what the first says is heard.
 
     Raises:
@@ -117,8 +119,8 @@ def joined_world(recipe: Recipe, log: logging.Logger) -> Iterator[tuple[World, l
         TrainingError: torchrun's environment is incomplete; or, of what goes on inside, the disk is
             full.
     """
-    check_trackers(recipe)
-    with join_world(choose_device(recipe.run).type) as world:
+    check_trackers(section)
+    with join_world(choose_device(section).type) as world:
         try:
             yield world, log if world.first else SILENT
         except OSError as error:
@@ -247,7 +249,7 @@ def _learn(
     report.message(
         f"{folder}: {record.total:,} samples in {recipe.optim.precision}, {begun.device}"
     )
-    for note in (*begun.notes, *_notes(recipe, setup, state)):
+    for note in (*begun.notes, *_notes(begun, setup, state)):
         report.note(note)
     run = RunContext(recipe, folder, setup, state, record, report, observer)
     with report, Stop() as stop:
@@ -286,8 +288,9 @@ def _keep_features(begun: _Begun, setup: Setup, record: RunRecord) -> Setup:
     return kept
 
 
-def _notes(recipe: Recipe, setup: Setup, state: TrainState) -> Iterator[str]:
+def _notes(begun: _Begun, setup: Setup, state: TrainState) -> Iterator[str]:
     """What runs, and how."""
+    recipe = begun.recipe
     yield f"learns: {setup.learns}"
     if state.pull is not None:
         yield str(state.pull)

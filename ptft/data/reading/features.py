@@ -6,7 +6,6 @@ blocks; a block's rows are on the disk before its states say so, so that a kill 
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import lock_descriptor
 from numpy.lib.format import open_memmap
 
 from ptft.artifact import read_json, write_json
@@ -202,7 +202,7 @@ class FeatureFile:
         except OSError as error:
             raise DataError(f"{error.filename}: {error.strerror or error}") from None
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock_descriptor(file)
             yield
         finally:
             os.close(file)

@@ -13,10 +13,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ptft.data import SampleSet
 from ptft.distributed import World
 from ptft.errors import RecipeError
 from ptft.files.tensors import is_sharded, local_part
-from ptft.recipe import ClassifyObjective, Recipe, TowersModel
+from ptft.recipe import ClassifyObjective, ObjectiveSection, Recipe, TowersModel
 from ptft.train.setup import Setup
 
 __all__ = ["Pull", "pull_to_start"]
@@ -87,13 +88,13 @@ def pull_to_start(recipe: Recipe, setup: Setup) -> Pull | None:
             f"regularise.start: {start}: all that learns starts at random; allowed: weights to "
             "start from (init.from, model.pretrained, model.image_weights), or no such section"
         )
-    return Pull(held, _one_over(recipe, setup) if start == "auto" else start)
+    return Pull(held, _one_over(recipe.objective, setup.samples) if start == "auto" else start)
 
 
-def _one_over(recipe: Recipe, setup: Setup) -> float:
+def _one_over(objective: ObjectiveSection, samples: SampleSet) -> float:
     """1 / N of N samples; of a classifier, of N samples a class, the shots of ProLIP."""
-    classify = isinstance(recipe.objective, ClassifyObjective)
-    return (len(setup.samples.classes or [1]) if classify else 1) / len(setup.samples)
+    classify = isinstance(objective, ClassifyObjective)
+    return (len(samples.classes or [1]) if classify else 1) / len(samples)
 
 
 def _has_start(name: str, recipe: Recipe, setup: Setup) -> bool:
