@@ -60,7 +60,7 @@ class TrainProgress:
         trackers: what a tracker needs to go on in the same run (W&B's run id).
         scaler: state of the loss scaler (fp16).
         guard: state of what watches the loss.
-        best: state of what keeps the best model that was looked at.
+        best: state of what keeps the best validated model.
     """
 
     step: int = 0
@@ -191,7 +191,7 @@ def resume_checkpoint(
 
     Args:
         folder: the run's ``checkpoints``.
-        say: told of each that is not whole.
+        say: takes a line about each that is not whole.
         model, optimizer, extra, world: as :func:`load_checkpoint` takes them.
 
     Raises:

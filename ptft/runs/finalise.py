@@ -28,7 +28,7 @@ def calibrate(model: DualEncoder, recipe: Recipe) -> Calibration | None:
     """Of a classifier whose recipe asks for it: the model that is left has it, checkpoints do not.
 
     Returns:
-        What that did, to be told; None where nothing was to be done.
+        What that did, for people; None where nothing was to be done.
     """
     if not (isinstance(recipe.objective, ClassifyObjective) and recipe.objective.calibrate):
         return None

@@ -67,7 +67,7 @@ class RunRecord:
         error: what it failed of.
         licence: of the weights that it starts from, see :mod:`ptft.model.licence`; None: a run of
             before this was recorded.
-        best: which look the final model is of, where the best one is kept, and its figures.
+        best: which validation the final model is of, where the best one is kept, and its figures.
         test_reads: each time that test splits were read: when, by which command, for which
             evaluations, and of which step's model.
         accepted: each time that the run went on with other data: when, after which step, and what

@@ -219,9 +219,9 @@ def _finish(
     write_json(folder / RunFiles.STAGES, found)
     write_json(folder / RunFiles.METRICS, found["metrics"][last])
     text = table(sequence, found["rows"])
-    told = ", ".join(f"{name} {value:.1%}" for name, value in found["summary"].items())
-    write_atomic(folder / RunFiles.STAGES_TABLE, f"{text}\n\n{told}\n")
-    say(log, f"{text}\n{told}")
+    figures = ", ".join(f"{name} {value:.1%}" for name, value in found["summary"].items())
+    write_atomic(folder / RunFiles.STAGES_TABLE, f"{text}\n\n{figures}\n")
+    say(log, f"{text}\n{figures}")
     record.files = hash_files(final)
     record.weights_digest = record.files[WEIGHTS]["sha256"]
     record.status = RunStatus.FINISHED

@@ -9,7 +9,7 @@ from ptft.train.evaluations import evaluate_model, validate_if_due
 
 __all__ = ["after_step", "note_skipped"]
 
-_EACH_TOLD = 10  # skipped samples that are told of one by one; then ever more rarely
+_EACH_SAID = 10  # skipped samples that are named one by one; then ever more rarely
 
 
 def after_step(
@@ -57,13 +57,13 @@ def note_skipped(run: RunContext) -> None:
 
 
 def _count_skipped(run: RunContext, skipped: Skipped) -> None:
-    """Count, record and tell what a step skipped. Raises DataError where that is too much."""
+    """Count, record and name what a step skipped. Raises DataError where that is too much."""
     if not skipped:
         return
     before, progress = run.state.progress.skipped, run.state.progress
     tally = run.state.count_skipped(skipped)
     run.report.skipped(progress.seen, skipped)
-    if before < _EACH_TOLD or before.bit_length() < tally.total.bit_length():
+    if before < _EACH_SAID or before.bit_length() < tally.total.bit_length():
         first = skipped[0]
         run.report.message(f"skipped {first.name}: {first.reason} ({tally.total} so far)")
     share = getattr(run.recipe.data, "max_skipped", 1.0)  # scenes have no such key

@@ -67,8 +67,8 @@ def compile_blocks(model: DualEncoder, *, backend: str = "inductor") -> str:
             for block in blocks:
                 block.compile(backend=backend, options=options)
             counts[side] = len(blocks)
-    told = ", ".join(f"{count} blocks of the {side} tower" for side, count in counts.items())
-    return f"compiled: {told or 'nothing; no tower is a stack of blocks that are alike'}"
+    parts = ", ".join(f"{count} blocks of the {side} tower" for side, count in counts.items())
+    return f"compiled: {parts or 'nothing; no tower is a stack of blocks that are alike'}"
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ class RunContext:
         setup: the data, and what its model began with.
         state: what the steps change.
         record: ``run.json``.
-        report: what people and trackers are told.
+        report: the bar, the log, the trackers and the page.
         observer: who is shown the model on the way.
     """
 

@@ -4,7 +4,7 @@ Three things stop a run before the weights take any of it: a loss that is not fi
 that is not (under fp16 once the loss is not scaled up any more; before that the scaler skips the
 step and scales less), and a loss that explodes.
 
-Explosion: cross-entropies and the sigmoid loss count nats, so they are judged by difference and not
+Explosion: cross-entropies and the sigmoid loss count nats, so they are held by difference and not
 by ratio (fine-tuning may start at 0.01). The loss is averaged over about the last 20 steps; once
 this average lies ``optim.stop_above`` nats above the lowest that it has been, right answers have
 become e^3 = 20 times less likely than they were at best (at the default of 3), and no learning rate
@@ -32,7 +32,7 @@ __all__ = ["Guard", "GuardState", "describe_batch", "stop_run"]
 _SHARE = 0.05  # of the newest loss in the average: about 20 steps
 _STEPS = 20  # before the average is checked
 _OUTLIER = 10.0  # times the limit: what one loss counts for at most; half of it after _SHARE
-_RECENT = 20  # steps told of
+_RECENT = 20  # steps that bad_batch.json lists
 
 
 @dataclass(frozen=True)

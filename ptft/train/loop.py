@@ -51,14 +51,14 @@ def train_steps(run: RunContext, total: int, stop: Stop) -> None:
     ):
         factor = learning_rate_factor(optim, state.progress.seen, total)
         set_learning_rate(state.optimizer.param_groups, factor)
-        told = _agree(_gradients(run, step, batch), batch, stop, run.world)
-        told.figures["lr"] = optim.lr * factor
-        told.figures["grad_norm"] = _clip(run, optim.clip_grad_norm)
-        _guard(run, told.figures, batch)
-        _update(run, step, batch, told.figures)
+        agreed = _agree(_gradients(run, step, batch), batch, stop, run.world)
+        agreed.figures["lr"] = optim.lr * factor
+        agreed.figures["grad_norm"] = _clip(run, optim.clip_grad_norm)
+        _guard(run, agreed.figures, batch)
+        _update(run, step, batch, agreed.figures)
         clamp_logit_scale(objective, state.model)
         state.advance(optim.global_batch)
-        if after_step(run, told.figures, told.skipped, stopping=told.stopping):
+        if after_step(run, agreed.figures, agreed.skipped, stopping=agreed.stopping):
             break
     assert state.saved == state.progress.seen, "a run ends on a checkpoint"
     note_skipped(run)

@@ -132,11 +132,11 @@ def check_agreement(model: DualEncoder, samples: int, world: World) -> None:
     """
     if world.size == 1:
         return
-    told = world.gather_objects(f"{samples:,} samples, weights {_digest(model)}")
-    for rank, text in enumerate(told):
-        if text != told[0]:
+    starts = world.gather_objects(f"{samples:,} samples, weights {_digest(model)}")
+    for rank, start in enumerate(starts):
+        if start != starts[0]:
             raise TrainingError(
-                f"rank {rank} starts from {text}; rank 0 from {told[0]}: all ranks must see the "
+                f"rank {rank} starts from {start}; rank 0 from {starts[0]}: all ranks must see the "
                 "same data and the same initial model"
             )
 

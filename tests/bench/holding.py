@@ -254,6 +254,7 @@ def _write_models(home: Path, small: bool) -> None:
     from ptft.export import export_model
     from ptft.model import build_model
     from ptft.recipe import dump_recipe, load_recipe, recipe_digest
+    from ptft.runs.finalise import save_final
     from ptft.runs.folder import RunRecord, RunStatus, write_run
 
     recipe = load_recipe("pretrain/scenes", [] if small else [f"model={{name: {NAME}}}"])

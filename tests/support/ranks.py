@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from ptft.compat import import_open_clip
 from ptft.data import Batch
 from ptft.distributed import World, join_world
+from ptft.errors import CheckpointError, TrainingError
 from ptft.objective import clamp_logit_scale
 from ptft.optim import build_optimizer
 from ptft.speech import SILENT
@@ -143,6 +144,36 @@ def _cases(folder: Path) -> None:
                     save_file(found, folder / f"{case}.safetensors")
 
 
+def _talk() -> None:
+    """What ranks tell each other: values of any kind, and a failure, which all of them raise."""
+    with join_world("cpu") as world:
+        kept = world.gather_objects({"rank": world.rank, "path": Path(str(world.rank)), "": None})
+        assert [one["rank"] for one in kept] == [0, 1] and kept[1]["path"] == Path("1")
+        assert world.broadcast(f"!{world.rank}" if world.first else None) == "!0"
+        assert world.on_first(lambda: ("!", world.rank)) == ("!", 0)
+
+        def fails_on(rank: int) -> str:
+            if world.rank == rank:
+                raise CheckpointError(f"rank {rank} is full")
+            return "!"
+
+        for rank in range(2):
+            try:
+                world.together(lambda rank=rank: fails_on(rank), (CheckpointError,))  # type: ignore[misc]
+            except TrainingError as error:
+                assert str(error) == f"rank {rank} is full"
+            else:
+                raise AssertionError("nobody said that it failed")
+        assert world.together(lambda: world.rank, (CheckpointError,)) == [0, 1]
+        try:
+            world.on_first(lambda: fails_on(0))
+        except (CheckpointError, TrainingError) as error:
+            said = "rank 0 is full" if world.first else "rank 0 stopped: rank 0 is full"
+            assert str(error) == said
+        else:
+            raise AssertionError("nobody said that it failed")
+
+
 def _run(folder: Path, how: str, stop_at: int | None) -> None:
     """A run, or its part until a signal comes to the second rank."""
     first = os.environ["RANK"] == "0"
@@ -169,6 +200,7 @@ if __name__ == "__main__":
     import_open_clip()
     torch.set_num_threads(1)
     out = Path(sys.argv[1])
+    fork(2, _talk)
     fork(2, _cases, out)
     fork(4, _cases, out)
     fork(2, _run, out / "ddp", "ddp", None)

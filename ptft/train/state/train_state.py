@@ -113,7 +113,7 @@ class TrainState:
 
         Args:
             folder: the run's ``checkpoints``.
-            say: told of each that is not whole.
+            say: takes a line about each that is not whole.
 
         Raises:
             CheckpointError: one that is whole fits another model.

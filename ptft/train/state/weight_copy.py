@@ -81,8 +81,8 @@ def _sharded_parts(model: nn.Module) -> list[Any]:
     return [part for part in model.modules() if isinstance(part, FSDPModule)]
 
 
-def extra_tensors(*shadows: WeightCopy | None) -> dict[str, torch.Tensor]:
+def extra_tensors(*copies: WeightCopy | None) -> dict[str, torch.Tensor]:
     """What a checkpoint holds beside the model."""
     return {
-        name: tensor for one in shadows if one is not None for name, tensor in one.tensors.items()
+        name: tensor for one in copies if one is not None for name, tensor in one.tensors.items()
     }
