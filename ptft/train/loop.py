@@ -24,8 +24,8 @@ from ptft.train.signals import Stop
 __all__ = ["train_steps"]
 
 
-def train_steps(run: RunContext, total: int, stop: Stop) -> None:
-    """Step until ``total`` samples are seen, more is of no use or a signal comes; end on a
+def train_steps(run: RunContext, stop: Stop) -> None:
+    """Step until all samples are seen, more is of no use or a signal comes; end on a
     checkpoint.
 
     Raises:
@@ -34,7 +34,7 @@ def train_steps(run: RunContext, total: int, stop: Stop) -> None:
         CheckpointError: a checkpoint cannot be written.
     """
     recipe, state, setup = run.recipe, run.state, run.setup
-    objective, optim = recipe.objective, recipe.optim
+    objective, optim, total = recipe.objective, recipe.optim, run.record.total
     validate_if_due(run)
     if state.over:  # resumed after its last step
         return

@@ -258,7 +258,7 @@ def _learn(
             validate(run)
         report.page()
         if setup.steps:
-            train_steps(run, record.total, stop)
+            train_steps(run, stop)
         finished = state.progress.seen >= record.total or state.over
         metrics = finish(run) if finished else {}
     record.status = RunStatus.FINISHED if finished else RunStatus.STOPPED
