@@ -54,6 +54,7 @@ _RECIPES: dict[str, dict[str, Any]] = {
     "distilled": {"model": _TOWERS, "data": _LINE, "distill": {"from": "clip"}},
     "ranks": {"model": _TOWERS, "data": _SHADED, "run": {**_RUN, "parallel": "fsdp"}},
 }
+_TIMED = ("curves.png", "ptft.json")
 _RANKS = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--module")
 
 
@@ -99,11 +100,12 @@ def _ptft(place: Path, *words: str, before: tuple[str, ...] = ("-m",)) -> None:
 
 
 def _folder(folder: Path) -> str:
-    """Of the record that a model folder keeps of its files, and of the files that it leaves out."""
+    """Of the files of a model folder, but for those in which a clock shows: the curves, of
+    which one is the throughput, and the record of all files' digests."""
     digests = {
         str(path.relative_to(folder)): _sha256(path.read_bytes())
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name not in _TIMED
     }
     return _sha256(json.dumps(digests).encode())
 
