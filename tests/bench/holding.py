@@ -249,8 +249,6 @@ def _picture(rng: np.random.Generator) -> bytes:
 def _write_models(home: Path, small: bool) -> None:
     """A run's folder with a model that was not trained, and the model folder of it, unless
     small."""
-    from ptft.train.finalise import save_final
-
     from ptft.export import export_model
     from ptft.model import build_model
     from ptft.recipe import dump_recipe, load_recipe, recipe_digest
