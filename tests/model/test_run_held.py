@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ptft.train.finalise import save_final
 
 from ptft.artifact import RunFiles
 from ptft.cli.main import main
 from ptft.errors import DigestError
 from ptft.model import load_model
 from ptft.recipe import dump_recipe, load_recipe, recipe_digest
+from ptft.runs.finalise import save_final
 from ptft.runs.folder import RunRecord, RunStatus, write_run
 from ptft.verify import verify
 from tests.support import tiny
