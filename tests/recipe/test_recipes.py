@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from ptft.recipe.document import read_yaml
 from safetensors.torch import load_file
 
 from ptft.artifact import RunFiles, file_sha256
@@ -29,6 +28,7 @@ from ptft.recipe import (
     read_towers,
     stage_recipe,
 )
+from ptft.recipe.yaml_reader import read_yaml
 from ptft.speech import SILENT
 from ptft.train import train
 from tests.support.reduced import reduce
