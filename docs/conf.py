@@ -14,11 +14,11 @@ copyright = ""  # noqa: A001 (Sphinx's name); Apache-2.0, said in the README
 html_show_copyright = False
 html_show_sphinx = False
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "generated"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated"]
 exclude_patterns = ["*.py"]
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 4
-suppress_warnings: list[str] = []
+smartquotes = False  # --resume is two dashes
 
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"

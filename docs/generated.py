@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 
+from cli_reference import cli_reference
 from recipe_reference import recipe_reference
 from sphinx.application import Sphinx
 
 __all__ = ["setup"]
 
-_PARTS: dict[str, Callable[[], str]] = {"<!-- recipe reference -->": recipe_reference}
+_PARTS: dict[str, Callable[[], str]] = {
+    "<!-- recipe reference -->": recipe_reference,
+    "<!-- command reference -->": cli_reference,
+}
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

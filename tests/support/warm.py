@@ -92,12 +92,17 @@ class Warm:
         self.process.communicate()  # its input ends, and so does it
 
     def ptft(
-        self, *arguments: object, largest_file: int | None = None, order: Path | None = None
+        self,
+        *arguments: object,
+        cwd: Path | None = None,
+        largest_file: int | None = None,
+        order: Path | None = None,
     ) -> Child:
         """Start ``ptft`` with these arguments.
 
         Args:
             arguments: of the command.
+            cwd: the folder to run it in; absent: this process's.
             largest_file: in bytes; beyond it a write fails, as on a full disk.
             order: a file to which each batch's position and a digest of its names, pixels and
                 tokens are appended.
@@ -105,13 +110,14 @@ class Warm:
         return self._start(
             "ptft",
             arguments,
+            cwd=str(cwd or Path.cwd()),
             largest_file=largest_file,
             order=None if order is None else str(order),
         )
 
     def module(self, name: str, *arguments: object) -> Child:
         """Start ``python -m name`` with these arguments."""
-        return self._start(name, arguments, largest_file=None, order=None)
+        return self._start(name, arguments, cwd=str(Path.cwd()), largest_file=None, order=None)
 
     def _start(self, module: str, arguments: Sequence[object], **more: Any) -> Child:
         self.count += 1
@@ -185,6 +191,7 @@ def run(request: dict[str, Any]) -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["largest_file"], hard))
     if request["order"] is not None:
         record_order(Path(request["order"]))
+    os.chdir(request["cwd"])
     sys.argv = [request["module"], *request["argv"]]
     try:
         if request["module"] == "ptft":
