@@ -319,6 +319,42 @@ def test_leaving_early_leaves_no_process_behind() -> None:
     assert multiprocessing.active_children() == []
 
 
+KILLED = """
+import multiprocessing, time
+from ptft.data import open_split, train_batches
+from ptft.preprocess import ImagePreprocess, TextTokenizer, clip_bpe_json
+from ptft.recipe import AugmentSection, ScenesData
+
+batches = train_batches(
+    open_split(ScenesData(train=64, size=32), "train"),
+    preprocess=ImagePreprocess(size=(16, 16)),
+    tokenizer=TextTokenizer(clip_bpe_json(), context_length=32),
+    augment=AugmentSection(), seed=0, start=0, end=64_000, global_batch=8, workers=2,
+)
+next(batches)
+print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_run_that_is_killed_leaves_no_process_behind() -> None:
+    import subprocess
+    import sys
+    import time
+
+    command = [sys.executable, "-c", KILLED]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        workers = [Path(f"/proc/{pid}") for pid in run.stdout.readline().split()]
+        assert len(workers) == 2
+        assert all(worker.is_dir() for worker in workers)
+        run.kill()
+    deadline = time.monotonic() + 60
+    while any(worker.is_dir() for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(worker.is_dir() for worker in workers)
+
+
 def test_auto_takes_few_workers() -> None:
     scenes = open_split(ScenesData(), "train")
     assert worker_count(3, scenes, jobs=1, world=1) == 3

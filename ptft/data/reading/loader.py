@@ -7,8 +7,10 @@ one process and depends on nothing but itself, and jobs come back in their order
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from multiprocessing import connection
 from typing import Any, Literal, Protocol
 
 import torch
@@ -239,6 +241,16 @@ def _start_worker(_number: int) -> None:
     torch.set_num_threads(1)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_run, daemon=True).start()
+
+
+def _end_with_the_run() -> None:
+    """Torch's own watch looks at the process that a worker was forked from, which is the server: it
+    and the workers would outlive a run that is killed."""
+    run = multiprocessing.parent_process()
+    assert run is not None
+    connection.wait([run.sentinel])
+    os._exit(1)
 
 
 def _as_it_is(result: Any) -> Any:
