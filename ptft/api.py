@@ -43,8 +43,8 @@ def train(
         overrides: keys of the recipe: ``seed=1``, ``optim={"lr": 1e-4}``.
 
     Returns:
-        The run: its ``folder``, whether it is ``finished``, and ``metrics``, the figures of the
-        recipe's evaluations by their names.
+        An object with the run's ``folder``, whether it is ``finished``, and ``metrics``, the figures
+        of the recipe's evaluations by their names.
 
     Raises:
         RecipeError: a key, a value or a file of the recipe.
@@ -76,7 +76,7 @@ def evaluate(
         overrides: keys of the recipe: ``evaluate=[{"kind": "retrieval", "split": "test"}]``.
 
     Returns:
-        Name of the evaluation -> its figures: shares of 1, ranks and counts.
+        Figures of each evaluation by its name, which are shares of 1, ranks and counts.
 
     Raises:
         UsageError: there is no recipe, or it has nothing to measure by.
@@ -93,8 +93,8 @@ def load_model(source: str | Path, *, verify: bool = True) -> "DualEncoder":
         verify: hold its files against the digests that it records.
 
     Returns:
-        A torch module: ``model(images, tokens)`` gives L2-normalised embeddings (B, D) of each;
-        ``model.spec.preprocess`` and ``model.spec.tokenizer`` make its inputs.
+        A torch module of which ``model(images, tokens)`` gives L2-normalised embeddings (B, D) of
+        each; ``model.spec.preprocess`` and ``model.spec.tokenizer`` make its inputs.
 
     Raises:
         PtftError: see :func:`ptft.model.load_model`.
