@@ -43,8 +43,8 @@ def train(
         overrides: keys of the recipe: ``seed=1``, ``optim={"lr": 1e-4}``.
 
     Returns:
-        An object with the run's ``folder``, whether it is ``finished``, and ``metrics``, the figures
-        of the recipe's evaluations by their names.
+        An object with the run's ``folder``, whether it is ``finished``, and ``metrics``, which are
+        the figures of the recipe's evaluations by their names.
 
     Raises:
         RecipeError: a key, a value or a file of the recipe.
