@@ -32,10 +32,10 @@ from ptft.threads import cpu_threads
 from ptft.train import train
 from ptft.train.observer import Observer
 
-__all__ = ["Task", "starting_model"]
+__all__ = ["Task", "TrainedArm", "Validation", "starting_model"]
 
 
-class _Validation:
+class Validation:
     """Figures of a model on validation, each measured when it is first asked for.
 
     Args:
@@ -83,7 +83,7 @@ class _TrialValidation:
         wall, cpu = time.perf_counter(), time.process_time()
         head, spec = model.head, model.spec
         self._task.give_head(model)
-        validation = _Validation(self._task, lambda: model, 0)
+        validation = Validation(self._task, lambda: model, 0)
         val, short = validation.val.value, validation.short
         model.head, model.spec = head, spec
         self.cpu += time.process_time() - cpu
@@ -92,8 +92,10 @@ class _TrialValidation:
 
 
 @dataclass(frozen=True)
-class _Trained:
-    validation: _Validation
+class TrainedArm:
+    """An arm that was trained: how it validates, what was chosen for it, and what it cost."""
+
+    validation: Validation
     chosen: dict[str, Any]
     costs: Costs
 
@@ -148,7 +150,7 @@ class Task:
         if self.arm.kind == START:
             for seed in seeds:
                 self._write(
-                    _Trained(_Validation(self, lambda: self.start, seed), {}, Costs()), seed
+                    TrainedArm(Validation(self, lambda: self.start, seed), {}, Costs()), seed
                 )
             return
         best, searched = self._search()
@@ -158,11 +160,11 @@ class Task:
                 costs = replace(trained.costs, search_cpu_seconds=searched if seed == 0 else 0.0)
                 trained = replace(trained, costs=costs)
                 if self.arm.kind in MIXES:
-                    self._mix(trained, seed)
+                    self.mix_with_start(trained, seed)
                 self._write(trained, seed)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _search(self) -> tuple[_Trained, float]:
+    def _search(self) -> tuple[TrainedArm, float]:
         """Find the trial that is best on validation and retains enough; also CPU seconds of all."""
         section = self.comparison.compare
         search = TrialSearch(
@@ -170,7 +172,7 @@ class Task:
             trials=section.trials,
             seed=self.comparison.seed + text_id(f"{self.arm.label} {self.budget}") % 2**31,
         )
-        best: tuple[tuple[float, float], _Trained] | None = None
+        best: tuple[tuple[float, float], TrainedArm] | None = None
         seconds = 0.0
         for trial in search:
             watch = _TrialValidation(self, trial) if search.trials > 1 else None
@@ -195,7 +197,7 @@ class Task:
 
     def _train(
         self, seed: int, chosen: Mapping[str, Any], watch: "_TrialValidation | None" = None
-    ) -> _Trained:
+    ) -> TrainedArm:
         """Run the arm's recipe once; the time that ``watch`` takes is not counted as the run's."""
         folder = self.folder / "run"
         shutil.rmtree(folder, ignore_errors=True)
@@ -212,8 +214,8 @@ class Task:
         self.give_head(model)
         flops, share = self._counted
         flops *= recipe.optim.samples_seen or 0
-        return _Trained(
-            _Validation(self, lambda: model, seed),
+        return TrainedArm(
+            Validation(self, lambda: model, seed),
             dict(chosen),
             Costs(
                 cpu_seconds=round(cpu, 2),
@@ -242,7 +244,7 @@ class Task:
             folder=str(self.folder / "run"),
         )
 
-    def _mix(self, trained: _Trained, seed: int) -> None:
+    def mix_with_start(self, trained: TrainedArm, seed: int) -> None:
         """WiSE-FT: the mix that validation likes best among those that retain enough; of those that
         it cannot tell apart the one with most of what was learned. Where none does, the nearest.
         """
@@ -251,10 +253,10 @@ class Task:
             return
 
         @cache
-        def validate(share: float) -> _Validation:
+        def validate(share: float) -> Validation:
             if share == 1.0:
                 return trained.validation
-            return _Validation(
+            return Validation(
                 self, partial(interpolate, self.start, trained.validation.make(), share), seed
             )
 
@@ -266,7 +268,7 @@ class Task:
         )
         self._write(mixed, seed, label=f"{self.arm.label}+wise")
 
-    def _write(self, trained: _Trained, seed: int, *, label: str = "") -> None:
+    def _write(self, trained: TrainedArm, seed: int, *, label: str = "") -> None:
         """Measure a model on test, and write the cell."""
         validation = trained.validation
         model = validation.make()

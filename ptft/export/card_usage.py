@@ -7,7 +7,7 @@ from ptft.artifact import FolderFiles, ModelInfo
 from ptft.export.router_layout import ROUTER
 from ptft.model.spec import ModelSpec
 from ptft.pages.markdown import code, fenced, literal, quoted
-from ptft.preprocess.clip_vocabulary import END
+from ptft.preprocess.clip_vocabulary import END_OF_TEXT
 from ptft.recipe.publication import public_place
 
 __all__ = ["usage"]
@@ -280,7 +280,7 @@ def _reading(info: ModelInfo, spec: ModelSpec) -> list[str]:
     if clean not in cleaned or not any(info.clients.get(name, {}).get("loads") for name in readers):
         return []
     marks = ""
-    if spec.tokenizer.may_hold(END) and spec.tokenizer.kind == "clip":
+    if spec.tokenizer.may_hold(END_OF_TEXT) and spec.tokenizer.kind == "clip":
         stops = ", and what follows an end is not read" if spec.text_stops else ""
         marks = _MARKS.format(stops=stops)
     return [_TEXTS.format(more=cleaned[clean], marks=marks)]

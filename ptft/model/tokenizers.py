@@ -11,7 +11,7 @@ from ptft.compat import prepare_torchvision
 from ptft.errors import ModelError
 from ptft.model.foreign import by_itself, check_folder_configs
 from ptft.preprocess import TextTokenizer, clip_bpe_json
-from ptft.preprocess.clip_vocabulary import END, START
+from ptft.preprocess.clip_vocabulary import END_OF_TEXT, START_OF_TEXT
 from ptft.preprocess.tokenizer_file import check_tokenizer
 from ptft.reach import hub_at_hand
 
@@ -25,10 +25,10 @@ _CLEANS: dict[str, _Clean] = {
 }
 _CLIP_CONFIG = {
     "tokenizer_class": "CLIPTokenizer",
-    "bos_token": START,
-    "eos_token": END,
-    "unk_token": END,
-    "pad_token": END,
+    "bos_token": START_OF_TEXT,
+    "eos_token": END_OF_TEXT,
+    "unk_token": END_OF_TEXT,
+    "pad_token": END_OF_TEXT,
 }
 
 

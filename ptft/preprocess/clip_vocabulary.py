@@ -9,12 +9,19 @@ from typing import Any
 
 from ptft.errors import ModelError
 
-__all__ = ["END", "OLD_MARKS", "START", "SWALLOWED", "clip_bpe_json", "rename_marks"]
+__all__ = [
+    "END_OF_TEXT",
+    "OLD_MARKS",
+    "START_OF_TEXT",
+    "SWALLOWED",
+    "clip_bpe_json",
+    "rename_marks",
+]
 
-START, END = "<start_of_text>", "<end_of_text>"
+START_OF_TEXT, END_OF_TEXT = "<start_of_text>", "<end_of_text>"
 """The marks around a text, by open_clip's names: written in a text it takes them for the marks."""
 
-OLD_MARKS = {"<|startoftext|>": START, "<|endoftext|>": END}
+OLD_MARKS = {"<|startoftext|>": START_OF_TEXT, "<|endoftext|>": END_OF_TEXT}
 """OpenAI's names, which are only text to open_clip, and these."""
 
 _CLIP_MERGES = 49152 - 256 - 2  # of the file's lines, as OpenAI's CLIP takes them
@@ -48,7 +55,7 @@ def clip_bpe_json() -> str:
     merges = [line.split() for line in lines[1 : _CLIP_MERGES + 1]]
     letters = _byte_letters()
     words = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges)]
-    words += [START, END]
+    words += [START_OF_TEXT, END_OF_TEXT]
     vocabulary = {word: index for index, word in enumerate(words)}
     marks = [
         {
@@ -60,7 +67,7 @@ def clip_bpe_json() -> str:
             "normalized": True,  # "<END_OF_TEXT>" is one too
             "special": True,
         }
-        for mark in (START, END)
+        for mark in (START_OF_TEXT, END_OF_TEXT)
     ]
     split = {
         "type": "Split",
@@ -78,7 +85,7 @@ def clip_bpe_json() -> str:
     model = {
         "type": "BPE",
         "dropout": None,
-        "unk_token": END,
+        "unk_token": END_OF_TEXT,
         "continuing_subword_prefix": "",
         "end_of_word_suffix": "</w>",
         "fuse_unk": False,
@@ -99,8 +106,8 @@ def clip_bpe_json() -> str:
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
         "post_processor": {
             "type": "RobertaProcessing",
-            "sep": [END, vocabulary[END]],
-            "cls": [START, vocabulary[START]],
+            "sep": [END_OF_TEXT, vocabulary[END_OF_TEXT]],
+            "cls": [START_OF_TEXT, vocabulary[START_OF_TEXT]],
             "trim_offsets": False,
             "add_prefix_space": False,
         },

@@ -33,7 +33,7 @@ from ptft.errors import ModelError
 from ptft.files.bounds import read_bytes
 from ptft.model_record import MAX_CONTEXT
 from ptft.preprocess.cleaning import CLEANERS, bound_text
-from ptft.preprocess.clip_vocabulary import END, START, rename_marks
+from ptft.preprocess.clip_vocabulary import END_OF_TEXT, START_OF_TEXT, rename_marks
 from ptft.preprocess.tokenizer_file import check_tokenizer
 
 __all__ = ["LONGEST", "TextTokenizer"]
@@ -43,7 +43,9 @@ Clean = Literal["clip", "canonicalize", "whitespace", "none"]
 LONGEST = 16_384  # characters of a text that are looked at, or more for a long context:
 _A_TOKEN = 32  # characters, which is some six times what a token of any language has
 
-_WRITTEN_MARKS = re.compile(f"{START}|{END}")  # open_clip reads them where they stand in a text
+_WRITTEN_MARKS = re.compile(
+    f"{START_OF_TEXT}|{END_OF_TEXT}"
+)  # open_clip reads them where they stand in a text
 
 
 class TextTokenizer:
@@ -170,7 +172,7 @@ class TextTokenizer:
 
     def decode(self, tokens: NDArray[np.int64]) -> list[str]:
         """Texts of token ids (B, L), for people: cleaned, and spaced where words were split."""
-        end = self._marks.get(END)
+        end = self._marks.get(END_OF_TEXT)
         silent = {self.pad_id, *self._around} if self.kind == "hf" else set()
         texts = []
         for row in tokens.tolist():
@@ -231,7 +233,7 @@ class TextTokenizer:
         return self._cleaner(bound_text(text, self._longest))
 
     def _set_up_clip(self) -> None:
-        for mark in (START, END):
+        for mark in (START_OF_TEXT, END_OF_TEXT):
             number = self._tokenizer.token_to_id(mark)
             if number is None:
                 raise ModelError(f"tokenizer.json: no CLIP vocabulary, it lacks {mark}")
@@ -245,7 +247,7 @@ class TextTokenizer:
         if self.kind == "clip" and "_of_text>" in text:
             ids = self._encode_marks(text)
             if len(ids) > self.context_length:
-                ids = [*ids[: self.context_length - 1], self._marks[END]]
+                ids = [*ids[: self.context_length - 1], self._marks[END_OF_TEXT]]
             return ids
         return list(self._run(text).ids)
 
@@ -269,7 +271,7 @@ class TextTokenizer:
 
     def _encode_marks(self, text: str) -> list[int]:
         """A text that spells out a mark, which open_clip then takes for the mark itself."""
-        ids: list[int] = [self._marks[START]]
+        ids: list[int] = [self._marks[START_OF_TEXT]]
         done = 0
         for match in _WRITTEN_MARKS.finditer(text):
             start = match.start()
@@ -279,7 +281,7 @@ class TextTokenizer:
             ids.append(self._marks[match.group()])
             done = match.end()
         ids += self._plain_ids(text[done:])
-        ids.append(self._marks[END])
+        ids.append(self._marks[END_OF_TEXT])
         return ids
 
     def _plain_ids(self, text: str) -> list[int]:

@@ -25,7 +25,7 @@ from ptft.report.trackers import Tracker, open_trackers
 from ptft.runs.folder import RunRecord, RunStatus, write_run
 from ptft.speech import Bar, advance, say
 
-__all__ = ["Mute", "Report"]
+__all__ = ["LINE_EVERY", "Mute", "Report"]
 
 _SHOWN = {
     "loss": "loss",
@@ -35,7 +35,7 @@ _SHOWN = {
     "samples_per_second": "samples/s",
 }
 _LOOKED_AT = ("recall@", "top1", "ece")  # of an evaluation; metrics.json has all
-_EVERY = 10.0  # seconds between lines where no bar can be drawn
+LINE_EVERY = 10.0  # seconds between lines where no bar can be drawn
 _PAGE_SHARE = 0.01  # of a run's time that writing its page may take
 
 
@@ -112,7 +112,7 @@ class Report:
         left = "" if self.clock.left is None else f"{duration(self.clock.left)} left"
         self._bar = replace(self._bar, done=seen, figures=shown, left=left)
         advance(self._logger, self._bar, **figures)
-        if time.monotonic() - self._plain > _EVERY:
+        if time.monotonic() - self._plain > LINE_EVERY:
             self._plain = time.monotonic()
             total = self._record.total
             text = f"{seen:,}/{total:,} samples  {shown}  {left}"

@@ -28,7 +28,7 @@ from ptft.recipe import GuardSection, Recipe, StagedRecipe, stage_recipe
 from ptft.runs.data_record import RunOptions
 from ptft.runs.folder import RunRecord, RunStatus, open_together, start_together, write_run
 from ptft.runs.lock import lock_run
-from ptft.sequence.table import Rows, summary, table
+from ptft.sequence.table import StageRows, summary, table
 from ptft.speech import LOG, say
 from ptft.train import TrainResult, train
 from ptft.train.run import joined_world, train_in
@@ -79,7 +79,7 @@ def _run_stages(
             for note in options.compare_data(folder, sequence, record, world):
                 say(log, f"  {note}")
         record.status, record.error = RunStatus.RUNNING, ""
-        rows = Rows(sequence, folder, record, log, world)
+        rows = StageRows(sequence, folder, record, log, world)
         rows.measure("start", lambda: _starting_model(sequence))
         for number, stage in enumerate(sequence.stages):
             if rows.known(stage.name):

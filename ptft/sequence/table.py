@@ -17,7 +17,7 @@ from ptft.runs.folder import RunRecord, note_test_read, write_run
 from ptft.speech import say
 from ptft.train.setup import choose_device
 
-__all__ = ["Row", "Rows", "summary", "table"]
+__all__ = ["Row", "StageRows", "summary", "table"]
 
 Row = dict[str, float]
 """Figures by column."""
@@ -72,7 +72,7 @@ def table(sequence: StagedRecipe, rows: dict[str, Row]) -> str:
     return "\n".join(lines)
 
 
-class Rows:
+class StageRows:
     """The table of a sequence, on disk as it grows."""
 
     def __init__(

@@ -19,7 +19,7 @@ from ptft.model.adapt.saved import ADAPTER_WEIGHTS
 from ptft.model.store import OWN_WEIGHTS
 from ptft.model_source import resolve
 from ptft.train import run as loop_module
-from tests.train.test_train import interrupt, largest_difference, recipe, run
+from tests.support.runs import interrupt, largest_difference, recipe, run
 
 KINDS: dict[str, dict[str, Any]] = {
     "lora": {"adapt": {"kind": "lora", "dropout": 0.2, "projections": True}, "optim__ema": 0.9},

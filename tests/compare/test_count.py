@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ptft.compare.count import count_training, counter
 from ptft.train.batches import batches
 from ptft.train.setup import set_up
-from tests.train.test_train import BATCH, recipe
+from tests.support.runs import BATCH, recipe
 
 
 @pytest.mark.parametrize("groups", [1, 2, 6])

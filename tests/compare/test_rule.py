@@ -8,40 +8,10 @@ import pytest
 
 from ptft.compare.page import write_report
 from ptft.compare.recommend import counterfactual, gather, pareto, recommend
-from ptft.compare.results import Cell, Costs
+from ptft.compare.results import Cell
 from ptft.compare.stats import band, paired_interval
 from ptft.recipe.load import load_comparison
-
-
-def cell(
-    arm: str,
-    val: float,
-    *,
-    budget: int = 64,
-    seed: int = 0,
-    kept: float = 1.0,
-    flops: float = 1.0,
-    queries: int = 400,
-) -> Cell:
-    """An arm that is right on the first ``val`` of its queries."""
-    hits = "".join("1" if place < round(val * queries) else "0" for place in range(queries))
-    return Cell(
-        arm=arm,
-        kind="zero_shot" if arm == "zero_shot" else "full",
-        budget=budget,
-        seed=seed,
-        chosen={},
-        val=val,
-        test=val,
-        val_hits=hits,
-        test_hits=hits,
-        val_retained={"before": kept},
-        test_retained={"before": kept},
-        ece=0.1,
-        ece_scaled=0.05,
-        temperature=1.0,
-        costs=Costs(flops=0.0 if arm == "zero_shot" else flops),
-    )
+from tests.support.comparisons import cell
 
 
 def choose(*cells: Cell, retention: float = 0.98, margin: float = 0.01) -> str:

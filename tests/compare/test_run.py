@@ -14,48 +14,10 @@ from ptft.compare.cached_set import CachedSet
 from ptft.compare.estimate import estimate
 from ptft.compare.target import Target
 from ptft.errors import DataError, ModelError, RecipeError, UsageError
-from ptft.model import save_model
 from ptft.preprocess.images import ImagePreprocess
 from ptft.recipe import Comparison, MixtureData, ScenesData
-from ptft.recipe.load import load_comparison
 from ptft.speech import SILENT
-from tests.support.tiny import build, towers_section
-
-
-def comparison(folder: Path, **section: Any) -> Comparison:
-    """Drawn scenes from an untrained start; ``section`` changes ``compare``."""
-    if not (folder / "base").exists():
-        save_model(build(towers_section()), folder / "base")
-    small = {"kind": "scenes", "size": 32, "train": 32, "val": 16, "test": 16}
-    values = {
-        "name": "tiny",
-        "init": {"from": str(folder / "base")},
-        "data": small,
-        "objective": {"kind": "clip"},
-        "optim": {"samples_seen": 16, "global_batch": 8, "lr": 1e-3, "precision": "fp32"},
-        "evaluate": [{"kind": "retrieval", "name": "target", "ks": [1, 5]}],
-        "run": {"dir": str(folder / "run"), "device": "cpu"},
-        "compare": {
-            "arms": [{"kind": "zero_shot"}, {"kind": "full"}],
-            "budgets": [8],
-            "seeds": 2,
-            "trials": 2,
-            "wise": [0.5],
-            "metric": "i2t_recall@5",
-            "retain": [
-                {
-                    "kind": "retrieval",
-                    "name": "before",
-                    "ks": [5],
-                    "data": {**small, "style": "line"},
-                }
-            ],
-            **section,
-        },
-    }
-    path = folder / "comparison.yaml"
-    path.write_text(json.dumps(values))
-    return load_comparison(path)
+from tests.support.comparisons import comparison
 
 
 def figures(folder: Path) -> Any:

@@ -15,7 +15,7 @@ from ptft.compare.metric import TextEmbeddings, default_metric, measure_metric, 
 from ptft.compare.results import Cells, Costs
 from ptft.compare.search import Trial, TrialSearch
 from ptft.compare.target import Target
-from ptft.compare.task import Task, _Trained, _Validation
+from ptft.compare.task import Task, TrainedArm, Validation
 from ptft.data import open_split, open_val
 from ptft.evaluate import evaluate
 from ptft.model import save_model
@@ -31,7 +31,7 @@ from ptft.recipe import (
 )
 from ptft.recipe.comparison import ArmKind
 from ptft.recipe.load import load_comparison
-from tests.data.test_shards import picture
+from tests.support.shards import picture
 from tests.support.tiny import arch_section, build, towers_section
 
 KINDS = (
@@ -137,7 +137,7 @@ def test_of_mixes_that_are_told_apart_by_nothing_the_most_trained_is_taken(
     """Here all of them: the arm learned nothing."""
     wanted = comparison(folder)
     task = Task(wanted, wanted.compare.arms[KINDS.index("full")], 2, tmp_path, "digest")
-    task._mix(_Trained(_Validation(task, lambda: task.start, 0), {}, Costs()), 0)
+    task.mix_with_start(TrainedArm(Validation(task, lambda: task.start, 0), {}, Costs()), 0)
     [cell] = Cells(tmp_path, "digest").all()
     assert (cell.arm, cell.chosen) == ("full+wise", {"alpha": 1.0})
 

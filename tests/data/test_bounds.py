@@ -24,9 +24,9 @@ from ptft.data.tar.index_file import index_path, load_index, write_index
 from ptft.errors import DataError, RecipeError, SampleError
 from ptft.preprocess.cleaning import bound_text
 from ptft.recipe.data import FolderData, ShardsData
-from tests.data.test_shards import picture, write_pairs, write_tar
 from tests.fuzz.harness import alarm
 from tests.support.bounded import room
+from tests.support.shards import picture, write_pairs, write_tar
 
 __all__ = ["room"]  # a fixture
 

@@ -16,7 +16,7 @@ from ptft.data.tar.remote import list_shards
 from ptft.data.tar.shard_cache import ShardCache
 from ptft.errors import DataError
 from ptft.files.own import is_own_file, open_own
-from tests.data.test_remote import fetched, section, store
+from tests.support.remote_shards import fetched, section, store
 
 __all__ = ["store"]  # a fixture
 

@@ -20,7 +20,7 @@ from ptft.recipe import check_recipe, dump_recipe
 from ptft.recipe.load import load_any, parse_recipe
 from ptft.recipe.objective import ClassifyObjective, ClipObjective
 from ptft.recipe.splits import splits_of
-from tests.data.test_shards import picture, write_tar
+from tests.support.shards import picture, write_tar
 
 MODEL = {
     "image": "test_efficientnet",

@@ -18,7 +18,7 @@ from ptft.recipe import ClipObjective, FolderData, InitSection, Recipe
 from ptft.tiled import tiled_clip_loss
 from ptft.train.batches import batches
 from ptft.train.setup import set_up
-from tests.train.test_train import interrupt, largest_difference, recipe, run
+from tests.support.runs import interrupt, largest_difference, recipe, run
 
 CLASSES = ["cat", "dog", "sea"]
 TEMPLATES = ["a photo of a {}.", "a drawing of a {}.", "the {}"]

@@ -10,7 +10,7 @@ from ptft.data import open_split
 from ptft.data.checks.cut import count_cut, cut_notes
 from ptft.evaluate import evaluate
 from ptft.recipe import FolderData, RetrievalEvaluation
-from tests.data.test_shards import picture
+from tests.support.shards import picture
 from tests.support.tiny import arch_section, build
 
 TEXTS = [

@@ -1,15 +1,13 @@
 """Training's fast pixels: Pillow's within a tenth of a grey level, Pillow itself where it must."""
 
-import io
 import itertools
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
 import pytest
 import sklearn.datasets
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ptft.data.open import open_split
 from ptft.data.reading.decode import Encoded, decode, draw_crop, resize, stack, train_pixels
@@ -18,6 +16,7 @@ from ptft.errors import SampleError
 from ptft.preprocess.images import ImagePreprocess
 from ptft.recipe import AugmentSection
 from ptft.recipe.data import ShardsData
+from tests.support.picture_files import encode, pillow
 
 PHOTOS = [
     *(Path(sklearn.datasets.__file__).parent / "images" / f"{n}.jpg" for n in ("china", "flower")),
@@ -30,17 +29,6 @@ ODD = (333, 257)  # width and height: no multiple of any block of a JPEG
 def photo() -> Image.Image:
     with Image.open(PHOTOS[0]) as image:
         return image.convert("RGB").crop((100, 50, 100 + ODD[0], 50 + ODD[1]))
-
-
-def encode(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, form, **options)
-    return stream.getvalue()
-
-
-def pillow(data: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(data)) as image:
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def by_pillow(pixels: np.ndarray, size: tuple[int, int], form: str = "BICUBIC") -> np.ndarray:

@@ -18,9 +18,9 @@ from ptft.data.reading.loader import eval_batches
 from ptft.errors import DataError, SampleError
 from ptft.recipe.data import ShardsData
 from ptft.recipe.load import recipe_digest
-from tests.data.test_loader import PREPROCESS, _equal, _join, _train
-from tests.data.test_shards import picture, write_tar
-from tests.train.test_train import largest_difference, recipe, run
+from tests.support.batches import PREPROCESS, batches_of, joined, same
+from tests.support.runs import largest_difference, recipe, run
+from tests.support.shards import picture, write_tar
 
 FAULTY = {
     "truncated": "corrupt",
@@ -87,12 +87,12 @@ def test_every_kind_of_fault_is_named_and_told_from_the_others(tmp_path: Path) -
 
 def test_replacements_do_not_depend_on_who_reads(tmp_path: Path) -> None:
     samples = open_split(write_faulty(tmp_path / "t.tar", fine=40), "train")
-    alone = _join(_train(samples, end=144))
+    alone = joined(batches_of(samples, end=144))
     assert {skip.name.partition("/")[2]: skip.fault for skip in alone["skipped"]} == FAULTY
-    assert _equal(alone, _join(_train(samples, end=144, workers=2)))
+    assert same(alone, joined(batches_of(samples, end=144, workers=2)))
     for world in (2, 4):
-        ranks = [_train(samples, end=144, rank=rank, world=world) for rank in range(world)]
-        assert _equal(alone, _join([b for step in zip(*ranks, strict=True) for b in step]))
+        ranks = [batches_of(samples, end=144, rank=rank, world=world) for rank in range(world)]
+        assert same(alone, joined([b for step in zip(*ranks, strict=True) for b in step]))
     left_out = [
         skip.name.partition("/")[2]
         for batch in eval_batches(samples, preprocess=PREPROCESS, batch=8, workers=0)

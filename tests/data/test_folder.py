@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from ptft.data.open import open_split
 from ptft.errors import DataError, RecipeError, SampleError
 from ptft.recipe.data import FolderData, MixtureData, MixturePart
-from tests.data.test_shards import picture
+from tests.support.shards import picture
 
 
 def _class_folders(folder: Path, classes: dict[str, int]) -> Path:

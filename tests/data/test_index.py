@@ -14,7 +14,7 @@ from ptft.data.tar.index import TarIndex, index_tar
 from ptft.data.tar.index_file import index_path, load_index, read_head, read_index, write_index
 from ptft.errors import DataError
 from ptft.recipe.data import ShardsData
-from tests.data.test_shards import picture, write_pairs, write_tar
+from tests.support.shards import picture, write_pairs, write_tar
 
 ARRAYS = ("starts", "kinds", "offsets", "sizes")
 

@@ -27,7 +27,7 @@ from ptft.preprocess import ImagePreprocess
 from ptft.recipe import RetrievalEvaluation
 from ptft.recipe.data import DataSection, FolderData, ShardsData, TableData
 from ptft.tiled import pair_groups
-from tests.data.test_shards import write_tar
+from tests.support.shards import write_tar
 from tests.support.tiny import arch_section, build
 
 PICTURES, EACH = 12, 3

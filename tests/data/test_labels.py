@@ -19,7 +19,7 @@ from ptft.data import SampleSet, open_split
 from ptft.data.fields.label_values import read_label
 from ptft.errors import DataError, SampleError
 from ptft.recipe.data import FolderData, ShardsData, TableData
-from tests.data.test_shards import picture, write_tar
+from tests.support.shards import picture, write_tar
 
 NAN = float("nan")
 

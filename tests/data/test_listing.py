@@ -14,7 +14,7 @@ from ptft.errors import DataError, PtftError
 from ptft.preprocess import decode_image
 from ptft.preprocess.decoding import FORMATS
 from ptft.recipe.data import FolderData, ShardsData
-from tests.data.test_shards import picture, write_tar
+from tests.support.shards import picture, write_tar
 
 
 def _put(root: Path, *names: str) -> None:

@@ -1,10 +1,7 @@
 """Batches: the same whatever reads them, whole when samples are broken."""
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,59 +9,15 @@ import torch
 
 from ptft.data.hashing import text_id
 from ptft.data.open import open_split
-from ptft.data.reading.batch import Batch, EvalBatch
+from ptft.data.reading.batch import EvalBatch
 from ptft.data.reading.loader import eval_batches, train_batches, worker_count
 from ptft.data.reading.spec import BatchSpec
 from ptft.data.sample import Sample, SampleSet
 from ptft.errors import DataError, RecipeError
 from ptft.preprocess import TextTokenizer, clip_bpe_json
-from ptft.preprocess.images import ImagePreprocess
-from ptft.recipe import AugmentSection
 from ptft.recipe.data import DataSection, FolderData, ScenesData, ShardsData, TableData
-from tests.data.test_shards import picture, write_pairs, write_tar
-from tests.data.test_table import write_parquet
-
-PREPROCESS = ImagePreprocess(size=(16, 16))
-AUGMENT = AugmentSection(crop_scale=(0.5, 1.0), colour_jitter=0.3)
-
-
-class Letters:
-    """A tokenizer of letters: what the loader needs of one, and picklable."""
-
-    def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        rows = np.zeros((len(texts), 80), np.int64)
-        for row, text in zip(rows, texts, strict=True):
-            row[: len(text)] = [ord(letter) for letter in text[:80]]
-        return rows
-
-
-def _train(samples: SampleSet, **changed: Any) -> list[Batch]:
-    where = {name: changed.pop(name) for name in ("start", "end", "workers") if name in changed}
-    spec = BatchSpec(preprocess=PREPROCESS, size=12, seed=1, tokenizer=Letters(), augment=AUGMENT)
-    spec = replace(spec, **changed)
-    return list(train_batches(samples, spec, **{"start": 0, "end": 96, "workers": 0, **where}))
-
-
-def _join(batches: Sequence[Batch]) -> dict[str, Any]:
-    """All that batches hold, in one row."""
-    first = batches[0]
-    joined: dict[str, Any] = {
-        name: torch.cat([getattr(batch, name) for batch in batches])
-        for name in ("images", "tokens", "caption_ids", "labels")
-        if getattr(first, name) is not None
-    }
-    joined["names"] = [name for batch in batches for name in batch.names]
-    joined["skipped"] = [entry for batch in batches for entry in batch.skipped]
-    return joined
-
-
-def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return one.keys() == other.keys() and all(
-        torch.equal(one[key], other[key])
-        if isinstance(one[key], torch.Tensor)
-        else one[key] == other[key]
-        for key in one
-    )
+from tests.support.batches import AUGMENT, PREPROCESS, batches_of, joined, same
+from tests.support.shards import picture, write_pairs, write_parquet, write_tar
 
 
 @pytest.fixture(scope="module")
@@ -96,51 +49,51 @@ KINDS = ["scenes", "shards", "folder", "table", "stream"]
 @pytest.mark.parametrize("kind", KINDS)
 def test_workers_change_nothing(sections: dict[str, DataSection], kind: str) -> None:
     samples = open_split(sections[kind], "train")
-    alone = _join(_train(samples))
+    alone = joined(batches_of(samples))
     state = torch.get_rng_state()
-    assert _equal(alone, _join(_train(samples, workers=1 if kind == "table" else 2)))
+    assert same(alone, joined(batches_of(samples, workers=1 if kind == "table" else 2)))
     assert torch.equal(torch.get_rng_state(), state), "loading draws from the run's own generator"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_ranks_share_the_same_global_batches(sections: dict[str, DataSection], kind: str) -> None:
     samples = open_split(sections[kind], "train")
-    alone = _join(_train(samples))
+    alone = joined(batches_of(samples))
     for world in (2, 3, 4):
-        ranks = [_train(samples, rank=rank, world=world) for rank in range(world)]
+        ranks = [batches_of(samples, rank=rank, world=world) for rank in range(world)]
         in_order = [batch for step in zip(*ranks, strict=True) for batch in step]
-        assert _equal(alone, _join(in_order))
+        assert same(alone, joined(in_order))
     with pytest.raises(RecipeError, match=r"optim\.global_batch: 12 over 5 ranks"):
-        _train(samples, world=5)
+        batches_of(samples, world=5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
     sections: dict[str, DataSection], kind: str
 ) -> None:
-    whole = _join(_train(open_split(sections[kind], "train")))
+    whole = joined(batches_of(open_split(sections[kind], "train")))
     for stopped in (12, 36, 84):  # within the first epoch, and in later ones
         samples = open_split(sections[kind], "train")  # another process
-        parts = _train(samples, end=stopped) + _train(samples, start=stopped)
-        assert _equal(whole, _join(parts))
+        parts = batches_of(samples, end=stopped) + batches_of(samples, start=stopped)
+        assert same(whole, joined(parts))
 
 
 def test_every_epoch_visits_each_sample_once_and_differs(
     sections: dict[str, DataSection],
 ) -> None:
     samples = open_split(sections["table"], "train")
-    names = _join(_train(samples, end=120, size=20))["names"]
+    names = joined(batches_of(samples, end=120, size=20))["names"]
     epochs = [names[start : start + 40] for start in (0, 40, 80)]
     for epoch in epochs:
         assert sorted(epoch) == sorted(samples.name(i) for i in range(40))
     assert epochs[0] != epochs[1] != epochs[2]
-    assert _join(_train(samples, seed=2))["names"] != _join(_train(samples))["names"]
+    assert joined(batches_of(samples, seed=2))["names"] != joined(batches_of(samples))["names"]
 
 
 def test_a_batch_holds_what_its_names_say() -> None:
     samples = open_split(ScenesData(train=30, size=32), "train")
     by_name = {samples.name(i): samples[i] for i in range(30)}
-    for batch in _train(samples, augment=None, end=60):
+    for batch in batches_of(samples, augment=None, end=60):
         assert batch.images.dtype == torch.uint8 and batch.images.shape == (12, 16, 16, 3)
         assert batch.tokens is not None and batch.caption_ids is not None
         assert batch.labels is not None
@@ -157,7 +110,7 @@ def test_a_batch_holds_what_its_names_say() -> None:
 
 def test_all_captions_of_a_sample_are_drawn_and_augmentation_changes_with_each_visit() -> None:
     samples = open_split(ScenesData(train=1, size=32), "train")
-    batches = _train(samples, end=96)
+    batches = batches_of(samples, end=96)
     ids = {number for batch in batches for number, _ in batch.caption_ids.tolist()}  # type: ignore[union-attr]
     assert ids == {text_id(text) for text in samples.captions(0)}
     pictures = {batch.images[row].numpy().tobytes() for batch in batches for row in range(12)}
@@ -167,9 +120,9 @@ def test_all_captions_of_a_sample_are_drawn_and_augmentation_changes_with_each_v
 def test_equal_captions_have_equal_ids_and_others_differ(
     sections: dict[str, DataSection],
 ) -> None:
-    joined = _join(_train(open_split(sections["folder"], "train")))
+    whole = joined(batches_of(open_split(sections["folder"], "train")))
     for (one, a), (other, b) in itertools.combinations(
-        zip(joined["caption_ids"].tolist(), joined["tokens"].tolist(), strict=True), 2
+        zip(whole["caption_ids"].tolist(), whole["tokens"].tolist(), strict=True), 2
     ):
         assert (one[0] == other[0]) == (a == b)
 
@@ -179,7 +132,7 @@ def test_broken_samples_are_replaced_counted_and_named(
 ) -> None:
     samples = open_split(sections["shards"], "train")
     assert len(samples) == 26
-    batches = _train(samples, end=104, size=26)  # four epochs
+    batches = batches_of(samples, end=104, size=26)  # four epochs
     assert [len(batch.images) for batch in batches] == [26] * 4
     for batch in batches:
         ((name, reason, fault),) = set(batch.skipped)
@@ -223,7 +176,7 @@ def test_a_set_that_cannot_be_read_is_an_error(tmp_path: Path, workers: int) -> 
     samples = open_split(ShardsData(train=str(write_tar(tmp_path / "t.tar", files))), "train")
     message = r"^none of 9 samples could be read; first: t\.tar/\d: not a picture \(1 bytes\)$"
     with pytest.raises(DataError, match=message):
-        _train(samples, workers=workers)
+        batches_of(samples, workers=workers)
     with pytest.raises(DataError, match=message):
         list(eval_batches(samples, preprocess=PREPROCESS, batch=2, workers=workers))
 
@@ -233,14 +186,14 @@ def test_what_a_run_needs_of_a_sample_depends_on_the_tokenizer(tmp_path: Path) -
     files |= {f"{i}.cls": b"1" for i in range(3)} | {f"{i}.txt": b"x" for i in range(2, 6)}
     path = str(write_tar(tmp_path / "t.tar", dict(sorted(files.items()))))
     samples = open_split(ShardsData(train=path, classes=["a", "b"]), "train")
-    spoken = _join(_train(samples))
+    spoken = joined(batches_of(samples))
     assert set(spoken["names"]) == {f"t.tar/{i}" for i in (2, 3, 4, 5)}
     assert set(spoken["skipped"]) == {(f"t.tar/{i}", "it has no caption", "empty") for i in (0, 1)}
-    labelled = _train(samples, tokenizer=None)
+    labelled = batches_of(samples, tokenizer=None)
     assert labelled[0].tokens is None and labelled[0].caption_ids is None
-    joined = _join(labelled)
-    assert set(joined["names"]) == {f"t.tar/{i}" for i in (0, 1, 2)}
-    assert set(joined["labels"].tolist()) == {1}
+    whole = joined(labelled)
+    assert set(whole["names"]) == {f"t.tar/{i}" for i in (0, 1, 2)}
+    assert set(whole["labels"].tolist()) == {1}
 
 
 def test_a_broken_window_is_mended_from_itself(tmp_path: Path) -> None:
@@ -265,7 +218,7 @@ def test_a_broken_window_is_mended_from_itself(tmp_path: Path) -> None:
         def captions(self, index: int) -> tuple[str, ...]:
             return ("x",)
 
-    names = _join(_train(Windowed(), end=20, size=5, augment=None))["names"]
+    names = joined(batches_of(Windowed(), end=20, size=5, augment=None))["names"]
     for start in range(0, 20, 5):
         assert {int(name.rpartition("/")[2]) // 5 for name in names[start : start + 5]} == {
             start // 5
@@ -274,7 +227,7 @@ def test_a_broken_window_is_mended_from_itself(tmp_path: Path) -> None:
 
 def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a process that reads data died .*run\.workers: 0"):
-        _train(Deadly(), workers=1)
+        batches_of(Deadly(), workers=1)
 
 
 class Deadly(SampleSet):

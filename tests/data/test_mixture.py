@@ -20,9 +20,8 @@ from ptft.recipe.data import (
     ShardsData,
     TableData,
 )
-from tests.data.test_loader import _equal, _join, _train
-from tests.data.test_shards import picture, write_pairs, write_tar
-from tests.data.test_table import write_parquet
+from tests.support.batches import batches_of, joined, same
+from tests.support.shards import picture, write_pairs, write_parquet, write_tar
 
 
 @pytest.fixture(scope="module")
@@ -99,21 +98,21 @@ def test_a_part_is_visited_whole_before_any_sample_comes_again(mixture: MixtureD
 
 def test_global_batches_of_a_mixture_do_not_depend_on_who_reads(mixture: MixtureData) -> None:
     samples = open_split(mixture, "train")
-    alone = _join(_train(samples, end=192))
+    alone = joined(batches_of(samples, end=192))
     assert any(skip.name == "pairs/a-1.tar/3" for skip in alone["skipped"])
     assert {name.partition("/")[0] for name in alone["names"]} == {"pairs", "rows", "shaded"}
-    assert _equal(alone, _join(_train(samples, end=192, workers=2)))
+    assert same(alone, joined(batches_of(samples, end=192, workers=2)))
     for world in (2, 4):
-        ranks = [_train(samples, end=192, rank=rank, world=world) for rank in range(world)]
-        assert _equal(alone, _join([b for step in zip(*ranks, strict=True) for b in step]))
+        ranks = [batches_of(samples, end=192, rank=rank, world=world) for rank in range(world)]
+        assert same(alone, joined([b for step in zip(*ranks, strict=True) for b in step]))
 
 
 def test_a_mixture_goes_on_from_any_position(mixture: MixtureData) -> None:
-    whole = _join(_train(open_split(mixture, "train"), end=192))
+    whole = joined(batches_of(open_split(mixture, "train"), end=192))
     for stopped in (12, 96, 180):
         samples = open_split(mixture, "train")
-        parts = _train(samples, end=stopped) + _train(samples, start=stopped, end=192)
-        assert _equal(whole, _join(parts))
+        parts = batches_of(samples, end=stopped) + batches_of(samples, start=stopped, end=192)
+        assert same(whole, joined(parts))
 
 
 def test_held_out_splits_are_those_of_all_parts_that_have_one(mixture: MixtureData) -> None:
@@ -198,12 +197,12 @@ def test_a_resampled_set_is_the_same_whoever_reads_it(tmp_path: Path, resample: 
         {"train": str(tmp_path / "pictures"), "captions": ["a {label}"], "resample": resample}
     )
     samples = open_split(section, "train")
-    alone = _join(_train(samples))
+    alone = joined(batches_of(samples))
     assert len(set(alone["names"][:20])) < 20
-    ranks = [_train(samples, rank=rank, world=2) for rank in range(2)]
-    assert _equal(alone, _join([b for step in zip(*ranks, strict=True) for b in step]))
-    parts = _train(samples, end=36) + _train(samples, start=36)
-    assert _equal(alone, _join(parts))
+    ranks = [batches_of(samples, rank=rank, world=2) for rank in range(2)]
+    assert same(alone, joined([b for step in zip(*ranks, strict=True) for b in step]))
+    parts = batches_of(samples, end=36) + batches_of(samples, start=36)
+    assert same(alone, joined(parts))
     if resample == "class":
         assert np.bincount(alone["labels"].numpy()).tolist() == [32, 32, 32]
     assert open_split(section.model_copy(update={"val": section.train}), "val").resample == "none"

@@ -17,9 +17,8 @@ from ptft.data.reading.decode import Encoded
 from ptft.data.tar.index_file import read_index
 from ptft.errors import DataError, RecipeError, SampleError, UsageError
 from ptft.recipe.data import DataSection, FolderData, ScenesData, ShardsData, TableData
-from tests.data.test_decode import encode, pillow
-from tests.data.test_shards import write_tar
-from tests.data.test_table import write_parquet
+from tests.support.picture_files import encode, pillow
+from tests.support.shards import write_parquet, write_tar
 
 SMALL = PackSettings(short_side=32, samples_per_shard=4)
 

@@ -22,39 +22,15 @@ from ptft.data.tar.shard_cache import ShardCache
 from ptft.errors import DataError, MissingExtraError, RecipeError
 from ptft.recipe.check import check_data
 from ptft.recipe.data import FolderData, ShardsData
-from tests.data.test_loader import _equal, _join, _train
-from tests.data.test_shards import picture, write_pairs, write_tar
-from tests.train.test_train import interrupt, largest_difference, run
+from tests.support.batches import batches_of, joined, same
+from tests.support.remote_shards import SHARDS, fetched, section, store
+from tests.support.runs import interrupt, largest_difference, run
+from tests.support.shards import picture, write_pairs, write_tar
+
+__all__ = ["store"]  # a fixture
 
 if TYPE_CHECKING:
     from tests.support.loopback_hub import LoopbackHub
-
-SHARDS, EACH = 6, 8
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    """Six shards of eight samples, one of them broken, with their indexes."""
-    folder = tmp_path / "store"
-    for number in range(SHARDS):
-        files: dict[str, bytes] = {}
-        for one in range(number * EACH, (number + 1) * EACH):
-            files[f"{one:03d}.png"] = picture(one) if one != 19 else b"broken"
-            files[f"{one:03d}.txt"] = f"grey {one}".encode()
-        write_index(write_tar(folder / f"s-{number}.tar", files))
-    return folder
-
-
-def section(store: Path, cache: str = "cache", **values: Any) -> ShardsData:
-    return ShardsData(
-        train=f"file://{store}/s-*.tar",
-        cache=str(store.parent / cache),
-        **{"shuffle_shards": 2, "cache_gb": 1.0, **values},
-    )
-
-
-def fetched(folder: Path) -> int:
-    return len(list(folder.glob("*.tar")))
 
 
 def test_a_fetched_set_holds_what_the_local_one_holds(store: Path) -> None:
@@ -74,30 +50,30 @@ def test_a_fetched_set_holds_what_the_local_one_holds(store: Path) -> None:
 
 def test_global_batches_do_not_depend_on_who_reads(store: Path) -> None:
     samples = open_split(section(store), "train")
-    alone = _join(_train(samples, end=144))
+    alone = joined(batches_of(samples, end=144))
     assert {(skip.name, skip.fault) for skip in alone["skipped"]} == {("s-2.tar/019", "corrupt")}
     fresh = open_split(section(store, "other"), "train")
-    assert _equal(alone, _join(_train(fresh, end=144, workers=2)))
+    assert same(alone, joined(batches_of(fresh, end=144, workers=2)))
     assert fetched(store.parent / "other") == SHARDS
     for world in (2, 4):
-        ranks = [_train(samples, end=144, rank=rank, world=world) for rank in range(world)]
-        assert _equal(alone, _join([b for step in zip(*ranks, strict=True) for b in step]))
+        ranks = [batches_of(samples, end=144, rank=rank, world=world) for rank in range(world)]
+        assert same(alone, joined([b for step in zip(*ranks, strict=True) for b in step]))
 
 
 def test_a_run_goes_on_from_any_position(store: Path) -> None:
-    whole = _join(_train(open_split(section(store), "train"), end=144))
+    whole = joined(batches_of(open_split(section(store), "train"), end=144))
     for stopped in range(12, 144, 24):
         samples = open_split(section(store, f"resumed-{stopped}"), "train")
-        parts = _train(samples, start=stopped, end=144)
-        before = _train(samples, end=stopped)
-        assert _equal(whole, _join(before + parts))
+        parts = batches_of(samples, start=stopped, end=144)
+        before = batches_of(samples, end=stopped)
+        assert same(whole, joined(before + parts))
 
 
 def test_an_epoch_is_whole_and_reads_few_shards_at_a_time(store: Path) -> None:
     (store / "s-2.tar").unlink()  # the broken sample's, so that every name is its own
     (store / "s-2.tar.index").unlink()
     samples = open_split(section(store), "train")
-    names = _join(_train(samples, end=120, global_batch=20))["names"]
+    names = joined(batches_of(samples, end=120, global_batch=20))["names"]
     epochs = [names[start : start + 40] for start in (0, 40, 80)]
     for epoch in epochs:
         assert sorted(epoch) == sorted(samples.name(i) for i in range(40))
@@ -135,10 +111,10 @@ def test_the_cache_keeps_its_size_and_the_oldest_go(store: Path) -> None:
     samples = open_split(
         section(store, "tight", cache_gb=5.5 * size / 1e9, shuffle_shards=1), "train"
     )
-    alone = _join(_train(samples, end=144))
+    alone = joined(batches_of(samples, end=144))
     assert 1 <= fetched(store.parent / "tight") <= 5
     roomy = open_split(section(store, shuffle_shards=1), "train")
-    assert _equal(alone, _join(_train(roomy, end=144)))
+    assert same(alone, joined(batches_of(roomy, end=144)))
 
 
 def test_shards_that_come_at_once_do_not_fill_it_beyond_its_size(
@@ -161,7 +137,7 @@ def test_shards_that_come_at_once_do_not_fill_it_beyond_its_size(
 
 def test_what_comes_next_is_fetched_before_it_is_asked_for(store: Path) -> None:
     samples = open_split(section(store), "train")
-    _train(samples, end=1, global_batch=1)
+    batches_of(samples, end=1, global_batch=1)
     until = time.monotonic() + 60
     while fetched(store.parent / "cache") < 4 and time.monotonic() < until:
         time.sleep(0.01)
@@ -324,7 +300,9 @@ def test_a_store_in_memory(store: Path, tmp_path: Path) -> None:
     try:
         data = section(store).model_copy(update={"train": "memory://bucket/s-{0..5}.tar"})
         samples = open_split(data, "train")
-        assert _equal(_join(_train(samples)), _join(_train(open_split(section(store), "train"))))
+        assert same(
+            joined(batches_of(samples)), joined(batches_of(open_split(section(store), "train")))
+        )
     finally:
         memory.rm("/bucket", recursive=True)
 

@@ -1,6 +1,5 @@
 """WebDataset tars, read back; broken ones named."""
 
-import io
 import json
 import pickle
 import tarfile
@@ -9,19 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from ptft.data.open import open_split
 from ptft.data.tar.index import index_tar
 from ptft.errors import DataError, RecipeError, SampleError
 from ptft.recipe.data import ShardsData
-
-
-def picture(number: int, form: str = "png") -> bytes:
-    """An encoded picture of 8 x 6 pixels in one grey."""
-    stream = io.BytesIO()
-    Image.new("RGB", (8, 6), (number, number, number)).save(stream, form)
-    return stream.getvalue()
+from tests.support.shards import picture, write_pairs, write_tar
 
 
 def _open_files(folder: Path) -> int:
@@ -31,24 +23,6 @@ def _open_files(folder: Path) -> int:
         with suppress(OSError):  # closed meanwhile by a thread of something else
             links.append(file.readlink())
     return sum(link.is_relative_to(folder) for link in links)
-
-
-def write_tar(path: Path, files: dict[str, bytes], form: int = tarfile.USTAR_FORMAT) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w", format=form) as tar:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return path
-
-
-def write_pairs(path: Path, count: int, first: int = 0) -> Path:
-    files: dict[str, bytes] = {}
-    for number in range(first, first + count):
-        files[f"{number:04d}.png"] = picture(number)
-        files[f"{number:04d}.txt"] = f"grey {number}".encode()
-    return write_tar(path, files)
 
 
 def test_samples_are_read_back_with_all_their_fields(tmp_path: Path) -> None:

@@ -19,26 +19,8 @@ from ptft.data.parquet import rows as parquet
 from ptft.data.reading.order import Order
 from ptft.errors import DataError, MissingExtraError, RecipeError, SampleError
 from ptft.recipe.data import TableData
-from tests.data.test_shards import picture, write_tar
 from tests.support.loopback_hub import LoopbackHub
-
-
-def _rows(count: int, first: int = 0) -> list[dict[str, Any]]:
-    return [
-        {
-            "image": {"bytes": picture(number % 256), "path": f"{number}.png"},
-            "text": f"grey {number}",
-            "tags": [f"t{number}", "grey"],
-            "kind": number % 3,
-        }
-        for number in range(first, first + count)
-    ]
-
-
-def write_parquet(path: Path, count: int, first: int = 0, group: int = 10) -> Path:
-    table = pyarrow.Table.from_pylist(_rows(count, first))
-    pyarrow.parquet.write_table(table, path, row_group_size=group)
-    return path
+from tests.support.shards import grey_rows, picture, write_parquet, write_tar
 
 
 def _grey(sample_set: Any, index: int) -> int:
@@ -169,7 +151,7 @@ def _saved(folder: Path, count: int = 30) -> datasets.Dataset:
             "kind": datasets.ClassLabel(names=["sea", "sky", "soil"]),
         }
     )
-    dataset = datasets.Dataset.from_list(_rows(count), features=features)
+    dataset = datasets.Dataset.from_list(grey_rows(count), features=features)
     if count:
         dataset.save_to_disk(str(folder))
     return dataset

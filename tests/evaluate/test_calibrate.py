@@ -17,7 +17,7 @@ from ptft.evaluate.figures import calibration_error, expected_calibration_error
 from ptft.model import load_model
 from ptft.recipe import ScenesData
 from ptft.runs.folder import read_run
-from tests.train.test_train import run
+from tests.support.runs import run
 
 
 def drawn(temperature: float, count: int = 4000) -> tuple[torch.Tensor, torch.Tensor]:

@@ -59,8 +59,8 @@ from serving.settings import Settings
 from tests.serving.server import wait_until_ready
 from tests.support import steps
 from tests.support.plain_step import compute_objective, to_device
+from tests.support.runs import largest_difference, recipe, run
 from tests.support.tiny import arch_section, build, pictures, tokens
-from tests.train.test_train import largest_difference, recipe, run
 
 TEXT_KINDS: tuple[Reads, ...] = ("text", "both")
 CLASSES = ["cat", "dog", "sea"]

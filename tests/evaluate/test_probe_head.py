@@ -13,7 +13,7 @@ from ptft.evaluate import embed_split, evaluate, probe_head
 from ptft.evaluate.probe import choose_c, fit_probe
 from ptft.recipe import ClassifyEvaluation, FolderData, ProbeEvaluation
 from ptft.train.setup import set_up
-from tests.train.test_train import interrupt, largest_difference, recipe, run, weights
+from tests.support.runs import interrupt, largest_difference, recipe, run, weights
 
 COLOURS = {"red": (220, 60, 60), "green": (60, 200, 70), "blue": (60, 80, 220), "grey": (128,) * 3}
 

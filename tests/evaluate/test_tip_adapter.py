@@ -24,7 +24,7 @@ from ptft.onnx.model import OnnxModel
 from ptft.recipe import ClassifyEvaluation, FolderData
 from ptft.runs.folder import RunStatus, read_run, write_run
 from tests.support import tiny
-from tests.train.test_train import recipe, run
+from tests.support.runs import recipe, run
 
 COLOURS = {"red": (200, 90, 90), "green": (90, 190, 95), "blue": (90, 95, 200)}
 

@@ -10,7 +10,7 @@ from ptft.artifact import FolderFiles, ModelInfo
 from ptft.export.card import Kept, make_card
 from ptft.model.spec import ModelSpec
 from ptft.preprocess import ImagePreprocess, TextTokenizer, clip_bpe_json
-from tests.preprocess.test_texts import bert_json
+from tests.support.tokenizer_json import bert_json
 
 FILES = [FolderFiles.PREPROCESSOR, FolderFiles.OPEN_CLIP_CONFIG]
 TOWER = "the text tower pools"

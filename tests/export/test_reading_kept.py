@@ -13,9 +13,9 @@ from ptft.model.spec import load_spec
 from ptft.preprocess import ImagePreprocess
 from ptft.preprocess.decoding import OLDER, READING
 from ptft.train.setup import keep_reading
-from tests.preprocess.test_decoding import age
 from tests.support import tiny
-from tests.train.test_train import interrupt, run
+from tests.support.picture_files import age
+from tests.support.runs import interrupt, run
 
 
 def test_a_run_goes_on_as_it_began(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from ptft.export.tokenizer_files import TOKENIZER_CONFIG, write_tokenizer_files
 from ptft.model.spec import ModelSpec
 from ptft.model.tokenizers import build_tokenizer
 from ptft.preprocess import ImagePreprocess, TextTokenizer
-from tests.preprocess.test_texts import MARKS, old_json
 from tests.support import tiny
+from tests.support.tokenizer_json import MARKS, old_json
 
 TEXTS = [
     *(text for text in MARKS if "&" not in text and "</S>" not in text),

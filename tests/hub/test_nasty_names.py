@@ -31,26 +31,11 @@ from ptft.recipe.load import load_comparison
 from ptft.report.page.page import write_page
 from ptft.runs.folder import RunRecord, write_run
 from ptft.speech import tell, warn
-from tests.compare.test_rule import cell
+from tests.support.comparisons import cell
 from tests.support.looking import noise, put
+from tests.support.nasty import NASTY
 from tests.support.pages import Read
 
-NASTY = (
-    *(
-        "$(touch pwned)",
-        "`touch pwned`",
-        "'; touch pwned; '",
-        '"; touch pwned; "',
-        "a && touch x",
-    ),
-    *("@/etc/passwd", "</etc/passwd", "--output=pwned", "-", "\\", "\\'", "{}", "{texts}", "%s"),
-    *("```", "`````", "x\n```\n<img src=x onerror=alert(1)>", "~~~", "``` sh"),
-    *("<script>alert(1)</script>", "<!-- keep notes -->", "--> <b>", "&lt;b&gt;", "&amp;"),
-    *("[x](javascript:alert(1))", "![x](https://example.org/x.png)", "[x]: https://example.org"),
-    *("a|b", "a\\|b", "|", "a\nb", "a\r\nb", "# h", "#", "> q", "- l", "1. l", "***", "---", "==="),
-    *("_x_", "__x__", "*x*", "~~x~~", "$x$ $", "\x1b[31mred", "\x1b]0;title\x07", "\x9b2J", "\x00"),
-    *("\u202egnp.exe", "\u2066x\u2069", "a\u2028b", "\ud800", "key: value", "- [", "? !!python/x"),
-)
 BAD = {*map(chr, range(32)), *map(chr, range(0x7F, 0xA0)), "\u2028", "\u2029", "\ud800"} | {
     *map(chr, range(0x202A, 0x202F)),
     *map(chr, range(0x2066, 0x206A)),

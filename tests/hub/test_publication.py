@@ -22,8 +22,8 @@ from ptft.report.page.page import write_page
 from ptft.report.trackers import public_config
 from ptft.runs.folder import RunStatus, start_run, write_run
 from ptft.verify import Link, verify
-from tests.hub.test_nasty_names import NASTY
 from tests.support import tiny
+from tests.support.nasty import NASTY
 
 PLACES = {
     "/home/al/data/x.tar": "x.tar",

@@ -10,8 +10,8 @@ from torch import nn
 from ptft.compat import import_open_clip, import_timm
 from ptft.errors import ModelError
 from ptft.model import DualEncoder, set_patch_dropout
+from tests.support.runs import interrupt, largest_difference, run
 from tests.support.tiny import arch_section, build, pictures, towers_section
-from tests.train.test_train import interrupt, largest_difference, run
 
 TOWERS = {
     "native": arch_section("tiny-vit", image_size=64),  # 16 patches

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ptft.artifact import read_json, write_json
+from ptft.artifact import read_json
 from ptft.compat import import_open_clip
 from ptft.data.reading.decode import Encoded
 from ptft.errors import ModelError
@@ -19,7 +19,7 @@ from ptft.model import load_model, save_model
 from ptft.preprocess import ImagePreprocess, Reading, decode_image
 from ptft.preprocess.decoding import OLDER, READING
 from tests.support import tiny
-from tests.support.picture_files import encode, png
+from tests.support.picture_files import age, encode, png
 
 RNG = np.random.default_rng(0)
 BYTES = RNG.integers(0, 256, (24, 32, 4), np.uint8)
@@ -208,14 +208,6 @@ def test_a_wrong_reading_says_what_is_allowed(change: dict, message: str) -> Non
         ImagePreprocess.from_config(config)
     with pytest.raises(ModelError, match=r"preprocess_cfg\.reading\.depth: missing"):
         ImagePreprocess.from_config({"reading": {"orient": True, "background": None}})
-
-
-def age(folder: Path) -> None:
-    """A model's folder as ptft wrote it before models said how they read."""
-    path = folder / "model.json"
-    values = read_json(path)
-    del values["preprocess"]["reading"]
-    write_json(path, values)
 
 
 def test_a_new_model_says_how_it_reads_and_an_older_one_keeps_what_it_had(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Texts against open_clip's own tokenizers, id for id."""
 
 import itertools
-import json
 import pickle
 import unicodedata
 from pathlib import Path
@@ -15,6 +14,7 @@ from ptft.errors import ModelError
 from ptft.preprocess import TextTokenizer, clip_bpe_json
 from ptft.preprocess import texts as texts_module
 from ptft.preprocess.cleaning import CLEANERS
+from tests.support.tokenizer_json import MARKS, bert_json, old_json
 
 HARD = [
     "",
@@ -39,23 +39,6 @@ HARD = [
     "\x00\x07 control \x1b[31mred\x1b[0m \ufeff zero\u200bwidth \ufffd",
     "!",
     "\u0345 a\u0345b ΐ ᾳ",
-]
-MARKS = [  # special tokens that people write
-    "a cat <|endoftext|> dog",
-    "a <|startoftext|> cat<|endoftext|>",
-    "a cat <end_of_text> dog",
-    "a cat<END_OF_TEXT>dog",
-    "<START_OF_TEXT>",
-    "!<end_of_text>",
-    "!<end_of_text><end_of_text><start_of_text> a <end_of_text>",
-    "<start_of_text><end_of_text>><end_of_text>",
-    "it's<end_of_text> 1<end_of_text>é<end_of_text>·<end_of_text>\u0345<end_of_text>",
-    "a &lt;end_of_text&gt; dog &amp;lt;start_of_text&amp;gt;",
-    "end of text",
-    "<end_of_text>\n_<end_of_text>",
-    "<<end_of_text>>",
-    "[SEP] [CLS]a[SEP]cat [PAD] [MASK] [sep]",
-    "</s> a<s>b</s> <pad> <unk> </S>",
 ]
 HARD += MARKS
 
@@ -162,18 +145,6 @@ def test_transformers_reads_the_file(clip_json: str, tmp_path: Path) -> None:
         assert row[: len(right)].tolist() == right
 
 
-def old_json(clip_json: str) -> str:
-    """The file as ptft wrote it before the marks had open_clip's names."""
-    names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
-    values = json.loads(clip_json)
-    step = values["normalizer"]["normalizers"].pop()
-    assert "_of_text" in step["pattern"]["Regex"]
-    text = json.dumps(values, ensure_ascii=False)
-    for new, old in names.items():
-        text = text.replace(f'"{new}"', f'"{old}"')
-    return text.replace('"normalized": true', '"normalized": false')
-
-
 def test_files_of_before_give_the_ids_they_gave(clip_json: str, tmp_path: Path) -> None:
     before = old_json(clip_json)
     assert "_of_text" not in before
@@ -210,21 +181,6 @@ def test_what_is_lost_of_a_text_is_told(clip_json: str) -> None:
     left = bert.with_(pad_left=True, zeroed_id=None)
     assert left.too_long(texts, left(texts)).tolist() == [False, False, True]
     assert left.ends_early(left(["a[SEP]", "a [SEP] cat"])).tolist() == [False, True]
-
-
-def bert_json() -> str:
-    from tokenizers.models import WordPiece
-    from tokenizers.normalizers import BertNormalizer
-    from tokenizers.pre_tokenizers import BertPreTokenizer
-    from tokenizers.processors import BertProcessing
-
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "cat", "photo", "of", "##s", "&", "the", "!"]
-    tokenizer = Tokenizer(WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.normalizer = BertNormalizer()
-    tokenizer.pre_tokenizer = BertPreTokenizer()
-    tokenizer.post_processor = BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    tokenizer.add_special_tokens(words[:4])
-    return tokenizer.to_str()
 
 
 @pytest.mark.parametrize("clean", ["whitespace", "canonicalize"])

@@ -27,8 +27,8 @@ from ptft.recipe import (
 from ptft.recipe.foreign import drop_local
 from ptft.recipe.load import parse_recipe
 from ptft.runs.folder import start_run
-from tests.data.test_remote import store
 from tests.serving.checkpoint import make_model
+from tests.support.remote_shards import store
 
 __all__ = ["store"]  # a fixture
 

@@ -14,7 +14,7 @@ from ptft.report import console as report_console
 from ptft.report.console import Report
 from ptft.runs.folder import RunRecord
 from ptft.speech import LOG
-from tests.train.test_train import recipe
+from tests.support.runs import recipe
 
 FIGURES = {
     "loss": 6.3512,
@@ -41,7 +41,7 @@ def test_a_bar_and_its_figures_fit_into_eighty_columns(
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(report_console, "_EVERY", -1.0)  # as if a line were due each time
+    monkeypatch.setattr(report_console, "LINE_EVERY", -1.0)  # as if a line were due each time
     end = listen(LogFormat.TEXT, quiet=False, verbose=False)
     with report(tmp_path, stopped()) as shown:
         shown.clock.step(250_000)

@@ -14,7 +14,7 @@ from ptft.data.sample import Subset
 from ptft.model import DualEncoder, load_model
 from ptft.report.neighbours.find import record_neighbours
 from ptft.report.neighbours.record import Answer, read_neighbours
-from tests.train.test_train import interrupt, recipe, run
+from tests.support.runs import interrupt, recipe, run
 
 
 def neighbours(folder: Path) -> Any:
@@ -151,7 +151,7 @@ def test_many_samples_are_drawn_by_the_seed(finished: Path, tmp_path: Path) -> N
 def test_a_recipe_that_evaluates_nothing_says_why_nothing_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.report.test_page import page, pictures
+    from tests.support.run_page import page, pictures
 
     data = {"kind": "folder", "train": str(pictures(tmp_path / "train", 32))}
     assert run(tmp_path / "run", data=data, optim__samples_seen=16).finished
@@ -160,7 +160,7 @@ def test_a_recipe_that_evaluates_nothing_says_why_nothing_is_shown(
 
 
 def test_a_set_that_cannot_be_read_costs_a_line_and_not_the_run(tmp_path: Path) -> None:
-    from tests.report.test_page import pictures
+    from tests.support.run_page import pictures
 
     train = pictures(tmp_path / "train", 32)
     data = {"kind": "folder", "train": str(train), "val": str(tmp_path / "absent")}

@@ -24,26 +24,10 @@ from ptft.report.curves import Panel, Series, group_panels, read_series
 from ptft.report.page.page import write_page
 from ptft.runs.folder import read_run
 from tests.support.pages import Read, drawn
-from tests.train.test_train import BATCH, STEPS, interrupt, run
+from tests.support.run_page import page, pictures
+from tests.support.runs import BATCH, STEPS, interrupt, run
 
 EVIL = "<script>alert('x')</script> \"><img src=x onerror=alert(1)> & co"
-
-
-def page(folder: Path) -> Read:
-    return Read((folder / RunFiles.PAGE).read_text(encoding="utf-8"))
-
-
-def pictures(folder: Path, count: int, **fields: str) -> Path:
-    """A folder of pictures in two colours, with captions of their own."""
-    folder.mkdir(parents=True)
-    rows = []
-    for index in range(count):
-        colour = (255, 40 + index, 0) if index % 2 else (0, 40 + index, 255)
-        Image.new("RGB", (40, 40), colour).save(folder / f"{index}.png")
-        row = {"file_name": f"{index}.png", "text": f"number {index}", **fields}
-        rows.append(json.dumps({**row, "label": ("blue", "red")[index % 2]}))
-    (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +150,7 @@ def test_a_stopped_run_says_that_it_can_go_on(
 def test_a_page_that_cannot_be_written_costs_a_line_and_not_the_run(tmp_path: Path) -> None:
     from ptft.train import train
     from tests.support.heard import Heard
-    from tests.train.test_train import recipe
+    from tests.support.runs import recipe
 
     folder = tmp_path / "run"
     # The run folder is there once the run speaks: then a folder takes the page's place.

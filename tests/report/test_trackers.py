@@ -17,7 +17,7 @@ import pytest
 from ptft.artifact import RunFiles
 from ptft.errors import MissingExtraError
 from ptft.recipe import dump_recipe
-from tests.train.test_train import STEPS, interrupt, recipe, run
+from tests.support.runs import STEPS, interrupt, recipe, run
 
 WANDB = importlib.util.find_spec("wandb") is not None
 TRACKIO = importlib.util.find_spec("trackio") is not None

@@ -18,9 +18,9 @@ from ptft.runs.data_record import read_identities, sets_of
 from ptft.runs.folder import read_run
 from ptft.speech import SILENT
 from ptft.train import train
-from tests.compare.test_run import comparison
+from tests.support.comparisons import comparison
+from tests.support.runs import BATCH, interrupt, largest_difference, recipe, run
 from tests.support.tiny import build, towers_section
-from tests.train.test_train import BATCH, interrupt, largest_difference, recipe, run
 
 STEPS = 4
 

@@ -11,7 +11,7 @@ from ptft.model import build_model
 from ptft.recipe import ClipObjective, InitSection, check_recipe
 from ptft.speech import SILENT
 from ptft.train import train
-from tests.train.test_train import BATCH, recipe, run, weights
+from tests.support.runs import BATCH, recipe, run, weights
 
 
 def test_a_run_goes_on_from_a_checkpoint_before_its_cooldown(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ from ptft.recipe import (
 from ptft.sequence import run_recipe, summary, table
 from ptft.speech import SILENT
 from ptft.train import exit_code
-from tests.train.test_faults import start, warm
-from tests.train.test_train import BATCH, interrupt, largest_difference, recipe, run
+from tests.support.killed import start, warm
+from tests.support.runs import BATCH, interrupt, largest_difference, recipe, run
 
 __all__ = ["warm"]  # the fixture
 

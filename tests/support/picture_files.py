@@ -4,12 +4,15 @@ import io
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
-__all__ = ["STORED", "encode", "exif_of", "pgm", "png", "tiff", "upright"]
+from ptft.artifact import read_json, write_json
+
+__all__ = ["STORED", "age", "encode", "exif_of", "pgm", "pillow", "png", "tiff", "upright"]
 
 _T = Image.Transpose
 STORED = {1: None, 2: _T.FLIP_LEFT_RIGHT, 3: _T.ROTATE_180, 4: _T.FLIP_TOP_BOTTOM}
@@ -35,7 +38,7 @@ def exif_of(orientation: Any) -> Image.Exif:
     return exif
 
 
-def encode(image: Image.Image, form: str, **options: Any) -> bytes:
+def encode(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
     stream = io.BytesIO()
     image.save(stream, form, **options)
     return stream.getvalue()
@@ -134,3 +137,16 @@ def pgm(samples: np.ndarray, most: int, *, plain: bool = False) -> bytes:
     if plain:
         return head + " ".join(str(one) for one in samples.ravel()).encode()
     return head + samples.astype(">u2" if most > 255 else np.uint8).tobytes()
+
+
+def pillow(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def age(folder: Path) -> None:
+    """A model's folder as ptft wrote it before models said how they read."""
+    path = folder / "model.json"
+    values = read_json(path)
+    del values["preprocess"]["reading"]
+    write_json(path, values)

@@ -28,8 +28,8 @@ from ptft.train import loop, train
 from ptft.train.gradients import Step
 from ptft.train.parallel import share, whole_tensor
 from ptft.train.state.regularise import Pull
+from tests.support.runs import recipe as tiny_run
 from tests.support.steps import batch, learner, recipe
-from tests.train.test_train import recipe as tiny_run
 
 STEPS = 2
 SIGLIP = {"objective__kind": "siglip"}

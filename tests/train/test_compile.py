@@ -12,8 +12,8 @@ from ptft.model import tower_blocks
 from ptft.train import compiled
 from ptft.train import run as loop_module
 from ptft.train.compiled import compile_blocks, uncompiled, wants_compiling
+from tests.support.runs import BATCH, largest_difference, run
 from tests.support.tiny import arch_section, build, pictures, tokens, towers_section
-from tests.train.test_train import BATCH, largest_difference, run
 
 pytestmark = [  # what torch's compiler says about itself
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),

@@ -25,8 +25,8 @@ from ptft.train.parallel import share
 from ptft.train.teacher import Teacher, load_teacher
 from tests.support import steps
 from tests.support.distill_ranks import PAIRS, answer, gradients, made
+from tests.support.runs import BATCH, interrupt, largest_difference, recipe, run
 from tests.support.tiny import arch_section, build, hf_section, hf_text_folder, towers_section
-from tests.train.test_train import BATCH, interrupt, largest_difference, recipe, run
 
 
 def test_the_contrastive_loss_is_open_clips() -> None:

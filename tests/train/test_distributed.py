@@ -20,8 +20,8 @@ from ptft.distributed import ALONE, World, join_world, meeting_place
 from ptft.errors import RecipeError, TrainingError
 from ptft.train.parallel import check_agreement, share
 from tests.support.ranks import CASES, JUDGED, learn
+from tests.support.runs import largest_difference, run
 from tests.support.steps import largest_gap, learner, recipe
-from tests.train.test_train import largest_difference, run
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from ptft.evaluate import evaluate
 from ptft.model import load_model
 from ptft.recipe import EarlyStopSection, RetrievalEvaluation, ScenesData, load_recipe
 from ptft.train.state.best import Best
-from tests.train.test_faults import start, warm
-from tests.train.test_train import STEPS, interrupt, largest_difference, recipe, run
+from tests.support.killed import start, warm
+from tests.support.runs import STEPS, interrupt, largest_difference, recipe, run
 
 __all__ = ["warm"]  # the fixture
 

@@ -11,7 +11,7 @@ from torch import nn
 from ptft.artifact import RunFiles
 from ptft.checkpoint import checkpoints
 from ptft.train.state.ema import Ema, ema_decay
-from tests.train.test_train import STEPS, interrupt, largest_difference, run, weights
+from tests.support.runs import STEPS, interrupt, largest_difference, run, weights
 
 
 def _network() -> nn.Module:

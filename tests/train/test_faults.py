@@ -4,7 +4,6 @@ import json
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,13 @@ import pytest
 from ptft.artifact import RunFiles
 from ptft.checkpoint import checkpoints
 from ptft.errors import TrainingError, UsageError
-from ptft.recipe import dump_recipe
 from ptft.runs.lock import lock_run
 from ptft.train.guard import Guard
-from tests.support.warm import Child, Warm, logged_steps
-from tests.train.test_train import BATCH, STEPS, interrupt, largest_difference, recipe, run
+from tests.support.killed import start, warm
+from tests.support.runs import BATCH, STEPS, interrupt, largest_difference, run
+from tests.support.warm import Warm, logged_steps
 
-
-@pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    with Warm(tmp_path_factory.mktemp("output")) as running:
-        yield running
+__all__ = ["warm"]  # a fixture
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +27,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "run"
     assert run(folder).finished
     return folder
-
-
-def start(
-    warm: Warm, folder: Path, *options: str, limit: int | None = None, **changes: Any
-) -> Child:
-    path = folder.with_name("recipe.yaml")
-    path.write_text(dump_recipe(recipe(folder, **changes)))
-    return warm.ptft("train", path, *options, largest_file=limit)
 
 
 def log_of(folder: Path) -> list[dict[str, Any]]:

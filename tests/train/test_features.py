@@ -26,7 +26,7 @@ from ptft.train import train
 from ptft.train.batches import batches
 from ptft.train.kept_features import keep_features
 from ptft.train.setup import set_up
-from tests.train.test_train import interrupt, largest_difference, recipe, run
+from tests.support.runs import interrupt, largest_difference, recipe, run
 
 LOCKED: dict[str, Any] = {
     "adapt": {"kind": "full", "lock": ["image"]},

@@ -15,9 +15,9 @@ from ptft.recipe import dump_recipe
 from ptft.tiled import tiled_clip_loss, tiled_siglip_loss
 from ptft.train.gradients import Step
 from ptft.train.parallel import share
+from tests.support.runs import largest_difference
+from tests.support.runs import recipe as tiny_run
 from tests.support.steps import batch, gradients, largest_gap, learner, recipe
-from tests.train.test_train import largest_difference
-from tests.train.test_train import recipe as tiny_run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
 

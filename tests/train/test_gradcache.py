@@ -16,8 +16,8 @@ from ptft.train import predict_memory
 from ptft.train.gradients import Step
 from ptft.train.parallel import share
 from tests.support.plain_step import compute_objective, to_device
+from tests.support.runs import recipe as tiny_run
 from tests.support.steps import batch, gradients, largest_gap, learner, recipe
-from tests.train.test_train import recipe as tiny_run
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "clip": {"objective__kind": "clip"},

@@ -17,7 +17,7 @@ from ptft.model import DualEncoder
 from ptft.train.setup import Setup, set_up
 from ptft.train.state.regularise import Pull, pull_to_start
 from tests.support import steps, tiny
-from tests.train.test_train import interrupt, largest_difference, recipe, run, weights
+from tests.support.runs import interrupt, largest_difference, recipe, run, weights
 
 
 def _moved(model: DualEncoder, seed: int) -> None:
