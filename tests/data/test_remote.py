@@ -73,7 +73,7 @@ def test_an_epoch_is_whole_and_reads_few_shards_at_a_time(store: Path) -> None:
     (store / "s-2.tar").unlink()  # the broken sample's, so that every name is its own
     (store / "s-2.tar.index").unlink()
     samples = open_split(section(store), "train")
-    names = joined(batches_of(samples, end=120, global_batch=20))["names"]
+    names = joined(batches_of(samples, end=120, size=20))["names"]
     epochs = [names[start : start + 40] for start in (0, 40, 80)]
     for epoch in epochs:
         assert sorted(epoch) == sorted(samples.name(i) for i in range(40))
@@ -137,7 +137,7 @@ def test_shards_that_come_at_once_do_not_fill_it_beyond_its_size(
 
 def test_what_comes_next_is_fetched_before_it_is_asked_for(store: Path) -> None:
     samples = open_split(section(store), "train")
-    batches_of(samples, end=1, global_batch=1)
+    batches_of(samples, end=1, size=1)
     until = time.monotonic() + 60
     while fetched(store.parent / "cache") < 4 and time.monotonic() < until:
         time.sleep(0.01)
@@ -178,19 +178,20 @@ def test_several_processes_fetch_a_shard_once(store: Path) -> None:
 
 
 def test_without_indexes_shards_are_fetched_once_to_make_them(
-    store: Path, capfd: pytest.CaptureFixture[str]
+    store: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "ptft")
     for path in store.glob("*.index"):
         path.unlink()
     samples = open_split(section(store), "train")
     assert len(samples) == 48
-    said = capfd.readouterr().err
+    said = caplog.text
     assert "6 shards have no index beside them" in said and "`ptft data index`" in said
     assert fetched(store.parent / "cache") == SHARDS
     for path in (store.parent / "cache").glob("*.tar"):
         path.unlink()
     assert len(open_split(section(store), "train")) == 48  # the indexes were kept
-    assert fetched(store.parent / "cache") == 0 and capfd.readouterr().err == ""
+    assert fetched(store.parent / "cache") == 0 and caplog.text == said
     write_pairs(store / "s-0.tar", 11, first=60)
     assert len(open_split(section(store), "train")) == 51  # another version, another index
 
