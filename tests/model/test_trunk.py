@@ -101,5 +101,5 @@ def test_the_last_block_of_one_position_learns_what_the_whole_one_does(pool: str
         found[way] = [image_bd, text_bd, *gradients]
     assert len(found["whole"]) == len(found["pooled"]) > 40
     for one, other in zip(found["whole"], found["pooled"], strict=True):
-        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
+        torch.testing.assert_close(one, other, atol=1e-11, rtol=1e-12)
     assert any(not torch.equal(*pair) for pair in zip(*found.values(), strict=True)), "another way"

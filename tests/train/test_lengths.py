@@ -50,7 +50,7 @@ def test_groups_give_the_gradients_of_the_padded_batch(
         loss = step(batch(model)).loss
         found.append({"loss": loss, **gradients(model)})
     largest = max(float(value.abs().max()) for value in found[0].values())
-    assert largest_gap(*found) < (1e-12 if double else 1e-6) * largest
+    assert largest_gap(*found) < (1e-12 if double else 4e-6) * largest  # float32: 32 roundings
 
 
 def test_short_texts_are_trimmed_apart_from_long_ones(monkeypatch: pytest.MonkeyPatch) -> None:
