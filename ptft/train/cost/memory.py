@@ -11,7 +11,7 @@ from ptft.tiled import TILE
 from ptft.train.batches import batches
 from ptft.train.gradients import Step
 from ptft.train.parallel import alone
-from ptft.train.setup import set_up
+from ptft.train.setup import Setup, set_up
 
 __all__ = ["predict_memory"]
 
@@ -48,31 +48,14 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
     depths = layer_depths(model) if recipe.optim.layer_decay is not None else None
     if setup.steps:
         build_optimizer(model, recipe.optim, depths=depths)  # it may refuse what it is given
-    two = next(iter(batches(recipe, setup, start=0, end=2, size=2, workers=0)))
-    optim = recipe.optim.model_copy(
-        update={"precision": "fp32", "global_batch": 2, "micro_batch": None}
-    )
-    step = Step(recipe.objective, optim, alone(model), teacher=setup.teacher)
-    parameters = {p.data_ptr() for p in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def count(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    if setup.steps:
-        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            step(two)
-        model.zero_grad(set_to_none=True)
+    kept = _kept(recipe, setup) if setup.steps else 0
     size = recipe.optim.global_batch
     every = _numbers(model)
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     at_once = recipe.optim.micro_batch or size
     classify = isinstance(recipe.objective, ClassifyObjective)
     pairs = 0 if classify else _loss_numbers(size, model.spec.embed_dim) * _FLOAT
-    activations = sum(kept.values()) // 2 * at_once + pairs
+    activations = kept * at_once + pairs
     merges = isinstance(recipe.adapt, AdapterSection)
     parts = {
         "weights": every * _FLOAT,
@@ -97,6 +80,27 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
             "total": round(sum(parts.values()) / 2**30, 3),
         },
     }
+
+
+def _kept(recipe: Recipe, setup: Setup) -> int:
+    """Bytes that autograd keeps of one sample for the backward pass, counted on a step of two."""
+    batch = next(iter(batches(recipe, setup, start=0, end=2, size=2, workers=0)))
+    two = {"precision": "fp32", "global_batch": 2, "micro_batch": None}
+    optim = recipe.optim.model_copy(update=two)
+    step = Step(recipe.objective, optim, alone(setup.model), teacher=setup.teacher)
+    parameters = {p.data_ptr() for p in setup.model.parameters()}
+    kept: dict[int, int] = {}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        step(batch)
+    setup.model.zero_grad(set_to_none=True)
+    return sum(kept.values()) // 2
 
 
 def _loss_numbers(size: int, width: int) -> int:
