@@ -26,7 +26,7 @@ _FIRST = "ptft cache, format 1: "
 
 
 class CacheFolder:
-    """One folder of one kind of things.
+    """A cache of one kind of files in a folder of its own.
 
     Args:
         path: of the folder; made when it is first needed.
@@ -43,7 +43,7 @@ class CacheFolder:
         self._is_ready = False
 
     def ready(self) -> None:
-        """Make the folder, or hold it to be one of these.
+        """Make the folder, or check that it is such a cache.
 
         A folder of before there was a marker, which holds nothing but names of its own, gets one.
 
@@ -108,7 +108,7 @@ class CacheFolder:
 
     @contextlib.contextmanager
     def named_errors(self) -> Iterator[None]:
-        """An error of the system inside, as one line that names the folder and the key."""
+        """Raise an error of the system inside as a DataError that names the folder and the key."""
         try:
             yield
         except OSError as error:

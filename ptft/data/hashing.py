@@ -26,7 +26,7 @@ _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, SplitMix64's increment
 
 
 def hash_integers(*keys: int) -> int:
-    """A 64-bit hash of integers, in order: ``(1, 2)`` and ``(2, 1)`` have others."""
+    """Hash integers, whose order counts, to 64 bits: ``(1, 2)`` and ``(2, 1)`` differ."""
     state = len(keys)
     for key in keys:
         state = (state ^ (key & _MASK)) + _GOLDEN & _MASK
@@ -37,29 +37,29 @@ def hash_integers(*keys: int) -> int:
 
 
 def uniforms(key: int, count: int) -> np.ndarray:
-    """``count`` numbers in [0, 1), float64, drawn by ``key``."""
+    """Draw ``count`` numbers in [0, 1) by ``key``, float64."""
     bits: np.ndarray = _stream(key, count) >> np.uint64(11)
     return bits * 2.0**-53
 
 
 def permutation(key: int, count: int) -> np.ndarray:
-    """A uniformly random permutation of ``range(count)``, int64, drawn by ``key``."""
+    """Draw a uniformly random permutation of ``range(count)`` by ``key``, int64."""
     return np.argsort(_stream(key, count), kind="stable")
 
 
 def fraction(*keys: int) -> float:
-    """One number in [0, 1) drawn by integers."""
+    """Draw one number in [0, 1) by integers."""
     return (hash_integers(*keys) >> 11) * 2.0**-53
 
 
 def text_id(text: str) -> int:
-    """A 63-bit number of a text: equal texts have equal numbers, others differ but by chance."""
+    """Number a text in 63 bits: equal texts alike, others apart but by a rare chance."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def digest_of(*parts: object) -> str:
-    """sha256 of bytes and texts (anything else by ``str``), one after another and apart."""
+    """Hash bytes and texts (anything else by ``str``) by sha256, each with its length before it."""
     digest = hashlib.sha256()
     for part in parts:
         data = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")

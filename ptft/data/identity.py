@@ -61,7 +61,7 @@ class _TooMuch(Exception):  # noqa: N818 - it changes the way of reading, nothin
 
 
 def identify(samples: SampleSet, like: Identity | None = None) -> Identity:
-    """Look at a set.
+    """Read what identifies a set.
 
     Args:
         like: an earlier look, to be held against; pictures are read as they were then.
@@ -75,7 +75,7 @@ def identify(samples: SampleSet, like: Identity | None = None) -> Identity:
 
 
 def identify_files(folder: Path, names: Sequence[str]) -> Identity:
-    """The same of files, each of which is read whole; a folder's model, say."""
+    """Identify files, such as those of a model, each of which is read whole."""
     digests = []
     for name in names:
         with (folder / name).open("rb") as stream:
@@ -85,7 +85,7 @@ def identify_files(folder: Path, names: Sequence[str]) -> Identity:
 
 
 def difference(before: Identity, now: Identity, what: str = "samples") -> str | None:
-    """What changed between two looks, in words; None: nothing that is known."""
+    """Describe what changed between two identities; None: nothing that is known."""
     moved = _moved(before, now, what)
     if moved is not None:
         return moved

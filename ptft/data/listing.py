@@ -55,7 +55,7 @@ class PassedOver:
 
 @dataclass
 class Listing:
-    """What lies in a folder.
+    """The pictures in a folder, and what was passed over.
 
     Attributes:
         pictures: paths inside the folder, with "/" between their parts, sorted part by part.
@@ -78,7 +78,7 @@ def is_hidden(name: str) -> bool:
 
 
 def list_pictures(folder: Path) -> Listing:
-    """Walk a folder.
+    """List the pictures below a folder.
 
     Raises:
         DataError: a folder in it cannot be read.

@@ -102,7 +102,7 @@ def _drawn(
 
 
 def _set_resample(samples: SampleSet, section: FieldSection, key: str) -> None:
-    """Let a set draw as its section says, where it can."""
+    """Set how a set is drawn from, as its section says, or refuse."""
     where = f"{key}.resample: 'class': "
     if section.resample == "class":
         labels = samples.labels()

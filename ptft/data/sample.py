@@ -60,7 +60,7 @@ class Sample:
 
 
 class SampleSet(ABC):
-    """Samples by number. Reading one never depends on which were read before.
+    """Samples, read by number: reading one never depends on which were read before.
 
     Attributes:
         classes: names of the classes in the order of their numbers, or None.
@@ -102,7 +102,7 @@ class SampleSet(ABC):
         """The captions of a sample, without decoding its picture. Raises SampleError."""
 
     def notes(self, readers: int) -> list[str]:
-        """What is worth knowing before a run begins, a line each; ``readers`` processes read."""
+        """List what is worth knowing before a run of ``readers`` reading processes, a line each."""
         return []
 
     def labels(self) -> np.ndarray | None:
@@ -125,11 +125,11 @@ class SampleSet(ABC):
         return ""
 
     def absent(self) -> list[int]:
-        """Numbers of the samples whose picture is not there, as far as that shows unread."""
+        """List the samples, by number, whose picture is known to be missing without reading it."""
         return []
 
     def picture_of(self, index: int) -> int:
-        """A number of a sample's picture below 2^63, equal where two samples show the same one."""
+        """Number a sample's picture, below 2^63, alike where two samples show the same one."""
         return index
 
     def fingerprint(self) -> str | None:
@@ -144,17 +144,17 @@ class SampleSet(ABC):
         return self.window is not None and self.blocks is None
 
     def look_ahead(self, order: RunOrder, position: int) -> None:
-        """Told before the sample at a position of a run is read."""
+        """Announce that the sample at ``position`` of a run is read next."""
         coming = order.coming(position)
         if coming is not None and coming is not self._expected:
             self._expected = coming
             self.expect(coming)
 
     def expect(self, indices: np.ndarray) -> None:  # noqa: B027 - most sets are near
-        """These samples will be read soon, about in this order: what is far may be fetched."""
+        """Announce samples that are read soon, about in this order: a set may fetch what is far."""
 
     def order(self, seed: int) -> RunOrder:
-        """Which sample comes at which position of a run."""
+        """Give the order of a run: position -> number of a sample."""
         if self.resample == "class":
             labels = self.labels()
             assert labels is not None, "open_split refuses what has none"
@@ -166,7 +166,7 @@ class SampleSet(ABC):
 def draw_samples(
     samples: SampleSet, seed: int, *, limit: int | None = None, shots: int | None = None
 ) -> np.ndarray:
-    """Numbers of samples drawn by a seed, ascending, int64.
+    """Draw samples by a seed: their numbers, ascending, int64.
 
     A smaller draw with the same seed is a part of a larger one.
 
@@ -193,7 +193,7 @@ def draw_samples(
 
 
 def hold_out(samples: SampleSet, share: float) -> np.ndarray:
-    """Which samples are held out of a set: bool (N,), of each class alike where classes are known.
+    """Choose the samples to hold out: bool (N,), an equal share of each class that is known.
 
     The same for every seed, so that what one run is chosen by no other run has learned from.
     Samples of one picture are on one side: where the first of them is.
@@ -308,7 +308,7 @@ _HELD_OUT = 0x68656C64  # "held"
 
 
 def contact_sheet(samples: SampleSet, indices: Sequence[int], columns: int = 8) -> Image.Image:
-    """Pictures side by side, row by row, each in a cell of the first one's size."""
+    """Draw pictures side by side, row by row, each in a cell of the first one's size."""
     pictures = [samples[index].image for index in indices]
     width, height = pictures[0].size
     gap = max(1, width // 16)

@@ -33,7 +33,7 @@ _HUB_ID = re.compile(
 
 
 def expand_paths(patterns: str | list[str], key: str) -> list[Path]:
-    """The files or folders that patterns mean, in the order given, globs sorted.
+    """List the files or folders that patterns mean, in the order given, globs sorted.
 
     Args:
         patterns: ``a.tar``, ``train-*.tar``, ``{noto,blob}/train-{000..003}.tar``, or a list of

@@ -1,4 +1,4 @@
-"""Every split that a recipe will read, looked at before it costs anything."""
+"""Every split that a recipe will read, checked before it costs anything."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -28,7 +28,7 @@ class Cut(NamedTuple):
 
 
 def count_cut(texts: Sequence[str], tokenizer: TextTokenizer, *, stops: bool) -> Cut:
-    """Count them.
+    """Count the texts that a tokenizer does not read to their end.
 
     Args:
         stops: the text tower reads nothing behind the first end mark (``ModelSpec.text_stops``).

@@ -39,7 +39,7 @@ Extremes = dict[str, tuple[str, int, int]]
 
 @dataclass(frozen=True)
 class Survey:
-    """What was seen of a split.
+    """What a split holds, as far as it was read.
 
     Attributes:
         samples: in all.
@@ -150,7 +150,7 @@ class Survey:
 
 
 def survey_split(samples: SampleSet, *, every: bool = False, pictures: bool = True) -> Survey:
-    """Look at a split.
+    """Read a split, or samples of it, and count what it holds.
 
     Args:
         every: decode every picture, and read every caption.

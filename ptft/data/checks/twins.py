@@ -38,7 +38,7 @@ class KnownPictures:
         self._learned: dict[bytes, tuple[str, str]] = {}  # digest -> split and name
 
     def add(self, samples: SampleSet, label: str, *, learned: bool, every: bool) -> Twins:
-        """Look a split up among itself and among what is learned from.
+        """Find the equal pictures within a split, and between it and what is learned from.
 
         Args:
             samples: of the split; a set that is read in order is left alone.

@@ -63,7 +63,7 @@ class Groups:
 
 
 def group_rows(*keys: np.ndarray) -> Groups | None:
-    """Rows that are equal in all keys (int64 (R,) each) as one sample; None where all differ."""
+    """Group rows equal in all keys (int64 (R,) each) into samples; None where all differ."""
     columns = np.stack(keys, axis=1)
     _, first, inverse, counts = np.unique(
         columns, axis=0, return_index=True, return_inverse=True, return_counts=True
@@ -78,7 +78,7 @@ def group_rows(*keys: np.ndarray) -> Groups | None:
 
 
 def first_rows(keys: Iterable[object]) -> np.ndarray:
-    """Of each row the number of the first with an equal key, int64 (R,); None equals nothing."""
+    """Find for each row the first with an equal key: int64 (R,); a key None equals nothing."""
     known: dict[object, int] = {}
     return np.array(
         [row if key is None else known.setdefault(key, row) for row, key in enumerate(keys)],
@@ -97,7 +97,7 @@ def digest_picture(data: Any) -> bytes | None:
 def same_bytes(
     sizes: np.ndarray, tail: Callable[[int], bytes], whole: Callable[[int], bytes]
 ) -> np.ndarray:
-    """Of each row the number of the first row whose picture has the same bytes, int64 (R,).
+    """Find for each row the first with the same bytes of a picture: int64 (R,).
 
     Only what is equal in size and in its last bytes is read whole.
 

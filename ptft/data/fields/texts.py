@@ -1,4 +1,4 @@
-"""Texts as they are held against each other: one spelling each, whatever wrote them."""
+"""One spelling for a text, whatever wrote it, so that equal texts compare equal."""
 
 import re
 import unicodedata
@@ -16,7 +16,7 @@ _MARKS = "\ufeff\u200b"  # a byte-order mark, a space of no width: white space t
 
 
 def clean_text(text: str) -> str:
-    """NFC, without byte-order marks or white space at either end.
+    """Normalise a text: NFC, without byte-order marks or white space at either end.
 
     Two spellings that look alike (an e with an accent, or an e and an accent) are one text then;
     macOS writes names of files the second way, nearly everything else the first. What lies beyond

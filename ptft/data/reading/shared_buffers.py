@@ -42,11 +42,11 @@ class SharedBuffers:
         self._free = deque(range(len(self.pictures)))
 
     def assign(self, jobs: Iterable[range]) -> "_Assigned":
-        """The jobs with a free buffer each, or None, taken when a job is given out."""
+        """Pair each job, when it is given out, with a free buffer, or None."""
         return _Assigned(jobs, self._free)
 
     def receive(self, read: tuple[Batch, int | None]) -> Batch:
-        """What a ``SlotReader`` gave, its pictures in it."""
+        """Join what a :class:`SharedReader` gave with the pictures in its buffer."""
         batch, buffer = read
         if buffer is None:
             return batch

@@ -187,7 +187,7 @@ class MixtureOrder:
             yield self.firsts[part] + other
 
     def coming(self, position: int) -> None:
-        """The orders of the parts know."""
+        """None here: the orders of the parts announce their own."""
 
     def draw(self, position: int) -> tuple[int, int]:
         """The part that a position goes to, and the position in that part's own order."""

@@ -60,7 +60,7 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
 
 
 def _check_size(path: Path) -> int:
-    """Bytes of a file. Raises DataError: it is absent, no plain file, or too large."""
+    """Give a file's size in bytes. Raises DataError: it is absent, no plain file, or too large."""
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -73,7 +73,7 @@ def _check_size(path: Path) -> int:
 
 
 def _check_names(path: Path, names: Sequence[str]) -> None:
-    """Of the first line. Raises DataError."""
+    """Check the names in the first line. Raises DataError."""
     if len(names) > _MAX_COLUMNS:
         raise DataError(f"{path}: {len(names):,} columns; allowed: at most {_MAX_COLUMNS:,}")
     if (longest := max(map(len, names), default=0)) > _MAX_NAME:

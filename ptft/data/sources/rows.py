@@ -33,20 +33,20 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def use(self, picture: str | None, fields: Sequence[str]) -> None:
-        """Say once which columns will be read; None: no picture. Raises DataError where
+        """Choose, once, the columns that will be read; None: no picture. Raises DataError where
         ``picture`` cannot be one."""
 
     def name(self, index: int) -> str:
-        """Of a row, for people: where it comes from and its number there."""
+        """Name a row for people: where it comes from and its number there."""
 
     def fields(self, index: int) -> Mapping[str, Any]:
-        """The columns in use but the picture. Raises SampleError."""
+        """Read a row's columns in use but its picture. Raises SampleError."""
 
     def picture(self, index: int) -> Any:
-        """The picture's cell: bytes, or ``{"bytes", "path"}``. Raises SampleError."""
+        """Read a row's picture cell: bytes, or ``{"bytes", "path"}``. Raises SampleError."""
 
     def column(self, name: str) -> Sequence[Any] | None:
-        """One column of all rows, None where that means to read everything."""
+        """Read one column of all rows; None where that would read everything."""
 
     def sources(self) -> Sequence[object] | None:
         """What tells one state of the rows from another; None: nothing does."""

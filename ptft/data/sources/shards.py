@@ -222,7 +222,7 @@ class Shards(FieldSet):
         return notes
 
     def expect(self, indices: np.ndarray) -> None:
-        """Fetch the shards of these samples in the background."""
+        """Begin to fetch the shards of these samples, in a thread."""
         if not self._remote:
             return
         rows = indices if self._groups is None else self._groups.firsts[indices]
@@ -273,7 +273,7 @@ def _picture_sizes(index: TarIndex) -> np.ndarray:
 
 
 def _short_names(sources: Sequence[ShardSource]) -> list[str]:
-    """Of the tars, without the folders that they have in common."""
+    """Name the tars, without the folders that they have in common."""
     names = [
         source.absolute().as_posix() if isinstance(source, Path) else source.url
         for source in sources

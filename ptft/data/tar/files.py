@@ -105,7 +105,7 @@ class TarFiles:
         self._open: dict[int, int] = {}
 
     def read(self, number: int, offset: int, size: int) -> bytes:
-        """Exactly ``size`` bytes.
+        """Read exactly ``size`` bytes of tar ``number``, from ``offset`` on.
 
         Raises:
             SampleError: the file no longer has them.
@@ -182,7 +182,7 @@ class TarAhead:
         self._lock = threading.Lock()
 
     def expect(self, shards: Sequence[RemoteShard]) -> None:
-        """Fetch these, in order, in place of those that were expected before."""
+        """Fetch these shards, in order, in place of those that were announced before."""
         with self._lock:
             self._coming = list(shards)
             if self._coming and self._thread is None:

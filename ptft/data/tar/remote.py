@@ -42,12 +42,12 @@ class RemoteShard:
 
     @property
     def key(self) -> str:
-        """Of this state of the shard, for file names."""
+        """Name this state of the shard, for file names."""
         return digest_of(self.url, self.size, self.version)[:32]
 
     @property
     def index_key(self) -> str:
-        """Of this state of the shard and of the index beside it."""
+        """Name this state of the shard and of the index beside it, for file names."""
         return digest_of(self.url, self.size, self.version, self.index_version)[:32]
 
     @property

@@ -217,7 +217,7 @@ class ShardCache:
             yield
 
     def _touch(self, path: Path) -> bool:
-        """Set the time of a shard anew, so that it goes later; False where it is not here."""
+        """Mark a shard as just read, so that it is deleted later; False where it is not here."""
         if self._cache.holds(path.name) is None:
             return False
         try:
