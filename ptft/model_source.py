@@ -59,27 +59,24 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Mix:
+class _Folder:
+    folder: Path
+    label: str
+
+
+@dataclass(frozen=True)
+class Mix(_Folder):
     """The mean of several models by their weights, with the record of them."""
 
-    folder: Path
-    label: str
-
 
 @dataclass(frozen=True)
-class ModelFolder:
+class ModelFolder(_Folder):
     """What an export wrote, here or as it was pulled."""
 
-    folder: Path
-    label: str
-
 
 @dataclass(frozen=True)
-class OpenClipFolder:
+class OpenClipFolder(_Folder):
     """A folder that open_clip wrote: it records nothing of its files."""
-
-    folder: Path
-    label: str
 
 
 @dataclass(frozen=True)

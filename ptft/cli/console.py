@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console, RenderableType
@@ -103,12 +102,7 @@ class Steps:
             threading.Thread(target=self._remind, daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._over.set()
         if self._live:
             self._bar.stop()
