@@ -274,16 +274,13 @@ def test_leaving_early_leaves_no_process_behind() -> None:
 
 KILLED = """
 import multiprocessing, time
-from ptft.data import open_split, train_batches
-from ptft.preprocess import ImagePreprocess, TextTokenizer, clip_bpe_json
+from ptft.data import BatchSpec, open_split, train_batches
+from ptft.preprocess import ImagePreprocess
 from ptft.recipe import AugmentSection, ScenesData
 
-batches = train_batches(
-    open_split(ScenesData(train=64, size=32), "train"),
-    preprocess=ImagePreprocess(size=(16, 16)),
-    tokenizer=TextTokenizer(clip_bpe_json(), context_length=32),
-    augment=AugmentSection(), seed=0, start=0, end=64_000, global_batch=8, workers=2,
-)
+spec = BatchSpec(ImagePreprocess(size=(16, 16)), size=8, augment=AugmentSection())
+samples = open_split(ScenesData(train=64, size=32), "train")
+batches = train_batches(samples, spec, start=0, end=64_000, workers=2)
 next(batches)
 print(*(child.pid for child in multiprocessing.active_children()), flush=True)
 time.sleep(600)
