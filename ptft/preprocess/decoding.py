@@ -6,7 +6,7 @@ WebP, AVIF, PNG) and a TIFF of several pages show their first frame.
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -89,7 +89,13 @@ OLDER = Reading(orient=False, depth="clip", background=None)
 
 
 def decode_image(
-    data: bytes, *, name: str, max_pixels: int = MAX_PIXELS, reading: Reading = READING
+    data: bytes,
+    *,
+    name: str,
+    max_pixels: int = MAX_PIXELS,
+    reading: Reading = READING,
+    formats: Collection[str] | None = None,
+    least: tuple[int, int] | None = None,
 ) -> Image.Image:
     """Decode an encoded picture: mode RGB, of its full size, and nothing else in it (no ``info``).
 
@@ -101,16 +107,23 @@ def decode_image(
         name: of the sample, for the message.
         max_pixels: larger pictures are refused before they are decoded.
         reading: of the model that the picture is for.
+        formats: Pillow's names of those that may be opened; all of ``FORMATS`` by default.
+        least: width and height, as stored, that suffice: a JPEG of twice the size or more is
+            reduced by 2, 4 or 8 while it is decoded (libjpeg's DCT scaling), never below them. The
+            pixels are then others than of the whole picture, see ``ImagePreprocess.least_size``.
 
     Raises:
         SampleError: naming the sample; the bytes are no whole picture, too large a one, or one
             whose samples lie outside the range that they can be known to have.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=_available()) as image:
+        allowed = _available() if formats is None else list(formats)
+        with Image.open(io.BytesIO(data), formats=allowed) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise too_many_pixels(name, (width, height), max_pixels)
+            if least is not None:
+                image.draft(None, least)  # of other formats it changes nothing
             try:
                 rgb = to_rgb(image, reading, read_png_header(data))
             except SampleError as error:

@@ -19,9 +19,9 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance
 
-from ptft.errors import ModelError, SampleError
+from ptft.errors import ModelError
 from ptft.files.bounds import Bounds
 from ptft.model_record import MAX_SIDE
 from ptft.preprocess.decoding import (
@@ -33,6 +33,7 @@ from ptft.preprocess.decoding import (
     to_rgb,
     too_many_pixels,
 )
+from ptft.preprocess.resizing import ResizeMode, fit, least_size
 
 __all__ = [
     "MAX_PIXELS",
@@ -45,13 +46,11 @@ __all__ = [
     "vary",
 ]
 
-ResizeMode = Literal["shortest", "longest", "squash"]
 Interpolation = Literal["bicubic", "bilinear"]
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _OPEN_CLIP_KEYS = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")
 _MODES = ("shortest", "longest", "squash")
-_MAX_RESIZED = 64_000_000  # pixels; a picture 1 pixel high would be resized to gigabytes
 
 
 class Augmentation(Protocol):
@@ -187,14 +186,21 @@ class ImagePreprocess:
             image: in any mode; what ``decode_image`` gives, or Pillow opens.
 
         Raises:
-            SampleError: the picture is so long and thin that resizing it would fill the memory, or
-                cannot be read as the model does, see ``decode_image``.
+            SampleError: the picture cannot be read as the model does, see ``decode_image``.
         """
-        resized = self._resize(self._read(image))
-        if self.resize_mode != "squash":
-            fill = self.fill_color if self.resize_mode == "longest" else 0
-            resized = _center_crop_or_pad(resized, self.size, fill)
-        return np.array(resized.convert("RGB"), dtype=np.uint8)
+        height, width = self.size
+        resample = _FILTERS[self.interpolation]
+        if self.resize_mode == "shortest" and height != width:
+            resample = _FILTERS["bicubic"]  # open_clip ignores the setting for this case
+        fill = self.fill_color if self.resize_mode == "longest" else 0
+        fitted = fit(self._read(image), self.size, self.resize_mode, resample, fill)
+        return np.array(fitted.convert("RGB"), dtype=np.uint8)
+
+    def least_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height that a picture of this width and height may be reduced to while it is
+        decoded; ``pixels`` then differ a little, see :data:`ptft.preprocess.resizing.DCT_SAFETY`.
+        """
+        return least_size(size, self.size)
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 (..., H, W, 3) to float32 (..., 3, H, W), equal to torchvision's arithmetic."""
@@ -228,48 +234,6 @@ class ImagePreprocess:
     def _read(self, image: Image.Image) -> Image.Image:
         """Upright RGB of 8 bits; an older model converts after the resize, as open_clip does."""
         return image if self.reading == OLDER else to_rgb(image, self.reading)
-
-    def _resize(self, image: Image.Image) -> Image.Image:
-        width, height = image.size
-        target_height, target_width = self.size
-        resample = _FILTERS[self.interpolation]
-        if self.resize_mode == "squash":
-            return image.resize((target_width, target_height), resample)
-        if self.resize_mode == "shortest" and target_height == target_width:
-            # torchvision's Resize(int) truncates the longer side
-            short, long = min(width, height), max(width, height)
-            scaled = int(target_width * long / short)
-            new = (target_width, scaled) if width <= height else (scaled, target_height)
-        else:
-            ratios = (height / target_height, width / target_width)
-            if self.resize_mode == "longest":
-                ratio = max(ratios)
-            else:
-                ratio = min(ratios)
-                resample = _FILTERS["bicubic"]  # open_clip ignores the setting for this case
-            new = (max(1, round(width / ratio)), max(1, round(height / ratio)))
-        if new[0] * new[1] > _MAX_RESIZED:
-            raise SampleError(
-                f"a picture of {width}x{height} pixels would be resized to {new[0]}x{new[1]}; "
-                f"allowed: at most {_MAX_RESIZED} pixels",
-                "oversized",
-            )
-        return image.resize(new, resample)
-
-
-def _center_crop_or_pad(image: Image.Image, size: tuple[int, int], fill: int) -> Image.Image:
-    """torchvision's center_crop, open_clip's center_crop_or_pad."""
-    crop_height, crop_width = size
-    width, height = image.size
-    if crop_width > width or crop_height > height:
-        across, down = max(crop_width - width, 0), max(crop_height - height, 0)
-        border = (across // 2, down // 2, (across + 1) // 2, (down + 1) // 2)
-        bands = len(image.getbands())
-        image = ImageOps.expand(image, border, fill if bands == 1 else (fill,) * bands)
-        width, height = image.size
-    top = round((height - crop_height) / 2.0)
-    left = round((width - crop_width) / 2.0)
-    return image.crop((left, top, left + crop_width, top + crop_height))
 
 
 def random_crop(

@@ -191,5 +191,21 @@ def test_broken_pictures_are_named() -> None:
         decode_image(data, name="x", max_pixels=4000)
     with pytest.raises(SampleError, match=r"x: .*"):
         decode_image(encoded(Image.new("1", (10000, 10000)), "PNG"), name="x")
-    with pytest.raises(SampleError, match="1000000x1 pixels would be resized"):
-        ImagePreprocess().pixels(Image.new("RGB", (1_000_000, 1)))
+
+
+def test_a_thin_picture_is_cropped_before_it_is_resized(monkeypatch: pytest.MonkeyPatch) -> None:
+    thin = noise((3000, 1))
+    preprocess = ImagePreprocess(size=(32, 32))
+    sizes: list[tuple[int, int]] = []
+    resize = Image.Image.resize
+
+    def watched(image: Image.Image, size: tuple[int, int], *arguments: object) -> Image.Image:
+        sizes.append(size)
+        return resize(image, size, *arguments)  # type: ignore[arg-type]
+
+    whole = preprocess.pixels(thin)  # 96,000 x 32, which is few enough to be made
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    monkeypatch.setattr("ptft.preprocess.resizing._CROP_FIRST", 1 << 20)
+    np.testing.assert_array_equal(preprocess.pixels(thin), whole)
+    assert preprocess.pixels(Image.new("RGB", (1_000_000, 1))).shape == (32, 32, 3)
+    assert sizes == [(32, 32), (32, 32)]
