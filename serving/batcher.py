@@ -2,28 +2,36 @@
 
 A batch never waits for company. When the model is idle an item runs at once and alone, so a
 lone client sees the model's own latency; under load the queue fills while a batch runs, and
-the batches grow by themselves. Nothing is tuned and nothing is learnt from earlier traffic.
+the batches grow by themselves, to so many items as take ``LONGEST_S``: longer ones gain next to
+nothing, and hold up whoever comes meanwhile. Each request has its lane (``serving.lanes``).
 """
 
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-__all__ = ["Batcher"]
+from serving.lanes import Lanes, Waiting
+
+__all__ = ["LONGEST_S", "Batcher"]
 
 logger = logging.getLogger("bentoml.ptft")
 
+LONGEST_S = 0.15
+"""Seconds that a batch should take at most; of one item it may be more."""
+
+_RECENT = 0.1  # weight of the last batch in the mean
+
 Run = Callable[[Sequence[np.ndarray]], np.ndarray]
 Observe = Callable[[int, float], None]
+Item = tuple[np.ndarray, int]
 
 
 class Batcher:
-    """Runs single items through a function of batches, in order of arrival.
+    """Runs single items through a function of batches, lane after lane.
 
     All methods belong to one event loop; ``run`` is called in a thread of its own, one batch
     at a time.
@@ -33,27 +41,44 @@ class Batcher:
         run: (n items) -> (n, D), row i being item i's.
         max_batch: most items in one call.
         observe: told the size and the seconds of every batch.
+
+    Attributes:
+        seconds_a_unit: of late; a batch of n items of at most u units has n * u of them.
+        succeeded, failed: when a batch last did, monotonic; 0 where none has.
+        failing_since: when the first of the batches failed since which none has succeeded, or None.
+        longest: seconds of the longest batch.
     """
 
     def __init__(self, name: str, run: Run, *, max_batch: int, observe: Observe) -> None:
         self.name = name
+        self.seconds_a_unit = 0.0
+        self.succeeded = self.failed = 0.0
+        self.failing_since: float | None = None
+        self.longest = 0.0
         self._run = run
         self._max_batch = max_batch
         self._observe = observe
-        self._waiting: deque[tuple[np.ndarray, asyncio.Future[np.ndarray]]] = deque()
+        self._lanes: Lanes[Item] = Lanes()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ptft-{name}")
         self._worker: asyncio.Task[None] | None = None
         self._started: float | None = None  # of the batch that runs now, monotonic
 
-    def submit(self, items: Sequence[np.ndarray]) -> list[asyncio.Future[np.ndarray]]:
+    def submit(
+        self, lane: object, items: Sequence[np.ndarray], units: Sequence[int] | None = None
+    ) -> list[asyncio.Future[np.ndarray]]:
         """Queue items; each future gives that item's row (D,), or raises what ``run`` raised.
 
         Items of one call that find the model idle run as one batch. A cancelled future takes
         its item out of the queue.
+
+        Args:
+            lane: whose turn they take: a request.
+            units: what each costs, 1 by default: tokens.
         """
         loop = asyncio.get_running_loop()
-        futures = [loop.create_future() for _ in items]
-        self._waiting.extend(zip(items, futures, strict=True))
+        futures: list[asyncio.Future[np.ndarray]] = [loop.create_future() for _ in items]
+        for item, cost, future in zip(items, units or [1] * len(items), futures, strict=True):
+            self._lanes.push(lane, (item, cost), future)
         if self._worker is None and futures:
             self._worker = loop.create_task(self._work())
         return futures
@@ -61,53 +86,74 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """Items that no batch has taken yet."""
-        return len(self._waiting)
+        return len(self._lanes)
+
+    def calibrate(self, items: Sequence[np.ndarray], units: int) -> None:
+        """Measure a unit before there is any traffic: run a batch, here and now."""
+        started = time.monotonic()
+        self._run(items)
+        self.seconds_a_unit = (time.monotonic() - started) / units
+        self.longest = self.seconds_a_unit * units / len(items) * self._max_batch
 
     def busy_for(self) -> float:
         """Seconds that the present batch has been running; 0 when idle."""
-        return 0.0 if self._started is None else time.monotonic() - self._started
+        started = self._started
+        return 0.0 if started is None else time.monotonic() - started
 
     def close(self) -> None:
-        """Let the present batch end; nothing may be submitted any more."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        """Begin no more batches."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _work(self) -> None:
         try:
             while batch := self._take():
-                await self._run_batch(*batch)
+                await self._run_batch(batch)
         finally:
             self._worker = None
 
-    def _take(self) -> tuple[list[np.ndarray], list[asyncio.Future[np.ndarray]]] | None:
-        items: list[np.ndarray] = []
-        futures: list[asyncio.Future[np.ndarray]] = []
-        while self._waiting and len(items) < self._max_batch:
-            item, future = self._waiting.popleft()
-            if not future.done():  # else its request was given up: past its deadline
-                items.append(item)
-                futures.append(future)
-        return (items, futures) if items else None
+    def _take(self) -> list[Waiting[Item]]:
+        batch: list[Waiting[Item]] = []
+        most = LONGEST_S / self.seconds_a_unit if self.seconds_a_unit else float("inf")
+        widest = 0
 
-    async def _run_batch(
-        self, items: list[np.ndarray], futures: list[asyncio.Future[np.ndarray]]
-    ) -> None:
+        def allows(item: Item) -> bool:
+            return not batch or (len(batch) + 1) * max(widest, item[1]) <= most
+
+        while len(batch) < self._max_batch and (found := self._lanes.pop(allows)) is not None:
+            batch.append(found)
+            widest = max(widest, found.item[1])
+        return batch
+
+    async def _run_batch(self, batch: list[Waiting[Item]]) -> None:
         loop = asyncio.get_running_loop()
         self._started = time.monotonic()
         try:
+            items = [one.item[0] for one in batch]
             rows = await loop.run_in_executor(self._thread, self._run, items)
         except Exception as error:
-            logger.exception("%s: a batch of %d failed", self.name, len(items))
-            if len(items) == 1:
-                if not futures[0].done():
-                    futures[0].set_exception(error)
+            self.failed = time.monotonic()
+            self.failing_since = self.failing_since or self.failed
+            logger.exception("%s: a batch of %d failed", self.name, len(batch))
+            if len(batch) == 1:
+                if not batch[0].future.done():
+                    batch[0].future.set_exception(error)
                 return
-            for item, future in zip(items, futures, strict=True):  # one of them fails, alone
-                await self._run_batch([item], [future])
+            for one in batch:  # one of them fails, alone
+                await self._run_batch([one])
             return
         finally:
             elapsed = self.busy_for()
             self._started = None
-        for row, future in zip(rows, futures, strict=True):
-            if not future.done():
-                future.set_result(row)
-        self._observe(len(items), elapsed)
+        self._succeed(len(batch) * max(one.item[1] for one in batch), elapsed)
+        for row, one in zip(rows, batch, strict=True):
+            if not one.future.done():
+                one.future.set_result(row)
+        self._observe(len(batch), elapsed)
+
+    def _succeed(self, units: int, elapsed: float) -> None:
+        self.succeeded, self.failing_since = time.monotonic(), None
+        self.longest = max(self.longest, elapsed)
+        recent = elapsed / units
+        self.seconds_a_unit += (recent - self.seconds_a_unit) * (
+            _RECENT if self.seconds_a_unit else 1.0
+        )

@@ -44,6 +44,11 @@ class Drain:
         self._task: asyncio.Task[None] | None = None
         self._uvicorn: Any = None
 
+    @property
+    def installed(self) -> bool:
+        """Whether the process is a server's of its own."""
+        return self._uvicorn is not None
+
     def install(self) -> None:
         """Take the signal over; a process without uvicorn's handler is left as it is."""
         handler = signal.getsignal(signal.SIGTERM)

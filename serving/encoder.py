@@ -1,15 +1,13 @@
-"""Encoded images and texts to embeddings: decoding in threads, towers in micro-batches.
+"""Pictures and texts to embeddings: decoding and tokenising in threads, towers in micro-batches.
 
-While one batch runs through a tower the next images are decoded, so that neither waits for the
-other. Images and texts have a batcher each; a long list of texts does not hold images up.
+While one batch runs through a tower the next pictures are decoded, so that neither waits for the
+other. Pictures and texts share nothing but the CPU: each has its own threads, its own tower and its
+own fair queues, where a request (its ``Ticket``) has a lane. What a request is given up for, by its
+deadline or by its client, leaves the queues with it.
 """
 
 import asyncio
-import hashlib
-import logging
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -17,16 +15,23 @@ from numpy.typing import NDArray
 
 from ptft.errors import SampleError
 from ptft.onnx.model import OnnxModel
-from ptft.preprocess import decode_image
+from serving.admission import Admission, Cost, Ticket
 from serving.batcher import Batcher
+from serving.labels import LabelSets
+from serving.pictures import Picture, Pictures, decoding_memory
+from serving.pool import Pool
 from serving.settings import Settings
 
 __all__ = ["Encoder"]
 
-logger = logging.getLogger("bentoml.ptft")
-
 Observe = Callable[[str, int, float], None]
-_LABEL_SETS = 64  # label sets whose embeddings are kept: 1,000 labels at D = 512 take 2 MB
+_AHEAD = 4  # pictures of a request that are decoded before a tower takes them
+_TEXTS_A_JOB = 32  # that are tokenised at once, of 8,192 characters together
+_CHARACTERS_A_JOB = 8192
+_S_A_CHARACTER = 2.5e-6  # CPU seconds of cleaning and tokenising, of the dearest kind
+_CHARACTERS_A_TOKEN = 2  # fewer than in any language but those whose words are short anyway
+_BYTES_A_VALUE = 12  # of a number in JSON
+_WARM_TEXTS = 4
 
 
 class Encoder:
@@ -35,97 +40,153 @@ class Encoder:
     Args:
         model: what encodes.
         settings: threads and caps.
+        admission: what costs are charged to.
         observe: told the kind (image or text), size and seconds of every batch.
     """
 
-    def __init__(self, model: OnnxModel, settings: Settings, observe: Observe) -> None:
+    def __init__(
+        self, model: OnnxModel, settings: Settings, admission: Admission, observe: Observe
+    ) -> None:
         self.model = model
-        self._max_pixels = settings.max_pixels
-        self._timeout_s = settings.timeout_s
-        self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="ptft-decode")
+        self.look = Pictures(settings, model.preprocess).look
+        self._threads = settings.threads
+        self._decode = Pictures(settings, model.preprocess).decode
+        self._decoding = Pool("decode", settings.threads, decoding_memory(settings))
+        self._tokenising = Pool("tokenise", 1)
         # int8 files scale activations over the whole batch: an image's embedding would depend on
         # its neighbours, so they run one by one (on a CPU that costs little)
         size = 1 if model.precision == "int8" else settings.micro_batch
-        self._images, self._texts = (
+        self.images, self.texts = (
             Batcher(kind, run, max_batch=size, observe=partial(observe, kind))
-            for kind, run in (("image", model.encode_images), ("text", model.encode_texts))
+            for kind, run in (("image", self._run_images), ("text", model.encode_texts))
         )
-        self._label_sets: OrderedDict[str, asyncio.Task[NDArray[np.float32]]] = OrderedDict()
+        self._labels = LabelSets(admission, self)
 
-    async def encode_images(
-        self, items: Sequence[bytes | SampleError]
+    def calibrate(self) -> None:
+        """Measure what a picture and a token cost; blocks, so ahead of all traffic."""
+        height, width = self.model.preprocess.size
+        self.images.calibrate([np.zeros((height, width, 3), np.uint8)], 1)
+        rows = self.model.tokenizer(["word " * self.model.tokenizer.context_length] * _WARM_TEXTS)
+        self.texts.calibrate(list(rows), rows.size)
+
+    def cost_of_pictures(self, pictures: Sequence[Picture | SampleError]) -> Cost:
+        """What embedding them takes; what cannot be decoded takes nothing."""
+        good = [one for one in pictures if isinstance(one, Picture)]
+        height, width = self.model.preprocess.size
+        decoding = sum(one.seconds for one in good) / self._threads
+        return Cost(
+            items=len(pictures),
+            memory=min(len(good), _AHEAD) * height * width * 3 + self._bytes_of_rows(len(good)),
+            work=decoding + len(good) * self.images.seconds_a_unit,
+        )
+
+    def cost_of_texts(self, count: int, characters: int, longest: int) -> Cost:
+        """What embedding so many texts takes, of so many characters in all and in the longest;
+        no items, since labels are none."""
+        context = self.model.tokenizer.context_length
+        tokens = count * context
+        if self.model.tokenizer.trimmable:
+            average = -(-characters // (count * _CHARACTERS_A_TOKEN))
+            widest = min(context, 2 + longest // _CHARACTERS_A_TOKEN)
+            tokens = max(count * min(context, 2 + average), widest)
+        return Cost(
+            memory=characters + count * context * 8 + self._bytes_of_rows(count),
+            work=tokens * self.texts.seconds_a_unit + characters * _S_A_CHARACTER,
+        )
+
+    async def encode_pictures(
+        self,
+        ticket: Ticket,
+        pictures: Sequence[Picture | SampleError],
+        readable: asyncio.Event | None = None,
     ) -> list[NDArray[np.float32] | SampleError]:
-        """Encoded images to embeddings (D,), each image for itself: one that fails fails alone."""
-        answers = await asyncio.gather(
-            *(self._encode_image(item, index) for index, item in enumerate(items))
-        )
-        return list(answers)
+        """Pictures to embeddings (D,), each for itself: one that fails fails alone.
 
-    async def encode_texts(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        Args:
+            readable: set when the first is decoded.
+        """
+        ahead = asyncio.Semaphore(_AHEAD)
+
+        async def one(picture: Picture | SampleError) -> NDArray[np.float32] | SampleError:
+            if isinstance(picture, SampleError):
+                return picture
+            async with ahead:
+                pixels = await self.decode(ticket, picture)
+                if isinstance(pixels, SampleError):
+                    return pixels
+                if readable is not None:
+                    readable.set()
+                return await self.embed(ticket, pixels)
+
+        return list(await _all(one(picture) for picture in pictures))
+
+    async def decode(self, ticket: Ticket, picture: Picture) -> NDArray[np.uint8] | SampleError:
+        """One picture to pixels, or why there are none."""
+        cost = {"memory": picture.memory, "seconds": picture.seconds}
+        return await self._decoding.run(ticket, self._decode, picture, **cost)  # type: ignore[arg-type]
+
+    async def embed(self, ticket: Ticket, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Pixels (H, W, 3) to an embedding (D,)."""
+        (future,) = self.images.submit(ticket, [pixels])
+        return await future
+
+    async def encode_texts(self, ticket: Ticket, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         """Texts to embeddings (D,)."""
-        loop = asyncio.get_running_loop()
-        tokens = await loop.run_in_executor(self._pool, self.model.tokenizer, texts)
-        return list(await asyncio.gather(*self._texts.submit(list(tokens))))
+        jobs = await _all(
+            self._tokenising.run(ticket, self._tokenise, part) for part in _parts(texts)
+        )
+        futures = [
+            future for rows, lengths in jobs for future in self.texts.submit(ticket, rows, lengths)
+        ]
+        return list(await _all(futures))
 
     async def encode_labels(
         self, labels: Sequence[str], templates: Sequence[str]
     ) -> NDArray[np.float32]:
-        """Labels (C) in templates to (C, D): the normalised mean over the templates.
+        """Labels (C) in templates to (C, D), see :class:`serving.labels.LabelSets`."""
+        return await self._labels.get(labels, templates)
 
-        As ``ptft.model.class_head``. Label sets asked for lately are remembered.
-        """
-        key = hashlib.sha256(repr((list(labels), list(templates))).encode()).hexdigest()
-        task = self._label_sets.get(key)
-        if task is None or (task.done() and (task.cancelled() or task.exception())):
-            task = asyncio.create_task(self._encode_labels(labels, templates))
-            self._label_sets[key] = task
-        self._label_sets.move_to_end(key)
-        while len(self._label_sets) > _LABEL_SETS:
-            self._label_sets.popitem(last=False)
-        return await asyncio.shield(task)  # another request may wait for the same labels
-
-    def is_alive(self) -> bool:
-        """False when a batch has been running for so long that it will not end."""
-        longest = max(60.0, 4 * self._timeout_s)
-        return max(self._images.busy_for(), self._texts.busy_for()) < longest
+    def busy_for(self) -> float:
+        """Seconds of the oldest batch or decoding that is running."""
+        parts = (self.images, self.texts, self._decoding, self._tokenising)
+        return max(part.busy_for() for part in parts)
 
     def close(self) -> None:
-        """End the threads."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._images.close()
-        self._texts.close()
+        """Begin nothing more."""
+        for part in (self.images, self.texts, self._decoding, self._tokenising):
+            part.close()
 
-    async def _encode_image(
-        self, item: bytes | SampleError, index: int
-    ) -> NDArray[np.float32] | SampleError:
-        if isinstance(item, SampleError):
-            return item
-        loop = asyncio.get_running_loop()
-        try:
-            pixels = await loop.run_in_executor(self._pool, self._decode, item, f"images[{index}]")
-        except SampleError as error:
-            return error
-        (future,) = self._images.submit([pixels])
-        return await future
+    def _bytes_of_rows(self, count: int) -> int:
+        """Of embeddings, and of the JSON that they become."""
+        return count * self.model.info.embed_dim * (4 + _BYTES_A_VALUE)
 
-    def _decode(self, data: bytes, name: str) -> NDArray[np.float32]:
-        preprocess = self.model.preprocess
-        try:
-            return preprocess(
-                decode_image(
-                    data, name=name, max_pixels=self._max_pixels, reading=preprocess.reading
-                )
-            )
-        except SampleError:
-            raise
-        except Exception as error:  # whatever it is, it concerns this image alone
-            logger.exception("%s", name)
-            raise SampleError(f"{name}: {type(error).__name__}: {error}") from None
+    def _run_images(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        return self.model.encode_images(list(self.model.preprocess.normalise(np.stack(pixels))))
 
-    async def _encode_labels(
-        self, labels: Sequence[str], templates: Sequence[str]
-    ) -> NDArray[np.float32]:
-        prompts = [template.replace("{}", label) for label in labels for template in templates]
-        rows = np.stack(await self.encode_texts(prompts))
-        mean_cd = rows.reshape(len(labels), len(templates), -1).mean(axis=1)
-        return mean_cd / np.maximum(np.linalg.norm(mean_cd, axis=1, keepdims=True), 1e-12)
+    def _tokenise(self, texts: Sequence[str]) -> tuple[list[NDArray[np.int64]], list[int]]:
+        tokens = self.model.tokenizer(texts)
+        return list(tokens), self.model.tokenizer.lengths(tokens).tolist()
+
+
+async def _all(waited: object) -> list:
+    """As ``asyncio.gather``; but where one fails or the caller is cancelled, so are the others."""
+    tasks = [asyncio.ensure_future(one) for one in waited]  # type: ignore[attr-defined]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        raise
+
+
+def _parts(texts: Sequence[str]) -> list[Sequence[str]]:
+    """Texts in runs that take a moment each to tokenise."""
+    found: list[list[str]] = []
+    room = 0
+    for text in texts:
+        if not found or len(found[-1]) == _TEXTS_A_JOB or room < len(text):
+            found.append([])
+            room = _CHARACTERS_A_JOB
+        found[-1].append(text)
+        room -= len(text)
+    return found  # type: ignore[return-value]

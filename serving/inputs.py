@@ -1,45 +1,55 @@
-"""Request bodies to images, texts and options: multipart, raw or JSON, and never beyond the caps.
+"""Bodies to images, texts and options: multipart, raw or JSON, and never beyond the caps.
 
-URLs are refused, not fetched: a service that loads what it is told to can be sent anywhere.
+What a body holds is counted before it is looked at closely, and large ones are parsed in a thread,
+so that nobody waits for them. URLs are refused, not fetched: a service that loads what it is told
+to can be sent anywhere.
 """
 
 import base64
 import binascii
 import re
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
+import orjson
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
 
 from ptft.errors import SampleError, suggest
+from serving.asked import Asked
+from serving.bodies import read_body
+from serving.multipart import parse_form
+from serving.pictures import Picture
 from serving.refusal import Refusal
 from serving.settings import Settings
 
-__all__ = ["decode_base64", "is_url", "read_images", "read_json_body", "too_many"]
+__all__ = [
+    "decode_base64",
+    "is_url",
+    "read_images",
+    "read_json_body",
+    "read_strings",
+    "too_many",
+]
 
 M = TypeVar("M", bound=BaseModel)
 _URL = re.compile(r"\s*(https?|ftp|file|s3|gs)://\S+\s*", re.IGNORECASE)
+_URL_START = re.compile(r"\s{0,99}(https?|ftp|file|s3|gs)://", re.IGNORECASE)
 _DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*(;[\w.+=-]+)*;base64,", re.IGNORECASE)
+_MAX_PREFIX = 256  # characters of a data URI before its data
 _MEDIA = "multipart/form-data, application/json, image/* or application/octet-stream"
+_MAX_VALUES = 1 << 17  # commas of a JSON body, those in texts included: some 10 ms of parsing
+_LABELS = ("labels", "templates")
+_PIECE = 1 << 20  # characters of base64 that are decoded before others have their turn
 
 
 async def read_images(
-    request: Request,
-    settings: Settings,
-    *,
-    body: type[BaseModel],
-    options: type[M],
-    required: bool = True,
-) -> tuple[list[bytes | SampleError], M]:
+    asked: Asked, *, body: type[BaseModel], options: type[M], required: bool = True
+) -> tuple[list[Picture | SampleError], M]:
     """Read images and options of whichever form the request has.
 
     Args:
-        request: its options stand in JSON beside ``images``, in form fields, or, with a raw
+        asked: its options stand in JSON beside ``images``, in form fields, or, with a raw
             image, in the query.
-        settings: the caps.
         body: what a JSON body must be; ``options`` and ``images``.
         options: what the rest must be.
         required: refuse a request without images.
@@ -47,36 +57,75 @@ async def read_images(
     Raises:
         Refusal: naming the key, its value and what is allowed.
     """
-    media = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    request, settings = asked.request, asked.settings
+    content_type = request.headers.get("content-type", "")
+    media = content_type.split(";")[0].strip().lower()
     if media == "multipart/form-data":
-        return await _read_multipart(request, settings, options, required=required)
+        data = await read_body(request, asked.ticket, settings)
+        return await asked.apart(
+            len(data), _read_form, asked, content_type, data, options, required
+        )
     if media == "application/json":
-        values = await read_json_body(request, settings, body)
+        values = await read_json_body(asked, body)
         strings = values.images or []  # type: ignore[attr-defined]
-        too_many(len(strings), settings)
-        items = [decode_base64(text, f"images[{index}]") for index, text in enumerate(strings)]
         rest = values.model_dump(exclude={"images"}, exclude_unset=True)
-        return items, options.model_construct(**{**_defaults(options), **rest})
+        size = sum(map(len, strings))
+        places = [f"images[{index}]" for index in range(len(strings))]
+        pictures = await asked.apart(size, read_strings, asked, strings, places)
+        return pictures, options.model_construct(**{**_defaults(options), **rest})
     if media.startswith("image/") or media == "application/octet-stream":
         values_of = _parse_pairs(request.query_params.multi_items(), options)
-        return [await _read_body(request, settings.max_body_bytes)], values_of
+        data = await read_body(request, asked.ticket, settings)
+        return [asked.encoder.look(bytes(data), "images[0]")], values_of
     raise Refusal(415, "media_type", f"content-type {media or 'absent'}: allowed: {_MEDIA}")
 
 
-async def read_json_body(request: Request, settings: Settings, kind: type[M]) -> M:
+def read_strings(
+    asked: Asked, strings: Sequence[str], names: Sequence[str]
+) -> list[Picture | SampleError]:
+    """Pictures of base64 and the names that messages give them; one that is none fails alone.
+
+    Raises:
+        Refusal: 422 for a URL.
+    """
+    found = [decode_base64(text, name) for text, name in zip(strings, names, strict=True)]
+    return [
+        one if isinstance(one, SampleError) else asked.encoder.look(one, name)
+        for one, name in zip(found, names, strict=True)
+    ]
+
+
+async def read_json_body(asked: Asked, kind: type[M]) -> M:
     """Read and check a JSON body.
 
     Raises:
         Refusal: 413 beyond the cap, 415 where it is no JSON, 422 naming the key.
     """
-    media = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    media = asked.request.headers.get("content-type", "").split(";")[0].strip().lower()
     if media != "application/json":
         raise Refusal(
             415, "media_type", f"content-type {media or 'absent'}: allowed: application/json"
         )
-    body = await _read_body(request, settings.max_body_bytes)
+    # twice: the body, and the strings that it holds
+    body = await read_body(asked.request, asked.ticket, asked.settings, copies=2)
+    return await asked.apart(len(body), _parse_json, body, kind, asked.settings)
+
+
+def _parse_json(body: bytearray, kind: type[M], settings: Settings) -> M:
+    if (commas := body.count(b",")) > _MAX_VALUES:
+        raise Refusal(413, "too_many_items", f"{commas} commas; allowed: at most {_MAX_VALUES}")
     try:
-        return kind.model_validate_json(body)
+        values = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Refusal(422, "invalid", f"body: not JSON: {error}") from None
+    body.clear()  # the values are copies
+    if isinstance(values, dict):
+        for key, value in values.items():
+            if isinstance(value, list):
+                limit = settings.max_prompts if key in _LABELS else settings.max_batch
+                too_many(len(value), settings, limit, key if key in _LABELS else "items")
+    try:
+        return kind.model_validate(values)
     except ValidationError as error:
         raise _explain(error, kind) from None
 
@@ -87,19 +136,24 @@ def decode_base64(text: str, name: str) -> bytes | SampleError:
     Raises:
         Refusal: 422 for a URL.
     """
-    if is_url(text):
+    if _URL_START.match(text):
         raise Refusal(
             422,
             "url_refused",
-            f"{name}: {text.strip():.80}: URLs are never fetched; "
+            f"{name}: {text[:200].strip():.80}: URLs are never fetched; "
             "send the image's bytes, as base64 or data:image/...;base64,",
         )
-    if prefix := _DATA_URI.match(text):
-        text = text[prefix.end() :]
+    prefix = _DATA_URI.match(text, 0, _MAX_PREFIX)
+    start = prefix.end() if prefix else 0
+    if (len(text) - start) % 4 or 0 <= text.find("=", start) < len(text) - 2:
+        return SampleError(f"{name}: not base64: not whole groups of 4 characters")
+    data = bytearray()
     try:
-        return base64.b64decode(text, validate=True)
+        for at in range(start, len(text), _PIECE):
+            data += base64.b64decode(text[at : at + _PIECE], validate=True)
     except (binascii.Error, ValueError) as error:
         return SampleError(f"{name}: not base64: {error}")
+    return bytes(data)
 
 
 def is_url(text: str) -> bool:
@@ -114,61 +168,16 @@ def too_many(count: int, settings: Settings, limit: int = 0, what: str = "items"
         raise Refusal(413, "too_many_items", f"{count} {what}; allowed: at most {limit}")
 
 
-async def _pieces(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
-    """The body in pieces, refused as soon as it is known to be too large."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
-        raise _too_large(int(declared), limit)
-    size = 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > limit:
-            raise _too_large(size, limit)
-        yield piece
-
-
-def _too_large(size: int, limit: int) -> Refusal:
-    message = f"a body of {size} bytes or more; allowed: at most {limit} (PTFT_MAX_BODY_BYTES)"
-    return Refusal(413, "body_too_large", message)
-
-
-async def _read_body(request: Request, limit: int) -> bytes:
-    return b"".join([piece async for piece in _pieces(request, limit)])
-
-
-async def _read_multipart(
-    request: Request, settings: Settings, options: type[M], *, required: bool
-) -> tuple[list[bytes | SampleError], M]:
-    parser = MultiPartParser(
-        request.headers,
-        _pieces(request, settings.max_body_bytes),
-        max_files=settings.max_batch,
-        max_fields=settings.max_prompts,
-    )
-    parser.spool_max_size = settings.max_body_bytes  # in memory: the disk may be read-only
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        if "Too many files" in error.message:
-            too_many(settings.max_batch + 1, settings, what="images or more")
-        raise Refusal(422, "multipart", error.message) from None
-    except KeyError:
-        raise Refusal(
-            422, "multipart", "content-type multipart/form-data lacks a boundary"
-        ) from None
-    files: list[bytes | SampleError] = []
-    pairs: list[tuple[str, str]] = []
-    try:
-        for name, part in form.multi_items():
-            if isinstance(part, UploadFile):
-                files.append(await part.read())
-            else:
-                pairs.append((name, part))
-    finally:
-        await form.close()
-    if required and not files:
+def _read_form(
+    asked: Asked, content_type: str, body: bytearray, options: type[M], required: bool
+) -> tuple[list[Picture | SampleError], M]:
+    settings = asked.settings
+    form = parse_form(content_type, body, settings.max_batch, 2 * settings.max_prompts)
+    body.clear()  # the parts are copies
+    if required and not form.files:
         raise Refusal(422, "no_images", "no part of the form is a file; send at least one image")
-    return files, _parse_pairs(pairs, options)
+    values = _parse_pairs(form.fields, options)
+    return [asked.encoder.look(data, f"images[{n}]") for n, data in enumerate(form.files)], values
 
 
 def _parse_pairs(pairs: Iterable[tuple[str, str]], kind: type[M]) -> M:
@@ -194,7 +203,7 @@ def _defaults(kind: type[BaseModel]) -> dict[str, Any]:
 
 def _explain(error: ValidationError, kind: type[BaseModel]) -> Refusal:
     """The first thing that is wrong, as key, value and what is allowed."""
-    errors = error.errors(include_url=False)
+    errors = error.errors(include_url=False, include_context=False)
     # a misspelt key before the key that is missing because of it
     first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     where = ".".join(str(part) for part in first["loc"]) or "body"
@@ -204,6 +213,12 @@ def _explain(error: ValidationError, kind: type[BaseModel]) -> Refusal:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] in ("json_invalid", "missing"):
         return Refusal(422, "invalid", f"{where}: {message}")
-    value = repr(first["input"])
-    shown = value if len(value) <= 80 else f"{value[:77]}..."
-    return Refusal(422, "invalid", f"{where}: {message}; got {shown}")
+    return Refusal(422, "invalid", f"{where}: {message}; got {_shown(first['input'])}")
+
+
+def _shown(value: object) -> str:
+    """A value for a message; what is large is not written out first."""
+    if isinstance(value, list | dict) and len(value) > 9:
+        return f"{len(value)} values"
+    shown = repr(value[:80] if isinstance(value, str) else value)
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."

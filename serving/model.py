@@ -1,7 +1,10 @@
 """The model folder that the service is to serve: verified, loaded, and seen to work here."""
 
+import hashlib
 import os
+import time
 
+from ptft import __version__
 from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo, read_model_info, verify_files
 from ptft.errors import ArtifactError, DigestError, PtftError
 from ptft.onnx.golden import check_golden
@@ -9,14 +12,20 @@ from ptft.onnx.model import OnnxModel, check_recorded, tower_file
 from ptft.onnx.trial import try_model
 from serving.settings import Settings
 
-__all__ = ["load_model", "verify_model"]
+__all__ = ["CHECKED", "evidence", "load_model", "verify_model"]
+
+CHECKED = "_PTFT_CHECKED"
+"""Environment variable by which a supervisor tells its workers what it has checked."""
+
+_TICK = 2_000_000_000  # ns; the coarsest clock of a file system that is in use
 
 
 def verify_model(settings: Settings) -> ModelInfo:
     """Hold the folder's bytes against ``ptft.json``, and its digest against the one asked for.
 
     The digest is that of the whole model folder. Files that the service does not read, such as
-    the weights for torch, may be absent, so that an image need not carry them. What the record
+    the weights for torch, are left to ``ptft verify`` and may be absent, so that an image need not
+    carry them. What the record
     leaves out is not read: a model whose tokenizer, golden embeddings or towers are not in it is
     refused.
 
@@ -46,18 +55,22 @@ def verify_model(settings: Settings) -> ModelInfo:
         read |= {path, f"{path}_data"}
     for name in (FolderFiles.TOKENIZER, FolderFiles.GOLDEN):
         check_recorded(folder, info, name)
-    files = {n: entry for n, entry in info.files.items() if n in read or (folder / n).is_file()}
+    files = {name: entry for name, entry in info.files.items() if name in read}
     verify_files(folder, files, remember=True)
     return info
 
 
 def load_model(settings: Settings) -> OnnxModel:
     """Verify the folder, run it once within bounds, load it, and hold it against its golden
-    embeddings.
+    embeddings; all but the loading is left out where the supervisor has just done it.
 
     Raises:
         ArtifactError, DigestError: see ``verify_model``, ``try_model`` and ``check_golden``.
     """
+    told = os.environ.get(CHECKED)
+    if told and told == evidence(settings):
+        info = read_model_info(settings.model)
+        return OnnxModel(settings.model, info, settings.precision, settings.threads)
     info = verify_model(settings)
     try_model(settings.model, info, settings.precision, batch=settings.micro_batch)
     model = OnnxModel(settings.model, info, settings.precision, settings.threads)
@@ -65,17 +78,42 @@ def load_model(settings: Settings) -> OnnxModel:
     return model
 
 
+def evidence(settings: Settings) -> str:
+    """What a check was made of: the settings that matter, and all that the file system says of each
+    file. Empty where a file changed a moment ago, so that another change could look the same.
+
+    The supervisor hands it to its workers (``CHECKED``), so that a folder is read once.
+    """
+    info = read_model_info(settings.model)
+    state: list[object] = [__version__, settings.precision, settings.micro_batch, info.digest]
+    newest = 0
+    for name in sorted([*info.files, FolderFiles.INFO]):
+        path = settings.model / name
+        if path.is_file():
+            found = path.stat()
+            changed = (found.st_mtime_ns, found.st_ctime_ns)
+            state += [name, found.st_dev, found.st_ino, found.st_size, *changed]
+            newest = max(newest, *changed)
+    if newest > time.time_ns() - _TICK:
+        return ""
+    return hashlib.sha256(repr(state).encode()).hexdigest()
+
+
 def main() -> int:
-    """``python -m serving.model``: load the model of the environment as a worker would."""
+    """``python -m serving.model``: load the model of the environment as a worker would; the
+    evidence of it is all that it prints."""
     import sys
 
     from serving.settings import read_settings
 
     try:
-        load_model(read_settings(os.environ))
+        settings = read_settings(os.environ)
+        before = evidence(settings) if settings.model.is_dir() else ""
+        load_model(settings)
     except PtftError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
+    sys.stdout.write(before)
     return 0
 
 

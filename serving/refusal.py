@@ -1,30 +1,65 @@
 """What the service says instead of an answer: a status, a kind for programs, words for people."""
 
+import re
+
 __all__ = ["Refusal"]
+
+_KEY = re.compile(r"[a-z_]+(\[\d+\]|\.\d+)*")  # at the beginning of a message: the key it is about
 
 
 class Refusal(Exception):  # noqa: N818 (an answer, not an error of the service)
     """A request that is not answered; it never leaves the process as anything but HTTP.
 
+    The answer's body is the same on every path, and what OpenAI's clients read::
+
+        {"error": {"type": "invalid", "code": "invalid", "message": "top_k: ...",
+                   "param": "top_k", "request_id": "..."}}
+
     Args:
         status: HTTP status.
         kind: a stable word for clients and for the metric ``ptft_rejected_total``.
-        message: names what was asked for and what is allowed.
+        message: names what was asked for and what is allowed; begins with the key, if it is one's.
         retry_after: seconds after which asking again makes sense.
+        close: end the connection: what else comes on it is not to be read.
+        allow: methods that the path has, of a 405.
     """
 
     def __init__(
-        self, status: int, kind: str, message: str, *, retry_after: int | None = None
+        self,
+        status: int,
+        kind: str,
+        message: str,
+        *,
+        retry_after: int | None = None,
+        close: bool = False,
+        allow: str = "",
     ) -> None:
         super().__init__(message)
         self.status = status
         self.kind = kind
         self.retry_after = retry_after
+        self.close = close
+        self.allow = allow
 
-    def content(self) -> dict[str, dict[str, str]]:
+    def content(self, request_id: str) -> dict[str, dict[str, str | None]]:
         """The answer's body."""
-        return {"error": {"type": self.kind, "message": str(self)}}
+        key, colon, _ = str(self).partition(": ")
+        about = key if colon and self.status == 422 and _KEY.fullmatch(key) else None
+        return {
+            "error": {
+                "type": self.kind,
+                "code": self.kind,
+                "message": str(self),
+                "param": about,
+                "request_id": request_id,
+            }
+        }
 
     def headers(self) -> dict[str, str]:
         """The answer's headers."""
-        return {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
+        found = {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
+        if self.close:
+            found["connection"] = "close"
+        if self.allow:
+            found["allow"] = self.allow
+        return found

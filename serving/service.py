@@ -1,23 +1,38 @@
 """The BentoML service: ``bentoml serve serving.service:Ptft``.
 
-BentoML starts and supervises the worker and brings ``/livez`` and ``/readyz``; what is asked under
-``/v1`` goes to an app of our own (``routes``). BentoML's own API methods are not
-used: their batching waits for company after a burst, and their image fields fetch URLs.
+BentoML packages the app, starts the worker and starts it again; every request goes to an app of our
+own (``serving.routes``), the same that ``python -m serving`` runs. BentoML's own API methods are
+not used: their batching waits for company after a burst, and their image fields fetch URLs. Nor are
+its pages, which load from elsewhere.
+
+Three things are hooked here and nowhere else:
+
+- BentoML's app is replaced by ours, by the middleware that it lets a service add;
+- uvicorn, which BentoML starts with settings of its own, finds our protocol where it looks for one
+  (``uvicorn.config.HTTP_PROTOCOLS``): limits on headers, time and connections;
+- the listening socket, which BentoML's supervisor holds, is also given to a door
+  (``serving.door``), which says 503 while no worker accepts.
 """
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import bentoml
+import uvicorn.config
 
+from serving.door import Door
+from serving.model import CHECKED
+from serving.protocol import NAME
 from serving.routes import create_app
 from serving.settings import MODEL, read_settings
 
 __all__ = ["Ptft", "app"]
 
 app = create_app(read_settings)
+uvicorn.config.HTTP_PROTOCOLS["auto"] = NAME
 
 
 @bentoml.service(
@@ -28,7 +43,6 @@ app = create_app(read_settings)
     tracing={"excluded_urls": [".*"]},
     metrics={"enabled": False},  # ours are on /metrics; see serving.metrics
 )
-@bentoml.asgi_app(app, path="/")
 class Ptft:
     """Joint image-text embeddings and classification."""
 
@@ -50,9 +64,27 @@ class Ptft:
         if done.returncode:
             message = done.stderr.strip() or f"the check was ended by {done.returncode}"
             raise SystemExit(f"ptft: {message}")  # an error would come under BentoML's traceback
+        os.environ[CHECKED] = done.stdout.strip()
+        _open(Door())
 
-    def __is_ready__(self) -> bool:
-        return bool(app.state.serving.ready)
 
-    def __is_alive__(self) -> bool:
-        return bool(app.state.serving.alive)
+def _ours(_: Any) -> Any:
+    """A middleware that passes nothing on to BentoML's own app."""
+    return app
+
+
+Ptft.add_asgi_middleware(_ours)  # type: ignore[attr-defined]
+
+
+def _open(door: Door) -> None:
+    """Open the door on the socket that BentoML's supervisor is about to listen on."""
+    from circus.sockets import CircusSocket
+
+    listen = CircusSocket.bind_and_listen
+
+    def listen_and_open(self: Any) -> None:
+        listen(self)
+        if not self.is_unix:
+            door.open(self)
+
+    CircusSocket.bind_and_listen = listen_and_open

@@ -2,8 +2,9 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from ptft.artifact import PRECISIONS
@@ -15,6 +16,12 @@ PREFIX = "PTFT_"
 MODEL = PREFIX + "MODEL"
 BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "model"  # `bentoml build` puts it here
 MOUNTED_MODEL = Path("/model")
+FORMATS = ("jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "heic", "jpeg2000")
+"""As ``ptft.preprocess.picture_header`` knows them; the supervisor need not import that."""
+
+_BODIES = 8  # bodies in the whole memory: twice one is 3/4 of the third that is for them
+
+DEFAULT_FORMATS = ("jpeg", "png", "webp", "gif", "bmp")
 CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -36,7 +43,25 @@ class Settings:
         max_queue: ``PTFT_MAX_QUEUE``, images and texts of all requests that are being
             answered; beyond it requests are refused (429).
         max_prompts: ``PTFT_MAX_PROMPTS``, labels times templates of one request.
+        max_characters: ``PTFT_MAX_CHARACTERS``, of all texts of one request, and of its labels
+            once they stand in the templates.
+        max_memory_bytes: ``PTFT_MAX_MEMORY_BYTES``, of everything that requests hold at once: a
+            third for bodies, pixels and answers, two thirds for decoding pictures; by default
+            192 MiB, or 8 times ``max_body_bytes`` where that is more.
+        max_work_s: ``PTFT_MAX_WORK_S``, seconds that the work of all admitted requests is estimated
+            to take; by default 10, or a third of ``timeout_s`` where that is less.
+        formats: ``PTFT_FORMATS``, picture formats that are read, separated by commas.
+        jpeg: ``PTFT_JPEG``: ``reduced`` lets large JPEGs be reduced while they are decoded,
+            ``exact`` decodes every pixel, as the reference does.
         timeout_s: ``PTFT_TIMEOUT_S``, seconds from a request's arrival to its answer.
+        body_idle_s: ``PTFT_BODY_IDLE_S``, seconds without a byte of a body that is awaited.
+        header_s: ``PTFT_HEADER_S``, seconds from a connection's first byte to a whole header.
+        idle_s: ``PTFT_IDLE_S``, seconds that a connection may be open without a request.
+        max_header_bytes: ``PTFT_MAX_HEADER_BYTES``, of one request's line and header.
+        max_connections: ``PTFT_MAX_CONNECTIONS``; one more takes the place of the one that has been
+            silent longest.
+        hang_s: ``PTFT_HANG_S``, seconds beyond twice the longest batch after which a batch hangs,
+            and after which an engine that only fails is broken: either ends the process.
         drain_s: ``PTFT_DRAIN_S``, seconds that SIGTERM leaves for clients to go elsewhere,
             during which requests are still answered.
     """
@@ -51,7 +76,18 @@ class Settings:
     micro_batch: int = 16
     max_queue: int = 256
     max_prompts: int = 2048
+    max_characters: int = 2 * 2**20
+    max_memory_bytes: int = 192 * 2**20
+    max_work_s: float = 10.0
+    formats: tuple[str, ...] = DEFAULT_FORMATS
+    jpeg: str = "reduced"
     timeout_s: float = 30.0
+    body_idle_s: float = 5.0
+    header_s: float = 10.0
+    idle_s: float = 30.0
+    max_header_bytes: int = 64 * 2**10
+    max_connections: int = 1024
+    hang_s: float = 20.0
     drain_s: float = 1.0
 
 
@@ -84,32 +120,71 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
             raise UsageError(f"{PREFIX}{name}={raw}: allowed: seconds from {low:g} to 3600")
         return value
 
-    precision = text("PRECISION") or default.precision
-    if precision not in PRECISIONS:
-        raise UsageError(f"{PREFIX}PRECISION={precision}: {suggest(precision, PRECISIONS)}")
+    def choice(name: str, fallback: str, allowed: Collection[str]) -> str:
+        value = text(name) or fallback
+        if value not in allowed:
+            raise UsageError(f"{PREFIX}{name}={value}: {suggest(value, allowed)}")
+        return value
+
+    timeout_s = seconds("TIMEOUT_S", default.timeout_s, 0.1)
+    max_body_bytes = number("MAX_BODY_BYTES", default.max_body_bytes, 1024)
+    max_memory_bytes = max(default.max_memory_bytes, _BODIES * max_body_bytes)
     digest = text("MODEL_DIGEST")
     if digest and not _is_digest(digest):
         raise UsageError(f"{PREFIX}MODEL_DIGEST={digest}: allowed: sha256: and 64 hex digits")
     settings = Settings(
         model=Path(text("MODEL")) if text("MODEL") else default.model,
         model_digest=digest,
-        precision=precision,
+        precision=choice("PRECISION", default.precision, PRECISIONS),
         threads=number("THREADS", available_cpus(), 1),
-        max_body_bytes=number("MAX_BODY_BYTES", default.max_body_bytes, 1024),
+        max_body_bytes=max_body_bytes,
         max_pixels=number("MAX_PIXELS", default.max_pixels, 1),
         max_batch=number("MAX_BATCH", default.max_batch, 1),
         micro_batch=number("MICRO_BATCH", default.micro_batch, 1),
         max_queue=number("MAX_QUEUE", default.max_queue, 1),
         max_prompts=number("MAX_PROMPTS", default.max_prompts, 1),
-        timeout_s=seconds("TIMEOUT_S", default.timeout_s, 0.1),
+        max_characters=number("MAX_CHARACTERS", default.max_characters, 1),
+        max_memory_bytes=number("MAX_MEMORY_BYTES", max_memory_bytes, 2**20),
+        max_work_s=seconds("MAX_WORK_S", min(default.max_work_s, timeout_s / 3), 0.01),
+        formats=_formats(text("FORMATS")) or default.formats,
+        jpeg=choice("JPEG", default.jpeg, ("reduced", "exact")),
+        timeout_s=timeout_s,
+        body_idle_s=seconds("BODY_IDLE_S", default.body_idle_s, 0.1),
+        header_s=seconds("HEADER_S", default.header_s, 0.1),
+        idle_s=seconds("IDLE_S", default.idle_s, 0.1),
+        max_header_bytes=number("MAX_HEADER_BYTES", default.max_header_bytes, 1024),
+        max_connections=number("MAX_CONNECTIONS", default.max_connections, 1),
+        hang_s=seconds("HANG_S", default.hang_s, 1),
         drain_s=seconds("DRAIN_S", default.drain_s, 0),
     )
-    if settings.max_queue < settings.max_batch:
-        raise UsageError(
-            f"{PREFIX}MAX_QUEUE={settings.max_queue}: allowed: at least "
-            f"{PREFIX}MAX_BATCH={settings.max_batch}, or such a request could never be answered"
-        )
+    _check_together(settings)
     return settings
+
+
+def _check_together(settings: Settings) -> None:
+    """Refuse settings that, together, leave no request that could be answered."""
+    bodies = _BODIES * settings.max_body_bytes
+    for name, value, least, other in (
+        ("MAX_QUEUE", settings.max_queue, settings.max_batch, "MAX_BATCH"),
+        ("MAX_MEMORY_BYTES", settings.max_memory_bytes, bodies, f"MAX_BODY_BYTES, times {_BODIES}"),
+        ("TIMEOUT_S", settings.timeout_s, settings.max_work_s, "MAX_WORK_S"),
+    ):
+        if value < least:
+            raise UsageError(
+                f"{PREFIX}{name}={value:g}: allowed: at least {least:g} ({PREFIX}{other}), or such "
+                "a request could never be answered"
+            )
+
+
+def _formats(given: str) -> tuple[str, ...]:
+    """Names of formats, separated by commas."""
+    names = tuple(name.strip().lower() for name in given.split(",") if name.strip())
+    for name in names:
+        if name not in FORMATS:
+            raise UsageError(f"{PREFIX}FORMATS={name}: {suggest(name, FORMATS)}")
+    if "heic" in names and find_spec("pillow_heif") is None:
+        raise UsageError(f"{PREFIX}FORMATS=heic: pillow-heif is missing; pip install pillow-heif")
+    return names
 
 
 def unknown_settings(environment: Mapping[str, str] = os.environ) -> list[str]:

@@ -1,7 +1,8 @@
-"""What a worker holds while it runs, and the frame around every request."""
+"""What a worker holds while it runs, and how a request is answered within its deadline."""
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable
 
@@ -10,38 +11,27 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ptft.errors import PtftError
-from serving.admission import Admission, Slots
+from serving.admission import Admission
+from serving.asked import REQUEST_ID, Asked
+from serving.door import hold
 from serving.drain import Drain
 from serving.encoder import Encoder
+from serving.health import Health
 from serving.metrics import Metrics
 from serving.model import load_model
+from serving.pool import Pool
 from serving.refusal import Refusal
 from serving.settings import Settings, unknown_settings
 
-__all__ = ["DIGEST_HEADER", "Asked", "State", "json_response"]
+__all__ = ["UNSERVABLE", "State", "json_bytes", "refuse"]
 
 logger = logging.getLogger("bentoml.ptft")
 
-DIGEST_HEADER = "ptft-model-digest"
+UNSERVABLE = 3
+"""Exit code of a worker whose model cannot be served; it has said why."""
+
 _CLIENT_GONE = 499  # nginx's; nobody reads it but the metrics
-
-
-class Asked:
-    """One request and what answers it.
-
-    Attributes:
-        request: Starlette's.
-        encoder: the model.
-        slots: hold as many as the request has items, once that is known.
-        settings, metrics: of the worker.
-    """
-
-    def __init__(self, request: Request, state: "State", encoder: Encoder, slots: Slots) -> None:
-        self.request = request
-        self.encoder = encoder
-        self.slots = slots
-        self.settings = state.settings
-        self.metrics = state.metrics
+_END_S = 2.0  # for threads, once the last request is answered
 
 
 class State:
@@ -50,10 +40,16 @@ class State:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.admission = Admission(settings.max_queue, self.metrics.queue_items.set)
+        self.admission = Admission(
+            settings.max_queue,
+            settings.max_memory_bytes // 3,  # decoding has the rest
+            settings.max_work_s,
+            self.metrics.queue_items.set,
+        )
         self.drain = Drain(settings.drain_s)
+        self.health = Health(settings, self.admission)
+        self.parsing = Pool("parse", 2)
         self.encoder: Encoder | None = None
-        self.failure: str = ""
         self._loading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -61,61 +57,63 @@ class State:
         for message in unknown_settings():
             logger.warning(message)
         self.drain.install()
+        self.health.start()
+        hold()
         self._loading = asyncio.create_task(self._load())
 
     async def stop(self) -> None:
-        """Let go of the model."""
-        if self._loading is not None:
-            await self._loading
+        """Let go of the model; what does not let go of the process is left behind."""
+        self.health.stop()
+        parts: list[Pool | Encoder] = [self.parsing]
         if self.encoder is not None:
-            self.encoder.close()
-
-    @property
-    def ready(self) -> bool:
-        """Whether requests should be sent here."""
-        return self.encoder is not None and not self.drain.started
-
-    @property
-    def alive(self) -> bool:
-        """Whether it makes sense to go on; False once the model cannot be loaded, or hangs."""
-        return not self.failure and (self.encoder is None or self.encoder.is_alive())
+            parts.append(self.encoder)
+        for part in parts:
+            part.close()
+        until = time.monotonic() + _END_S
+        while time.monotonic() < until:
+            loading = self._loading is not None and not self._loading.done()
+            if not loading and not any(part.busy_for() for part in parts):
+                return
+            await asyncio.sleep(0.02)
+        if self.drain.installed:
+            logger.error("the model is still busy; the process ends without it")
+            os._exit(0 if self.encoder else 1)
 
     async def _load(self) -> None:
         started = time.monotonic()
         try:
             model = await asyncio.to_thread(load_model, self.settings)
+            encoder = Encoder(model, self.settings, self.admission, self._observe)
+            await asyncio.to_thread(encoder.calibrate)
         except PtftError as error:
-            self.failure = str(error)
-            logger.error("the model cannot be served: %s", error)
+            self._fail(str(error))
             return
         except Exception as error:
-            self.failure = f"{type(error).__name__}: {error}"
-            logger.exception("the model cannot be served")
+            logger.exception("the model cannot be loaded")
+            self._fail(f"{type(error).__name__}: {error}")
             return
         info = model.info
-        self.encoder = Encoder(model, self.settings, self._observe)
+        self.encoder = self.health.encoder = encoder
         self.metrics.model_info.labels(info.name, info.digest, model.precision).set(1)
         seconds = time.monotonic() - started
         logger.info("serving %s %s, loaded in %.1f s", info.name, info.digest, seconds)
 
+    def _fail(self, why: str) -> None:
+        """Nothing can be served: a process that has a supervisor ends."""
+        self.health.failure = why
+        logger.error("the model cannot be served: %s", why)
+        if self.drain.installed:
+            os._exit(UNSERVABLE)
+
     def _observe(self, kind: str, items: int, seconds: float) -> None:
         self.metrics.observe_batch(kind, items, seconds)
-        self.admission.observe(items, seconds)
 
     async def answer(
         self, route: str, request: Request, handler: Callable[[Asked], Awaitable[Response]]
     ) -> Response:
         """Answer a request within its deadline, or say why not; count it either way."""
         started = time.perf_counter()
-        self.drain.requests += 1
-        try:
-            response = await self._answer(request, handler)
-        finally:
-            self.drain.requests -= 1
-        if self.encoder is not None:
-            response.headers[DIGEST_HEADER] = self.encoder.model.info.digest
-        if self.drain.started:
-            response.headers["connection"] = "close"
+        response = await self._answer(request, handler)
         self.metrics.requests.labels(route, str(response.status_code)).inc()
         self.metrics.seconds.labels(route).observe(time.perf_counter() - started)
         return response
@@ -123,29 +121,41 @@ class State:
     async def _answer(
         self, request: Request, handler: Callable[[Asked], Awaitable[Response]]
     ) -> Response:
+        asked: Asked | None = None
         try:
             if self.encoder is None:
-                raise Refusal(503, "not_ready", self.failure or "loading", retry_after=1)
-            with self.admission.enter() as slots:
-                async with asyncio.timeout(self.settings.timeout_s):
-                    return await handler(Asked(request, self, self.encoder, slots))
+                raise Refusal(503, "not_ready", self.health.failure or "loading", retry_after=1)
+            asked = Asked(request, self.encoder, self.settings, self.metrics, self.parsing)
+            async with asyncio.timeout(self.settings.timeout_s):
+                return await handler(asked)
         except TimeoutError:
             limit = f"{self.settings.timeout_s:g} s (PTFT_TIMEOUT_S)"
             refusal = Refusal(504, "deadline", f"no answer within {limit}")
         except ClientDisconnect:
+            return Response(status_code=_CLIENT_GONE)
+        except asyncio.CancelledError:
+            if asked is None or not asked.gone or (task := asyncio.current_task()) is None:
+                raise
+            task.uncancel()
             return Response(status_code=_CLIENT_GONE)
         except Refusal as error:
             refusal = error
         except Exception:
             logger.exception("%s %s", request.method, request.url.path)
             refusal = Refusal(500, "internal", "the service failed; its log says how")
+        finally:
+            if asked is not None:
+                asked.close()
         self.metrics.rejected.labels(refusal.kind).inc()
-        return json_response(refusal.content(), refusal.status, refusal.headers())
+        return refuse(request, refusal)
 
 
-def json_response(
-    content: object, status: int = 200, headers: dict[str, str] | None = None
-) -> Response:
+def refuse(request: Request, refusal: Refusal) -> Response:
+    """A refusal as an answer."""
+    body = json_bytes(refusal.content(request.scope.get(REQUEST_ID, "")))
+    return Response(body, refusal.status, refusal.headers(), media_type="application/json")
+
+
+def json_bytes(content: object) -> bytes:
     """JSON, arrays of float32 with the fewest digits that give them back."""
-    body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(body, status, headers, media_type="application/json")
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -227,7 +227,18 @@ def test_settings_are_those_of_the_service(ptft_chart: ChartUnderTest) -> None:
         micro_batch=9,
         max_queue=9,
         max_prompts=9,
+        max_characters=9,
+        max_memory_bytes=9999999,
+        max_work_s=9,
+        formats=("png", "tiff"),
+        jpeg="exact",
         timeout_s=9.5,
+        body_idle_s=9,
+        header_s=9,
+        idle_s=9,
+        max_header_bytes=9999,
+        max_connections=9,
+        hang_s=9,
         drain_s=0,
     )
 

@@ -1,15 +1,12 @@
-"""Micro-batches: nothing waits when idle, what queues while busy runs together, order holds."""
+"""Micro-batches: nothing waits when idle, what queues while busy runs together, lane by lane."""
 
 import asyncio
 import threading
 from collections.abc import Sequence
 
 import numpy as np
-import pytest
 
-from serving.admission import Admission
-from serving.batcher import Batcher
-from serving.refusal import Refusal
+from serving.batcher import LONGEST_S, Batcher
 
 
 class Tower:
@@ -47,9 +44,9 @@ def test_what_queues_while_busy_runs_together() -> None:
     async def play() -> None:
         tower = Tower()
         batches = batcher(tower)
-        first = batches.submit([item(0)])
+        first = batches.submit("a request", [item(0)])
         await until(lambda: tower.sizes == [1])  # idle: at once, alone
-        rest = [future for n in range(1, 7) for future in batches.submit([item(n)])]
+        rest = [future for n in range(1, 7) for future in batches.submit("a request", [item(n)])]
         assert batches.waiting == 6
         for _ in range(3):
             tower.release.release()
@@ -68,11 +65,11 @@ def test_one_that_fails_fails_alone() -> None:
         for _ in range(9):
             tower.release.release()
         results = await asyncio.gather(
-            *batches.submit([item(1), item(-1), item(2)]), return_exceptions=True
+            *batches.submit("a request", [item(1), item(-1), item(2)]), return_exceptions=True
         )
         assert isinstance(results[1], ValueError)
         assert [results[0][0], results[2][0]] == [2, 4]  # type: ignore[index]
-        (after,) = batches.submit([item(3)])
+        (after,) = batches.submit("a request", [item(3)])
         assert (await after)[0] == 6
         batches.close()
 
@@ -83,9 +80,9 @@ def test_what_was_given_up_is_not_run() -> None:
     async def play() -> None:
         tower = Tower()
         batches = batcher(tower)
-        (first,) = batches.submit([item(0)])
+        (first,) = batches.submit("a request", [item(0)])
         await until(lambda: tower.sizes == [1])
-        given_up, kept = batches.submit([item(1), item(2)])
+        given_up, kept = batches.submit("a request", [item(1), item(2)])
         given_up.cancel()
         tower.release.release()
         tower.release.release()
@@ -97,16 +94,51 @@ def test_what_was_given_up_is_not_run() -> None:
     asyncio.run(play())
 
 
-def test_admission_counts_and_lets_go() -> None:
-    counts: list[int] = []
-    admission = Admission(4, counts.append)
-    admission.observe(2, 100.0)  # 5 s an item, by the first step of the mean
-    with admission.enter() as slots:
-        slots.hold(3)
-        slots.hold(2)
-        assert slots.held == 3
-        with admission.enter(), pytest.raises(Refusal) as caught, admission.enter():
-            raise AssertionError("a fifth was let in")
-    assert (caught.value.status, caught.value.kind) == (429, "queue_full")
-    assert caught.value.retry_after == 20
-    assert counts == [1, 3, 4, 3, 0]
+def test_a_request_with_many_items_does_not_hold_up_one_with_few() -> None:
+    async def play() -> None:
+        tower = Tower()
+        batches = batcher(tower, max_batch=2)
+        many = batches.submit("many", [item(n) for n in range(8)])
+        await until(lambda: tower.sizes == [2])
+        (one,) = batches.submit("one", [item(100)])
+        tower.release.release()
+        tower.release.release()
+        assert (await one)[0] == 200  # in the very next batch
+        assert not many[3].done() and not many[7].done()
+        for _ in range(4):
+            tower.release.release()
+        assert [row[0] for row in await asyncio.gather(*many)] == [2 * n for n in range(8)]
+        batches.close()
+
+    asyncio.run(play())
+
+
+def test_a_batch_ends_where_it_would_take_too_long() -> None:
+    async def play() -> None:
+        tower = Tower()
+        batches = batcher(tower, max_batch=8)
+        batches.seconds_a_unit = LONGEST_S / 10
+        for _ in range(9):
+            tower.release.release()
+        first = batches.submit("texts", [item(n) for n in range(3)], [3, 3, 5])
+        await asyncio.gather(*first)
+        assert tower.sizes[0] == 3 - 1  # 3 texts of 5 tokens are more than 10, 2 of 3 are not
+        batches.close()
+
+    asyncio.run(play())
+
+
+def test_a_tower_that_only_fails_is_known_to() -> None:
+    async def play() -> None:
+        tower = Tower()
+        batches = batcher(tower)
+        for value, failing in ((-1, True), (-1, True), (1, False)):
+            tower.release.release()
+            await asyncio.gather(
+                *batches.submit("a request", [item(value)]), return_exceptions=True
+            )
+            assert (batches.failing_since is not None) is failing
+        assert batches.succeeded > batches.failed
+        batches.close()
+
+    asyncio.run(play())

@@ -16,6 +16,7 @@ from ptft.preprocess import ImagePreprocess
 from ptft.preprocess.decoding import OLDER, READING
 from serving.routes import create_app
 from serving.settings import Settings
+from tests.serving.conftest import Client
 from tests.serving.server import wait_until_ready
 from tests.support.picture_files import STORED, encode, exif_of, upright
 
@@ -61,7 +62,9 @@ def test_pictures_are_upright(plain_client: TestClient, older_client: TestClient
     assert np.abs(plain[1:] - right).max(axis=1).min() > 1e-3  # or nothing would show
 
 
-def test_deep_greyscale_is_scaled(plain_client: TestClient, older_client: TestClient) -> None:
+def test_deep_greyscale_is_scaled(
+    client: Client, plain_client: TestClient, older_client: TestClient
+) -> None:
     deep = encode(Image.fromarray(GREY * 257), "PNG")
     rows = [encode(Image.fromarray(GREY.astype(np.uint8)), "PNG"), deep]
     right, scaled = embed(plain_client, *rows)
@@ -69,7 +72,8 @@ def test_deep_greyscale_is_scaled(plain_client: TestClient, older_client: TestCl
     (cut,) = embed(older_client, deep)
     assert cut @ right < 0.999
     floats = encode(Image.fromarray(GREY.astype(np.float32)), "TIFF")
-    answer = plain_client.post("/v1/embed/image", files=[("images", floats)])
+    with client(formats=("tiff",)) as ask:
+        answer = ask.post("/v1/embed/image", files=[("images", floats)])
     assert answer.status_code == 422
     message = answer.json()["results"][0]["error"]["message"]
     assert message.startswith("images[0]: greyscale of float samples (mode F): 0 to 255; allowed")

@@ -186,7 +186,7 @@ def test_urls_are_refused(client: Client, url: str, pictures: list[bytes]) -> No
     ("path", "body", "part"),
     [
         ("/v1/embed/text", {"text": ["a"]}, "text: unknown key; did you mean 'texts'?"),
-        ("/v1/embed/text", {"texts": "a"}, "texts: Input should be a valid array; got 'a'"),
+        ("/v1/embed/text", {"texts": "a"}, "texts: Input should be a valid list; got 'a'"),
         ("/v1/embed/text", {"texts": []}, "texts: List should have at least 1 item"),
         ("/v1/embed/text", {"texts": ["a"], "encoding": "x"}, "did you mean 'encoding_format'?"),
         ("/v1/embed/image", {"images": [1]}, "images.0: Input should be a valid string; got 1"),

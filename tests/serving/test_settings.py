@@ -34,7 +34,7 @@ def test_defaults_and_values() -> None:
         ("PTFT_PRECISION", "fp61", "did you mean 'fp16'"),
         ("PTFT_MODEL_DIGEST", "abc", "sha256: and 64 hex digits"),
         ("PTFT_TIMEOUT_S", "nan", "seconds from 0.1 to 3600"),
-        ("PTFT_MAX_QUEUE", "8", "PTFT_MAX_BATCH=64"),
+        ("PTFT_MAX_QUEUE", "8", "at least 64 (PTFT_MAX_BATCH)"),
     ],
 )
 def test_wrong_values(name: str, value: str, part: str) -> None:

@@ -99,8 +99,10 @@ seccompProfile:
 {{- with .Values.model.digest }}
 - {name: PTFT_MODEL_DIGEST, value: {{ . | quote }}}
 {{- end }}
-{{- with .Values.serving.precision }}
-- {name: PTFT_PRECISION, value: {{ . | quote }}}
+{{- range $key := list "precision" "formats" "jpeg" }}
+{{- with index $.Values.serving $key }}
+- {name: PTFT_{{ $key | snakecase | upper }}, value: {{ . | quote }}}
+{{- end }}
 {{- end }}
 {{- if .Values.serving.threads }}
 - {name: PTFT_THREADS, value: {{ .Values.serving.threads | int64 | quote }}}
@@ -110,16 +112,16 @@ seccompProfile:
   valueFrom:
     resourceFieldRef: {resource: requests.cpu, divisor: "1"}
 {{- end }}
-{{- range $key := list "maxBodyBytes" "maxPixels" "maxBatch" "microBatch" "maxQueue" "maxPrompts" }}
+{{- range $key := list "maxBodyBytes" "maxPixels" "maxBatch" "microBatch" "maxQueue" "maxPrompts" "maxCharacters" "maxMemoryBytes" "maxHeaderBytes" "maxConnections" }}
 {{- with index $.Values.serving $key | int64 }}
 - {name: PTFT_{{ $key | snakecase | upper }}, value: {{ . | quote }}}
 {{- end }}
 {{- end }}
-{{- with .Values.serving.timeoutSeconds }}
-- {name: PTFT_TIMEOUT_S, value: {{ . | quote }}}
+{{- range $key := list "maxWork" "timeout" "bodyIdle" "header" "idle" "hang" "drain" }}
+{{- $value := index $.Values.serving (printf "%sSeconds" $key) }}
+{{- if not (kindIs "invalid" $value) }}
+- {name: PTFT_{{ $key | snakecase | upper }}_S, value: {{ $value | quote }}}
 {{- end }}
-{{- if not (kindIs "invalid" .Values.serving.drainSeconds) }}
-- {name: PTFT_DRAIN_S, value: {{ .Values.serving.drainSeconds | quote }}}
 {{- end }}
 {{- end }}
 

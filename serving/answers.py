@@ -1,0 +1,115 @@
+"""What the routes share: charging and encoding a request's items, and writing their embeddings."""
+
+import asyncio
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.responses import Response
+
+from ptft.errors import SampleError
+from serving.admission import Cost
+from serving.asked import Asked
+from serving.inputs import too_many
+from serving.pictures import Picture
+from serving.refusal import Refusal
+from serving.state import json_bytes
+
+__all__ = [
+    "BYTES_A_VALUE",
+    "Embeddings",
+    "charge_texts",
+    "encode_pictures",
+    "encode_texts",
+    "failure",
+    "status_of",
+    "write",
+    "write_embedding",
+]
+
+BYTES_A_VALUE = 12
+"""Of a number in JSON."""
+
+Embeddings = Sequence[NDArray[np.float32] | SampleError]
+
+
+async def encode_pictures(
+    asked: Asked,
+    pictures: Sequence[Picture | SampleError],
+    readable: asyncio.Event | None = None,
+) -> Embeddings:
+    """Pictures to embeddings (D,), charged to the request; one that fails fails alone.
+
+    Args:
+        readable: set when the first is decoded.
+
+    Raises:
+        Refusal: 413 or 429, see ``Ticket.charge``.
+    """
+    too_many(len(pictures), asked.settings)
+    asked.ticket.charge(asked.encoder.cost_of_pictures(pictures))
+    asked.watch()
+    found = await asked.encoder.encode_pictures(asked.ticket, pictures, readable)
+    failed = sum(isinstance(one, SampleError) for one in found)
+    asked.metrics.observe_items("image", len(found) - failed, failed)
+    return found
+
+
+async def encode_texts(asked: Asked, texts: Sequence[str]) -> Embeddings:
+    """Texts to embeddings (D,), charged to the request.
+
+    Raises:
+        Refusal: 413 or 429, see ``Ticket.charge``.
+    """
+    charge_texts(asked, texts)
+    asked.watch()
+    found = await asked.encoder.encode_texts(asked.ticket, texts)
+    asked.metrics.observe_items("text", len(found), 0)
+    return found
+
+
+def charge_texts(asked: Asked, texts: Sequence[str]) -> None:
+    """Charge texts to the request."""
+    settings = asked.settings
+    too_many(len(texts), settings)
+    lengths = [len(text) for text in texts]
+    if sum(lengths) > settings.max_characters:
+        raise Refusal(
+            413,
+            "too_many_characters",
+            f"texts: {sum(lengths)} characters; allowed: at most {settings.max_characters} "
+            "(PTFT_MAX_CHARACTERS)",
+        )
+    cost = asked.encoder.cost_of_texts(len(texts), sum(lengths), max(lengths))
+    asked.ticket.charge(cost + Cost(items=len(texts)))
+
+
+def write(
+    asked: Asked, key: str, rows: Sequence[dict[str, Any]], status: int, **content: Any
+) -> Response:
+    """An answer that names the model, with a row an item; row by row, since no thread else runs
+    while one is written."""
+    info = asked.encoder.model.info
+    head = json_bytes({"model": info.name, "digest": info.digest, **content})
+    body = b",".join(map(json_bytes, rows))
+    parts = (head[:-1], b',"', key.encode(), b'":[', body, b"]}")
+    return Response(b"".join(parts), status, media_type="application/json")
+
+
+def write_embedding(embedding: NDArray[np.float32], encoding: str) -> NDArray[np.float32] | str:
+    """An embedding as JSON has it: ``float``, or ``base64`` of little-endian float32."""
+    if encoding == "base64":
+        return base64.b64encode(embedding.astype("<f4").tobytes()).decode()
+    return np.ascontiguousarray(embedding)
+
+
+def status_of(found: Embeddings) -> int:
+    """200 while one item succeeded."""
+    return 422 if all(isinstance(one, SampleError) for one in found) else 200
+
+
+def failure(error: SampleError) -> dict[str, str]:
+    """Why an item has no answer."""
+    return {"type": "unreadable", "message": str(error)}

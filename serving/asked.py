@@ -1,0 +1,75 @@
+"""One request and what answers it."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from serving.admission import Ticket
+from serving.bodies import LARGE
+from serving.encoder import Encoder
+from serving.metrics import Metrics
+from serving.pool import Pool
+from serving.settings import Settings
+
+__all__ = ["REQUEST_ID", "TICKET", "Asked"]
+
+REQUEST_ID, TICKET = "ptft.request_id", "ptft.ticket"
+"""Keys of the ASGI scope, set by ``serving.frame``."""
+
+R = TypeVar("R")
+
+
+class Asked:
+    """A request, and what its handler needs.
+
+    Attributes:
+        request: Starlette's.
+        encoder: the model.
+        ticket: what the request's costs are charged to, and its lane in every queue.
+        settings, metrics: of the worker.
+        gone: the client has left.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        encoder: Encoder,
+        settings: Settings,
+        metrics: Metrics,
+        parsing: Pool,
+    ) -> None:
+        self.request = request
+        self.encoder = encoder
+        self.ticket: Ticket = request.scope[TICKET]
+        self.settings = settings
+        self.metrics = metrics
+        self.gone = False
+        self._parsing = parsing
+        self._task = asyncio.current_task()
+        self._watching: asyncio.Task[None] | None = None
+
+    async def apart(self, size: int, function: Callable[..., R], *arguments: Any) -> R:
+        """Call a function, in a thread where it has so many bytes to do with that others would
+        wait for it."""
+        if size <= LARGE:
+            return function(*arguments)
+        return await self._parsing.run(self.ticket, function, *arguments)
+
+    def watch(self) -> None:
+        """Once the body is read: give the request up when its client leaves."""
+        if self._watching is None:
+            self._watching = asyncio.ensure_future(self._wait_for_the_end())
+
+    def close(self) -> None:
+        """It is answered."""
+        if self._watching is not None:
+            self._watching.cancel()
+
+    async def _wait_for_the_end(self) -> None:
+        while (await self.request.receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        if self._task is not None:
+            self._task.cancel()

@@ -1,0 +1,83 @@
+"""Request bodies to bytes: within the caps, charged before they are held, and not waited for ever.
+
+A body takes nothing of what others need until it is there: small ones are charged when they are
+whole, large ones wait for memory before their first byte is read, and who falls silent is let go.
+"""
+
+import asyncio
+import time
+
+from starlette.requests import ClientDisconnect, Request
+
+from serving.admission import Cost, Ticket
+from serving.refusal import Refusal
+from serving.settings import Settings
+
+__all__ = ["LARGE", "read_body"]
+
+LARGE = 64 * 2**10
+"""Bytes of a body beyond which it is read only once there is memory for it, and not parsed where
+all requests are."""
+
+_LEAST_RATE = 1024  # bytes a second, on average
+
+
+async def read_body(
+    request: Request, ticket: Ticket, settings: Settings, *, copies: int = 1
+) -> bytearray:
+    """The whole body.
+
+    Args:
+        copies: how many times its bytes will be held.
+
+    Raises:
+        Refusal: 408 when it does not come, 413 beyond the cap, 429 where there is no memory.
+        ClientDisconnect: the client has gone.
+    """
+    limit = settings.max_body_bytes
+    header = request.headers.get("content-length", "")
+    declared = int(header) if header.isascii() and header.isdigit() else 0
+    if declared > limit:
+        raise _too_large(declared, limit)
+    charged = 0
+    if declared > LARGE:
+        await ticket.wait_for_memory(declared * copies)
+        charged = declared
+    body = bytearray()
+    began = time.monotonic()
+    more = True
+    while more:
+        piece, more = await _receive(request, settings.body_idle_s)
+        body += piece
+        if len(body) > limit:
+            raise _too_large(len(body), limit)
+        if len(body) - charged > LARGE:
+            ticket.charge(Cost(memory=(len(body) - charged) * copies))
+            charged = len(body)
+        elapsed = time.monotonic() - began
+        if more and elapsed > settings.body_idle_s and len(body) < _LEAST_RATE * elapsed:
+            raise _too_slow(f"{len(body)} bytes in {elapsed:.0f} s")
+    if len(body) > charged:
+        ticket.charge(Cost(memory=(len(body) - charged) * copies))
+    return body
+
+
+async def _receive(request: Request, idle_s: float) -> tuple[bytes, bool]:
+    """The next piece of a body, and whether there is more."""
+    try:
+        async with asyncio.timeout(idle_s):
+            message = await request.receive()
+    except TimeoutError:
+        raise _too_slow(f"nothing for {idle_s:g} s (PTFT_BODY_IDLE_S)") from None
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b""), message.get("more_body", False)
+
+
+def _too_large(size: int, limit: int) -> Refusal:
+    message = f"a body of {size} bytes or more; allowed: at most {limit} (PTFT_MAX_BODY_BYTES)"
+    return Refusal(413, "body_too_large", message)
+
+
+def _too_slow(what: str) -> Refusal:
+    return Refusal(408, "body_too_slow", f"the body does not come: {what}", close=True)

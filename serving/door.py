@@ -1,0 +1,116 @@
+"""503 while no worker accepts: a thread of the supervisor, on the same listening socket.
+
+A connection that comes between a worker's death and the next one's start would lie in the kernel's
+queue until that has loaded. Each worker holds a shared lock while it accepts (:func:`hold`), which
+the kernel takes from it when it dies, however it dies. As long as nobody holds it the door accepts,
+says 503 with Retry-After, and closes.
+"""
+
+import asyncio
+import atexit
+import fcntl
+import json
+import logging
+import os
+import socket
+import tempfile
+import threading
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from serving.refusal import Refusal
+
+__all__ = ["Door", "hold"]
+
+logger = logging.getLogger("bentoml.ptft")
+
+_VARIABLE = "_PTFT_DOOR"  # where the lock lies; the supervisor sets it for its workers
+_LOOK_S = 0.05
+_HEADER_S, _REST_S = 2.0, 1.0  # that a client has to say what it wants, and to read the answer
+_HEADER_BYTES = 1 << 16
+_MOST = 256  # clients at once
+_held: list[IO[bytes]] = []
+
+
+def hold() -> None:
+    """Called by a worker that accepts from now on, and until the process ends."""
+    if path := os.environ.get(_VARIABLE):
+        lock = Path(path).open("rb")  # noqa: SIM115 (open for as long as the process lives)
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        _held.append(lock)
+
+
+class Door:
+    """Of one supervisor; to be made before it starts a worker, which inherits its environment."""
+
+    def __init__(self) -> None:
+        self._lock, path = tempfile.mkstemp(prefix="ptft-door-")
+        os.environ[_VARIABLE] = path
+        atexit.register(Path(path).unlink, missing_ok=True)
+
+    def open(self, listening: socket.socket) -> None:
+        """Begin to answer on a socket for workers that are not there."""
+        ours = socket.socket(fileno=os.dup(listening.fileno()))
+        thread = threading.Thread(
+            target=lambda: asyncio.run(_keep(ours, self._lock)), name="ptft-door", daemon=True
+        )
+        thread.start()
+
+
+async def _keep(listening: socket.socket, lock: int) -> None:
+    loop = asyncio.get_running_loop()
+    listening.setblocking(False)
+    answering: set[asyncio.Task[None]] = set()
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        while len(answering) < _MOST and _nobody(lock):
+            try:
+                client, _ = listening.accept()
+            except BlockingIOError:
+                break
+            except OSError:  # listening has ended
+                if answering:
+                    await asyncio.wait(answering)
+                return
+            task = loop.create_task(_answer(client))
+            answering.add(task)
+            task.add_done_callback(answering.discard)
+
+
+def _nobody(lock: int) -> bool:
+    """Whether no worker accepts."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    fcntl.flock(lock, fcntl.LOCK_UN)
+    return True
+
+
+async def _answer(client: socket.socket) -> None:
+    client.setblocking(False)
+    writer = None
+    with suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        reader, writer = await asyncio.open_connection(sock=client, limit=_HEADER_BYTES)
+        async with asyncio.timeout(_HEADER_S):
+            await reader.readuntil(b"\r\n\r\n")
+        writer.write(_answer_bytes())
+        writer.write_eof()
+        async with asyncio.timeout(_REST_S):  # or what it still sends would reset the answer
+            while await reader.read(_HEADER_BYTES):
+                pass
+    if writer is not None:
+        writer.close()
+
+
+def _answer_bytes() -> bytes:
+    refusal = Refusal(503, "not_ready", "no worker accepts; one is being started", retry_after=1)
+    request_id = uuid.uuid4().hex
+    body = json.dumps(refusal.content(request_id)).encode()
+    return (
+        b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n"
+        b"connection: close\r\nx-request-id: %s\r\ncontent-length: %d\r\n\r\n%s"
+        % (request_id.encode(), len(body), body)
+    )

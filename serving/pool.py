@@ -1,0 +1,130 @@
+"""Threads with a fair queue before them and a budget of memory around them.
+
+Heavy jobs share ``threads`` places and the budget; light ones have one place more that heavy ones
+never take, so that a small picture does not wait until a large one is decoded. A job that nobody
+waits for any more does not begin.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from serving.lanes import Lanes, Waiting
+
+__all__ = ["LIGHT_BYTES", "LIGHT_S", "Pool"]
+
+R = TypeVar("R")
+
+LIGHT_BYTES, LIGHT_S = 8 * 2**20, 0.03
+"""A job that is estimated to take no more of either is light."""
+
+
+@dataclass(slots=True)
+class _Job:
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    memory: int
+    heavy: bool
+
+
+class Pool:
+    """All methods belong to one event loop.
+
+    Args:
+        name: of the threads.
+        threads: heavy jobs at once; light ones may be one more.
+        memory: bytes that heavy jobs may take together.
+    """
+
+    def __init__(self, name: str, threads: int, memory: int = 0) -> None:
+        self._lanes: Lanes[_Job] = Lanes()
+        self._threads = threads
+        self._memory = memory
+        self._running: dict[Future[Any], tuple[_Job, float]] = {}
+        self._pool = ThreadPoolExecutor(threads + 1, thread_name_prefix=f"ptft-{name}")
+
+    async def run(
+        self,
+        lane: object,
+        function: Callable[..., R],
+        *arguments: Any,
+        memory: int = 0,
+        seconds: float = 0.0,
+    ) -> R:
+        """Call a function in a thread when it is this lane's turn.
+
+        Args:
+            lane: whose turn it takes: a request.
+            memory: bytes that it is estimated to take; no more than the pool has.
+            seconds: that it is estimated to take.
+        """
+        heavy = memory > LIGHT_BYTES or seconds > LIGHT_S
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._lanes.push(lane, _Job(function, arguments, memory, heavy), future)
+        self._dispatch()
+        return await future
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that have not begun."""
+        return len(self._lanes)
+
+    def busy_for(self) -> float:
+        """Seconds that the oldest running job has been running; 0 when idle."""
+        started = [began for _, began in list(self._running.values())]
+        return time.monotonic() - min(started) if started else 0.0
+
+    def close(self) -> None:
+        """Begin no more jobs."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _dispatch(self) -> None:
+        while len(self._running) <= self._threads:
+            found = self._lanes.pop(self._allows())
+            if found is None:
+                return
+            self._start(found)
+
+    def _allows(self) -> Callable[[_Job], bool]:
+        """Which job may begin: a light one, or the first heavy one if there is room for it."""
+        heavy = [job for job, _ in self._running.values() if job.heavy]
+        places = self._threads - len(heavy)
+        free = self._memory - sum(job.memory for job in heavy)
+        blocked = False
+
+        def allows(job: _Job) -> bool:
+            nonlocal blocked
+            if not job.heavy:
+                return True
+            # once one has to wait so do all: smaller ones would pass it for ever
+            blocked = blocked or places < 1 or job.memory > free
+            return not blocked
+
+        return allows
+
+    def _start(self, waiting: Waiting[_Job]) -> None:
+        loop = asyncio.get_running_loop()
+        job = waiting.item
+        running = self._pool.submit(job.function, *job.arguments)
+        self._running[running] = (job, time.monotonic())
+
+        def done() -> None:
+            del self._running[running]
+            if not waiting.future.done():
+                if running.cancelled():
+                    waiting.future.cancel()
+                elif (error := running.exception()) is not None:
+                    waiting.future.set_exception(error)
+                else:
+                    waiting.future.set_result(running.result())
+            self._dispatch()
+
+        running.add_done_callback(lambda _: _call(loop, done))
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(function)

@@ -1,0 +1,192 @@
+"""uvicorn's HTTP protocol with limits on what comes before a request: bytes, time, connections.
+
+uvicorn bounds none of them on its httptools protocol: a header may grow for ever, a connection may
+stay silent for ever. Every limit is a setting; who goes beyond one gets an answer where HTTP has
+one, and loses the connection. At the cap of connections a new one takes the place of the one that
+has been silent longest, so that those who hold connections and say nothing keep nobody out.
+"""
+
+import asyncio
+import resource
+import time
+import uuid
+from functools import cache
+from typing import Any, Literal
+
+import orjson
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from serving.refusal import Refusal
+from serving.settings import Settings, read_settings
+
+__all__ = ["NAME", "Protocol"]
+
+NAME = f"{__name__}:Protocol"
+"""As uvicorn's settings have it."""
+
+_SWEEP_S = 0.25  # between looks at all connections
+_OVERHEAD = 1 << 20  # bytes of a body's framing: sizes of chunks, extensions, trailers
+_WRITE_S = 30.0  # without a byte being taken of an answer
+_OTHER_FILES = 128  # that the process may have open beside its connections
+
+Phase = Literal["idle", "header", "request", "rest"]
+
+
+@cache
+def _settings() -> Settings:
+    return read_settings()
+
+
+@cache
+def _most_connections() -> int:
+    """The setting, as far as the system lets the process have so many files open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    wanted = _settings().max_connections
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - _OTHER_FILES))
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection.
+
+    A connection is ``idle`` between requests, in a ``header`` until one is whole, in a ``request``
+    until that is answered, and in the ``rest`` of a body that nobody reads any more.
+    """
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.ws_protocol_class = None  # there is nothing here to upgrade to
+        self.phase: Phase = "idle"
+        self.since = self.last_byte = time.monotonic()
+        self._bytes = 0  # of the present phase
+        self._header_bytes = 0
+        self._stuck: float | None = None  # since when nothing of the answer has been taken
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > _most_connections():
+            self._make_room()
+        if not getattr(self.server_state, "sweeping", False):
+            self.server_state.sweeping = True  # type: ignore[attr-defined]
+            self.loop.call_later(_SWEEP_S, _sweep, self.loop, self.server_state)
+
+    def data_received(self, data: bytes) -> None:
+        self.last_byte = time.monotonic()
+        if self.phase == "idle":
+            self._enter("header")
+        self._bytes += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        limit = _settings().max_header_bytes
+        if self._header_bytes > limit or (self.phase == "header" and self._bytes > limit):
+            what = f"a header of more than {limit} bytes (PTFT_MAX_HEADER_BYTES)"
+            self.refuse(Refusal(431, "header_too_large", what))
+        elif self.phase == "request" and self._bytes > _OVERHEAD:
+            self.refuse(Refusal(400, "http", f"more than {_OVERHEAD} bytes of chunk framing"))
+        elif self.phase == "rest" and self._bytes > _settings().max_body_bytes:
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._header_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._header_bytes += len(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value) + 4
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._header_bytes > _settings().max_header_bytes:
+            return  # refused where the data came from
+        self._enter("request")
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._bytes -= len(body) if self.phase == "request" else 0
+        if self.cycle is not None:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.phase == "rest":
+            self._enter("idle")
+        if self.cycle is not None:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self._enter("rest" if self.cycle.more_body else "idle")
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        self._stuck = time.monotonic()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._stuck = None
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        self.refuse(Refusal(400, "http", msg))
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer, where no answer has begun, and close."""
+        busy = self.cycle is not None and not self.cycle.response_complete
+        if not busy and not self.transport.is_closing():
+            request_id = uuid.uuid4().hex
+            body = orjson.dumps(refusal.content(request_id))
+            lines = (
+                b"content-type: application/json",
+                b"content-length: %d" % len(body),
+                b"x-request-id: %s" % request_id.encode(),
+                b"connection: close",
+            )
+            head = STATUS_LINE[refusal.status] + b"\r\n".join(lines)
+            self.transport.write(head + b"\r\n\r\n" + body)
+        self.transport.close()
+
+    def check(self, now: float) -> None:
+        """End a connection that has gone beyond a limit of time."""
+        settings, since = _settings(), now - self.since
+        if self.phase == "idle" and since > settings.idle_s:
+            self.transport.close()
+        elif self.phase == "header" and since > settings.header_s:
+            what = f"no whole header within {settings.header_s:g} s (PTFT_HEADER_S)"
+            self.refuse(Refusal(408, "header_too_slow", what))
+        elif self.phase == "rest" and since > settings.header_s:
+            self.transport.close()
+        elif self._stuck is not None and now - self._stuck > _WRITE_S:
+            self.transport.abort()
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase, self.since, self._bytes = phase, time.monotonic(), 0
+
+    def _make_room(self) -> None:
+        """Close the connection that has been silent longest; this one, where all are busy."""
+        others = [each for each in self.connections if each is not self]
+        silent = [each for each in others if isinstance(each, Protocol) and each.is_silent()]
+        if silent:
+            oldest = min(silent, key=lambda each: each.last_byte)
+            oldest.connections.discard(oldest)
+            oldest.transport.abort()
+        else:
+            what = f"{len(others)} connections are busy (PTFT_MAX_CONNECTIONS)"
+            self.refuse(Refusal(503, "too_many_connections", what, retry_after=1))
+
+    def is_silent(self) -> bool:
+        """Whether it is the client that is waited for."""
+        return self.phase != "request" or (self.cycle is not None and self.cycle.more_body)
+
+
+def _sweep(loop: asyncio.AbstractEventLoop, server_state: Any) -> None:
+    now = time.monotonic()
+    for each in list(server_state.connections):
+        if isinstance(each, Protocol) and not each.transport.is_closing():
+            each.check(now)
+    server_state.sweeping = bool(server_state.connections)
+    if server_state.sweeping:
+        loop.call_later(_SWEEP_S, _sweep, loop, server_state)
