@@ -11,7 +11,6 @@ from serving.refusal import Refusal
 __all__ = ["Form", "parse_form"]
 
 _MAX_FIELD = 1 << 20  # bytes of a field that is no file
-_MAX_HEADER = 8 << 10  # bytes of a part's header
 
 
 @dataclass
@@ -32,7 +31,6 @@ class _Parts:
         self._name = self._value = b""
         self._headers: dict[bytes, bytes] = {}
         self._data = bytearray()
-        self._header_bytes = 0
 
     def callbacks(self) -> dict[str, object]:
         return {
@@ -47,19 +45,13 @@ class _Parts:
         }
 
     def _begin(self) -> None:
-        self._headers, self._data, self._header_bytes = {}, bytearray(), 0
+        self._headers, self._data = {}, bytearray()
 
     def _add_name(self, data: bytes, start: int, end: int) -> None:
-        self._name += self._within(data, start, end)
+        self._name += bytes(data[start:end])
 
     def _add_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += self._within(data, start, end)
-
-    def _within(self, data: bytes, start: int, end: int) -> bytes:
-        self._header_bytes += end - start
-        if self._header_bytes > _MAX_HEADER:
-            raise _wrong(f"a part's header of more than {_MAX_HEADER} bytes")
-        return bytes(data[start:end])
+        self._value += bytes(data[start:end])
 
     def _end_header(self) -> None:
         self._headers[self._name.lower()] = self._value
