@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from ptft.errors import SampleError
 from ptft.preprocess import ImagePreprocess, decode_image
 from ptft.preprocess.decoding import too_many_pixels
-from ptft.preprocess.picture_header import FORMATS, PictureHeader, read_header
+from ptft.preprocess.picture_header import PILLOW_NAMES, PictureHeader, read_header
 from serving.settings import Settings
 
-__all__ = ["Picture", "Pictures"]
+__all__ = ["Picture", "Pictures", "decoding_memory"]
 
 logger = logging.getLogger("bentoml.ptft")
 
@@ -91,7 +91,7 @@ class Pictures:
                 name=picture.name,
                 max_pixels=header.pixels,
                 reading=preprocess.reading,
-                formats=FORMATS[header.format],
+                formats=PILLOW_NAMES[header.format],
                 least=self._least(header),
             )
             return preprocess.pixels(image)

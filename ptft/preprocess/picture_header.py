@@ -12,9 +12,9 @@ progressive CMYK JPEG, interlaced RGBA PNG, lossless WebP.
 import struct
 from dataclasses import dataclass
 
-__all__ = ["BYTES_A_PIXEL", "FORMATS", "NS_A_PIXEL", "PictureHeader", "read_header"]
+__all__ = ["BYTES_A_PIXEL", "NS_A_PIXEL", "PILLOW_NAMES", "PictureHeader", "read_header"]
 
-FORMATS = {
+PILLOW_NAMES = {
     "jpeg": ("JPEG", "MPO"),  # an MPO's first picture
     "png": ("PNG",),
     "webp": ("WEBP",),
@@ -60,7 +60,7 @@ class PictureHeader:
     """Of one file.
 
     Attributes:
-        format: a key of :data:`FORMATS`.
+        format: a key of :data:`PILLOW_NAMES`.
         size: width and height of what is decoded, in pixels; (0, 0) where only the decoder knows.
     """
 
@@ -83,7 +83,7 @@ class PictureHeader:
 
 
 def read_header(data: bytes) -> PictureHeader | None:
-    """Format and size of a picture's bytes; None where they are none of :data:`FORMATS`.
+    """Format and size of a picture's bytes; None where they are none of :data:`PILLOW_NAMES`.
 
     A file that is broken behind its first bytes gives a size of (0, 0): its decoder will say what
     is wrong with it.

@@ -19,7 +19,7 @@ DCT_SAFETY = 2.0
 resized to. Measured with MobileNetV2 on real photos (tests/preprocess/test_reduced.py): embeddings
 then stay within a cosine of 0.9995 of those of the whole picture, at 1.0 they do not."""
 
-_CROP_FIRST = 1 << 22  # pixels of a resized picture, which only a very long and thin one has
+CROP_FIRST = 1 << 22  # pixels of a resized picture, which only a very long and thin one has
 
 
 def resized_size(
@@ -69,7 +69,7 @@ def fit(
     new = resized_size(image.size, target, mode)
     if mode == "squash":
         return image.resize(new, resample)
-    if new[0] * new[1] > _CROP_FIRST and new[0] >= width and new[1] >= height:
+    if new[0] * new[1] > CROP_FIRST and new[0] >= width and new[1] >= height:
         left, top = round((new[0] - width) / 2.0), round((new[1] - height) / 2.0)
         across, down = image.width / new[0], image.height / new[1]
         right, bottom = (left + width) * across, (top + height) * down

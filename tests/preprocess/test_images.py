@@ -205,7 +205,7 @@ def test_a_thin_picture_is_cropped_before_it_is_resized(monkeypatch: pytest.Monk
 
     whole = preprocess.pixels(thin)  # 96,000 x 32, which is few enough to be made
     monkeypatch.setattr(Image.Image, "resize", watched)
-    monkeypatch.setattr("ptft.preprocess.resizing._CROP_FIRST", 1 << 20)
+    monkeypatch.setattr("ptft.preprocess.resizing.CROP_FIRST", 1 << 20)
     np.testing.assert_array_equal(preprocess.pixels(thin), whole)
     assert preprocess.pixels(Image.new("RGB", (1_000_000, 1))).shape == (32, 32, 3)
     assert sizes == [(32, 32), (32, 32)]
