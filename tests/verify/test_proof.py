@@ -113,14 +113,11 @@ def test_inputs_of_the_readers_own(folder: Path, tmp_path: Path) -> None:
     (data / "broken.png").write_bytes(b"x")
     (data / "words.txt").write_text("a red circle\n\na cat\n")
     info = read_model_info(folder)
-    (first,), (again,), *others = (
-        check_drawn("m", folder, info, new_input_draw(seed, data)) for seed in (7, 7, *range(8, 14))
-    )
+    (first,), (again,) = (check_drawn("m", folder, info, new_input_draw(7, data)) for _ in range(2))
+    assert new_input_draw(None, data).seed != new_input_draw(None, data).seed
     assert f"(seed 7, from {data})" in first.detail
     assert "8 pictures and 1 texts" in first.detail
     assert again == first
-    answers = {other.detail.partition("from")[2] for (other,) in others}
-    assert len(answers) > 1, "each seed draws inputs of its own, whose answers differ otherwise"
     with pytest.raises(UsageError, match=r"--data .*: no such folder"):
         verify([str(folder)], data=tmp_path / "absent")
 
