@@ -1,6 +1,7 @@
-"""Pages that the code writes: what stands between two marks is made anew at every build."""
+"""Pages that the code writes, in the place of a mark, and files of the checkout that are pages."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from cli_reference import cli_reference
 from recipe_reference import recipe_reference
@@ -17,6 +18,7 @@ _PARTS: dict[str, Callable[[], str]] = {
 def setup(app: Sphinx) -> dict[str, bool]:
     """Sphinx's entry to an extension."""
     app.connect("source-read", _fill)
+    app.connect("include-read", _lead)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -25,3 +27,9 @@ def _fill(app: Sphinx, page: str, source: list[str]) -> None:
         if mark in source[0]:
             source[0] = source[0].replace(mark, make())
             app.env.note_reread()  # what it says comes from the code, whose changes nobody watches
+
+
+def _lead(app: Sphinx, path: Path, page: str, content: list[str]) -> None:
+    """Links from one included file to another lead to the pages that include them."""
+    for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"):
+        content[0] = content[0].replace(f"]({name})", f"]({name.lower()})")

@@ -11,10 +11,12 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 from PIL import Image
 
@@ -30,7 +32,8 @@ from tests.support.warm import Warm
 __all__ = ["TOKEN", "Walk", "draw", "environment"]
 
 TOKEN = "hf_readme"
-_SAMPLES = 2  # batches of each training
+_BATCHES = 2  # of each training
+_SECONDS = 300  # in which the service is ready, however busy the machine is
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -112,8 +115,7 @@ class Walk:
         if "bentoml" in words:
             return self._serve(line)
         if words[0] == "curl":
-            ready = f"curl -fsS --retry 600 --retry-delay 0 --retry-all-errors {self._readyz}"
-            self._shell(f"for i in $(seq 600); do {ready} 2>/dev/null && break; sleep 0.1; done")
+            self._wait_for_service()
             return self._shell(line.replace("curl ", "curl -fsS ").replace("3000", str(self.port)))
         if not is_plain(line):
             return self._shell(line)
@@ -138,9 +140,16 @@ class Walk:
         (self.folder / name).write_text(self.files[name])
         shrink(self.folder / name)
 
-    @property
-    def _readyz(self) -> str:
-        return f"localhost:{self.port}/readyz"
+    def _wait_for_service(self) -> None:
+        address = f"http://localhost:{self.port}/readyz"
+        assert self.service is not None, "nothing was served before it was asked"
+        for _ in range(_SECONDS * 10):
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(address).is_success:
+                    return
+            assert self.service.poll() is None, (self.folder / "service.log").read_text()
+            time.sleep(0.1)
+        raise AssertionError(f"not ready: {(self.folder / 'service.log').read_text()}")
 
     def _shell(self, line: str) -> str:
         done = subprocess.run(
@@ -183,7 +192,7 @@ def shrink(path: Path) -> None:
     if recipe.model is not None:
         changes["model"] = towers_section()
     batch = min(recipe.optim.global_batch, 8)
-    optim: dict[str, Any] = {"samples_seen": _SAMPLES * batch, "epochs": None}
+    optim: dict[str, Any] = {"samples_seen": _BATCHES * batch, "epochs": None}
     if recipe.optim.optimizer != LBFGS:  # whose batch is the training set
         optim |= {"global_batch": batch, "precision": "fp32"}
     changes["optim"] = recipe.optim.model_copy(update=optim)
