@@ -402,7 +402,8 @@ def test_a_model_is_evaluated_by_a_recipe_of_two_lines(tmp_path: Path) -> None:
     assert figures == json.loads((tmp_path / "figures.json").read_text())
     assert figures["retrieval"]["images"] == 16
     told = done.stderr.splitlines()
-    assert told[:3] == ["reading model", "measuring it by retrieval", "16 val images"]
+    unheld = "model: nothing records what its files are; none was held"
+    assert told[:4] == ["reading model", unheld, "measuring it by retrieval", "16 val images"]
 
 
 def test_cp_keeps_what_is_there(tmp_path: Path) -> None:
