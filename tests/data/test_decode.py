@@ -199,13 +199,9 @@ def test_without_a_random_crop_training_sees_what_evaluation_sees(photo: Image.I
     assert np.array_equal(pixels, preprocess.augment(photo, rng_for(0, 0), AugmentSection()))
 
 
-def test_a_batch_holds_its_pictures_and_features_in_their_order(photo: Image.Image) -> None:
+def test_a_batch_holds_its_pictures_in_their_order(photo: Image.Image) -> None:
     whole = np.array(photo)
     pictures = [whole[:40, start : start + 30].copy() for start in range(3)]
     pictures.append(resize(whole, (40, 30), "bicubic"))
     batch = stack(pictures)
     assert np.array_equal(batch.numpy(), np.stack(pictures))
-    features = [np.arange(5, dtype=np.float32) + row for row in range(3)]
-    for row in features:
-        row.flags.writeable = False  # as in a mapped file
-    assert np.array_equal(stack(features).numpy(), np.stack(features))
