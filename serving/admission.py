@@ -194,6 +194,11 @@ class Ticket:
             )
         self.cost += Cost(memory=amount)
 
+    def release_memory(self, amount: int) -> None:
+        """Give back so many bytes of those that are held."""
+        self._admission.memory.give(amount)
+        self.cost += Cost(memory=-amount)
+
     def close(self) -> None:
         """Give everything back."""
         cost, self.cost = self.cost, Cost()

@@ -13,22 +13,20 @@ from serving.admission import Cost, Ticket
 from serving.refusal import Refusal
 from serving.settings import Settings
 
-__all__ = ["LARGE", "read_body"]
+__all__ = ["COPIES", "LARGE", "read_body"]
 
 LARGE = 64 * 2**10
 """Bytes of a body beyond which it is read only once there is memory for it, and not parsed where
 all requests are."""
 
+COPIES = 2
+"""How many times a body's bytes are held while it is parsed: itself, and what it is parsed to."""
+
 _LEAST_RATE = 1024  # bytes a second, on average
 
 
-async def read_body(
-    request: Request, ticket: Ticket, settings: Settings, *, copies: int = 1
-) -> bytearray:
-    """The whole body.
-
-    Args:
-        copies: how many times its bytes will be held.
+async def read_body(request: Request, ticket: Ticket, settings: Settings) -> bytearray:
+    """The whole body, charged ``COPIES`` times.
 
     Raises:
         Refusal: 408 when it does not come, 413 beyond the cap, 429 where there is no memory.
@@ -41,7 +39,7 @@ async def read_body(
         raise _too_large(declared, limit)
     charged = 0
     if declared > LARGE:
-        await ticket.wait_for_memory(declared * copies)
+        await ticket.wait_for_memory(declared * COPIES)
         charged = declared
     body = bytearray()
     began = time.monotonic()
@@ -52,13 +50,13 @@ async def read_body(
         if len(body) > limit:
             raise _too_large(len(body), limit)
         if len(body) - charged > LARGE:
-            ticket.charge(Cost(memory=(len(body) - charged) * copies))
+            ticket.charge(Cost(memory=(len(body) - charged) * COPIES))
             charged = len(body)
         elapsed = time.monotonic() - began
         if more and elapsed > settings.body_idle_s and len(body) < _LEAST_RATE * elapsed:
             raise _too_slow(f"{len(body)} bytes in {elapsed:.0f} s")
     if len(body) > charged:
-        ticket.charge(Cost(memory=(len(body) - charged) * copies))
+        ticket.charge(Cost(memory=(len(body) - charged) * COPIES))
     return body
 
 

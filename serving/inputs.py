@@ -62,9 +62,10 @@ async def read_images(
     media = content_type.split(";")[0].strip().lower()
     if media == "multipart/form-data":
         data = await read_body(request, asked.ticket, settings)
-        return await asked.apart(
-            len(data), _read_form, asked, content_type, data, options, required
-        )
+        size = len(data)
+        read = await asked.apart(size, _read_form, asked, content_type, data, options, required)
+        asked.ticket.release_memory(size)
+        return read
     if media == "application/json":
         values = await read_json_body(asked, body)
         strings = values.images or []  # type: ignore[attr-defined]
@@ -76,7 +77,9 @@ async def read_images(
     if media.startswith("image/") or media == "application/octet-stream":
         values_of = _parse_pairs(request.query_params.multi_items(), options)
         data = await read_body(request, asked.ticket, settings)
-        return [asked.encoder.look(bytes(data), "images[0]")], values_of
+        picture = asked.encoder.look(bytes(data), "images[0]")
+        asked.ticket.release_memory(len(data))
+        return [picture], values_of
     raise Refusal(415, "media_type", f"content-type {media or 'absent'}: allowed: {_MEDIA}")
 
 
@@ -106,9 +109,11 @@ async def read_json_body(asked: Asked, kind: type[M]) -> M:
         raise Refusal(
             415, "media_type", f"content-type {media or 'absent'}: allowed: application/json"
         )
-    # twice: the body, and the strings that it holds
-    body = await read_body(asked.request, asked.ticket, asked.settings, copies=2)
-    return await asked.apart(len(body), _parse_json, body, kind, asked.settings)
+    body = await read_body(asked.request, asked.ticket, asked.settings)
+    size = len(body)
+    values = await asked.apart(size, _parse_json, body, kind, asked.settings)
+    asked.ticket.release_memory(size)
+    return values
 
 
 def _parse_json(body: bytearray, kind: type[M], settings: Settings) -> M:

@@ -17,6 +17,7 @@ from serving.door import hold
 from serving.drain import Drain
 from serving.encoder import Encoder
 from serving.health import Health
+from serving.memory import give_back_at_once
 from serving.metrics import Metrics
 from serving.model import load_model
 from serving.pool import Pool
@@ -56,6 +57,7 @@ class State:
         """Begin to load the model; until that is done the service is alive but not ready."""
         for message in unknown_settings():
             logger.warning(message)
+        give_back_at_once()
         self.drain.install()
         self.health.start()
         hold()

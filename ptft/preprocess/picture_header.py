@@ -3,10 +3,10 @@
 Nothing is decoded here. Pillow opens most files lazily, but not all: a WebP's canvas is allocated
 when it is opened, an icon is even decoded; so what is not to be decoded must not be opened.
 
-``BYTES_A_PIXEL`` is what the decoder of each format allocates at its peak, the copy to RGB
-included; ``NS_A_PIXEL`` the CPU time with it. Both were measured at 16 megapixels with Pillow 13
-(``python -m tests.bench decoders`` prints them anew), the dearest kind of file of each format:
-progressive CMYK JPEG, interlaced RGBA PNG, lossless WebP.
+``BYTES_A_PIXEL`` is what reading a file of each format as upright RGB allocates at its peak, laying
+it on a background included where the header does not exclude that it is transparent;
+``NS_A_PIXEL`` the CPU time, resizing included. Measured at 5 and 16 megapixels with Pillow 13, the
+dearest kind of file of each format; tests/preprocess/test_picture_header.py holds the bytes.
 """
 
 import struct
@@ -30,16 +30,16 @@ PILLOW_NAMES = {
 BYTES_A_PIXEL = {
     "jpeg": 10,
     "png": 10,
-    "webp": 19,
-    "gif": 9,
+    "webp": 22,
+    "gif": 20,
     "bmp": 10,
-    "tiff": 14,
-    "avif": 14,
-    "heic": 16,
-    "jpeg2000": 28,
+    "tiff": 22,
+    "avif": 22,
+    "heic": 24,
+    "jpeg2000": 32,
 }
 NS_A_PIXEL = {
-    "jpeg": 16,
+    "jpeg": 11,
     "png": 40,
     "webp": 35,
     "gif": 15,
@@ -52,6 +52,9 @@ NS_A_PIXEL = {
 
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 _AVIF_BRANDS = (b"avif", b"avis")
+_COEFFICIENTS = 8  # bytes a pixel: 16 bits of each of up to four channels
+_ALPHA = 10  # bytes a pixel of laying it on a background
+_NS_SCAN, _NS_SCANS = 2.5, 10.0  # CPU time a pixel of reading them
 _BOXES = 1 << 16  # bytes of an AVIF or HEIC in which its items are described
 
 
@@ -62,10 +65,15 @@ class PictureHeader:
     Attributes:
         format: a key of :data:`PILLOW_NAMES`.
         size: width and height of what is decoded, in pixels; (0, 0) where only the decoder knows.
+        alpha: of a PNG or BMP, whether pixels may be transparent.
+        scans: of a JPEG, whether it is decoded in several: all coefficients are held until the
+            last, whatever it is reduced to.
     """
 
     format: str
     size: tuple[int, int]
+    scans: bool = False
+    alpha: bool = False
 
     @property
     def pixels(self) -> int:
@@ -74,12 +82,14 @@ class PictureHeader:
 
     def memory(self, scale: int = 1) -> int:
         """Bytes that decoding allocates at its peak, each side reduced by ``scale``."""
-        return self.pixels * BYTES_A_PIXEL[self.format] // scale**2
+        whole = (_COEFFICIENTS if self.scans else 0) + (_ALPHA if self.alpha else 0)
+        return self.pixels * BYTES_A_PIXEL[self.format] // scale**2 + self.pixels * whole
 
     def seconds(self, scale: int = 1) -> float:
-        """CPU seconds of decoding; entropy decoding is never reduced, some third of a JPEG's."""
-        share = 1.0 if scale == 1 else 1 / 3 + 1 / scale**2
-        return self.pixels * NS_A_PIXEL[self.format] * share * 1e-9
+        """CPU seconds of decoding; reading a JPEG's coefficients takes the same at every scale."""
+        pixels = NS_A_PIXEL[self.format] / scale**2
+        coefficients = 0.0 if self.format != "jpeg" else _NS_SCANS if self.scans else _NS_SCAN
+        return self.pixels * (pixels + coefficients) * 1e-9
 
 
 def read_header(data: bytes) -> PictureHeader | None:
@@ -92,10 +102,12 @@ def read_header(data: bytes) -> PictureHeader | None:
     if name is None:
         return None
     try:
-        size = _SIZES[name](data)
+        if name == "jpeg":
+            return PictureHeader(name, *_jpeg(data))
+        alpha = name in _ALPHAS and _ALPHAS[name](data)
+        return PictureHeader(name, _SIZES[name](data), alpha=alpha)
     except (struct.error, IndexError, ValueError):
-        size = (0, 0)
-    return PictureHeader(name, size)
+        return PictureHeader(name, (0, 0))
 
 
 def _format(data: bytes) -> str | None:
@@ -130,6 +142,19 @@ def _png(data: bytes) -> tuple[int, int]:
     return width, height
 
 
+def _png_alpha(data: bytes) -> bool:
+    """A channel of its own, or colours that are transparent (tRNS)."""
+    at = 33  # behind IHDR
+    while data[25] not in (4, 6):
+        (length,) = struct.unpack_from(">I", data, at)
+        if data[at + 4 : at + 8] in (b"IDAT", b"IEND"):
+            return False
+        if data[at + 4 : at + 8] == b"tRNS":
+            return True
+        at += 12 + length
+    return True
+
+
 def _gif(data: bytes) -> tuple[int, int]:
     """The larger of the screen and the first frame: Pillow makes the screen fit."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
@@ -151,8 +176,15 @@ def _bmp(data: bytes) -> tuple[int, int]:
     return abs(width), abs(height)
 
 
+def _bmp_alpha(data: bytes) -> bool:
+    (bits,) = struct.unpack_from("<H", data, 28)
+    return bits == 32
+
+
 def _webp(data: bytes) -> tuple[int, int]:
     kind = data[12:16]
+    if len(data) < 30:
+        return 0, 0
     if kind == b"VP8X":
         wide = int.from_bytes(data[24:27], "little") + 1
         return wide, int.from_bytes(data[27:30], "little") + 1
@@ -163,17 +195,19 @@ def _webp(data: bytes) -> tuple[int, int]:
     return width & 0x3FFF, height & 0x3FFF
 
 
-def _jpeg(data: bytes) -> tuple[int, int]:
-    at = 2
+def _jpeg(data: bytes) -> tuple[tuple[int, int], bool]:
+    """Size, and whether there are several scans: progressive, or a channel a scan."""
+    at, frame = 2, ((0, 0), 0, 0)
     while True:
         while data[at] == 0xFF:
             at += 1
         marker = data[at]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", data, at + 4)
-            return width, height
-        if marker in (0xD9, 0xDA):
-            return 0, 0
+            height, width, channels = struct.unpack_from(">HHB", data, at + 4)
+            frame = (width, height), channels, marker
+        if marker == 0xDA:
+            size, channels, kind = frame
+            return size, kind not in (0xC0, 0xC1) or data[at + 3] < channels
         at += 1
         if not 0xD0 <= marker <= 0xD7:
             at += struct.unpack_from(">H", data, at)[0]
@@ -211,7 +245,6 @@ def _tiff(data: bytes) -> tuple[int, int]:
 
 
 _SIZES = {
-    "jpeg": _jpeg,
     "png": _png,
     "webp": _webp,
     "gif": _gif,
@@ -221,3 +254,4 @@ _SIZES = {
     "heic": _boxes,
     "jpeg2000": _jpeg2000,
 }
+_ALPHAS = {"png": _png_alpha, "bmp": _bmp_alpha}

@@ -1,0 +1,26 @@
+"""The C library's memory, told to give back what is freed.
+
+glibc maps large blocks apart and unmaps them when they are freed; but each one freed raises the
+size from which it does so, up to 32 MB, and from then on a picture's pixels come from heaps that
+stay. A fixed threshold keeps a worker at what it holds, and not at what it once held.
+"""
+
+import ctypes
+import sys
+
+__all__ = ["give_back_at_once"]
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
+_LARGE = 1 << 20  # bytes; of smaller blocks there are many, and mapping each takes time
+_ARENAS = 4
+
+
+def give_back_at_once() -> None:
+    """For the whole process; where there is no glibc nothing changes."""
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        mallopt(_M_TRIM_THRESHOLD, _LARGE)
+        mallopt(_M_ARENA_MAX, _ARENAS)
