@@ -80,7 +80,9 @@ class Budget:
 
     def give(self, amount: float) -> None:
         """Give back."""
-        self.taken = max(0.0, self.taken - amount)
+        self.taken -= amount
+        if self.taken < _ROUNDING:
+            self.taken = 0.0
         self._changed(self.taken)
         while self._queue:
             wanted, future = self._queue[0]

@@ -48,9 +48,8 @@ class Encoder:
         self, model: OnnxModel, settings: Settings, admission: Admission, observe: Observe
     ) -> None:
         self.model = model
-        self.look = Pictures(settings, model.preprocess).look
+        self.pictures = Pictures(settings, model.preprocess)
         self._threads = settings.threads
-        self._decode = Pictures(settings, model.preprocess).decode
         self._decoding = Pool("decode", settings.threads, decoding_memory(settings))
         self._tokenising = Pool("tokenise", 1)
         # int8 files scale activations over the whole batch: an image's embedding would depend on
@@ -123,7 +122,8 @@ class Encoder:
     async def decode(self, ticket: Ticket, picture: Picture) -> NDArray[np.uint8] | SampleError:
         """One picture to pixels, or why there are none."""
         cost = {"memory": picture.memory, "seconds": picture.seconds}
-        return await self._decoding.run(ticket, self._decode, picture, **cost)  # type: ignore[arg-type]
+        decode = self.pictures.decode
+        return await self._decoding.run(ticket, decode, picture, **cost)  # type: ignore[arg-type]
 
     async def embed(self, ticket: Ticket, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Pixels (H, W, 3) to an embedding (D,)."""

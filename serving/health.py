@@ -19,13 +19,15 @@ from serving.admission import Admission
 from serving.encoder import Encoder
 from serving.settings import Settings
 
-__all__ = ["EXIT_CODE", "Health"]
+__all__ = ["EXIT_CODE", "PATIENCE_S", "Health"]
 
 logger = logging.getLogger("bentoml.ptft")
 
 EXIT_CODE = 70  # sysexits.h: EX_SOFTWARE
 _FRESH_S = 2.0  # an inference that is so old still proves something
-_PATIENCE_S = 2.5  # for a proof; Kubernetes' probe waits 3
+PATIENCE_S = 2.5
+"""For a proof; Kubernetes' probe waits 3."""
+
 _LOOK_S = 0.5
 _BEAT_S = 0.5
 _STOPPED_S = 5.0
@@ -76,9 +78,9 @@ class Health:
         if self._proving is None or self._proving.done():
             self._proving = asyncio.create_task(self._prove(self.encoder))
         try:
-            return await asyncio.wait_for(asyncio.shield(self._proving), _PATIENCE_S)
+            return await asyncio.wait_for(asyncio.shield(self._proving), PATIENCE_S)
         except TimeoutError:
-            return f"no inference within {_PATIENCE_S:g} s"
+            return f"no inference within {PATIENCE_S:g} s"
 
     def reason_not_alive(self) -> str:
         """Why it makes no sense to go on; empty if it does."""

@@ -77,7 +77,7 @@ async def read_images(
     if media.startswith("image/") or media == "application/octet-stream":
         values_of = _parse_pairs(request.query_params.multi_items(), options)
         data = await read_body(request, asked.ticket, settings)
-        picture = asked.encoder.look(bytes(data), "images[0]")
+        picture = asked.encoder.pictures.look(bytes(data), "images[0]")
         asked.ticket.release_memory(len(data))
         return [picture], values_of
     raise Refusal(415, "media_type", f"content-type {media or 'absent'}: allowed: {_MEDIA}")
@@ -93,7 +93,7 @@ def read_strings(
     """
     found = [decode_base64(text, name) for text, name in zip(strings, names, strict=True)]
     return [
-        one if isinstance(one, SampleError) else asked.encoder.look(one, name)
+        one if isinstance(one, SampleError) else asked.encoder.pictures.look(one, name)
         for one, name in zip(found, names, strict=True)
     ]
 
@@ -182,7 +182,8 @@ def _read_form(
     if required and not form.files:
         raise Refusal(422, "no_images", "no part of the form is a file; send at least one image")
     values = _parse_pairs(form.fields, options)
-    return [asked.encoder.look(data, f"images[{n}]") for n, data in enumerate(form.files)], values
+    look = asked.encoder.pictures.look
+    return [look(data, f"images[{n}]") for n, data in enumerate(form.files)], values
 
 
 def _parse_pairs(pairs: Iterable[tuple[str, str]], kind: type[M]) -> M:

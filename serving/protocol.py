@@ -19,32 +19,35 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from serving.refusal import Refusal
 from serving.settings import Settings, read_settings
 
-__all__ = ["NAME", "Protocol"]
+__all__ = ["NAME", "WRITE_S", "Protocol", "most_connections", "settings"]
 
 NAME = f"{__name__}:Protocol"
 """As uvicorn's settings have it."""
 
 _SWEEP_S = 0.25  # between looks at all connections
 _OVERHEAD = 1 << 20  # bytes of a body's framing: sizes of chunks, extensions, trailers
-_WRITE_S = 30.0  # without a byte being taken of an answer
+WRITE_S = 30.0
+"""Seconds without a byte being taken of an answer."""
+
 _OTHER_FILES = 128  # that the process may have open beside its connections
 
 Phase = Literal["idle", "header", "request", "rest"]
 
 
 @cache
-def _settings() -> Settings:
+def settings() -> Settings:
+    """Of the environment."""
     return read_settings()
 
 
 @cache
-def _most_connections() -> int:
+def most_connections() -> int:
     """The setting, as far as the system lets the process have so many files open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
-    wanted = _settings().max_connections
+    wanted = settings().max_connections
     return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - _OTHER_FILES))
 
 
@@ -66,7 +69,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > _most_connections():
+        if len(self.connections) > most_connections():
             self._make_room()
         if not getattr(self.server_state, "sweeping", False):
             self.server_state.sweeping = True  # type: ignore[attr-defined]
@@ -80,13 +83,13 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         if self.transport.is_closing():
             return
-        limit = _settings().max_header_bytes
+        limit = settings().max_header_bytes
         if self._header_bytes > limit or (self.phase == "header" and self._bytes > limit):
             what = f"a header of more than {limit} bytes (PTFT_MAX_HEADER_BYTES)"
             self.refuse(Refusal(431, "header_too_large", what))
         elif self.phase == "request" and self._bytes > _OVERHEAD:
             self.refuse(Refusal(400, "http", f"more than {_OVERHEAD} bytes of chunk framing"))
-        elif self.phase == "rest" and self._bytes > _settings().max_body_bytes:
+        elif self.phase == "rest" and self._bytes > settings().max_body_bytes:
             self.transport.close()
 
     def on_message_begin(self) -> None:
@@ -102,7 +105,7 @@ class Protocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        if self._header_bytes > _settings().max_header_bytes:
+        if self._header_bytes > settings().max_header_bytes:
             return  # refused where the data came from
         self._enter("request")
         super().on_headers_complete()
@@ -151,15 +154,15 @@ class Protocol(HttpToolsProtocol):
 
     def check(self, now: float) -> None:
         """End a connection that has gone beyond a limit of time."""
-        settings, since = _settings(), now - self.since
-        if self.phase == "idle" and since > settings.idle_s:
+        limits, since = settings(), now - self.since
+        if self.phase == "idle" and since > limits.idle_s:
             self.transport.close()
-        elif self.phase == "header" and since > settings.header_s:
-            what = f"no whole header within {settings.header_s:g} s (PTFT_HEADER_S)"
+        elif self.phase == "header" and since > limits.header_s:
+            what = f"no whole header within {limits.header_s:g} s (PTFT_HEADER_S)"
             self.refuse(Refusal(408, "header_too_slow", what))
-        elif self.phase == "rest" and since > settings.header_s:
+        elif self.phase == "rest" and since > limits.header_s:
             self.transport.close()
-        elif self._stuck is not None and now - self._stuck > _WRITE_S:
+        elif self._stuck is not None and now - self._stuck > WRITE_S:
             self.transport.abort()
 
     def _enter(self, phase: Phase) -> None:

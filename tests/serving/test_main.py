@@ -1,0 +1,142 @@
+"""``python -m serving``: the same app without BentoML, a worker that is kept, and the door."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ptft.artifact import ModelInfo
+from tests.serving.server import REPO, Server, environment, free_port, wait_ready
+
+
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "serving", *arguments]
+    given = {name: value for name, value in os.environ.items() if not name.startswith("PTFT_")}
+    return subprocess.run(
+        command, cwd=REPO, env={**given, **variables}, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.fixture(scope="module")
+def plain(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running ``python -m serving``."""
+    home, port = tmp_path_factory.mktemp("plain"), free_port()
+    log = home / "log"
+    settings = {"PTFT_MODEL": str(folder), "PTFT_THREADS": "1"}
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serving", "--port", str(port)],
+            cwd=REPO,
+            env=environment(home, settings),
+            stdout=stream,
+            stderr=stream,
+        )
+    server = Server(f"http://127.0.0.1:{port}", process, log)
+    try:
+        wait_ready(server.url, process, log)
+        yield server
+    finally:
+        process.terminate()
+        try:
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+
+
+def worker(server: Server) -> int:
+    out = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(server.process.pid)], capture_output=True, text=True
+    ).stdout
+    (number,) = out.split()
+    return int(number)
+
+
+def test_the_same_app(plain: Server, info: ModelInfo) -> None:
+    answer = httpx.post(f"{plain.url}/v1/embed/text", json={"texts": ["a cat"]})
+    assert answer.json()["digest"] == info.digest
+    assert httpx.get(f"{plain.url}/livez").status_code == 200
+
+
+def test_every_refusal_has_one_shape_and_an_id(plain: Server) -> None:
+    given = {"x-request-id": "an-id.of-mine/1"}
+    with httpx.Client(base_url=plain.url, headers=given) as ask:
+        answers = {
+            404: ask.get("/v2/nothing"),
+            405: ask.get("/v1/embed/text"),
+            415: ask.post("/v1/embed/text", content=b"x"),
+            422: ask.post("/v1/embeddings", json={"input": "a", "dimensions": 3}),
+        }
+        for status, answer in answers.items():
+            error = answer.json()["error"]
+            assert answer.status_code == status
+            assert set(error) == {"type", "code", "message", "param", "request_id"}
+            assert error["request_id"] == answer.headers["x-request-id"] == given["x-request-id"]
+        assert answers[405].headers["allow"] == "POST"
+        assert answers[422].json()["error"]["param"] == "dimensions"
+        for path, status in {"/v1/model": 200, "/v1/embed/text": 405, "/nothing": 404}.items():
+            answer = ask.head(path)
+            assert (answer.status_code, answer.content) == (status, b"")
+            assert answer.headers["content-type"] == "application/json"
+        strange = ask.get("/v1/model", headers={"x-request-id": "a\tb"}).headers["x-request-id"]
+        assert len(strange) == 32 and strange.isalnum()
+
+
+def test_while_no_worker_accepts_it_says_so_at_once_and_starts_another(plain: Server) -> None:
+    first = worker(plain)
+    os.kill(first, signal.SIGKILL)
+    refused, body = [], {"texts": ["a"] * 64}
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            answer = httpx.post(
+                f"{plain.url}/v1/embed/text", json={"texts": ["a"] * 64}, timeout=20
+            )
+        except httpx.TransportError:  # a connection that the dead worker held
+            continue
+        if answer.status_code == 200:
+            break
+        refused.append(answer)
+    assert answer.status_code == 200
+    assert worker(plain) != first
+    said = {one.json()["error"]["message"] for one in refused}
+    assert "no worker accepts; one is being started" in said
+    assert {one.status_code for one in refused} == {503}
+    assert {one.headers["retry-after"] for one in refused} == {"1"}
+
+
+def test_a_wrong_setting_is_one_line() -> None:
+    done = run(PTFT_PRECISION="fp61")
+    assert done.returncode == 2
+    assert done.stderr == "ptft: PTFT_PRECISION=fp61: did you mean 'fp16'?\n"
+
+
+def test_a_port_that_is_taken_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = run("--port", port)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"ptft: --host 127.0.0.1 --port {port}: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_model_that_cannot_be_served_ends_it(tmp_path: Path) -> None:
+    done = run("--port", str(free_port()), PTFT_MODEL=str(tmp_path / "none"))
+    assert done.returncode == 1
+    assert f"PTFT_MODEL={tmp_path / 'none'}: no such folder" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_app_needs_no_bentoml() -> None:
+    code = "import serving.routes, serving.worker, serving.__main__, sys; print(*sys.modules)"
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "fastapi" in told
+    assert not {"bentoml", "_bentoml_sdk", "torch", "circus"} & set(told)
