@@ -233,6 +233,9 @@ class Mute(Report):
     def log(self, step: int, seen: int, figures: Mapping[str, float]) -> None:
         pass
 
+    def evaluated(self, progress: TrainProgress, when: str, metrics: Mapping[str, Figures]) -> None:
+        pass
+
     def skipped(self, seen: int, samples: Skipped) -> None:
         pass
 
