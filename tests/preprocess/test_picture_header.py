@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ptft.preprocess.picture_header import BYTES_A_PIXEL, FORMATS, NS_A_PIXEL, read_header
+from ptft.preprocess.picture_header import BYTES_A_PIXEL, NS_A_PIXEL, PILLOW_NAMES, read_header
 from serving import settings
 
 SIZES = [(1, 1), (37, 91), (640, 3)]
@@ -44,7 +44,7 @@ def noise(size: tuple[int, int], mode: str) -> Image.Image:
 
 def encoded(size: tuple[int, int], name: str, mode: str, options: dict) -> bytes:
     stream = io.BytesIO()
-    noise(size, mode).save(stream, FORMATS[name][0], **options)
+    noise(size, mode).save(stream, PILLOW_NAMES[name][0], **options)
     return stream.getvalue()
 
 
@@ -56,7 +56,7 @@ def test_a_header_is_what_pillow_reads(
     data = encoded(size, name, mode, options)
     header = read_header(data)
     assert header is not None
-    with Image.open(io.BytesIO(data), formats=FORMATS[name]) as image:
+    with Image.open(io.BytesIO(data), formats=PILLOW_NAMES[name]) as image:
         assert (header.format, header.size) == (name, image.size)
     assert header.scans == bool(options.get("progressive"))
 
@@ -92,7 +92,7 @@ def test_several_scans_are_seen_in_a_baseline_file_too() -> None:
 
 
 def test_every_format_has_its_price() -> None:
-    assert set(FORMATS) == set(BYTES_A_PIXEL) == set(NS_A_PIXEL) == set(settings.FORMATS)
+    assert set(PILLOW_NAMES) == set(BYTES_A_PIXEL) == set(NS_A_PIXEL) == set(settings.FORMATS)
 
 
 PEAK = """
