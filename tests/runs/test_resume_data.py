@@ -136,9 +136,8 @@ def test_accepted_data_are_what_the_next_resume_is_held_against(
     table = tmp_path / "train/metadata.csv"
     table.write_text("\n".join(table.read_text().splitlines()[:32]))
     accepted = {"resume": True, "accept_changes": True, "log": SILENT}
-    real = train
     with monkeypatch.context() as patch:
-        patch.setattr("tests.train.test_train.train", lambda made, **_: real(made, **accepted))
+        patch.setattr("tests.support.runs.run_recipe", lambda made, **_: train(made, **accepted))
         interrupt(patch, tmp_path / "run", 1, **given)
     assert run(tmp_path / "run", resume=True, **given).finished
     record = read_run(tmp_path / "run")
