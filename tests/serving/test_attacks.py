@@ -7,8 +7,7 @@ import asyncio
 import base64
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,11 @@ from fastapi import FastAPI
 from ptft.onnx.model import OnnxModel
 from ptft.preprocess import TextTokenizer
 from serving.pictures import Pictures
-from serving.routes import create_app
 from serving.settings import Settings
 from serving.state import State
 from tests.serving import attacks
 from tests.serving.conftest import Client
+from tests.serving.running import started, until
 
 JSON = {"content-type": "application/json"}
 
@@ -207,23 +206,6 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     monkeypatch.setattr(OnnxModel, "encode_images", held)
     yield gate
     gate.open.set()
-
-
-@asynccontextmanager
-async def started(settings: Settings) -> AsyncIterator[tuple[FastAPI, State]]:
-    app = create_app(lambda: settings)
-    async with app.router.lifespan_context(app):
-        state: State = app.state.serving
-        await until(lambda: state.encoder is not None)
-        yield app, state
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(4000):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it did not come about")
 
 
 class Caller:

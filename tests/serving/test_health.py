@@ -15,7 +15,7 @@ from serving.health import EXIT_CODE, Health
 from serving.settings import Settings
 from serving.state import State
 from tests.serving.conftest import Client
-from tests.serving.test_attacks import started, until
+from tests.serving.running import started, until
 
 
 class Tower:
