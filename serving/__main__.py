@@ -6,6 +6,7 @@ none (``serving.door``), and passes SIGTERM on. It imports nothing of the model'
 
 import argparse
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -16,9 +17,13 @@ from types import FrameType
 
 from ptft.errors import PtftError
 from serving.door import Door
+from serving.keys import check_keys
+from serving.logs import write_logs
 from serving.settings import read_settings
 
 __all__ = ["main"]
+
+logger = logging.getLogger("bentoml.ptft")
 
 UNSERVABLE = 3  # a worker's exit: the model cannot be served, and it has said why
 _SHORT_S = 5.0  # a worker that lived no longer is not started again at once
@@ -33,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=3000, help="(default: %(default)s)")
     asked = parser.parse_args(arguments)
     try:
-        read_settings()
+        settings = read_settings()
+        check_keys(settings)
         family = socket.AF_INET6 if ":" in asked.host else socket.AF_INET
         listening = socket.create_server((asked.host, asked.port), family=family, backlog=_BACKLOG)
     except PtftError as error:
@@ -43,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"ptft: --host {asked.host} --port {asked.port}: {error}\n")
         return 1
     Door().open(listening)
-    sys.stderr.write(f"ptft: listening on http://{asked.host}:{listening.getsockname()[1]}\n")
+    write_logs(settings.log_format)
+    logger.info("listening on http://%s:%d", asked.host, listening.getsockname()[1])
     return _Supervisor(listening).run()
 
 
@@ -73,7 +80,7 @@ class _Supervisor:
                 break
             if code == UNSERVABLE:
                 return 1
-            sys.stderr.write(f"ptft: the worker ended ({code}); starting another\n")
+            logger.warning("the worker ended (%d); starting another", code)
             if time.monotonic() - started < _SHORT_S:
                 time.sleep(_PAUSE_S)
         return 0

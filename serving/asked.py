@@ -13,10 +13,13 @@ from serving.metrics import Metrics
 from serving.pool import Pool
 from serving.settings import Settings
 
-__all__ = ["REQUEST_ID", "TICKET", "Asked"]
+__all__ = ["CALLER", "REFUSED", "REQUEST_ID", "TICKET", "Asked"]
 
 REQUEST_ID, TICKET = "ptft.request_id", "ptft.ticket"
 """Keys of the ASGI scope, set by ``serving.frame``."""
+
+CALLER, REFUSED = "ptft.caller", "ptft.refused"
+"""Others: the name of the API key that a request brought, and the kind of its refusal."""
 
 R = TypeVar("R")
 

@@ -34,7 +34,10 @@ class Metrics:
             registry=registry,
         )
         self.rejected = Counter(
-            "ptft_rejected", "Requests refused, by reason", ["reason"], registry=registry
+            "ptft_rejected",
+            "Requests refused, by reason and name of the API key",
+            ["reason", "key"],
+            registry=registry,
         )
         self.items = Counter(
             "ptft_items", "Images and texts answered", ["kind", "outcome"], registry=registry

@@ -104,10 +104,12 @@ def main() -> int:
     evidence of it is all that it prints."""
     import sys
 
+    from serving.keys import check_keys
     from serving.settings import read_settings
 
     try:
         settings = read_settings(os.environ)
+        check_keys(settings)
         before = evidence(settings) if settings.model.is_dir() else ""
         load_model(settings)
     except PtftError as error:

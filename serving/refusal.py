@@ -60,6 +60,8 @@ class Refusal(Exception):  # noqa: N818 (an answer, not an error of the service)
         found = {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
         if self.close:
             found["connection"] = "close"
+        if self.status == 401:
+            found["www-authenticate"] = "Bearer"
         if self.allow:
             found["allow"] = self.allow
         return found

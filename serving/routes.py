@@ -29,7 +29,7 @@ from serving.answers import (
 )
 from serving.asked import Asked
 from serving.classify import classify
-from serving.frame import Frame
+from serving.frame import Cors, Frame, Guarded
 from serving.inputs import read_images, read_json_body
 from serving.openai import embeddings
 from serving.refusal import Refusal
@@ -42,11 +42,13 @@ _FAILURE = {"type": "object", "properties": {"error": schema.Failure.model_json_
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {"application/json": {"schema": _FAILURE}}}
     for status, text in {
+        401: "no API key, or one that nobody has here, where the service asks for one",
+        403: "an API key that is over",
         408: "the body did not come",
         413: "the body, an image or the number of items is beyond its cap",
         415: "a content type that the route does not read",
         422: "a key or value is wrong, or every item failed",
-        429: "too much is being answered; Retry-After says when to ask again",
+        429: "too much at once, in all or with this key; Retry-After says when to ask again",
         503: "the model is not loaded yet",
         504: "no answer before the deadline",
     }.items()
@@ -77,7 +79,8 @@ def create_app(read_settings: Callable[[], Settings]) -> FastAPI:
         responses=_REFUSALS,
         exception_handlers={HTTPException: _no_such_route},
     )
-    app.add_middleware(Frame, state=lambda: app.state.serving)
+    for around in (Guarded, Cors, Frame):  # the last is the outermost
+        app.add_middleware(around, state=lambda: app.state.serving)
 
     async def embed_image(request: Request) -> Response:
         """Images to embeddings: multipart files, one raw image, or JSON with base64."""
@@ -123,6 +126,8 @@ def create_app(read_settings: Callable[[], Settings]) -> FastAPI:
 
 
 async def _metrics(request: Request) -> Response:
+    if _state(request).settings.metrics == "off":
+        return refuse(request, Refusal(404, "no_such_path", "/metrics: off (PTFT_METRICS)"))
     return Response(_state(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 

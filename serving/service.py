@@ -24,10 +24,11 @@ import bentoml
 import uvicorn.config
 
 from serving.door import Door
+from serving.logs import write_logs
 from serving.model import CHECKED
 from serving.protocol import NAME
 from serving.routes import create_app
-from serving.settings import MODEL, read_settings
+from serving.settings import KEYS_FILE, MODEL, read_settings
 
 __all__ = ["Ptft", "app"]
 
@@ -52,11 +53,12 @@ class Ptft:
         """Refuse to start on a model that no worker could serve, in one line.
 
         In a process of its own, so that the supervisor does not keep a model in memory. BentoML
-        starts workers in its own folder, so the model's path is made absolute here, where the
+        starts workers in its own folder, so paths are made absolute here, where the
         working directory is still that of the shell that gave it.
         """
-        if given := os.environ.get(MODEL, "").strip():
-            os.environ[MODEL] = str(Path(given).expanduser().absolute())
+        for name in (MODEL, KEYS_FILE):
+            if given := os.environ.get(name, "").strip():
+                os.environ[name] = str(Path(given).expanduser().absolute())
         here = Path(__file__).resolve().parent.parent
         done = subprocess.run(
             [sys.executable, "-m", "serving.model"], cwd=here, capture_output=True, text=True
@@ -65,6 +67,7 @@ class Ptft:
             message = done.stderr.strip() or f"the check was ended by {done.returncode}"
             raise SystemExit(f"ptft: {message}")  # an error would come under BentoML's traceback
         os.environ[CHECKED] = done.stdout.strip()
+        write_logs(read_settings().log_format)
         _open(Door())
 
 

@@ -2,18 +2,19 @@
 
 import math
 import os
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
 from ptft.artifact import PRECISIONS
 from ptft.errors import UsageError, suggest
+from serving.variables import Variables
 
-__all__ = ["MODEL", "Settings", "available_cpus", "read_settings", "unknown_settings"]
+__all__ = ["KEYS_FILE", "MODEL", "Settings", "available_cpus", "read_settings", "unknown_settings"]
 
 PREFIX = "PTFT_"
-MODEL = PREFIX + "MODEL"
+MODEL, KEYS_FILE = PREFIX + "MODEL", PREFIX + "KEYS_FILE"
 BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "model"  # `bentoml build` puts it here
 MOUNTED_MODEL = Path("/model")
 FORMATS = ("jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "heic", "jpeg2000")
@@ -64,6 +65,15 @@ class Settings:
             and after which an engine that only fails is broken: either ends the process.
         drain_s: ``PTFT_DRAIN_S``, seconds that SIGTERM leaves for clients to go elsewhere,
             during which requests are still answered.
+        keys_file: ``PTFT_KEYS_FILE``, API keys, one a line as ``python -m serving.keys new`` prints
+            it; read again when it changes. Without any key the service is open.
+        keys: ``PTFT_KEYS``, more such lines, separated by line ends or semicolons.
+        metrics: ``PTFT_METRICS``: ``open`` answers ``/metrics`` to everybody, ``key`` to those who
+            have one, ``off`` neither counts nor answers.
+        cors_origins: ``PTFT_CORS_ORIGINS``, whose pages may ask from a browser, separated by
+            commas, or ``*``.
+        log_format: ``PTFT_LOG_FORMAT``: lines for a ``console``, or an object of ``json`` each.
+        access_log: ``PTFT_ACCESS_LOG``: ``on`` writes a line for every request.
     """
 
     model: Path
@@ -89,6 +99,12 @@ class Settings:
     max_connections: int = 1024
     hang_s: float = 20.0
     drain_s: float = 1.0
+    keys_file: Path | None = None
+    keys: str = field(default="", repr=False)
+    metrics: str = "open"
+    cors_origins: tuple[str, ...] = ()
+    log_format: str = "console"
+    access_log: bool = False
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -98,43 +114,14 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         UsageError: naming the variable, its value and what is allowed.
     """
     default = Settings(model=BUNDLED_MODEL if BUNDLED_MODEL.is_dir() else MOUNTED_MODEL)
-
-    def text(name: str) -> str:
-        return environment.get(PREFIX + name, "").strip()
-
-    def number(name: str, fallback: int, low: int) -> int:
-        raw = text(name)
-        if not raw:
-            return fallback
-        if not raw.isascii() or not raw.isdigit() or int(raw) < low:
-            raise UsageError(f"{PREFIX}{name}={raw}: allowed: a whole number of at least {low}")
-        return int(raw)
-
-    def seconds(name: str, fallback: float, low: float) -> float:
-        raw = text(name)
-        try:
-            value = float(raw) if raw else fallback
-        except ValueError:
-            value = math.nan
-        if not low <= value <= 3600:
-            raise UsageError(f"{PREFIX}{name}={raw}: allowed: seconds from {low:g} to 3600")
-        return value
-
-    def choice(name: str, fallback: str, allowed: Collection[str]) -> str:
-        value = text(name) or fallback
-        if value not in allowed:
-            raise UsageError(f"{PREFIX}{name}={value}: {suggest(value, allowed)}")
-        return value
-
+    given = Variables(environment, PREFIX)
+    number, seconds, choice = given.number, given.seconds, given.choice
     timeout_s = seconds("TIMEOUT_S", default.timeout_s, 0.1)
     max_body_bytes = number("MAX_BODY_BYTES", default.max_body_bytes, 1024)
     max_memory_bytes = max(default.max_memory_bytes, _BODIES * max_body_bytes)
-    digest = text("MODEL_DIGEST")
-    if digest and not _is_digest(digest):
-        raise UsageError(f"{PREFIX}MODEL_DIGEST={digest}: allowed: sha256: and 64 hex digits")
     settings = Settings(
-        model=Path(text("MODEL")) if text("MODEL") else default.model,
-        model_digest=digest,
+        model=Path(given.text("MODEL")) if given.text("MODEL") else default.model,
+        model_digest=_digest(given),
         precision=choice("PRECISION", default.precision, PRECISIONS),
         threads=number("THREADS", available_cpus(), 1),
         max_body_bytes=max_body_bytes,
@@ -146,7 +133,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         max_characters=number("MAX_CHARACTERS", default.max_characters, 1),
         max_memory_bytes=number("MAX_MEMORY_BYTES", max_memory_bytes, 2**20),
         max_work_s=seconds("MAX_WORK_S", min(default.max_work_s, timeout_s / 3), 0.01),
-        formats=_formats(text("FORMATS")) or default.formats,
+        formats=_formats(given, default.formats),
         jpeg=choice("JPEG", default.jpeg, ("reduced", "exact")),
         timeout_s=timeout_s,
         body_idle_s=seconds("BODY_IDLE_S", default.body_idle_s, 0.1),
@@ -156,6 +143,12 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         max_connections=number("MAX_CONNECTIONS", default.max_connections, 1),
         hang_s=seconds("HANG_S", default.hang_s, 1),
         drain_s=seconds("DRAIN_S", default.drain_s, 0),
+        keys_file=Path(given.text("KEYS_FILE")) if given.text("KEYS_FILE") else None,
+        keys=given.text("KEYS"),
+        metrics=choice("METRICS", default.metrics, ("open", "key", "off")),
+        cors_origins=_origins(given),
+        log_format=choice("LOG_FORMAT", default.log_format, ("console", "json")),
+        access_log=choice("ACCESS_LOG", "off", ("on", "off")) == "on",
     )
     _check_together(settings)
     return settings
@@ -176,15 +169,34 @@ def _check_together(settings: Settings) -> None:
             )
 
 
-def _formats(given: str) -> tuple[str, ...]:
+def _formats(given: Variables, default: tuple[str, ...]) -> tuple[str, ...]:
     """Names of formats, separated by commas."""
-    names = tuple(name.strip().lower() for name in given.split(",") if name.strip())
-    for name in names:
-        if name not in FORMATS:
-            raise UsageError(f"{PREFIX}FORMATS={name}: {suggest(name, FORMATS)}")
+    names = given.words("FORMATS", default, FORMATS)
     if "heic" in names and find_spec("pillow_heif") is None:
-        raise UsageError(f"{PREFIX}FORMATS=heic: pillow-heif is missing; pip install pillow-heif")
+        what = "pillow-heif is missing; pip install pillow-heif"
+        raise given.wrong("FORMATS", "heic", what)
     return names
+
+
+def _origins(given: Variables) -> tuple[str, ...]:
+    """Origins as browsers send them, or ``*``."""
+    name = "CORS_ORIGINS"
+    found = given.listed(name)
+    if "*" in found and found != ("*",):
+        raise given.wrong(name, ",".join(found), "allowed: * alone, or origins")
+    for one in found:
+        if one != "*":
+            given.address(name, one, path=False)
+    return found
+
+
+def _digest(given: Variables) -> str:
+    digest = given.text("MODEL_DIGEST")
+    scheme, _, digits = digest.partition(":")
+    good = scheme == "sha256" and len(digits) == 64 and set(digits) <= set("0123456789abcdef")
+    if digest and not good:
+        raise given.wrong("MODEL_DIGEST", digest, "allowed: sha256: and 64 hex digits")
+    return digest
 
 
 def unknown_settings(environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -205,8 +217,3 @@ def available_cpus() -> int:
         return max(1, min(cpus, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):  # no cgroup v2, or "max": no limit
         return cpus
-
-
-def _is_digest(digest: str) -> bool:
-    scheme, _, digits = digest.partition(":")
-    return scheme == "sha256" and len(digits) == 64 and set(digits) <= set("0123456789abcdef")

@@ -12,11 +12,13 @@ from starlette.responses import Response
 
 from ptft.errors import PtftError
 from serving.admission import Admission
-from serving.asked import REQUEST_ID, Asked
+from serving.asked import REFUSED, REQUEST_ID, Asked
 from serving.door import hold
 from serving.drain import Drain
 from serving.encoder import Encoder
+from serving.guard import Guard
 from serving.health import Health
+from serving.logs import write_logs
 from serving.memory import give_back_at_once
 from serving.metrics import Metrics
 from serving.model import load_model
@@ -40,6 +42,7 @@ class State:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.guard = Guard(settings)
         self.metrics = Metrics()
         self.admission = Admission(
             settings.max_queue,
@@ -55,10 +58,14 @@ class State:
 
     async def start(self) -> None:
         """Begin to load the model; until that is done the service is alive but not ready."""
+        self.drain.install()
+        if self.drain.installed:
+            write_logs(self.settings.log_format)
         for message in unknown_settings():
             logger.warning(message)
+        if self.guard.is_open:
+            logger.warning("open to everybody: no API keys (PTFT_KEYS_FILE, PTFT_KEYS)")
         give_back_at_once()
-        self.drain.install()
         self.health.start()
         hold()
         self._loading = asyncio.create_task(self._load())
@@ -148,12 +155,12 @@ class State:
         finally:
             if asked is not None:
                 asked.close()
-        self.metrics.rejected.labels(refusal.kind).inc()
         return refuse(request, refusal)
 
 
 def refuse(request: Request, refusal: Refusal) -> Response:
-    """A refusal as an answer."""
+    """A refusal as an answer; ``serving.frame`` counts it."""
+    request.scope[REFUSED] = refusal.kind
     body = json_bytes(refusal.content(request.scope.get(REQUEST_ID, "")))
     return Response(body, refusal.status, refusal.headers(), media_type="application/json")
 

@@ -1,11 +1,11 @@
 """``python -m serving.worker --fd N``: the app, on the socket of ``python -m serving``."""
 
 import argparse
-import logging
 import socket
 
 import uvicorn
 
+from serving.logs import write_logs
 from serving.protocol import Protocol
 from serving.routes import create_app
 from serving.settings import read_settings
@@ -18,8 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="One worker; see python -m serving.")
     parser.add_argument("--fd", type=int, required=True, help="of the listening socket")
     listening = socket.socket(fileno=parser.parse_args().fd)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    write_logs(read_settings().log_format)
     config = uvicorn.Config(
         create_app(read_settings),
         http=Protocol,

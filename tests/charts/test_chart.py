@@ -240,6 +240,12 @@ def test_settings_are_those_of_the_service(ptft_chart: ChartUnderTest) -> None:
         max_connections=9,
         hang_s=9,
         drain_s=0,
+        keys_file=Path("/etc/ptft/keys/other"),
+        keys="a sha256:9",
+        metrics="key",
+        cors_origins=("https://a.example", "https://b.example"),
+        log_format="json",
+        access_log=True,
     )
 
 

@@ -58,6 +58,8 @@ def test_no_value_is_dead(ptft_chart: ChartUnderTest, key: str) -> None:
         base |= {**HUB, "model.hub.tokenSecret.name": "hub"}
     if key.startswith("model.volume"):
         base |= VOLUME
+    if key.startswith("serving.keysSecret"):
+        base["serving.keysSecret.name"] = "keys"
     change = HUB if key == "model.source" else {key: CHANGED[key]}
     before, after = ptft_chart.render(base), ptft_chart.render({**base, **change})
     assert manifests(before) != manifests(after)

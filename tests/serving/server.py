@@ -94,6 +94,31 @@ def serve(
                 process.wait()
 
 
+@contextmanager
+def serve_plain(home: Path, settings: Mapping[str, str]) -> Iterator[Server]:
+    """The same of ``python -m serving``."""
+    port = free_port()
+    log = home / f"plain-{port}.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serving", "--port", str(port)],
+            cwd=REPO,
+            env=environment(home, settings),
+            stdout=stream,
+            stderr=stream,
+        )
+    server = Server(f"http://127.0.0.1:{port}", process, log)
+    try:
+        wait_ready(server.url, process, log)
+        yield server
+    finally:
+        process.terminate()
+        try:
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+
+
 def wait_until_ready(client: httpx.Client) -> None:
     """Wait for the app itself, where BentoML's ``/readyz`` is not around it."""
     deadline = time.monotonic() + _START_S

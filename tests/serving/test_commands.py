@@ -1,5 +1,7 @@
 """The commands of serving/README.md, run as they stand there."""
 
+import json
+import os
 import re
 import shlex
 import shutil
@@ -14,7 +16,7 @@ import yaml
 
 from ptft.artifact import ModelInfo
 from serving.settings import Settings
-from tests.serving.server import REPO, environment, serve
+from tests.serving.server import REPO, environment, serve, serve_plain
 
 README = (REPO / "serving" / "README.md").read_text(encoding="utf-8")
 
@@ -71,6 +73,36 @@ def test_build_and_serve_a_bento(checkout: Path, info: ModelInfo, tmp_path: Path
         assert httpx.get(f"{server.url}/v1/model").json()["digest"] == info.digest
         answer = httpx.post(f"{server.url}/v1/embed/text", json={"texts": ["a cat"]})
         assert answer.status_code == 200
+
+
+def test_serve_without_bentoml_and_with_a_key(
+    checkout: Path, info: ModelInfo, tmp_path: Path
+) -> None:
+    python, *words = documented("python -m serving --port")
+    assert words == ["-m", "serving", "--port", "3000"]
+    assert python == "python"
+    made = " ".join(documented("python -m serving.keys"))
+    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    told = subprocess.run(
+        ["bash", "-c", made],
+        cwd=tmp_path,
+        env={**environment(tmp_path, {}), "PATH": programs, "PYTHONPATH": str(checkout)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    secret = told.stderr.split()[-1]
+    settings = {"PTFT_MODEL": str(checkout / "model"), "PTFT_KEYS_FILE": str(tmp_path / "keys")}
+    with serve_plain(tmp_path, settings) as server:
+        (ask,) = [line for line in README.splitlines() if "authorization: Bearer $KEY" in line]
+        place = server.url.removeprefix("http://")
+        words = [
+            word.replace("$KEY", secret).replace("localhost:3000", place)
+            for word in shlex.split(ask)
+        ]
+        answer = subprocess.run(words, capture_output=True, text=True, check=True)
+        assert json.loads(answer.stdout)["digest"] == info.digest
+        assert httpx.get(f"{server.url}/v1/model").status_code == 401
 
 
 def test_every_setting_is_documented() -> None:

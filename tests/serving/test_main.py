@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from ptft.artifact import ModelInfo
-from tests.serving.server import REPO, Server, environment, free_port, wait_ready
+from tests.serving.server import REPO, Server, free_port, serve_plain
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -27,27 +27,9 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def plain(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running ``python -m serving``."""
-    home, port = tmp_path_factory.mktemp("plain"), free_port()
-    log = home / "log"
-    settings = {"PTFT_MODEL": str(folder), "PTFT_THREADS": "1"}
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "serving", "--port", str(port)],
-            cwd=REPO,
-            env=environment(home, settings),
-            stdout=stream,
-            stderr=stream,
-        )
-    server = Server(f"http://127.0.0.1:{port}", process, log)
-    try:
-        wait_ready(server.url, process, log)
+    home = tmp_path_factory.mktemp("plain")
+    with serve_plain(home, {"PTFT_MODEL": str(folder), "PTFT_THREADS": "1"}) as server:
         yield server
-    finally:
-        process.terminate()
-        try:
-            assert process.wait(30) == 0
-        finally:
-            process.kill()
 
 
 def worker(server: Server) -> int:

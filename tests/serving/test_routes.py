@@ -325,7 +325,7 @@ def test_metrics_and_documentation(client: Client, pictures: list[bytes]) -> Non
         'ptft_items_total{kind="image",outcome="ok"} 1.0',
         'ptft_items_total{kind="image",outcome="failed"} 1.0',
         'ptft_items_total{kind="text",outcome="ok"} 3.0',
-        'ptft_rejected_total{reason="too_many_items"} 1.0',
+        'ptft_rejected_total{key="",reason="too_many_items"} 1.0',
         'ptft_batch_items_sum{kind="text"} 3.0',
         'ptft_request_seconds_count{route="embed_text"} 2.0',
         "ptft_queue_items 0.0",

@@ -97,7 +97,7 @@ def test_overload_is_refused_and_what_is_accepted_is_answered(
             assert 1 <= int(answer.headers["retry-after"]) <= 30
         assert httpx.post(f"{server.url}/v1/embed/image", json=body).status_code == 200
         metrics = httpx.get(f"{server.url}/metrics").text
-        assert f'ptft_rejected_total{{reason="queue_full"}} {len(refused)}.0' in metrics
+        assert f'ptft_rejected_total{{key="",reason="queue_full"}} {len(refused)}.0' in metrics
 
 
 def test_sigterm_loses_nothing(folder: Path, tmp_path: Path, pictures: list[bytes]) -> None:

@@ -1,0 +1,87 @@
+"""Environment variables to values: what is wrong with one is said with its name, its value and what
+is allowed."""
+
+import math
+from collections.abc import Collection, Mapping
+from urllib.parse import urlsplit
+
+from ptft.errors import UsageError, suggest
+
+__all__ = ["Variables"]
+
+
+class Variables:
+    """Variables of one prefix; one that is empty is one that is not set.
+
+    Args:
+        environment: where they stand.
+        prefix: of all names, which the methods are given without it.
+    """
+
+    def __init__(self, environment: Mapping[str, str], prefix: str) -> None:
+        self._environment = environment
+        self._prefix = prefix
+
+    def text(self, name: str) -> str:
+        """As it stands, but for spaces around it."""
+        return self._environment.get(self._prefix + name, "").strip()
+
+    def number(self, name: str, fallback: int, low: int) -> int:
+        """A whole number of at least ``low``."""
+        raw = self.text(name)
+        if not raw:
+            return fallback
+        if not raw.isascii() or not raw.isdigit() or int(raw) < low:
+            raise self.wrong(name, raw, f"allowed: a whole number of at least {low}")
+        return int(raw)
+
+    def seconds(self, name: str, fallback: float, low: float) -> float:
+        """Seconds, from ``low`` to an hour."""
+        return self.within(name, fallback, low, 3600, "seconds from {:g} to {:g}")
+
+    def within(self, name: str, fallback: float, low: float, high: float, what: str) -> float:
+        """A number between two; ``what`` says so in a message, with a place for each of them."""
+        raw = self.text(name)
+        try:
+            value = float(raw) if raw else fallback
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise self.wrong(name, raw, f"allowed: {what.format(low, high)}")
+        return value
+
+    def choice(self, name: str, fallback: str, allowed: Collection[str]) -> str:
+        """One of several words."""
+        value = self.text(name) or fallback
+        if value not in allowed:
+            raise self.wrong(name, value, suggest(value, allowed))
+        return value
+
+    def words(self, name: str, fallback: tuple[str, ...], allowed: Collection[str]) -> tuple:
+        """Several of several words, separated by commas."""
+        found = self.listed(name)
+        for word in found:
+            if word.lower() not in allowed:
+                raise self.wrong(name, word, suggest(word.lower(), allowed))
+        return tuple(word.lower() for word in found) or fallback
+
+    def listed(self, name: str) -> tuple[str, ...]:
+        """What stands between commas."""
+        return tuple(word.strip() for word in self.text(name).split(",") if word.strip())
+
+    def address(self, name: str, raw: str, *, path: bool) -> str:
+        """http:// or https://, a host, and perhaps a port; and a path where there may be one."""
+        try:
+            parts = urlsplit(raw)
+            good = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.username
+            _ = parts.port  # raises where it is none
+        except ValueError:
+            good = False
+        if not good or parts.query or parts.fragment or (parts.path and not path):
+            shape = "http://host:port/path" if path else "http://host:port"
+            raise self.wrong(name, raw, f"allowed: {shape}, or https")
+        return raw
+
+    def wrong(self, name: str, value: str, allowed: str) -> UsageError:
+        """The error of a variable."""
+        return UsageError(f"{self._prefix}{name}={value}: {allowed}")
