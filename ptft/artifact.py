@@ -218,6 +218,8 @@ class MixRecord:
         evaluation: figures by the names of the evaluations; empty where none ran.
         grid: the figures of every share that was looked at, the start's own at 0.
         rule: what the share was chosen by, in words; empty where there was no choice.
+        files: name -> sha256 and size, of every file beside it; empty of a mix from before they
+            were recorded.
     """
 
     name: str
@@ -227,6 +229,7 @@ class MixRecord:
     evaluation: dict[str, Any] = field(default_factory=dict)
     grid: list[dict[str, Any]] = field(default_factory=list)
     rule: str = ""
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
     format: int = MIX_FORMAT
 
 

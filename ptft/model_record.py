@@ -118,6 +118,7 @@ def check_mix_values(values: Any, where: str) -> None:
         one.number("share", -1e6, 1e6)
     if values.get("alpha") is not None:
         bounds.number("alpha", -1e6, 1e6)
+    _check_files(values.get("files", {}), where)
     Bounds(values.get("evaluation", {}), f"{where}: evaluation")
 
 

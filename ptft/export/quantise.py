@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ptft.export.graph import save_graph, strip
 
-__all__ = ["convolves", "write_int8"]
+__all__ = ["convolves", "learns_ranges", "write_int8"]
 
 _CALIBRATED = (
     "Conv",
@@ -68,6 +68,11 @@ def write_int8(
     proto = onnx.load(path)
     strip(proto)
     save_graph(proto, path)
+
+
+def learns_ranges(plain: Path) -> bool:
+    """Whether :func:`write_int8` reads pictures for this float32 file."""
+    return convolves(onnx.load(plain, load_external_data=False).graph)
 
 
 def convolves(graph: onnx.GraphProto) -> bool:

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ptft.errors import ArtifactError, PtftError, suggest
 
@@ -133,7 +133,7 @@ class Bounds:
         for index, one in enumerate(found):
             self.check_text(one, f"{key}[{index}]", most)
 
-    def refuse(self, key: str, value: Any, allowed: str) -> None:
+    def refuse(self, key: str, value: Any, allowed: str) -> NoReturn:
         """Raises ``error`` in one line."""
         raise self.error(f"{self._at(key)}: {shown(value)}; allowed: {allowed}")
 

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ptft.artifact import MixParent, MixRecord, RunFiles, file_sha256, write_json
+from ptft.artifact import MixParent, MixRecord, RunFiles, hash_files, write_json
 from ptft.errors import ArtifactError, UsageError
 from ptft.export.provenance import Provenance, read_provenance
 from ptft.mix.choose import Choice, Grid
@@ -161,8 +161,9 @@ def _write(out: Path, model: DualEncoder, **facts: Any) -> MixRecord:
         raise ArtifactError(f"{partial}: something else is there; move it away") from None
     try:
         save_model(model, partial)
-        digest = file_sha256(partial / WEIGHTS)
-        record = MixRecord(name=out.resolve().name, weights_digest=digest, **facts)
+        files = hash_files(partial)
+        digest = files[WEIGHTS]["sha256"]
+        record = MixRecord(name=out.resolve().name, weights_digest=digest, files=files, **facts)
         write_json(partial / RunFiles.MIX, asdict(record))
         if out.is_dir():
             out.rmdir()  # empty

@@ -1,9 +1,9 @@
 """The files that a model is loaded from, held against what records them, before one is opened.
 
 What is recorded where: a model folder's ``ptft.json`` has every file, a checkpoint's ``state.json``
-and, of a run's last model, ``run.json`` too. A mix's ``mix.json``, and a ``run.json`` from before
-that, have the weights alone; a folder of open_clip's own records nothing. Bytes that were found
-right and have not changed since are not read again (:mod:`ptft.files.digests`).
+too, and so have ``run.json`` of a run's last model and ``mix.json`` of a mix, but those from before
+they had the weights alone; a folder of open_clip's own records nothing. Bytes that were found right
+and have not changed since are not read again (:mod:`ptft.files.digests`).
 """
 
 from collections.abc import Mapping
@@ -53,6 +53,8 @@ def hold(folder: Path) -> str:
         files, record = recorded_files(read_json(folder / STATE), folder / STATE), STATE
     elif (run := _run(folder)) is not None and run.values.get("files"):
         files, record = recorded_files(run.values, folder.parent / RunFiles.RUN), RunFiles.RUN
+    elif (folder / RunFiles.MIX).is_file() and (mixed := read_mix(folder).files):
+        files, record = mixed, RunFiles.MIX
     else:
         return _hold_weights(folder, run)
     opened = _opened(folder, files)
@@ -91,7 +93,7 @@ def _run(folder: Path) -> Bounds | None:
 
 
 def _hold_weights(folder: Path, run: Bounds | None) -> str:
-    """Those of a mix, or of the last model of a run from before all its files were recorded.
+    """Those of a mix, or of a run's last model, from before all their files were recorded.
 
     Returns: as :func:`hold`.
     """

@@ -2,10 +2,12 @@
 
 import io
 import json
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow
 import pyarrow.parquet
 import yaml
@@ -125,6 +127,36 @@ def _read_parquet(folder: Path) -> None:
             continue
 
 
+@cache
+def _saved() -> dict[str, bytes]:
+    """A small folder that ``datasets`` saved: a text, a picture, a label of each row."""
+    rows = {"text": ["a", "bc"] * 3, "image": [make_picture()] * 6, "label": [0, 1] * 3}
+    with tempfile.TemporaryDirectory() as place:
+        datasets.Dataset.from_dict(rows).save_to_disk(place)
+        return {path.name: path.read_bytes() for path in Path(place).iterdir()}
+
+
+def _saved_files() -> st.SearchStrategy[Files]:
+    stream = next(name for name in _saved() if name.endswith(".arrow"))
+    state = json.loads(_saved()["state.json"])
+    values = values_near([state], ("_data_files", "filename", "../a.arrow", stream)).map(to_json)
+    words = (b"\xff\xff\xff\xff", b"\x00\x00\x00\x40", b"\xff\xff\xff\x7f", b"\x08\x00")
+    drawn = bytes_near((_saved()[stream],), words).map(lambda data: {stream: data})
+    near = st.one_of(drawn, drawn, values.map(lambda data: {"state.json": data}))
+    return near.map(lambda changed: {**_saved(), **changed})
+
+
+def _read_saved(folder: Path) -> None:
+    for section in (
+        TableData(train=str(folder), image="image", captions=["{text}"]),
+        TableData(train=str(folder), image=None, captions=["{text}"], label="label"),
+    ):
+        try:
+            read_all(open_split(section, "train"))
+        except SampleError:
+            continue
+
+
 _CSVS = (
     b"file_name,text\n0.png,a red square\n1.png,\"a, b\"\n0.png,['x']\n",
     b'\xef\xbb\xbffile_name,text,label\r\n0.png,"[""a"", ""b""]",x\r\n',
@@ -194,6 +226,7 @@ TARGETS: dict[str, Target] = {
         st.one_of(_PATTERNS, _RANGES).map(lambda text: {"pattern": text.encode()}), _read_patterns
     ),
     "parquet": Target(_parquet_files(), _read_parquet),
+    "saved": Target(st.deferred(_saved_files), _read_saved),
     "table": Target(_table_files(), _read_table),
     "classes": Target(_classes_files(), _read_classes),
     "run.json": Target(

@@ -8,7 +8,15 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from ptft.artifact import FolderFiles, RunFiles, file_sha256, read_mix, read_model_info
+from ptft.artifact import (
+    FolderFiles,
+    RunFiles,
+    file_sha256,
+    read_json,
+    read_mix,
+    read_model_info,
+    write_json,
+)
 from ptft.cli.main import app
 from ptft.errors import ArtifactError, DigestError, ModelError, PtftError, UsageError
 from ptft.evaluate import evaluate
@@ -268,3 +276,29 @@ def test_a_mix_is_written_through_no_link(place: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="something else is there"):
         mix([str(place / "one"), str(place / "two")], tmp_path / "mixed")
     assert not list(victim.iterdir())
+
+
+@pytest.mark.parametrize("name", ["model.json", "tokenizer.json", "model.safetensors"])
+def test_a_mix_holds_all_that_it_is_opened_from(name: str, place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "soup"
+    ptft(place / "one", place / "two", out)
+    told: list[str] = []
+    load_model(out, tell=told.append)
+    assert not told
+    content = bytearray((out / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (out / name).write_bytes(content)
+    with pytest.raises(DigestError, match=rf"{name}: .*mix\.json records"):
+        load_model(out)
+
+
+def test_a_mix_from_before_says_what_is_not_held(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "soup"
+    ptft(place / "one", place / "two", out)
+    values = read_json(out / RunFiles.MIX)
+    del values["files"]
+    write_json(out / RunFiles.MIX, values)
+    told: list[str] = []
+    load_model(out, tell=told.append)
+    (said,) = told
+    assert said.endswith("mix.json records the weights alone; not held: model.json, tokenizer.json")

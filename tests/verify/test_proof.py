@@ -12,6 +12,8 @@ from PIL import Image
 
 from ptft.artifact import FolderFiles, hash_files, read_model_info, write_model_info
 from ptft.errors import UsageError
+from ptft.export.quantise import write_int8
+from ptft.onnx.model import tower_file
 from ptft.verify import Link, verify
 from ptft.verify.drawn import check_drawn, new_input_draw
 
@@ -103,6 +105,44 @@ def test_files_of_other_versions_are_held_tensor_by_tensor(folder: Path) -> None
     link = links(folder)["onnx graph fp32"]
     assert link.state == "unchecked"
     assert "every large tensor is one of the weights; torch 2.0.0 wrote it" in link.detail
+
+
+@pytest.fixture
+def small(folder: Path) -> Path:
+    """The same folder with towers of 8 bits."""
+    for name in (FolderFiles.TEXT_ONNX, FolderFiles.VISION_ONNX):
+        plain = folder / name
+        write_int8(folder / tower_file(name, "int8"), plain, np.zeros((2, 3, 32, 32), np.float32))
+    record(folder)
+    return folder
+
+
+def test_eight_bits_are_what_the_quantiser_makes(small: Path) -> None:
+    link = links(small)["onnx graph int8"]
+    assert link.state == "ok", link
+    assert "as an export makes them of the weights" in link.detail
+
+
+def test_eight_bits_of_other_weights(small: Path) -> None:
+    """One number of a word that no golden text has."""
+    path = small / tower_file(FolderFiles.TEXT_ONNX, "int8")
+    model = onnx.load(path)
+    table = next(
+        t for t in model.graph.initializer if t.name.endswith("token_embedding.weight_quantized")
+    )
+    values = numpy_helper.to_array(table).copy()
+    values[-5] ^= 1
+    table.CopyFrom(numpy_helper.from_array(values, table.name))
+    path.write_bytes(model.SerializeToString())
+    record(small)
+    link = links(small)["onnx graph int8"]
+    assert link.state == "broken"
+    assert "token_embedding.weight_quantized has other numbers" in link.detail
+    versions = {**read_model_info(small).versions, "onnxruntime": "1.0.0"}
+    record(small, versions=versions)
+    link = links(small)["onnx graph int8"]
+    assert link.state == "unchecked"
+    assert "onnxruntime 1.0.0 wrote it" in link.detail
 
 
 def test_inputs_of_the_readers_own(folder: Path, tmp_path: Path) -> None:

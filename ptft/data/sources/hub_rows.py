@@ -17,7 +17,8 @@ import numpy as np
 
 from ptft.data.fields.joining import AUTO_BYTES, digest_picture, first_rows, too_large
 from ptft.data.fields.labels import TextIs
-from ptft.errors import DataError, MissingExtraError, SampleError, suggest
+from ptft.data.sources.saved_rows import check_saved, check_table
+from ptft.errors import DataError, MissingExtraError, PtftError, SampleError, suggest
 from ptft.reach import hub_at_hand
 
 __all__ = ["HubRows", "StreamedRows", "open_rows"]
@@ -57,7 +58,8 @@ def open_rows(
 
     Raises:
         MissingExtraError: ``datasets`` is not installed.
-        DataError: there is no such dataset or split, or a stream does not say how long it is.
+        DataError: there is no such dataset or split, a stream does not say how long it is, or a
+            saved folder is not sound (:mod:`ptft.data.sources.saved_rows`).
     """
     if importlib.util.find_spec("datasets") is None:
         raise MissingExtraError("datasets", "datasets")
@@ -68,9 +70,12 @@ def open_rows(
     absent: str | None = None
     try:
         if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+            check_saved(folder)
             opened = datasets.load_from_disk(str(folder))
             if isinstance(opened, datasets.DatasetDict):
                 opened = opened[_choose(list(opened), split, wanted, where)]
+            check_table(opened.data, folder)
+            opened = opened.with_format(None)  # all columns, as they are, whatever was set
             if streaming:
                 return StreamedRows(opened.to_iterable_dataset(), len(opened), source, window)
             return HubRows(datasets, opened, source)
@@ -85,7 +90,7 @@ def open_rows(
             else:
                 builder.download_and_prepare()
                 opened = builder.as_dataset(split=chosen)
-    except (MissingExtraError, DataError):
+    except PtftError:
         raise
     except Exception as error:  # datasets raises whatever its back ends do
         why = f"{type(error).__name__}: {error}"
