@@ -63,6 +63,8 @@ def create_app(read_settings: Callable[[], Settings]) -> FastAPI:
             imports it too.
     """
 
+    # Over 60 lines: every route with the sentence that the OpenAPI document has of it.
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state = app.state.serving = State(read_settings())

@@ -67,6 +67,7 @@ def command(
     One model with --base is WiSE-FT; several are a soup, with --base mixed with their start. Of
     several shares the best on validation data is written; mix.json records all.
     """
+    # Over 60 lines: most are the options of the command line.
     from ptft.recipe import load_evaluation
 
     alphas = _numbers(alpha or _HALF) if base or alpha else []

@@ -166,6 +166,7 @@ def _apply_kind(
     classify: bool,
 ) -> None:
     """Change the comparison's recipe into one of this kind."""
+    # Over 60 lines: a case for each kind of arm, read as a table.
     adapt = values["adapt"] if values["adapt"]["kind"] == "full" else {"kind": "full"}
     match kind:
         case "scratch":

@@ -88,6 +88,7 @@ def export_model(
         AdaptError: it does not give those of the adapted model that was trained.
         ModelError, HubError, ArtifactError: the source cannot be read, or was changed.
     """
+    # Over 60 lines: the files of a model folder, one after another, as a list of steps.
     say = progress or tell
     out = Path(out)
     for precision in precisions:

@@ -105,6 +105,7 @@ def push_model(
         ArtifactError, DigestError: the folder is none of ours, or has been changed.
         HubError: the Hub refused or cannot be reached.
     """
+    # Over 60 lines: what is looked at before a commit and what is sent stand in one order here.
     say = progress or tell
     folder = Path(folder)
     _check_arguments(folder, repo, tag, create_pr)

@@ -47,6 +47,7 @@ def clip_bpe_json() -> str:
     Raises:
         ModelError: open_clip is not installed.
     """
+    # Over 60 lines: most are the JSON that comes out.
     spec = importlib.util.find_spec("open_clip")
     if spec is None or spec.origin is None:
         raise ModelError("open_clip is not installed; run: pip install open_clip_torch")
