@@ -13,9 +13,9 @@ else refused.
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from serving.phases import NOT_TIMED, Phases
 from serving.refusal import Refusal
 
 __all__ = ["Admission", "Budget", "Cost", "Ticket"]
@@ -50,20 +50,12 @@ class Budget:
     Args:
         limit: of what is taken at once.
         alone: whether one request may have all of it, while there is no other.
-        changed: told the amount taken whenever it changes.
     """
 
-    def __init__(
-        self,
-        limit: float,
-        *,
-        alone: bool = False,
-        changed: Callable[[float], None] = lambda taken: None,
-    ) -> None:
+    def __init__(self, limit: float, *, alone: bool = False) -> None:
         self.limit = limit
         self.most = limit if alone else limit * _FOR_LARGE  # that one request can be given
         self.taken = 0.0
-        self._changed = changed
         self._queue: deque[tuple[float, asyncio.Future[None]]] = deque()
 
     def fits(self, amount: float, held: float = 0.0) -> bool:
@@ -76,14 +68,12 @@ class Budget:
     def take(self, amount: float) -> None:
         """Take it, room or not: ask ``fits`` first."""
         self.taken += amount
-        self._changed(self.taken)
 
     def give(self, amount: float) -> None:
         """Give back."""
         self.taken -= amount
         if self.taken < _ROUNDING:
             self.taken = 0.0
-        self._changed(self.taken)
         while self._queue:
             wanted, future = self._queue[0]
             if not future.done():
@@ -118,19 +108,16 @@ class Admission:
         items: most items at once.
         memory: bytes that requests hold at once.
         work: seconds of admitted work.
-        changed: told the number of items whenever it changes.
     """
 
-    def __init__(
-        self, items: int, memory: int, work: float, changed: Callable[[float], None]
-    ) -> None:
-        self.items = Budget(items, alone=True, changed=changed)
+    def __init__(self, items: int, memory: int, work: float) -> None:
+        self.items = Budget(items, alone=True)
         self.memory = Budget(memory)
         self.work = Budget(work)
 
-    def open(self) -> "Ticket":
+    def open(self, phases: Phases = NOT_TIMED) -> "Ticket":
         """What a request's costs are charged to; nothing is taken yet."""
-        return Ticket(self)
+        return Ticket(self, phases)
 
     def retry_after(self) -> int:
         """Seconds after which there should be room."""
@@ -138,10 +125,16 @@ class Admission:
 
 
 class Ticket:
-    """What one request holds; also its lane in every queue."""
+    """What one request holds; also its lane in every queue.
 
-    def __init__(self, admission: Admission) -> None:
+    Attributes:
+        cost: what it holds.
+        phases: where its seconds go.
+    """
+
+    def __init__(self, admission: Admission, phases: Phases) -> None:
         self._admission = admission
+        self.phases = phases
         self.cost = Cost()
 
     def charge(self, cost: Cost) -> None:

@@ -92,6 +92,7 @@ def write(
     """An answer that names the model, with a row an item; row by row, since no thread else runs
     while one is written."""
     info = asked.encoder.model.info
+    asked.ticket.phases.enter("write")  # until the request is over
     head = json_bytes({"model": info.name, "digest": info.digest, **content})
     body = b",".join(map(json_bytes, rows))
     parts = (head[:-1], b',"', key.encode(), b'":[', body, b"]}")

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from serving.lanes import Lanes, Waiting
+from serving.phases import NOT_TIMED, Phases
 
 __all__ = ["LONGEST_S", "Batcher"]
 
@@ -27,7 +28,7 @@ _RECENT = 0.1  # weight of the last batch in the mean
 
 Run = Callable[[Sequence[np.ndarray]], np.ndarray]
 Observe = Callable[[int, float], None]
-Item = tuple[np.ndarray, int]
+Item = tuple[np.ndarray, int, Phases]
 
 
 class Batcher:
@@ -64,7 +65,11 @@ class Batcher:
         self._started: float | None = None  # of the batch that runs now, monotonic
 
     def submit(
-        self, lane: object, items: Sequence[np.ndarray], units: Sequence[int] | None = None
+        self,
+        lane: object,
+        items: Sequence[np.ndarray],
+        units: Sequence[int] | None = None,
+        phases: Phases = NOT_TIMED,
     ) -> list[asyncio.Future[np.ndarray]]:
         """Queue items; each future gives that item's row (D,), or raises what ``run`` raised.
 
@@ -74,11 +79,13 @@ class Batcher:
         Args:
             lane: whose turn they take: a request.
             units: what each costs, 1 by default: tokens.
+            phases: of the request.
         """
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[np.ndarray]] = [loop.create_future() for _ in items]
         for item, cost, future in zip(items, units or [1] * len(items), futures, strict=True):
-            self._lanes.push(lane, (item, cost), future)
+            self._lanes.push(lane, (item, cost, phases), future)
+            phases.enter("queue")
         if self._worker is None and futures:
             self._worker = loop.create_task(self._work())
         return futures
@@ -121,12 +128,15 @@ class Batcher:
 
         while len(batch) < self._max_batch and (found := self._lanes.pop(allows)) is not None:
             batch.append(found)
+            found.item[2].leave("queue")
             widest = max(widest, found.item[1])
         return batch
 
     async def _run_batch(self, batch: list[Waiting[Item]]) -> None:
         loop = asyncio.get_running_loop()
         self._started = time.monotonic()
+        for one in batch:
+            one.item[2].enter("engine")
         try:
             items = [one.item[0] for one in batch]
             rows = await loop.run_in_executor(self._thread, self._run, items)
@@ -144,6 +154,8 @@ class Batcher:
         finally:
             elapsed = self.busy_for()
             self._started = None
+            for one in batch:
+                one.item[2].leave("engine")
         self._succeed(len(batch) * max(one.item[1] for one in batch), elapsed)
         for row, one in zip(rows, batch, strict=True):
             if not one.future.done():

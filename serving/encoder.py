@@ -7,7 +7,7 @@ deadline or by its client, leaves the queues with it.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -18,13 +18,13 @@ from ptft.onnx.model import OnnxModel
 from serving.admission import Admission, Cost, Ticket
 from serving.batcher import Batcher
 from serving.labels import LabelSets
+from serving.metrics import Metrics
 from serving.pictures import Picture, Pictures, decoding_memory
 from serving.pool import Pool
 from serving.settings import Settings
 
 __all__ = ["Encoder"]
 
-Observe = Callable[[str, int, float], None]
 _AHEAD = 4  # pictures of a request that are decoded before a tower takes them
 _TEXTS_A_JOB = 32  # that are tokenised at once, of 8,192 characters together
 _CHARACTERS_A_JOB = 8192
@@ -41,22 +41,23 @@ class Encoder:
         model: what encodes.
         settings: threads and caps.
         admission: what costs are charged to.
-        observe: told the kind (image or text), size and seconds of every batch.
+        metrics: told of every batch, and what goes into it.
     """
 
     def __init__(
-        self, model: OnnxModel, settings: Settings, admission: Admission, observe: Observe
+        self, model: OnnxModel, settings: Settings, admission: Admission, metrics: Metrics
     ) -> None:
         self.model = model
         self.pictures = Pictures(settings, model.preprocess)
         self._threads = settings.threads
+        self._metrics = metrics
         self._decoding = Pool("decode", settings.threads, decoding_memory(settings))
         self._tokenising = Pool("tokenise", 1)
         # int8 files scale activations over the whole batch: an image's embedding would depend on
         # its neighbours, so they run one by one (on a CPU that costs little)
         size = 1 if model.precision == "int8" else settings.micro_batch
         self.images, self.texts = (
-            Batcher(kind, run, max_batch=size, observe=partial(observe, kind))
+            Batcher(kind, run, max_batch=size, observe=partial(metrics.observe_batch, kind))
             for kind, run in (("image", self._run_images), ("text", model.encode_texts))
         )
         self._labels = LabelSets(admission, self)
@@ -123,20 +124,31 @@ class Encoder:
         """One picture to pixels, or why there are none."""
         cost = {"memory": picture.memory, "seconds": picture.seconds}
         decode = self.pictures.decode
-        return await self._decoding.run(ticket, decode, picture, **cost)  # type: ignore[arg-type]
+        self._metrics.pixels.inc(picture.header.pixels)
+        return await self._decoding.run(
+            ticket,
+            decode,
+            picture,
+            phases=ticket.phases,
+            **cost,  # type: ignore[arg-type]
+        )
 
     async def embed(self, ticket: Ticket, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Pixels (H, W, 3) to an embedding (D,)."""
-        (future,) = self.images.submit(ticket, [pixels])
+        (future,) = self.images.submit(ticket, [pixels], phases=ticket.phases)
         return await future
 
     async def encode_texts(self, ticket: Ticket, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         """Texts to embeddings (D,)."""
         jobs = await _all(
-            self._tokenising.run(ticket, self._tokenise, part) for part in _parts(texts)
+            self._tokenising.run(ticket, self._tokenise, part, phases=ticket.phases)
+            for part in _parts(texts)
         )
+        self._metrics.tokens.inc(sum(sum(lengths) for _, lengths in jobs))
         futures = [
-            future for rows, lengths in jobs for future in self.texts.submit(ticket, rows, lengths)
+            future
+            for rows, lengths in jobs
+            for future in self.texts.submit(ticket, rows, lengths, ticket.phases)
         ]
         return list(await _all(futures))
 
@@ -145,6 +157,11 @@ class Encoder:
     ) -> NDArray[np.float32]:
         """Labels (C) in templates to (C, D), see :class:`serving.labels.LabelSets`."""
         return await self._labels.get(labels, templates)
+
+    @property
+    def decoding_memory(self) -> tuple[int, int]:
+        """Bytes that decoding is estimated to take now, and its budget."""
+        return self._decoding.memory
 
     def busy_for(self) -> float:
         """Seconds of the oldest batch or decoding that is running."""

@@ -25,6 +25,7 @@ __all__ = ["DIGEST_HEADER", "Cors", "Frame", "Guarded"]
 DIGEST_HEADER = "ptft-model-digest"
 _ID_HEADER = b"x-request-id"
 _ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+_NOT_ASKED = PROBES | {"/metrics"}  # by nobody who waits for an embedding
 _SECRETS = (b"authorization", b"x-api-key")
 
 
@@ -50,12 +51,13 @@ class Frame:
         request_id = _request_id(scope)
         CURRENT_ID.set(request_id)
         scope[REQUEST_ID] = request_id
-        ticket = scope[TICKET] = state.admission.open()
+        ticket = scope[TICKET] = state.admission.open(state.phases())
         status = size = 0
 
         async def send_more(message: Message) -> None:
             nonlocal status, size
             if message["type"] == "http.response.start":
+                ticket.phases.enter("write")
                 status = message["status"]
                 headers = list(message["headers"])
                 headers.append((_ID_HEADER, request_id.encode()))
@@ -75,6 +77,9 @@ class Frame:
         finally:
             state.drain.requests -= 1
             ticket.close()
+            ticket.phases.finish()
+            if scope["path"] not in _NOT_ASKED:
+                state.metrics.observe_phases(ticket.phases)
             reason, caller = scope.get(REFUSED, ""), scope.get(CALLER, "")
             if reason and scope["path"] not in PROBES:
                 state.metrics.rejected.labels(reason, caller).inc()

@@ -18,6 +18,7 @@ from ptft.errors import SampleError, suggest
 from serving.asked import Asked
 from serving.bodies import read_body
 from serving.multipart import parse_form
+from serving.phases import reads
 from serving.pictures import Picture
 from serving.refusal import Refusal
 from serving.settings import Settings
@@ -42,6 +43,7 @@ _LABELS = ("labels", "templates")
 _PIECE = 1 << 20  # characters of base64 that are decoded before others have their turn
 
 
+@reads
 async def read_images(
     asked: Asked, *, body: type[BaseModel], options: type[M], required: bool = True
 ) -> tuple[list[Picture | SampleError], M]:
@@ -98,6 +100,7 @@ def read_strings(
     ]
 
 
+@reads
 async def read_json_body(asked: Asked, kind: type[M]) -> M:
     """Read and check a JSON body.
 

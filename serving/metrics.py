@@ -1,82 +1,98 @@
-"""Prometheus metrics of the service, on ``/metrics``.
+"""Prometheus metrics of the service, on ``/metrics``, in its text format or as OpenMetrics.
 
 They stand in for BentoML's own, which make a set of series for every path that is ever asked for,
 those that do not exist included: whoever tries addresses fills the memory.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.values import ValueClass
 
-__all__ = ["Metrics"]
+from serving.phases import PHASES, Phases
+
+__all__ = ["BUDGETS", "Metrics"]
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+_SHORT = (0.0002, 0.0005, 0.001, 0.002)  # phases that are over at once
 _ITEMS = (1, 2, 4, 8, 16, 32, 64)
+
+BUDGETS: Mapping[str, tuple[str, str]] = {
+    "queue_items": ("queue_limit_items", "Images and texts of requests that are being answered"),
+    "memory_bytes": ("memory_limit_bytes", "Bytes that requests hold: bodies, pixels, answers"),
+    "decoding_bytes": ("decoding_limit_bytes", "Bytes that decoding is estimated to take now"),
+    "work_seconds": ("work_limit_seconds", "Seconds that what is admitted is estimated to take"),
+}
+"""What is taken of a budget -> its limit, and what it is."""
 
 
 class Metrics:
     """All of them.
 
     BentoML has workers share their numbers through files, where they outlive a worker that is
-    started again.
+    started again. There is one worker: gauges are what the last one set.
+
+    Args:
+        on: count; else everything is passed over.
     """
 
-    def __init__(self) -> None:
-        registry = self._registry = CollectorRegistry()  # not the global one: tests make many apps
-        self.requests = Counter(
-            "ptft_requests", "Requests answered", ["route", "status"], registry=registry
+    def __init__(self, *, on: bool = True) -> None:
+        self._registry = CollectorRegistry()  # not the global one: tests make many apps
+        self._on = on
+        ProcessCollector(registry=self._registry)
+        self.requests = self._counter("requests", "Requests answered", "route", "status")
+        self.seconds = self._histogram(
+            "request_seconds", "Seconds from a request's arrival to its answer", _SECONDS, "route"
         )
-        self.seconds = Histogram(
-            "ptft_request_seconds",
-            "Seconds from a request's arrival to its answer",
-            ["route"],
-            buckets=_SECONDS,
-            registry=registry,
+        phase = self._histogram(
+            "phase_seconds",
+            "Seconds of a request while its body is read, its items are decoded or tokenised, "
+            "wait, are in a tower, and its answer is written",
+            _SHORT + _SECONDS,
+            "phase",
         )
-        self.rejected = Counter(
-            "ptft_rejected",
-            "Requests refused, by reason and name of the API key",
-            ["reason", "key"],
-            registry=registry,
+        self._phases = {name: phase.labels(name) for name in PHASES}
+        self.rejected = self._counter(
+            "rejected", "Requests refused, by reason and name of the API key", "reason", "key"
         )
-        self.items = Counter(
-            "ptft_items", "Images and texts answered", ["kind", "outcome"], registry=registry
+        self.items = self._counter("items", "Images and texts answered", "kind", "outcome")
+        self.tokens = self._counter("tokens", "Tokens of texts that were tokenised")
+        self.pixels = self._counter("pixels", "Pixels of pictures decoded, as their headers say")
+        self.batch_items = self._histogram(
+            "batch_items", "Images or texts that ran through a tower at once", _ITEMS, "kind"
         )
-        self.batch_items = Histogram(
-            "ptft_batch_items",
-            "Images or texts that ran through a tower at once",
-            ["kind"],
-            buckets=_ITEMS,
-            registry=registry,
+        self.batch_seconds = self._histogram(
+            "batch_seconds", "Seconds of one batch in a tower", _SECONDS, "kind"
         )
-        self.batch_seconds = Histogram(
-            "ptft_batch_seconds",
-            "Seconds of one batch in a tower",
-            ["kind"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.queue_items = Gauge(
-            "ptft_queue_items",
-            "Images and texts of requests that are being answered",
-            multiprocess_mode="livesum",
-            registry=registry,
-        )
-        self.model_info = Gauge(
-            "ptft_model_info",
+        self._budgets = {
+            name: (self._gauge(name, what), self._gauge(limit, f"{what}: allowed"))
+            for name, (limit, what) in BUDGETS.items()
+        }
+        self.model_info = self._gauge(
+            "model_info",
             "1, labelled with the model that is served",
-            ["model", "digest", "precision"],
-            multiprocess_mode="livemax",
-            registry=registry,
+            "model",
+            "digest",
+            "precision",
         )
 
-    def text(self) -> bytes:
-        """What Prometheus scrapes."""
+    def text(self, accept: str) -> tuple[bytes, str]:
+        """What Prometheus scrapes, and its content type.
+
+        Args:
+            accept: the header of that name.
+        """
         registry = self._registry
         if ValueClass.__name__ == "MmapedValue":  # PROMETHEUS_MULTIPROC_DIR was set: files
             registry = CollectorRegistry()
             MultiProcessCollector(registry)
-        return generate_latest(registry)
+            ProcessCollector(registry=registry)
+        encode, content_type = choose_encoder(accept)
+        return encode(registry), content_type
 
     def observe_batch(self, kind: str, items: int, seconds: float) -> None:
         """One batch has run."""
@@ -88,3 +104,46 @@ class Metrics:
         self.items.labels(kind, "ok").inc(succeeded)
         if failed:
             self.items.labels(kind, "failed").inc(failed)
+
+    def observe_phases(self, phases: Phases) -> None:
+        """Where the seconds of one request went."""
+        for phase, lasted in phases.lasted.items():
+            self._phases[phase].observe(lasted.seconds)
+
+    def set_budgets(self, taken: Mapping[str, tuple[float, float]]) -> None:
+        """Name, as in ``BUDGETS`` -> what is taken now, and the limit."""
+        for name, amounts in taken.items():
+            for gauge, amount in zip(self._budgets[name], amounts, strict=True):
+                gauge.set(amount)
+
+    def _counter(self, name: str, what: str, *labels: str) -> Any:
+        return self._make(Counter, name, what, labels)
+
+    def _histogram(self, name: str, what: str, buckets: tuple[float, ...], *labels: str) -> Any:
+        return self._make(Histogram, name, what, labels, buckets=buckets)
+
+    def _gauge(self, name: str, what: str, *labels: str) -> Any:
+        return self._make(Gauge, name, what, labels, multiprocess_mode="mostrecent")
+
+    def _make(
+        self, kind: Callable[..., Any], name: str, what: str, labels: tuple[str, ...], **more: Any
+    ) -> Any:
+        if not self._on:
+            return _Nothing()
+        return kind(f"ptft_{name}", what, labels, registry=self._registry, **more)
+
+
+class _Nothing:
+    """A metric that is not kept."""
+
+    def labels(self, *values: str) -> "_Nothing":
+        return self
+
+    def inc(self, amount: float = 1) -> None:
+        pass
+
+    def observe(self, amount: float) -> None:
+        pass
+
+    def set(self, value: float) -> None:
+        pass

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from serving.lanes import Lanes, Waiting
+from serving.phases import NOT_TIMED, Phases
 
 __all__ = ["LIGHT_BYTES", "LIGHT_S", "Pool"]
 
@@ -28,6 +29,7 @@ class _Job:
     arguments: tuple[Any, ...]
     memory: int
     heavy: bool
+    phases: Phases
 
 
 class Pool:
@@ -53,6 +55,7 @@ class Pool:
         *arguments: Any,
         memory: int = 0,
         seconds: float = 0.0,
+        phases: Phases = NOT_TIMED,
     ) -> R:
         """Call a function in a thread when it is this lane's turn.
 
@@ -60,10 +63,12 @@ class Pool:
             lane: whose turn it takes: a request.
             memory: bytes that it is estimated to take; no more than the pool has.
             seconds: that it is estimated to take.
+            phases: of the request: it is queued, and then decodes.
         """
         heavy = memory > LIGHT_BYTES or seconds > LIGHT_S
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._lanes.push(lane, _Job(function, arguments, memory, heavy), future)
+        self._lanes.push(lane, _Job(function, arguments, memory, heavy, phases), future)
+        phases.enter("queue")
         self._dispatch()
         return await future
 
@@ -71,6 +76,11 @@ class Pool:
     def waiting(self) -> int:
         """Jobs that have not begun."""
         return len(self._lanes)
+
+    @property
+    def memory(self) -> tuple[int, int]:
+        """Bytes that running heavy jobs are estimated to take, and the budget."""
+        return sum(job.memory for job, _ in self._running.values() if job.heavy), self._memory
 
     def busy_for(self) -> float:
         """Seconds that the oldest running job has been running; 0 when idle."""
@@ -108,11 +118,14 @@ class Pool:
     def _start(self, waiting: Waiting[_Job]) -> None:
         loop = asyncio.get_running_loop()
         job = waiting.item
+        job.phases.leave("queue")
+        job.phases.enter("decode")
         running = self._pool.submit(job.function, *job.arguments)
         self._running[running] = (job, time.monotonic())
 
         def done() -> None:
             del self._running[running]
+            job.phases.leave("decode")
             if not waiting.future.done():
                 if running.cancelled():
                     waiting.future.cancel()

@@ -138,6 +138,8 @@ class Protocol(HttpToolsProtocol):
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer, where no answer has begun, and close."""
+        if (state := self.app_state.get("serving")) is not None:
+            state.metrics.rejected.labels(refusal.kind, "").inc()
         busy = self.cycle is not None and not self.cycle.response_complete
         if not busy and not self.transport.is_closing():
             request_id = uuid.uuid4().hex

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -66,10 +65,10 @@ def create_app(read_settings: Callable[[], Settings]) -> FastAPI:
     # Over 60 lines: every route with the sentence that the OpenAPI document has of it.
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, State]]:
         state = app.state.serving = State(read_settings())
         await state.start()
-        yield
+        yield {"serving": state}  # for serving.protocol
         await state.stop()
 
     app = FastAPI(
@@ -130,7 +129,8 @@ def create_app(read_settings: Callable[[], Settings]) -> FastAPI:
 async def _metrics(request: Request) -> Response:
     if _state(request).settings.metrics == "off":
         return refuse(request, Refusal(404, "no_such_path", "/metrics: off (PTFT_METRICS)"))
-    return Response(_state(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    text, content_type = _state(request).scrape(request.headers.get("accept", ""))
+    return Response(text, headers={"content-type": content_type})
 
 
 async def _livez(request: Request) -> Response:

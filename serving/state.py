@@ -22,6 +22,7 @@ from serving.logs import write_logs
 from serving.memory import give_back_at_once
 from serving.metrics import Metrics
 from serving.model import load_model
+from serving.phases import NOT_TIMED, Phases
 from serving.pool import Pool
 from serving.refusal import Refusal
 from serving.settings import Settings, unknown_settings
@@ -43,12 +44,11 @@ class State:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.guard = Guard(settings)
-        self.metrics = Metrics()
+        self.metrics = Metrics(on=settings.metrics != "off")
         self.admission = Admission(
             settings.max_queue,
             settings.max_memory_bytes // 3,  # decoding has the rest
             settings.max_work_s,
-            self.metrics.queue_items.set,
         )
         self.drain = Drain(settings.drain_s)
         self.health = Health(settings, self.admission)
@@ -92,7 +92,7 @@ class State:
         started = time.monotonic()
         try:
             model = await asyncio.to_thread(load_model, self.settings)
-            encoder = Encoder(model, self.settings, self.admission, self._observe)
+            encoder = Encoder(model, self.settings, self.admission, self.metrics)
             await asyncio.to_thread(encoder.calibrate)
         except PtftError as error:
             self._fail(str(error))
@@ -114,8 +114,21 @@ class State:
         if self.drain.installed:
             os._exit(UNSERVABLE)
 
-    def _observe(self, kind: str, items: int, seconds: float) -> None:
-        self.metrics.observe_batch(kind, items, seconds)
+    def phases(self) -> Phases:
+        """Of a request that comes."""
+        return Phases() if self.settings.metrics != "off" else NOT_TIMED
+
+    def scrape(self, accept: str) -> tuple[bytes, str]:
+        """Metrics as they are now, see ``Metrics.text``."""
+        items, memory, work = (
+            (one.taken, one.limit)
+            for one in (self.admission.items, self.admission.memory, self.admission.work)
+        )
+        taken = {"queue_items": items, "memory_bytes": memory, "work_seconds": work}
+        if self.encoder is not None:
+            taken["decoding_bytes"] = self.encoder.decoding_memory
+        self.metrics.set_budgets(taken)
+        return self.metrics.text(accept)
 
     async def answer(
         self, route: str, request: Request, handler: Callable[[Asked], Awaitable[Response]]

@@ -9,7 +9,7 @@ from serving.refusal import Refusal
 
 
 def admission(items: int = 8, memory: int = 1600, work: float = 16.0) -> Admission:
-    return Admission(items, memory, work, changed=lambda taken: None)
+    return Admission(items, memory, work)
 
 
 def taken(shared: Admission) -> tuple[float, float, float]:
