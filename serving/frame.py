@@ -80,6 +80,7 @@ class Frame:
             ticket.phases.finish()
             if scope["path"] not in _NOT_ASKED:
                 state.metrics.observe_phases(ticket.phases)
+                state.traces.record(scope, started, status, ticket.phases, request_id)
             reason, caller = scope.get(REFUSED, ""), scope.get(CALLER, "")
             if reason and scope["path"] not in PROBES:
                 state.metrics.rejected.labels(reason, caller).inc()

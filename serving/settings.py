@@ -11,12 +11,23 @@ from ptft.artifact import PRECISIONS
 from ptft.errors import UsageError, suggest
 from serving.variables import Variables
 
-__all__ = ["KEYS_FILE", "MODEL", "Settings", "available_cpus", "read_settings", "unknown_settings"]
+__all__ = [
+    "KEYS_FILE",
+    "MODEL",
+    "OTLP_ENDPOINT",
+    "Settings",
+    "available_cpus",
+    "read_settings",
+    "unknown_settings",
+]
 
 PREFIX = "PTFT_"
 MODEL, KEYS_FILE = PREFIX + "MODEL", PREFIX + "KEYS_FILE"
 BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "model"  # `bentoml build` puts it here
 MOUNTED_MODEL = Path("/model")
+OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+"""OpenTelemetry's own variable."""
+
 FORMATS = ("jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "heic", "jpeg2000")
 """As ``ptft.preprocess.picture_header`` knows them; the supervisor need not import that."""
 
@@ -74,6 +85,10 @@ class Settings:
             commas, or ``*``.
         log_format: ``PTFT_LOG_FORMAT``: lines for a ``console``, or an object of ``json`` each.
         access_log: ``PTFT_ACCESS_LOG``: ``on`` writes a line for every request.
+        otlp_endpoint: ``PTFT_OTLP_ENDPOINT``, where traces go (OTLP over HTTP); by default
+            OpenTelemetry's own ``OTEL_EXPORTER_OTLP_ENDPOINT``, and without either there are none.
+        trace_ratio: ``PTFT_TRACE_RATIO``, the share of requests that are traced, unless a request's
+            ``traceparent`` has decided already.
     """
 
     model: Path
@@ -105,6 +120,8 @@ class Settings:
     cors_origins: tuple[str, ...] = ()
     log_format: str = "console"
     access_log: bool = False
+    otlp_endpoint: str = ""
+    trace_ratio: float = 0.05
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -149,6 +166,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         cors_origins=_origins(given),
         log_format=choice("LOG_FORMAT", default.log_format, ("console", "json")),
         access_log=choice("ACCESS_LOG", "off", ("on", "off")) == "on",
+        otlp_endpoint=_otlp_endpoint(given, environment),
+        trace_ratio=given.within("TRACE_RATIO", default.trace_ratio, 0, 1, "a share, {:g} to {:g}"),
     )
     _check_together(settings)
     return settings
@@ -188,6 +207,27 @@ def _origins(given: Variables) -> tuple[str, ...]:
         if one != "*":
             given.address(name, one, path=False)
     return found
+
+
+def _otlp_endpoint(given: Variables, environment: Mapping[str, str]) -> str:
+    """Where traces go; empty for nowhere."""
+    own, standard = given.text("OTLP_ENDPOINT"), environment.get(OTLP_ENDPOINT, "").strip()
+    if own:
+        given.address("OTLP_ENDPOINT", own, path=True)
+    elif standard:
+        Variables(environment, "").address(OTLP_ENDPOINT, standard, path=True)
+    found = own or standard
+    if found and not _is_there("opentelemetry.exporter.otlp.proto.http"):
+        what = "the exporter is missing; pip install opentelemetry-exporter-otlp-proto-http"
+        raise given.wrong("OTLP_ENDPOINT", found, what)
+    return found
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # a package that it would be in
+        return False
 
 
 def _digest(given: Variables) -> str:

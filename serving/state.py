@@ -26,6 +26,7 @@ from serving.phases import NOT_TIMED, Phases
 from serving.pool import Pool
 from serving.refusal import Refusal
 from serving.settings import Settings, unknown_settings
+from serving.traces import Traces
 
 __all__ = ["UNSERVABLE", "State", "json_bytes", "refuse"]
 
@@ -45,6 +46,7 @@ class State:
         self.settings = settings
         self.guard = Guard(settings)
         self.metrics = Metrics(on=settings.metrics != "off")
+        self.traces = Traces(settings)
         self.admission = Admission(
             settings.max_queue,
             settings.max_memory_bytes // 3,  # decoding has the rest
@@ -73,6 +75,7 @@ class State:
     async def stop(self) -> None:
         """Let go of the model; what does not let go of the process is left behind."""
         self.health.stop()
+        await asyncio.to_thread(self.traces.close)
         parts: list[Pool | Encoder] = [self.parsing]
         if self.encoder is not None:
             parts.append(self.encoder)
@@ -116,7 +119,7 @@ class State:
 
     def phases(self) -> Phases:
         """Of a request that comes."""
-        return Phases() if self.settings.metrics != "off" else NOT_TIMED
+        return Phases() if self.settings.metrics != "off" or self.traces.on else NOT_TIMED
 
     def scrape(self, accept: str) -> tuple[bytes, str]:
         """Metrics as they are now, see ``Metrics.text``."""

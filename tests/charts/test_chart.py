@@ -216,6 +216,7 @@ def test_settings_are_those_of_the_service(ptft_chart: ChartUnderTest) -> None:
     }
     assert given.keys() == {f"PTFT_{field.name.upper()}" for field in fields(Settings)}
     assert unknown_settings(given) == []
+    assert given.pop("PTFT_OTLP_ENDPOINT") == "http://a.example:4318"  # reading needs the exporter
     assert read_settings(given) == Settings(
         model=Path("/srv/model"),
         model_digest="sha256:" + "9" * 64,
@@ -246,6 +247,7 @@ def test_settings_are_those_of_the_service(ptft_chart: ChartUnderTest) -> None:
         cors_origins=("https://a.example", "https://b.example"),
         log_format="json",
         access_log=True,
+        trace_ratio=0,
     )
 
 

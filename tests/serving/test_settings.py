@@ -34,6 +34,12 @@ def test_defaults_and_values() -> None:
         ("PTFT_PRECISION", "fp61", "did you mean 'fp16'"),
         ("PTFT_MODEL_DIGEST", "abc", "sha256: and 64 hex digits"),
         ("PTFT_TIMEOUT_S", "nan", "seconds from 0.1 to 3600"),
+        ("PTFT_CORS_ORIGINS", "*,https://a.example", "allowed: * alone, or origins"),
+        ("PTFT_CORS_ORIGINS", "a.example", "allowed: http://host:port, or https"),
+        ("PTFT_OTLP_ENDPOINT", "collector:4318", "allowed: http://host:port/path, or https"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector", "allowed: http://host:port/path"),
+        ("PTFT_TRACE_RATIO", "5", "allowed: a share, 0 to 1"),
+        ("PTFT_ACCESS_LOG", "yes", "allowed: off, on"),
         ("PTFT_MAX_QUEUE", "8", "at least 64 (PTFT_MAX_BATCH)"),
     ],
 )

@@ -99,13 +99,16 @@ seccompProfile:
 {{- with .Values.model.digest }}
 - {name: PTFT_MODEL_DIGEST, value: {{ . | quote }}}
 {{- end }}
-{{- range $key := list "precision" "formats" "jpeg" "keys" "metrics" "corsOrigins" "logFormat" }}
+{{- range $key := list "precision" "formats" "jpeg" "keys" "metrics" "corsOrigins" "logFormat" "otlpEndpoint" }}
 {{- with index $.Values.serving $key }}
 - {name: PTFT_{{ $key | snakecase | upper }}, value: {{ . | quote }}}
 {{- end }}
 {{- end }}
 {{- with .Values.serving.accessLog }}
 - {name: PTFT_ACCESS_LOG, value: "on"}
+{{- end }}
+{{- if not (kindIs "invalid" .Values.serving.traceRatio) }}
+- {name: PTFT_TRACE_RATIO, value: {{ .Values.serving.traceRatio | quote }}}
 {{- end }}
 {{- if .Values.serving.keysSecret.name }}
 - {name: PTFT_KEYS_FILE, value: {{ printf "/etc/ptft/keys/%s" .Values.serving.keysSecret.key | quote }}}
