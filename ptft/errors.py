@@ -41,6 +41,10 @@ __all__ = [
     "PtftError",
     "RecipeError",
     "SampleError",
+    "ServiceBusyError",
+    "ServiceError",
+    "ServiceRefusedError",
+    "ServiceUnreachableError",
     "TrainingError",
     "UsageError",
     "suggest",
@@ -137,6 +141,45 @@ class ParityError(ExportError):
 
 class HubError(PtftError):
     """The Hub refused a request or could not be reached."""
+
+
+class ServiceError(PtftError):
+    """A running service gave no answer.
+
+    Args:
+        message: what it said.
+        status: of HTTP; 0 where nothing came back.
+        code: the service's word for it, such as ``too_many_items``.
+        param: the key of the request that it is about, if it is one's fault.
+        request_id: by which the service's log has it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        code: str = "",
+        param: str | None = None,
+        request_id: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.param = param
+        self.request_id = request_id
+
+
+class ServiceRefusedError(ServiceError):
+    """The request is wrong: it will be refused again."""
+
+
+class ServiceBusyError(ServiceError):
+    """The service has too much to do, or is not ready; it was asked as often as it may be."""
+
+
+class ServiceUnreachableError(ServiceError):
+    """Nothing came back: no connection, or none that lasted."""
 
 
 class MissingExtraError(PtftError):
