@@ -143,6 +143,8 @@ class ModelInfo:
         tokenizer: keyword arguments of ``ptft.preprocess.TextTokenizer`` but for the file.
         preprocess: what ``ptft.preprocess.ImagePreprocess.from_config`` reads.
         recipe_digest, weights_digest: of the recipe and of the checkpoint's weights.
+        matryoshka: widths to which embeddings may be cut, of a model that was trained for it
+            (Kusupati et al. 2022); the cut is normalised again.
         published_recipe: digest of the folder's ``recipe.yaml``, where that leaves out folders of
             the machine that trained (:mod:`ptft.recipe.publication`); empty: ``recipe_digest``.
         files: name -> {"sha256", "size"} of every file but those in ``FolderFiles.UNHASHED``.
@@ -169,18 +171,21 @@ class ModelInfo:
     versions: dict[str, str] = field(default_factory=dict)
     reads: Literal["image", "text", "both"] = "image"
     published_recipe: str = ""
+    matryoshka: list[int] = field(default_factory=list)
     format: int = FORMAT
 
     @property
     def digest(self) -> str:
         """``sha256:`` and 64 hex digits over all that decides an answer: the names and bytes of
         the files, and every key here but ``name``, ``clients`` and ``versions``; nor a ``reads`` of
-        ``image`` or an empty ``published_recipe``, so that folders from before keep theirs."""
+        ``image`` or an empty ``published_recipe`` or ``matryoshka``, so that folders from before
+        keep theirs."""
         decides = {
             key: value
             for key, value in asdict(self).items()
             if key not in ("files", "name", "clients", "versions")
-            and (key, value) not in (("reads", "image"), ("published_recipe", ""))
+            and (key, value)
+            not in (("reads", "image"), ("published_recipe", ""), ("matryoshka", []))
         }
         return _digest(self.files, decides)
 
@@ -288,8 +293,9 @@ def read_json(path: Path) -> Any:
 def write_model_info(folder: Path, info: ModelInfo) -> None:
     """Write ``ptft.json``; the last file of a model folder, since it lists the others."""
     values = asdict(info)
-    if not info.published_recipe:
-        del values["published_recipe"]  # so that a ptft from before there was one reads it
+    for later in ("published_recipe", "matryoshka"):
+        if not values[later]:
+            del values[later]  # so that a ptft from before there was one reads it
     write_json(folder / FolderFiles.INFO, {**values, "digest": info.digest})
 
 

@@ -39,6 +39,7 @@ _KEYS = {
     *("name", "task", "embed_dim", "context_length", "image_size", "logit_scale", "logit_bias"),
     *("recipe_digest", "weights_digest", "tokenizer", "preprocess", "classes", "templates"),
     *("files", "clients", "versions", "reads", "published_recipe", "format"),
+    "matryoshka",
 }
 _NEEDED = (
     *("name", "task", "embed_dim", "context_length", "image_size", "logit_scale", "logit_bias"),
@@ -68,6 +69,7 @@ def check_model_values(values: Any, where: str) -> None:
         bounds.check_whole(side, "image_size", 1, MAX_SIDE)
     bounds.number("logit_scale", 0.0, MAX_SCALE)
     bounds.number("logit_bias", -MAX_BIAS, MAX_BIAS)
+    _check_widths(values, bounds)
     bounds.texts("classes", MAX_CLASSES, MAX_TEXT)
     bounds.texts("templates", MAX_CLASSES, MAX_TEXT)
     if Bounds(values["tokenizer"], f"{where}: tokenizer").values:  # {}: of no text tower
@@ -78,6 +80,15 @@ def check_model_values(values: Any, where: str) -> None:
     Bounds(values.get("preprocess", {}), f"{where}: preprocess")  # its reader holds the rest
     _check_files(values.get("files", {}), where)
     _check_notes(values, where)
+
+
+def _check_widths(values: Any, bounds: Bounds) -> None:
+    """The widths that a Matryoshka-trained embedding may be cut to."""
+    widths = values.get("matryoshka", [])
+    if not isinstance(widths, list):
+        bounds.refuse("matryoshka", widths, "a list of widths")
+    for width in widths:
+        bounds.check_whole(width, "matryoshka", 1, values["embed_dim"])
 
 
 def check_tokenizer_values(values: Any, where: str, error: type[PtftError] = ArtifactError) -> None:

@@ -130,12 +130,14 @@ class Ticket:
     Attributes:
         cost: what it holds.
         phases: where its seconds go.
+        tokens: that its texts were, those that the tokenizer adds included.
     """
 
     def __init__(self, admission: Admission, phases: Phases) -> None:
         self._admission = admission
         self.phases = phases
         self.cost = Cost()
+        self.tokens = 0
 
     def charge(self, cost: Cost) -> None:
         """Hold so much more.

@@ -12,9 +12,8 @@ from starlette.responses import Response
 from ptft.errors import SampleError
 from serving.admission import Cost
 from serving.asked import Asked
-from serving.inputs import too_many
+from serving.inputs import check_characters, too_many
 from serving.pictures import Picture
-from serving.refusal import Refusal
 from serving.state import json_bytes
 
 __all__ = [
@@ -72,16 +71,9 @@ async def encode_texts(asked: Asked, texts: Sequence[str]) -> Embeddings:
 
 def charge_texts(asked: Asked, texts: Sequence[str]) -> None:
     """Charge texts to the request."""
-    settings = asked.settings
-    too_many(len(texts), settings)
+    too_many(len(texts), asked.settings)
+    check_characters(texts, asked.settings)
     lengths = [len(text) for text in texts]
-    if sum(lengths) > settings.max_characters:
-        raise Refusal(
-            413,
-            "too_many_characters",
-            f"texts: {sum(lengths)} characters; allowed: at most {settings.max_characters} "
-            "(PTFT_MAX_CHARACTERS)",
-        )
     cost = asked.encoder.cost_of_texts(len(texts), sum(lengths), max(lengths))
     asked.ticket.charge(cost + Cost(items=len(texts)))
 

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from serving.admission import Ticket
 from serving.bodies import LARGE
 from serving.encoder import Encoder
+from serving.fetch import Fetcher
 from serving.metrics import Metrics
 from serving.pool import Pool
 from serving.settings import Settings
@@ -31,7 +32,7 @@ class Asked:
         request: Starlette's.
         encoder: the model.
         ticket: what the request's costs are charged to, and its lane in every queue.
-        settings, metrics: of the worker.
+        settings, metrics, fetcher: of the worker.
         gone: the client has left.
     """
 
@@ -42,12 +43,14 @@ class Asked:
         settings: Settings,
         metrics: Metrics,
         parsing: Pool,
+        fetcher: Fetcher,
     ) -> None:
         self.request = request
         self.encoder = encoder
         self.ticket: Ticket = request.scope[TICKET]
         self.settings = settings
         self.metrics = metrics
+        self.fetcher = fetcher
         self.gone = False
         self._parsing = parsing
         self._task = asyncio.current_task()

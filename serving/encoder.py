@@ -144,7 +144,9 @@ class Encoder:
             self._tokenising.run(ticket, self._tokenise, part, phases=ticket.phases)
             for part in _parts(texts)
         )
-        self._metrics.tokens.inc(sum(sum(lengths) for _, lengths in jobs))
+        tokens = sum(sum(lengths) for _, lengths in jobs)
+        ticket.tokens += tokens
+        self._metrics.tokens.inc(tokens)
         futures = [
             future
             for rows, lengths in jobs

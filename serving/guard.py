@@ -23,7 +23,7 @@ __all__ = ["OPEN_PATHS", "PROBES", "Guard"]
 
 logger = logging.getLogger("bentoml.ptft")
 
-PROBES = frozenset({"/livez", "/readyz", "/healthz"})
+PROBES = frozenset({"/livez", "/readyz", "/healthz", "/ping", "/health", "/v1/health"})
 OPEN_PATHS = PROBES | {"/docs", "/openapi.json"}
 """Answered to everybody: they say nothing of the model or its users."""
 

@@ -24,11 +24,15 @@ from serving.refusal import Refusal
 from serving.settings import Settings
 
 __all__ = [
+    "check_characters",
     "decode_base64",
+    "is_token_ids",
     "is_url",
+    "numbered",
     "read_images",
     "read_json_body",
     "read_strings",
+    "token_ids",
     "too_many",
 ]
 
@@ -40,6 +44,8 @@ _MAX_PREFIX = 256  # characters of a data URI before its data
 _MEDIA = "multipart/form-data, application/json, image/* or application/octet-stream"
 _MAX_VALUES = 1 << 17  # commas of a JSON body, those in texts included: some 10 ms of parsing
 _LABELS = ("labels", "templates")
+_LONG = ("input", "documents")  # lists that run in several batches
+_TOKEN_IDS = re.compile(rb'"input"\s*:\s*\[\s*\[?\s*-?\d')
 _PIECE = 1 << 20  # characters of base64 that are decoded before others have their turn
 
 
@@ -72,9 +78,7 @@ async def read_images(
         values = await read_json_body(asked, body)
         strings = values.images or []  # type: ignore[attr-defined]
         rest = values.model_dump(exclude={"images"}, exclude_unset=True)
-        size = sum(map(len, strings))
-        places = [f"images[{index}]" for index in range(len(strings))]
-        pictures = await asked.apart(size, read_strings, asked, strings, places)
+        pictures = await read_strings(asked, strings, numbered("images", len(strings)))
         return pictures, options.model_construct(**{**_defaults(options), **rest})
     if media.startswith("image/") or media == "application/octet-stream":
         values_of = _parse_pairs(request.query_params.multi_items(), options)
@@ -85,19 +89,43 @@ async def read_images(
     raise Refusal(415, "media_type", f"content-type {media or 'absent'}: allowed: {_MEDIA}")
 
 
-def read_strings(
-    asked: Asked, strings: Sequence[str], names: Sequence[str]
+def numbered(key: str, count: int) -> list[str]:
+    """Places in a list, for messages."""
+    return [f"{key}[{index}]" for index in range(count)]
+
+
+async def read_strings(
+    asked: Asked, strings: Sequence[str], places: Sequence[str]
 ) -> list[Picture | SampleError]:
-    """Pictures of base64 and the names that messages give them; one that is none fails alone.
+    """Pictures of base64 or URLs, and the places that messages name; one that is none fails alone.
 
     Raises:
-        Refusal: 422 for a URL.
+        Refusal: 422 for a URL that is not to be fetched; see ``Ticket.charge``.
     """
-    found = [decode_base64(text, name) for text, name in zip(strings, names, strict=True)]
-    return [
-        one if isinstance(one, SampleError) else asked.encoder.pictures.look(one, name)
-        for one, name in zip(found, names, strict=True)
-    ]
+    urls = {at: text for at, text in enumerate(strings) if _URL_START.match(text)}
+    for at, text in urls.items():
+        asked.fetcher.check(text, places[at])
+    size = sum(map(len, strings))
+    found = await asked.apart(size, _look_at_strings, asked, strings, places)
+    if urls:
+        asked.watch()
+        files = await asked.fetcher.get_all(
+            [(url, places[at]) for at, url in urls.items()], asked.ticket
+        )
+        for at, file in zip(urls, files, strict=True):
+            found[at] = file if isinstance(file, SampleError) else _look(asked, file, places[at])
+    return found
+
+
+def _look_at_strings(
+    asked: Asked, strings: Sequence[str], places: Sequence[str]
+) -> list[Picture | SampleError]:
+    found = [decode_base64(text, name) for text, name in zip(strings, places, strict=True)]
+    return [_look(asked, one, name) for one, name in zip(found, places, strict=True)]
+
+
+def _look(asked: Asked, data: bytes | SampleError, place: str) -> Picture | SampleError:
+    return data if isinstance(data, SampleError) else asked.encoder.pictures.look(data, place)
 
 
 @reads
@@ -121,6 +149,8 @@ async def read_json_body(asked: Asked, kind: type[M]) -> M:
 
 def _parse_json(body: bytearray, kind: type[M], settings: Settings) -> M:
     if (commas := body.count(b",")) > _MAX_VALUES:
+        if _TOKEN_IDS.search(body):
+            raise token_ids("input")
         raise Refusal(413, "too_many_items", f"{commas} commas; allowed: at most {_MAX_VALUES}")
     try:
         values = orjson.loads(body)
@@ -130,27 +160,37 @@ def _parse_json(body: bytearray, kind: type[M], settings: Settings) -> M:
     if isinstance(values, dict):
         for key, value in values.items():
             if isinstance(value, list):
+                if key == "input" and is_token_ids(value):
+                    raise token_ids(key)
                 limit = settings.max_prompts if key in _LABELS else settings.max_batch
-                too_many(len(value), settings, limit, key if key in _LABELS else "items")
+                limit = settings.max_inputs if key in _LONG else limit
+                too_many(len(value), settings, limit, "items", key)
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         raise _explain(error, kind) from None
 
 
-def decode_base64(text: str, name: str) -> bytes | SampleError:
-    """base64, bare or as a data URI, to bytes; or why it is none.
+def is_token_ids(value: list[Any]) -> bool:
+    """Whether a list is one of token ids, or of lists of them."""
+    first = value[0] if value else None
+    first = first[0] if isinstance(first, list) and first else first
+    return isinstance(first, int) and not isinstance(first, bool)
 
-    Raises:
-        Refusal: 422 for a URL.
-    """
-    if _URL_START.match(text):
-        raise Refusal(
-            422,
-            "url_refused",
-            f"{name}: {text[:200].strip():.80}: URLs are never fetched; "
-            "send the image's bytes, as base64 or data:image/...;base64,",
-        )
+
+def token_ids(key: str) -> Refusal:
+    """Of ids that another tokenizer made."""
+    return Refusal(
+        422,
+        "token_ids",
+        f"{key}: token ids; allowed: texts, since the ids are another tokenizer's and the answer "
+        "would be wrong. LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False); "
+        "LlamaIndex: OpenAILikeEmbedding",
+    )
+
+
+def decode_base64(text: str, name: str) -> bytes | SampleError:
+    """base64, bare or as a data URI, to bytes; or why it is none."""
     prefix = _DATA_URI.match(text, 0, _MAX_PREFIX)
     start = prefix.end() if prefix else 0
     if (len(text) - start) % 4 or 0 <= text.find("=", start) < len(text) - 2:
@@ -169,11 +209,26 @@ def is_url(text: str) -> bool:
     return _URL.fullmatch(text) is not None
 
 
-def too_many(count: int, settings: Settings, limit: int = 0, what: str = "items") -> None:
+def too_many(
+    count: int, settings: Settings, limit: int = 0, what: str = "items", key: str = ""
+) -> None:
     """Refuse more items than a request may hold; ``limit`` 0 stands for ``max_batch``."""
     limit = limit or settings.max_batch
     if count > limit:
-        raise Refusal(413, "too_many_items", f"{count} {what}; allowed: at most {limit}")
+        where = f"{key}: " if key else ""
+        raise Refusal(413, "too_many_items", f"{where}{count} {what}; allowed: at most {limit}")
+
+
+def check_characters(texts: Sequence[str], settings: Settings, key: str = "texts") -> None:
+    """Refuse texts that are too long together."""
+    found = sum(map(len, texts))
+    if found > settings.max_characters:
+        raise Refusal(
+            413,
+            "too_many_characters",
+            f"{key}: {found} characters; allowed: at most {settings.max_characters} "
+            "(PTFT_MAX_CHARACTERS)",
+        )
 
 
 def _read_form(

@@ -1,101 +1,132 @@
-"""``/v1/embeddings``: OpenAI's, with pictures as data URIs."""
+"""``/v1/embeddings`` and ``/v1/models``: OpenAI's, with pictures as other servers take them."""
 
+import time
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from starlette.responses import Response
 
-from ptft.errors import SampleError
-from serving import schema
+from ptft.artifact import ModelInfo
+from ptft.errors import SampleError, suggest
+from serving import schema_clients as schema
 from serving.answers import (
     BYTES_A_VALUE,
-    encode_pictures,
-    encode_texts,
+    Embeddings,
     failure,
     status_of,
     write,
     write_embedding,
 )
 from serving.asked import Asked
-from serving.inputs import is_url, read_json_body, read_strings, too_many
-from serving.pictures import Picture
+from serving.inputs import read_json_body
+from serving.items import encode_items
 from serving.refusal import Refusal
+from serving.settings import Settings
+from serving.state import json_bytes
 
-__all__ = ["embeddings"]
+__all__ = [
+    "check_model",
+    "cut",
+    "cut_dimensions",
+    "embeddings",
+    "list_models",
+    "one_model",
+    "usage",
+]
+
+_BEGAN = int(time.time())
+_UNNAMED = ("default/not-specified",)  # Infinity's client where no model was named
 
 
 async def embeddings(asked: Asked) -> Response:
     """Answer a request."""
     body = await read_json_body(asked, schema.OpenAIEmbeddings)
-    info = asked.encoder.model.info
-    if body.model not in (None, info.name, info.digest):
-        raise Refusal(404, "model_not_found", f"model: {body.model!r}; allowed: {info.name!r}")
-    if body.dimensions not in (None, info.embed_dim):
-        raise Refusal(422, "invalid", f"dimensions: {body.dimensions}; allowed: {info.embed_dim}")
-    inputs = [body.input] if isinstance(body.input, str) else body.input
-    too_many(len(inputs), asked.settings)
-    images: dict[int, str] = {}
-    texts: dict[int, str] = {}
-    for index, item in enumerate(inputs):
-        _sort(item, index, images, texts)
-    pictures = await _read(asked, images)
-    found: dict[int, NDArray[np.float32] | SampleError] = {}
-    if texts:
-        found |= zip(texts, await encode_texts(asked, list(texts.values())), strict=True)
-    if pictures:
-        found |= zip(images, await encode_pictures(asked, pictures), strict=True)
+    check_model(asked, body.model)
+    dim = cut_dimensions(asked, body.dimensions, "dimensions")
+    found = await encode_items(asked, body.items, "messages" if body.messages else "input")
+    size = len(found) * asked.encoder.model.info.embed_dim * BYTES_A_VALUE
+    return await asked.apart(size, _write, asked, found, dim, body.encoding)
+
+
+def _write(asked: Asked, found: Embeddings, dim: int, encoding: str) -> Response:
     data: list[dict[str, Any]] = []
-    for index in range(len(inputs)):
-        one = found[index]
+    for index, one in enumerate(found):
         if isinstance(one, SampleError):  # a null embedding is what OpenAI's clients can pass over
             error = {"object": "error", "index": index, "embedding": None, "error": failure(one)}
             data.append(error)
         else:
-            written = write_embedding(one, body.encoding_format)
+            written = write_embedding(cut(one, dim), encoding)
             data.append({"object": "embedding", "index": index, "embedding": written})
-    usage = {"prompt_tokens": 0, "total_tokens": 0}
-    status = status_of(list(found.values()))
-    size = len(inputs) * info.embed_dim * BYTES_A_VALUE
-    return await asked.apart(size, _write, asked, data, status, usage)
+    return write(asked, "data", data, status_of(found), object="list", usage=usage(asked))
 
 
-def _write(
-    asked: Asked, data: list[dict[str, Any]], status: int, usage: dict[str, int]
-) -> Response:
-    return write(asked, "data", data, status, object="list", usage=usage)
+def usage(asked: Asked) -> dict[str, int]:
+    """The tokens that the request's texts were; pictures have none."""
+    return {"prompt_tokens": asked.ticket.tokens, "total_tokens": asked.ticket.tokens}
 
 
-async def _read(asked: Asked, images: dict[int, str]) -> list[Picture | SampleError]:
-    size = sum(map(len, images.values()))
-    places = [f"input[{index}]" for index in images]
-    return await asked.apart(size, read_strings, asked, list(images.values()), places)
+def check_model(asked: Asked, name: str | None, key: str = "model") -> None:
+    """Refuse a name that is not the model's, nor one of its aliases.
+
+    Raises:
+        Refusal: 404, naming the key.
+    """
+    info = asked.encoder.model.info
+    if name is not None and name not in (*_names(info, asked.settings), info.digest, *_UNNAMED):
+        near = suggest(name, _names(info, asked.settings))
+        raise Refusal(404, "model_not_found", f"{key}: {name[:80]!r}; {near} (PTFT_ALIASES)")
 
 
-def _sort(
-    item: str | schema.TextInput | schema.ImageInput,
-    index: int,
-    images: dict[int, str],
-    texts: dict[int, str],
-) -> None:
-    """Put an input of OpenAI's form where it belongs."""
-    name = f"input[{index}]"
-    if isinstance(item, schema.ImageInput):
-        images[index] = item.image
-    elif isinstance(item, schema.TextInput):
-        texts[index] = item.text
-    elif item.startswith("data:"):
-        images[index] = item
-    elif len(item) > schema.MAX_TEXT:
-        raise Refusal(
-            422, "invalid", f"{name}: {len(item)} characters; allowed: at most {schema.MAX_TEXT}"
-        )
-    elif is_url(item):
-        raise Refusal(
-            422,
-            "url_refused",
-            f"{name}: {item.strip():.80}: URLs are never fetched; send an image's bytes as "
-            'data:image/...;base64, or {"text": ...} to embed the address itself',
-        )
-    else:
-        texts[index] = item
+def cut_dimensions(asked: Asked, wanted: int | None, key: str) -> int:
+    """How many of an embedding's dimensions are asked for: all, or as many as may be kept.
+
+    Raises:
+        Refusal: 422, naming the key.
+    """
+    info = asked.encoder.model.info
+    allowed = sorted({*info.matryoshka, *asked.settings.dimensions, info.embed_dim})
+    if wanted in (None, 0):  # 0: Infinity's client where none was given
+        return info.embed_dim
+    if wanted not in allowed:
+        named = ", ".join(map(str, allowed))
+        raise Refusal(422, "invalid", f"{key}: {wanted}; allowed: {named} (PTFT_DIMENSIONS)")
+    return int(wanted)
+
+
+def cut(embedding: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
+    """The first dimensions of an embedding (D,), again of length 1."""
+    if dim == len(embedding):
+        return embedding
+    kept = embedding[:dim]
+    return kept / max(float(np.linalg.norm(kept)), 1e-12)
+
+
+async def list_models(asked: Asked) -> Response:
+    """``GET /v1/models``."""
+    info = asked.encoder.model.info
+    data = [_described(info, name) for name in _names(info, asked.settings)]
+    return Response(json_bytes({"object": "list", "data": data}), media_type="application/json")
+
+
+async def one_model(asked: Asked) -> Response:
+    """``GET /v1/models/NAME``."""
+    name = str(asked.request.path_params["name"])
+    check_model(asked, name)
+    described = _described(asked.encoder.model.info, name)
+    return Response(json_bytes(described), media_type="application/json")
+
+
+def _names(info: ModelInfo, settings: Settings) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((info.name, *settings.aliases)))
+
+
+def _described(info: ModelInfo, name: str) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": _BEGAN,
+        "owned_by": "ptft",
+        "digest": info.digest,
+        "stats": {},  # Infinity's client reads it
+    }

@@ -4,7 +4,9 @@ import re
 
 __all__ = ["Refusal"]
 
-_KEY = re.compile(r"[a-z_]+(\[\d+\]|\.\d+)*")  # at the beginning of a message: the key it is about
+_KEY = re.compile(r"[a-z_]+(\[\d+\]|\.\w+)*")  # at the beginning of a message: the key it is about
+
+_ABOUT_A_KEY = (400, 404, 413, 422)
 
 
 class Refusal(Exception):  # noqa: N818 (an answer, not an error of the service)
@@ -44,7 +46,7 @@ class Refusal(Exception):  # noqa: N818 (an answer, not an error of the service)
     def content(self, request_id: str) -> dict[str, dict[str, str | None]]:
         """The answer's body."""
         key, colon, _ = str(self).partition(": ")
-        about = key if colon and self.status == 422 and _KEY.fullmatch(key) else None
+        about = key if colon and self.status in _ABOUT_A_KEY and _KEY.fullmatch(key) else None
         return {
             "error": {
                 "type": self.kind,

@@ -5,53 +5,31 @@ one succeeded, 422 when none did. Every answer names the digest of the model tha
 refusal has one shape, see ``serving.refusal``.
 """
 
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ptft.errors import SampleError
+from serving import client_answers as answers
 from serving import schema
-from serving.answers import (
-    BYTES_A_VALUE,
-    Embeddings,
-    encode_pictures,
-    encode_texts,
-    failure,
-    status_of,
-    write,
-    write_embedding,
-)
-from serving.asked import Asked
+from serving import schema_clients as clients
 from serving.classify import classify
+from serving.cohere import cohere_embed
+from serving.document import Route, describe, list_routes
+from serving.embed import embed_image, embed_text, served_model
 from serving.frame import Cors, Frame, Guarded
-from serving.inputs import read_images, read_json_body
-from serving.openai import embeddings
+from serving.immich import predict
+from serving.openai import embeddings, list_models, one_model
+from serving.rank import rerank, similarity
 from serving.refusal import Refusal
 from serving.settings import Settings
 from serving.state import State, json_bytes, refuse
 
 __all__ = ["create_app"]
-
-_FAILURE = {"type": "object", "properties": {"error": schema.Failure.model_json_schema()}}
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"description": text, "content": {"application/json": {"schema": _FAILURE}}}
-    for status, text in {
-        401: "no API key, or one that nobody has here, where the service asks for one",
-        403: "an API key that is over",
-        408: "the body did not come",
-        413: "the body, an image or the number of items is beyond its cap",
-        415: "a content type that the route does not read",
-        422: "a key or value is wrong, or every item failed",
-        429: "too much at once, in all or with this key; Retry-After says when to ask again",
-        503: "the model is not loaded yet",
-        504: "no answer before the deadline",
-    }.items()
-}
 
 
 def create_app(read_settings: Callable[[], Settings]) -> FastAPI:
@@ -73,57 +51,43 @@ def create_app(read_settings: Callable[[], Settings]) -> FastAPI:
 
     app = FastAPI(
         title="ptft",
-        description=__doc__,
         version="1",
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
-        responses=_REFUSALS,
         exception_handlers={HTTPException: _no_such_route},
     )
     for around in (Guarded, Cors, Frame):  # the last is the outermost
         app.add_middleware(around, state=lambda: app.state.serving)
-
-    async def embed_image(request: Request) -> Response:
-        """Images to embeddings: multipart files, one raw image, or JSON with base64."""
-        return await _state(request).answer("embed_image", request, _embed_image)
-
-    async def embed_text(request: Request) -> Response:
-        """Texts to embeddings."""
-        return await _state(request).answer("embed_text", request, _embed_text)
-
-    async def classify_(request: Request) -> Response:
-        """Images, texts or both to the classes of the model, or zero-shot to labels of your own."""
-        return await _state(request).answer("classify", request, classify)
-
-    async def embeddings_(request: Request) -> Response:
-        """OpenAI's embeddings: texts, and images as data:image/...;base64 URIs."""
-        return await _state(request).answer("embeddings", request, embeddings)
-
-    async def model(request: Request) -> Response:
-        """What is served, and what it came from."""
-        return await _state(request).answer("model", request, _model)
-
-    def add(path: str, endpoint: Any, answer: type, body: dict[str, Any] | None) -> None:
-        extra = {"requestBody": {"required": True, "content": body}} if body else None
-        app.add_api_route(
-            path,
-            endpoint,
-            methods=["POST" if body else "GET"],
-            openapi_extra=extra,
-            responses={200: {"model": answer}},
-        )
-        if not body:
-            app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
-
-    add("/v1/embed/image", embed_image, schema.Embedded, _image_body(schema.EmbedImages))
-    add("/v1/embed/text", embed_text, schema.Embedded, _json_body(schema.EmbedTexts))
-    add("/v1/classify", classify_, schema.Classes, _image_body(schema.ClassifyInputs))
-    add("/v1/embeddings", embeddings_, schema.OpenAIEmbedded, _json_body(schema.OpenAIEmbeddings))
-    add("/v1/model", model, schema.ServedModel, None)
-    for path, endpoint in (("/metrics", _metrics), ("/livez", _livez), ("/readyz", _readyz)):
-        app.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
-    app.add_api_route("/healthz", _livez, methods=["GET", "HEAD"], include_in_schema=False)
+    document = describe(ROUTES, "ptft", "1", __doc__ or "")
+    app.openapi = lambda: document  # type: ignore[method-assign]
+    for route in ROUTES:
+        methods = ["POST"] if route.method == "POST" else ["GET", "HEAD"]
+        for path in (route.path, *route.also):
+            app.add_api_route(path, _endpoint(route), methods=methods)
+    for path, endpoint in (
+        ("/docs", _docs),
+        ("/metrics", _metrics),
+        ("/livez", _livez),
+        ("/healthz", _livez),
+        ("/readyz", _readyz),
+        ("/ping", _ping),
+        ("/health", _health),
+        ("/v1/health", _health),
+    ):
+        app.add_api_route(path, endpoint, methods=["GET", "HEAD"])
     return app
+
+
+def _endpoint(route: Route) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        return await _state(request).answer(route.name, request, route.handler)
+
+    return endpoint
+
+
+async def _docs(request: Request) -> Response:
+    return Response(list_routes(ROUTES), media_type="text/plain")
 
 
 async def _metrics(request: Request) -> Response:
@@ -147,6 +111,20 @@ async def _readyz(request: Request) -> Response:
     return Response(b"\n", media_type="text/plain")
 
 
+async def _ping(request: Request) -> Response:
+    """Immich's: whether it is to be asked."""
+    ready = await _readyz(request)
+    return Response(b"pong", media_type="text/plain") if ready.status_code == 200 else ready
+
+
+async def _health(request: Request) -> Response:
+    """Infinity's and vLLM's, likewise."""
+    ready = await _readyz(request)
+    if ready.status_code != 200:
+        return ready
+    return Response(json_bytes({"unix": time.time()}), media_type="application/json")
+
+
 async def _no_such_route(request: Request, error: Exception) -> Response:
     """404 and 405, and whatever else the framework says by itself."""
     assert isinstance(error, HTTPException)
@@ -160,71 +138,140 @@ async def _no_such_route(request: Request, error: Exception) -> Response:
     return refuse(request, Refusal(error.status_code, "http", str(error.detail)))
 
 
-async def _embed_image(asked: Asked) -> Response:
-    pictures, options = await read_images(
-        asked, body=schema.EmbedImages, options=schema.EmbedOptions
-    )
-    found = await encode_pictures(asked, pictures)
-    return await _embedded(asked, found, options.encoding_format)
-
-
-async def _embed_text(asked: Asked) -> Response:
-    body = await read_json_body(asked, schema.EmbedTexts)
-    found = await encode_texts(asked, body.texts)
-    return await _embedded(asked, found, body.encoding_format)
-
-
-async def _embedded(asked: Asked, found: Embeddings, encoding: str) -> Response:
-    size = len(found) * asked.encoder.model.info.embed_dim * BYTES_A_VALUE
-    return await asked.apart(size, _write_embedded, asked, found, encoding)
-
-
-def _write_embedded(asked: Asked, found: Embeddings, encoding: str) -> Response:
-    results = [
-        {"index": index, "error": failure(one)}
-        if isinstance(one, SampleError)
-        else {"index": index, "embedding": write_embedding(one, encoding)}
-        for index, one in enumerate(found)
-    ]
-    dim = asked.encoder.model.info.embed_dim
-    return write(asked, "results", results, status_of(found), dim=dim)
-
-
-async def _model(asked: Asked) -> Response:
-    info = asked.encoder.model.info
-    content = {
-        "model": info.name,
-        "digest": info.digest,
-        "task": info.task,
-        "dim": info.embed_dim,
-        "context_length": info.context_length,
-        "image_size": list(info.image_size),
-        "precision": asked.encoder.model.precision,
-        "reads": info.reads,
-        "classes": info.classes,
-        "templates": info.templates,
-        "weights_digest": info.weights_digest,
-        "recipe_digest": info.recipe_digest,
-        "versions": info.versions,
-    }
-    return Response(json_bytes(content), media_type="application/json")
-
-
 def _state(request: Request) -> State:
     state: State = request.app.state.serving
     return state
 
 
-def _json_body(model: type[Any]) -> dict[str, Any]:
-    return {"application/json": {"schema": model.model_json_schema()}}
+_PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGM4IScHAAK2AQU0pnWqAAAAAElFTkSuQmCC"
+)
+_URI = f"data:image/png;base64,{_PIXEL}"
 
-
-def _image_body(model: type[Any]) -> dict[str, Any]:
-    options = model.model_json_schema()["properties"]
-    file = {"type": "string", "format": "binary"}
-    form = {**options, "images": {"type": "array", "items": file}}
-    return {
-        **_json_body(model),
-        "multipart/form-data": {"schema": {"type": "object", "properties": form}},
-        "image/*": {"schema": file},
-    }
+ROUTES = (
+    Route(
+        "/v1/embed/image",
+        "embed_image",
+        "Images to embeddings: multipart files, one raw image, or JSON with base64.",
+        embed_image,
+        schema.Embedded,
+        schema.EmbedImages,
+        files="images",
+        raw=True,
+        examples={"base64": {"images": [_PIXEL]}},
+    ),
+    Route(
+        "/v1/embed/text",
+        "embed_text",
+        "Texts to embeddings.",
+        embed_text,
+        schema.Embedded,
+        schema.EmbedTexts,
+        examples={"texts": {"texts": ["a cat", "a dog"]}},
+    ),
+    Route(
+        "/v1/classify",
+        "classify",
+        "Images, texts or both to the classes of the model, or zero-shot to labels of your own.",
+        classify,
+        schema.Classes,
+        schema.ClassifyInputs,
+        files="images",
+        raw=True,
+        examples={
+            "zero-shot": {
+                "images": [_PIXEL],
+                "labels": ["cat", "dog"],
+                "templates": ["a photo of a {}"],
+            }
+        },
+    ),
+    Route(
+        "/v1/similarity",
+        "similarity",
+        "Images against texts: cosines, and the scores by which the model ranks.",
+        similarity,
+        answers.Similarities,
+        clients.Similarity,
+        files="images",
+        examples={"base64": {"images": [_PIXEL], "texts": ["a cat", "a dog"]}},
+    ),
+    Route(
+        "/v1/rerank",
+        "rerank",
+        "Texts or pictures by their nearness to a query, as Cohere, Jina and Infinity answer.",
+        rerank,
+        answers.Reranked,
+        clients.Rerank,
+        examples={
+            "texts": {"query": "a cat", "documents": ["a dog", "a kitten"], "top_n": 1},
+            "pictures": {"query": "a cat", "documents": [{"image": _URI}]},
+        },
+        also=("/v2/rerank", "/rerank"),
+    ),
+    Route(
+        "/v1/embeddings",
+        "embeddings",
+        "OpenAI's embeddings, with pictures as Infinity, vLLM and Jina take them.",
+        embeddings,
+        answers.OpenAIEmbedded,
+        clients.OpenAIEmbeddings,
+        examples={
+            "texts": {"input": ["a cat", "a dog"]},
+            "Infinity": {"input": [_URI], "modality": "image"},
+            "Jina": {"input": [{"text": "a cat"}, {"image": _PIXEL}]},
+            "vLLM": {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [{"type": "image_url", "image_url": {"url": _URI}}],
+                    }
+                ]
+            },
+        },
+        also=("/embeddings",),
+    ),
+    Route(
+        "/v2/embed",
+        "cohere_embed",
+        "Cohere's embeddings.",
+        cohere_embed,
+        answers.CohereEmbedded,
+        clients.CohereEmbed,
+        examples={
+            "texts": {"texts": ["a cat"], "input_type": "search_query"},
+            "pictures": {"images": [_URI], "input_type": "image", "embedding_types": ["float"]},
+        },
+    ),
+    Route(
+        "/predict",
+        "immich_predict",
+        "A picture or a text, as the machine-learning container of Immich answers for CLIP.",
+        predict,
+        answers.ImmichClip,
+        files="image",
+        form=clients.ImmichForm,
+    ),
+    Route(
+        "/v1/models",
+        "list_models",
+        "OpenAI's list of models: the one, by its name and its aliases.",
+        list_models,
+        answers.OpenAIModels,
+        also=("/models",),
+    ),
+    Route(
+        "/v1/models/{name}",
+        "one_model",
+        "One of them.",
+        one_model,
+        answers.OpenAIModel,
+    ),
+    Route(
+        "/v1/model",
+        "model",
+        "What is served, and what it came from.",
+        served_model,
+        schema.ServedModel,
+    ),
+)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 __all__ = [
+    "MAX_TEXT",
     "Classes",
     "ClassifyInputs",
     "ClassifyOptions",
@@ -12,11 +13,15 @@ __all__ = [
     "EmbedOptions",
     "EmbedTexts",
     "Embedded",
+    "Encoding",
+    "ErrorAnswer",
     "Failure",
     "ImageInput",
-    "OpenAIEmbedded",
-    "OpenAIEmbeddings",
+    "Images",
+    "NamedAnswer",
+    "RequestBody",
     "ServedModel",
+    "Text",
     "TextInput",
 ]
 
@@ -30,11 +35,13 @@ Encoding = Annotated[
 ]
 
 
-class _Request(BaseModel):
+class RequestBody(BaseModel):
+    """A body whose keys are all known."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class EmbedOptions(_Request):
+class EmbedOptions(RequestBody):
     """How embeddings are written."""
 
     encoding_format: Encoding = "float"
@@ -52,7 +59,7 @@ class EmbedTexts(EmbedOptions):
     texts: Annotated[list[Text], Field(min_length=1)]
 
 
-class ClassifyOptions(_Request):
+class ClassifyOptions(RequestBody):
     """Texts to classify, and labels for zero-shot; without labels, the model's own classes."""
 
     labels: Annotated[list[Text], Field(min_length=1)] | None = None
@@ -90,26 +97,16 @@ class ClassifyInputs(ClassifyOptions):
     images: Images | None = None
 
 
-class TextInput(_Request):
+class TextInput(RequestBody):
     """A text, whatever it looks like."""
 
     text: Text
 
 
-class ImageInput(_Request):
+class ImageInput(RequestBody):
     """An image: base64, or a data URI."""
 
     image: str
-
-
-class OpenAIEmbeddings(_Request):
-    """The body of OpenAI's ``/v1/embeddings``, with images as data URIs."""
-
-    input: str | Annotated[list[str | TextInput | ImageInput], Field(min_length=1)]
-    model: str | None = None
-    encoding_format: Encoding = "float"
-    dimensions: int | None = None
-    user: str | None = None
 
 
 class Failure(BaseModel):
@@ -117,6 +114,22 @@ class Failure(BaseModel):
 
     type: str
     message: str
+
+
+class ErrorDetail(BaseModel):
+    """Why a request has no answer: OpenAI's keys, and the request's id."""
+
+    type: str
+    code: Annotated[str, Field(description="a stable word for programs")]
+    message: Annotated[str, Field(description="names the key, its value and what is allowed")]
+    param: Annotated[str | None, Field(description="the key, if it is one's fault")]
+    request_id: str
+
+
+class ErrorAnswer(BaseModel):
+    """Every refusal."""
+
+    error: ErrorDetail
 
 
 class Embedding(BaseModel):
@@ -127,12 +140,14 @@ class Embedding(BaseModel):
     error: Failure | None = None
 
 
-class _Answer(BaseModel):
+class NamedAnswer(BaseModel):
+    """An answer that names the model that gave it."""
+
     model: str
     digest: str
 
 
-class Embedded(_Answer):
+class Embedded(NamedAnswer):
     """Embeddings, in the order of what was sent."""
 
     dim: int
@@ -154,30 +169,13 @@ class Classified(BaseModel):
     error: Failure | None = None
 
 
-class Classes(_Answer):
+class Classes(NamedAnswer):
     """Classes of items, in the order of what was sent."""
 
     results: list[Classified]
 
 
-class OpenAIEmbedding(BaseModel):
-    """One item in OpenAI's form; ``object`` is ``error`` where it failed."""
-
-    object: Literal["embedding", "error"]
-    index: int
-    embedding: list[float] | str | None
-    error: Failure | None = None
-
-
-class OpenAIEmbedded(_Answer):
-    """OpenAI's answer, and the digest."""
-
-    object: Literal["list"]
-    data: list[OpenAIEmbedding]
-    usage: dict[str, int]
-
-
-class ServedModel(_Answer):
+class ServedModel(NamedAnswer):
     """What is served and what it came from."""
 
     task: str

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ptft.artifact import PRECISIONS
 from ptft.errors import UsageError, suggest
+from serving.origins import host_of
 from serving.variables import Variables
 
 __all__ = [
@@ -52,6 +53,8 @@ class Settings:
         max_pixels: ``PTFT_MAX_PIXELS``, width times height of one image.
         max_batch: ``PTFT_MAX_BATCH``, images or texts in one request.
         micro_batch: ``PTFT_MICRO_BATCH``, images or texts that run through a tower at once.
+        max_inputs: ``PTFT_MAX_INPUTS``, of a request to ``/v1/embeddings`` or ``/v1/rerank``, which
+            run in batches of ``max_batch``.
         max_queue: ``PTFT_MAX_QUEUE``, images and texts of all requests that are being
             answered; beyond it requests are refused (429).
         max_prompts: ``PTFT_MAX_PROMPTS``, labels times templates of one request.
@@ -89,6 +92,13 @@ class Settings:
             OpenTelemetry's own ``OTEL_EXPORTER_OTLP_ENDPOINT``, and without either there are none.
         trace_ratio: ``PTFT_TRACE_RATIO``, the share of requests that are traced, unless a request's
             ``traceparent`` has decided already.
+        aliases: ``PTFT_ALIASES``, further names by which clients may ask for the model, separated
+            by commas.
+        dimensions: ``PTFT_DIMENSIONS``, to how many dimensions embeddings may be cut, separated by
+            commas; what a Matryoshka-trained model's folder states is allowed anyway.
+        url_hosts: ``PTFT_URL_HOSTS``, from which pictures are fetched, separated by commas; none by
+            default.
+        url_s: ``PTFT_URL_S``, seconds to a whole picture of a URL.
     """
 
     model: Path
@@ -99,6 +109,7 @@ class Settings:
     max_pixels: int = 64_000_000  # a 64-megapixel photo, 192 MB once decoded
     max_batch: int = 64
     micro_batch: int = 16
+    max_inputs: int = 2048
     max_queue: int = 256
     max_prompts: int = 2048
     max_characters: int = 2 * 2**20
@@ -122,6 +133,10 @@ class Settings:
     access_log: bool = False
     otlp_endpoint: str = ""
     trace_ratio: float = 0.05
+    aliases: tuple[str, ...] = ()
+    dimensions: tuple[int, ...] = ()
+    url_hosts: tuple[str, ...] = ()
+    url_s: float = 5.0
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -145,6 +160,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         max_pixels=number("MAX_PIXELS", default.max_pixels, 1),
         max_batch=number("MAX_BATCH", default.max_batch, 1),
         micro_batch=number("MICRO_BATCH", default.micro_batch, 1),
+        max_inputs=number("MAX_INPUTS", default.max_inputs, 1),
         max_queue=number("MAX_QUEUE", default.max_queue, 1),
         max_prompts=number("MAX_PROMPTS", default.max_prompts, 1),
         max_characters=number("MAX_CHARACTERS", default.max_characters, 1),
@@ -168,6 +184,10 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         access_log=choice("ACCESS_LOG", "off", ("on", "off")) == "on",
         otlp_endpoint=_otlp_endpoint(given, environment),
         trace_ratio=given.within("TRACE_RATIO", default.trace_ratio, 0, 1, "a share, {:g} to {:g}"),
+        aliases=given.listed("ALIASES"),
+        dimensions=_widths(given),
+        url_hosts=_hosts(given),
+        url_s=seconds("URL_S", default.url_s, 0.1),
     )
     _check_together(settings)
     return settings
@@ -195,6 +215,24 @@ def _formats(given: Variables, default: tuple[str, ...]) -> tuple[str, ...]:
         what = "pillow-heif is missing; pip install pillow-heif"
         raise given.wrong("FORMATS", "heic", what)
     return names
+
+
+def _widths(given: Variables) -> tuple[int, ...]:
+    found = given.listed("DIMENSIONS")
+    for width in found:
+        if not width.isascii() or not width.isdigit() or int(width) < 1:
+            raise given.wrong("DIMENSIONS", width, "allowed: whole numbers from 1, by commas")
+    return tuple(map(int, found))
+
+
+def _hosts(given: Variables) -> tuple[str, ...]:
+    found = given.listed("URL_HOSTS")
+    for name in found:
+        try:
+            host_of(name)
+        except ValueError as error:
+            raise given.wrong("URL_HOSTS", name, str(error)) from None
+    return found
 
 
 def _origins(given: Variables) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from serving.asked import REFUSED, REQUEST_ID, Asked
 from serving.door import hold
 from serving.drain import Drain
 from serving.encoder import Encoder
+from serving.fetch import Fetcher
 from serving.guard import Guard
 from serving.health import Health
 from serving.logs import write_logs
@@ -55,6 +56,9 @@ class State:
         self.drain = Drain(settings.drain_s)
         self.health = Health(settings, self.admission)
         self.parsing = Pool("parse", 2)
+        self.fetcher = Fetcher(
+            settings.url_hosts, seconds=settings.url_s, max_bytes=settings.max_body_bytes
+        )
         self.encoder: Encoder | None = None
         self._loading: asyncio.Task[None] | None = None
 
@@ -76,6 +80,7 @@ class State:
         """Let go of the model; what does not let go of the process is left behind."""
         self.health.stop()
         await asyncio.to_thread(self.traces.close)
+        await self.fetcher.close()
         parts: list[Pool | Encoder] = [self.parsing]
         if self.encoder is not None:
             parts.append(self.encoder)
@@ -150,7 +155,8 @@ class State:
         try:
             if self.encoder is None:
                 raise Refusal(503, "not_ready", self.health.failure or "loading", retry_after=1)
-            asked = Asked(request, self.encoder, self.settings, self.metrics, self.parsing)
+            worker = (self.encoder, self.settings, self.metrics, self.parsing, self.fetcher)
+            asked = Asked(request, *worker)
             async with asyncio.timeout(self.settings.timeout_s):
                 return await handler(asked)
         except TimeoutError:

@@ -246,6 +246,7 @@ def test_caps(client: Client, pictures: list[bytes]) -> None:
         yield from [b"x" * 1000] * 100
 
     caps = {"max_body_bytes": 60_000, "max_pixels": 50_000, "max_batch": 3, "max_prompts": 4}
+    caps["max_inputs"] = 3
     with client(**caps) as ask:
         header = {"content-type": "image/png"}
         body = ask.post("/v1/embed/image", content=b"x" * 60_001, headers=header)
@@ -313,13 +314,12 @@ def test_deadline(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
         assert ask.post("/v1/embed/text", json={"texts": ["a"]}).status_code == 200
 
 
-def test_metrics_and_documentation(client: Client, pictures: list[bytes]) -> None:
+def test_metrics(client: Client, pictures: list[bytes]) -> None:
     with client(max_batch=4) as ask:
         ask.post("/v1/embed/image", files=[("images", pictures[0]), ("images", b"x")])
         ask.post("/v1/embed/text", json={"texts": list("abc")})
         ask.post("/v1/embed/text", json={"texts": list("abcde")})
         lines = ask.get("/metrics").text.splitlines()
-        documented = ask.get("/openapi.json").json()["paths"]
     for line in (
         'ptft_requests_total{route="embed_image",status="200"} 1.0',
         'ptft_items_total{kind="image",outcome="ok"} 1.0',
@@ -331,15 +331,6 @@ def test_metrics_and_documentation(client: Client, pictures: list[bytes]) -> Non
         "ptft_queue_items 0.0",
     ):
         assert line in lines
-    assert set(documented) == {
-        "/v1/embed/image",
-        "/v1/embed/text",
-        "/v1/classify",
-        "/v1/embeddings",
-        "/v1/model",
-    }
-    body = documented["/v1/classify"]["post"]["requestBody"]["content"]
-    assert {"multipart/form-data", "application/json", "image/*"} == set(body)
 
 
 def test_probabilities_sum_to_one(client: Client, pictures: list[bytes], folder: Path) -> None:
