@@ -24,7 +24,7 @@ __all__ = ["OPEN_PATHS", "PROBES", "Guard"]
 logger = logging.getLogger("bentoml.ptft")
 
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/ping", "/health", "/v1/health"})
-OPEN_PATHS = PROBES | {"/docs", "/openapi.json"}
+OPEN_PATHS = PROBES | {"/", "/docs", "/openapi.json"}
 """Answered to everybody: they say nothing of the model or its users."""
 
 _LOOK_S = 1.0  # between looks at the file

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from serving import client_answers as answers
 from serving import schema
 from serving import schema_clients as clients
+from serving.about import About, GoldenCheck, GoldenHeld, about, golden
 from serving.classify import classify
 from serving.cohere import cohere_embed
 from serving.document import Route, describe, list_routes
@@ -24,6 +25,7 @@ from serving.embed import embed_image, embed_text, served_model
 from serving.frame import Cors, Frame, Guarded
 from serving.immich import predict
 from serving.openai import embeddings, list_models, one_model
+from serving.page import page
 from serving.rank import rerank, similarity
 from serving.refusal import Refusal
 from serving.settings import Settings
@@ -59,6 +61,7 @@ def create_app(read_settings: Callable[[], Settings]) -> FastAPI:
     )
     for around in (Guarded, Cors, Frame):  # the last is the outermost
         app.add_middleware(around, state=lambda: app.state.serving)
+    app.state.golden_check = GoldenCheck()
     document = describe(ROUTES, "ptft", "1", __doc__ or "")
     app.openapi = lambda: document  # type: ignore[method-assign]
     for route in ROUTES:
@@ -66,6 +69,7 @@ def create_app(read_settings: Callable[[], Settings]) -> FastAPI:
         for path in (route.path, *route.also):
             app.add_api_route(path, _endpoint(route), methods=methods)
     for path, endpoint in (
+        ("/", page),
         ("/docs", _docs),
         ("/metrics", _metrics),
         ("/livez", _livez),
@@ -273,5 +277,13 @@ ROUTES = (
         "What is served, and what it came from.",
         served_model,
         schema.ServedModel,
+    ),
+    Route("/v1/about", "about", "What the model came from, and its card.", about, About),
+    Route(
+        "/v1/golden",
+        "golden",
+        "The golden inputs, run here at most once a minute, against the checkpoint's answers.",
+        golden,
+        GoldenHeld,
     ),
 )

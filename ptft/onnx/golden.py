@@ -24,6 +24,7 @@ __all__ = [
     "Golden",
     "allowed",
     "check_golden",
+    "compare_golden",
     "differences",
     "read_golden",
     "run_onnx",
@@ -165,6 +166,21 @@ def run_onnx(model: OnnxModel, golden: Golden) -> dict[str, float]:
     golden.check_tokens(tokens)
     image_nd = model.encode_images(list(model.preprocess.normalise(golden.pixels)))
     text_td = model.encode_texts(list(tokens))
+    return compare_golden(model, golden, image_nd, text_td)
+
+
+def compare_golden(
+    model: OnnxModel,
+    golden: Golden,
+    image_nd: NDArray[np.float32],
+    text_td: NDArray[np.float32],
+) -> dict[str, float]:
+    """What :func:`differences` says of L2-normalised embeddings (N, D) and (T, D), and of what the
+    model's head makes of them.
+
+    Raises:
+        ArtifactError: a shape is not the recorded one.
+    """
     class_nc = None
     if model.has_head:
         both = min(len(image_nd), len(text_td)) if model.info.reads == "both" else None

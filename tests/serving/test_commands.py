@@ -73,6 +73,7 @@ def test_build_and_serve_a_bento(checkout: Path, info: ModelInfo, tmp_path: Path
         assert httpx.get(f"{server.url}/v1/model").json()["digest"] == info.digest
         answer = httpx.post(f"{server.url}/v1/embed/text", json={"texts": ["a cat"]})
         assert answer.status_code == 200
+        assert httpx.get(f"{server.url}/").text.startswith("<!DOCTYPE html>")
 
 
 def test_serve_without_bentoml_and_with_a_key(
