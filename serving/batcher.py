@@ -44,6 +44,7 @@ class Batcher:
         observe: told the size and the seconds of every batch.
 
     Attributes:
+        max_batch: as given.
         seconds_a_unit: of late; a batch of n items of at most u units has n * u of them.
         succeeded, failed: when a batch last did, monotonic; 0 where none has.
         failing_since: when the first of the batches failed since which none has succeeded, or None.
@@ -57,7 +58,7 @@ class Batcher:
         self.failing_since: float | None = None
         self.longest = 0.0
         self._run = run
-        self._max_batch = max_batch
+        self.max_batch = max_batch
         self._observe = observe
         self._lanes: Lanes[Item] = Lanes()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ptft-{name}")
@@ -95,12 +96,16 @@ class Batcher:
         """Items that no batch has taken yet."""
         return len(self._lanes)
 
-    def calibrate(self, items: Sequence[np.ndarray], units: int) -> None:
-        """Measure a unit before there is any traffic: run a batch, here and now."""
+    def measure(self, items: Sequence[np.ndarray]) -> float:
+        """Seconds of a batch that is run here and now, ahead of all traffic."""
         started = time.monotonic()
         self._run(items)
-        self.seconds_a_unit = (time.monotonic() - started) / units
-        self.longest = self.seconds_a_unit * units / len(items) * self._max_batch
+        return time.monotonic() - started
+
+    def calibrate(self, items: Sequence[np.ndarray], units: int) -> None:
+        """Measure a unit before there is any traffic: run a batch, here and now."""
+        self.seconds_a_unit = self.measure(items) / units
+        self.longest = self.seconds_a_unit * units / len(items) * self.max_batch
 
     def busy_for(self) -> float:
         """Seconds that the present batch has been running; 0 when idle."""
@@ -126,7 +131,7 @@ class Batcher:
         def allows(item: Item) -> bool:
             return not batch or (len(batch) + 1) * max(widest, item[1]) <= most
 
-        while len(batch) < self._max_batch and (found := self._lanes.pop(allows)) is not None:
+        while len(batch) < self.max_batch and (found := self._lanes.pop(allows)) is not None:
             batch.append(found)
             found.item[2].leave("queue")
             widest = max(widest, found.item[1])

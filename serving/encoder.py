@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from ptft.errors import SampleError
 from ptft.onnx.model import OnnxModel
 from serving.admission import Admission, Cost, Ticket
-from serving.batcher import Batcher
+from serving.batcher import LONGEST_S, Batcher
 from serving.labels import LabelSets
 from serving.metrics import Metrics
 from serving.pictures import Picture, Pictures, decoding_memory
 from serving.pool import Pool
 from serving.settings import Settings
+from serving.warmup import MOST, MOST_ON_GPU, best_size
 
 __all__ = ["Encoder"]
 
@@ -55,18 +56,26 @@ class Encoder:
         self._tokenising = Pool("tokenise", 1)
         # int8 files scale activations over the whole batch: an image's embedding would depend on
         # its neighbours, so they run one by one (on a CPU that costs little)
-        size = 1 if model.precision == "int8" else settings.micro_batch
+        self._size = 1 if model.precision == "int8" else settings.micro_batch
         self.images, self.texts = (
-            Batcher(kind, run, max_batch=size, observe=partial(metrics.observe_batch, kind))
+            Batcher(
+                kind, run, max_batch=self._size or 1, observe=partial(metrics.observe_batch, kind)
+            )
             for kind, run in (("image", self._run_images), ("text", model.encode_texts))
         )
         self._labels = LabelSets(admission, self)
 
     def calibrate(self) -> None:
-        """Measure what a picture and a token cost; blocks, so ahead of all traffic."""
+        """Measure what a picture and a token cost, and how many to run at once where no setting
+        says so; blocks, so ahead of all traffic."""
         height, width = self.model.preprocess.size
-        self.images.calibrate([np.zeros((height, width, 3), np.uint8)], 1)
+        picture = np.zeros((height, width, 3), np.uint8)
         rows = self.model.tokenizer(["word " * self.model.tokenizer.context_length] * _WARM_TEXTS)
+        if self._size is None:
+            most = MOST_ON_GPU if self.model.on_gpu else MOST
+            for tower, item in ((self.images, picture), (self.texts, rows[0])):
+                tower.max_batch = best_size(partial(_time, tower, item), most, LONGEST_S)
+        self.images.calibrate([picture], 1)
         self.texts.calibrate(list(rows), rows.size)
 
     def cost_of_pictures(self, pictures: Sequence[Picture | SampleError]) -> Cost:
@@ -185,6 +194,10 @@ class Encoder:
     def _tokenise(self, texts: Sequence[str]) -> tuple[list[NDArray[np.int64]], list[int]]:
         tokens = self.model.tokenizer(texts)
         return list(tokens), self.model.tokenizer.lengths(tokens).tolist()
+
+
+def _time(tower: Batcher, item: np.ndarray, count: int) -> float:
+    return tower.measure([item] * count)
 
 
 async def _all(waited: object) -> list:

@@ -78,6 +78,10 @@ class Metrics:
             "model",
             "digest",
             "precision",
+            "provider",
+        )
+        self.batch_limit = self._gauge(
+            "batch_limit_items", "Images or texts that may run through a tower at once", "kind"
         )
 
     def text(self, accept: str) -> tuple[bytes, str]:
@@ -93,6 +97,15 @@ class Metrics:
             ProcessCollector(registry=registry)
         encode, content_type = choose_encoder(accept)
         return encode(registry), content_type
+
+    def set_model(self, name: str, digest: str, precision: str, provider: str) -> None:
+        """What is served."""
+        self.model_info.labels(name, digest, precision, provider).set(1)
+
+    def set_batches(self, images: int, texts: int) -> None:
+        """What each tower may take at once."""
+        for kind, most in (("image", images), ("text", texts)):
+            self.batch_limit.labels(kind).set(most)
 
     def observe_batch(self, kind: str, items: int, seconds: float) -> None:
         """One batch has run."""

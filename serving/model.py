@@ -9,8 +9,10 @@ from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo, read_model_info, v
 from ptft.errors import ArtifactError, DigestError, PtftError
 from ptft.onnx.golden import check_golden
 from ptft.onnx.model import OnnxModel, check_recorded, tower_file
+from ptft.onnx.provider import ON_GPU, Provider
 from ptft.onnx.trial import try_model
 from serving.settings import Settings
+from serving.warmup import MOST, MOST_ON_GPU
 
 __all__ = ["CHECKED", "evidence", "load_model", "verify_model"]
 
@@ -65,17 +67,29 @@ def load_model(settings: Settings) -> OnnxModel:
     embeddings; all but the loading is left out where the supervisor has just done it.
 
     Raises:
+        UsageError: the provider that is asked for is not there.
         ArtifactError, DigestError: see ``verify_model``, ``try_model`` and ``check_golden``.
     """
     told = os.environ.get(CHECKED)
     if told and told == evidence(settings):
         info = read_model_info(settings.model)
-        return OnnxModel(settings.model, info, settings.precision, settings.threads)
+        return _load(settings, info)
     info = verify_model(settings)
-    try_model(settings.model, info, settings.precision, batch=settings.micro_batch)
-    model = OnnxModel(settings.model, info, settings.precision, settings.threads)
+    on_gpu = _provider(settings).to_be_tried()[0][0] in ON_GPU
+    batch = settings.micro_batch or (MOST_ON_GPU if on_gpu else MOST)
+    try_model(settings.model, info, settings.precision, batch=batch)
+    model = _load(settings, info)
     check_golden(model, settings.model)
     return model
+
+
+def _load(settings: Settings, info: ModelInfo) -> OnnxModel:
+    folder, threads = settings.model, settings.threads
+    return OnnxModel(folder, info, settings.precision, threads, _provider(settings))
+
+
+def _provider(settings: Settings) -> Provider:
+    return Provider(settings.provider, settings.provider_options)
 
 
 def evidence(settings: Settings) -> str:
@@ -86,6 +100,7 @@ def evidence(settings: Settings) -> str:
     """
     info = read_model_info(settings.model)
     state: list[object] = [__version__, settings.precision, settings.micro_batch, info.digest]
+    state += [settings.provider, settings.provider_options]
     newest = 0
     for name in sorted([*info.files, FolderFiles.INFO]):
         path = settings.model / name

@@ -32,6 +32,7 @@ OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 FORMATS = ("jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "heic", "jpeg2000")
 """As ``ptft.preprocess.picture_header`` knows them; the supervisor need not import that."""
 
+_PROVIDERS = ("auto", "cpu", "cuda", "tensorrt", "openvino")  # and ptft.onnx.provider's, likewise
 _BODIES = 8  # bodies in the whole memory: twice one is 3/4 of the third that is for them
 
 DEFAULT_FORMATS = ("jpeg", "png", "webp", "gif", "bmp")
@@ -52,7 +53,8 @@ class Settings:
         max_body_bytes: ``PTFT_MAX_BODY_BYTES``, of one request.
         max_pixels: ``PTFT_MAX_PIXELS``, width times height of one image.
         max_batch: ``PTFT_MAX_BATCH``, images or texts in one request.
-        micro_batch: ``PTFT_MICRO_BATCH``, images or texts that run through a tower at once.
+        micro_batch: ``PTFT_MICRO_BATCH``, images or texts that run through a tower at once; None:
+            as many as the start has measured to be best.
         max_inputs: ``PTFT_MAX_INPUTS``, of a request to ``/v1/embeddings`` or ``/v1/rerank``, which
             run in batches of ``max_batch``.
         max_queue: ``PTFT_MAX_QUEUE``, images and texts of all requests that are being
@@ -99,6 +101,11 @@ class Settings:
         url_hosts: ``PTFT_URL_HOSTS``, from which pictures are fetched, separated by commas; none by
             default.
         url_s: ``PTFT_URL_S``, seconds to a whole picture of a URL.
+        provider: ``PTFT_PROVIDER``, of onnxruntime: ``auto`` (CUDA where it is to be had, else the
+            CPU), ``cpu``, ``cuda``, ``tensorrt`` or ``openvino``; what is asked for and not there
+            is an error.
+        provider_options: ``PTFT_PROVIDER_OPTIONS``, of the provider that is asked for, as
+            onnxruntime names them: ``device_id=1,gpu_mem_limit=4294967296``.
     """
 
     model: Path
@@ -108,7 +115,7 @@ class Settings:
     max_body_bytes: int = 16 * 2**20
     max_pixels: int = 64_000_000  # a 64-megapixel photo, 192 MB once decoded
     max_batch: int = 64
-    micro_batch: int = 16
+    micro_batch: int | None = None
     max_inputs: int = 2048
     max_queue: int = 256
     max_prompts: int = 2048
@@ -137,6 +144,8 @@ class Settings:
     dimensions: tuple[int, ...] = ()
     url_hosts: tuple[str, ...] = ()
     url_s: float = 5.0
+    provider: str = "auto"
+    provider_options: tuple[tuple[str, str], ...] = ()
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -159,7 +168,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         max_body_bytes=max_body_bytes,
         max_pixels=number("MAX_PIXELS", default.max_pixels, 1),
         max_batch=number("MAX_BATCH", default.max_batch, 1),
-        micro_batch=number("MICRO_BATCH", default.micro_batch, 1),
+        micro_batch=number("MICRO_BATCH", 0, 1) or None,
         max_inputs=number("MAX_INPUTS", default.max_inputs, 1),
         max_queue=number("MAX_QUEUE", default.max_queue, 1),
         max_prompts=number("MAX_PROMPTS", default.max_prompts, 1),
@@ -183,6 +192,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         log_format=choice("LOG_FORMAT", default.log_format, ("console", "json")),
         access_log=choice("ACCESS_LOG", "off", ("on", "off")) == "on",
         otlp_endpoint=_otlp_endpoint(given, environment),
+        provider=choice("PROVIDER", default.provider, _PROVIDERS),
+        provider_options=_provider_options(given),
         trace_ratio=given.within("TRACE_RATIO", default.trace_ratio, 0, 1, "a share, {:g} to {:g}"),
         aliases=given.listed("ALIASES"),
         dimensions=_widths(given),
@@ -266,6 +277,19 @@ def _is_there(module: str) -> bool:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # a package that it would be in
         return False
+
+
+def _provider_options(given: Variables) -> tuple[tuple[str, str], ...]:
+    name, found = "PROVIDER_OPTIONS", {}
+    for pair in given.listed(name):
+        key, equals, value = pair.partition("=")
+        if not key.strip() or not equals or key.strip() in found:
+            raise given.wrong(name, pair, "allowed: NAME=VALUE,NAME=VALUE, each name once")
+        found[key.strip()] = value.strip()
+    if found and given.text("PROVIDER") not in ("cuda", "tensorrt", "openvino"):
+        what = "allowed: with PTFT_PROVIDER=cuda, tensorrt or openvino"
+        raise given.wrong(name, given.text(name), what)
+    return tuple(found.items())
 
 
 def _digest(given: Variables) -> str:

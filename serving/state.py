@@ -111,9 +111,12 @@ class State:
             return
         info = model.info
         self.encoder = self.health.encoder = encoder
-        self.metrics.model_info.labels(info.name, info.digest, model.precision).set(1)
+        self.metrics.set_model(info.name, info.digest, model.precision, model.provider)
+        self.metrics.set_batches(encoder.images.max_batch, encoder.texts.max_batch)
         seconds = time.monotonic() - started
         logger.info("serving %s %s, loaded in %.1f s", info.name, info.digest, seconds)
+        most = (encoder.images.max_batch, encoder.texts.max_batch)
+        logger.info("on %s, at most %d pictures or %d texts at once", model.provider, *most)
 
     def _fail(self, why: str) -> None:
         """Nothing can be served: a process that has a supervisor ends."""

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo
@@ -16,12 +15,14 @@ from ptft.errors import ArtifactError
 from ptft.files.arrays import read_arrays
 from ptft.model_record import check_tokenizer_values
 from ptft.onnx.check import check_onnx_file
+from ptft.onnx.provider import ON_GPU, Provider
+from ptft.onnx.session import Session
 from ptft.preprocess import ImagePreprocess, TextTokenizer
 
 __all__ = ["OnnxModel", "check_recorded", "softmax", "tower_file"]
 
 _MAX_VALUES = 2**29  # of one-hot rows of a Tip-Adapter: 2 GiB
-_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")  # the first that is there
+_ANY = Provider()
 
 
 class OnnxModel:
@@ -32,13 +33,14 @@ class OnnxModel:
         info: its ``ptft.json``.
         precision: fp32, fp16 or int8.
         threads: of each tower.
-        accelerated: run where onnxruntime finds it best; False: on the CPU.
+        provider: where onnxruntime runs it.
 
     A file that ``info`` does not record is not opened.
 
     Raises:
         ArtifactError: a file is not recorded, has what none may have (:mod:`ptft.onnx.check`), or
             onnxruntime cannot load it.
+        UsageError: the provider that is asked for is not there.
         ModelError: the tokenizer or the preprocessing is none that is read here.
     """
 
@@ -48,8 +50,7 @@ class OnnxModel:
         info: ModelInfo,
         precision: str,
         threads: int,
-        *,
-        accelerated: bool = True,
+        provider: Provider = _ANY,
     ) -> None:
         self.info = info
         self.precision = precision
@@ -63,10 +64,20 @@ class OnnxModel:
         check_tokenizer_values(info.tokenizer, f"{folder / FolderFiles.INFO}: tokenizer")
         self.tokenizer = TextTokenizer(folder / FolderFiles.TOKENIZER, **info.tokenizer)
         self._image_tower, self._text_tower = (
-            _Tower(folder, info, name, precision, threads, accelerated)
+            _tower(folder, info, name, precision, threads, provider)
             for name in (FolderFiles.VISION_ONNX, FolderFiles.TEXT_ONNX)
         )
         self._head = _load_head(folder, info)
+
+    @property
+    def provider(self) -> str:
+        """What onnxruntime runs the towers on, by its name."""
+        return self._image_tower.provider
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether that is a GPU."""
+        return self.provider in ON_GPU
 
     @property
     def has_head(self) -> bool:
@@ -120,51 +131,15 @@ class OnnxModel:
         return softmax(self.info.logit_scale * (input_bw @ rows_cw.T))
 
 
-class _Tower:
+def _tower(
+    folder: Path, info: ModelInfo, name: str, precision: str, threads: int, provider: Provider
+) -> Session:
     """One ONNX file: its input to its output."""
-
-    def __init__(
-        self,
-        folder: Path,
-        info: ModelInfo,
-        name: str,
-        precision: str,
-        threads: int,
-        accelerated: bool,
-    ) -> None:
-        name = tower_file(name, precision)
-        check_recorded(folder, info, name)
-        self._path = path = folder / name
-        within = name.rpartition("/")[0] + "/"
-        check_onnx_file(path, recorded={n.removeprefix(within) for n in info.files})
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Waiting threads would burn the very CPUs that decode the next images.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        available = ort.get_available_providers() if accelerated else _PROVIDERS[-1:]
-        try:
-            self._session = ort.InferenceSession(
-                path, options, providers=[name for name in _PROVIDERS if name in available]
-            )
-            self._input = self._session.get_inputs()[0].name
-            self._output = self._session.get_outputs()[0].name
-        except Exception as error:  # onnxruntime's own errors share no base below Exception
-            raise ArtifactError(f"{path}: onnxruntime cannot load it: {_first(error)}") from None
-
-    def __call__(self, batch: NDArray) -> NDArray[np.float32]:
-        try:
-            (output,) = self._session.run([self._output], {self._input: batch})
-            found = np.asarray(output, np.float32)
-        except Exception as error:
-            raise ArtifactError(
-                f"{self._path}: onnxruntime cannot run it: {_first(error)}"
-            ) from None
-        if found.ndim != 2 or len(found) != len(batch):
-            raise ArtifactError(
-                f"{self._path}: gives {found.shape} of {len(batch)} inputs; allowed: a row of each"
-            )
-        return found
+    name = tower_file(name, precision)
+    check_recorded(folder, info, name)
+    within = name.rpartition("/")[0] + "/"
+    check_onnx_file(folder / name, recorded={n.removeprefix(within) for n in info.files})
+    return Session(folder / name, threads, provider)
 
 
 def check_recorded(folder: Path, info: ModelInfo, name: str) -> None:
@@ -178,10 +153,6 @@ def check_recorded(folder: Path, info: ModelInfo, name: str) -> None:
             f"{folder / name}: {FolderFiles.INFO} does not record it, and what is not recorded is "
             "not opened; export the model again"
         )
-
-
-def _first(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:300]
 
 
 def tower_file(name: str, precision: str) -> str:

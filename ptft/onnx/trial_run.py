@@ -14,6 +14,7 @@ from ptft.artifact import read_model_info
 from ptft.errors import ArtifactError, PtftError
 from ptft.onnx.golden import read_golden, run_onnx
 from ptft.onnx.model import OnnxModel
+from ptft.onnx.provider import Provider
 
 __all__ = ["main"]
 
@@ -38,7 +39,7 @@ _PIECES = (
 def main(folder: Path, precision: str, batch: int) -> None:
     """Load the model and run what costs most. Raises what is wrong with it."""
     info = read_model_info(folder)
-    model = OnnxModel(folder, info, precision, 1, accelerated=False)
+    model = OnnxModel(folder, info, precision, 1, Provider("cpu"))
     height, width = info.image_size
     noise = np.random.default_rng(0).normal(size=(3, height, width)).astype(np.float32)
     model.encode_images([noise] * batch)

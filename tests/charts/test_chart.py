@@ -248,6 +248,8 @@ def test_settings_are_those_of_the_service(ptft_chart: ChartUnderTest) -> None:
         log_format="json",
         access_log=True,
         trace_ratio=0,
+        provider="cuda",
+        provider_options=(("device_id", "1"),),
     )
 
 

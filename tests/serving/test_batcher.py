@@ -5,8 +5,10 @@ import threading
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 
 from serving.batcher import LONGEST_S, Batcher
+from serving.warmup import best_size
 
 
 class Tower:
@@ -142,3 +144,20 @@ def test_a_tower_that_only_fails_is_known_to() -> None:
         batches.close()
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize(
+    ("each", "longest", "wanted"),
+    [
+        ({1: 1.0}, 0.0, 1),  # one item takes as long as it takes
+        ({1: 1.0, 2: 0.96, 4: 0.5}, 99.0, 1),  # 4 % is too little to hold up who comes
+        ({1: 1.0, 2: 0.5, 4: 0.4, 8: 0.39}, 99.0, 4),
+        ({1: 1.0, 2: 0.5, 4: 0.2, 8: 0.1, 16: 0.05}, 99.0, 16),
+        ({1: 1.0, 2: 0.5, 4: 0.4}, 2.0, 4),
+        ({1: 1.0, 2: 0.6}, 2.0, 2),
+    ],
+)
+def test_the_size_of_batches_is_measured(
+    each: dict[int, float], longest: float, wanted: int
+) -> None:
+    assert best_size(lambda count: count * each[count], 16, longest) == wanted

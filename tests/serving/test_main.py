@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from onnxruntime import get_available_providers
 
 from ptft.artifact import ModelInfo
 from tests.serving.server import REPO, Server, free_port, serve_plain
@@ -110,6 +111,15 @@ def test_a_model_that_cannot_be_served_ends_it(tmp_path: Path) -> None:
     done = run("--port", str(free_port()), PTFT_MODEL=str(tmp_path / "none"))
     assert done.returncode == 1
     assert f"PTFT_MODEL={tmp_path / 'none'}: no such folder" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in get_available_providers(), reason="there is one")
+def test_a_provider_that_is_not_there_is_one_line(folder: Path) -> None:
+    done = run("--port", str(free_port()), PTFT_MODEL=str(folder), PTFT_PROVIDER="cuda")
+    assert done.returncode == 1
+    assert "the model cannot be served: provider cuda: onnxruntime" in done.stderr
+    assert "allowed: cpu, auto; pip install onnxruntime-gpu" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -18,11 +18,15 @@ def test_defaults_and_values() -> None:
             "PTFT_PRECISION": "int8",
             "PTFT_TIMEOUT_S": "2.5",
             "PTFT_THREADS": "3",
+            "PTFT_PROVIDER": "cuda",
+            "PTFT_PROVIDER_OPTIONS": "device_id=1, gpu_mem_limit=9",
         }
     )
     assert settings.model == Path("some/where")
     assert (settings.max_pixels, settings.precision, settings.threads) == (1000, "int8", 3)
     assert settings.timeout_s == 2.5
+    assert settings.provider_options == (("device_id", "1"), ("gpu_mem_limit", "9"))
+    assert settings.micro_batch is None
 
 
 @pytest.mark.parametrize(
@@ -40,6 +44,9 @@ def test_defaults_and_values() -> None:
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector", "allowed: http://host:port/path"),
         ("PTFT_TRACE_RATIO", "5", "allowed: a share, 0 to 1"),
         ("PTFT_ACCESS_LOG", "yes", "allowed: off, on"),
+        ("PTFT_PROVIDER", "cudo", "did you mean 'cuda'"),
+        ("PTFT_PROVIDER_OPTIONS", "device_id=1", "allowed: with PTFT_PROVIDER=cuda, tensorrt"),
+        ("PTFT_PROVIDER_OPTIONS", "device_id", "allowed: NAME=VALUE,NAME=VALUE"),
         ("PTFT_MAX_QUEUE", "8", "at least 64 (PTFT_MAX_BATCH)"),
     ],
 )

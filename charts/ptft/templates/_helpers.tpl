@@ -99,7 +99,7 @@ seccompProfile:
 {{- with .Values.model.digest }}
 - {name: PTFT_MODEL_DIGEST, value: {{ . | quote }}}
 {{- end }}
-{{- range $key := list "precision" "formats" "jpeg" "keys" "metrics" "corsOrigins" "logFormat" "otlpEndpoint" }}
+{{- range $key := list "precision" "formats" "jpeg" "keys" "metrics" "corsOrigins" "logFormat" "otlpEndpoint" "provider" "providerOptions" }}
 {{- with index $.Values.serving $key }}
 - {name: PTFT_{{ $key | snakecase | upper }}, value: {{ . | quote }}}
 {{- end }}
