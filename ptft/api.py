@@ -11,7 +11,7 @@ section's place. Torch is imported when a function is called.
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ptft.artifact import ModelInfo, RunFiles
 from ptft.errors import UsageError
@@ -32,14 +32,19 @@ RecipeSource = str | Path | Mapping[str, Any] | Recipe
 
 
 def train(
-    recipe: RecipeSource, *, resume: bool = False, accept_changes: bool = False, **overrides: Any
+    recipe: RecipeSource,
+    *,
+    resume: bool | Literal["auto"] = False,
+    accept_changes: bool = False,
+    **overrides: Any,
 ) -> "TrainResult":
     """Pretrain or fine-tune, whichever the recipe says.
 
     Args:
         recipe: a YAML file, a built-in recipe (``"pretrain/scenes"``), or its values as a dict.
-        resume: go on with the newest run of this recipe, or with the one at ``run.dir``.
-        accept_changes: go on although the data are not those that the run began with.
+        resume: go on with the newest run of this recipe, or with the one at ``run.dir``;
+            ``"auto"``: or begin, where there is none.
+        accept_changes: go on although the data or the recipe are not those that the run began with.
         overrides: keys of the recipe: ``seed=1``, ``optim={"lr": 1e-4}``.
 
     Returns:

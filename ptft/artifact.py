@@ -58,6 +58,7 @@ class RunFiles:
     """Names inside a run folder."""
 
     RECIPE = "recipe.yaml"  # resolved: running it again gives the same weights
+    BEGAN = "recipe-began.yaml"  # what it began with, where a changed recipe was accepted later
     SPEC = "model.json"  # beside weights by ptft's own names: what they are of
     WEIGHTS = "model.safetensors"  # those, where one file has them all
     RUN = "run.json"  # digests, status, versions, steps

@@ -1,11 +1,64 @@
 """Arguments that several verbs take."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-__all__ = ["AcceptChanges", "Overrides", "RecipeName", "example", "local_path"]
+if TYPE_CHECKING:
+    from ptft.runs.opening import Resume
+
+__all__ = [
+    "AcceptChanges",
+    "Overrides",
+    "RecipeName",
+    "ResumeOption",
+    "Verb",
+    "example",
+    "local_path",
+    "resume_of",
+]
+
+_RESUME, _ALONE = "--resume", "run"
+
+
+class Verb(TyperCommand):
+    """A command whose ``--resume`` may stand alone or have a value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, list(_with_value(args)))
+
+
+def _with_value(args: list[str]) -> Iterator[str]:
+    """Arguments with the value of ``--resume`` joined to it, or the one that it has alone."""
+    given = iter([*args, ""])
+    for one in given:
+        if one == "--":
+            yield one
+            yield from list(given)[:-1]
+            return
+        while one == _RESUME:
+            one = next(given)
+            yield f"{_RESUME}={'auto' if one == 'auto' else _ALONE}"
+            if one == "auto":
+                one = next(given)
+        if one:
+            yield one
+
+
+def resume_of(text: str | None) -> "Resume":
+    """What ``--resume``, ``--resume auto`` or neither says.
+
+    Raises:
+        UsageError: another value.
+    """
+    from ptft.errors import UsageError
+
+    if text not in (None, _ALONE, "auto"):
+        raise UsageError(f"--resume: {text!r}; allowed: auto, or no value")
+    return "auto" if text == "auto" else text is not None
 
 
 def example(lines: str) -> str:
@@ -36,5 +89,17 @@ Overrides = Annotated[
 ]
 AcceptChanges = Annotated[
     bool,
-    typer.Option("--accept-changes", help="Go on although the data changed; what did is recorded."),
+    typer.Option(
+        "--accept-changes",
+        help="Go on although the data or the recipe changed; what did is recorded.",
+    ),
+]
+ResumeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--resume",
+        metavar="[auto]",
+        help="Go on with the newest run of this recipe (or at run.dir); auto: or begin, where "
+        "there is none.",
+    ),
 ]

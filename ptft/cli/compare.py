@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ptft.cli.arguments import AcceptChanges, Overrides, RecipeName
+from ptft.cli.arguments import AcceptChanges, Overrides, RecipeName, ResumeOption, resume_of
 
 __all__ = ["EXAMPLE", "command"]
 
@@ -18,13 +18,15 @@ def command(
         float | None,
         typer.Option("--max-minutes", min=0.0, help="Start nothing new after so many minutes."),
     ] = None,
+    resume: ResumeOption = None,
     accept_changes: AcceptChanges = False,
 ) -> None:
     """Compare arms at label budgets and seeds. Prints the folder with report.html and report.md.
 
-    Stopped or killed, it goes on from the finished cells when the same command is run again; with
-    data that changed meanwhile, only if told to --accept-changes.
+    Stopped or killed, it goes on from the finished cells when the same command is run again, with
+    --resume auto or without; with data that changed meanwhile, only if told to --accept-changes.
     """
+    resume_of(resume)  # either way it is what a comparison does
     from ptft.recipe import check_recipe, load_comparison
 
     loaded = load_comparison(recipe, overrides or ())

@@ -1,7 +1,8 @@
 """The ``ptft`` command: one module a verb, imported when the verb is called.
 
 Results go to stdout, logs and progress to stderr. Exit 0 success, 1 failure, 2 usage or recipe,
-128 + n when signal n stopped a run after a checkpoint.
+75 when a run is out of time (or SIGUSR1 or SIGUSR2 warned it), 143 when SIGTERM and 130 when Ctrl-C
+stopped it, each after a checkpoint: at 75 and 143 start it again with --resume auto.
 """
 
 import importlib
@@ -10,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ptft import __version__
-from ptft.cli.arguments import example
+from ptft.cli.arguments import Verb, example
 from ptft.cli.speech import LogFormat, fail, listen
 from ptft.errors import PtftError
 
@@ -65,7 +66,9 @@ for _stage, _verbs in STAGES.items():
         if _verb in GROUPS:
             app.add_typer(_module.app, name=_verb, rich_help_panel=_stage)
         else:
-            _add = app.command(_verb, rich_help_panel=_stage, epilog=example(_module.EXAMPLE))
+            _add = app.command(
+                _verb, cls=Verb, rich_help_panel=_stage, epilog=example(_module.EXAMPLE)
+            )
             _add(_module.command)
 
 

@@ -90,6 +90,7 @@ def arm_recipe(
         "page": False,
         "checkpoint_every": 1_000_000,
         "evaluate_every": None,
+        "max_minutes": None,
     }
     return parse_recipe(values, where=f"compare.arms.{arm.label}")
 

@@ -123,6 +123,10 @@ class RunSection(Section):
     """Checkpoints kept; older ones are deleted once a newer one is complete."""
     evaluate_every: int | None = Field(default=None, ge=1)
     """Steps between evaluations; absent: only after the last step."""
+    max_minutes: float | None = Field(default=None, gt=0.0)
+    """Minutes after which a limit outside ends the process: the run stops in good time before that,
+    with a checkpoint and exit code 75, and ``--resume`` goes on. Counted from where ``ptft train``
+    begins, over all stages."""
     log_every: int = Field(default=10, ge=1)
     """Steps between lines of metrics."""
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = ["tensorboard"]

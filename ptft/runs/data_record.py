@@ -5,9 +5,10 @@ set that a recipe names is recorded, and the folders of models that it starts or
 """
 
 import json
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,13 @@ from ptft.recipe import (
     DataSection,
     Recipe,
     dump_recipe,
+    load_foreign,
     recipe_digest,
 )
 from ptft.recipe.splits import Split, splits_of
+from ptft.runs.changes import recipe_changes
 from ptft.runs.folder import RunRecord, write_run
+from ptft.runs.opening import Resume
 
 __all__ = [
     "RunOptions",
@@ -54,14 +58,16 @@ class RunOptions:
     """How a run begins or goes on.
 
     Attributes:
-        resume: go on with one that is there.
-        accept: go on although its data changed.
+        resume: go on with one that is there; ``"auto"``: or begin where none is.
+        accept: go on although its data or its recipe changed.
         record: keep what its data hold.
+        began: when this part of it began, by ``time.monotonic``.
     """
 
-    resume: bool = False
+    resume: Resume = False
     accept: bool = False
     record: bool = True
+    began: float = field(default_factory=time.monotonic)
 
     def record_data(self, folder: Path, recipe: Recipe, world: World) -> None:
         """Record what a new run's data hold; the first rank does."""
@@ -136,8 +142,10 @@ def hold_against(
 
 
 def hold_run(folder: Path, recipe: Recipe, record: RunRecord, *, accept: bool) -> list[str]:
-    """Hold the data of a run that goes on against what it began with, and note in its record what
-    is accepted; where the data lie elsewhere now, its recipe says so from here on.
+    """Hold the data and the recipe of a run that goes on against what it began with, and note in
+    its record what is accepted; where the data lie elsewhere now, its recipe says so from here on.
+
+    The recipe that it began with stays in the folder where another one is accepted.
 
     Args:
         recipe: with the run's precision.
@@ -149,16 +157,29 @@ def hold_run(folder: Path, recipe: Recipe, record: RunRecord, *, accept: bool) -
         DataError, ArtifactError: as :func:`hold_against`.
     """
     changes, notes = hold_against(folder, recipe, accept=accept)
-    if changes:
-        record.accepted.append(accepted_now(changes, record.step))
-        notes += [f"accepted: {change}" for change in changes]
-    digest = recipe_digest(recipe)
-    if digest != record.recipe_digest:
+    other: list[str] = []
+    if (digest := recipe_digest(recipe)) != record.recipe_digest:
+        other = _replace_recipe(folder, recipe, record)
         record.recipe_digest = digest
-        write_atomic(folder / RunFiles.RECIPE, dump_recipe(recipe))
-        notes.append("the data lie elsewhere than when the run began, and hold what they held")
+        if not other:
+            notes.append("the data lie elsewhere than when the run began, and hold what they held")
+    if changes or other:
+        record.accepted.append(accepted_now([*other, *changes], record.step))
+        notes += [f"accepted: {change}" for change in (*other, *changes)]
     write_run(folder, record)
     return notes
+
+
+def _replace_recipe(folder: Path, recipe: Recipe, record: RunRecord) -> list[str]:
+    """Put a recipe in place of a run's own; the keys that changed, places of data apart."""
+    path, began = folder / RunFiles.RECIPE, folder / RunFiles.BEGAN
+    changes = recipe_changes(recipe, load_foreign(path), places=False)
+    if changes:
+        record.features = None  # which towers are locked may have changed
+        if not began.is_file():
+            write_atomic(began, path.read_bytes())
+    write_atomic(path, dump_recipe(recipe))
+    return changes
 
 
 def accepted_now(changes: list[str], step: int) -> dict[str, Any]:

@@ -26,13 +26,15 @@ from ptft.model.average import interpolate
 from ptft.model.store import WEIGHTS
 from ptft.recipe import GuardSection, Recipe, StagedRecipe, stage_recipe
 from ptft.runs.data_record import RunOptions
-from ptft.runs.folder import RunRecord, RunStatus, open_together, start_together, write_run
+from ptft.runs.folder import RunRecord, RunStatus, start_together, write_run
 from ptft.runs.lock import lock_run
+from ptft.runs.opening import Resume, open_together
 from ptft.sequence.table import StageRows, summary, table
 from ptft.speech import LOG, say
 from ptft.train import TrainResult, train
-from ptft.train.run import joined_world, train_in
+from ptft.train.run import begin_stop, joined_world, train_in
 from ptft.train.setup import choose_device
+from ptft.train.signals import Reason, Stop
 
 __all__ = ["run_recipe"]
 
@@ -42,7 +44,7 @@ _MIXED = "mixed"  # in a stage's folder: its model after mixing with its start
 def run_recipe(
     recipe: Recipe,
     *,
-    resume: bool = False,
+    resume: Resume = False,
     accept_changes: bool = False,
     log: logging.Logger = LOG,
 ) -> TrainResult:
@@ -63,12 +65,15 @@ def _run_stages(
     sequence: StagedRecipe, options: RunOptions, *, log: logging.Logger, world: World
 ) -> TrainResult:
     """Run the stages that are not finished, and measure after each."""
-    folder, record = open_together(sequence, world, resume=options.resume)
+    folder, record = open_together(sequence, world, resume=options.resume, accept=options.accept)
+    if options.resume == "auto":
+        say(log, f"{folder}: {'begins; no run was there' if record is None else 'goes on'}")
     if record is not None and record.status == RunStatus.FINISHED:
         say(log, f"{folder}: finished before; nothing to do")
         found = world.on_first(lambda: read_json(folder / RunFiles.STAGES))
         return _finished(sequence, folder, found, world)
     with ExitStack() as held:
+        stop = held.enter_context(begin_stop(sequence.run, options, world))
         _enter(held, folder, world)
         total = len(sequence.stages)
         if record is None:
@@ -87,9 +92,9 @@ def _run_stages(
             say(log, f"{folder}: stage {number + 1} of {total}: {stage.name}")
             place = folder / f"{number + 1}-{stage.name}"
             with _noted_errors(folder, record, world):
-                ended = _run_stage(sequence, number, folder, options, log, world)
-            if not ended.finished or ended.signal is not None:
-                return _stopped(folder, record, ended, world)
+                ended = _run_stage(sequence, number, folder, options, log, world, stop)
+            if not ended.finished or stop.agree(world):
+                return _stopped(folder, record, stop, world)
             rows.measure(stage.name, partial(_load, place))
         world.on_first(lambda: _finish(folder, record, sequence, rows.read(), log))
     return _finished(sequence, folder, world.on_first(rows.read), world)
@@ -111,6 +116,7 @@ def _run_stage(
     options: RunOptions,
     log: logging.Logger,
     world: World,
+    stop: Stop,
 ) -> TrainResult:
     """Run a stage from the model of the one before, or go on with it."""
     place = folder / f"{number + 1}-{sequence.stages[number].name}"
@@ -122,7 +128,7 @@ def _run_stage(
         samples=_own_samples(sequence, number),
     )
     begun = world.on_first(partial(_begun, place))
-    ended = train_in(world, recipe, replace(options, resume=begun), log=log)
+    ended = train_in(world, recipe, replace(options, resume=begun), log=log, stop=stop)
     if ended.finished:
         world.on_first(partial(_mix, place, recipe, sequence.guard))
     return ended
@@ -193,11 +199,12 @@ def _noted_errors(folder: Path, record: RunRecord, world: World) -> Iterator[Non
         raise
 
 
-def _stopped(folder: Path, record: RunRecord, ended: TrainResult, world: World) -> TrainResult:
+def _stopped(folder: Path, record: RunRecord, stop: Stop, world: World) -> TrainResult:
     record.status = RunStatus.STOPPED
     if world.first:
         write_run(folder, record)
-    return TrainResult(folder, False, ended.signal, {}, world.first)
+    why = stop.reason or Reason()
+    return TrainResult(folder, False, why.signal, {}, world.first, why.late)
 
 
 def _finish(

@@ -84,7 +84,7 @@ class _Agreed:
 
     Attributes:
         figures: means over the ranks.
-        stopping: whether one of them was asked to stop.
+        stopping: whether one of them was asked to stop; each then knows why.
         skipped: samples that could not be read.
     """
 
@@ -95,10 +95,12 @@ class _Agreed:
 
 def _agree(own: Mapping[str, float], batch: Batch, stop: Stop, world: World) -> _Agreed:
     """Make one of what the ranks have to say, in one message."""
-    asked = {"stop": float(bool(stop.signal)), "skipped": float(len(batch.skipped))}
+    asked = {"stop": float(stop.asked()), "skipped": float(len(batch.skipped))}
     figures = world.mean({**own, **asked})
     stopping, skips = figures.pop("stop") > 0, figures.pop("skipped") > 0
     parts = world.gather_objects(batch.skipped) if skips else []
+    if stopping:
+        stop.agree(world)
     return _Agreed(figures, stopping, [skip for part in parts for skip in part])
 
 

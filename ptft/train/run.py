@@ -7,7 +7,6 @@ one give the same weights.
 
 import errno
 import logging
-import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -27,11 +26,11 @@ from ptft.runs.data_record import RunOptions
 from ptft.runs.folder import (
     RunRecord,
     RunStatus,
-    open_together,
     start_together,
     write_run,
 )
 from ptft.runs.lock import lock_run
+from ptft.runs.opening import Resume, open_together
 from ptft.speech import LOG, SILENT, say
 from ptft.threads import cpu_threads
 from ptft.train.allocator import keep_freed_memory
@@ -44,11 +43,12 @@ from ptft.train.observer import Observer
 from ptft.train.parallel import check_agreement
 from ptft.train.preflight import check_learning, choose_precision
 from ptft.train.setup import Setup, choose_device, keep_reading, set_up
-from ptft.train.signals import Stop
+from ptft.train.signals import Deadline, Reason, Stop
 from ptft.train.state.train_state import TrainState, initial_state
 
-__all__ = ["TrainResult", "exit_code", "joined_world", "train", "train_in"]
+__all__ = ["TrainResult", "begin_stop", "exit_code", "joined_world", "train", "train_in"]
 
+_GO_ON = 75  # EX_TEMPFAIL of sysexits.h: try again later
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -60,6 +60,7 @@ class TrainResult:
         folder: the run folder.
         finished: False where a signal stopped it; ``--resume`` goes on.
         signal: the signal's number, if one did; one that came at the last step changed nothing.
+        out_of_time: whether ``run.max_minutes``, SIGUSR1 or SIGUSR2 stopped it.
         metrics: what the last evaluation measured, by the names of the recipe's items; empty on
             ranks other than the first.
         first: whether this process is the first rank, or alone.
@@ -70,12 +71,13 @@ class TrainResult:
     signal: int | None
     metrics: dict[str, dict[str, float]]
     first: bool = True
+    out_of_time: bool = False
 
 
 def train(
     recipe: Recipe,
     *,
-    resume: bool = False,
+    resume: Resume = False,
     accept_changes: bool = False,
     record: bool = True,
     log: logging.Logger = LOG,
@@ -88,7 +90,8 @@ def train(
     run by :func:`ptft.sequence.run_recipe`, which runs any.
 
     Args:
-        accept_changes: go on although the data are not those that the run began with.
+        resume: go on with a run of this recipe; ``"auto"``: or begin, where there is no run.
+        accept_changes: go on although the data or the recipe are not those that the run began with.
         record: keep what the data hold, to resume by; a run that nobody resumes needs none.
         log: of what it says on its way (:mod:`ptft.speech`).
         observer: is shown the model on the way, and may give the run up.
@@ -138,19 +141,33 @@ def train_in(
     *,
     log: logging.Logger,
     observer: Observer | None = None,
+    stop: Stop | None = None,
 ) -> TrainResult:
-    """As :func:`train`, among ranks that are there already."""
-    folder, record = open_together(recipe, world, resume=options.resume)
+    """As :func:`train`, among ranks that are there already.
+
+    Args:
+        stop: of a sequence that this run is a stage of.
+    """
+    folder, record = open_together(recipe, world, resume=options.resume, accept=options.accept)
+    if options.resume == "auto":
+        say(log, f"{folder}: {'begins; no run was there' if record is None else 'goes on'}")
     if record is not None and record.status == RunStatus.FINISHED:
         say(log, f"{folder}: finished before; nothing to do")
         metrics = world.on_first(lambda: read_json(folder / RunFiles.METRICS))
         return TrainResult(folder, True, None, metrics, world.first)
     begun = _Begun(world, recipe, folder, record, options, log)
     with ExitStack() as held:
+        stop = stop or held.enter_context(begin_stop(recipe.run, options, world))
         _enter(begun, held)
         setup, record = _prepare(begun, held)
         state = _begin_state(begun, setup, record)
-        return _learn(begun, setup, record, state, observer)
+        return _learn(begun, setup, record, state, observer, stop)
+
+
+def begin_stop(section: RunSection, options: RunOptions, world: World) -> Stop:
+    """What stops a run, its time among that where it has a limit; the first rank decides by it."""
+    limit = section.max_minutes if world.first else None
+    return Stop(None if limit is None else Deadline(limit, options.began))
 
 
 @dataclass
@@ -190,7 +207,9 @@ def _enter(begun: _Begun, held: ExitStack) -> None:
     memory and seed."""
     if begun.record is not None:
         begun.lock(held)
-        begun.choose(begun.record.precision)
+        if begun.recipe.optim.precision == "auto":
+            begun.choose(begun.record.precision)
+        begun.record.precision = begun.recipe.optim.precision  # another one may be accepted
         begun.notes = begun.options.compare_data(
             begun.folder, begun.recipe, begun.record, begun.world
         )
@@ -235,11 +254,18 @@ def _begin_state(begun: _Begun, setup: Setup, record: RunRecord) -> TrainState:
     if begun.record is not None and setup.steps:
         checkpoints = begun.folder / RunFiles.CHECKPOINTS
         state.restore(checkpoints, say=partial(say, begun.log))
+        if state.progress.step:
+            say(begun.log, f"{begun.folder}: goes on after step {state.progress.step:,}")
     return state
 
 
 def _learn(
-    begun: _Begun, setup: Setup, record: RunRecord, state: TrainState, observer: Observer | None
+    begun: _Begun,
+    setup: Setup,
+    record: RunRecord,
+    state: TrainState,
+    observer: Observer | None,
+    stop: Stop,
 ) -> TrainResult:
     """4. The steps, and the model that they leave."""
     folder, recipe, world = begun.folder, begun.recipe, begun.world
@@ -252,7 +278,7 @@ def _learn(
     for note in (*begun.notes, *_notes(begun, setup, state)):
         report.note(note)
     run = RunContext(recipe, folder, setup, state, record, report, observer)
-    with report, Stop() as stop:
+    with report, stop.armed():
         if state.progress.seen == 0:
             note_neighbours(run, "before")
             validate(run)
@@ -265,10 +291,8 @@ def _learn(
     if world.first:
         write_run(folder, record)
     report.page(last=True)
-    number = stop.signal
-    if not finished:
-        number = number or signal.SIGTERM  # it may have come to another rank
-    return TrainResult(folder, finished, number, metrics, world.first)
+    why = stop.reason or Reason()
+    return TrainResult(folder, finished, why.signal, metrics, world.first, why.late)
 
 
 def _keep_features(begun: _Begun, setup: Setup, record: RunRecord) -> Setup:
@@ -302,5 +326,10 @@ def _notes(begun: _Begun, setup: Setup, state: TrainState) -> Iterator[str]:
 
 
 def exit_code(result: TrainResult) -> int:
-    """0 when finished; 128 + the signal's number when stopped, so that a Job is run again."""
-    return 0 if result.finished else 128 + (result.signal or signal.SIGTERM)
+    """0 when finished; 75 when out of time, or warned of that by SIGUSR1 or SIGUSR2; 128 + the
+    signal's number at SIGTERM (143) and Ctrl-C (130). Whoever starts runs goes on at 75 and 143."""
+    if result.finished:
+        return 0
+    if result.out_of_time or result.signal is None:
+        return _GO_ON
+    return 128 + result.signal

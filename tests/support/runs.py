@@ -14,6 +14,7 @@ from ptft.artifact import RunFiles
 from ptft.data import Batch
 from ptft.recipe import Recipe
 from ptft.recipe.load import parse_recipe
+from ptft.runs.opening import Resume
 from ptft.sequence import run_recipe
 from ptft.speech import SILENT
 from ptft.train import TrainResult, exit_code, loop
@@ -56,7 +57,7 @@ def recipe(folder: Path, **changes: Any) -> Recipe:
     return parse_recipe(values, where="test")
 
 
-def run(folder: Path, *, resume: bool = False, **changes: Any) -> TrainResult:
+def run(folder: Path, *, resume: Resume = False, **changes: Any) -> TrainResult:
     return run_recipe(recipe(folder, **changes), resume=resume, log=SILENT)
 
 
@@ -70,8 +71,17 @@ def largest_difference(one: Path, other: Path) -> float:
     return max((a[name].double() - b[name].double()).abs().max().item() for name in a)
 
 
-def interrupt(monkeypatch: pytest.MonkeyPatch, folder: Path, step: int, **changes: Any) -> None:
-    """Run until SIGTERM comes during ``step``, counted from here."""
+def interrupt(
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    step: int,
+    *,
+    number: int = signal.SIGTERM,
+    code: int = 143,
+    resume: Resume = False,
+    **changes: Any,
+) -> None:
+    """Run until a signal comes during ``step``, counted from here, and ends it with ``code``."""
     plain, left = loop.batches, step
 
     def signalling(*args: Any, **kwargs: Any) -> Iterator[Batch]:
@@ -79,11 +89,11 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, folder: Path, step: int, **change
         for batch in plain(*args, **kwargs):
             left -= 1
             if left == 0:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), number)
             yield batch
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "batches", signalling)
-        result = run(folder, **changes)
+        result = run(folder, resume=resume, **changes)
     assert not result.finished
-    assert exit_code(result) == 128 + signal.SIGTERM
+    assert exit_code(result) == code

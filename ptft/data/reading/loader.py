@@ -239,8 +239,9 @@ def _context() -> Any:
 def _start_worker(_number: int) -> None:
     """One thread a worker; a signal to the whole group is the parent's to act on."""
     torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):  # Windows lacks the last two
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_end_with_the_run, daemon=True).start()
 
 
