@@ -14,6 +14,7 @@
     ├── ExportError            a model cannot be exported
     │   └── ParityError        ... an exported file does not give the model's own outputs
     ├── HubError               the Hub refused, or could not be reached
+    ├── LaunchError            the client of a cluster is absent, or refused a job
     └── MissingExtraError      an optional dependency is not installed
 
 A message names the key or file, the value, and what is allowed.
@@ -35,6 +36,7 @@ __all__ = [
     "ExportError",
     "Fault",
     "HubError",
+    "LaunchError",
     "MissingExtraError",
     "ModelError",
     "ParityError",
@@ -180,6 +182,10 @@ class ServiceBusyError(ServiceError):
 
 class ServiceUnreachableError(ServiceError):
     """Nothing came back: no connection, or none that lasted."""
+
+
+class LaunchError(PtftError):
+    """The client of a cluster is not installed here, or refused a job."""
 
 
 class MissingExtraError(PtftError):

@@ -22,6 +22,9 @@ def command(
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON Schema of recipes, for editors.")
     ] = False,
+    launch_schema: Annotated[
+        bool, typer.Option("--launch-schema", help="The same of launch files (ptft launch).")
+    ] = False,
     published: Annotated[
         bool,
         typer.Option("--published", help="Without folders of this machine, as an export has it."),
@@ -37,8 +40,13 @@ def command(
     if schema:
         print(json.dumps(recipe_json_schema(), indent=2))
         return
+    if launch_schema:
+        from ptft.launch import launch_json_schema
+
+        print(json.dumps(launch_json_schema(), indent=2))
+        return
     if recipe is None:
-        raise UsageError("show: give a recipe, or --schema")
+        raise UsageError("show: give a recipe, --schema or --launch-schema")
     loaded = load_recipe(recipe, overrides or ())
     if published:
         loaded, changed = published_recipe(loaded)

@@ -4,9 +4,9 @@ XDG_CACHE_HOME is.
 
 import sys
 
-from tests.clients.environments import cache_folder, make
+from tests.clients.environments import LAUNCHERS, cache_folder, make
 from tests.clients.harness import ENVIRONMENTS
 
 if __name__ == "__main__":
-    for name in ENVIRONMENTS:
+    for name in (*ENVIRONMENTS, LAUNCHERS):
         sys.stdout.write(f"{make(name, cache_folder())}\n")

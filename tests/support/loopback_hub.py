@@ -38,7 +38,7 @@ WEB = r"/((?:(?:datasets|spaces)/)?[^/]+/[^/]+?)"
 PATHS = (  # (repo or nothing, verb, up to two arguments)
     r"/api/((?:models|datasets|spaces)/[^/]+/[^/]+)(?:/([^/]+))?(?:/(.+))?",
     WEB + r"(?:\.git/info/lfs/objects)?/(batch|verify|resolve)/?(.*)",
-    r"()/(?:api/)?(?:repos/)?([^/]*)/?(.*)",
+    r"()/(?:api/)?(?:repos/)?([^/]*)/?(.*)",  # whoami-v2, validate-yaml, create, jobs, ...
 )
 MOST = {"line": 8192, "headers": 32768, "body": 1 << 28, "files": 10_000, "contents": 1 << 30}
 """What one request, one commit and the whole Hub may hold, in characters, bytes and files."""
@@ -177,6 +177,7 @@ class LoopbackHub:
         self.add_token(read_token, "tester", "org", may_write=False)
         self.repos: dict[str, Repo] = {}  # by Repo.web
         self.contents: dict[str, bytes] = {}  # by git blob id or sha256
+        self.jobs: list[dict[str, Any]] = []  # as they were asked for; none is run
         self._uploads: dict[str, tuple[Repo, str]] = {}  # by the key that signs the URL
         self._lock = threading.Lock()
         connection = type("ConnectionToThisHub", (Connection,), {"hub": self})
@@ -254,6 +255,16 @@ class LoopbackHub:
         auth = {"accessToken": {"role": "write" if may_write else "read"}}
         orgs = [{"name": org} for org in spaces[1:]]
         return {"type": "user", "name": name, "orgs": orgs, "auth": auth}
+
+    def post_jobs(self, call: Request, namespace: str) -> Any:
+        name, may_write, spaces = call.account
+        if not may_write or namespace not in spaces:
+            raise Reply(403 if name else 401, f"This token has no right to jobs of {namespace}")
+        self.jobs.append(call.json())
+        status = {"stage": "RUNNING", "message": None}
+        owner = {"id": name, "name": namespace, "type": "user"}
+        made = {"id": f"{len(self.jobs):024x}", "status": status, "owner": owner}
+        return {**self.jobs[-1], **made, "createdAt": "2026-01-01T00:00:00.000Z", "secrets": {}}
 
     def post_validate_yaml(self, call: Request) -> Any:
         try:

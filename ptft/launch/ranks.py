@@ -1,0 +1,42 @@
+"""``python3 -m ptft.launch.ranks``: torchrun, with the exit code of the ranks as its own.
+
+torchrun ends with 1 whatever its ranks end with, so that a launcher cannot tell a run that saved
+and is to be started again (75, 143) from one that failed. This takes torchrun's own arguments.
+Nothing is restarted here: the launcher starts the job again, and ``--resume auto`` goes on.
+"""
+
+import sys
+from collections.abc import Sequence
+
+__all__ = ["run_ranks"]
+
+_SIGNALLED = 143  # of a run that a signal stopped after a checkpoint, whichever signal it was
+
+
+def run_ranks(arguments: Sequence[str]) -> int:
+    """Run torchrun in this process.
+
+    Args:
+        arguments: torchrun's.
+
+    Returns:
+        0, the exit code of the rank that ended first with another, or 143 where a signal ended all.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+
+    try:
+        run(parse_args(list(arguments)))
+    except SignalException as caught:
+        print(f"ptft: the ranks were stopped by {caught.sigval.name}", file=sys.stderr)  # noqa: T201
+        return _SIGNALLED
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        code = failure.exitcode
+        return 128 - code if code < 0 else code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_ranks(sys.argv[1:]))

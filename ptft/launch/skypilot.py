@@ -1,0 +1,57 @@
+"""A SkyPilot task: a managed job, which SkyPilot starts again where a machine is found.
+
+The task's form is SkyPilot 0.14's (https://docs.skypilot.co/en/latest/reference/yaml-spec.html).
+"""
+
+import re
+
+from ptft.errors import UsageError
+from ptft.launch.job import GO_ON, MOUNTED, LaunchJob, Ranks, program
+from ptft.launch.yaml_files import dump_documents
+
+__all__ = ["BUCKETS", "skypilot_task"]
+
+BUCKETS = r"((?:s3|gs|r2|oci|cos|nebius)://[^/]+)"
+"""Addresses that SkyPilot mounts; the group is the bucket."""
+
+
+def skypilot_task(job: LaunchJob) -> str:
+    """The task as YAML, for ``sky jobs launch``.
+
+    Raises:
+        UsageError: the launch file asks for what a task has no place for.
+    """
+    launch = job.launch
+    if job.workers > 1:
+        raise UsageError(
+            f"workers: {job.workers}: a SkyPilot task has no array; allowed: workers: 1 (its cells "
+            "run beside each other by compare.jobs), or --on slurm, --on kubernetes"
+        )
+    resources: dict[str, object] = {}
+    if launch.skypilot.infra is not None:
+        resources["infra"] = launch.skypilot.infra
+    if launch.machine is not None:
+        resources["accelerators"] = {launch.machine.card.skypilot: launch.machine.count}
+    if launch.cpus is not None:
+        resources["cpus"] = f"{launch.cpus}+"
+    if launch.memory_gb is not None:
+        resources["memory"] = f"{launch.memory_gb}+"
+    if launch.disk_gb is not None:
+        resources["disk_size"] = launch.disk_gb
+    if launch.image is not None:
+        resources["image_id"] = f"docker:{launch.image}"
+    resources["use_spot"] = launch.spot
+    resources["job_recovery"] = {
+        "max_restarts_on_errors": launch.retries,
+        "recover_on_exit_codes": list(GO_ON),
+    }
+    task: dict[str, object] = {"name": job.name, "resources": resources, "num_nodes": job.nodes}
+    if launch.env:
+        task["envs"] = dict(launch.env)
+    if launch.secrets:
+        task["secrets"] = dict.fromkeys(launch.secrets)
+    if launch.mirror is not None and (found := re.match(BUCKETS, launch.mirror)):
+        task["file_mounts"] = {MOUNTED: {"source": found[1], "mode": "MOUNT"}}
+    head = Ranks(head='"${SKYPILOT_NODE_IPS%%[[:space:]]*}"', node='"$SKYPILOT_NODE_RANK"')
+    task["run"] = program(job, head)
+    return dump_documents(task)

@@ -1,0 +1,210 @@
+"""What a machine runs: every value arrives as it was written, whatever shells lie between."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ptft.errors import RecipeError, UsageError
+from ptft.launch import Form, Rendered, System
+from ptft.launch.job import program
+from ptft.recipe.load import load_recipe, recipe_digest
+from tests.launch.parts import FORMS, Recorder, rendered
+
+SCENES = "pretrain/scenes"
+NASTY = (
+    "objective.kind=clip",
+    "data.style=shaded",
+    "evaluate=[{kind: zero_shot, templates: ['$(touch /tmp/ptft-was-here) `id` {}']}]",
+    'run.dir=runs/it\'s "quoted" \\ $HOME; rm -rf x & (y) *',
+)
+RECIPE = """\
+# $(touch /tmp/ptft-was-here) `id` 'single' "double" \\ end
+name: mine
+model: {name: ViT-B-32}
+data: {kind: scenes}
+optim: {lr: 1.0e-3, samples_seen: 64, global_batch: 16}
+# PTFT_RECIPE
+"""
+
+
+def nodes(made: Rendered, recorder: Recorder) -> list[list[str]]:
+    """Words of what each machine's bash is called with, as the system would call it."""
+    if made.file.endswith(".sky.yaml"):
+        return [["bash", "-c", yaml.safe_load(made.text)["run"]]]
+    if made.file.endswith(".yaml"):
+        found = []
+        for document in yaml.safe_load_all(made.text):
+            if (container := _container(document)) is not None:
+                found.append([*container["command"], *container["args"]])
+        return found
+    script = recorder.programs.parent / made.file
+    script.write_text(made.text)
+    if made.file.endswith(".sbatch"):
+        return [["bash", str(script)]]
+    assert recorder.run("bash", str(script)).returncode == 0
+    return [words[words.index("bash") :] for words in recorder.called if words[0] == "hf"]
+
+
+def _container(document: dict[str, Any]) -> dict[str, Any] | None:
+    spec = document["spec"]
+    match document["kind"]:
+        case "Job":
+            return spec["template"]["spec"]["containers"][0]
+        case "JobSet":
+            job = spec["replicatedJobs"][0]["template"]["spec"]
+            return job["template"]["spec"]["containers"][0]
+        case "TrainJob":
+            return spec["trainer"]
+    return None
+
+
+SRUN = "os.execvp(sys.argv[2], sys.argv[2:])"
+READS = "print(open(sys.argv[2]).read() if os.path.exists(sys.argv[2]) else '', end='')"
+
+
+@pytest.mark.parametrize(("on", "form"), FORMS, ids=lambda part: str(part))
+def test_every_value_arrives_as_it_was_written(on: System, form: Form, tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "a", srun=SRUN, scontrol="", hf="")
+    made = rendered(SCENES, *NASTY, on=on, form=form, gpus=None, hf_jobs={"flavor": "cpu-xl"})
+    for words in nodes(made, recorder):
+        done = recorder.run(*words, HF_TOKEN="x")
+        assert done.returncode == 0, done.stderr
+    (called,) = [words for words in recorder.called if words[0] == "ptft"]
+    assert called[:7] == ["ptft", "train", SCENES, *NASTY]
+    assert called[-2:] == ["--resume", "auto"]
+    mirror = "/mirror/runs/scenes" if on is System.SKYPILOT else "s3://bucket/runs/scenes"
+    assert f"run.mirror={mirror}" in called
+    assert not Path("/tmp/ptft-was-here").exists()
+
+
+@pytest.mark.parametrize(("on", "form"), FORMS, ids=lambda part: str(part))
+def test_a_recipe_file_goes_along_as_it_stands(on: System, form: Form, tmp_path: Path) -> None:
+    (tmp_path / "my recipe.yaml").write_text(RECIPE)
+    recorder = Recorder(tmp_path / "a", srun=SRUN, scontrol="", hf="", ptft=READS)
+    made = rendered(
+        str(tmp_path / "my recipe.yaml"),
+        *("run.dir=x", "optim.lr=1e-4"),
+        **{"on": on, "form": form, "gpus": None, "hf_jobs": {"flavor": "cpu-xl"}, "mirror": None},
+    )
+    printed = [recorder.run(*words, HF_TOKEN="x").stdout for words in nodes(made, recorder)]
+    (called,) = [words for words in recorder.called if words[0] == "ptft"]
+    assert called[3:] == [
+        *("run.dir=x", "optim.lr=1e-4"),
+        *(("run.max_minutes=718",) if on is System.HF_JOBS else ()),
+        *("--resume", "auto"),
+    ]
+    assert printed == [RECIPE]
+
+
+def test_a_mark_in_the_recipe_does_not_end_it(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "a", ptft=READS)
+    job = rendered(SCENES, on=System.SLURM, gpus=None).job
+    marked = replace(job, recipe=None, text="a\nPTFT_RECIPE\nb\nPTFT_RECIPE_\n")
+    assert recorder.run("bash", "-c", program(marked), HF_TOKEN="x").stdout == marked.text
+
+
+def test_a_secret_that_is_not_there_ends_it_by_name(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "a")
+    words = nodes(rendered(SCENES, on=System.SKYPILOT), recorder)[0]
+    env = dict.fromkeys(("HF_TOKEN",), "")
+    done = recorder.run(*words, **env)
+    assert done.returncode != 0
+    assert "HF_TOKEN: is not set, and the launch file names it as a secret" in done.stderr
+    assert recorder.called == []
+
+
+@pytest.mark.parametrize("gpus", [1, 8])
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(("on", "form"), FORMS, ids=lambda part: str(part))
+def test_torchrun_is_told_of_ranks_as_the_system_numbers_them(
+    on: System, form: Form, gpus: int, count: int, tmp_path: Path
+) -> None:
+    python = {"python3": ""}
+    recorder = Recorder(tmp_path / "a", srun=SRUN, scontrol="print('node1')", hf="", **python)
+    made = rendered(SCENES, on=on, form=form, gpus=f"a100-80x{gpus}", nodes=count)
+    env = {"SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2", "SKYPILOT_NODE_RANK": "1"}
+    env |= {"JOB_COMPLETION_INDEX": "1", "HF_NETWORK_GROUP_PREFIX": "g-", "HF_TOKEN": "x"}
+    env |= {"SLURM_NODEID": "1", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_ID": "1"}
+    for words in nodes(made, recorder):
+        done = recorder.run(*words, **env)
+        assert done.returncode == 0, done.stderr
+    called = [words for words in recorder.called if words[0] in ("ptft", "python3")][-1]
+    if gpus * count == 1:
+        assert called[:3] == ["ptft", "train", SCENES]
+        return
+    from torch.distributed.run import parse_args
+
+    assert called[:3] == ["python3", "-m", "ptft.launch.ranks"]
+    told = parse_args(called[3:])
+    assert told.training_script == "ptft"
+    assert told.training_script_args[:2] == ["train", SCENES]
+    assert told.shutdown_timeout == 120
+    if form is not Form.TRAINJOB:
+        assert told.nproc_per_node == str(gpus)
+    if count == 1:
+        assert told.standalone
+    elif form is not Form.TRAINJOB:
+        heads = {System.SKYPILOT: "10.0.0.1", System.SLURM: "node1", System.HF_JOBS: "g-node-0"}
+        head = "scenes-0.scenes" if form is Form.JOB else "scenes-node-0-0.scenes"
+        assert (told.nnodes, told.node_rank) == ("2", 1)
+        assert (told.master_addr, told.master_port) == (heads.get(on, head), 29500)
+
+
+def test_what_a_system_is_not_told_is_said() -> None:
+    told = {on: "\n".join(rendered(SCENES, on=on, nodes=2).notes) for on in System}
+    assert "image: " in told[System.SLURM]
+    assert "hours: 12.0: not used" in told[System.SKYPILOT]
+    assert "spot: True: not used" in told[System.HF_JOBS]
+    assert "a disk of its own" in told[System.KUBERNETES]
+    none = rendered(SCENES, on=System.KUBERNETES)
+    assert none.notes == ()
+
+
+REFUSED: dict[str, tuple[System, dict[str, Any], str]] = {
+    "nodes of a comparison": (System.SLURM, {"nodes": 2}, "nodes: 2: of one run"),
+    "workers on SkyPilot": (System.SKYPILOT, {"workers": 2}, "workers: 2: a SkyPilot task has no"),
+    "workers on HF Jobs": (System.HF_JOBS, {"workers": 2}, "workers: 2: of Slurm and Kubernetes"),
+    "no image": (System.KUBERNETES, {"image": None}, "image: missing"),
+    "no Secret": (System.KUBERNETES, {"kubernetes": {}}, "kubernetes.secret: missing"),
+    "no such machine": (System.HF_JOBS, {"gpus": "a100-80x2"}, "gpus: 'a100-80x2': HF Jobs have"),
+    "no time left": (System.HF_JOBS, {"hours": 0.03}, "hours: 0.03: grace_seconds: 120"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_a_system_does_not_have_is_refused(case: str) -> None:
+    on, changes, told = REFUSED[case]
+    with pytest.raises(UsageError) as raised:
+        rendered("compare/scenes", on=on, **changes)
+    assert str(raised.value).startswith(told)
+
+
+def test_workers_are_of_a_comparison() -> None:
+    with pytest.raises(UsageError, match="workers: 4: of a comparison, which 'pretrain/scenes'"):
+        rendered(SCENES, on=System.SLURM, workers=4)
+    made = rendered("compare/scenes", on=System.SLURM, workers=4).text
+    assert "#SBATCH --array=0-3\n" in made
+    assert "--resume auto --worker\n" in made
+    (job,) = yaml.safe_load_all(rendered("compare/scenes", on=System.KUBERNETES, workers=4).text)
+    assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (4, 4)
+
+
+def test_a_recipe_that_is_wrong_is_refused_before_anything_is_rented(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"optim\.learning_rate: unknown key"):
+        rendered(SCENES, "optim.learning_rate=1", on=System.SLURM)
+    large = tmp_path / "large.yaml"
+    large.write_text(RECIPE + "#" * 70_000)
+    with pytest.raises(RecipeError, match="it goes along with the job; allowed: at most 65,536"):
+        rendered(str(large), on=System.SLURM)
+
+
+def test_its_digest_does_not_depend_on_where_it_ran() -> None:
+    digests = set()
+    for on in System:
+        made = rendered(SCENES, "optim.lr=1e-4", on=on)
+        kept = [one for one in made.job.settings if not one.startswith("run.m")]  # what runs have
+        digests.add(recipe_digest(load_recipe(SCENES, kept)))
+    assert digests == {recipe_digest(load_recipe(SCENES, ["optim.lr=1e-4"]))}
