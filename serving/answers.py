@@ -50,7 +50,7 @@ async def encode_pictures(
     too_many(len(pictures), asked.settings)
     asked.ticket.charge(asked.encoder.cost_of_pictures(pictures))
     asked.watch()
-    found = await asked.encoder.encode_pictures(asked.ticket, pictures, readable)
+    found = await asked.encoder.encode_pictures(asked.ticket, pictures, readable, keep=True)
     failed = sum(isinstance(one, SampleError) for one in found)
     asked.metrics.observe_items("image", len(found) - failed, failed)
     return found
@@ -64,7 +64,7 @@ async def encode_texts(asked: Asked, texts: Sequence[str]) -> Embeddings:
     """
     charge_texts(asked, texts)
     asked.watch()
-    found = await asked.encoder.encode_texts(asked.ticket, texts)
+    found = await asked.encoder.encode_texts(asked.ticket, texts, keep=True)
     asked.metrics.observe_items("text", len(found), 0)
     return found
 

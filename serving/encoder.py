@@ -17,6 +17,8 @@ from ptft.errors import SampleError
 from ptft.onnx.model import OnnxModel
 from serving.admission import Admission, Cost, Ticket
 from serving.batcher import LONGEST_S, Batcher
+from serving.bodies import LARGE
+from serving.cache import EmbeddingCache
 from serving.labels import LabelSets
 from serving.metrics import Metrics
 from serving.pictures import Picture, Pictures, decoding_memory
@@ -63,6 +65,10 @@ class Encoder:
             )
             for kind, run in (("image", self._run_images), ("text", model.encode_texts))
         )
+        self.cache: EmbeddingCache | None = None
+        if settings.cache_bytes:
+            parts = (model.info.digest, model.precision, model.provider, settings.jpeg)
+            self.cache = EmbeddingCache(settings.cache_bytes, *parts)
         self._labels = LabelSets(admission, self)
 
     def calibrate(self) -> None:
@@ -108,24 +114,35 @@ class Encoder:
         ticket: Ticket,
         pictures: Sequence[Picture | SampleError],
         readable: asyncio.Event | None = None,
+        *,
+        keep: bool = False,
     ) -> list[NDArray[np.float32] | SampleError]:
         """Pictures to embeddings (D,), each for itself: one that fails fails alone.
 
         Args:
             readable: set when the first is decoded.
+            keep: answer from the cache, and put into it.
         """
+        cache = self.cache if keep else None
         ahead = asyncio.Semaphore(_AHEAD)
 
         async def one(picture: Picture | SampleError) -> NDArray[np.float32] | SampleError:
             if isinstance(picture, SampleError):
                 return picture
-            async with ahead:
-                pixels = await self.decode(ticket, picture)
-                if isinstance(pixels, SampleError):
-                    return pixels
-                if readable is not None:
-                    readable.set()
-                return await self.embed(ticket, pixels)
+            key, kept = await self._look_up(ticket, cache, picture)
+            if kept is None:
+                async with ahead:
+                    pixels = await self.decode(ticket, picture)
+                    if isinstance(pixels, SampleError):
+                        return pixels
+                    if readable is not None:
+                        readable.set()
+                    kept = await self.embed(ticket, pixels)
+                if cache is not None:
+                    cache.put(key, kept)
+            elif readable is not None:
+                readable.set()
+            return kept
 
         return list(await _all(one(picture) for picture in pictures))
 
@@ -147,8 +164,48 @@ class Encoder:
         (future,) = self.images.submit(ticket, [pixels], phases=ticket.phases)
         return await future
 
-    async def encode_texts(self, ticket: Ticket, texts: Sequence[str]) -> list[NDArray[np.float32]]:
-        """Texts to embeddings (D,)."""
+    async def _look_up(
+        self, ticket: Ticket, cache: EmbeddingCache | None, picture: Picture
+    ) -> tuple[bytes, NDArray[np.float32] | None]:
+        """A picture's key, and what is kept under it."""
+        if cache is None:
+            return b"", None
+        if len(picture.data) <= LARGE:
+            key = cache.key("image", picture.data)
+        else:
+            key = await self._decoding.run(ticket, cache.key, "image", picture.data)
+        found = cache.get(key)
+        self._metrics.observe_cache("image", hits=found is not None, misses=found is None)
+        return key, None if found is None else found.embedding
+
+    async def encode_texts(
+        self, ticket: Ticket, texts: Sequence[str], *, keep: bool = False
+    ) -> list[NDArray[np.float32]]:
+        """Texts to embeddings (D,).
+
+        Args:
+            keep: answer from the cache, and put into it.
+        """
+        cache = self.cache if keep else None
+        if cache is None:
+            return [row for row, _ in await self._encode_texts(ticket, texts)]
+        keys = [cache.key("text", text.encode("utf-8", "surrogatepass")) for text in texts]
+        found = [cache.get(key) for key in keys]
+        ticket.tokens += sum(one.tokens for one in found if one is not None)
+        missing = [index for index, one in enumerate(found) if one is None]
+        hits = len(texts) - len(missing)
+        self._metrics.observe_cache("text", hits=hits, misses=len(missing))
+        new = await self._encode_texts(ticket, [texts[index] for index in missing])
+        rows = [one.embedding if one is not None else None for one in found]
+        for index, (row, tokens) in zip(missing, new, strict=True):
+            cache.put(keys[index], row, tokens)
+            rows[index] = row
+        return rows  # type: ignore[return-value]
+
+    async def _encode_texts(
+        self, ticket: Ticket, texts: Sequence[str]
+    ) -> list[tuple[NDArray[np.float32], int]]:
+        """Embeddings (D,), and the tokens of each text."""
         jobs = await _all(
             self._tokenising.run(ticket, self._tokenise, part, phases=ticket.phases)
             for part in _parts(texts)
@@ -161,7 +218,8 @@ class Encoder:
             for rows, lengths in jobs
             for future in self.texts.submit(ticket, rows, lengths, ticket.phases)
         ]
-        return list(await _all(futures))
+        counts = [count for _, lengths in jobs for count in lengths]
+        return list(zip(await _all(futures), counts, strict=True))
 
     async def encode_labels(
         self, labels: Sequence[str], templates: Sequence[str]

@@ -170,7 +170,8 @@ async def _encode_texts(asked: Asked, texts: Sequence[str]) -> list[NDArray[np.f
     found: list[NDArray[np.float32]] = []
     size = asked.settings.max_batch
     for start in range(0, len(texts), size):
-        found += await asked.encoder.encode_texts(asked.ticket, texts[start : start + size])
+        part = texts[start : start + size]
+        found += await asked.encoder.encode_texts(asked.ticket, part, keep=True)
     if texts:
         asked.metrics.observe_items("text", len(texts), 0)
     return found
@@ -182,7 +183,8 @@ async def _encode_pictures(
     found: list[NDArray[np.float32] | SampleError] = []
     size = asked.settings.max_batch
     for start in range(0, len(pictures), size):
-        found += await asked.encoder.encode_pictures(asked.ticket, pictures[start : start + size])
+        part = pictures[start : start + size]
+        found += await asked.encoder.encode_pictures(asked.ticket, part, keep=True)
     if pictures:
         failed = sum(isinstance(one, SampleError) for one in found)
         asked.metrics.observe_items("image", len(found) - failed, failed)

@@ -25,6 +25,7 @@ BUDGETS: Mapping[str, tuple[str, str]] = {
     "queue_items": ("queue_limit_items", "Images and texts of requests that are being answered"),
     "memory_bytes": ("memory_limit_bytes", "Bytes that requests hold: bodies, pixels, answers"),
     "decoding_bytes": ("decoding_limit_bytes", "Bytes that decoding is estimated to take now"),
+    "cache_bytes": ("cache_limit_bytes", "Bytes of embeddings that are kept"),
     "work_seconds": ("work_limit_seconds", "Seconds that what is admitted is estimated to take"),
 }
 """What is taken of a budget -> its limit, and what it is."""
@@ -62,6 +63,9 @@ class Metrics:
         self.items = self._counter("items", "Images and texts answered", "kind", "outcome")
         self.tokens = self._counter("tokens", "Tokens of texts that were tokenised")
         self.pixels = self._counter("pixels", "Pixels of pictures decoded, as their headers say")
+        self.cache_items = self._counter(
+            "cache_items", "Images and texts that were looked for in the cache", "kind", "outcome"
+        )
         self.batch_items = self._histogram(
             "batch_items", "Images or texts that ran through a tower at once", _ITEMS, "kind"
         )
@@ -117,6 +121,12 @@ class Metrics:
         self.items.labels(kind, "ok").inc(succeeded)
         if failed:
             self.items.labels(kind, "failed").inc(failed)
+
+    def observe_cache(self, kind: str, hits: int, misses: int) -> None:
+        """Items that were looked for in the cache."""
+        for outcome, count in (("hit", hits), ("miss", misses)):
+            if count:
+                self.cache_items.labels(kind, outcome).inc(count)
 
     def observe_phases(self, phases: Phases) -> None:
         """Where the seconds of one request went."""

@@ -106,6 +106,8 @@ class Settings:
             is an error.
         provider_options: ``PTFT_PROVIDER_OPTIONS``, of the provider that is asked for, as
             onnxruntime names them: ``device_id=1,gpu_mem_limit=4294967296``.
+        cache_bytes: ``PTFT_CACHE_BYTES``, of embeddings that are kept for who sends the same bytes
+            again; 0 for none.
     """
 
     model: Path
@@ -146,6 +148,7 @@ class Settings:
     url_s: float = 5.0
     provider: str = "auto"
     provider_options: tuple[tuple[str, str], ...] = ()
+    cache_bytes: int = 0
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -194,6 +197,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         otlp_endpoint=_otlp_endpoint(given, environment),
         provider=choice("PROVIDER", default.provider, _PROVIDERS),
         provider_options=_provider_options(given),
+        cache_bytes=number("CACHE_BYTES", default.cache_bytes, 0),
         trace_ratio=given.within("TRACE_RATIO", default.trace_ratio, 0, 1, "a share, {:g} to {:g}"),
         aliases=given.listed("ALIASES"),
         dimensions=_widths(given),

@@ -138,6 +138,8 @@ class State:
         taken = {"queue_items": items, "memory_bytes": memory, "work_seconds": work}
         if self.encoder is not None:
             taken["decoding_bytes"] = self.encoder.decoding_memory
+            cache = self.encoder.cache
+            taken["cache_bytes"] = (0, 0) if cache is None else (cache.taken, cache.limit)
         self.metrics.set_budgets(taken)
         return self.metrics.text(accept)
 

@@ -250,6 +250,7 @@ def test_settings_are_those_of_the_service(ptft_chart: ChartUnderTest) -> None:
         trace_ratio=0,
         provider="cuda",
         provider_options=(("device_id", "1"),),
+        cache_bytes=9,
     )
 
 

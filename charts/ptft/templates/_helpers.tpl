@@ -121,7 +121,7 @@ seccompProfile:
   valueFrom:
     resourceFieldRef: {resource: requests.cpu, divisor: "1"}
 {{- end }}
-{{- range $key := list "maxBodyBytes" "maxPixels" "maxBatch" "microBatch" "maxQueue" "maxPrompts" "maxCharacters" "maxMemoryBytes" "maxHeaderBytes" "maxConnections" }}
+{{- range $key := list "maxBodyBytes" "maxPixels" "maxBatch" "microBatch" "maxQueue" "maxPrompts" "maxCharacters" "maxMemoryBytes" "maxHeaderBytes" "maxConnections" "cacheBytes" }}
 {{- with index $.Values.serving $key | int64 }}
 - {name: PTFT_{{ $key | snakecase | upper }}, value: {{ . | quote }}}
 {{- end }}
