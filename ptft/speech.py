@@ -12,12 +12,24 @@ from dataclasses import dataclass
 
 from ptft.printable import printable
 
-__all__ = ["LOG", "SILENT", "Bar", "ProgressCallback", "Tell", "advance", "say", "tell", "warn"]
+__all__ = [
+    "LOG",
+    "SILENT",
+    "Bar",
+    "ProgressCallback",
+    "Tell",
+    "advance",
+    "say",
+    "tell",
+    "tell_once",
+    "warn",
+]
 
 LOG = logging.getLogger("ptft")
 SILENT = logging.getLogger("ptft.silent")
 """Of work that nobody is told of: a trial, a rank that is not the first."""
 SILENT.disabled = True
+_told: set[str] = set()  # lines of which each is said once
 
 Tell = Callable[[str], None]
 """Called with what is being done, in words, as it begins."""
@@ -61,6 +73,13 @@ def say(log: logging.Logger, text: str, *, for_bar: bool = False, **fields: obje
 def tell(text: str) -> None:
     """A line of ptft's own logger."""
     say(LOG, text)
+
+
+def tell_once(text: str) -> None:
+    """A line that says nothing new when it comes again in this process."""
+    if text not in _told:
+        _told.add(text)
+        tell(text)
 
 
 def warn(text: str) -> None:

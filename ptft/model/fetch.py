@@ -10,6 +10,7 @@ from ptft.files.arrays import check_header
 from ptft.model_source import HubRevision, LocalSource, near_names, resolve, resolve_folder
 from ptft.reach import hub_at_hand
 from ptft.recipe.paths import split_hub_id
+from ptft.speech import tell_once
 
 __all__ = ["fetch_snapshot", "fetch_source", "read_safetensors"]
 
@@ -45,6 +46,8 @@ def fetch_snapshot(source: str, patterns: tuple[str, ...] = _PATTERNS) -> Path:
         revision = revision_or_none or ""
     here = f"no such folder here{near_names(Path(source))}"
     with hub_at_hand() as absent:
+        if absent is None:
+            tell_once(f"{source}: from the Hub, unless the cache has it")
         try:
             folder = snapshot_download(
                 repo, revision=revision or None, allow_patterns=list(patterns)

@@ -7,6 +7,7 @@ push asks about; it is never guessed.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 from ptft.artifact import FolderFiles, RunFiles, read_json, read_mix
@@ -14,15 +15,17 @@ from ptft.compat import import_open_clip, import_timm
 from ptft.errors import ArtifactError, ModelError, PtftError
 from ptft.front_matter import UNKNOWN, card_metadata, metadata_licence
 from ptft.model_source import Checkpoint, Mix, Run, resolve_folder
+from ptft.reach import hub_at_hand
 from ptft.recipe import ArchModel, Recipe, TowersModel, load_foreign
 from ptft.recipe.paths import is_hub_id, split_hub_id
+from ptft.speech import tell_once
 
 __all__ = ["base_licence", "card_licence", "common_licence", "hub_bases", "run_licence"]
 
 
 def base_licence(recipe: Recipe) -> str:
     """By the Hub's short name; "" where training starts from random weights."""
-    return common_licence(_licences(recipe))
+    return common_licence(_licences(recipe, ask=True))
 
 
 def common_licence(licences: Iterable[str]) -> str:
@@ -37,7 +40,8 @@ def common_licence(licences: Iterable[str]) -> str:
 
 
 def run_licence(run: Path) -> str:
-    """That of a run's base, as ``run.json`` has it, or else as its recipe tells today.
+    """That of a run's base, as ``run.json`` has it, or else as its recipe tells today; of a base on
+    the Hub by the card in the cache, since the run may be anybody's and nothing is fetched for it.
 
     ``unknown`` where neither can be read, or where one run is said to start from another and so on
     without an end.
@@ -46,7 +50,7 @@ def run_licence(run: Path) -> str:
         record = read_json(run / RunFiles.RUN)
         licence = record.get("licence") if isinstance(record, dict) else None
         if licence is None:
-            return base_licence(load_foreign(run / RunFiles.RECIPE))
+            return common_licence(_licences(load_foreign(run / RunFiles.RECIPE), ask=False))
         return licence if isinstance(licence, str) else UNKNOWN
     except (PtftError, RecursionError):
         return UNKNOWN
@@ -82,13 +86,14 @@ def _bases(recipe: Recipe) -> Iterator[str]:
                 yield recipe.model.text
 
 
-def _licences(recipe: Recipe) -> Iterator[str]:
+def _licences(recipe: Recipe, *, ask: bool) -> Iterator[str]:
+    """Of each base; ``ask``: the Hub, where that is at hand."""
     for base in _bases(recipe):
         path = Path(base).expanduser()
         if path.is_dir():
             licence = _of_folder(path)
         elif is_hub_id(base):
-            licence = _of_repository(base)
+            licence = _of_repository(base, ask=ask)
         elif isinstance(recipe.model, TowersModel) and not path.exists():
             licence = _of_timm(recipe.model.image, base)
         else:
@@ -110,13 +115,19 @@ def _of_folder(folder: Path) -> str:
             return card_licence(folder / FolderFiles.CARD)
 
 
-def _of_repository(base: str) -> str:
-    """From its card: the cached one where the Hub cannot be asked."""
+def _of_repository(base: str, *, ask: bool) -> str:
+    """From its card: the cached one where the Hub cannot be asked, or is not to be."""
     from huggingface_hub import hf_hub_download
 
     repo, revision, _ = split_hub_id(base)
     try:
-        return card_licence(Path(hf_hub_download(repo, FolderFiles.CARD, revision=revision)))
+        with hub_at_hand() if ask else nullcontext("not asked") as absent:
+            if absent is None:
+                tell_once(f"{base}: from the Hub, unless the cache has it")
+            card = hf_hub_download(
+                repo, FolderFiles.CARD, revision=revision, local_files_only=not ask
+            )
+        return card_licence(Path(card))
     except Exception:  # no card, no network, no right: whatever it is, the licence is not known
         return UNKNOWN
 

@@ -22,6 +22,7 @@ from ptft.model_source import model_folder
 from ptft.reach import hub_at_hand
 from ptft.recipe import ArchModel
 from ptft.recipe.paths import is_hub_id
+from ptft.speech import tell_once
 
 __all__ = ["Pretrained", "check_pretrained", "find_pretrained", "read_tag"]
 
@@ -130,6 +131,9 @@ def read_tag(architecture: str, tag: str, cfg: Mapping[str, Any]) -> Mapping[str
 
     # a tag without a repository is at an address of its own, which the Hub says nothing of
     with hub_at_hand() if cfg.get("hf_hub") else nullcontext() as absent:
+        if absent is None:
+            place = cfg.get("hf_hub") or cfg.get("url") or "the Hub"
+            tell_once(f"{tag} of {architecture}: from {place}, unless the cache has it")
         try:
             path = Path(open_clip.download_pretrained(dict(cfg)))
         except Exception as error:  # urllib's, huggingface_hub's and open_clip's own

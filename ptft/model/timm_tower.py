@@ -15,6 +15,7 @@ from ptft.model.towers import create_timm, default_pool
 from ptft.reach import hub_at_hand
 from ptft.recipe import TowersModel
 from ptft.recipe.paths import is_hub_id
+from ptft.speech import tell_once
 
 __all__ = ["ImageWeights", "build_timm_config", "image_weights", "load_image_weights"]
 
@@ -38,6 +39,8 @@ class ImageWeights:
             return read_safetensors(self.file)
         assert self.tagged is not None
         with hub_at_hand() as absent:
+            if absent is None:
+                tell_once(f"{self.tagged} of timm: from the Hub, unless the cache has it")
             try:
                 model = create_timm(self.tagged, self.image_args or {}, pretrained=True)
             except OSError as error:

@@ -14,6 +14,7 @@ from ptft.preprocess import TextTokenizer, clip_bpe_json
 from ptft.preprocess.clip_vocabulary import END_OF_TEXT, START_OF_TEXT
 from ptft.preprocess.tokenizer_file import check_tokenizer
 from ptft.reach import hub_at_hand
+from ptft.speech import tell_once
 
 __all__ = ["build_tokenizer"]
 
@@ -84,6 +85,8 @@ def _from_transformers(
     absent: str | None = None
     try:
         with nullcontext() if local else hub_at_hand() as absent, by_itself(offline=local):
+            if not local and absent is None:
+                tell_once(f"{source}: from the Hub, unless the cache has it")
             theirs = AutoTokenizer.from_pretrained(
                 source, trust_remote_code=False, local_files_only=local
             )

@@ -12,6 +12,7 @@ from torch import nn
 from ptft.compat import import_open_clip, import_timm
 from ptft.errors import ModelError
 from ptft.model.foreign import by_itself, check_timm_args
+from ptft.speech import tell_once
 
 __all__ = [
     "build_towers",
@@ -86,6 +87,9 @@ def build_towers(
         plain["text_cfg"]["hf_model_pretrained"] = False
         if hf_folder is not None:
             plain["text_cfg"]["hf_model_name"] = str(hf_folder)
+        else:
+            name = plain["text_cfg"]["hf_model_name"]
+            tell_once(f"{name}: from the Hub, unless the cache has it")
     try:
         with by_itself(offline=hf_folder is not None):
             both = open_clip.CustomTextCLIP(**plain)

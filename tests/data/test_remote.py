@@ -308,6 +308,27 @@ def test_a_store_in_memory(store: Path, tmp_path: Path) -> None:
         memory.rm("/bucket", recursive=True)
 
 
+@pytest.mark.parametrize("protocol", ["file", "memory"])
+def test_another_shard_of_the_same_name_and_size_is_another(store: Path, protocol: str) -> None:
+    system, url = fsspec.filesystem(protocol), f"{protocol}://{store}/s-0.tar"
+    whole = (store / "s-0.tar").read_bytes()
+    other = bytearray(whole)
+    other[-1] ^= 1  # behind the end mark: headers, and so the index, are the same
+    cache = ShardCache(str(store.parent / "cache"), 1e9)
+    try:
+        for content in (whole, bytes(other)):
+            system.pipe(f"{store}/s-0.tar", content)
+            (shard,) = list_shards([url], "data.train")
+            path = cache.fetch(shard)
+            assert path is not None and path.read_bytes() == content
+            cache.prepare([shard], lambda _: None)
+        names = sorted(path.suffix for path in cache.folder.iterdir() if path.stem[0] != "r")
+        assert names.count(".tar") == names.count(".index") == 2
+    finally:
+        if protocol == "memory":
+            system.rm(str(store), recursive=True)
+
+
 def test_shards_on_the_hub(store: Path, hub: "LoopbackHub", monkeypatch: Any) -> None:
     from huggingface_hub import HfApi, HfFileSystem, constants
 

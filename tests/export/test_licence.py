@@ -111,6 +111,23 @@ def test_a_repository_says_it_in_its_card(asked: LoopbackHub) -> None:
     assert base_licence(recipe(model=tag)) == "mit"
 
 
+def test_nothing_is_asked_of_the_hub_for_a_run_which_may_be_anybodys(
+    asked: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(asked, BASE, "---\nlicense: mit\n---\n")
+    run = tmp_path / "run"
+    assert start_run(run, recipe(init={"from": BASE}), device="cpu", total=1).licence == "mit"
+    values = json.loads((run / RunFiles.RUN).read_text())
+    del values["licence"]  # its recipe alone names the repository
+    (run / RunFiles.RUN).write_text(json.dumps(values))
+    before = len(asked.requests)
+    assert run_licence(run) == "mit", "of the card in the cache"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "another"))
+    assert run_licence(run) == UNKNOWN
+    assert base_licence(recipe(init={"from": str(run)})) == UNKNOWN
+    assert len(asked.requests) == before
+
+
 def test_an_unknown_licence_stops_a_push(hub: LoopbackHub, tmp_path: Path) -> None:
     card = CARD.replace("license: apache-2.0", f"license: unknown\nbase_model: {BASE}")
     folder = make_folder(tmp_path / "model", **{"README.md": card})

@@ -1,6 +1,7 @@
 """Models from the Hub, with the real client against the loopback Hub."""
 
 import json
+import logging
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -22,19 +23,24 @@ REPO_ID = "tester/model"
 
 
 @pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HfApi]:
+def loopback() -> Iterator[LoopbackHub]:
     with LoopbackHub(token="hf_test") as hub:
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        # what HF_ENDPOINT sets, but for the reading of it when the client is imported
-        there = partial(snapshot_download, endpoint=hub.url)
-        monkeypatch.setattr(huggingface_hub, "snapshot_download", there)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        api = HfApi(endpoint=hub.url, token="hf_test")
-        api.create_repo(REPO_ID)
-        yield api
+        yield hub
+
+
+@pytest.fixture
+def api(loopback: LoopbackHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HfApi:
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    # what HF_ENDPOINT sets, but for the reading of it when the client is imported
+    there = partial(snapshot_download, endpoint=loopback.url)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", there)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "ENDPOINT", loopback.url)
+    template = loopback.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    api = HfApi(endpoint=loopback.url, token="hf_test")
+    api.create_repo(REPO_ID)
+    return api
 
 
 def push(api: HfApi, files: dict[str, bytes]) -> None:
@@ -73,6 +79,20 @@ def test_a_revision_is_honoured_and_pickles_stay_there(api: HfApi, tmp_path: Pat
         load_model(f"{REPO_ID}@v9")
     with pytest.raises(HubError, match="tester/absent: no such folder here; cannot be fetched"):
         load_model("tester/absent")
+
+
+def test_what_a_recipe_names_is_said_before_it_is_asked_for(
+    loopback: LoopbackHub, api: HfApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    push(api, open_clip_files(tiny.build(tiny.arch_section())))
+    api.create_tag(REPO_ID, tag="said")
+    before, asked = len(loopback.calls(REPO_ID)), []
+    caplog.handler.addFilter(lambda _: asked.append(len(loopback.calls(REPO_ID))) is None)
+    with caplog.at_level(logging.INFO, "ptft"):
+        for _ in range(2):
+            load_model(f"{REPO_ID}@said")  # as init.from and distill.from do
+    assert caplog.messages == [f"{REPO_ID}@said: from the Hub, unless the cache has it"]
+    assert asked == [before] and len(loopback.calls(REPO_ID)) > before
 
 
 def test_only_a_pickle(api: HfApi) -> None:

@@ -20,6 +20,7 @@ from ptft.data.fields.labels import TextIs
 from ptft.data.sources.saved_rows import check_saved, check_table
 from ptft.errors import DataError, MissingExtraError, PtftError, SampleError, suggest
 from ptft.reach import hub_at_hand
+from ptft.speech import tell_once
 
 __all__ = ["HubRows", "StreamedRows", "open_rows"]
 
@@ -81,6 +82,8 @@ def open_rows(
             return HubRows(datasets, opened, source)
         name = str(folder) if folder.is_dir() else source
         with _cache_alone(datasets, local=folder.is_dir()) as absent:
+            if absent is None and not folder.is_dir():
+                tell_once(f"{source}: from the Hub, unless the cache has it")
             builder = datasets.load_dataset_builder(name, revision=revision)
             _check_kind(builder, where)
             splits = datasets.get_dataset_split_names(name, revision=revision)

@@ -19,7 +19,10 @@ from ptft.recipe.paths import check_url, expand_braces, too_many
 __all__ = ["RemoteShard", "download", "list_shards", "upload"]
 
 _EXTRAS = {"s3": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "gcs": ("gcsfs", "gcs")}
-_VERSIONS = ("ETag", "etag", "sha256", "md5Hash", "generation", "blob_id", "LastModified", "mtime")
+_VERSIONS = (  # the last is all that a store in memory says
+    *("ETag", "etag", "sha256", "md5Hash", "generation", "blob_id", "LastModified", "mtime"),
+    "created",
+)
 _MAGIC = frozenset("*?[")
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
