@@ -144,6 +144,17 @@ def test_what_another_user_owns_is_not_ours(tmp_path: Path) -> None:
     assert path.read_bytes() == b"x"
 
 
+def test_a_folder_of_another_user_is_no_cache(store: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a folder away")
+    folder = store.parent / "cache"
+    folder.mkdir()
+    os.chown(folder, 12345, 12345)
+    with pytest.raises(DataError, match=r"cache: it belongs to another user.*; data\.cache names"):
+        open_split(section(store), "train")[0]
+    assert not list(folder.iterdir())
+
+
 def test_features_of_another_user_or_behind_a_link_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "image-0"
     file = FeatureFile.create(folder, count=2, width=3, block=2, about={})

@@ -101,3 +101,31 @@ def test_a_memory_that_others_may_write_is_not_read(
     cache.chmod(0o700)
     verify_files(path.parent, files, remember=True)
     assert len(read) == 3
+
+
+def test_a_memory_of_another_user_is_not_read(
+    large: tuple[Path, dict[str, Any]], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a folder away")
+    (path, files), read = large, _count(monkeypatch)
+    verify_files(path.parent, files, remember=True)
+    os.chown(cache, 12345, 12345)
+    verify_files(path.parent, files, remember=True)
+    assert len(read) == 2
+
+
+def test_a_file_that_changes_while_it_is_read_has_no_digest(
+    large: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, files = large
+    plain: Callable[[Path], str] = digests.file_sha256
+
+    def meddled(path: Path) -> str:
+        found = plain(path)  # the recorded one
+        _flip(path)
+        return found
+
+    monkeypatch.setattr(digests, "file_sha256", meddled)
+    with pytest.raises(DigestError, match="changed while it was read"):
+        verify_files(path.parent, files)

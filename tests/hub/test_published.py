@@ -14,7 +14,7 @@ from ptft.credentials import credential_in, find_credential, hide_credentials
 from ptft.errors import ArtifactError, DigestError
 from ptft.hub import push_model
 from ptft.hub.opened import open_files
-from tests.support.hub_parts import CARD, REPO_ID, TOKEN, WEIGHTS, make_folder, record, run
+from tests.support.hub_parts import CARD, ONNX, REPO_ID, TOKEN, WEIGHTS, make_folder, record, run
 from tests.support.loopback_hub import LoopbackHub
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -97,6 +97,36 @@ def test_nothing_but_plain_files_is_published(
 ) -> None:
     plant(folder, key)
     assert said in refused(hub, folder)
+
+
+@pytest.mark.parametrize(
+    ("plant", "said"),
+    [
+        (link_card, "README.md: is a link"),
+        (link_weights, f"{WEIGHTS}: is a link"),
+        (link_inner_folder, f"{ONNX}: is a link"),
+        (pipe, "README.md: is a pipe"),
+    ],
+)
+def test_what_changed_since_it_was_listed_is_not_opened(
+    folder: Path, key: Path, plant: Callable[[Path, Path], None], said: str
+) -> None:
+    files = hash_files(folder)
+    plant(folder, key)  # the listing, which would refuse it, has been made
+    with pytest.raises(ArtifactError, match=said), open_files(folder, ["README.md"], files):
+        pass
+
+
+def test_a_record_that_is_written_anew_meanwhile_is_not_published(
+    hub: LoopbackHub, folder: Path
+) -> None:
+    def meddle(message: str) -> None:
+        if "holding" in message:
+            record(folder, logit_scale=50.0)
+
+    with pytest.raises(DigestError, match=r"ptft\.json: changed while it was being published"):
+        push_model(folder, REPO_ID, endpoint=hub.url, token=TOKEN, progress=meddle)
+    assert hub.bytes_received == 0 and not hub.calls("/commit/", "POST")
 
 
 def test_a_card_with_another_name_elsewhere_is_not_published(

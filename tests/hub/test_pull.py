@@ -275,6 +275,18 @@ def test_a_full_disk(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     assert "the disk is full" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_model_that_does_not_run_within_bounds_is_not_given(
+    hub: LoopbackHub, cache: Path, tmp_path: Path
+) -> None:
+    """All of its bytes are the recorded ones: it is run once, elsewhere, before it has a place."""
+    folder = make_folder(tmp_path / "whole", **{"onnx/vision_model.onnx": b"\0" * 100})
+    record(folder, preprocess={"size": 32})
+    push_model(folder, REPO_ID, endpoint=hub.url, token=TOKEN)
+    told = refused(hub, cache, ArtifactError, dest=tmp_path / "there")
+    assert "tokenizer.json: ptft.json does not record it" in told
+    assert not (tmp_path / "there").exists()
+
+
 def test_a_pull_writes_through_no_link(
     hub: LoopbackHub, folder: Path, cache: Path, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 import ast
 import base64
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,25 @@ def test_what_leaves_the_argument_out_asks_nobody(tmp_path: Path, asked: list[st
     assert before == constants.HF_HUB_OFFLINE
 
 
+@pytest.fixture
+def unconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever opens a connection is told."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def test_what_is_read_by_itself_fetches_nothing(unconnected: None) -> None:
+    """Whatever a library comes to name inside, from a table of its own, say."""
+    from transformers import AutoConfig
+
+    with by_itself(offline=True), pytest.raises(OSError, match="offline mode"):
+        AutoConfig.from_pretrained("somebody/else", trust_remote_code=False)
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -154,18 +174,9 @@ def test_keys_that_say_nothing_of_the_kind() -> None:
 
 
 @pytest.mark.parametrize("key", ["hf_model_name", "hf_tokenizer_name"])
-def test_a_second_repository_is_not_fetched(
-    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import socket
-
+def test_a_second_repository_is_not_fetched(key: str, tmp_path: Path, unconnected: None) -> None:
     from safetensors.torch import save_file
 
-    def refuse(*_: object) -> None:
-        raise AssertionError("a connection was opened")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
     model = tiny.build(tiny.arch_section())
     config = json.loads(json.dumps(dict(model.spec.config)))
     config["text_cfg"][key] = "somebody/else"

@@ -1,5 +1,6 @@
 """What ptft.json, model.json and the headers of weights may say, and what is not opened."""
 
+import dataclasses
 import json
 import shutil
 import struct
@@ -13,9 +14,13 @@ from safetensors.numpy import save_file
 
 from ptft.artifact import (
     FolderFiles,
+    MixParent,
+    MixRecord,
+    RunFiles,
     hash_files,
     read_json,
     read_model_info,
+    write_json,
     write_model_info,
 )
 from ptft.errors import ArtifactError, DigestError, ModelError
@@ -255,7 +260,22 @@ def test_a_changed_weight_is_not_loaded(folder: Path) -> None:
     load_model(folder, verify=False)
 
 
-def test_a_checkpoint_and_a_mix_hold_their_files(tmp_path: Path) -> None:
+def test_a_mix_holds_its_weights(tmp_path: Path) -> None:
+    save_model(tiny.build(tiny.arch_section()), tmp_path)
+    digest = hash_files(tmp_path)["model.safetensors"]["sha256"]
+    mix = MixRecord("m", digest, [MixParent("a", share=1.0, weights_digest=digest)])
+    write_json(tmp_path / RunFiles.MIX, dataclasses.asdict(mix))
+    told: list[str] = []
+    load_model(tmp_path, tell=told.append)
+    assert [line.partition(": ")[2][:36] for line in told] == [
+        "mix.json records the weights alone; "
+    ]
+    _flip(tmp_path / "model.safetensors")
+    with pytest.raises(DigestError, match=r"model\.safetensors: sha256 .*; mix\.json records"):
+        load_model(tmp_path)
+
+
+def test_a_checkpoint_holds_its_files(tmp_path: Path) -> None:
     save_model(tiny.build(tiny.arch_section()), tmp_path)
     state = {"format": 2, "files": hash_files(tmp_path)}
     (tmp_path / "state.json").write_text(json.dumps(state))

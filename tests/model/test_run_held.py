@@ -1,6 +1,7 @@
 """The last model of a run, held against ``run.json``: all that it is opened from."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import pytest
 from ptft.artifact import RunFiles
 from ptft.cli.main import main
 from ptft.errors import DigestError
-from ptft.model import load_model
-from ptft.recipe import dump_recipe, load_recipe, recipe_digest
+from ptft.model import build_model, load_model
+from ptft.model.pretrained import find_pretrained
+from ptft.recipe import ArchModel, dump_recipe, load_recipe, recipe_digest
 from ptft.runs.finalise import save_final
 from ptft.runs.folder import RunRecord, RunStatus, write_run
+from ptft.train.teacher import load_teacher
 from ptft.verify import verify
 from tests.support import tiny
 
@@ -49,6 +52,31 @@ def test_a_run_holds_all_that_its_last_model_is_opened_from(name: str, tmp_path:
     with pytest.raises(DigestError, match=rf"{name}: .*run\.json records"):
         load_model(tmp_path / "run")
     assert _verified(tmp_path / "run").get("run files", "broken") == "broken"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"init": {"from": "RUN"}},
+        {"init": {"from": "RUN", "weights": False}},
+        {"model": {"name": "ViT-B-32", "pretrained": "RUN"}},
+        {"model": {"name": "ViT-B-32"}, "distill": {"from": "RUN"}},
+    ],
+    ids=["init.from", "without weights", "pretrained", "distill.from"],
+)
+def test_what_a_recipe_starts_from_is_held(values: dict[str, Any], tmp_path: Path) -> None:
+    final = _finished_run(tmp_path / "run")
+    _flip(final / "model.safetensors")
+    text = json.dumps(values).replace("RUN", str(tmp_path / "run"))
+    common = {"name": "a", "data": {"kind": "scenes"}, "optim": {"samples_seen": 8}}
+    recipe = load_recipe({**common, **json.loads(text)})
+    with pytest.raises(DigestError, match=r"model\.safetensors: sha256 .*; run\.json records"):
+        if recipe.distill is not None:
+            load_teacher(recipe, tiny.build(tiny.arch_section()))
+        elif isinstance(recipe.model, ArchModel):
+            find_pretrained(recipe.model)
+        else:
+            build_model(None, recipe.init, recipe.objective, seed=0)
 
 
 def test_a_run_opens_nothing_that_it_does_not_record(tmp_path: Path) -> None:
