@@ -2,9 +2,11 @@
 
 import ast
 import json
+import logging
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from rich.table import Table
 from ptft.artifact import ModelInfo
 from ptft.cli.console import Steps
 from ptft.cli.main import main
-from ptft.cli.speech import LogFormat, listen, stderr
+from ptft.cli.speech import LogFormat, fail, listen, stderr
 from ptft.compare.page import write_report
 from ptft.errors import DataError, SampleError
 from ptft.export.card import Kept, make_card, read_kept
@@ -292,6 +294,17 @@ def test_an_address_in_a_name_is_no_link(name: str) -> None:
     assert PARSER.render(inline(name)) == f"<p>{name}</p>\n"
 
 
+@pytest.mark.parametrize("say", [tell, warn])
+def test_what_a_library_hears_steers_no_terminal(
+    say: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever it writes records by."""
+    with caplog.at_level(logging.INFO, "ptft"):
+        for name in NASTY:
+            say(name)
+    assert len(caplog.messages) == len(NASTY) and not raw("".join(caplog.messages))
+
+
 def test_the_terminal_is_told_names_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     end = listen(LogFormat.TEXT, quiet=False, verbose=False)
     console = stderr()
@@ -307,6 +320,7 @@ def test_the_terminal_is_told_names_as_text(capsys: pytest.CaptureFixture[str]) 
         steps.count("\u202eimages", 1, 2)
     console.print("[red]marked[/red]")
     end()
+    fail("\x1b[31mended\u202e")  # of an error that is none of ptft's
     told = capsys.readouterr().err
     assert not raw(told)
     assert "[x](javascript:alert(1))" in told

@@ -103,9 +103,10 @@ def test_a_run_from_before_says_what_is_not_held(tmp_path: Path) -> None:
 def test_verify_ends_with_what_it_did_not_check(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _finished_run(tmp_path / "run", files={})
-    monkeypatch.setattr("sys.argv", ["ptft", "verify", str(tmp_path / "run")])
+    _finished_run(tmp_path / "a\x1b[31mrun", files={})
+    monkeypatch.setattr("sys.argv", ["ptft", "verify", str(tmp_path / "a\x1b[31mrun")])
     with pytest.raises(SystemExit, match="0"):
         main()
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last == "1 of 3 unchecked, and nothing is known of them: run files"
+    told = capsys.readouterr().out
+    assert "\x1b" not in told and r"a\x1b[31mrun" in told
+    assert told.splitlines()[-1] == "1 of 3 unchecked, and nothing is known of them: run files"
