@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from ptft.speech import ProgressCallback
     from ptft.train import TrainResult
 
-__all__ = ["dotted_overrides", "evaluate", "export", "load_model", "measure", "train"]
+__all__ = [
+    "dotted_overrides",
+    "evaluate",
+    "export",
+    "load_model",
+    "measure",
+    "measure_beside",
+    "train",
+]
 
 RecipeSource = str | Path | Mapping[str, Any] | Recipe
 """A YAML file, the name of a built-in recipe, its values, or a recipe that was loaded."""
@@ -145,29 +153,104 @@ def measure(
         tell: told what is being done, in words.
         count: told how many samples of an evaluation are done.
     """
+    loaded = _evaluations(model, recipe, overrides)
+    read = _read(model, loaded, verify, tell) if isinstance(model, str | Path) else model
+    return _figures(read, loaded, tell, count)
+
+
+def measure_beside(
+    models: Sequence[str],
+    recipe: RecipeSource | None,
+    overrides: Sequence[str],
+    *,
+    page: Path | None = None,
+    verify: bool = True,
+    tell: Callable[[str], None] = tell,
+    count: "ProgressCallback | None" = None,
+) -> "dict[str, dict[str, Figures]]":
+    """Measure several models by the same evaluations, and show them beside each other.
+
+    Args:
+        models: the one that the others are held against first; its recipe counts where none is
+            given.
+        overrides, tell, count: of :func:`measure`.
+        page: the HTML file to write; None: none.
+
+    Returns:
+        Figures of each evaluation by its name, of each model by what it was named.
+
+    Raises:
+        UsageError: a model is named twice, or the page has no folder to lie in.
+        PtftError: as :func:`evaluate`.
+    """
+    twice = next((name for name in models if models.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"--beside: {twice!r} is named twice; allowed: each model once")
+    if page is not None and not page.parent.is_dir():
+        raise UsageError(f"--page: {str(page)!r}: no such folder: {str(page.parent)!r}")
+    loaded = _evaluations(models[0], recipe, overrides)
+    from ptft.beside import measured_model, write_beside
+    from ptft.report.neighbours.find import find_answers
+    from ptft.report.neighbours.record import Neighbours
+
+    nearest = {item.label: Neighbours() for item in loaded.evaluate}
+    found, shown = {}, []
+    for name in models:
+        model = _read(name, loaded, verify, tell)
+        found[name] = _figures(model, loaded, tell, count)
+        if page is not None:
+            tell("looking at what it finds nearest")
+            answers = {
+                item.label: find_answers(nearest[item.label], loaded, item, model)
+                for item in loaded.evaluate
+            }
+            shown.append(measured_model(name, found[name], answers))
+    if page is not None:
+        write_beside(page, loaded, shown, nearest)
+    return found
+
+
+def _evaluations(
+    model: "str | Path | DualEncoder", recipe: RecipeSource | None, overrides: Sequence[str]
+) -> Recipe:
+    """The recipe to measure by: the one that is given, or that travels with the model."""
     named = str(model) if isinstance(model, str | Path) else "the model"
     foreign = recipe is None  # a recipe that is not named may be anybody's
-    source = _beside(model) if recipe is None else _values(recipe)
+    source = _recipe_beside(model) if recipe is None else _values(recipe)
     loaded = load_evaluation(source, overrides, model=named, foreign=foreign)
     if not loaded.evaluate:
         what = source if isinstance(source, str | Path) else loaded.name
         raise UsageError(f"{what}: evaluate: empty; name what to measure")
     check_evaluations(loaded)
-    from ptft.evaluate import evaluate as run
+    return loaded
+
+
+def _read(
+    model: str | Path, loaded: Recipe, verify: bool, tell: Callable[[str], None]
+) -> "DualEncoder":
+    """The model; where it is a run, that reads test splits, it is noted there."""
     from ptft.model import load_model as read
     from ptft.runs.folder import note_test_read, read_run
 
-    if isinstance(model, str | Path):
-        if isinstance(named_run := resolve(model), Run):
-            record = read_run(named_run.path)
-            note_test_read(named_run.path, record, loaded.evaluate, by="evaluate")
-        tell(f"reading {model}")
-        model = read(model, verify=verify, tell=tell)
+    if isinstance(run := resolve(model), Run):
+        note_test_read(run.path, read_run(run.path), loaded.evaluate, by="evaluate")
+    tell(f"reading {model}")
+    return read(model, verify=verify, tell=tell)
+
+
+def _figures(
+    model: "DualEncoder",
+    loaded: Recipe,
+    tell: Callable[[str], None],
+    count: "ProgressCallback | None",
+) -> "dict[str, Figures]":
+    from ptft.evaluate import evaluate as run
+
     tell(f"measuring it by {', '.join(item.label for item in loaded.evaluate)}")
     return run(model, loaded.evaluate, loaded.data, seed=loaded.seed, progress=count, tell=tell)
 
 
-def _beside(model: "str | Path | DualEncoder") -> Path:
+def _recipe_beside(model: "str | Path | DualEncoder") -> Path:
     """The recipe that travels with a model."""
     if not isinstance(model, str | Path):
         raise UsageError("evaluate: a model that was loaded; give a recipe to measure it by")

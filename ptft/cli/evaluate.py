@@ -10,7 +10,9 @@ from ptft.cli.arguments import Overrides, local_path
 
 __all__ = ["EXAMPLE", "command"]
 
-EXAMPLE = "ptft evaluate runs/scenes"
+EXAMPLE = (
+    "ptft evaluate runs/scenes\nptft evaluate runs/scenes --beside runs/tuned --page both.html"
+)
 
 
 def command(
@@ -22,6 +24,23 @@ def command(
     recipe: Annotated[
         str | None,
         typer.Option("--recipe", "-r", help="Take data and evaluations from this recipe."),
+    ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--beside",
+            metavar="MODEL",
+            help="Another model, measured by the same evaluations and held against the first; "
+            "again for more.",
+        ),
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--page",
+            parser=local_path,
+            help="Write a page there: figures, what each model finds nearest, digests.",
+        ),
     ] = None,
     verify: Annotated[
         bool,
@@ -37,16 +56,24 @@ def command(
     """Run the evaluations of a recipe on a model. Prints JSON.
 
     Without --recipe, those of the recipe that travels with the model. One that is given needs
-    nothing but evaluate and the data that it reads.
+    nothing but evaluate and the data that it reads. With --beside the figures stand under the name
+    of each model.
     """
-    from ptft.api import measure
+    from ptft.api import measure_beside
     from ptft.artifact import write_json
     from ptft.cli.console import Steps
 
     with Steps() as steps:
-        metrics = measure(
-            model, recipe, overrides or (), verify=verify, tell=steps, count=steps.count
+        found = measure_beside(
+            [model, *(beside or ())],
+            recipe,
+            overrides or (),
+            page=page,
+            verify=verify,
+            tell=steps,
+            count=steps.count,
         )
+    metrics = found if beside else found[model]
     if output is not None:
         write_json(output, metrics)
     print(json.dumps(metrics, indent=2))

@@ -7,6 +7,7 @@ text, is written out; a name that a template does not know is an error.
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -28,6 +29,7 @@ def render(
     title: str,
     generator: str,
     style: str,
+    shared: Sequence[str] = (),
     script: str = "",
     **values: object,
 ) -> str:
@@ -39,10 +41,11 @@ def render(
         title: in the browser's tab.
         generator: what wrote the page.
         style: a CSS file, put behind ``base.css``, which all pages share.
+        shared: CSS files that some pages share, put between the two.
         script: a file with the only script that may run, at the end of the body.
         values: what the template calls by name.
     """
-    styles = _asset(_OWN, "base.css") + _asset(package, style)
+    styles = "".join(_asset(_OWN, name) for name in ("base.css", *shared)) + _asset(package, style)
     allowed = ["default-src 'none'", "img-src data:", f"style-src {_source(styles)}"]
     code = _asset(package, script) if script else ""
     if code:

@@ -60,6 +60,7 @@ def write_page(folder: Path, *, left: float | None = None) -> Path:
         title=f"{record.name} \u00b7 {record.status}",
         generator=f"ptft {record.versions.get('ptft', '')}",
         style="page.css",
+        shared=["nearest.css"],
         script="page.js",
         record=record,
         status=_WORDS.get(record.status, record.status),

@@ -1,0 +1,6 @@
+"""Several models beside each other: what each measures by the same evaluations, as one page."""
+
+from ptft.beside.measured import MeasuredModel, measured_model
+from ptft.beside.page import write_beside
+
+__all__ = ["MeasuredModel", "measured_model", "write_beside"]
