@@ -16,6 +16,7 @@ import httpx
 REPO = Path(__file__).resolve().parents[2]
 TARGET = "serving.service:Ptft"
 _START_S = 120
+_WORKERS = ("_bentoml_impl.worker.service", "-m serving.worker")
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Server:
             text=True,
             check=True,
         ).stdout
-        (line,) = [line for line in out.splitlines() if "_bentoml_impl.worker.service" in line]
+        (line,) = [line for line in out.splitlines() if any(name in line for name in _WORKERS)]
         return int(line.split()[0])
 
     def terminate(self) -> None:

@@ -1,8 +1,6 @@
 """Traces go to an OTLP endpoint that is given, and nothing goes anywhere without one."""
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -12,54 +10,14 @@ from tests.serving.conftest import Client
 pytest.importorskip(
     "opentelemetry.exporter.otlp.proto.http", reason="of the extra `serve`: make installs it"
 )
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-)
-
-
-class Collector:
-    """An OTLP receiver on loopback."""
-
-    def __init__(self) -> None:
-        self.paths: list[str] = []
-        self.services: set[str] = set()
-        self.spans: list[Any] = []
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                data = self.rfile.read(int(self.headers["content-length"]))
-                assert self.headers["content-type"] == "application/x-protobuf"
-                if self.headers.get("content-encoding") == "gzip":
-                    raise AssertionError("not asked for")
-                told = ExportTraceServiceRequest.FromString(data)
-                collector.paths.append(self.path)
-                for group in told.resource_spans:
-                    named = {one.key: one.value.string_value for one in group.resource.attributes}
-                    collector.services.add(named["service.name"])
-                    for scope in group.scope_spans:
-                        collector.spans.extend(scope.spans)
-                self.send_response(200)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}"
+from tests.serving.collector import Collector
 
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
     found = Collector()
     yield found
-    found.server.shutdown()
-    found.server.server_close()
+    found.close()
 
 
 def attributes(span: Any) -> dict[str, Any]:
