@@ -226,6 +226,7 @@ def test_settings_are_those_of_the_service(ptft_chart: ChartUnderTest) -> None:
         max_pixels=9,
         max_batch=9,
         micro_batch=9,
+        max_inputs=99,
         max_queue=9,
         max_prompts=9,
         max_characters=9,
@@ -251,6 +252,10 @@ def test_settings_are_those_of_the_service(ptft_chart: ChartUnderTest) -> None:
         provider="cuda",
         provider_options=(("device_id", "1"),),
         cache_bytes=9,
+        aliases=("other", "another"),
+        dimensions=(9,),
+        url_hosts=("a.example",),
+        url_s=9,
     )
 
 

@@ -99,7 +99,7 @@ seccompProfile:
 {{- with .Values.model.digest }}
 - {name: PTFT_MODEL_DIGEST, value: {{ . | quote }}}
 {{- end }}
-{{- range $key := list "precision" "formats" "jpeg" "keys" "metrics" "corsOrigins" "logFormat" "otlpEndpoint" "provider" "providerOptions" }}
+{{- range $key := list "precision" "formats" "jpeg" "keys" "metrics" "corsOrigins" "logFormat" "otlpEndpoint" "provider" "providerOptions" "aliases" "dimensions" "urlHosts" }}
 {{- with index $.Values.serving $key }}
 - {name: PTFT_{{ $key | snakecase | upper }}, value: {{ . | quote }}}
 {{- end }}
@@ -121,12 +121,12 @@ seccompProfile:
   valueFrom:
     resourceFieldRef: {resource: requests.cpu, divisor: "1"}
 {{- end }}
-{{- range $key := list "maxBodyBytes" "maxPixels" "maxBatch" "microBatch" "maxQueue" "maxPrompts" "maxCharacters" "maxMemoryBytes" "maxHeaderBytes" "maxConnections" "cacheBytes" }}
+{{- range $key := list "maxBodyBytes" "maxPixels" "maxBatch" "microBatch" "maxInputs" "maxQueue" "maxPrompts" "maxCharacters" "maxMemoryBytes" "maxHeaderBytes" "maxConnections" "cacheBytes" }}
 {{- with index $.Values.serving $key | int64 }}
 - {name: PTFT_{{ $key | snakecase | upper }}, value: {{ . | quote }}}
 {{- end }}
 {{- end }}
-{{- range $key := list "maxWork" "timeout" "bodyIdle" "header" "idle" "hang" "drain" }}
+{{- range $key := list "maxWork" "timeout" "bodyIdle" "header" "idle" "hang" "drain" "url" }}
 {{- $value := index $.Values.serving (printf "%sSeconds" $key) }}
 {{- if not (kindIs "invalid" $value) }}
 - {name: PTFT_{{ $key | snakecase | upper }}_S, value: {{ $value | quote }}}
