@@ -30,9 +30,9 @@ demo: $(STAMP) ## pretrain, fine-tune, export, serve, ask: the whole pipeline on
 test: $(STAMP) ## the tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(if $(strip $(COV)),--cov --cov-report=term)
 
-clients: $(STAMP) ## environments of other clients of the model folder (user's cache), and their tests
+clients: $(STAMP) ## environments of other clients of the model folder and the service (user's cache), and their tests
 	$(BIN)/python -m tests.clients
-	$(BIN)/python -m pytest tests/test_clients.py
+	$(BIN)/python -m pytest tests/test_clients.py tests/serving/test_http_clients.py
 
 newest: ## what an upper bound keeps out: the newest open_clip, transformers, timm, ... and tests
 	PYTHON=$(PYTHON) .ci/newest

@@ -24,6 +24,7 @@ Layers, imports run downwards only (``make check`` holds them)::
     model_source             what a name leads to: a run, a checkpoint, a model folder, the Hub
     artifact                 file names and metadata of run and model folders
     recipe                   the schema of a recipe: load, override, dump
+    client                   asks a running service; no torch
     compat                   quirks of libraries, each in one place
     files                    read within bounds, hashed, written whole; tensors in them
     errors                   the exception tree

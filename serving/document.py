@@ -46,7 +46,7 @@ class Route:
         body: of the JSON that is posted; None: nothing is posted.
         files: the part of a form that takes pictures, where the route reads forms.
         form: the schema of the form's other fields; that of ``body`` without ``files`` by default.
-        raw: whether a body may be one picture.
+        raw: whether a body may be one picture: as ``image/*`` too, which generators do not know.
         examples: bodies by name.
         also: other paths of it.
     """
@@ -126,7 +126,7 @@ def _operation(route: Route, references: Any) -> dict[str, Any]:
     if route.files:
         content["multipart/form-data"] = {"schema": _form(route)}
     if route.raw:
-        content["image/*"] = {"schema": _FILE}
+        content["application/octet-stream"] = {"schema": _FILE}
     if content:
         operation["requestBody"] = {"required": True, "content": content}
     return operation

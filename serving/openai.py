@@ -105,7 +105,8 @@ def cut(embedding: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
 async def list_models(asked: Asked) -> Response:
     """``GET /v1/models``."""
     info = asked.encoder.model.info
-    data = [_described(info, name) for name in _names(info, asked.settings)]
+    owner = "infinity" if asked.request.url.path == "/models" else "ptft"  # its client's only one
+    data = [{**_described(info, name), "owned_by": owner} for name in _names(info, asked.settings)]
     return Response(json_bytes({"object": "list", "data": data}), media_type="application/json")
 
 

@@ -6,7 +6,8 @@ import sys
 
 from tests.clients.environments import LAUNCHERS, cache_folder, make
 from tests.clients.harness import ENVIRONMENTS
+from tests.clients.http_harness import HTTP_ENVIRONMENT
 
 if __name__ == "__main__":
-    for name in (*ENVIRONMENTS, LAUNCHERS):
+    for name in (*ENVIRONMENTS, HTTP_ENVIRONMENT, LAUNCHERS):
         sys.stdout.write(f"{make(name, cache_folder())}\n")

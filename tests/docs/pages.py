@@ -9,10 +9,12 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MARKS", "REPO", "Fence", "commands", "fences", "pages"]
+__all__ = ["ELSEWHERE", "MARKS", "REPO", "Fence", "commands", "fences", "pages"]
 
 REPO = Path(__file__).resolve().parents[2]
 MARKS = ("gpu", "network", "cluster")
+ELSEWHERE = "clients"
+"""Mark of Python that ``tests/serving/test_http_clients.py`` runs, with others' libraries."""
 
 
 @dataclass(frozen=True)

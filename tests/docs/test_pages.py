@@ -19,7 +19,7 @@ DOCS = REPO / "docs"
 def messages() -> list[str]:
     """Every text in the code; what is put in is a mark that no text has."""
     found = []
-    for path in sorted((REPO / "ptft").rglob("*.py")):
+    for path in sorted([*(REPO / "ptft").rglob("*.py"), *(REPO / "serving").rglob("*.py")]):
         found += [_text(node) for node in ast.walk(ast.parse(path.read_text()))]
     return [text for text in found if text]
 

@@ -79,9 +79,14 @@ def client(folder: Path, plain_client: TestClient) -> Client:
 @pytest.fixture(scope="session")
 def pictures() -> list[bytes]:
     """Six PNGs of noise, of different sizes."""
+    return noise_pictures(6)
+
+
+def noise_pictures(count: int) -> list[bytes]:
+    """PNGs of noise, of different sizes."""
     rng = np.random.default_rng(0)
     encoded = []
-    for index in range(6):
+    for index in range(count):
         size = (40 + 7 * index, 64 - 3 * index, 3)
         stream = io.BytesIO()
         Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(stream, "PNG")
