@@ -11,6 +11,7 @@
     │   └── DigestError        ... its bytes are not the ones that were recorded
     ├── CheckpointError        a checkpoint cannot be written or read back
     ├── TrainingError          training cannot go on (a loss that is not finite, say)
+    │   └── MirrorError        ... its mirror cannot be reached, or is too far behind
     ├── ExportError            a model cannot be exported
     │   └── ParityError        ... an exported file does not give the model's own outputs
     ├── HubError               the Hub refused, or could not be reached
@@ -37,6 +38,7 @@ __all__ = [
     "Fault",
     "HubError",
     "LaunchError",
+    "MirrorError",
     "MissingExtraError",
     "ModelError",
     "ParityError",
@@ -131,6 +133,10 @@ class CheckpointError(PtftError):
 
 class TrainingError(PtftError):
     """Training cannot go on."""
+
+
+class MirrorError(TrainingError):
+    """The mirror of a run cannot be read or written, or is too far behind."""
 
 
 class ExportError(PtftError):

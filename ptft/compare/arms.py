@@ -91,6 +91,7 @@ def arm_recipe(
         "checkpoint_every": 1_000_000,
         "evaluate_every": None,
         "max_minutes": None,
+        "mirror": None,
     }
     return parse_recipe(values, where=f"compare.arms.{arm.label}")
 

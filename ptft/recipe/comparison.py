@@ -146,6 +146,16 @@ class Comparison(Recipe):
         return self
 
     @model_validator(mode="after")
+    def _is_no_run(self) -> "Comparison":
+        for key, instead in (
+            ("mirror", "null; run.dir on a disk that outlives the machine keeps finished cells"),
+            ("max_minutes", "null; ptft compare --max-minutes starts nothing after so many"),
+        ):
+            if (value := getattr(self.run, key)) is not None:
+                raise ValueError(f"run.{key}: {value!r}: of ptft train; allowed: {instead}")
+        return self
+
+    @model_validator(mode="after")
     def _has_target(self) -> "Comparison":
         if not self.evaluate:
             raise ValueError("evaluate: empty; its first item is what the arms are compared by")

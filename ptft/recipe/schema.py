@@ -99,6 +99,17 @@ class RunSection(Section):
 
     dir: str | None = None
     """The run folder. Absent: ``runs/<name>``, numbered when that one exists."""
+    mirror: str | None = None
+    """Where checkpoints, records and curves are copied to as the run goes on, so that it outlives
+    the machine: an address of fsspec (``s3://bucket/runs/x``) or a mounted path, of this run alone.
+    ``--resume auto`` on an empty disk takes the newest whole copy. Credentials come from the
+    environment. With it ``run.dir``, where absent, is ``runs/<name>``."""
+    mirror_max_age_minutes: float = Field(default=60.0, gt=0.0)
+    """A run ends with an error once a checkpoint waits so long to be mirrored; failed copies are
+    tried again until then."""
+    mirror_grace_seconds: float = Field(default=60.0, ge=0.0)
+    """How long a run that was stopped waits for its last checkpoint to be mirrored. A finished one
+    waits for its model as long as ``mirror_max_age_minutes``."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto``: a CUDA GPU where there is one, else the CPU."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
@@ -142,6 +153,18 @@ class RunSection(Section):
     def _is_local(cls, given: str | None) -> str | None:
         if given is not None and is_url(given):  # it would be a folder called "s3:"
             raise ValueError(f"{given!r}: an address; allowed: a local path")
+        return given
+
+    @field_validator("mirror")
+    @classmethod
+    def _is_a_store(cls, given: str | None) -> str | None:
+        if given is not None:
+            protocol = given.partition("://")[0].lower() if is_url(given) else ""
+            if not given.strip() or "::" in given or protocol in ("http", "https", "ftp"):
+                raise ValueError(
+                    f"{given!r}: nothing is written there; allowed: a mounted path, or s3://, "
+                    "gs://, hf://buckets/ or another store of fsspec"
+                )
         return given
 
 

@@ -39,7 +39,7 @@ def stage_recipe(
         values |= {"model": None, "init": {"from": start}}
     for key, value in stage.set.items():
         set_key(values, key, value, what=f"stages.{stage.name}.set")
-    values["run"]["dir"] = folder
+    values["run"] |= {"dir": folder, "mirror": None}  # the sequence's mirror has all of it
     trained = start is not None or sequence.starts_trained
     if guard is not None:
         _guard(values, sequence, number, trained=trained, samples=samples)

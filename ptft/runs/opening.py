@@ -1,7 +1,7 @@
 """Which folder a run of a recipe begins in, or goes on in."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +11,7 @@ from ptft.errors import UsageError
 from ptft.recipe import Recipe, load_foreign
 from ptft.runs.changes import recipe_changes
 from ptft.runs.folder import RunRecord, RunStatus, read_run
+from ptft.runs.mirror import bring_back
 
 __all__ = ["Resume", "open_run", "open_together"]
 
@@ -63,9 +64,15 @@ def open_run(
 
 
 def open_together(
-    recipe: Recipe, world: World, *, resume: Resume, accept: bool = False
+    recipe: Recipe,
+    world: World,
+    *,
+    resume: Resume,
+    accept: bool = False,
+    say: Callable[[str], object] = lambda _: None,
 ) -> tuple[Path, RunRecord | None]:
-    """As :func:`open_run`, by the first rank for all.
+    """As :func:`open_run`, by the first rank for all; a run that its mirror has, and the disk here
+    not, is brought back first.
 
     Processes that torchrun started again go on with the run that they were in, or start one if it
     had not come to that.
@@ -76,11 +83,23 @@ def open_together(
     """
 
     def first() -> tuple[Path, RunRecord | None]:
+        placed = _placed(recipe)
+        if placed.run.mirror is not None:
+            going_on = bool(resume or world.restarts)
+            bring_back(placed, _new_folder(placed), resume=going_on, accept=accept, say=say)
         if world.restarts:
-            return _go_on(recipe, accept)
-        return open_run(recipe, resume=resume, accept=accept)
+            return _go_on(placed, accept)
+        return open_run(placed, resume=resume, accept=accept)
 
     return world.on_first(first)
+
+
+def _placed(recipe: Recipe) -> Recipe:
+    """The recipe with a folder of its own, where it has a mirror: that is of one run alone."""
+    if recipe.run.mirror is None or recipe.run.dir is not None:
+        return recipe
+    section = recipe.run.model_copy(update={"dir": str(Path("runs") / recipe.name)})
+    return recipe.model_copy(update={"run": section})
 
 
 def _go_on(recipe: Recipe, accept: bool) -> tuple[Path, RunRecord | None]:

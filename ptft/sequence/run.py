@@ -28,11 +28,12 @@ from ptft.recipe import GuardSection, Recipe, StagedRecipe, stage_recipe
 from ptft.runs.data_record import RunOptions
 from ptft.runs.folder import RunRecord, RunStatus, start_together, write_run
 from ptft.runs.lock import lock_run
-from ptft.runs.opening import Resume, open_together
+from ptft.runs.opening import Resume
 from ptft.sequence.table import StageRows, summary, table
 from ptft.speech import LOG, say
 from ptft.train import TrainResult, train
-from ptft.train.run import begin_stop, joined_world, train_in
+from ptft.train.part import RunPart, begin_part, mirrored, open_folder
+from ptft.train.run import joined_world, train_in
 from ptft.train.setup import choose_device
 from ptft.train.signals import Reason, Stop
 
@@ -65,15 +66,14 @@ def _run_stages(
     sequence: StagedRecipe, options: RunOptions, *, log: logging.Logger, world: World
 ) -> TrainResult:
     """Run the stages that are not finished, and measure after each."""
-    folder, record = open_together(sequence, world, resume=options.resume, accept=options.accept)
-    if options.resume == "auto":
-        say(log, f"{folder}: {'begins; no run was there' if record is None else 'goes on'}")
-    if record is not None and record.status == RunStatus.FINISHED:
-        say(log, f"{folder}: finished before; nothing to do")
-        found = world.on_first(lambda: read_json(folder / RunFiles.STAGES))
-        return _finished(sequence, folder, found, world)
+    folder, record = open_folder(sequence, options, world, log)
     with ExitStack() as held:
-        stop = held.enter_context(begin_stop(sequence.run, options, world))
+        part = held.enter_context(begin_part(sequence.run, options, world))
+        if record is not None and record.status == RunStatus.FINISHED:
+            say(log, f"{folder}: finished before; nothing to do")
+            held.enter_context(mirrored(part, sequence.run, folder, world, log))
+            found = world.on_first(lambda: read_json(folder / RunFiles.STAGES))
+            return _finished(sequence, folder, found, world)
         _enter(held, folder, world)
         total = len(sequence.stages)
         if record is None:
@@ -83,6 +83,7 @@ def _run_stages(
         else:
             for note in options.compare_data(folder, sequence, record, world):
                 say(log, f"  {note}")
+        held.enter_context(mirrored(part, sequence.run, folder, world, log))
         record.status, record.error = RunStatus.RUNNING, ""
         rows = StageRows(sequence, folder, record, log, world)
         rows.measure("start", lambda: _starting_model(sequence))
@@ -92,10 +93,12 @@ def _run_stages(
             say(log, f"{folder}: stage {number + 1} of {total}: {stage.name}")
             place = folder / f"{number + 1}-{stage.name}"
             with _noted_errors(folder, record, world):
-                ended = _run_stage(sequence, number, folder, options, log, world, stop)
-            if not ended.finished or stop.agree(world):
-                return _stopped(folder, record, stop, world)
+                ended = _run_stage(sequence, number, folder, options, log, world, part)
+            if not ended.finished or part.stop.agree(world):
+                return _stopped(folder, record, part.stop, world)
             rows.measure(stage.name, partial(_load, place))
+            if part.mirror is not None:
+                part.mirror.offer()
         world.on_first(lambda: _finish(folder, record, sequence, rows.read(), log))
     return _finished(sequence, folder, world.on_first(rows.read), world)
 
@@ -116,7 +119,7 @@ def _run_stage(
     options: RunOptions,
     log: logging.Logger,
     world: World,
-    stop: Stop,
+    part: RunPart,
 ) -> TrainResult:
     """Run a stage from the model of the one before, or go on with it."""
     place = folder / f"{number + 1}-{sequence.stages[number].name}"
@@ -128,7 +131,7 @@ def _run_stage(
         samples=_own_samples(sequence, number),
     )
     begun = world.on_first(partial(_begun, place))
-    ended = train_in(world, recipe, replace(options, resume=begun), log=log, stop=stop)
+    ended = train_in(world, recipe, replace(options, resume=begun), log=log, part=part)
     if ended.finished:
         world.on_first(partial(_mix, place, recipe, sequence.guard))
     return ended

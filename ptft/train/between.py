@@ -80,6 +80,8 @@ def _checkpoint(run: RunContext) -> None:
         run.record.follow(progress)
         write_run(run.folder, run.record)
         run.report.page()
+    if run.mirror is not None:
+        run.mirror.offer()
 
 
 def _show(run: RunContext) -> None:

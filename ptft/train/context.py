@@ -7,6 +7,7 @@ from ptft.distributed import World
 from ptft.recipe import Recipe
 from ptft.report.console import Report
 from ptft.runs.folder import RunRecord
+from ptft.runs.mirror import Mirror
 from ptft.train.observer import Observer
 from ptft.train.setup import Setup
 from ptft.train.state.train_state import TrainState
@@ -26,6 +27,7 @@ class RunContext:
         record: ``run.json``.
         report: the bar, the log, the trackers and the page.
         observer: who is shown the model on the way.
+        mirror: of the run or of its sequence, on the first rank of a run that has one.
     """
 
     recipe: Recipe
@@ -35,6 +37,7 @@ class RunContext:
     record: RunRecord
     report: Report
     observer: Observer | None = None
+    mirror: Mirror | None = None
 
     @property
     def world(self) -> World:

@@ -17,7 +17,7 @@ import torch
 
 from ptft.artifact import RunFiles, read_json
 from ptft.distributed import World, join_world
-from ptft.errors import TrainingError
+from ptft.errors import MirrorError, TrainingError
 from ptft.optim import check_whole_batch, total_samples
 from ptft.recipe import Recipe, RunSection
 from ptft.report.console import Mute, Report
@@ -30,7 +30,7 @@ from ptft.runs.folder import (
     write_run,
 )
 from ptft.runs.lock import lock_run
-from ptft.runs.opening import Resume, open_together
+from ptft.runs.opening import Resume
 from ptft.speech import LOG, SILENT, say
 from ptft.threads import cpu_threads
 from ptft.train.allocator import keep_freed_memory
@@ -41,12 +41,13 @@ from ptft.train.kept_features import keep_features
 from ptft.train.loop import train_steps
 from ptft.train.observer import Observer
 from ptft.train.parallel import check_agreement
+from ptft.train.part import RunPart, begin_part, mirrored, open_folder
 from ptft.train.preflight import check_learning, choose_precision
 from ptft.train.setup import Setup, choose_device, keep_reading, set_up
-from ptft.train.signals import Deadline, Reason, Stop
+from ptft.train.signals import Reason
 from ptft.train.state.train_state import TrainState, initial_state
 
-__all__ = ["TrainResult", "begin_stop", "exit_code", "joined_world", "train", "train_in"]
+__all__ = ["TrainResult", "exit_code", "joined_world", "train", "train_in"]
 
 _GO_ON = 75  # EX_TEMPFAIL of sysexits.h: try again later
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -102,7 +103,8 @@ def train(
         DataError, ModelError: what the recipe names cannot be read or does not fit; or the data
             changed since the run began.
         TrainingError: the loss or a gradient is not finite, or the loss explodes, and
-            ``bad_batch.json`` names the samples; or the disk is full.
+            ``bad_batch.json`` names the samples; or the disk is full; or the mirror is too far
+            behind.
         CheckpointError: a checkpoint cannot be written, or does not fit.
         AdaptError: what is said to learn does not, or a merged adapter gives another model.
     """
@@ -141,33 +143,27 @@ def train_in(
     *,
     log: logging.Logger,
     observer: Observer | None = None,
-    stop: Stop | None = None,
+    part: RunPart | None = None,
 ) -> TrainResult:
     """As :func:`train`, among ranks that are there already.
 
     Args:
-        stop: of a sequence that this run is a stage of.
+        part: of a sequence that this run is a stage of.
     """
-    folder, record = open_together(recipe, world, resume=options.resume, accept=options.accept)
-    if options.resume == "auto":
-        say(log, f"{folder}: {'begins; no run was there' if record is None else 'goes on'}")
-    if record is not None and record.status == RunStatus.FINISHED:
-        say(log, f"{folder}: finished before; nothing to do")
-        metrics = world.on_first(lambda: read_json(folder / RunFiles.METRICS))
-        return TrainResult(folder, True, None, metrics, world.first)
-    begun = _Begun(world, recipe, folder, record, options, log)
+    folder, record = open_folder(recipe, options, world, log)
     with ExitStack() as held:
-        stop = stop or held.enter_context(begin_stop(recipe.run, options, world))
+        part = part or held.enter_context(begin_part(recipe.run, options, world))
+        if record is not None and record.status == RunStatus.FINISHED:
+            say(log, f"{folder}: finished before; nothing to do")
+            held.enter_context(mirrored(part, recipe.run, folder, world, log))
+            metrics = world.on_first(lambda: read_json(folder / RunFiles.METRICS))
+            return TrainResult(folder, True, None, metrics, world.first)
+        begun = _Begun(world, recipe, folder, record, options, log)
         _enter(begun, held)
         setup, record = _prepare(begun, held)
+        held.enter_context(mirrored(part, recipe.run, folder, world, log))
         state = _begin_state(begun, setup, record)
-        return _learn(begun, setup, record, state, observer, stop)
-
-
-def begin_stop(section: RunSection, options: RunOptions, world: World) -> Stop:
-    """What stops a run, its time among that where it has a limit; the first rank decides by it."""
-    limit = section.max_minutes if world.first else None
-    return Stop(None if limit is None else Deadline(limit, options.began))
+        return _learn(begun, setup, record, state, observer, part)
 
 
 @dataclass
@@ -265,7 +261,7 @@ def _learn(
     record: RunRecord,
     state: TrainState,
     observer: Observer | None,
-    stop: Stop,
+    part: RunPart,
 ) -> TrainResult:
     """4. The steps, and the model that they leave."""
     folder, recipe, world = begun.folder, begun.recipe, begun.world
@@ -277,21 +273,23 @@ def _learn(
     )
     for note in (*begun.notes, *_notes(begun, setup, state)):
         report.note(note)
-    run = RunContext(recipe, folder, setup, state, record, report, observer)
-    with report, stop.armed():
+    run = RunContext(recipe, folder, setup, state, record, report, observer, part.mirror)
+    with report, part.stop.armed():
         if state.progress.seen == 0:
             note_neighbours(run, "before")
             validate(run)
         report.page()
         if setup.steps:
-            train_steps(run, stop)
+            train_steps(run, part.stop)
         finished = state.progress.seen >= record.total or state.over
         metrics = finish(run) if finished else {}
     record.status = RunStatus.FINISHED if finished else RunStatus.STOPPED
     if world.first:
         write_run(folder, record)
     report.page(last=True)
-    why = stop.reason or Reason()
+    why = part.stop.reason or Reason()
+    if why.error and not finished:
+        raise MirrorError(why.error)
     return TrainResult(folder, finished, why.signal, metrics, world.first, why.late)
 
 

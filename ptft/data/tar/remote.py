@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from ptft.data.hashing import digest_of
 from ptft.data.tar.index_file import INDEX_SUFFIX
-from ptft.errors import DataError, MissingExtraError, RecipeError
+from ptft.errors import DataError, RecipeError
+from ptft.files.store import open_store, store_error
 from ptft.recipe.braces import MAX_TEXTS
 from ptft.recipe.paths import check_url, expand_braces, too_many
 
 __all__ = ["RemoteShard", "download", "list_shards", "upload"]
 
-_EXTRAS = {"s3": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "gcs": ("gcsfs", "gcs")}
 _VERSIONS = (  # the last is all that a store in memory says
     *("ETag", "etag", "sha256", "md5Hash", "generation", "blob_id", "LastModified", "mtime"),
     "created",
@@ -85,29 +83,29 @@ def list_shards(patterns: Sequence[str], key: str) -> list[RemoteShard]:
 def download(url: str, target: Path) -> None:
     """Fetch a file whole. Raises DataError where the store does not give it, OSError where the disk
     has no room."""
-    system, path = _open_store(url)
+    system, path = open_store(url, DataError)
     try:
         system.get_file(path, str(target))
     except Exception as error:  # each store raises its own
         if isinstance(error, OSError) and error.errno in _DISK:
             raise
-        raise _fetch_error(url, error) from None
+        raise store_error(url, error, DataError) from None
 
 
 def upload(source: Path, url: str) -> None:
     """Store a file. Raises DataError where the store does not take it."""
-    system, path = _open_store(url)
+    system, path = open_store(url, DataError)
     try:
         system.put_file(str(source), path)
         system.invalidate_cache()
     except Exception as error:  # each store raises its own
-        raise _fetch_error(url, error) from None
+        raise store_error(url, error, DataError) from None
 
 
 def _find(
     url: str, folders: dict[str, dict[str, Mapping[str, Any]]], key: str
 ) -> list[RemoteShard]:
-    system, path = _open_store(url)
+    system, path = open_store(url, DataError)
     try:
         paths = sorted(map(str, system.glob(path))) if _MAGIC & set(path) else [path]
         shards = []
@@ -123,7 +121,7 @@ def _find(
     except FileNotFoundError:
         shards = []
     except Exception as error:  # each store raises its own
-        raise _fetch_error(url, error) from None
+        raise store_error(url, error, DataError) from None
     if not shards:
         raise RecipeError(f"{key}: {url!r}: no such file")
     return shards
@@ -150,22 +148,3 @@ def _version(entry: Mapping[str, Any]) -> str:
         if value is not None:
             return value.isoformat() if isinstance(value, datetime.datetime) else str(value)
     return ""
-
-
-def _open_store(url: str) -> tuple[Any, str]:
-    protocol = url.partition("://")[0].lower()
-    try:
-        system, path = fsspec.core.url_to_fs(url)
-    except ImportError:
-        package, extra = _EXTRAS.get(protocol, (protocol, protocol))
-        raise MissingExtraError(package, extra) from None
-    except Exception as error:  # each store raises its own
-        raise _fetch_error(url, error) from None
-    return system, path
-
-
-def _fetch_error(url: str, error: Exception) -> DataError:
-    if isinstance(error, FileNotFoundError):
-        return DataError(f"{url}: no such file")
-    what = " ".join(str(error).split()) or "no more is said"
-    return DataError(f"{url}: {type(error).__name__}: {what}")
