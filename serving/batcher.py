@@ -2,8 +2,9 @@
 
 A batch never waits for company. When the model is idle an item runs at once and alone, so a
 lone client sees the model's own latency; under load the queue fills while a batch runs, and
-the batches grow by themselves, to so many items as take ``LONGEST_S``: longer ones gain next to
-nothing, and hold up whoever comes meanwhile. Each request has its lane (``serving.lanes``).
+the batches grow by themselves, to so many items as take ``LONGEST_S`` on an idle machine: longer
+ones gain next to nothing, and hold up whoever comes meanwhile; on a busy machine shorter ones would
+only waste more of it. Each request has its lane (``serving.lanes``).
 """
 
 import asyncio
@@ -21,10 +22,10 @@ __all__ = ["LONGEST_S", "Batcher"]
 
 logger = logging.getLogger("bentoml.ptft")
 
-LONGEST_S = 0.15
-"""Seconds that a batch should take at most; of one item it may be more."""
+LONGEST_S = 0.05
+"""Seconds that a batch should take at most, at the best speed seen; of one item it may be more."""
 
-_RECENT = 0.1  # weight of the last batch in the mean
+_RECENT = 0.3  # weight of the last batch in the mean
 
 Run = Callable[[Sequence[np.ndarray]], np.ndarray]
 Observe = Callable[[int, float], None]
@@ -46,6 +47,7 @@ class Batcher:
     Attributes:
         max_batch: as given.
         seconds_a_unit: of late; a batch of n items of at most u units has n * u of them.
+        best_seconds_a_unit: the fewest since ``calibrate``; 0, and no bound on batches, before it.
         succeeded, failed: when a batch last did, monotonic; 0 where none has.
         failing_since: when the first of the batches failed since which none has succeeded, or None.
         longest: seconds of the longest batch.
@@ -53,7 +55,7 @@ class Batcher:
 
     def __init__(self, name: str, run: Run, *, max_batch: int, observe: Observe) -> None:
         self.name = name
-        self.seconds_a_unit = 0.0
+        self.seconds_a_unit = self.best_seconds_a_unit = 0.0
         self.succeeded = self.failed = 0.0
         self.failing_since: float | None = None
         self.longest = 0.0
@@ -85,7 +87,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[np.ndarray]] = [loop.create_future() for _ in items]
         for item, cost, future in zip(items, units or [1] * len(items), futures, strict=True):
-            self._lanes.push(lane, (item, cost, phases), future)
+            self._lanes.push(lane, (item, cost, phases), future, cost)
             phases.enter("queue")
         if self._worker is None and futures:
             self._worker = loop.create_task(self._work())
@@ -104,7 +106,7 @@ class Batcher:
 
     def calibrate(self, items: Sequence[np.ndarray], units: int) -> None:
         """Measure a unit before there is any traffic: run a batch, here and now."""
-        self.seconds_a_unit = self.measure(items) / units
+        self.seconds_a_unit = self.best_seconds_a_unit = self.measure(items) / units
         self.longest = self.seconds_a_unit * units / len(items) * self.max_batch
 
     def busy_for(self) -> float:
@@ -125,7 +127,8 @@ class Batcher:
 
     def _take(self) -> list[Waiting[Item]]:
         batch: list[Waiting[Item]] = []
-        most = LONGEST_S / self.seconds_a_unit if self.seconds_a_unit else float("inf")
+        best = self.best_seconds_a_unit
+        most = LONGEST_S / best if best else float("inf")
         widest = 0
 
         def allows(item: Item) -> bool:
@@ -174,3 +177,4 @@ class Batcher:
         self.seconds_a_unit += (recent - self.seconds_a_unit) * (
             _RECENT if self.seconds_a_unit else 1.0
         )
+        self.best_seconds_a_unit = min(self.best_seconds_a_unit, recent)

@@ -22,7 +22,7 @@ all requests are."""
 COPIES = 2
 """How many times a body's bytes are held while it is parsed: itself, and what it is parsed to."""
 
-_LEAST_RATE = 1024  # bytes a second, on average
+_LEAST_RATE = 1024  # bytes a second, on average; at least what would be there by the deadline
 
 
 async def read_body(request: Request, ticket: Ticket, settings: Settings) -> bytearray:
@@ -53,8 +53,9 @@ async def read_body(request: Request, ticket: Ticket, settings: Settings) -> byt
             ticket.charge(Cost(memory=(len(body) - charged) * COPIES))
             charged = len(body)
         elapsed = time.monotonic() - began
-        if more and elapsed > settings.body_idle_s and len(body) < _LEAST_RATE * elapsed:
-            raise _too_slow(f"{len(body)} bytes in {elapsed:.0f} s")
+        least = max(_LEAST_RATE, declared / settings.timeout_s) * elapsed
+        if more and elapsed > settings.body_idle_s and len(body) < least:
+            raise _too_slow(f"{len(body)} bytes in {elapsed:.0f} s, of {declared or 'some'}")
     if len(body) > charged:
         ticket.charge(Cost(memory=(len(body) - charged) * COPIES))
     return body

@@ -93,6 +93,7 @@ class Encoder:
             items=len(pictures),
             memory=min(len(good), _AHEAD) * height * width * 3 + self._bytes_of_rows(len(good)),
             work=decoding + len(good) * self.images.seconds_a_unit,
+            best_work=decoding + len(good) * self.images.best_seconds_a_unit,
         )
 
     def cost_of_texts(self, count: int, characters: int, longest: int) -> Cost:
@@ -104,9 +105,11 @@ class Encoder:
             average = -(-characters // (count * _CHARACTERS_A_TOKEN))
             widest = min(context, 2 + longest // _CHARACTERS_A_TOKEN)
             tokens = max(count * min(context, 2 + average), widest)
+        cleaning = characters * _S_A_CHARACTER
         return Cost(
             memory=characters + count * context * 8 + self._bytes_of_rows(count),
-            work=tokens * self.texts.seconds_a_unit + characters * _S_A_CHARACTER,
+            work=tokens * self.texts.seconds_a_unit + cleaning,
+            best_work=tokens * self.texts.best_seconds_a_unit + cleaning,
         )
 
     async def encode_pictures(

@@ -1,11 +1,16 @@
 """Threads with a fair queue before them and a budget of memory around them.
 
-Heavy jobs share ``threads`` places and the budget; light ones have one place more that heavy ones
-never take, so that a small picture does not wait until a large one is decoded. A job that nobody
-waits for any more does not begin.
+Heavy and light jobs have ``threads`` places each, so that a small picture does not wait until a
+large one is decoded; heavy ones share the budget as well. Where the CPUs do not suffice for all,
+threads of heavy jobs come last (their niceness, which on Linux is a thread's own): what is nearly
+done is done first. A job that nobody waits for any more does not begin.
 """
 
 import asyncio
+import contextlib
+import os
+import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +27,9 @@ R = TypeVar("R")
 LIGHT_BYTES, LIGHT_S = 8 * 2**20, 0.03
 """A job that is estimated to take no more of either is light."""
 
+_LEAST_S = 0.001  # that a turn costs
+_NICE = 5  # of heavy jobs' threads: a third of what others get where there is not enough
+
 
 @dataclass(slots=True)
 class _Job:
@@ -37,7 +45,7 @@ class Pool:
 
     Args:
         name: of the threads.
-        threads: heavy jobs at once; light ones may be one more.
+        threads: heavy jobs at once, and light ones.
         memory: bytes that heavy jobs may take together.
     """
 
@@ -46,7 +54,9 @@ class Pool:
         self._threads = threads
         self._memory = memory
         self._running: dict[Future[Any], tuple[_Job, float]] = {}
-        self._pool = ThreadPoolExecutor(threads + 1, thread_name_prefix=f"ptft-{name}")
+        name = f"ptft-{name}"
+        self._light = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._heavy = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=_come_last)
 
     async def run(
         self,
@@ -67,7 +77,8 @@ class Pool:
         """
         heavy = memory > LIGHT_BYTES or seconds > LIGHT_S
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._lanes.push(lane, _Job(function, arguments, memory, heavy, phases), future)
+        job = _Job(function, arguments, memory, heavy, phases)
+        self._lanes.push(lane, job, future, max(seconds, _LEAST_S))
         phases.enter("queue")
         self._dispatch()
         return await future
@@ -89,18 +100,18 @@ class Pool:
 
     def close(self) -> None:
         """Begin no more jobs."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._light, self._heavy):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _dispatch(self) -> None:
-        while len(self._running) <= self._threads:
-            found = self._lanes.pop(self._allows())
-            if found is None:
-                return
+        while found := self._lanes.pop(self._allows()):
             self._start(found)
 
     def _allows(self) -> Callable[[_Job], bool]:
-        """Which job may begin: a light one, or the first heavy one if there is room for it."""
+        """Which job may begin: a light one where a place is free, or the first heavy one if there
+        is room for it."""
         heavy = [job for job, _ in self._running.values() if job.heavy]
+        light_places = self._threads - (len(self._running) - len(heavy))
         places = self._threads - len(heavy)
         free = self._memory - sum(job.memory for job in heavy)
         blocked = False
@@ -108,7 +119,7 @@ class Pool:
         def allows(job: _Job) -> bool:
             nonlocal blocked
             if not job.heavy:
-                return True
+                return light_places > 0
             # once one has to wait so do all: smaller ones would pass it for ever
             blocked = blocked or places < 1 or job.memory > free
             return not blocked
@@ -120,7 +131,7 @@ class Pool:
         job = waiting.item
         job.phases.leave("queue")
         job.phases.enter("decode")
-        running = self._pool.submit(job.function, *job.arguments)
+        running = (self._heavy if job.heavy else self._light).submit(job.function, *job.arguments)
         self._running[running] = (job, time.monotonic())
 
         def done() -> None:
@@ -136,6 +147,13 @@ class Pool:
             self._dispatch()
 
         running.add_done_callback(lambda _: _call(loop, done))
+
+
+def _come_last() -> None:
+    """Of this thread alone; where a thread has no niceness of its own nothing changes."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:

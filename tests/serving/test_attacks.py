@@ -96,7 +96,7 @@ def test_labels_are_looked_at_once_a_picture_is_readable(
 def test_work_that_no_request_may_have_is_refused(client: Client, prompts: list[str]) -> None:
     with client(max_work_s=0.05) as ask:
         encoder = ask.app.state.serving.encoder  # type: ignore[attr-defined]
-        encoder.texts.seconds_a_unit = 0.01
+        encoder.texts.best_seconds_a_unit = 0.01
         body = attacks.classification(
             attacks.small_photo(), attacks.many_labels(100, 60, 2), ["{}"]
         )

@@ -119,7 +119,7 @@ def test_a_batch_ends_where_it_would_take_too_long() -> None:
     async def play() -> None:
         tower = Tower()
         batches = batcher(tower, max_batch=8)
-        batches.seconds_a_unit = LONGEST_S / 10
+        batches.best_seconds_a_unit = LONGEST_S / 10
         for _ in range(9):
             tower.release.release()
         first = batches.submit("texts", [item(n) for n in range(3)], [3, 3, 5])
