@@ -227,7 +227,7 @@ def _formats(given: Variables, default: tuple[str, ...]) -> tuple[str, ...]:
     """Names of formats, separated by commas."""
     names = given.words("FORMATS", default, FORMATS)
     if "heic" in names and find_spec("pillow_heif") is None:
-        what = "pillow-heif is missing; pip install pillow-heif"
+        what = "pillow-heif is missing; pip install 'ptft[heic]'"
         raise given.wrong("FORMATS", "heic", what)
     return names
 

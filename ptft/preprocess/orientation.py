@@ -37,9 +37,9 @@ def orientation_of(image: Image.Image) -> int:
         image: decoded, or of a JPEG opened: a PNG may tell behind its pixels, and a TIFF Pillow
             turns by itself as it decodes it.
     """
-    if not any(key in image.info for key in _SOURCES):
+    if not any(image.info.get(key) for key in _SOURCES):  # pillow-heif has keys of nothing
         return 1
-    known = _plain_orientation(image.info.get("exif", b""))
+    known = _plain_orientation(image.info.get("exif") or b"")
     if known is not None:
         return known if known in _TURNS else 1
     try:

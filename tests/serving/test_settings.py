@@ -71,3 +71,9 @@ def test_a_container_limits_the_threads(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert available_cpus() == unlimited
     limit.write_text("50000 100000\n")
     assert available_cpus() == 1
+
+
+def test_without_the_extra_the_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.settings.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"PTFT_FORMATS=heic: .*'ptft\[heic\]'"):
+        read_settings({"PTFT_FORMATS": "jpeg,heic"})
