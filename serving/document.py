@@ -15,7 +15,7 @@ from starlette.responses import Response
 from serving.asked import Asked
 from serving.schema import ErrorAnswer
 
-__all__ = ["Route", "describe", "list_routes"]
+__all__ = ["Route", "describe"]
 
 _REFUSALS = {
     400: "an input is missing",
@@ -90,16 +90,6 @@ def describe(routes: Sequence[Route], title: str, version: str, about: str) -> d
         "paths": paths,
         "components": {"schemas": used},
     }
-
-
-def list_routes(routes: Sequence[Route]) -> str:
-    """What there is to ask, for people: a line or two a route."""
-    lines = ["The service's routes. /openapi.json has their schemas, and examples.", ""]
-    for route in routes:
-        lines += [f"{route.method:<5} {route.path}", f"      {route.about}"]
-        if route.also:
-            lines.append(f"      also: {', '.join(route.also)}")
-    return "\n".join(lines) + "\n"
 
 
 def _operation(route: Route, references: Any) -> dict[str, Any]:

@@ -20,13 +20,14 @@ from serving import schema_clients as clients
 from serving.about import About, GoldenCheck, GoldenHeld, about, golden
 from serving.classify import classify
 from serving.cohere import cohere_embed
-from serving.document import Route, describe, list_routes
+from serving.document import Route, describe
 from serving.embed import embed_image, embed_text, served_model
 from serving.frame import Cors, Frame, Guarded
 from serving.immich import predict
 from serving.openai import embeddings, list_models, one_model
 from serving.page import page
 from serving.rank import rerank, similarity
+from serving.reference import POLICY, reference_page
 from serving.refusal import Refusal
 from serving.settings import Settings
 from serving.state import State, json_bytes, refuse
@@ -55,7 +56,7 @@ def create_app(read_settings: Callable[[], Settings]) -> FastAPI:
         title="ptft",
         version="1",
         lifespan=lifespan,
-        docs_url=None,
+        docs_url=None,  # FastAPI's pages load their program from a CDN
         redoc_url=None,
         exception_handlers={HTTPException: _no_such_route},
     )
@@ -91,7 +92,8 @@ def _endpoint(route: Route) -> Callable[[Request], Awaitable[Response]]:
 
 
 async def _docs(request: Request) -> Response:
-    return Response(list_routes(ROUTES), media_type="text/plain")
+    page = reference_page(request.app.openapi())
+    return Response(page, headers={"content-security-policy": POLICY}, media_type="text/html")
 
 
 async def _metrics(request: Request) -> Response:

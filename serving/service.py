@@ -5,11 +5,12 @@ own (``serving.routes``), the same that ``python -m serving`` runs. BentoML's ow
 not used: their batching waits for company after a burst, and their image fields fetch URLs. Nor are
 its pages, which load from elsewhere.
 
-Three things are hooked here and nowhere else:
+Four things are hooked here and nowhere else:
 
 - BentoML's app is replaced by ours, by the middleware that it lets a service add;
 - uvicorn, which BentoML starts with settings of its own, finds our protocol where it looks for one
   (``uvicorn.config.HTTP_PROTOCOLS``): limits on headers, time and connections;
+- BentoML's usage tracker is off, whoever starts it and however;
 - the listening socket, which BentoML's supervisor holds, is also given to a door
   (``serving.door``), which says 503 while no worker accepts.
 """
@@ -22,6 +23,7 @@ from typing import Any
 
 import bentoml
 import uvicorn.config
+from bentoml._internal.utils.analytics import usage_stats
 
 from serving.door import Door
 from serving.logs import write_logs
@@ -31,6 +33,9 @@ from serving.routes import create_app
 from serving.settings import KEYS_FILE, MODEL, read_settings
 
 __all__ = ["Ptft", "app"]
+
+os.environ[usage_stats.BENTOML_DO_NOT_TRACK] = "true"
+usage_stats.do_not_track.cache_clear()  # the command has asked before this was imported
 
 app = create_app(read_settings)
 uvicorn.config.HTTP_PROTOCOLS["auto"] = NAME

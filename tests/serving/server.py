@@ -48,12 +48,7 @@ def free_port() -> int:
 
 def environment(home: Path, settings: Mapping[str, str]) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PTFT_")}
-    return {
-        **kept,
-        "BENTOML_HOME": str(home / "bentoml"),
-        "BENTOML_DO_NOT_TRACK": "true",
-        **settings,
-    }
+    return {**kept, "BENTOML_HOME": str(home / "bentoml"), **settings}
 
 
 def command(target: str, port: int, options: Sequence[str] = ()) -> list[str]:

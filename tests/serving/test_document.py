@@ -82,11 +82,3 @@ def test_a_refusal_is_as_the_schema_says(
 ) -> None:
     refused = plain_client.post("/v1/embeddings", json={"input": [1]}).json()
     validator(document, "/components/schemas/ErrorAnswer").validate(refused)
-
-
-def test_what_there_is_for_people(plain_client: TestClient) -> None:
-    page = plain_client.get("/docs")
-    assert page.headers["content-type"].startswith("text/plain")
-    for route in ROUTES:
-        assert f"{route.path}\n" in page.text
-    assert "http" not in json.dumps(page.text)

@@ -33,14 +33,6 @@ def plain(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         yield server
 
 
-def worker(server: Server) -> int:
-    out = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(server.process.pid)], capture_output=True, text=True
-    ).stdout
-    (number,) = out.split()
-    return int(number)
-
-
 def test_the_same_app(plain: Server, info: ModelInfo) -> None:
     answer = httpx.post(f"{plain.url}/v1/embed/text", json={"texts": ["a cat"]})
     assert answer.json()["digest"] == info.digest
@@ -72,7 +64,7 @@ def test_every_refusal_has_one_shape_and_an_id(plain: Server) -> None:
 
 
 def test_while_no_worker_accepts_it_says_so_at_once_and_starts_another(plain: Server) -> None:
-    first = worker(plain)
+    first = plain.worker()
     os.kill(first, signal.SIGKILL)
     refused, body = [], {"texts": ["a"] * 64}
     deadline = time.monotonic() + 60
@@ -85,7 +77,7 @@ def test_while_no_worker_accepts_it_says_so_at_once_and_starts_another(plain: Se
             break
         refused.append(answer)
     assert answer.status_code == 200
-    assert worker(plain) != first
+    assert plain.worker() != first
     said = {one.json()["error"]["message"] for one in refused}
     assert "no worker accepts; one is being started" in said
     assert {one.status_code for one in refused} == {503}

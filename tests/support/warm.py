@@ -63,18 +63,25 @@ class Warm:
     Args:
         folder: for the output of the commands.
         environment: of the commands; absent: this process's.
+        apart: takes the command that starts it to another, such as ``tests.support.alone``'s.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        apart: Callable[[list[str]], list[str]] = list,
+    ) -> None:
         self.folder = folder
         self.environment = environment
+        self.apart = apart
         self.count = 0
         self.process: subprocess.Popen[str]
 
     def __enter__(self) -> Self:
         command = [sys.executable, "-m", "tests.support.warm"]
         self.process = subprocess.Popen(
-            command,
+            self.apart(command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
