@@ -1,6 +1,5 @@
 """``/openapi.json`` resolves, and what it shows works and is answered as it says."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
