@@ -40,8 +40,11 @@ class Provider:
         """Whether another than this one would be an error."""
         return self.name != "auto"
 
-    def to_be_tried(self) -> list[tuple[str, dict[str, str]]]:
+    def to_be_tried(self, threads: int = 1) -> list[tuple[str, dict[str, str]]]:
         """What a session is asked to take, the first first: onnxruntime's names and options.
+
+        Args:
+            threads: of one run, for a provider that does not ask the session.
 
         Raises:
             UsageError: this onnxruntime has not what is asked for.
@@ -58,4 +61,7 @@ class Provider:
                 f"allowed: {has}, auto; pip install {package} (in place of onnxruntime) brings it"
             )
         others = [PROVIDERS[one][0] for one in _BEHIND[name]]
-        return [(wanted, dict(self.options)), *((one, {}) for one in others if one in there)]
+        options = dict(self.options)
+        if name == "openvino":
+            options.setdefault("num_of_threads", str(threads))
+        return [(wanted, options), *((one, {}) for one in others if one in there)]

@@ -42,7 +42,7 @@ class Session:
         options.inter_op_num_threads = 1
         # Waiting threads would burn the very CPUs that decode the next images.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        tried = provider.to_be_tried()
+        tried = provider.to_be_tried(threads)
         fallback = 0 if provider.is_asked_for else 1
         try:
             self._session = ort.InferenceSession(
@@ -142,4 +142,6 @@ def _page_locked() -> object:
 
 
 def _first(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:300]
+    """Its first line; of a long one the end, behind the names of C++'s functions."""
+    line = str(error).strip().split("\n")[0]
+    return line if len(line) <= 300 else f"...{line[-297:]}"

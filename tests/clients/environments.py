@@ -14,10 +14,11 @@ from pathlib import Path
 
 import platformdirs
 
-__all__ = ["LAUNCHERS", "NODE", "cache_folder", "find", "make"]
+__all__ = ["LAUNCHERS", "NODE", "OPENVINO", "cache_folder", "find", "make"]
 
 HERE = Path(__file__).resolve().parent
 NODE = "transformers_js"
+OPENVINO = "openvino"  # another build of onnxruntime, for the service
 LAUNCHERS = "launchers"  # no clients of the model folder, but made in the same way
 _NODE_FILES = ("package.json", "package-lock.json")
 _STAMP = "made-of.txt"
