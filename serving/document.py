@@ -31,6 +31,7 @@ _REFUSALS = {
     504: "no answer before the deadline",
 }
 _FILE = {"type": "string", "format": "binary"}
+_KEY = {"type": "http", "scheme": "bearer", "description": "where the service asks for API keys"}
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def describe(routes: Sequence[Route], title: str, version: str, about: str) -> d
         "openapi": "3.1.0",
         "info": {"title": title, "version": version, "description": about},
         "paths": paths,
-        "components": {"schemas": used},
+        "components": {"schemas": used, "securitySchemes": {"key": _KEY}},
+        "security": [{}, {"key": []}],
     }
 
 

@@ -44,7 +44,6 @@ _MAX_PREFIX = 256  # characters of a data URI before its data
 _MEDIA = "multipart/form-data, application/json, image/* or application/octet-stream"
 _MAX_VALUES = 1 << 17  # commas of a JSON body, those in texts included: some 10 ms of parsing
 _LABELS = ("labels", "templates")
-_LONG = ("input", "documents")  # lists that run in several batches
 _TOKEN_IDS = re.compile(rb'"input"\s*:\s*\[\s*\[?\s*-?\d')
 _PIECE = 1 << 20  # characters of base64 that are decoded before others have their turn
 
@@ -163,7 +162,7 @@ def _parse_json(body: bytearray, kind: type[M], settings: Settings) -> M:
                 if key == "input" and is_token_ids(value):
                     raise token_ids(key)
                 limit = settings.max_prompts if key in _LABELS else settings.max_batch
-                limit = settings.max_inputs if key in _LONG else limit
+                limit = settings.max_inputs if key in getattr(kind, "MANY", ()) else limit
                 too_many(len(value), settings, limit, "items", key)
     try:
         return kind.model_validate(values)

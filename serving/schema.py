@@ -1,6 +1,6 @@
 """What the service is asked and answers, as JSON; the source of ``/openapi.json``."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -36,8 +36,13 @@ Encoding = Annotated[
 
 
 class RequestBody(BaseModel):
-    """A body whose keys are all known."""
+    """A body whose keys are all known.
 
+    Attributes:
+        MANY: keys of lists that run in several batches (``PTFT_MAX_INPUTS``).
+    """
+
+    MANY: ClassVar[tuple[str, ...]] = ()
     model_config = ConfigDict(extra="forbid")
 
 

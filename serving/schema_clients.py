@@ -104,6 +104,7 @@ Items = Annotated[list[Item], PlainValidator(_items, json_schema_input_type=list
 class OpenAIEmbeddings(RequestBody):
     """OpenAI's ``/v1/embeddings``, with pictures as Infinity, vLLM and Jina send them."""
 
+    MANY = ("input",)
     model: Annotated[str | None, Field(description="the model's name, or one of PTFT_ALIASES")] = (
         None
     )
@@ -180,6 +181,7 @@ CohereType = Literal["float", "base64"]
 class CohereEmbed(RequestBody):
     """Cohere's ``/v2/embed``."""
 
+    MANY = ("texts", "images", "inputs")
     model: str | None = None
     input_type: Annotated[
         Literal["search_document", "search_query", "classification", "clustering", "image", "none"]
@@ -241,6 +243,7 @@ class Similarity(SimilarityOptions):
 class Rerank(RequestBody):
     """A query and documents, in the shape that Cohere's, Jina's and Infinity's clients send."""
 
+    MANY = ("documents",)
     model: str | None = None
     query: Annotated[list[Item], PlainValidator(_items, json_schema_input_type=AnyInput)]
     documents: Items

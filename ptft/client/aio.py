@@ -123,7 +123,8 @@ class AsyncServiceClient:
     async def _send_part(self, part: RequestPart) -> _Answered:
         """In halves, where the service takes no request as large."""
         try:
-            return [(part.places, await self._send(part.arguments()))]
+            async with self._places:
+                return [(part.places, await self._send(part.arguments()))]
         except ServiceRefusedError as error:
             if not part.is_to_split(error):
                 raise
@@ -135,8 +136,7 @@ class AsyncServiceClient:
         while True:
             said = None
             try:
-                async with self._places:
-                    answer = await self._http.request(**arguments)
+                answer = await self._http.request(**arguments)
                 said = answer.headers.get("retry-after")
                 return read_answer(answer)
             except httpx2.TransportError as error:

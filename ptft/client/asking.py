@@ -48,13 +48,13 @@ class RequestPart:
         path: of the route.
         places: of its items in what was asked.
         values: the rest of the body.
-        pictures, texts: its items, either or both.
+        pictures, texts: its items, either or both; files are read when the request is sent.
     """
 
     path: str
     places: Sequence[int]
     values: Mapping[str, Any] = field(default_factory=dict)
-    pictures: Sequence[bytes] = ()
+    pictures: Sequence[PictureInput] = ()
     texts: Sequence[str] = ()
 
     def arguments(self) -> dict[str, Any]:
@@ -62,9 +62,8 @@ class RequestPart:
         if not self.pictures:
             items = {"texts": list(self.texts)} if self.texts else {}
             return {"method": "POST", "url": self.path, "json": {**items, **self.values}}
-        files = [
-            ("images", (f"{at}", data)) for at, data in zip(self.places, self.pictures, strict=True)
-        ]
+        pairs = zip(self.places, self.pictures, strict=True)
+        files = [("images", (f"{at}", _read(one))) for at, one in pairs]
         fields = {**({"texts": list(self.texts)} if self.texts else {}), **self.values}
         data = {key: value for key, value in fields.items() if value is not None}
         return {"method": "POST", "url": self.path, "files": files, "data": data}
@@ -111,20 +110,23 @@ def ask_pictures(
         TypeError: something is no picture's bytes or path.
         OSError: a file cannot be read.
     """
-    data = [_read(picture, place) for place, picture in enumerate(pictures)]
-    sizes = [len(one) for one in data]
+    sizes = [_size(picture, place) for place, picture in enumerate(pictures)]
     return [
-        RequestPart(path, range(start, end), values, data[start:end], texts[start:end])
+        RequestPart(path, range(start, end), values, pictures[start:end], texts[start:end])
         for start, end in _runs(sizes, batch)
     ]
 
 
-def _read(picture: PictureInput, place: int) -> bytes:
+def _size(picture: PictureInput, place: int) -> int:
     if isinstance(picture, bytes):
-        return picture
+        return len(picture)
     if isinstance(picture, str | Path):
-        return Path(picture).read_bytes()
+        return Path(picture).stat().st_size
     raise TypeError(f"pictures[{place}]: {type(picture).__name__}; allowed: bytes or a path")
+
+
+def _read(picture: PictureInput) -> bytes:
+    return picture if isinstance(picture, bytes) else Path(picture).read_bytes()
 
 
 def _runs(sizes: Sequence[int], batch: int) -> list[tuple[int, int]]:

@@ -20,6 +20,8 @@ from tests.docs.pages import ELSEWHERE, fences, pages
 from tests.serving.conftest import checkpoint_images, checkpoint_texts
 from tests.serving.server import serve_plain
 
+QUICK = ("openai", "infinity_generated", "vllm", "jina", "cohere", "immich", "generated")
+
 
 @pytest.fixture(scope="module")
 def asking(
@@ -49,7 +51,9 @@ def environment() -> Path:
 
 
 def test_those_of_others(asking: Asking, environment: Path) -> None:
-    found = asking.run(HTTP_CLIENTS, environment)
+    """Those that are quick; ``python -m tests.bench clients_http`` has all."""
+    assert set(QUICK) <= set(HTTP_CLIENTS)
+    found = asking.run(QUICK, environment)
     wrong = [f"{name}: {one.error or one}" for name, one in found.items() if not one.good]
     assert not wrong, "\n".join(wrong)
     assert all(one.text is not None for one in found.values())

@@ -181,11 +181,13 @@ def test_cohere(client: Client, model: DualEncoder, pictures: list[bytes]) -> No
             )
         }
         broken = ask.post("/v2/embed", json={"images": [uri, uri[:90]]})
+        most = ask.post("/v2/embed", json={"texts": [f"a {n}" for n in range(96)]})
     expected = checkpoint_texts(model, ["a cat", "b"])
     np.testing.assert_allclose(texts["embeddings"]["float"], expected, rtol=0, atol=1e-5)
     bits = np.frombuffer(base64.b64decode(texts["embeddings"]["base64"][1]), "<f4")
     np.testing.assert_allclose(bits, expected[1], rtol=0, atol=1e-5)
     assert texts["texts"] == ["a cat", "b"]
+    assert len(most.json()["embeddings"]["float"]) == 96
     assert texts["meta"]["billed_units"]["input_tokens"] > 4
     picture = checkpoint_images(model, pictures[:1])
     for found in (images, inputs):

@@ -173,6 +173,20 @@ def test_retry_after_is_waited_for() -> None:
     assert Busy.times[1] - Busy.times[0] >= 1
 
 
+def test_the_same_of_both_for_asyncio() -> None:
+    async def run(url: str) -> Any:
+        async with AsyncServiceClient(url, batch=8, connections=4) as service:
+            return await service.embed_texts([str(number) for number in range(32)])
+
+    refusals = [(429, {"retry-after": "1"})] * 4
+    with busy(refusals) as url:
+        found = asyncio.run(run(url))
+    assert found.rows.shape == (32, 1)
+    assert 1 < Busy.most_together <= 4
+    assert len(Busy.times) == 4 + 4 * (1 + 2 + 4)
+    assert Busy.times[4] - Busy.times[0] >= 1
+
+
 def test_a_service_that_stays_busy_is_let_be() -> None:
     for retries, timeout, header, asked in ((2, 30.0, "0", 3), (9, 1.0, "30", 1)):
         refusals = [(429, {"retry-after": header})] * 9

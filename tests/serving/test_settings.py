@@ -20,8 +20,14 @@ def test_defaults_and_values() -> None:
             "PTFT_THREADS": "3",
             "PTFT_PROVIDER": "cuda",
             "PTFT_PROVIDER_OPTIONS": "device_id=1, gpu_mem_limit=9",
+            "PTFT_ALIASES": "ViT-B-32__openai, other",
+            "PTFT_DIMENSIONS": "64,128",
+            "PTFT_URL_HOSTS": "a.example, http://b.example:81",
         }
     )
+    assert settings.aliases == ("ViT-B-32__openai", "other")
+    assert settings.dimensions == (64, 128)
+    assert settings.url_hosts == ("a.example", "http://b.example:81")
     assert settings.model == Path("some/where")
     assert (settings.max_pixels, settings.precision, settings.threads) == (1000, "int8", 3)
     assert settings.timeout_s == 2.5
@@ -47,6 +53,8 @@ def test_defaults_and_values() -> None:
         ("PTFT_PROVIDER", "cudo", "did you mean 'cuda'"),
         ("PTFT_PROVIDER_OPTIONS", "device_id=1", "allowed: with PTFT_PROVIDER=cuda, tensorrt"),
         ("PTFT_PROVIDER_OPTIONS", "device_id", "allowed: NAME=VALUE,NAME=VALUE"),
+        ("PTFT_DIMENSIONS", "64,all", "PTFT_DIMENSIONS=all: allowed: whole numbers from 1"),
+        ("PTFT_URL_HOSTS", "a.example,b.example/x", "b.example/x: allowed: HOST, HOST:PORT or"),
         ("PTFT_MAX_QUEUE", "8", "at least 64 (PTFT_MAX_BATCH)"),
     ],
 )
