@@ -189,7 +189,8 @@ def test_what_is_worth_a_warning(tmp_path: Path) -> None:
 
 
 def test_the_command_tells_people_and_programs(tmp_path: Path) -> None:
-    paths = {s: _classes(tmp_path / s, ant=4, bee=3) for s in ("train", "val")}
+    turned = "be\u202ee"  # what it says is JSON all the same, and steers no terminal
+    paths = {s: _classes(tmp_path / s, **{"ant": 4, turned: 3}) for s in ("train", "val")}
     recipe = tmp_path / "r.yaml"
     values = _recipe({"kind": "folder", **paths}, "classify", evaluate=[{"kind": "classify"}])
 
@@ -197,7 +198,8 @@ def test_the_command_tells_people_and_programs(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["check", str(recipe)])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
-    assert found["ok"] and found["data"]["data.val"]["counts"] == {"ant": 4, "bee": 3}
+    assert found["ok"] and found["data"]["data.val"]["counts"] == {"ant": 4, turned: 3}
+    assert "\u202e" not in done.stdout + done.stderr
     assert found["steps"] == 1 and found["gib"]["total"] > 0
     assert "ant/0.png: class 'ant'" in done.stderr and "warning: data.val: 7 of 7" in done.stderr
     _classes(tmp_path / "val", moth=1)

@@ -1,6 +1,7 @@
 """Files that ptft writes: whole, with the rights that the umask gives, through nobody's link."""
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,28 @@ def test_a_file_is_written_through_no_link(tmp_path: Path) -> None:
         (target.parent / f".out.txt.{number}.partial").symlink_to(victim)
     write_atomic(target, "new")
     assert victim.read_text() == "mine" and target.read_text() == "new" and not target.is_symlink()
+
+
+def test_the_name_of_an_unfinished_file_cannot_be_foreseen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[str] = []
+    monkeypatch.setattr("os.fsync", lambda _: names.extend(p.name for p in tmp_path.glob(".*")))
+    for _ in range(2):
+        write_atomic(tmp_path / "a.txt", "a")
+    assert len(names) == len(set(names)) == 2
+    assert all(re.fullmatch(r"\.a\.txt\.[0-9a-f]{16,}\.partial", name) for name in names)
+
+
+def test_an_unfinished_file_is_a_new_one_even_where_its_name_was_foreseen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("secrets.token_hex", lambda _: "0")
+    (tmp_path / ".a.txt.0.partial").write_text("of somebody who has it open")
+    with pytest.raises(FileExistsError):
+        write_atomic(tmp_path / "a.txt", "mine")
+    assert (tmp_path / ".a.txt.0.partial").read_text() == "of somebody who has it open"
+    assert not (tmp_path / "a.txt").exists()
 
 
 def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:

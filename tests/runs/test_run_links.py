@@ -75,6 +75,11 @@ def test_a_run_of_another_user_is_adopted_by_a_copy(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=said), lock_run(folder):
         pass
     os.chown(folder / "run.json", 0, 0)
+    (folder / "final").mkdir()  # where they may put a link in the next moment
+    os.chown(folder / "final", 12345, 12345)
+    with pytest.raises(UsageError, match=r"final: it belongs to another user"), lock_run(folder):
+        pass
+    os.chown(folder / "final", 0, 0)
     os.chown(folder, 12345, 12345)
     with pytest.raises(UsageError, match=r"run: it belongs to another user"), lock_run(folder):
         pass
