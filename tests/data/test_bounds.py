@@ -251,9 +251,9 @@ def test_a_file_of_classes_of_absurd_size_is_not_read(tmp_path: Path) -> None:
 def test_texts_take_time_by_their_length() -> None:
     """Blanks of two kinds in turn, and marks above marks, took time by its square."""
     with alarm():
+        assert len(clean_text("x" * 25_000_000)) == MAX_CAPTION
         assert clean_text("\u200b " * 500_000) == ""
         assert len(clean_text("a" + "\u0301\u0316" * 500_000)) <= 66
-        assert len(clean_text("x" * 25_000_000)) == MAX_CAPTION
 
 
 @pytest.mark.parametrize("text", ["a" * 4096, "e\u0301" * 2048, "x" + "\u0301" * 4000])
