@@ -67,8 +67,11 @@ def read_items(value: object, key: str, kind: str | None = None) -> list[Item]:
     return [read_item(one, f"{key}[{index}]", kind) for index, one in enumerate(value)]
 
 
-def read_item(value: object, place: str, kind: str | None = None) -> Item:
+def read_item(value: object, place: str, kind: str | None = None, *, part: bool = False) -> Item:
     """One input.
+
+    Args:
+        part: of a message, so that it holds no other.
 
     Raises:
         Refusal: 422, naming the place.
@@ -87,7 +90,7 @@ def read_item(value: object, place: str, kind: str | None = None) -> Item:
                     return Item("image", url, f"{place}.image_url.url")
             case {"type": "image_url", "image_url": str(url), **rest} if not rest:
                 return Item("image", url, f"{place}.image_url")
-            case {"content": _, **rest} if not rest:
+            case {"content": _, **rest} if not rest and not part:
                 return read_message(value, place)
     raise Refusal(422, "invalid", f"{place}: {shown(value)}; allowed: {_ALLOWED}")
 
@@ -109,7 +112,7 @@ def read_message(value: object, place: str) -> Item:
             f"{place}.content: {found}; allowed: one, a text or a picture, since the model embeds "
             "each for itself",
         )
-    return read_item(content[0], f"{place}.content[0]")
+    return read_item(content[0], f"{place}.content[0]", part=True)
 
 
 def _read_string(value: str, place: str, kind: str | None) -> Item:

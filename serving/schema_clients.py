@@ -77,9 +77,11 @@ AnyInput = str | TextInput | ImageInput | TextPart | ImagePart
 _KINDS = {"texts": "text", "images": "image"}  # what a bare string is, by its key
 
 
-def _items(value: object, info: ValidationInfo) -> list[Item] | None:
-    if value is None:
-        return None
+def _optional(value: object, info: ValidationInfo) -> list[Item] | None:
+    return None if value is None else _items(value, info)
+
+
+def _items(value: object, info: ValidationInfo) -> list[Item]:
     key = str(info.field_name)
     return read_items(value, key, info.data.get("modality") or _KINDS.get(key))
 
@@ -113,7 +115,7 @@ class OpenAIEmbeddings(RequestBody):
     ] = None
     input: Annotated[
         list[Item] | None,
-        PlainValidator(_items, json_schema_input_type=str | list[AnyInput] | None),
+        PlainValidator(_optional, json_schema_input_type=str | list[AnyInput] | None),
         Field(description="texts; pictures as data:image/...;base64, or {image: base64}"),
     ] = None
     messages: Annotated[
@@ -190,15 +192,15 @@ class CohereEmbed(RequestBody):
     ] = None
     texts: Annotated[
         list[Item] | None,
-        PlainValidator(_items, json_schema_input_type=list[str] | None),
+        PlainValidator(_optional, json_schema_input_type=list[str] | None),
     ] = None
     images: Annotated[
         list[Item] | None,
-        PlainValidator(_items, json_schema_input_type=list[str] | None),
+        PlainValidator(_optional, json_schema_input_type=list[str] | None),
     ] = None
     inputs: Annotated[
         list[Item] | None,
-        PlainValidator(_items, json_schema_input_type=list[CohereContent] | None),
+        PlainValidator(_optional, json_schema_input_type=list[CohereContent] | None),
     ] = None
     embedding_types: Annotated[list[CohereType] | None, Field(min_length=1)] = None
     output_dimension: int | None = None
