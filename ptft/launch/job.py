@@ -41,6 +41,7 @@ class LaunchJob:
         text: of a recipe file, as it stands.
         settings: the overrides, with those that say where the run and its mirror are.
         launch: the machines.
+        minutes: after which a comparison starts nothing more; a run has it among the settings.
     """
 
     name: str
@@ -49,6 +50,7 @@ class LaunchJob:
     text: str
     settings: tuple[str, ...]
     launch: LaunchFile
+    minutes: float | None = None
 
     @property
     def ranks(self) -> int:
@@ -124,7 +126,9 @@ def plan_job(
     name, text = _recipe(source)
     job = LaunchJob(_label(loaded.name), compares, name, text, tuple(overrides), launch)
     settings = _placed(job, loaded, runs, mounts)
-    if minutes is not None and getattr(loaded.run, "max_minutes", None) is None:
+    if minutes is not None and compares:
+        return replace(job, settings=settings, minutes=minutes)
+    if minutes is not None and loaded.run.max_minutes is None:
         settings = (*settings, f"run.max_minutes={minutes:g}")
     return replace(job, settings=settings)
 
@@ -143,6 +147,8 @@ def program(job: LaunchJob, ranks: Ranks = NO_RANKS) -> str:
     settings = [shlex.quote(setting) for setting in job.settings]
     verb = "compare" if job.compares else "train"
     words = ["ptft", verb, recipe, *settings, "--resume", "auto"]
+    if job.minutes is not None:
+        words += ["--max-minutes", f"{job.minutes:g}"]
     if job.workers > 1:
         words.append("--worker")
     if job.ranks * job.nodes > 1:
@@ -183,15 +189,23 @@ def _recipe(source: str) -> tuple[str | None, str]:
 
 
 def _placed(job: LaunchJob, loaded: Recipe, runs: str, mounts: str) -> tuple[str, ...]:
-    """The overrides, with the run's folder and mirror where they do not say these."""
-    settings = list(job.settings)
+    """The overrides, with the run's folder and mirror where they do not say these.
+
+    A comparison has no mirror: its finished cells outlive the machine where its folder does.
+    """
+    launch, settings = job.launch, list(job.settings)
+    mirror = launch.mirror
+    if mirror is not None and mounts and (match := re.match(mounts, mirror)):
+        mirror = f"{MOUNTED}{mirror[match.end() :]}"
+    folder = launch.runs or runs
+    if job.compares and launch.runs is None and mirror is not None and mirror[:1] == "/":
+        folder = mirror
     if loaded.run.dir is None:
-        settings.append(f"run.dir={job.launch.runs or runs}/{loaded.name}")
-    mirror = job.launch.mirror
-    if mirror is not None and getattr(loaded.run, "mirror", None) is None:
-        if mounts and (match := re.match(mounts, mirror)):
-            mirror = f"{MOUNTED}{mirror[match.end() :]}"
+        settings.append(f"run.dir={folder}/{loaded.name}")
+    if mirror is not None and loaded.run.mirror is None and not job.compares:
         settings.append(f"run.mirror={mirror}/{loaded.name}")
+        if launch.grace_seconds != LaunchFile.model_fields["grace_seconds"].default:
+            settings.append(f"run.mirror_grace_seconds={launch.grace_seconds / 2:g}")
     return tuple(settings)
 
 

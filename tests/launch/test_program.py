@@ -192,6 +192,27 @@ def test_workers_are_of_a_comparison() -> None:
     assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (4, 4)
 
 
+def test_a_comparison_keeps_its_cells_where_its_folder_is() -> None:
+    """It has no mirror, and its folder may lie in a bucket that is mounted."""
+    mounted = rendered("compare/scenes", on=System.SKYPILOT)
+    assert "run.dir=/mirror/runs/compare-scenes" in mounted.text
+    assert mounted.notes[0].startswith("hours: ")
+    elsewhere = rendered("compare/scenes", on=System.HF_JOBS)
+    assert "run.mirror" not in elsewhere.text
+    assert "--max-minutes 718" in elsewhere.text
+    assert any(note.startswith("mirror: 's3://bucket/runs': not used") for note in elsewhere.notes)
+    shared = rendered("compare/scenes", on=System.KUBERNETES, runs="/shared", mirror=None)
+    assert "run.dir=/shared/compare-scenes" in shared.text
+    assert shared.notes == ()
+
+
+def test_the_last_copy_is_waited_for_less_than_the_grace() -> None:
+    assert "mirror_grace" not in rendered(SCENES, on=System.SLURM).text
+    assert (
+        "run.mirror_grace_seconds=20 " in rendered(SCENES, on=System.SLURM, grace_seconds=40).text
+    )
+
+
 def test_a_recipe_that_is_wrong_is_refused_before_anything_is_rented(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"optim\.learning_rate: unknown key"):
         rendered(SCENES, "optim.learning_rate=1", on=System.SLURM)

@@ -106,10 +106,10 @@ class SlurmCluster:
         return {key: value for key, _, value in pairs}
 
     def _start(self, *words: str) -> None:
-        log = (self.folder / f"{words[0]}.out").open("wb")
-        self._running.append(
-            subprocess.Popen(words, env=self.env, stdout=log, stderr=subprocess.STDOUT)
-        )
+        with (self.folder / f"{words[0]}.out").open("wb") as log:
+            self._running.append(
+                subprocess.Popen(words, env=self.env, stdout=log, stderr=subprocess.STDOUT)
+            )
         time.sleep(0.5)
 
     def _wait(self) -> None:

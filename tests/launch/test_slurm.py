@@ -1,0 +1,69 @@
+"""A real Slurm on this machine runs what ``ptft launch`` wrote, takes it away, runs it again."""
+
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ptft.artifact import RunFiles
+from ptft.launch import LaunchFile, Rendered, System, render_launch, write_rendered
+from ptft.recipe import dump_recipe
+from tests.support.runs import largest_difference, recipe, run
+from tests.support.slurm_cluster import SlurmCluster, missing
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=f"no Slurm here: {missing()}")
+
+OPTIM = {"samples_seen": 960, "global_batch": 16, "lr": 1e-3, "precision": "fp32"}
+SECONDS = 400  # in which a job is done, however busy the machine is
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[SlurmCluster]:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, SlurmCluster(Path(folder)) as cluster:
+        yield cluster
+
+
+def job(folder: Path, repo: Path) -> Rendered:
+    """An sbatch script for a run of 60 steps."""
+    path = folder / "my recipe.yaml"
+    path.write_text(dump_recipe(recipe(folder / "run", optim=OPTIM)))
+    programs = Path(sys.executable).parent
+    setup = f"export PATH={shlex.quote(str(programs))}:$PATH PYTHONPATH={shlex.quote(str(repo))}"
+    setup += " OMP_NUM_THREADS=1"
+    launch = LaunchFile.model_validate({"cpus": 1, "slurm": {"setup": setup, "warn_seconds": 30}})
+    return render_launch(str(path), (), launch, System.SLURM)
+
+
+def wait(slurm: SlurmCluster, number: str, wanted: str) -> dict[str, str]:
+    deadline = time.monotonic() + SECONDS
+    while (state := slurm.state(number))["JobState"] != wanted:
+        assert time.monotonic() < deadline, state
+        assert state["JobState"] not in ("FAILED", "TIMEOUT", "NODE_FAIL"), state
+        time.sleep(0.5)
+    return state
+
+
+@pytest.mark.parametrize("way", ["requeue", "warning"])
+def test_a_job_that_is_taken_away_ends_with_the_same_weights(
+    way: str, slurm: SlurmCluster, repo: Path, tmp_path: Path
+) -> None:
+    made = job(tmp_path, repo)
+    script = write_rendered(made, tmp_path)
+    number = slurm.run("sbatch", "--parsable", str(script), folder=tmp_path).strip()
+    deadline = time.monotonic() + SECONDS
+    log = tmp_path / f"tiny-{number}.log"
+    while not list((tmp_path / "run" / RunFiles.CHECKPOINTS).glob("*/*")):
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+    if way == "requeue":  # what preemption does
+        slurm.run("scontrol", "requeue", number)
+    else:  # what --signal does before the time limit: to the step's processes alone
+        slurm.run("scancel", "--signal=USR2", number)
+    state = wait(slurm, number, "COMPLETED")
+    assert int(state["Restarts"]) >= 1, log.read_text()
+    whole = run(tmp_path / "whole", optim=OPTIM)
+    assert largest_difference(tmp_path / "run", whole.folder) == 0
