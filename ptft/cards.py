@@ -10,7 +10,7 @@ from ptft.errors import RecipeError, suggest
 from ptft.recipe.section import Section
 from ptft.recipe.yaml_reader import read_yaml
 
-__all__ = ["Card", "Machine", "find_machine", "known_cards"]
+__all__ = ["Card", "Machine", "Offer", "find_machine", "known_cards"]
 
 _MOST = 1024  # GPUs of one machine, far above any that is sold
 
@@ -45,6 +45,16 @@ class Machine(Section):
     def label(self) -> str:
         """As it is written."""
         return f"{self.key}x{self.count}"
+
+
+class Offer(Section):
+    """What is rented."""
+
+    machine: Machine
+    price: float | None = None
+    """Of one GPU for an hour, in any currency; None: not given."""
+    utilisation: float | None = None
+    """Of the GPU's arithmetic, where it is known."""
 
 
 @cache

@@ -11,12 +11,15 @@ from ptft.printable import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ptft.cards import Offer
     from ptft.data.checks.check import Checked
     from ptft.recipe import Recipe
 
 __all__ = ["EXAMPLE", "command"]
 
-EXAMPLE = "ptft check pretrain/scenes --measure"
+EXAMPLE = """\
+ptft check pretrain/scenes --measure
+ptft check pretrain/clip-vit-b32 --on h100x8 --price 2.5"""
 
 _CLASSES = 4  # of a split, that the table names
 
@@ -36,30 +39,38 @@ def command(
             "--measure", help="Run a few real steps here, time them, name the bottleneck."
         ),
     ] = False,
+    on: Annotated[
+        str | None,
+        typer.Option("--on", metavar="GPUS", help="Will it fit there, how long: h100x8, l4, ..."),
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option("--price", min=0.0, help="Of one GPU for an hour: the cost.")
+    ] = None,
+    utilisation: Annotated[
+        float | None,
+        typer.Option(
+            "--utilisation", min=0.001, max=1.0, help="Of the GPU's arithmetic, where you know it."
+        ),
+    ] = None,
 ) -> None:
     """Check a recipe: keys, files, every split that it will read, model, memory. Prints JSON.
 
     Each split is opened: classes are held against those of training, pictures looked at (some, or
-    all with --all), equal ones in training and evaluation counted. With --measure real steps run.
+    all with --all), equal ones in training and evaluation counted. With --measure real steps run;
+    with --on memory, hours and cost on GPUs that are not here are predicted.
     """
     from ptft.cli.speech import stderr
     from ptft.recipe import Comparison, check_recipe
     from ptft.recipe.load import load_any
-    from ptft.speech import warn
 
     loaded = load_any(recipe, overrides or ())
     check_recipe(loaded)
+    offer = _offer(on, price, utilisation, compares=isinstance(loaded, Comparison))
     if files_only:
         print(json.dumps({"recipe": loaded.name, "ok": True}))
         return
     console = stderr()
-    from ptft.data.checks.check import check_splits
-
-    with console.status("") as status:
-        checked, warnings = check_splits(loaded, every=every, tell=status.update)
-    _show(console, checked)
-    for line in warnings:
-        warn(line)
+    checked, warnings = _splits(console, loaded, every=every)
     values: dict[str, Any] = {"recipe": loaded.name, "ok": True}
     values["data"] = {found.label: found.survey.summary() for found in checked}
     values["warnings"] = warnings
@@ -69,7 +80,63 @@ def command(
         from ptft.train import predict_memory
 
         values |= predict_memory(loaded)
+    if offer is not None:
+        from ptft.train.cost.predict import predict_on
+
+        values["on"] = predict_on(loaded, offer)
+        _tell(console, values["on"])
     print(printable(json.dumps(values, indent=2, ensure_ascii=False), lines=True))
+
+
+def _splits(
+    console: "Console", loaded: "Recipe", *, every: bool
+) -> tuple[list["Checked"], list[str]]:
+    """Each split, opened and shown, and what there is to warn of, said."""
+    from ptft.data.checks.check import check_splits
+    from ptft.speech import warn
+
+    with console.status("") as status:
+        checked, warnings = check_splits(loaded, every=every, tell=status.update)
+    _show(console, checked)
+    for line in warnings:
+        warn(line)
+    return checked, warnings
+
+
+def _offer(
+    on: str | None, price: float | None, utilisation: float | None, *, compares: bool
+) -> "Offer | None":
+    """What --on and its options name; None: no --on."""
+    from ptft.cards import Offer, find_machine
+    from ptft.errors import UsageError
+
+    if on is None:
+        if price is not None or utilisation is not None:
+            raise UsageError("--price, --utilisation: of GPUs that --on names")
+        return None
+    machine = find_machine(on, "--on")
+    if compares:
+        raise UsageError(
+            "--on: of one run, and this is a comparison, which estimates itself as it starts"
+        )
+    return Offer(machine=machine, price=price, utilisation=utilisation)
+
+
+def _tell(console: "Console", on: dict[str, Any]) -> None:
+    """What GPUs would take, for people."""
+    from rich.table import Table
+
+    table = Table("", "predicted", title=f"on {on['machine']}: {on['card']}")
+    fits = "fits" if on["fits"] else f"does not fit: {on['advice']}"
+    table.add_row("memory of a GPU", f"{on['gib']['total']} of {on['gib_of_card']} GiB: {fits}")
+    table.add_row("samples/s", f"{on['samples_per_second']:,} in {on['precision']}")
+    table.add_row("step", f"{on['step_seconds']} s")
+    table.add_row("hours", f"{on['hours']:,} ({on['gpu_hours']:,} GPU-hours)")
+    if "cost" in on:
+        table.add_row("cost", f"{on['cost']:,}")
+    console.print(table)
+    for line in on["based_on"]:
+        console.print(line, soft_wrap=True)
 
 
 def _show(console: "Console", checked: list["Checked"]) -> None:

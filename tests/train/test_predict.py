@@ -11,18 +11,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
-from ptft.cards import find_machine, known_cards
+from ptft.cards import Offer, find_machine, known_cards
 from ptft.cli.main import app
 from ptft.errors import RecipeError, UsageError
 from ptft.recipe import Recipe
 from ptft.train.cost.count import ATTENTION_FLOPS
-from ptft.train.cost.predict import Offer, predict_on
+from ptft.train.cost.predict import predict_on
 from ptft.train.cost.speed import SOURCES, card_speed, published_runs
 from tests.support.runs import recipe
 
 
 def offer(text: str, **options: float) -> Offer:
-    return Offer(find_machine(text, "--on"), **options)
+    return Offer(machine=find_machine(text, "--on"), **options)
 
 
 @pytest.fixture(scope="module")

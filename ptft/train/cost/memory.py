@@ -8,17 +8,18 @@ from ptft.model import layer_depths
 from ptft.optim import build_optimizer, total_samples
 from ptft.recipe import AdapterSection, ClassifyObjective, Recipe
 from ptft.tiled import TILE
-from ptft.train.batches import batches
-from ptft.train.gradients import Step
-from ptft.train.parallel import alone
+from ptft.train.cost.count import StepCount, count_step
 from ptft.train.setup import Setup, set_up
 
-__all__ = ["predict_memory"]
+__all__ = ["memory_parts", "predict_memory"]
 
 _FLOAT = 4  # bytes of a float32
 _ADAM_MOMENTS = 2
 _TEMPORARY = 0.6  # of what autograd keeps: gradients on their way, copies in a kernel's own layout
 _PROCESS = 192 << 20  # bytes: libraries that a run loads late, kernels' scratch, heap between uses
+_MOMENT = 0.17  # of what autograd keeps: for moments, as it most likely is; with convolutions
+_CONVOLVED = 0.65  # more, times their share of the arithmetic
+_USUAL_PROCESS = 133 << 20  # bytes; these three as `python -m tests.bench predict` holds them
 _MERGED = 3  # copies of the weights while an adapter is merged, saved and held against itself
 
 
@@ -38,7 +39,8 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
         Samples of the training set, parameters (all and learning), and GiB for weights, gradients
         with optimiser state, the average of the weights, the best ones, the start that they are
         held to, the teacher, activations, what is needed for moments, copies in which an adapter is
-        merged, the process itself, and their sum.
+        merged, the process itself, and their sum; and ``expected_gib``, no bound but what a process
+        most likely grows by.
 
     Raises:
         DataError, ModelError, RecipeError: as training would.
@@ -48,16 +50,40 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
     depths = layer_depths(model) if recipe.optim.layer_decay is not None else None
     if setup.steps:
         build_optimizer(model, recipe.optim, depths=depths)  # it may refuse what it is given
-    kept = _kept(recipe, setup) if setup.steps else 0
+    count = count_step(recipe, setup) if setup.steps else StepCount(0, 0.0, 0.0, 0.0)
     size = recipe.optim.global_batch
+    parts = memory_parts(recipe, setup, count.kept, recipe.optim.micro_batch or size)
     every = _numbers(model)
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    at_once = recipe.optim.micro_batch or size
+    return {
+        "samples": len(setup.samples),
+        "steps": total_samples(recipe.optim, len(setup.samples)) // size if setup.steps else 0,
+        "parameters": every,
+        "learning": learning,
+        "learns": setup.learns,
+        "gib": {
+            **{name: round(value / 2**30, 3) for name, value in parts.items()},
+            "total": round(sum(parts.values()) / 2**30, 3),
+        },
+        "expected_gib": round(_expected(parts, count.convolutions) / 2**30, 3),
+    }
+
+
+def memory_parts(recipe: Recipe, setup: Setup, kept: int, at_once: int) -> dict[str, int]:
+    """Bytes by what they are for.
+
+    Args:
+        kept: for the backward pass of one sample (:func:`ptft.train.cost.count.count_step`).
+        at_once: samples that are forwarded together.
+    """
+    model, size = setup.model, recipe.optim.global_batch
+    every = _numbers(model)
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     classify = isinstance(recipe.objective, ClassifyObjective)
     pairs = 0 if classify else _loss_numbers(size, model.spec.embed_dim) * _FLOAT
     activations = kept * at_once + pairs
     merges = isinstance(recipe.adapt, AdapterSection)
-    parts = {
+    return {
         "weights": every * _FLOAT,
         "gradients_and_optimizer": learning * _FLOAT * (1 + _ADAM_MOMENTS),
         "average": learning * _FLOAT if recipe.optim.ema is not None else 0,
@@ -69,38 +95,21 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
         "merged": _MERGED * every * _FLOAT if merges else 0,
         "process": _PROCESS,
     }
-    return {
-        "samples": len(setup.samples),
-        "steps": total_samples(recipe.optim, len(setup.samples)) // size if setup.steps else 0,
-        "parameters": every,
-        "learning": learning,
-        "learns": setup.learns,
-        "gib": {
-            **{name: round(value / 2**30, 3) for name, value in parts.items()},
-            "total": round(sum(parts.values()) / 2**30, 3),
-        },
-    }
 
 
-def _kept(recipe: Recipe, setup: Setup) -> int:
-    """Bytes that autograd keeps of one sample for the backward pass, counted on a step of two."""
-    batch = next(iter(batches(recipe, setup, start=0, end=2, size=2, workers=0)))
-    two = {"precision": "fp32", "global_batch": 2, "micro_batch": None}
-    optim = recipe.optim.model_copy(update=two)
-    step = Step(recipe.objective, optim, alone(setup.model), teacher=setup.teacher)
-    parameters = {p.data_ptr() for p in setup.model.parameters()}
-    kept: dict[int, int] = {}
+def _expected(parts: dict[str, int], convolutions: float) -> float:
+    """Bytes that a process grows by, most likely: gradients come as activations go, so that of both
+    the larger counts, and convolutions need more room for moments than matrices.
 
-    def count(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        step(batch)
-    setup.model.zero_grad(set_to_none=True)
-    return sum(kept.values()) // 2
+    Args:
+        convolutions: their share of the arithmetic.
+    """
+    gradients = parts["gradients_and_optimizer"] / (1 + _ADAM_MOMENTS)
+    share = _MOMENT + _CONVOLVED * convolutions
+    largest = max(parts["activations"] * (1 + share), gradients)
+    left = ("activations", "temporary", "process")
+    rest = sum(value for name, value in parts.items() if name not in left) - gradients
+    return rest + largest + _USUAL_PROCESS
 
 
 def _loss_numbers(size: int, width: int) -> int:

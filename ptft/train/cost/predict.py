@@ -1,11 +1,10 @@
 """What a recipe takes on machines that are not here: memory, time and money, and on what basis."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ptft.cards import Machine
+from ptft.cards import Machine, Offer
 from ptft.errors import RecipeError
 from ptft.optim import total_samples
 from ptft.recipe import Recipe
@@ -14,24 +13,10 @@ from ptft.train.cost.memory import memory_parts
 from ptft.train.cost.speed import card_speed
 from ptft.train.setup import Setup, set_up
 
-__all__ = ["Offer", "predict_on"]
+__all__ = ["predict_on"]
 
 _CONTEXT = 1 << 30  # bytes: CUDA's context, libraries and workspaces; assumed, no GPU was at hand
 _HALF = 2  # bytes of a bf16
-
-
-@dataclass(frozen=True)
-class Offer:
-    """What is rented.
-
-    Attributes:
-        price: of one GPU for an hour, in any currency; None: not given.
-        utilisation: of the GPU's arithmetic, where it is known.
-    """
-
-    machine: Machine
-    price: float | None = None
-    utilisation: float | None = None
 
 
 def predict_on(recipe: Recipe, offer: Offer) -> dict[str, Any]:
