@@ -1,5 +1,6 @@
 """The pipeline script of ``make demo`` at reduced size; the README's commands: ``tests.docs``."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -26,10 +27,17 @@ def shell(line: str, where: Path, environment: dict[str, str]) -> str:
 def test_the_pipeline_script_at_reduced_size(
     repo: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    small = "data.train=64 optim.global_batch=32 optim.samples_seen=64 optim.precision=fp32"
+    small = "optim.global_batch=32 optim.samples_seen=64 optim.precision=fp32"
     environment = {**environment, "TRAIN": small, "PORT": str(free_port())}
-    out = shell(f"recipes/speedrun.sh {tmp_path / 'speedrun'}", repo, environment)
-    assert re.search(r"^shaded +0\.4% +[\d.]+% +[\d.]+% +[+-][\d.]+%$", out, re.MULTILINE), out
-    assert re.search(r"^line +0\.4% +[\d.]+% +[\d.]+% +[+-][\d.]+%$", out, re.MULTILINE), out
+    folder = tmp_path / "speedrun"
+    out = shell(f"recipes/speedrun.sh {folder}", repo, environment)
+    for domain in ("shaded", "line"):
+        assert re.search(rf"^{domain} +0\.4%( +[\d.]+%){{3}}$", out, re.MULTILINE), out
+    assert re.search(r"^kept of shaded( +[\d.]+%){2}$", out, re.MULTILINE), out
     assert re.search(r"model folder .*\(sha256:[0-9a-f]{64}\)", out), out
     assert out.rstrip().splitlines()[-1].startswith("Serve it:  PTFT_MODEL=")
+    digest = json.loads((folder / "model" / "ptft.json").read_text())["digest"]
+    page = (folder / "results.html").read_text()
+    assert f"results          {folder / 'results.html'}" in out
+    assert digest in page
+    assert digest in out

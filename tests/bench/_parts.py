@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-__all__ = ["Absent", "apart", "ptft", "shared_data"]
+__all__ = ["Absent", "apart", "cpu_minutes", "ptft", "shared_data"]
 
 _T = TypeVar("_T")
 _SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -63,6 +64,12 @@ def ptft(*arguments: object, smoke: bool = False) -> float:
         if done.returncode:
             raise SystemExit(f"ptft {' '.join(words)}: exit {done.returncode}")
     return (time.monotonic() - started) / 60
+
+
+def cpu_minutes() -> float:
+    """Used so far by this process and all those that it waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used) / 60
 
 
 def apart(function: Callable[..., _T], *arguments: object) -> _T:

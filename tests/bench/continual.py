@@ -7,13 +7,12 @@ to 68.1 guarded). All minutes are of the CPU.
 """
 
 import json
-import resource
 import tempfile
 from pathlib import Path
 
 import yaml
 
-from tests.bench._parts import ptft, shared_data
+from tests.bench._parts import cpu_minutes, ptft, shared_data
 
 __all__ = ["BARS", "run"]
 
@@ -32,7 +31,7 @@ _WAYS = {"plain": ("guard=null",), "guarded": ()}
 def run(*, smoke: bool = False) -> dict[str, float]:
     shared_data("emoji")
     samples, small = (256, _small()) if smoke else (25600, ())
-    before = _cpu_minutes()
+    before = cpu_minutes()
     found = {}
     with tempfile.TemporaryDirectory() as made:
         start = Path(made) / "start"
@@ -53,7 +52,7 @@ def run(*, smoke: bool = False) -> dict[str, float]:
         "backward_loss_points": _points(summaries["guarded"]["backward_loss"]),
         "plain_backward_loss_points": _points(summaries["plain"]["backward_loss"]),
         "last_style_over_plain_points": _points(by_way["guarded"] - by_way["plain"]),
-        "cpu_minutes": round(_cpu_minutes() - before, 1),
+        "cpu_minutes": round(cpu_minutes() - before, 1),
     }
 
 
@@ -66,9 +65,3 @@ def _small() -> tuple[str, ...]:
 
 def _points(share: float) -> float:
     return round(100 * share, 2)
-
-
-def _cpu_minutes() -> float:
-    """Of this process and all those that it waited for."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used) / 60

@@ -20,6 +20,7 @@ from ptft.recipe import (
     ClassifyObjective,
     DataSection,
     FolderData,
+    MixtureData,
     Recipe,
     ScenesData,
     TableData,
@@ -121,6 +122,11 @@ def _data(section: DataSection, recipe: Recipe, uses: set[str], folder: Path) ->
     values = section.model_dump(mode="json")
     if isinstance(section, ScenesData):
         return {**values, "size": _SIDE, **_COUNTS}
+    if isinstance(section, MixtureData):
+        for index, part in enumerate(section.parts):
+            place = folder.with_name(f"{folder.name}-{index}")
+            values["parts"][index]["data"] = _data(part.data, recipe, uses, place)
+        return values
     folder.mkdir()
     classes = section.classes
     if isinstance(classes, str):
