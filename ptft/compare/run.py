@@ -16,6 +16,7 @@ from ptft.compare.target import Target
 from ptft.errors import ModelError, PtftError, TrainingError, UsageError
 from ptft.recipe import ArmSection, Comparison
 from ptft.recipe.load import dump_recipe, load_comparison, recipe_digest
+from ptft.runs.changes import recipe_changes
 from ptft.runs.lock import check_own_run
 from ptft.speech import LOG, say
 
@@ -186,19 +187,28 @@ def _digest(comparison: Comparison) -> str:
     return recipe_digest(comparison.model_copy(update={"compare": section}))
 
 
+def _changes(comparison: Comparison, recipe: Path) -> list[str]:
+    """In what a comparison differs from the one whose recipe lies in a folder; its cells are of
+    one recipe alone, so that none is accepted."""
+    try:
+        other = load_comparison(recipe)
+    except PtftError as error:
+        return [str(error)]
+    if _digest(other) == _digest(comparison):
+        return []
+    return recipe_changes(comparison, other)
+
+
 def _folder(comparison: Comparison) -> Path:
     """Make the comparison's folder, or return to the one that holds this very comparison."""
     folder = Path(comparison.run.dir) if comparison.run.dir else Path("runs") / comparison.name
     recipe = folder / RunFiles.RECIPE
     if recipe.is_file():
-        try:
-            other = _digest(load_comparison(recipe))
-        except PtftError:
-            other = ""
-        if other != _digest(comparison):
+        if changes := _changes(comparison, recipe):
             raise UsageError(
                 f"run.dir: {str(folder)!r}: holds another run or comparison; run.dir=... puts "
-                "this one elsewhere"
+                "this one elsewhere:",
+                *(f"  {change}" for change in changes),
             )
         check_own_run(folder)
         return folder

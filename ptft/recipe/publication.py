@@ -74,7 +74,11 @@ def published_recipe(recipe: Recipe) -> tuple[Recipe, list[str]]:
     The same of the result is the result, so that whoever has the recipe of a run can tell what
     its published form is.
     """
-    values, changed = published_values(recipe.model_dump(mode="json", by_alias=True))
+    own = recipe.model_dump(mode="json", by_alias=True)
+    mirrored, own["run"]["mirror"] = own["run"]["mirror"], None  # whoever runs it has another place
+    values, changed = published_values(own)
+    if mirrored is not None:
+        changed.append("run.mirror")
     if not changed:
         return recipe, []
     return parse_recipe(values, "the published recipe"), changed

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ptft.distributed import World
+from ptft.errors import MirrorError
 from ptft.recipe import Recipe, RunSection
 from ptft.runs.data_record import RunOptions
 from ptft.runs.folder import RunRecord
@@ -69,6 +70,8 @@ def mirrored(
     try:
         yield
         world.on_first(finish)
+    except MirrorError:
+        raise
     except Exception:
         with suppress(Exception):  # the error is what is told
             finish()

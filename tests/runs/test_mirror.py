@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from ptft.artifact import RunFiles, file_sha256
 from ptft.errors import ArtifactError, MirrorError, RecipeError, UsageError
+from ptft.recipe import Comparison, load_comparison, recipe_digest
+from ptft.recipe.publication import published_recipe
 from ptft.runs.folder import read_run
 from ptft.runs.mirror import Mirror
 from ptft.runs.mirror.manifest import Manifest
@@ -86,6 +89,8 @@ def test_a_stopped_run_goes_on_elsewhere(stopped: Path, whole: Path, tmp_path: P
     assert result.finished
     assert largest_difference(whole, tmp_path / "third") == 0.0
     assert read_run(tmp_path / "third").status == "finished"
+    assert run(tmp_path / "third", resume="auto", run__mirror=str(stopped)).finished
+    assert not (tmp_path / "third.before-1").exists(), "it is here already"
 
 
 def test_killed_at_any_moment_it_goes_on_from_an_empty_disk(
@@ -115,7 +120,8 @@ def test_a_damaged_copy_is_passed_over(stopped: Path, whole: Path, tmp_path: Pat
     newest, before = manifests(stopped)
     mine = newest.objects - before.objects
     name = next(n for n, entry in newest.files.items() if entry["sha256"] in mine and "state" in n)
-    (stopped / "objects" / newest.files[name]["sha256"]).write_bytes(b"not that")
+    damaged = stopped / "objects" / newest.files[name]["sha256"]
+    damaged.write_bytes(b"?" * damaged.stat().st_size)  # so that its size tells nothing
     heard = Heard()
     made = recipe(tmp_path / "next", run__mirror=str(stopped), run__checkpoint_every=2)
     assert train(made, resume="auto", log=heard).finished
@@ -221,6 +227,24 @@ def test_failures_are_tried_again_and_said_without_keys(
     assert largest_difference(whole, tmp_path / "next") == 0.0
 
 
+def test_what_cannot_be_deleted_waits_and_spoils_nothing(whole: Path, tmp_path: Path) -> None:
+    FaultyStore.begin()
+    FaultyStore.fails = staticmethod(  # type: ignore[method-assign]
+        lambda operation, path: operation == "delete" or "latest" in path
+    )
+    heard = Heard()
+    changes = {"run__mirror": "faulty://bucket/x", "run__checkpoint_every": 2}
+    assert train(recipe(tmp_path / "run", **changes), log=heard).finished
+    assert any("the copy is whole, the rest waits" in line for line in heard.lines)
+    found = read_manifests(MirrorStore("faulty://bucket/x"))
+    assert len(found) > 2
+    assert all(RunFiles.RUN in manifest.files for manifest in found)
+    FaultyStore.fails = staticmethod(lambda operation, path: False)  # type: ignore[method-assign]
+    shutil.rmtree(tmp_path / "run")
+    assert run(tmp_path / "run", resume="auto", **changes).finished
+    assert largest_difference(whole, tmp_path / "run") == 0.0
+
+
 def test_a_mirror_that_stays_behind_ends_the_run_with_a_checkpoint(tmp_path: Path) -> None:
     FaultyStore.begin()
     FaultyStore.fails = staticmethod(  # type: ignore[method-assign]
@@ -306,6 +330,36 @@ def test_what_is_taken_of_a_run(whole: Path, tmp_path: Path) -> None:
     snapshot.close()
 
 
+def test_a_run_that_cannot_be_taken_goes_on_and_says_so(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    heard = Heard()
+    section = recipe(folder, run__mirror=str(tmp_path / "mirror")).run
+    mirror = Mirror(section, folder, heard)
+    (folder / "PAGE.html").write_text("two names that some systems take for one")
+    mirror.offer()
+    assert "differ in letter case alone" in heard.lines[-1]
+    assert manifests(tmp_path / "mirror") == []
+    (folder / "PAGE.html").unlink()
+    mirror.finish()
+    assert manifests(tmp_path / "mirror")[0].position == (1, 0, 0)
+    mirror.close()
+
+
+def test_its_address_is_not_published(tmp_path: Path) -> None:
+    given = recipe(Path("runs/x"), run__mirror="s3://bucket/runs/x")
+    made, changed = published_recipe(given)
+    assert (made.run.mirror, changed) == (None, ["run.mirror"])
+    assert recipe_digest(made) == recipe_digest(given) == recipe_digest(recipe(Path("runs/x")))
+
+
+def test_a_comparison_has_none() -> None:
+    values = load_comparison("compare/scenes", ["init.from=x"]).model_dump(by_alias=True)
+    values["run"]["mirror"] = "s3://bucket/x"
+    with pytest.raises(ValidationError, match=r"run\.mirror: 's3://bucket/x': of ptft train"):
+        Comparison.model_validate(values)
+
+
 def test_places_that_are_no_mirror(tmp_path: Path) -> None:
     for address in ("https://host/x", "filecache::s3://b/x", "", "ftp://h/x"):
         with pytest.raises(RecipeError, match=r"run\.mirror.*nothing is written there"):
@@ -339,5 +393,5 @@ def test_a_sequence_is_mirrored_as_a_whole(tmp_path: Path, monkeypatch: pytest.M
     assert run_recipe(made, resume="auto", log=heard).finished
     assert f"{tmp_path / 'next' / '2-shaded'}: goes on after step 1" in heard.lines
     assert largest_difference(tmp_path / "whole", tmp_path / "next") == 0.0
-    assert manifests(mirror)[0].position == (1, 2, 0)
+    assert manifests(mirror)[0].position == (1, 0, 0)
     check_whole(mirror)

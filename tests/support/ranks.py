@@ -7,6 +7,7 @@ One process imports everything and forks the ranks; rank 0 of each case leaves w
 import importlib
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -24,7 +25,7 @@ from ptft.errors import CheckpointError, TrainingError
 from ptft.objective import clamp_logit_scale
 from ptft.optim import build_optimizer
 from ptft.speech import SILENT
-from ptft.train import loop, train
+from ptft.train import exit_code, loop, train
 from ptft.train.gradients import Step
 from ptft.train.parallel import share, whole_tensor
 from ptft.train.state.regularise import Pull
@@ -132,7 +133,8 @@ def fork(size: int, work: Any, *arguments: Any, **environment: str) -> None:
 def _rank(environment: dict[str, str], work: Any, arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     os.environ |= environment
-    work(*arguments)
+    options = arguments[-1] if arguments and isinstance(arguments[-1], dict) else {}
+    work(*arguments[: len(arguments) - bool(options)], **options)
 
 
 def _cases(folder: Path) -> None:
@@ -174,22 +176,26 @@ def _talk() -> None:
             raise AssertionError("nobody said that it failed")
 
 
-def _run(folder: Path, how: str, stop_at: int | None) -> None:
-    """A run, or its part until a signal comes to the second rank."""
+def _run(folder: Path, how: str, stop_at: int | None, **changes: Any) -> None:
+    """A run, or its part until a signal comes to the second rank, or its time is over."""
     first = os.environ["RANK"] == "0"
     plain = loop.batches
 
     def batches(*arguments: Any, **options: Any) -> Iterator[Batch]:
+        restarted = "TORCHELASTIC_RESTART_COUNT" in os.environ
+        assert (options["start"] > 0) == restarted, "a restart goes on"
         for number, one in enumerate(plain(*arguments, **options), 1):
             if number == stop_at and not first:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGUSR1)
             yield one
 
     loop.batches = batches
-    changes = {"run__parallel": how, "optim__micro_batch": 4, "optim__ema": 0.9}
+    changes |= {"run__parallel": how, "optim__micro_batch": 4, "optim__ema": 0.9}
     result = train(tiny_run(folder, **JUDGED, **changes), log=SILENT)
-    assert result.finished == (stop_at is None)
-    assert result.signal == (None if result.finished else signal.SIGTERM)
+    late = "run__max_minutes" in changes  # by the clock of the first rank alone
+    assert result.finished == (stop_at is None and not late)
+    assert result.signal == (None if stop_at is None else signal.SIGUSR1)
+    assert exit_code(result) == (0 if result.finished else 75)
     assert result.first == first
     assert bool(result.metrics) == (first and result.finished)
 
@@ -203,6 +209,12 @@ if __name__ == "__main__":
     fork(2, _talk)
     fork(2, _cases, out)
     fork(4, _cases, out)
-    fork(2, _run, out / "ddp", "ddp", None)
-    fork(2, _run, out / "fsdp", "fsdp", 4)
-    fork(2, _run, out / "fsdp", "fsdp", None, TORCHELASTIC_RESTART_COUNT="1")
+    fork(2, _run, out / "ddp", "ddp", None, {"run__max_minutes": 1e-9})
+    fork(2, _run, out / "ddp", "ddp", None, TORCHELASTIC_RESTART_COUNT="1")
+    mirror = {"run__mirror": str(out / "mirror")}
+    fork(2, _run, out / "fsdp", "fsdp", 4, mirror)
+    assert "model-rank00001-of-00002.safetensors" in max(
+        path.read_text() for path in (out / "mirror" / "manifests").iterdir()
+    ), "every rank's part of the checkpoint"
+    shutil.rmtree(out / "fsdp")  # with the machine
+    fork(2, _run, out / "fsdp", "fsdp", None, mirror, TORCHELASTIC_RESTART_COUNT="1")

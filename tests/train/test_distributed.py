@@ -67,7 +67,9 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
 def test_a_run_on_ranks_is_the_run_of_one_process(ranks: Path, one: Path, how: str) -> None:
-    """Under FSDP2 a signal to one rank stopped both halfway, and a restart went on."""
+    """Under FSDP2 a signal to the second rank stopped both halfway, the disk was lost, and a
+    restart went on from both ranks' parts in the mirror; with DDP the first rank's clock stopped
+    both."""
     folder = ranks / how
     assert largest_difference(folder, one) < 1e-5  # float32
     record = json.loads((folder / RunFiles.RUN).read_text())

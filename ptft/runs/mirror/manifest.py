@@ -30,7 +30,7 @@ _MOST = 1 << 18  # files
 _SHA = re.compile(r"[0-9a-f]{64}")
 
 Position = tuple[int, int, int]
-"""How far a run is: 1 where it is finished, stages that are, and the step of its checkpoint."""
+"""How far a run is: 0, finished stages, and the step of its checkpoint; (1, 0, 0): to its end."""
 
 
 @dataclass(frozen=True)

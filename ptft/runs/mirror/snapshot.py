@@ -1,5 +1,6 @@
 """The files of a run at one moment, held open so that the run may go on and delete them."""
 
+import errno
 import hashlib
 import os
 import re
@@ -57,6 +58,23 @@ class HeldFile:
             done += len(piece)
             yield piece
 
+    def checked(self, sha256: str) -> Iterator[bytes]:
+        """Its bytes, of which the last piece is not given away unless they are those of a digest.
+
+        Raises:
+            ArtifactError: they are not.
+            OSError: as of :meth:`pieces`.
+        """
+        found, last = hashlib.sha256(), b""
+        for piece in self.pieces():
+            if last:
+                yield last
+            found.update(piece)
+            last = piece
+        if found.hexdigest() != sha256:
+            raise ArtifactError(f"{self.name}: its bytes are not those that were recorded")
+        yield last
+
     def digest(self) -> str:
         """Its sha256 (hex)."""
         found = hashlib.sha256()
@@ -93,6 +111,10 @@ def take_snapshot(folder: Path) -> Snapshot:
 
     Args:
         folder: of a run or a sequence. Nobody writes into it meanwhile but what appends to logs.
+
+    Raises:
+        OSError: a file cannot be opened.
+        ArtifactError: the checkpoint has no record, or two names differ in letter case alone.
     """
     snapshot = Snapshot(time.monotonic(), position_of(folder))
     try:
@@ -103,6 +125,7 @@ def take_snapshot(folder: Path) -> Snapshot:
             for name in sorted(names):
                 if not name.startswith("."):
                     _hold(snapshot, folder, here / name, known.get(name))
+        check_names((held.name for held in snapshot.files), str(folder))
     except BaseException:
         snapshot.close()
         raise
@@ -113,7 +136,8 @@ def position_of(folder: Path) -> Position:
     """How far the run or the sequence in a folder is; zeros where there is none."""
     if _status(folder) is None:
         return (0, 0, 0)
-    finished = int(_status(folder) == RunStatus.FINISHED)
+    if _status(folder) == RunStatus.FINISHED:
+        return (1, 0, 0)  # it may have been brought back, without checkpoints
     stages = sorted(
         (int(found[1]), path)
         for path in folder.iterdir()
@@ -123,7 +147,7 @@ def position_of(folder: Path) -> Position:
     under_way = [path for _, path in stages if path not in done]
     newest = checkpoints((under_way[0] if under_way else folder) / RunFiles.CHECKPOINTS)
     step = int(newest[0].name.removeprefix("step-")) if newest else 0
-    return (finished, len(done), step)
+    return (0, len(done), step)
 
 
 def _status(folder: Path) -> str | None:
@@ -158,7 +182,12 @@ def _hold(snapshot: Snapshot, folder: Path, path: Path, sha256: str | None) -> N
     try:
         check_names([name], str(folder))
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (ArtifactError, OSError):
+    except ArtifactError:
+        snapshot.left_out.append(name)
+        return
+    except OSError as error:
+        if error.errno != errno.ELOOP:  # anything but a link is needed
+            raise
         snapshot.left_out.append(name)
         return
     found = os.fstat(descriptor)

@@ -40,6 +40,17 @@ class MirrorStore:
         """Where it lies, on a disk that is mounted here."""
         return Path(self._root) if self._local else None
 
+    def check_apart(self, run: Path) -> None:
+        """Refuse a place within a run folder."""
+        if self.folder is None:
+            return
+        mine, theirs = run.resolve(), self.folder.resolve()
+        if mine == theirs or mine in theirs.parents:
+            raise MirrorError(
+                f"run.mirror: {str(self.folder)!r}: within the run folder {str(run)!r}; allowed: a "
+                "place outside of it"
+            )
+
     def names(self, folder: str) -> dict[str, int]:
         """Name -> size in bytes of the files in a folder; empty where there is none."""
         path = self._path(folder)

@@ -5,14 +5,13 @@ and goes on. A moment that is overtaken by the next before its turn is passed ov
 What fails is tried again, ever more rarely, up to once a minute.
 """
 
-import hashlib
 import json
 import logging
 import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -57,25 +56,35 @@ class Mirror:
         self._folder = folder
         self._log = log
         self._store = MirrorStore(section.mirror)
-        _check_apart(self._store, folder)
+        self._store.check_apart(folder)
         self._writer = secrets.token_hex(8)
         self._changed = threading.Condition()
         self._waiting: Snapshot | None = None
-        self._closing = self._hurried = False
+        self._busy = self._closing = self._hurried = False
         self._behind_since: float | None = None
         self._fatal = self._failure = ""
         self._overtaken = 0
         self._seconds = 0.0
         self._said: set[str] = set()
         self._hashed: dict[str, tuple[tuple[int, ...], str]] = {}
-        self._manifests = _patiently(self._open)
+        found, here = _patiently(self._open), position_of(folder)
+        # those that are further were not whole, or the run would have gone on from there
+        self._broken = [manifest for manifest in found if manifest.position > here]
+        self._manifests = [manifest for manifest in found if manifest.position <= here]
         self._stored: set[str] = set()
         self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
         self._thread.start()
 
     def offer(self) -> None:
         """Take the run as it is now; returns at once."""
-        snapshot = take_snapshot(self._folder)
+        began = time.monotonic()
+        try:
+            snapshot = take_snapshot(self._folder)
+        except (OSError, ArtifactError) as error:  # too many open files, say
+            self._failure = f"{type(error).__name__}: {error}"
+            say(self._log, f"run.mirror: {self._failure}; again at the next checkpoint")
+            self._behind_since = self._behind_since or began
+            return
         with self._changed:
             if self._closing:
                 snapshot.close()
@@ -163,8 +172,12 @@ class Mirror:
 
     def _wait(self, seconds: float) -> bool:
         """Whether all is mirrored, after so many seconds at most."""
+
+        def is_idle() -> bool:
+            return self._behind_since is None and not self._busy
+
         with self._changed:
-            self._changed.wait_for(lambda: self._behind_since is None or self._fatal, seconds)
+            self._changed.wait_for(lambda: self._fatal or is_idle(), seconds)
             return self._behind_since is None
 
     def _open(self) -> list[Manifest]:
@@ -184,6 +197,8 @@ class Mirror:
                 self._copy(snapshot)
                 self._seconds = time.monotonic() - began
                 wait = _FIRST_WAIT
+                self._tidy(snapshot)
+                snapshot.close()
             except Exception as error:  # whatever it is: the run is not to end by it
                 self._failed(error, wait)
                 if self._fatal or not self._again(snapshot, wait):
@@ -193,8 +208,11 @@ class Mirror:
 
     def _next(self) -> Snapshot | None:
         with self._changed:
+            self._busy = False
+            self._changed.notify_all()
             self._changed.wait_for(lambda: self._closing or self._waiting is not None)
             snapshot, self._waiting = self._waiting, None
+            self._busy = snapshot is not None
             return snapshot
 
     def _again(self, snapshot: Snapshot, wait: float) -> bool:
@@ -230,13 +248,14 @@ class Mirror:
             for entry in manifest.files.values()
         }
         self._check_claim()
+        self._store.delete(manifest_name(manifest.number) for manifest in self._broken)
         self._store.delete(name for name in there if name not in known)
         self._stored = {
             entry["sha256"] for name, entry in known.items() if there.get(name) == entry["size"]
         }
 
     def _copy(self, snapshot: Snapshot) -> None:
-        """Put a moment into the mirror, then its manifest; then drop the oldest."""
+        """Put a moment into the mirror, then its manifest."""
         if snapshot.left_out:
             self._say_once(
                 f"run.mirror: {len(snapshot.left_out)} files are not mirrored, which are links or "
@@ -247,10 +266,10 @@ class Mirror:
             sha256 = self._digest(held)
             files[held.name] = {"sha256": sha256, "size": held.size}
             if sha256 not in self._stored:
-                self._store.write(object_name(sha256), _checked(held, sha256))
+                self._store.write(object_name(sha256), held.checked(sha256))
                 self._stored.add(sha256)
         self._check_claim()
-        number = self._manifests[0].number + 1 if self._manifests else 1
+        number = 1 + max((one.number for one in (*self._manifests, *self._broken)), default=0)
         at = datetime.now(UTC).isoformat(timespec="seconds")
         manifest = Manifest(number, snapshot.position, at, files)
         self._store.write(manifest_name(number), [manifest.dump()])
@@ -260,11 +279,17 @@ class Mirror:
             self._behind_since = None if self._waiting is None else self._waiting.taken
             self._failure = ""
             self._changed.notify_all()
-        for held in snapshot.files:
-            if held.name in _LATEST:
-                self._store.write(f"latest/{held.name}", held.pieces())
-        snapshot.close()
-        self._prune()
+
+    def _tidy(self, snapshot: Snapshot) -> None:
+        """What may wait for the next time if it fails: the records for people, old copies."""
+        try:
+            for held in snapshot.files:
+                if held.name in _LATEST:
+                    self._store.write(f"latest/{held.name}", held.pieces())
+            self._prune()
+        except Exception as error:  # each store raises its own
+            reason = hide_credentials(str(error))
+            say(self._log, f"run.mirror: {reason}; the copy is whole, the rest waits for the next")
 
     def _digest(self, held: HeldFile) -> str:
         if held.sha256 is not None:
@@ -306,19 +331,6 @@ class Mirror:
             say(self._log, text)
 
 
-def _checked(held: HeldFile, sha256: str) -> Iterator[bytes]:
-    """The bytes of a file, whose end is not given away unless they are those of its digest."""
-    found, last = hashlib.sha256(), b""
-    for piece in held.pieces():
-        if last:
-            yield last
-        found.update(piece)
-        last = piece
-    if found.hexdigest() != sha256:
-        raise ArtifactError(f"{held.name}: its bytes are not those that were recorded")
-    yield last
-
-
 def _patiently(ask: Callable[[], list[Manifest]]) -> list[Manifest]:
     for left in reversed(range(_OPENING)):
         try:
@@ -328,15 +340,3 @@ def _patiently(ask: Callable[[], list[Manifest]]) -> list[Manifest]:
                 raise
             time.sleep(_FIRST_WAIT * (_OPENING - left))
     raise AssertionError
-
-
-def _check_apart(store: MirrorStore, folder: Path) -> None:
-    place = store.folder
-    if place is None:
-        return
-    mine, theirs = folder.resolve(), place.resolve()
-    if mine == theirs or mine in theirs.parents:
-        raise MirrorError(
-            f"run.mirror: {str(place)!r}: within the run folder {str(folder)!r}; allowed: a place "
-            "outside of it"
-        )
