@@ -103,6 +103,7 @@ class FolderFiles:
     METRICS = "metrics.json"
     MIX = RunFiles.MIX  # of a model that is a mix
     GOLDEN = "golden.safetensors"  # see GoldenKeys
+    SKETCH = "sketch.safetensors"  # of the training embeddings, see ptft.sketch
     CARD = "README.md"
     CURVES, EXAMPLES = "assets/curves.png", "assets/examples.png"  # that the card shows
     PULLED = ".pulled.sha256"  # of INFO and CARD as they were pulled, for `sha256sum -c`

@@ -1,7 +1,8 @@
-"""``/v1/about`` and ``/v1/golden``: what people want to know of a model before they trust it.
+"""``/v1/about``, ``/v1/golden`` and ``/v1/drift``: what people want to know of a model before they
+trust it.
 
 The first says what it came from, with its card; the second runs the golden inputs, now, through the
-queues that all requests go through.
+queues that all requests go through; the third says how far traffic has moved from training.
 """
 
 import asyncio
@@ -19,11 +20,12 @@ from ptft.files.bounds import read_bytes
 from ptft.onnx.golden import Golden, allowed, compare_golden, read_golden
 from serving.admission import Cost
 from serving.asked import Asked
+from serving.drift import JUDGED, WINDOW_S, Movement
 from serving.encoder import Encoder
 from serving.refusal import Refusal
 from serving.state import json_bytes
 
-__all__ = ["About", "GoldenCheck", "GoldenHeld", "about", "golden"]
+__all__ = ["About", "GoldenCheck", "GoldenHeld", "about", "drift", "golden"]
 
 _CARD_BYTES = 1 << 18  # of a card that is shown; the longest that ptft writes has 20 kB
 _FRESH_S = 60.0  # a golden check that is so old is told again
@@ -122,6 +124,21 @@ async def golden(asked: Asked) -> Response:
     """Answer with the golden check of the worker."""
     check: GoldenCheck = asked.request.app.state.golden_check
     return await check.answer(asked)
+
+
+async def drift(asked: Asked) -> Response:
+    """Answer with how far traffic has moved from training."""
+    info, own = asked.encoder.model.info, asked.drift
+    found = Movement(
+        model=info.name,
+        digest=info.digest,
+        window_s=WINDOW_S,
+        judged_from=JUDGED,
+        reason=own.reason,
+        kinds=own.read(),
+        classes=own.read_classes(info.classes),
+    )
+    return Response(json_bytes(found.model_dump()), media_type="application/json")
 
 
 class GoldenCheck:

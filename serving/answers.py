@@ -53,6 +53,7 @@ async def encode_pictures(
     found = await asked.encoder.encode_pictures(asked.ticket, pictures, readable, keep=True)
     failed = sum(isinstance(one, SampleError) for one in found)
     asked.metrics.observe_items("image", len(found) - failed, failed)
+    asked.drift.observe("image", found)
     return found
 
 
@@ -66,6 +67,7 @@ async def encode_texts(asked: Asked, texts: Sequence[str]) -> Embeddings:
     asked.watch()
     found = await asked.encoder.encode_texts(asked.ticket, texts, keep=True)
     asked.metrics.observe_items("text", len(found), 0)
+    asked.drift.observe("text", found)
     return found
 
 

@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from serving.admission import Ticket
 from serving.bodies import LARGE
+from serving.drift import Drift
 from serving.encoder import Encoder
 from serving.fetch import Fetcher
 from serving.metrics import Metrics
@@ -34,7 +35,7 @@ class Asked:
         request: Starlette's.
         encoder: the model.
         ticket: what the request's costs are charged to, and its lane in every queue.
-        settings, metrics, fetcher: of the worker.
+        settings, metrics, fetcher, drift: of the worker.
         gone: the client has left.
     """
 
@@ -46,6 +47,7 @@ class Asked:
         metrics: Metrics,
         parsing: Pool,
         fetcher: Fetcher,
+        drift: Drift,
     ) -> None:
         self.request = request
         self.encoder = encoder
@@ -53,6 +55,7 @@ class Asked:
         self.settings = settings
         self.metrics = metrics
         self.fetcher = fetcher
+        self.drift = drift
         self.gone = False
         self._parsing = parsing
         self._task = asyncio.current_task()

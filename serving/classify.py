@@ -93,17 +93,21 @@ def _answer(
 ) -> Response:
     model = asked.encoder.model
     results: list[dict[str, Any]] = []
+    own: list[NDArray[np.float32]] = []  # probabilities of the model's own classes
     for index, one in enumerate(found):
         if isinstance(one, SampleError):
             results.append({"index": index, "error": failure(one)})
             continue
         if class_cd is None:
             probabilities = model.head_probabilities(one[None])[0]
+            own.append(probabilities)
         else:
             probabilities = model.zero_shot_probabilities(one[None], class_cd)[0]
         best = np.argsort(-probabilities, kind="stable")[:top_k]
         classes = [{"label": labels[c], "probability": float(probabilities[c])} for c in best]
         results.append({"index": index, "classes": classes})
+    if own:
+        asked.drift.observe_classes(np.stack(own))
     return write(asked, "results", results, status_of(found))
 
 

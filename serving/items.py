@@ -177,6 +177,7 @@ async def _encode_texts(asked: Asked, texts: Sequence[str]) -> list[NDArray[np.f
         found += await asked.encoder.encode_texts(asked.ticket, part, keep=True)
     if texts:
         asked.metrics.observe_items("text", len(texts), 0)
+        asked.drift.observe("text", found)
     return found
 
 
@@ -191,4 +192,5 @@ async def _encode_pictures(
     if pictures:
         failed = sum(isinstance(one, SampleError) for one in found)
         asked.metrics.observe_items("image", len(found) - failed, failed)
+        asked.drift.observe("image", found)
     return found

@@ -4,7 +4,8 @@ They stand in for BentoML's own, which make a set of series for every path that 
 those that do not exist included: whoever tries addresses fills the memory.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -13,6 +14,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.values import ValueClass
 
+from serving.drift import Moved
 from serving.phases import PHASES, Phases
 
 __all__ = ["BUDGETS", "Metrics"]
@@ -76,6 +78,16 @@ class Metrics:
             name: (self._gauge(name, what), self._gauge(limit, f"{what}: allowed"))
             for name, (limit, what) in BUDGETS.items()
         }
+        self.drift_items = self._gauge("drift_items", "Items of the last hour", "kind")
+        self.drift_value = self._gauge(
+            "drift_value", "Distance from training; of confidence, its mean", "kind"
+        )
+        self.drift_bound = self._gauge(
+            "drift_bound", "Where the null band of ptft_drift_value ends", "kind", "side"
+        )
+        self.drift_moved = self._gauge(
+            "drift_moved", "1 where ptft_drift_value is beyond its band, NaN for too few", "kind"
+        )
         self.model_info = self._gauge(
             "model_info",
             "1, labelled with the model that is served",
@@ -139,6 +151,17 @@ class Metrics:
             for gauge, amount in zip(self._budgets[name], amounts, strict=True):
                 gauge.set(amount)
 
+    def set_drift(self, found: Sequence[Moved]) -> None:
+        """How far traffic has moved from training, see ``serving.drift``; not a number where that
+        cannot be said."""
+        for one in found:
+            self.drift_items.labels(one.kind).set(one.items)
+            self.drift_value.labels(one.kind).set(_number(one.value))
+            self.drift_moved.labels(one.kind).set(_number(one.moved))
+            for side, bound in (("low", one.low), ("high", one.high)):
+                if bound is not None:
+                    self.drift_bound.labels(one.kind, side).set(bound)
+
     def _counter(self, name: str, what: str, *labels: str) -> Any:
         return self._make(Counter, name, what, labels)
 
@@ -154,6 +177,10 @@ class Metrics:
         if not self._on:
             return _Nothing()
         return kind(f"ptft_{name}", what, labels, registry=self._registry, **more)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 class _Nothing:

@@ -45,7 +45,7 @@ def verify_model(settings: Settings) -> ModelInfo:
             f"{folder}: the model's digest is {info.digest}; "
             f"PTFT_MODEL_DIGEST asks for {settings.model_digest}"
         )
-    read = {FolderFiles.TOKENIZER, FolderFiles.GOLDEN, FolderFiles.HEAD}
+    read = {FolderFiles.TOKENIZER, FolderFiles.GOLDEN, FolderFiles.HEAD, FolderFiles.SKETCH}
     for tower in (FolderFiles.VISION_ONNX, FolderFiles.TEXT_ONNX):
         path = tower_file(tower, settings.precision)
         if path not in info.files:

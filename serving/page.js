@@ -61,6 +61,7 @@ async function start() {
   at("key-form").hidden = true;
   showModel();
   showGolden();
+  showDrift();
 }
 
 function showModel() {
@@ -114,6 +115,25 @@ async function showGolden() {
   });
   at("golden-rows").replaceChildren(...rows);
   at("golden").hidden = false;
+}
+
+async function showDrift() {
+  const found = await ask("v1/drift").catch((error) => ({ reason: error.message, kinds: [] }));
+  at("drift-words").textContent = found.reason || "How far it is from what the model was trained on.";
+  const rows = found.kinds.map((one) => {
+    const cells = [one.items, digits(one.value), [one.low, one.high].filter((end) => end !== null).map(digits).join(" and ")];
+    const said = one.moved === null ? `fewer than ${found.judged_from}` : one.moved ? "moved" : "has not moved";
+    const row = element("tr", null, element("th", one.kind), ...cells.map((cell) => element("td", cell)), element("td", said));
+    row.firstChild.scope = "row";
+    if (one.moved) row.lastChild.className = "wrong";
+    return row;
+  });
+  at("drift-rows").replaceChildren(...rows);
+  at("drift").hidden = !rows.length;
+}
+
+function digits(value) {
+  return value === null ? "" : value.toPrecision(3);
 }
 
 function take(file) {

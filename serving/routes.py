@@ -17,10 +17,11 @@ from starlette.responses import Response
 from serving import client_answers as answers
 from serving import schema
 from serving import schema_clients as clients
-from serving.about import About, GoldenCheck, GoldenHeld, about, golden
+from serving.about import About, GoldenCheck, GoldenHeld, about, drift, golden
 from serving.classify import classify
 from serving.cohere import cohere_embed
 from serving.document import Route, describe
+from serving.drift import Movement
 from serving.embed import embed_image, embed_text, served_model
 from serving.frame import Cors, Frame, Guarded
 from serving.immich import predict
@@ -287,5 +288,12 @@ ROUTES = (
         "The golden inputs, run here at most once a minute, against the checkpoint's answers.",
         golden,
         GoldenHeld,
+    ),
+    Route(
+        "/v1/drift",
+        "drift",
+        "How far the last hour's traffic has moved from what the model was trained on.",
+        drift,
+        Movement,
     ),
 )

@@ -15,6 +15,7 @@ from serving.admission import Admission
 from serving.asked import REFUSED, REQUEST_ID, Asked
 from serving.door import hold
 from serving.drain import Drain
+from serving.drift import Drift, read_drift
 from serving.encoder import Encoder
 from serving.fetch import Fetcher
 from serving.guard import Guard
@@ -60,6 +61,7 @@ class State:
             settings.url_hosts, seconds=settings.url_s, max_bytes=settings.max_body_bytes
         )
         self.encoder: Encoder | None = None
+        self.drift = Drift()
         self._loading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -100,6 +102,7 @@ class State:
         started = time.monotonic()
         try:
             model = await asyncio.to_thread(load_model, self.settings)
+            drift = await asyncio.to_thread(read_drift, self.settings, model.info)
             encoder = Encoder(model, self.settings, self.admission, self.metrics)
             await asyncio.to_thread(encoder.calibrate)
         except PtftError as error:
@@ -110,6 +113,7 @@ class State:
             self._fail(f"{type(error).__name__}: {error}")
             return
         info = model.info
+        self.drift = drift
         self.encoder = self.health.encoder = encoder
         self.metrics.set_model(info.name, info.digest, model.precision, model.provider)
         self.metrics.set_batches(encoder.images.max_batch, encoder.texts.max_batch)
@@ -141,6 +145,7 @@ class State:
             cache = self.encoder.cache
             taken["cache_bytes"] = (0, 0) if cache is None else (cache.taken, cache.limit)
         self.metrics.set_budgets(taken)
+        self.metrics.set_drift(self.drift.read())
         return self.metrics.text(accept)
 
     async def answer(
@@ -161,7 +166,7 @@ class State:
             if self.encoder is None:
                 raise Refusal(503, "not_ready", self.health.failure or "loading", retry_after=1)
             worker = (self.encoder, self.settings, self.metrics, self.parsing, self.fetcher)
-            asked = Asked(request, *worker)
+            asked = Asked(request, *worker, self.drift)
             async with asyncio.timeout(self.settings.timeout_s):
                 return await handler(asked)
         except TimeoutError:

@@ -33,6 +33,7 @@ from ptft.export.pictures import write_pictures
 from ptft.export.pixels import check_preprocess, write_preprocess
 from ptft.export.provenance import Provenance, read_provenance
 from ptft.export.quality import Quality, calibration_pictures
+from ptft.export.sketching import write_sketch
 from ptft.export.towers import MAX_LOSS, Written, write_towers
 from ptft.files.atomic import shareable
 from ptft.front_matter import UNKNOWN
@@ -129,6 +130,10 @@ def export_model(
         if trained is not None:
             say("holding the files against the adapted model as it was trained")
             check_adapted(trained, model, folder)
+        say("sketching the embeddings of the training data")
+        no_sketch = write_sketch(model, origin.recipe, folder / FolderFiles.SKETCH, count=count)
+        if no_sketch is not None:
+            say(f"{FolderFiles.SKETCH} is left out: {no_sketch}")
         metrics = _metrics(origin, written, quality, libraries) | {"pixels": pixels}
         write_json(folder / FolderFiles.METRICS, metrics)
         published = _publish_recipe(origin, folder, say)

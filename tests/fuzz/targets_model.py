@@ -31,6 +31,7 @@ from ptft.model.spec import load_spec
 from ptft.onnx.check import check_onnx_file
 from ptft.onnx.golden import read_golden
 from ptft.preprocess import ImagePreprocess, TextTokenizer
+from ptft.sketch import Sketches, make_confidence, make_sketch
 from tests.fuzz.draw import bytes_near, values_near
 from tests.fuzz.harness import Files, Target
 
@@ -173,6 +174,29 @@ def _golden_files() -> st.SearchStrategy[Files]:
     return near.map(lambda data: {FolderFiles.GOLDEN: data})
 
 
+@cache
+def _sketch() -> bytes:
+    rows = np.random.default_rng(0).standard_normal((120, 8))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    chances = np.full((60, 2), 0.5)
+    sketches = Sketches(
+        image=make_sketch(rows[:60], rows[60:]), confidence=make_confidence(chances, chances)
+    )
+    return save(sketches.tensors())
+
+
+def _sketch_files() -> st.SearchStrategy[Files]:
+    near = bytes_near([_sketch()], (b'"I64"', b"[0,0]", b"image.band", b"\xff" * 4))
+    return near.map(lambda data: {FolderFiles.SKETCH: data})
+
+
+def _read_sketch(folder: Path) -> None:
+    found = Sketches.read(folder / FolderFiles.SKETCH, 8, 2)
+    if found.image is not None:
+        found.image.featured(np.ones((2, 8), np.float32))
+        found.image.bounds(1000)
+
+
 # ONNX
 
 
@@ -236,6 +260,7 @@ TARGETS: dict[str, Target] = {
     ),
     "tokenizer.json": Target(_json(FolderFiles.TOKENIZER, _TOKENIZER), _read_tokenizer),
     "safetensors": Target(_weights_files(), _read_weights),
+    "sketch": Target(_sketch_files(), _read_sketch),
     "golden": Target(_golden_files(), lambda folder: read_golden(folder)),
     "onnx": Target(st.deferred(_onnx_files), lambda folder: check_onnx_file(folder / "a.onnx")),
     "checkpoint": Target(_checkpoint_files(), _read_checkpoint),

@@ -1,6 +1,7 @@
 """A model, its folder, and the service on it: in this process, and as its own."""
 
 import io
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -12,10 +13,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.numpy import save_file
 from starlette.testclient import TestClient
 
-from ptft.artifact import ModelInfo, read_model_info
+from ptft.artifact import FolderFiles, ModelInfo, hash_files, read_model_info, write_model_info
 from ptft.model import DualEncoder
+from ptft.onnx.model import OnnxModel
+from ptft.sketch import Sketches, make_confidence, make_sketch
 from serving.routes import create_app
 from serving.settings import Settings
 from tests.serving.checkpoint import make_model
@@ -37,6 +41,34 @@ def folder(classifier_folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def info(folder: Path) -> ModelInfo:
     return read_model_info(folder)
+
+
+def grey(count: int, seed: int, *, light: int) -> NDArray[np.uint8]:
+    """Noise about a grey: (N, 32, 32, 3)."""
+    rng = np.random.default_rng(seed)
+    levels = rng.integers(light - 30, light + 30, (count, 1, 1, 3))
+    noise = rng.integers(-20, 20, (count, 32, 32, 3))
+    return (levels + noise).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def sketched(folder: Path, info: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model's folder, as if it had been trained on light pictures."""
+    copy = tmp_path_factory.mktemp("sketched") / "model"
+    shutil.copytree(folder, copy)
+    model = OnnxModel(copy, info, "fp32", 1)
+    parts = []
+    for seed in (0, 1):
+        pixels = grey(150, seed, light=180)
+        images = model.encode_images(list(model.preprocess.normalise(pixels)))
+        parts.append((images, model.head_probabilities(images)))
+    (train, train_nc), (held, held_nc) = parts
+    sketches = Sketches(
+        image=make_sketch(train, held), confidence=make_confidence(train_nc, held_nc)
+    )
+    save_file(sketches.tensors(), copy / FolderFiles.SKETCH)
+    write_model_info(copy, replace(info, files=hash_files(copy)))
+    return copy
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
-from ptft.artifact import FolderFiles, ModelInfo
+from ptft.artifact import FolderFiles, ModelInfo, read_model_info
 from ptft.model import DualEncoder
 from serving.keys import make_key
 from tests.serving.conftest import Client, checkpoint_images, checkpoint_texts
@@ -35,12 +35,12 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
 
 
 @pytest.fixture(scope="module")
-def keyed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
+def keyed(sketched: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
     """A service with a key, and the key."""
     home = tmp_path_factory.mktemp("keyed")
     secret, key = make_key("page")
     (home / "keys").write_text(f"page sha256:{key.digest.hex()}\n")
-    settings = {"PTFT_MODEL": str(folder), "PTFT_KEYS_FILE": str(home / "keys")}
+    settings = {"PTFT_MODEL": str(sketched), "PTFT_KEYS_FILE": str(home / "keys")}
     with serve_plain(home, settings | {"PTFT_THREADS": "1"}) as server:
         yield server, secret
 
@@ -111,10 +111,11 @@ def test_a_key_is_asked_for_then_scores_are_the_models_own(
     tab: Tab,
     keyed: tuple[Server, str],
     model: DualEncoder,
-    info: ModelInfo,
+    sketched: Path,
     tmp_path: Path,
 ) -> None:
     server, secret = keyed
+    info = read_model_info(sketched)
     file = tmp_path / "picture.png"
     rng = np.random.default_rng(1)
     Image.fromarray(rng.integers(0, 256, (50, 70, 3), dtype=np.uint8)).save(file)
@@ -193,6 +194,7 @@ def test_axe_finds_no_violation(
     tab.run(f"document.getElementById('key').value = {json.dumps(secret)}")
     tab.run("document.getElementById('key-form').requestSubmit()")
     tab.wait("!document.getElementById('golden').hidden")
+    tab.wait("!document.getElementById('drift').hidden")
     tab.run(f"document.getElementById('texts').value = {json.dumps(chr(10).join(TEXTS))}")
     tab.choose("#file", tmp_path / "red.png")
     tab.wait("!document.getElementById('classes').hidden")
