@@ -94,8 +94,9 @@ def _failures(copy: Path, tests: Sequence[str]) -> str:
     limited = ["bash", "-c", f'ulimit -v {_MEMORY >> 10}; exec "$@"', "limited"]
     options = ["-q", "-x", "--tb=short", "--no-header", "-rs", "-p", "no:cacheprovider"]
     command = [*limited, sys.executable, "-m", "pytest", *options, *tests]
+    most = _PATIENCE * len(tests)
     done = subprocess.run(
-        command, cwd=copy, env=environment, capture_output=True, text=True, timeout=_PATIENCE
+        command, cwd=copy, env=environment, capture_output=True, text=True, timeout=most
     )
     lines = done.stdout.splitlines()
     if done.returncode not in (0, 1) or any(line.startswith("SKIPPED") for line in lines):
