@@ -132,3 +132,12 @@ def test_every_metric_is_documented(client: Client) -> None:
         if name.startswith("ptft_")
     }
     assert documented == labelled
+
+
+def test_how_many_run_at_once_is_measured_or_set(client: Client) -> None:
+    with client() as ask:
+        measured = values(scrape(ask), "batch_limit_items")
+    assert measured.keys() == {"image", "text"}
+    assert set(measured.values()) <= {1, 2, 4, 8, 16}
+    with client(micro_batch=3) as ask:
+        assert values(scrape(ask), "batch_limit_items") == {"image": 3, "text": 3}
