@@ -20,6 +20,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from ptft.launch import load_launch
 from ptft.recipe import Comparison, dump_recipe, load_evaluation
 from ptft.recipe.load import load_any
 from ptft.recipe.optimizers import LBFGS
@@ -183,7 +184,11 @@ class Walk:
 
 
 def shrink(path: Path) -> None:
-    """A recipe with a tiny model and two batches, in its place; of what only measures nothing."""
+    """A recipe with a tiny model and two batches, in its place; of what only measures nothing, nor
+    of a launch file."""
+    if path.name == "cloud.yaml":
+        load_launch(path)
+        return
     if "optim:" not in path.read_text():
         load_evaluation(path, model="none")
         return

@@ -30,7 +30,7 @@ def slurm() -> Iterator[SlurmCluster]:
 def job(folder: Path, repo: Path) -> Rendered:
     """An sbatch script for a run of 60 steps."""
     path = folder / "my recipe.yaml"
-    path.write_text(dump_recipe(recipe(folder / "run", optim=OPTIM)))
+    path.write_text(dump_recipe(recipe(folder / "run", optim=OPTIM, run__threads=1)))
     programs = Path(sys.executable).parent
     setup = f"export PATH={shlex.quote(str(programs))}:$PATH PYTHONPATH={shlex.quote(str(repo))}"
     setup += " OMP_NUM_THREADS=1"
@@ -65,5 +65,5 @@ def test_a_job_that_is_taken_away_ends_with_the_same_weights(
         slurm.run("scancel", "--signal=USR2", number)
     state = wait(slurm, number, "COMPLETED")
     assert int(state["Restarts"]) >= 1, log.read_text()
-    whole = run(tmp_path / "whole", optim=OPTIM)
+    whole = run(tmp_path / "whole", optim=OPTIM, run__threads=1)
     assert largest_difference(tmp_path / "run", whole.folder) == 0

@@ -72,7 +72,7 @@ def predict_on(recipe: Recipe, offer: Offer) -> dict[str, Any]:
         found["cost"] = _short(offer.price * machine.count * samples / rate / 3600)
     found["based_on"] = [
         f"time: {speed.basis}; this card: {speed.utilisation:.1%} of its own; newer kernels reach "
-        "more, so it is an upper bound",
+        "more, a run that waits for its data less",
         "arithmetic: counted on a step of two samples of the recipe's own data",
         f"memory: an upper bound, counted in {precision}; {_CONTEXT >> 30} GiB of it are assumed "
         "for CUDA",
