@@ -8,7 +8,7 @@ from typing import Any
 
 from ptft.artifact import FolderFiles, MixRecord, read_mix, read_model_info
 from ptft.model.fetch import fetch_source
-from ptft.model_source import LocalSource, Mix, ModelFolder, finished_run
+from ptft.model_source import HubRevision, LocalSource, Mix, ModelFolder, finished_run, resolve
 from ptft.recipe.publication import public_place
 from ptft.report.neighbours.record import Answer
 from ptft.report.throughput import duration
@@ -27,7 +27,7 @@ class MeasuredModel:
         figures: of each evaluation by its name, see :func:`ptft.evaluate.evaluate`.
         answers: what it found nearest, by the evaluation's name.
         origins: digests and what else its artefact records, by their names.
-        command: what takes it on: it is served, or exported.
+        command: what takes it on: it is served, exported, or pulled.
     """
 
     name: str
@@ -51,9 +51,10 @@ def measured_model(
     found = fetch_source(source)
     place = public_place(str(source))
     name, command = found.label, f"ptft export {shlex.quote(place)} models/mine"
-    if isinstance(found, ModelFolder):
-        if Path(source).is_dir():  # and not a name on the Hub, which says it better
-            name = read_model_info(found.folder).name
+    if isinstance(resolve(source), HubRevision):
+        command = f"ptft pull {shlex.quote(place)} models/mine"
+    elif isinstance(found, ModelFolder):
+        name = read_model_info(found.folder).name
         command = f"PTFT_MODEL={shlex.quote(place)} bentoml serve serving.service:Ptft"
     return MeasuredModel(name, place, figures, answers, _origins(found), command)
 

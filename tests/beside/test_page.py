@@ -12,11 +12,12 @@ from typer.testing import CliRunner
 
 import ptft
 from ptft.api import measure_beside
-from ptft.beside import MeasuredModel, write_beside
+from ptft.beside import MeasuredModel, measured_model, write_beside
 from ptft.cli.main import app
 from ptft.errors import UsageError
 from ptft.export import export_model
 from ptft.mix import mix
+from ptft.model_source import ModelFolder
 from ptft.recipe import Recipe
 from ptft.report.charts import figure_text
 from ptft.report.neighbours.record import Neighbours
@@ -123,6 +124,15 @@ def test_the_page_stands_alone(measured: tuple[dict[str, Any], Read]) -> None:
     (style,) = (data for where, data in shown.texts if where == "style")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     assert policy == f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'"
+
+
+def test_what_takes_a_model_on(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, command in (("tuned", "ptft export tuned"), ("model", "PTFT_MODEL=model bentoml")):
+        assert measured_model(made / name, {}, {}).command.startswith(command)
+    pulled = ModelFolder(made / "model", "org/repo@v1")
+    monkeypatch.setattr("ptft.beside.measured.fetch_source", lambda source: pulled)
+    found = measured_model("org/repo@v1", {}, {})
+    assert (found.name, found.command) == ("org/repo@v1", "ptft pull org/repo@v1 models/mine")
 
 
 def plain(**changes: Any) -> Recipe:
