@@ -34,8 +34,10 @@ class Client:
     async def ask(self) -> Answer:
         """One request, on a free connection or a new one; status 0 where it has no answer."""
         parts = urlsplit(self.url)
-        if self._free:
+        while self._free:
             reader, writer = self._free.pop()
+            if not reader.at_eof():  # else the service has closed it meanwhile
+                break
         else:
             reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         writer.write(self.request)

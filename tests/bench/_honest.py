@@ -74,6 +74,12 @@ class Honest:
         self._reading.join()
         self._process.wait()
 
+    def wait(self) -> None:
+        """Until each has had an answer."""
+        while len({one.who for one in list(self.answers)}) < len(_asks()):
+            assert self._process.poll() is None, "the clients have ended"
+            time.sleep(0.05)
+
     def between(self, start: float, end: float) -> list[Answer]:
         """Those that overlap a time."""
         return [one for one in self.answers if one.began <= end and one.began + one.seconds > start]

@@ -62,6 +62,7 @@ def attack(name: str, folder: Path, home: Path, alone_s: float, seconds: float) 
     with serve_plain(home, {"PTFT_MODEL": str(folder)}) as server:
         worker = server.worker()
         with Honest(server.url) as honest, Memory(worker) as memory:
+            honest.wait()
             time.sleep(1.0)
             began, before = time.monotonic(), resident_mb(worker)
             time.sleep(alone_s)

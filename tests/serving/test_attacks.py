@@ -368,6 +368,28 @@ def test_a_body_that_does_not_come_is_not_waited_for(folder: Path) -> None:
     asyncio.run(play())
 
 
+def test_a_body_that_would_be_late_anyway_is_not_waited_for(folder: Path) -> None:
+    async def play() -> None:
+        settings = replace(Settings(model=folder), body_idle_s=0.3, timeout_s=20.0)
+        async with started(settings) as (app, state):
+            transport = httpx.ASGITransport(app)
+
+            async def trickles() -> AsyncIterator[bytes]:
+                for _ in range(400):  # more than a kilobyte a second, and an hour for all
+                    yield bytes(400)
+                    await asyncio.sleep(0.05)
+
+            length = {"content-length": "10000000"}
+            async with httpx.AsyncClient(transport=transport, base_url="http://here") as ask:
+                answer = await ask.post(
+                    "/v1/embed/text", content=trickles(), headers={**JSON, **length}
+                )
+            assert (answer.status_code, answer.json()["error"]["type"]) == (408, "body_too_slow")
+            assert nothing_is_held(state)
+
+    asyncio.run(play())
+
+
 def test_base64_is_whole_or_none(client: Client) -> None:
     good = base64.b64encode(attacks.small_photo()).decode()
     broken = [good[:-1], good[: len(good) // 2] + "=" + good[len(good) // 2 + 1 :], "@@@@"]

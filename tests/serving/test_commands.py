@@ -111,6 +111,23 @@ def test_every_setting_is_documented() -> None:
     assert rows == [f"PTFT_{name.upper()}" for name in Settings.__dataclass_fields__]
 
 
+def test_every_refusal_is_documented() -> None:
+    """With its status, in the README's table."""
+    said = {
+        (status, kind)
+        for statuses, kinds in re.findall(r"^\| (\d{3}[\d, ]*) \| (`.+?`) \|", README, re.MULTILINE)
+        for status in statuses.split(", ")
+        for kind in re.findall(r"`(\w+)`", kinds)
+    }
+    made = [
+        tuple(found)
+        for path in (REPO / "serving").glob("*.py")
+        for found in re.findall(r'Refusal\(\s*(\d{3}),\s*"(\w+)"', path.read_text())
+    ]
+    assert len(made) > 30
+    assert set(made) <= said
+
+
 def test_requirements_have_no_torch() -> None:
     """Every module that the service imports comes with its requirements."""
     lines = (REPO / "serving" / "requirements.txt").read_text().splitlines()
