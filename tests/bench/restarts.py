@@ -154,7 +154,7 @@ def restart(folder: Path, home: Path, times: int) -> tuple[Clients, Counter[str]
 def kill(folder: Path, home: Path, times: int) -> tuple[Clients, int, Counter[str]]:
     """One service, its worker killed; how many it held, and how those were lost that it did not."""
     settings = {"PTFT_MODEL": str(folder), "PTFT_THREADS": "1"}
-    kills: list[float] = []
+    kills: list[tuple[float, float]] = []
     with serve_plain(home, settings) as server:
         clients = Clients(lambda: server.url)
         with clients.asking():
@@ -163,13 +163,28 @@ def kill(folder: Path, home: Path, times: int) -> tuple[Clients, int, Counter[st
                 while clients.answered < before + 4 * CLIENTS:
                     time.sleep(0.01)
                 worker = server.worker()
+                began = time.monotonic()
                 os.kill(worker, signal.SIGKILL)
-                kills.append(time.monotonic())
+                while _lives(worker):
+                    time.sleep(0.001)
+                kills.append((began, time.monotonic()))
                 while not _answers(server.url):
                     time.sleep(0.05)
-    held = [one for one in clients.lost if any(one.began <= at <= one.ended for at in kills)]
+    held = [
+        one
+        for one in clients.lost
+        if any(one.began <= gone and one.ended >= began for began, gone in kills)
+    ]
     others = [one for one in clients.lost if one not in held]
     return clients, len(held), Counter(one.how for one in others)
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process that was killed still has its connections: ending takes a moment."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def _answers(url: str) -> bool:
