@@ -36,11 +36,6 @@ def hf_jobs_commands(job: LaunchJob) -> list[list[str]]:
     launch = job.launch
     if launch.image is None:
         raise UsageError("image: missing; allowed: a container image with ptft, best by digest")
-    if job.workers > 1:
-        raise UsageError(
-            f"workers: {job.workers}: of Slurm and Kubernetes; allowed with hf-jobs: workers: 1 "
-            "(cells run beside each other by compare.jobs)"
-        )
     group = f"ptft-{job.name}"
     return [_command(job, node, group) for node in range(job.nodes)]
 

@@ -59,11 +59,6 @@ class LaunchJob:
         return 1 if machine is None or self.compares else machine.count
 
     @property
-    def workers(self) -> int:
-        """Jobs that share a comparison's cells; 1 of a run."""
-        return self.launch.workers if self.compares else 1
-
-    @property
     def nodes(self) -> int:
         """Machines that are one run."""
         return 1 if self.compares else self.launch.nodes
@@ -115,13 +110,8 @@ def plan_job(
     compares = isinstance(loaded, Comparison)
     if compares and launch.nodes > 1:
         raise UsageError(
-            f"nodes: {launch.nodes}: of one run, and {source!r} is a comparison; "
-            "allowed: nodes: 1 and workers: as many as there are to be"
-        )
-    if not compares and launch.workers > 1:
-        raise UsageError(
-            f"workers: {launch.workers}: of a comparison, which {source!r} is not; "
-            "allowed: workers: 1, and nodes: as many machines as the run is to have"
+            f"nodes: {launch.nodes}: of one run, and {source!r} is a comparison; allowed: nodes: 1 "
+            "(its cells run beside each other by compare.jobs)"
         )
     name, text = _recipe(source)
     job = LaunchJob(_label(loaded.name), compares, name, text, tuple(overrides), launch)
@@ -149,8 +139,6 @@ def program(job: LaunchJob, ranks: Ranks = NO_RANKS) -> str:
     words = ["ptft", verb, recipe, *settings, "--resume", "auto"]
     if job.minutes is not None:
         words += ["--max-minutes", f"{job.minutes:g}"]
-    if job.workers > 1:
-        words.append("--worker")
     if job.ranks * job.nodes > 1:
         words = [*_torchrun(job, ranks), "-m", *words]
     lines.append(" ".join(["exec", *words]))

@@ -34,15 +34,14 @@ def kubernetes_objects(job: LaunchJob, form: Form = Form.JOB) -> str:
     """The objects as YAML, for ``kubectl apply``.
 
     Raises:
-        UsageError: the launch file lacks what a pod needs, or asks for what the form has no place
-            for.
+        UsageError: the launch file lacks what a pod needs.
     """
-    _check(job, form)
+    _check(job)
     made = {Form.JOB: _job, Form.JOBSET: _jobset, Form.TRAINJOB: _trainjob}[form](job)
     return dump_documents(*made)
 
 
-def _check(job: LaunchJob, form: Form) -> None:
+def _check(job: LaunchJob) -> None:
     launch = job.launch
     if launch.image is None:
         raise UsageError("image: missing; allowed: a container image with ptft, best by digest")
@@ -55,10 +54,6 @@ def _check(job: LaunchJob, form: Form) -> None:
         raise UsageError(
             f"kubernetes.claim: missing, and {job.nodes} nodes share runs: {launch.runs!r}; "
             "allowed: a PersistentVolumeClaim with ReadWriteMany"
-        )
-    if form is not Form.JOB and job.workers > 1:
-        raise UsageError(
-            f"workers: {job.workers}: of an indexed Job alone; allowed: --form job, or workers: 1"
         )
 
 
@@ -74,7 +69,7 @@ def _metadata(job: LaunchJob) -> dict[str, Any]:
 
 def _job(job: LaunchJob) -> list[dict[str, Any]]:
     """An Indexed Job, and the Service by which its pods find each other."""
-    metadata, pods = _metadata(job), job.nodes * job.workers
+    metadata, pods = _metadata(job), job.nodes
     ranks = Ranks(head=f"{job.name}-0.{job.name}", node='"$JOB_COMPLETION_INDEX"')
     spec = _job_spec(job, pods, _pod(job, ranks))
     spec["template"]["spec"]["subdomain"] = job.name

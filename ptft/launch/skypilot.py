@@ -5,7 +5,6 @@ The task's form is SkyPilot 0.14's (https://docs.skypilot.co/en/latest/reference
 
 import re
 
-from ptft.errors import UsageError
 from ptft.launch.job import GO_ON, MOUNTED, LaunchJob, Ranks, program
 from ptft.launch.yaml_files import dump_documents
 
@@ -16,17 +15,8 @@ BUCKETS = r"((?:s3|gs|r2|oci|cos|nebius)://[^/]+)"
 
 
 def skypilot_task(job: LaunchJob) -> str:
-    """The task as YAML, for ``sky jobs launch``.
-
-    Raises:
-        UsageError: the launch file asks for what a task has no place for.
-    """
+    """The task as YAML, for ``sky jobs launch``."""
     launch = job.launch
-    if job.workers > 1:
-        raise UsageError(
-            f"workers: {job.workers}: a SkyPilot task has no array; allowed: workers: 1 (its cells "
-            "run beside each other by compare.jobs), or --on slurm, --on kubernetes"
-        )
     resources: dict[str, object] = {}
     if launch.skypilot.infra is not None:
         resources["infra"] = launch.skypilot.infra

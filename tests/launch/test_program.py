@@ -165,8 +165,6 @@ def test_what_a_system_is_not_told_is_said() -> None:
 
 REFUSED: dict[str, tuple[System, dict[str, Any], str]] = {
     "nodes of a comparison": (System.SLURM, {"nodes": 2}, "nodes: 2: of one run"),
-    "workers on SkyPilot": (System.SKYPILOT, {"workers": 2}, "workers: 2: a SkyPilot task has no"),
-    "workers on HF Jobs": (System.HF_JOBS, {"workers": 2}, "workers: 2: of Slurm and Kubernetes"),
     "no image": (System.KUBERNETES, {"image": None}, "image: missing"),
     "no Secret": (System.KUBERNETES, {"kubernetes": {}}, "kubernetes.secret: missing"),
     "no such machine": (System.HF_JOBS, {"gpus": "a100-80x2"}, "gpus: 'a100-80x2': HF Jobs have"),
@@ -180,16 +178,6 @@ def test_what_a_system_does_not_have_is_refused(case: str) -> None:
     with pytest.raises(UsageError) as raised:
         rendered("compare/scenes", on=on, **changes)
     assert str(raised.value).startswith(told)
-
-
-def test_workers_are_of_a_comparison() -> None:
-    with pytest.raises(UsageError, match="workers: 4: of a comparison, which 'pretrain/scenes'"):
-        rendered(SCENES, on=System.SLURM, workers=4)
-    made = rendered("compare/scenes", on=System.SLURM, workers=4).text
-    assert "#SBATCH --array=0-3\n" in made
-    assert "--resume auto --worker\n" in made
-    (job,) = yaml.safe_load_all(rendered("compare/scenes", on=System.KUBERNETES, workers=4).text)
-    assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (4, 4)
 
 
 def test_a_comparison_keeps_its_cells_where_its_folder_is() -> None:
