@@ -1,7 +1,11 @@
 """What a session writes: objects of JSON with the ids of requests, and never what a client sent."""
 
+import contextlib
 import json
-from collections.abc import Iterator
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +67,34 @@ def test_every_line_is_an_object_and_no_secret_is_in_any(keyed: tuple[Server, st
     log = server.log.read_text()
     for private in (secret, TRIED, SENT, "\x1b"):
         assert private not in log
+
+
+def test_a_worker_that_finds_no_keys_says_so_and_lets_nobody_in(
+    keyed: tuple[Server, str],
+) -> None:
+    server, secret = keyed
+    file = server.log.parent / "keys"
+    good = file.read_text()
+    file.write_text("half a li")
+    os.kill(server.worker(), signal.SIGKILL)
+    wait(lambda: "line 1: half: allowed: NAME sha256:" in server.log.read_text())
+    answer = httpx.get(f"{server.url}/v1/model", headers={"x-api-key": secret})
+    assert answer.status_code == 503
+    file.write_text(good)
+    wait(lambda: httpx.get(f"{server.url}/readyz", timeout=30).status_code == 200)
+    answer = httpx.get(f"{server.url}/v1/model", headers={"x-api-key": secret})
+    assert answer.status_code == 200
+    assert "Traceback" not in server.log.read_text()
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.TransportError):  # what the dead worker held
+            if condition():
+                return
+        time.sleep(0.1)
+    raise AssertionError("it did not come about")
 
 
 def test_bentoml_logs_the_same(folder: Path, tmp_path: Path) -> None:
