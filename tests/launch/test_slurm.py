@@ -1,5 +1,9 @@
-"""A real Slurm on this machine runs what ``ptft launch`` wrote, takes it away, runs it again."""
+"""A real Slurm on this machine runs what ``ptft launch`` wrote, takes it away, runs it again.
 
+It takes minutes, so it is asked for: ``PTFT_TEST_SLURM=1 pytest tests/launch/test_slurm.py``.
+"""
+
+import os
 import shlex
 import sys
 import tempfile
@@ -15,7 +19,8 @@ from ptft.recipe import dump_recipe
 from tests.support.runs import largest_difference, recipe, run
 from tests.support.slurm_cluster import SlurmCluster, missing
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=f"no Slurm here: {missing()}")
+WHY = missing() or ("" if os.environ.get("PTFT_TEST_SLURM") else "minutes: PTFT_TEST_SLURM=1")
+pytestmark = pytest.mark.skipif(bool(WHY), reason=f"a real Slurm: {WHY}")
 
 OPTIM = {"samples_seen": 960, "global_batch": 16, "lr": 1e-3, "precision": "fp32"}
 SECONDS = 400  # in which a job is done, however busy the machine is
