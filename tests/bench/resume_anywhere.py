@@ -184,7 +184,7 @@ def costs(folder: Path, *, smoke: bool) -> dict[str, float]:
     from ptft.speech import SILENT
     from ptft.train import loop, train
 
-    rounds, each, every = (1, 4, 2) if smoke else (ROUNDS, EACH, EVERY)
+    rounds, each, every = (1, 2, 1) if smoke else (ROUNDS, EACH, EVERY)
     cpu: dict[bool, list[float]] = {False: [], True: []}
     wall: dict[bool, list[float]] = {False: [], True: []}
     inside = [0.0]
