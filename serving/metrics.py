@@ -159,8 +159,7 @@ class Metrics:
             self.drift_value.labels(one.kind).set(_number(one.value))
             self.drift_moved.labels(one.kind).set(_number(one.moved))
             for side, bound in (("low", one.low), ("high", one.high)):
-                if bound is not None:
-                    self.drift_bound.labels(one.kind, side).set(bound)
+                self.drift_bound.labels(one.kind, side).set(_number(bound))
 
     def _counter(self, name: str, what: str, *labels: str) -> Any:
         return self._make(Counter, name, what, labels)

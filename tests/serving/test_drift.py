@@ -103,7 +103,9 @@ def test_pictures_of_another_kind_are_seen_and_of_the_same_are_not(
         lines = asking.get("/metrics").text.splitlines()
         assert 'ptft_drift_moved{kind="image"} 1.0' in lines
         assert 'ptft_drift_items{kind="image"} 500.0' in lines
-        (bound,) = [one for one in lines if one.startswith("ptft_drift_bound") and "image" in one]
+        (bound,) = [
+            one for one in lines if one.startswith('ptft_drift_bound{kind="image",side="high"}')
+        ]
         assert float(bound.split()[-1]) == pytest.approx(found["high"])
 
 

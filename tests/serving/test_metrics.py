@@ -2,6 +2,7 @@
 
 import re
 import socket
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -115,14 +116,14 @@ def test_a_phase_lasts_while_anything_is_in_it(monkeypatch: pytest.MonkeyPatch) 
     assert (lasted.first, lasted.last, lasted.seconds) == (0.0, 10.5, 4.5)
 
 
-def test_every_metric_is_documented(client: Client) -> None:
+def test_every_metric_is_documented(client: Client, sketched: Path) -> None:
     rows = re.findall(r"^\| (`ptft_[^|]+)\|([^|]*)\|", README.read_text(), re.MULTILINE)
     documented = {
         name.removesuffix("_total"): set(re.findall(r"\w+", labels))
         for names, labels in rows
         for name in re.findall(r"`(ptft_\w+)`", names)
     }
-    with client(cache_bytes=10**6) as ask:
+    with client(cache_bytes=10**6, model=sketched) as ask:
         ask.post("/v1/embed/text", json={"texts": ["a"]})
         ask.get("/nothing")
         found = scrape(ask)
