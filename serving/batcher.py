@@ -22,7 +22,7 @@ __all__ = ["LONGEST_S", "Batcher"]
 
 logger = logging.getLogger("bentoml.ptft")
 
-LONGEST_S = 0.05
+LONGEST_S = 0.1
 """Seconds that a batch should take at most, at the best speed seen; of one item it may be more."""
 
 _RECENT = 0.3  # weight of the last batch in the mean
