@@ -14,6 +14,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -153,7 +154,9 @@ def peer(words: list[str], home: Path, url: str, ready: str, **more: str) -> Ite
     """A peer's service, once it answers; its process."""
     log = (home / f"{Path(words[-1]).name}.log").open("wb")
     variables = {**environment(home, more), "PYTHONPATH": f"{HERE.parents[1]}:{HERE}"}
-    process = subprocess.Popen(words, env=variables, stdout=log, stderr=log, cwd=HERE)
+    process = subprocess.Popen(
+        words, env=variables, stdout=log, stderr=log, cwd=HERE, start_new_session=True
+    )
     try:
         deadline = time.monotonic() + _START_S
         while True:
@@ -167,8 +170,9 @@ def peer(words: list[str], home: Path, url: str, ready: str, **more: str) -> Ite
         process.terminate()
         try:
             process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        finally:  # LitServe leaves processes behind
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         log.close()
 
 
