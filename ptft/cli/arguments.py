@@ -1,5 +1,6 @@
 """Arguments that several verbs take."""
 
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,18 +34,17 @@ class Verb(TyperCommand):
 
 def _with_value(args: list[str]) -> Iterator[str]:
     """Arguments with the value of ``--resume`` joined to it, or the one that it has alone."""
-    given = iter([*args, ""])
-    for one in given:
+    given = deque(args)
+    while given:
+        one = given.popleft()
         if one == "--":
             yield one
-            yield from list(given)[:-1]
+            yield from given
             return
-        while one == _RESUME:
-            one = next(given)
-            yield f"{_RESUME}={'auto' if one == 'auto' else _ALONE}"
-            if one == "auto":
-                one = next(given)
-        if one:
+        if one == _RESUME:
+            auto = bool(given) and given[0] == "auto"
+            yield f"{_RESUME}={given.popleft() if auto else _ALONE}"
+        else:
             yield one
 
 

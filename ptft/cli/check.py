@@ -19,7 +19,7 @@ __all__ = ["EXAMPLE", "command"]
 
 EXAMPLE = """\
 ptft check pretrain/scenes --measure
-ptft check pretrain/clip-vit-b32 --on h100x8 --price 2.5"""
+ptft check pretrain/clip-vit-b32-cc12m --on h100x8 --price 2.5"""
 
 _CLASSES = 4  # of a split, that the table names
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from serving import schema
+from serving.client_answers import OpenAIEmbedded
+from serving.schema_clients import OpenAIEmbeddings
 
 from .conftest import ChartUnderTest
 
@@ -47,7 +48,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append((self.path, body))
-        schema.OpenAIEmbeddings.model_validate(body)
+        OpenAIEmbeddings.model_validate(body)
         data = [{"object": "embedding", "index": 0, "embedding": self.server.embedding}]
         usage = {"prompt_tokens": 0, "total_tokens": 0}
         answer = {
@@ -57,7 +58,7 @@ class Handler(BaseHTTPRequestHandler):
             "model": "m",
             "digest": "sha256:1",
         }
-        schema.OpenAIEmbedded.model_validate(answer)
+        OpenAIEmbedded.model_validate(answer)
         self.answer(self.server.status, answer)
 
     def answer(self, status: int, body: Any) -> None:

@@ -30,6 +30,7 @@ COMMANDS = {
     "data": [("data", "look", "pictures"), ("data", "pack", "folders.yaml", "packed")],
     "evaluate": [("evaluate", "run")],
     "compare": [("compare", "compared/comparison.yaml")],
+    "launch": [("launch", "recipe.yaml", "--on", "slurm")],
     "mix": [("mix", "run", "again", "mixed")],
     "verify": [("verify", "run", "model")],
 }

@@ -262,11 +262,11 @@ def test_a_runs_page_names_no_folder_of_the_machine(place: Path) -> None:
 
 def test_show_prints_what_is_published(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = str(place / "run" / RunFiles.RECIPE)
-    show.command(run, None, False, True)
+    show.command(run, published=True)
     shown = capsys.readouterr()
     assert str(place) not in shown.out and read_yaml(shown.out)["init"]["from"] == "before"
     assert "without the folders and keys in" in shown.err
-    show.command(run, None, False, False)
+    show.command(run)
     assert str(place) in capsys.readouterr().out  # a recipe to be run, on its own machine
 
 

@@ -13,7 +13,7 @@ from ptft.model import DualEncoder, init_head
 from ptft.recipe import ClassifyObjective, Reads
 from tests.support.tiny import arch_section, build
 
-__all__ = ["CLASSES", "TEXT_KINDS", "head_of", "notes", "reviews"]
+__all__ = ["CLASSES", "TEXT_KINDS", "head_of", "notes", "picture", "reviews"]
 
 TEXT_KINDS: tuple[Reads, ...] = ("text", "both")
 CLASSES = ["cat", "dog", "sea"]
@@ -45,7 +45,7 @@ def reviews(folder: Path, suffix: str = ".csv", *, rows: int = 48) -> dict[str, 
     return {"kind": "table", "image": None, "label": "label", "max_skipped": 1.0, **paths}
 
 
-def _picture(shade: int) -> bytes:
+def picture(shade: int) -> bytes:
     stream = io.BytesIO()
     noise = np.random.default_rng(shade).integers(0, 60, (32, 32, 3), np.uint8)
     Image.fromarray(noise + np.uint8(shade)).save(stream, "PNG")
@@ -64,7 +64,7 @@ def notes(folder: Path, rows: int = 32) -> dict[str, Any]:
             light, good = index % 2, index // 2 % 2
             text = f"{(_GOOD if good else _BAD)[index // 4 % 4]} {split} {index}"
             label = "alike" if light == good else "other"
-            made.append({"image": _picture(150 * light), "text": text, "label": label})
+            made.append({"image": picture(150 * light), "text": text, "label": label})
         if split == "train":
             made[5]["image"] = None
             made[9]["text"] = None

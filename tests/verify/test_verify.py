@@ -34,7 +34,7 @@ from ptft.recipe.load import parse_recipe
 from ptft.report.charts import plot_curves
 from ptft.runs.folder import RunStatus, start_run, write_run
 from ptft.verify import Link, verify
-from serving import routes
+from serving import embed, routes
 from serving.settings import Settings
 from tests.serving.checkpoint import make_model
 from tests.support.hub_parts import REPO_ID, TOKEN, run
@@ -284,7 +284,7 @@ def test_a_service_of_another_model_or_with_other_answers(
     with service(exported) as url:
         links = verify([str(model), url], torch=False)
         assert list(broken(links)) == ["service"]
-        monkeypatch.setattr(routes, "write_embedding", lambda row, _: np.negative(row))
+        monkeypatch.setattr(embed, "write_embedding", lambda row, _: np.negative(row))
         found = broken(verify([str(exported), url], torch=False))
         assert list(found) == ["golden service fp32"]
         assert "text_embeds differs by" in found["golden service fp32"]
