@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -176,7 +177,7 @@ class ModelInfo:
     matryoshka: list[int] = field(default_factory=list)
     format: int = FORMAT
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """``sha256:`` and 64 hex digits over all that decides an answer: the names and bytes of
         the files, and every key here but ``name``, ``clients`` and ``versions``; nor a ``reads`` of
