@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import ptft
+from ptft.errors import UsageError
 from serving.settings import Settings, read_settings, unknown_settings
 
 from .conftest import (
@@ -49,9 +50,12 @@ def test_manifests_fit_the_schemas_of_kubernetes(
     ptft_chart: ChartUnderTest, file: Path | None, version: str
 ) -> None:
     release = ptft_chart.render(values=read_values(file))
-    for manifest in release.documents:
-        if manifest["kind"] not in CUSTOM_KINDS:
-            kubernetes_validate.validate(manifest, version, strict=True)
+    held = [one for one in release.documents if one["kind"] not in CUSTOM_KINDS]
+    assert {"Deployment", "Service"} <= {manifest["kind"] for manifest in held}
+    for manifest in held:
+        kubernetes_validate.validate(manifest, version, strict=True)
+        with pytest.raises(kubernetes_validate.ValidationError):  # it does look at this kind
+            kubernetes_validate.validate({**manifest, "metadata": 1}, version, strict=True)
 
 
 def test_examples_render_every_kind(ptft_chart: ChartUnderTest) -> None:
@@ -262,7 +266,10 @@ def test_settings_are_those_of_the_service(ptft_chart: ChartUnderTest) -> None:
 def test_settings_of_the_examples_are_accepted(ptft_chart: ChartUnderTest) -> None:
     for file in VALUE_FILES:
         given = environment(ptft_chart.render(values=read_values(file)).server)
-        read_settings({name: value for name, value in given.items() if isinstance(value, str)})
+        told = {name: value for name, value in given.items() if isinstance(value, str)}
+        assert read_settings(told).precision == told.get("PTFT_PRECISION", "fp32")
+        with pytest.raises(UsageError, match="PTFT_PRECISION"):
+            read_settings({**told, "PTFT_PRECISION": "fp31"})
 
 
 def test_threads_follow_the_cpu_request(ptft_chart: ChartUnderTest) -> None:

@@ -121,7 +121,9 @@ def pods_of_trainjob(document: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("form", Form)
 @pytest.mark.parametrize("case", range(len(CASES)))
 def test_the_schemas_hold(case: int, form: Form, version: str) -> None:
-    for document in documents(CASES[case][0], form, CASES[case][1]):
+    made = documents(CASES[case][0], form, CASES[case][1])
+    assert made
+    for document in made:
         match document["kind"]:
             case "JobSet":
                 jsonschema.validate(document, JOBSET)
@@ -133,6 +135,8 @@ def test_the_schemas_hold(case: int, form: Form, version: str) -> None:
             case _:
                 held = document
         kubernetes_validate.validate(held, version, strict=True)
+        with pytest.raises(kubernetes_validate.ValidationError):  # it does look at this kind
+            kubernetes_validate.validate({**held, "metadata": 1}, version, strict=True)
 
 
 def pod_of(document: dict[str, Any]) -> dict[str, Any]:

@@ -166,11 +166,11 @@ def test_a_key_that_runs_or_fetches(values: dict[str, Any]) -> None:
 
 
 def test_keys_that_say_nothing_of_the_kind() -> None:
-    refuse_code(
-        {"auto_map": None, "tokenizer_class": "BertTokenizer", "_attn_implementation": "sdpa",
-         "quantization_config": {}, "max": float("inf")},
-        "config.json",
-    )  # fmt: skip
+    plain = {"auto_map": None, "tokenizer_class": "BertTokenizer", "_attn_implementation": "sdpa",
+             "quantization_config": {}, "max": float("inf")}  # fmt: skip
+    refuse_code(plain, "config.json")
+    with pytest.raises(ModelError, match="auto_map"):
+        refuse_code({**plain, "auto_map": {"AutoModel": "a.B"}}, "config.json")
 
 
 @pytest.mark.parametrize("key", ["hf_model_name", "hf_tokenizer_name"])

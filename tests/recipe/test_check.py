@@ -8,7 +8,7 @@ import yaml
 
 from ptft.compat import import_open_clip, import_timm
 from ptft.errors import RecipeError
-from ptft.recipe import check_recipe
+from ptft.recipe import Recipe, check_recipe
 from ptft.recipe.check import open_clip_architectures, timm_architectures
 from ptft.recipe.load import parse_recipe
 from ptft.recipe.optimizers import timm_optimizers
@@ -188,7 +188,7 @@ optim: {samples_seen: 4, optimizer_args: {amsgrad: true}}
 """
 
 
-def check(section: str) -> None:
+def check(section: str) -> Recipe:
     changes: dict[str, Any] = yaml.safe_load(section)
     plain: dict[str, Any] = {
         "name": "small",
@@ -198,12 +198,18 @@ def check(section: str) -> None:
     }
     if "init" not in changes:
         plain.setdefault("model", {"name": "ViT-B-32"})
-    check_recipe(parse_recipe(plain, where="x"))
+    recipe = parse_recipe(plain, where="x")
+    check_recipe(recipe)
+    return recipe
 
 
 @pytest.mark.parametrize("section", FINE.strip().splitlines())
 def test_what_is_there_or_may_be_on_the_hub_passes(shards: Path, section: str) -> None:
-    check(section)
+    found = check(section).model_dump(by_alias=True)
+    for key, given in yaml.safe_load(section).items():
+        assert key in found
+        if isinstance(given, dict):
+            assert given.keys() <= found[key].keys(), "what was asked for is what passed"
 
 
 @pytest.mark.parametrize("case", WRONG.strip().split("\n\n"))

@@ -80,4 +80,6 @@ def test_a_refusal_is_as_the_schema_says(
     document: dict[str, Any], plain_client: TestClient
 ) -> None:
     refused = plain_client.post("/v1/embeddings", json={"input": [1]}).json()
-    validator(document, "/components/schemas/ErrorAnswer").validate(refused)
+    schema = validator(document, "/components/schemas/ErrorAnswer")
+    schema.validate(refused)
+    assert not schema.is_valid({"error": "no"}) and not schema.is_valid({})
