@@ -183,7 +183,8 @@ class ServiceRefusedError(ServiceError):
 
 
 class ServiceBusyError(ServiceError):
-    """The service has too much to do, or is not ready; it was asked as often as it may be."""
+    """The service has too much to do, is not ready, or serves another model than the one asked for;
+    it was asked as often as it may be."""
 
 
 class ServiceUnreachableError(ServiceError):

@@ -15,7 +15,10 @@ from serving.metrics import Metrics
 from serving.pool import Pool
 from serving.settings import Settings
 
-__all__ = ["CALLER", "REFUSED", "REQUEST_ID", "TICKET", "Asked"]
+__all__ = ["CALLER", "DIGEST_HEADER", "REFUSED", "REQUEST_ID", "TICKET", "Asked"]
+
+DIGEST_HEADER = "ptft-model-digest"
+"""Of a request: the model that is to answer; of an answer: the one that did."""
 
 REQUEST_ID, TICKET = "ptft.request_id", "ptft.ticket"
 """Keys of the ASGI scope, set by ``serving.frame``."""

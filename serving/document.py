@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from starlette.responses import Response
 
-from serving.asked import Asked
+from serving.asked import DIGEST_HEADER, Asked
 from serving.schema import ErrorAnswer
 
 __all__ = ["Route", "describe"]
@@ -25,12 +25,20 @@ _REFUSALS = {
     408: "the body did not come",
     413: "the body, an image or the number of items is beyond its cap",
     415: "a content type that the route does not read",
+    421: "another model is served than the digest that the request names",
     422: "a key or value is wrong, or every item failed",
     429: "too much at once, in all or with this key; Retry-After says when to ask again",
     503: "the model is not loaded yet",
     504: "no answer before the deadline",
 }
 _FILE = {"type": "string", "format": "binary"}
+_DIGEST = {
+    "name": DIGEST_HEADER,
+    "in": "header",
+    "required": False,
+    "description": "sha256:...; answered by this model, or refused",
+    "schema": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
+}
 _KEY = {"type": "http", "scheme": "bearer", "description": "where the service asks for API keys"}
 
 
@@ -104,11 +112,12 @@ def _operation(route: Route, references: Any) -> dict[str, Any]:
         "operationId": route.name,
         "summary": route.about,
         "responses": responses,
+        "parameters": [_DIGEST],
     }
     if "{" in route.path:
         name = route.path.partition("{")[2].partition("}")[0].partition(":")[0]
         where = {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        operation["parameters"] = [where]
+        operation["parameters"] = [where, _DIGEST]
     content: dict[str, Any] = {}
     if route.body:
         content["application/json"] = {

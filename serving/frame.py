@@ -14,15 +14,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.asked import CALLER, REFUSED, REQUEST_ID, TICKET
+from serving.asked import CALLER, DIGEST_HEADER, REFUSED, REQUEST_ID, TICKET
 from serving.guard import PROBES
 from serving.logs import CURRENT_ID, log_access
 from serving.refusal import Refusal
 from serving.state import State, refuse
 
-__all__ = ["DIGEST_HEADER", "Cors", "Frame", "Guarded"]
+__all__ = ["Cors", "Frame", "Guarded"]
 
-DIGEST_HEADER = "ptft-model-digest"
 _ID_HEADER = b"x-request-id"
 _ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _NOT_ASKED = PROBES | {"/metrics"}  # by nobody who waits for an embedding
@@ -142,7 +141,13 @@ class Cors:
                 self._app,
                 allow_origins=origins,
                 allow_methods=("GET", "HEAD", "POST"),
-                allow_headers=("authorization", "content-type", "x-api-key", "x-request-id"),
+                allow_headers=(
+                    "authorization",
+                    "content-type",
+                    "x-api-key",
+                    "x-request-id",
+                    DIGEST_HEADER,
+                ),
                 expose_headers=("retry-after", "x-request-id", DIGEST_HEADER),
             )
         await self._for[origins](scope, receive, send)

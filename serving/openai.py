@@ -21,6 +21,7 @@ from serving.answers import (
 from serving.asked import Asked
 from serving.inputs import read_json_body
 from serving.items import encode_items
+from serving.other_model import check_digest, is_digest
 from serving.refusal import Refusal
 from serving.settings import Settings
 from serving.state import json_bytes
@@ -70,9 +71,11 @@ def check_model(asked: Asked, name: str | None, key: str = "model") -> None:
     """Refuse a name that is not the model's, nor one of its aliases.
 
     Raises:
-        Refusal: 404, naming the key.
+        Refusal: 404, naming the key; 421 for the digest of another model.
     """
     info = asked.encoder.model.info
+    if name is not None and is_digest(name):
+        check_digest(asked.encoder, name, key)
     if name is not None and name not in (*_names(info, asked.settings), info.digest, *_UNNAMED):
         near = suggest(name, _names(info, asked.settings))
         raise Refusal(404, "model_not_found", f"{key}: {name[:80]!r}; {near} (PTFT_ALIASES)")

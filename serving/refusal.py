@@ -4,9 +4,11 @@ import re
 
 __all__ = ["Refusal"]
 
-_KEY = re.compile(r"[a-z_]+(\[\d+\]|\.\w+)*")  # at the beginning of a message: the key it is about
+_KEY = re.compile(
+    r"[a-z_]+(-[a-z]+)*(\[\d+\]|\.\w+)*"
+)  # at the beginning of a message: the key it is about
 
-_ABOUT_A_KEY = (400, 404, 413, 422)
+_ABOUT_A_KEY = (400, 404, 413, 421, 422)
 
 
 class Refusal(Exception):  # noqa: N818 (an answer, not an error of the service)

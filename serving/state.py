@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from ptft.errors import PtftError
 from serving.admission import Admission
-from serving.asked import REFUSED, REQUEST_ID, Asked
+from serving.asked import DIGEST_HEADER, REFUSED, REQUEST_ID, Asked
 from serving.door import hold
 from serving.drain import Drain
 from serving.drift import Drift, read_drift
@@ -24,6 +24,7 @@ from serving.logs import write_logs
 from serving.memory import give_back_at_once
 from serving.metrics import Metrics
 from serving.model import load_model
+from serving.other_model import check_digest
 from serving.phases import NOT_TIMED, Phases
 from serving.pool import Pool
 from serving.refusal import Refusal
@@ -165,6 +166,7 @@ class State:
         try:
             if self.encoder is None:
                 raise Refusal(503, "not_ready", self.health.failure or "loading", retry_after=1)
+            check_digest(self.encoder, request.headers.get(DIGEST_HEADER), DIGEST_HEADER)
             worker = (self.encoder, self.settings, self.metrics, self.parsing, self.fetcher)
             asked = Asked(request, *worker, self.drift)
             async with asyncio.timeout(self.settings.timeout_s):

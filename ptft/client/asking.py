@@ -27,6 +27,7 @@ __all__ = [
     "ask_pictures",
     "ask_texts",
     "read_answer",
+    "request_headers",
     "unreachable",
 ]
 
@@ -34,7 +35,7 @@ PictureInput = bytes | str | Path
 """The bytes of a picture's file, or where the file is."""
 
 _PART_BYTES = 8 * 2**20  # of one request's pictures or texts
-_BUSY = (408, 429, 502, 503, 504)
+_BUSY = (408, 421, 429, 502, 503, 504)  # 421: behind one address there may be another pod
 _FIRST_WAIT_S = 0.25  # where the service does not say how long; doubled each time
 _LONGEST_WAIT_S = 60.0
 _SPLIT = ("too_many_items", "too_many_characters", "too_costly", "body_too_large")
@@ -139,6 +140,12 @@ def _runs(sizes: Sequence[int], batch: int) -> list[tuple[int, int]]:
             start, room = at, _PART_BYTES
         room -= size
     return [*found, (start, len(sizes))] if sizes else []
+
+
+def request_headers(api_key: str | None, digest: str | None) -> dict[str, str]:
+    """Of every request: the key, and the model that is to answer."""
+    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    return {**headers, "ptft-model-digest": digest} if digest else headers
 
 
 class Attempts:

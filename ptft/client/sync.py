@@ -18,7 +18,14 @@ from ptft.client.answers import (
     ServiceModel,
     read_model,
 )
-from ptft.client.asking import Attempts, PictureInput, RequestPart, read_answer, unreachable
+from ptft.client.asking import (
+    Attempts,
+    PictureInput,
+    RequestPart,
+    read_answer,
+    request_headers,
+    unreachable,
+)
 from ptft.client.questions import Question
 from ptft.errors import ServiceError, ServiceRefusedError
 
@@ -39,6 +46,8 @@ class ServiceClient:
         batch: pictures or texts of one request (``PTFT_MAX_BATCH``); a service that takes fewer
             is sent fewer.
         connections: requests side by side.
+        digest: ``sha256:...`` of the model that is to answer: while a release is under way no other
+            does. None: whichever is there.
     """
 
     def __init__(
@@ -50,8 +59,9 @@ class ServiceClient:
         retries: int = 5,
         batch: int = 64,
         connections: int = 4,
+        digest: str | None = None,
     ) -> None:
-        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        headers = request_headers(api_key, digest)
         self._http = httpx2.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout)
         self._timeout, self._retries, self._batch = timeout, retries, batch
         self._pool = ThreadPoolExecutor(connections, thread_name_prefix="ptft-client")

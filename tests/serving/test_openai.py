@@ -199,3 +199,37 @@ def test_cohere(client: Client, model: DualEncoder, pictures: list[bytes]) -> No
     assert broken.status_code == 422
     assert error(broken)["message"].endswith("(1 of 2 failed)")
     assert error(broken)["message"].startswith("images[1]: ")
+
+
+OTHER = f"sha256:{'0' * 64}"
+
+
+def test_one_digest_or_none(client: Client, info: ModelInfo, pictures: list[bytes]) -> None:
+    body, mine = {"input": "a cat"}, {"ptft-model-digest": info.digest}
+    other = {"ptft-model-digest": OTHER}
+    with client() as ask:
+        good = [
+            ask.post("/v1/embeddings", json=body, headers=mine),
+            ask.post("/v1/embeddings", json={**body, "model": info.digest}),
+            ask.post("/v1/embed/image", files={"images": pictures[0]}, headers=mine),
+            ask.get("/v1/model", headers=mine),
+        ]
+        refused = [
+            ask.post("/v1/embeddings", json=body, headers=other),
+            ask.post("/v1/embeddings", json={**body, "model": OTHER}),
+            ask.post("/v1/embed/image", files={"images": pictures[0]}, headers=other),
+            ask.post("/v2/embed", json={"texts": ["a"], "model": OTHER}, headers=mine),
+            ask.get("/v1/model", headers=other),
+        ]
+        wrong = ask.post("/v1/embeddings", json=body, headers={"ptft-model-digest": "v1.2"})
+        probe = ask.get("/readyz", headers=other)  # asks nothing of a model
+    assert {answer.status_code for answer in good} == {200}
+    for answer in refused:
+        assert (answer.status_code, error(answer)["code"]) == (421, "other_model")
+        assert f"{OTHER} is not served here; served: {info.digest}" in error(answer)["message"]
+        assert answer.headers["ptft-model-digest"] == info.digest
+        assert answer.headers["connection"] == "close"
+    assert [error(answer)["param"] for answer in refused[:2]] == ["ptft-model-digest", "model"]
+    assert wrong.status_code == 400
+    assert "'v1.2'; allowed: sha256: and 64 hex digits" in error(wrong)["message"]
+    assert probe.status_code == 200

@@ -223,3 +223,16 @@ def test_it_is_imported_without_the_rest() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_digest_is_asked_for_until_a_pod_has_it(server: Server, info: ModelInfo) -> None:
+    other = f"sha256:{'0' * 64}"
+    with ServiceClient(server.url, digest=info.digest) as service:
+        assert service.embed_texts(["a"]).digest == info.digest
+    with (
+        ServiceClient(server.url, digest=other, retries=1) as service,
+        pytest.raises(ServiceBusyError, match=f"{other} is not served here") as raised,
+    ):
+        service.embed_texts(["a"])
+    assert (raised.value.status, raised.value.code) == (421, "other_model")
+    assert raised.value.param == "ptft-model-digest"
