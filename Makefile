@@ -37,19 +37,21 @@ clients: $(STAMP) ## environments of other clients of the model folder and the s
 newest: ## what an upper bound keeps out: the newest open_clip, transformers, timm, ... and tests
 	PYTHON=$(PYTHON) .ci/newest
 
-check: $(STAMP) ## format, lint, types, layers, docs: exactly what CI runs before the tests
+check: $(STAMP) ## format, lint, types, layers, the chart's table, docs: exactly what CI runs before the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.charts.generated --check
 	$(MAKE) --no-print-directory docs
 
 docs: $(STAMP) ## the docs as pages: build/docs/index.html; a broken link or reference is an error
 	$(BIN)/python -m sphinx -W --keep-going --quiet docs build/docs
 
-format: $(STAMP) ## format and mend what lint can mend
+format: $(STAMP) ## format, mend what lint can mend, make the chart's table
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/python -m tests.charts.generated
 
 clean: ## forget the environment and what it built
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

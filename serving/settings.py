@@ -16,6 +16,8 @@ __all__ = [
     "KEYS_FILE",
     "MODEL",
     "OTLP_ENDPOINT",
+    "RELATIONS",
+    "Relation",
     "Settings",
     "available_cpus",
     "read_settings",
@@ -151,6 +153,28 @@ class Settings:
     cache_bytes: int = 0
 
 
+@dataclass(frozen=True)
+class Relation:
+    """A setting must not be below ``times`` another, or a request could never be answered.
+
+    Attributes:
+        follows: which of both has a default that holds to the other, where it is not given.
+    """
+
+    value: str
+    least: str
+    times: int = 1
+    follows: str = ""
+
+
+RELATIONS = (
+    Relation("max_queue", "max_batch"),
+    Relation("max_memory_bytes", "max_body_bytes", _BODIES, follows="max_memory_bytes"),
+    Relation("timeout_s", "max_work_s", follows="max_work_s"),
+)
+"""Settings that have to agree; the chart holds its values to the same."""
+
+
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """Read the variables.
 
@@ -210,16 +234,13 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
 
 def _check_together(settings: Settings) -> None:
     """Refuse settings that, together, leave no request that could be answered."""
-    bodies = _BODIES * settings.max_body_bytes
-    for name, value, least, other in (
-        ("MAX_QUEUE", settings.max_queue, settings.max_batch, "MAX_BATCH"),
-        ("MAX_MEMORY_BYTES", settings.max_memory_bytes, bodies, f"MAX_BODY_BYTES, times {_BODIES}"),
-        ("TIMEOUT_S", settings.timeout_s, settings.max_work_s, "MAX_WORK_S"),
-    ):
+    for one in RELATIONS:
+        value, least = getattr(settings, one.value), one.times * getattr(settings, one.least)
         if value < least:
+            other = one.least.upper() + (f", times {one.times}" if one.times > 1 else "")
             raise UsageError(
-                f"{PREFIX}{name}={value:g}: allowed: at least {least:g} ({PREFIX}{other}), or such "
-                "a request could never be answered"
+                f"{PREFIX}{one.value.upper()}={value:g}: allowed: at least {least:g} "
+                f"({PREFIX}{other}), or such a request could never be answered"
             )
 
 

@@ -1,5 +1,6 @@
 """The chart, rendered by Helm's own SDK: no cluster, no helm binary."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,23 @@ import yaml
 CHART = Path(__file__).resolve().parents[2] / "charts" / "ptft"
 EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
 DEFAULTS: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
-VALUE_FILES = [None, *EXAMPLES]  # None: the defaults alone
+PROFILES = sorted((CHART / "ci").glob("*-values.yaml"))
+VALUE_FILES = [None, *EXAMPLES, *PROFILES]  # None: the defaults alone
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+HUB = {
+    "model.source": "hub",
+    "model.hub.repo": "example/birds",
+    "model.hub.revision": COMMIT,
+}
+VOLUME = {"model.source": "volume", "model.volume.claim": "models"}
 
 
 def name_of(file: Path | None) -> str:
     """An id for pytest."""
-    return file.stem if file else "defaults"
+    return file.stem.removesuffix("-values") if file else "defaults"
+
+
+each_values_file = pytest.mark.parametrize("file", VALUE_FILES, ids=name_of)
 
 
 class StrictLoader(yaml.SafeLoader):
@@ -95,17 +107,17 @@ class Release:
     @property
     def server(self) -> dict[str, Any]:
         """The service's container."""
-        return only(self.template["spec"]["containers"])
+        return named(self.template["spec"]["containers"], "server")
 
     @property
     def pull(self) -> dict[str, Any]:
         """The init container that pulls the model."""
-        return only(self.template["spec"]["initContainers"])
+        return named(self.template["spec"]["initContainers"], "pull")
 
 
-def only(containers: list[dict[str, Any]]) -> dict[str, Any]:
-    """The container of a pod that has one."""
-    (container,) = containers
+def named(containers: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """The container of that name."""
+    (container,) = (one for one in containers if one["name"] == name)
     return container
 
 
@@ -121,6 +133,7 @@ class ChartUnderTest:
 
     def __init__(self, chart: helm.Chart) -> None:
         self.chart = chart
+        self._rendered: dict[str, Mapping[str, str]] = {}
 
     def render(
         self,
@@ -135,7 +148,10 @@ class ChartUnderTest:
             helm.HelmError: where schema or templates refuse them.
         """
         given = dict(values) if values is not None else nest(settings or {})
-        return Release(self.chart.render(given, name=name, namespace="prod"))
+        key = json.dumps([given, name], sort_keys=True)
+        if key not in self._rendered:  # many tests start from the same values
+            self._rendered[key] = self.chart.render(given, name=name, namespace="prod")
+        return Release(self._rendered[key])
 
 
 @pytest.fixture(scope="session")

@@ -1,19 +1,16 @@
 """The schema refuses what is wrong before anything is rendered, and knows exactly the values."""
 
-import functools
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import helm_python as helm
 import jsonschema
-import kubernetes_validate
 import pytest
 
-from .conftest import CHART, DEFAULTS, ChartUnderTest
-from .test_chart import COMMIT, HUB
+from .conftest import CHART, COMMIT, DEFAULTS, HUB, ChartUnderTest
+from .schemas import load_definitions
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 
@@ -83,8 +80,8 @@ def test_schema_takes_a_pinned_revision(ptft_chart: ChartUnderTest, revision: st
     ("settings", "message"),
     [
         (
-            {"rollout.terminationGracePeriodSeconds": 30, "serving.timeoutSeconds": 25},
-            r"terminationGracePeriodSeconds \(30\) must be above the sum of .* \(30\)",
+            {"rollout.terminationGracePeriodSeconds": 31, "serving.timeoutSeconds": 25},
+            r"terminationGracePeriodSeconds \(31\) must be above the sum of .* \(31\)",
         ),
         (
             {"serving.maxBatch": 9, "serving.maxQueue": 8},
@@ -96,7 +93,7 @@ def test_schema_takes_a_pinned_revision(ptft_chart: ChartUnderTest, revision: st
         ),
         (
             {"autoscaling": {"enabled": True, "targetCPUUtilizationPercentage": None}},
-            "needs targetCPUUtilizationPercentage or podMetrics",
+            "needs autoscaling.targetWorkSeconds, targetCPUUtilizationPercentage or podMetrics",
         ),
     ],
     ids=["grace", "queue", "replicas", "metrics"],
@@ -119,7 +116,8 @@ def test_no_object_of_the_schema_is_open() -> None:
             for key, entry in node.items():
                 yield from walk(entry, f"{path}/{key}")
 
-    assert list(walk(SCHEMA, "")) == ["/properties/global"]  # Helm's own
+    whole = "/properties/extraObjects/items"  # manifests of others, as they are
+    assert list(walk(SCHEMA, "")) == ["/properties/global", whole, f"{whole}/properties/metadata"]
 
 
 def test_schema_knows_exactly_the_values() -> None:
@@ -167,17 +165,9 @@ def test_what_is_handed_on_is_spelt_as_in_kubernetes(definition: str, kind: str)
     for step in definition.split("/"):
         node = node[step]
     group = "networking" if kind.startswith(("Network", "IP")) else "core"
-    theirs = load_kubernetes()[f"io.k8s.api.{group}.v1.{kind}"]
+    theirs = load_definitions()[f"io.k8s.api.{group}.v1.{kind}"]
     assert set(node["properties"]) <= set(theirs["properties"])
     assert set(theirs.get("required", [])) <= set(node.get("required", []))
-
-
-@functools.cache
-def load_kubernetes() -> dict[str, Any]:
-    """The definitions of the oldest supported Kubernetes."""
-    folder = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema"
-    file = folder / "v1.30.0-local-strict" / "_definitions.json"
-    return dict(json.loads(file.read_text())["$defs"])
 
 
 def test_schema_is_a_schema() -> None:

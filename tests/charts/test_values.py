@@ -4,7 +4,6 @@ import itertools
 import json
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +11,58 @@ import helm_python as helm
 import pytest
 import yaml
 
-from .conftest import CHART, DEFAULTS, ChartUnderTest, Release, read_values
-from .test_chart import HUB, VOLUME
+from .conftest import CHART, DEFAULTS, HUB, VOLUME, ChartUnderTest, Release, read_values
+from .generated import leaves
 
 README = (CHART / "README.md").read_text()
 
 
-def leaves(
-    values: dict[str, Any], shape: dict[str, Any] = DEFAULTS, prefix: str = ""
-) -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of each; what ``shape`` has as a list or an empty map is one value."""
-    for key, value in values.items():
-        if isinstance(shape.get(key), dict) and shape[key]:
-            yield from leaves(value, shape[key], f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-KEYS = dict(leaves(DEFAULTS))
+KEYS = dict(leaves(DEFAULTS, DEFAULTS))
 CHANGED = dict(
-    leaves(yaml.safe_load(Path(__file__).with_name("every_value_changed.yaml").read_text()))
+    leaves(
+        yaml.safe_load(Path(__file__).with_name("every_value_changed.yaml").read_text()), DEFAULTS
+    )
 )
 EVERYTHING = {  # so that each value has something to change
     "ingress.enabled": True,
     "ingress.hosts": ["a.example"],
     "networkPolicy.enabled": True,
     "metrics.scrape": "serviceMonitor",
+    "metrics.rules.enabled": True,
     "gpu.count": 1,
+    "autoscaling.enabled": True,
 }
+KEDA = {
+    "autoscaling.by": "keda",
+    "autoscaling.keda.serverAddress": "http://prometheus:9090",
+    "autoscaling.targetWorkSeconds": 1,
+}
+NEEDED: dict[str, dict[str, Any]] = {  # the start of a key -> what it needs to change anything
+    "model.hub": {**HUB, "model.hub.tokenSecret.name": "hub"},
+    "model.volume": VOLUME,
+    "replicas": {"autoscaling.enabled": False},
+    "serving.keysSecret": {"serving.keysSecret.name": "keys"},
+    "serving.maxQueue": {"serving.maxBatch": 9},
+    "serving.maxMemoryBytes": {"serving.maxBodyBytes": 1024},
+    "serving.metrics": {"metrics.serviceMonitor.keySecret.name": "key"},
+    "serving.provider": {"serving.providerOptions": "device_id=0", "serving.provider": "openvino"},
+    "ingress.certManager": {"ingress.certManager.issuer": "issuer"},
+    "autoscaling.keda": KEDA,
+    "autoscaling.keda.wakeThreshold": {**KEDA, "autoscaling.keda.wakeQuery": "sum(other)"},
+    "autoscaling.keda.failureThreshold": {**KEDA, "autoscaling.keda.fallbackReplicas": 2},
+    "metrics.serviceMonitor.keySecret": {"metrics.serviceMonitor.keySecret.name": "key"},
+}
+BESIDE: dict[str, dict[str, Any]] = {  # what has to change with a value
+    "model.source": HUB,
+    "autoscaling.by": KEDA,
+    "probes.startup.periodSeconds": {"probes.startup.failureThreshold": 9},
+}
+
+
+def needed(key: str) -> dict[str, Any]:
+    """The values among which a change of ``key`` has to show."""
+    starts = [start for start in NEEDED if key.startswith(start)]
+    return {**EVERYTHING, **(NEEDED[max(starts, key=len)] if starts else {})}
 
 
 def manifests(release: Release) -> str:
@@ -53,20 +76,14 @@ def test_every_value_is_changed_below() -> None:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_no_value_is_dead(ptft_chart: ChartUnderTest, key: str) -> None:
-    base: dict[str, Any] = {**EVERYTHING, "autoscaling.enabled": key != "replicas"}
-    if key.startswith("model.hub"):
-        base |= {**HUB, "model.hub.tokenSecret.name": "hub"}
-    if key.startswith("model.volume"):
-        base |= VOLUME
-    if key.startswith("serving.keysSecret"):
-        base["serving.keysSecret.name"] = "keys"
-    change = HUB if key == "model.source" else {key: CHANGED[key]}
-    before, after = ptft_chart.render(base), ptft_chart.render({**base, **change})
+    base, beside = needed(key), BESIDE.get(key, {})
+    before = ptft_chart.render({**base, **(beside if "probes" in key else {})})
+    after = ptft_chart.render({**base, **beside, key: CHANGED[key]})
     assert manifests(before) != manifests(after)
 
 
 def test_readme_lists_exactly_the_values() -> None:
-    rows = re.findall(r"^\| `([\w.]+)` \| `(.*?)` \|", README, re.MULTILINE)
+    rows = re.findall(r"^\| `([\w.-]+)` \| `(.*?)` \|", README, re.MULTILINE)
     assert [key for key, _ in rows] == sorted([key for key, _ in rows], key=list(KEYS).index)
     assert {key: json.loads(default) for key, default in rows} == KEYS
 
