@@ -18,6 +18,23 @@ def command(
         float | None,
         typer.Option("--max-minutes", min=0.0, help="Start nothing new after so many minutes."),
     ] = None,
+    worker: Annotated[
+        bool,
+        typer.Option(
+            "--worker",
+            help="Share the cells with other processes that run this command, here or on other "
+            "machines, by run.dir on a shared disk or by run.mirror.",
+        ),
+    ] = False,
+    lease: Annotated[
+        float,
+        typer.Option(
+            "--lease",
+            min=1.0,
+            max=86_400.0,
+            help="Seconds without a sign of this process after which others do what it was at.",
+        ),
+    ] = 60.0,
     resume: ResumeOption = None,
     accept_changes: AcceptChanges = False,
 ) -> None:
@@ -25,6 +42,7 @@ def command(
 
     Stopped or killed, it goes on from the finished cells when the same command is run again, with
     --resume auto or without; with data that changed meanwhile, only if told to --accept-changes.
+    It then ends with 143 or 130 by the signal, and with 75 where --max-minutes left cells.
     """
     resume_of(resume)  # either way it is what a comparison does
     from ptft.recipe import check_recipe, load_comparison
@@ -33,6 +51,12 @@ def command(
     check_recipe(loaded)
     from ptft.compare import compare
 
-    outcome = compare(loaded, max_minutes=max_minutes, accept_changes=accept_changes)
+    outcome = compare(
+        loaded,
+        max_minutes=max_minutes,
+        accept_changes=accept_changes,
+        worker=worker,
+        lease=lease,
+    )
     print(outcome.folder)
-    raise typer.Exit(1 if outcome.left else 0)
+    raise typer.Exit(outcome.exit_code)

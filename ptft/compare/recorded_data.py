@@ -1,12 +1,14 @@
 """Checks that a comparison's data are still those that its finished cells were run on."""
 
 import logging
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ptft.artifact import RunFiles, read_json, write_json
+from ptft.compare.board import Board
 from ptft.compare.results import Cells
 from ptft.data import SampleSet, open_split
 from ptft.recipe import Comparison
@@ -22,7 +24,7 @@ _ACCEPTED = "accepted.json"  # each time that a comparison went on with other da
 
 
 def check_recorded_data(
-    comparison: Comparison, folder: Path, cells: Cells, *, accept: bool, log: logging.Logger
+    comparison: Comparison, board: Board, cells: Cells, *, accept: bool, log: logging.Logger
 ) -> list[str]:
     """Record the digests of the data, or compare them with those that the comparison began with.
 
@@ -35,11 +37,13 @@ def check_recorded_data(
     Raises:
         DataError: something changed, and that is not accepted.
     """
-    sets = _sets(comparison)
+    sets, folder = _sets(comparison), board.folder
     finished = len(cells.all())
     if not finished and not (folder / RunFiles.DATA).is_file():
-        record_data(folder, comparison, sets)
-        return []
+        with tempfile.TemporaryDirectory() as made:
+            record_data(Path(made), comparison, sets)
+            if board.first(RunFiles.DATA, (Path(made) / RunFiles.DATA).read_bytes()):
+                return []  # else another worker was first
     changes, notes = hold_against(folder, comparison, accept=accept, sets=sets)
     for note in notes:
         say(log, note)
@@ -50,6 +54,9 @@ def check_recorded_data(
         write_json(path, accepted)
         for figures in folder.glob("start_*.json"):
             figures.unlink()  # of the starting model, on the data as they were
+        board.put(_ACCEPTED)
+        board.put(RunFiles.DATA)
+        board.forget(["start_val.json", "start_test.json"])
     return [
         f"The data changed after {entry['step']} cells were finished, which are of the data as "
         f"they were: {'; '.join(entry['changes'])}."

@@ -93,11 +93,11 @@ class Cells:
         self.digest = digest
 
     def write(self, cell: Cell) -> None:
-        """Write a finished cell into the folder."""
+        """Write a finished cell into the folder; one that is there stays."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(
-            self._path(cell.arm, cell.budget, cell.seed), {"of": self.digest, **asdict(cell)}
-        )
+        path = self._path(cell.arm, cell.budget, cell.seed)
+        if not path.is_file():
+            write_json(path, {"of": self.digest, **asdict(cell)})
 
     def read(self, arm: str, budget: int, seed: int) -> Cell | None:
         """Read a finished cell; None where it is not finished.

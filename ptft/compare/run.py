@@ -1,26 +1,39 @@
-"""Runs what is left of a comparison, in processes of one thread each, and writes its report."""
+"""Runs what is left of a comparison, alone or as one of several workers, and writes its report."""
 
+import json
 import logging
-import multiprocessing
+import shutil
+import tempfile
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from ptft.artifact import RunFiles, write_atomic
+from ptft.artifact import RunFiles
 from ptft.compare.arms import START, cut_short, first_recipe
+from ptft.compare.board import Board
+from ptft.compare.claims import Claims
 from ptft.compare.recorded_data import check_recorded_data
 from ptft.compare.results import Cell, Cells
 from ptft.compare.target import Target
-from ptft.errors import ModelError, PtftError, TrainingError, UsageError
-from ptft.recipe import ArmSection, Comparison
+from ptft.compare.work import Job, Shared, work
+from ptft.errors import ArtifactError, PtftError, UsageError
+from ptft.files.atomic import create_atomic
+from ptft.files.bounds import parse_json
+from ptft.recipe import Comparison
 from ptft.recipe.load import dump_recipe, load_comparison, recipe_digest
 from ptft.runs.changes import recipe_changes
 from ptft.runs.lock import check_own_run
 from ptft.speech import LOG, say
+from ptft.train.signals import Reason, Stop
 
-__all__ = ["ComparisonOutcome", "compare"]
+__all__ = ["LEASE", "ComparisonOutcome", "compare"]
+
+LEASE = 60.0
+"""Seconds without a sign of a worker after which others take its jobs over."""
+_LEAST_LEASE, _MOST_LEASE = 1.0, 86_400.0
+_GO_ON = 75  # as of ptft.train
+_ESTIMATES = "estimates.json"
+_MOST = 1 << 24  # bytes of a recipe or of estimates
 
 
 @dataclass(frozen=True)
@@ -31,18 +44,25 @@ class ComparisonOutcome:
         folder: of the comparison, with the report.
         cells: all that are finished.
         left: cells that time did not suffice for.
+        reason: why it stopped, where a signal did that.
     """
 
     folder: Path
     cells: list[Cell]
     left: int
+    reason: Reason | None = None
 
-
-@dataclass(frozen=True)
-class _Job:
-    arm: ArmSection
-    budget: int
-    seconds: float = 0.0  # estimated, once it is to run
+    @property
+    def exit_code(self) -> int:
+        """0 when all cells are finished; 75 when out of time, or warned of that by SIGUSR1 or
+        SIGUSR2; 128 + the signal's number at SIGTERM (143) and Ctrl-C (130). As of a training,
+        whoever starts comparisons goes on at 75 and 143."""
+        if not self.left:
+            return 0
+        reason = self.reason
+        if reason is None or reason.late or reason.signal is None:
+            return _GO_ON
+        return 128 + reason.signal
 
 
 def compare(
@@ -50,126 +70,135 @@ def compare(
     *,
     max_minutes: float | None = None,
     accept_changes: bool = False,
+    worker: bool = False,
+    lease: float = LEASE,
     log: logging.Logger = LOG,
 ) -> ComparisonOutcome:
     """Run every cell that is not finished, then write the report.
 
     A comparison that was stopped or killed goes on from its finished cells when it is run again.
+    Of several workers that share its folder or its mirror, each claims an arm at a budget at a
+    time; none of them ends before all cells are finished, so that the work of one that was killed
+    is done by another.
 
     Args:
         max_minutes: start nothing after so many minutes; the report says what is left out.
         accept_changes: go on although the data are not those of the finished cells; the report
             says so.
+        worker: share the work with other processes, on this machine or others.
+        lease: seconds without a sign of this process after which others take its jobs over.
         log: of what it says on its way (:mod:`ptft.speech`).
 
     Raises:
         RecipeError, DataError: before any training: a budget larger than the data, a class
             without a picture, a retained set that shares pictures with the target; or the data
             changed since the comparison began.
-        UsageError: the folder holds another comparison.
+        UsageError: the folder or the mirror holds another comparison; or another process works at
+            it, and this is no worker.
+        MirrorError: ``run.mirror`` does not answer, or cannot hold claims.
     """
-    from ptft.compare.estimate import estimate
     from ptft.compare.page import write_report
 
-    section = comparison.compare
-    folder = _folder(comparison)
-    digest = _digest(comparison)
-    cells = Cells(folder, digest)
-    changes = check_recorded_data(comparison, folder, cells, accept=accept_changes, log=log)
+    if not _LEAST_LEASE <= lease <= _MOST_LEASE:
+        raise UsageError(f"lease: {lease:g}: allowed: {_LEAST_LEASE:g} to {_MOST_LEASE:g} seconds")
+    board, digest = _open(comparison, log), _digest(comparison)
+    cells = Cells(board.folder, digest)
+    board.bring_records()
+    board.give_cells(path.stem for path in sorted(cells.folder.glob("[!.]*.json")))
+    jobs = _unfinished(comparison, board)
+    changes = check_recorded_data(comparison, board, cells, accept=accept_changes, log=log)
     target = _check(comparison)
-    jobs = [job for job in _jobs(comparison) if not _finished(cells, comparison, job)]
-    started = time.monotonic()
-    deadline = None if max_minutes is None else started + 60 * max_minutes
+    deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
     cut = cut_short(comparison, target.samples)
-    remarks = [*changes, *([cut] if cut else [])]
-    if jobs:
-        seconds = estimate(comparison, [(job.arm, job.budget) for job in jobs])
-        jobs = [replace(job, seconds=each) for job, each in zip(jobs, seconds, strict=True)]
-        say(
-            log,
-            f"{folder}: {len(jobs)} of {len(_jobs(comparison))} arms x budgets to run, "
-            f"{section.seeds} seeds and {section.trials} trials each; "
-            "estimated from a step of each arm and an evaluation here: "
-            f"{sum(seconds) / section.jobs / 60:.1f} minutes",
-        )
-        if cut:
-            say(log, cut)
-        _run(jobs, comparison, folder, digest, deadline, log)
-    left = sum(
-        cells.read(job.arm.label, job.budget, seed) is None
-        for job in _jobs(comparison)
-        for seed in range(section.seeds)
-    )
-    found = cells.all()
-    write_report(comparison, found, folder, left=left, remarks=remarks)
-    return ComparisonOutcome(folder, found, left)
-
-
-def _jobs(comparison: Comparison) -> list[_Job]:
-    section = comparison.compare
-    return [_Job(arm, budget) for budget in section.budgets for arm in section.arms]
-
-
-def _finished(cells: Cells, comparison: Comparison, job: _Job) -> bool:
-    seeds = range(comparison.compare.seeds)
-    return all(cells.read(job.arm.label, job.budget, seed) is not None for seed in seeds)
-
-
-def _run(
-    jobs: list[_Job],
-    comparison: Comparison,
-    folder: Path,
-    digest: str,
-    deadline: float | None,
-    log: logging.Logger,
-) -> None:
-    """Run jobs in processes; what the finished ones took, against what was estimated of them, says
-    how long the others will.
-
-    Smallest budgets come first, so that a report after little time has whole rows; within one the
-    longest jobs, so that no process is left with one in the end.
-    """
-    waiting = sorted(jobs, key=lambda job: (job.budget, -job.seconds))
-    started, whole = time.monotonic(), sum(job.seconds for job in jobs)
-    running: dict[Future[None], _Job] = {}
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ptft.compare.preload"])
-    with ProcessPoolExecutor(
-        comparison.compare.jobs, mp_context=context, max_tasks_per_child=1
-    ) as pool:
-        while waiting or running:
-            out_of_time = deadline is not None and time.monotonic() > deadline
-            while waiting and len(running) < comparison.compare.jobs and not out_of_time:
-                job = waiting.pop(0)
-                values = comparison.model_dump(mode="json", by_alias=True)
-                arm = comparison.compare.arms.index(job.arm)
-                running[pool.submit(_work, values, arm, job.budget, folder, digest)] = job
-            if not running:
+    with Stop() as stop:
+        if jobs:
+            with Claims(board.store, lease=lease, log=log) as claims:
+                if not worker:
+                    _refuse_others(board, claims, jobs)
+                jobs = _estimated(comparison, jobs, board, shared=worker, log=log)
+                if cut:
+                    say(log, cut)
+                with stop.armed():
+                    shared = Shared(board, claims, digest, log)
+                    work(comparison, jobs, shared, stop, deadline=deadline)
+        left = len(_all_cells(comparison) - board.bring_cells())
+        remarks = [*changes, *([cut] if cut else [])]
+        while True:
+            found = cells.all()
+            write_report(comparison, found, board.folder, left=left, remarks=remarks)
+            board.give_report()
+            now = len(_all_cells(comparison) - board.bring_cells())
+            if now == left:  # else another worker finished some meanwhile, and told of them before
                 break
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                job = running.pop(future)
-                future.result()
-                left = sum(each.seconds for each in (*waiting, *running.values()))
-                done = whole - left
-                rest = (time.monotonic() - started) * left / done if done > 0 else 0.0
-                say(
-                    log,
-                    f"{job.arm.label} at {job.budget}: done; {done / whole:.0%}, "
-                    f"about {rest / 60:.1f} minutes to go",
-                )
+            left = now
+    if not left:
+        shutil.rmtree(board.folder / "tasks", ignore_errors=True)
+    return ComparisonOutcome(board.folder, found, left, stop.reason if left else None)
 
 
-def _work(values: dict[str, Any], arm: int, budget: int, folder: Path, digest: str) -> None:
-    """Run a task in the process that this is called in."""
-    from ptft.compare.task import Task
+def _jobs(comparison: Comparison) -> list[Job]:
+    section = comparison.compare
+    return [Job(arm, budget) for budget in section.budgets for arm in section.arms]
 
-    comparison = Comparison.model_validate(values)
-    section = comparison.compare.arms[arm]
+
+def _all_cells(comparison: Comparison) -> set[str]:
+    seeds = comparison.compare.seeds
+    return {cell for job in _jobs(comparison) for cell in job.cells(seeds)}
+
+
+def _unfinished(comparison: Comparison, board: Board) -> list[Job]:
+    done, seeds = board.bring_cells(), comparison.compare.seeds
+    return [job for job in _jobs(comparison) if not done.issuperset(job.cells(seeds))]
+
+
+def _refuse_others(board: Board, claims: Claims, jobs: list[Job]) -> None:
+    """Refuse to go on beside a process that works at the same comparison."""
+    other = board.patiently(lambda: claims.living({job.name for job in jobs}))
+    if other is not None:
+        raise UsageError(
+            f"{board.store.url}: {other.where} works at this comparison; allowed: --worker, which "
+            "shares the work with it, or another run.dir"
+        )
+
+
+def _estimated(
+    comparison: Comparison, jobs: list[Job], board: Board, *, shared: bool, log: logging.Logger
+) -> list[Job]:
+    """The jobs with the seconds that each will take; workers take those of the first of them."""
+    from ptft.compare.estimate import estimate
+
+    seconds = _known(board) if shared else {}
+    if not all(job.name in seconds for job in jobs):
+        found = estimate(comparison, [(job.arm, job.budget) for job in jobs])
+        seconds = {job.name: each for job, each in zip(jobs, found, strict=True)}
+        if shared:
+            data = json.dumps(seconds).encode()
+            board.patiently(lambda: board.store.create(_ESTIMATES, data))
+    jobs = [replace(job, seconds=seconds[job.name]) for job in jobs]
+    section = comparison.compare
+    say(
+        log,
+        f"{board.folder}: {len(jobs)} of {len(_jobs(comparison))} arms x budgets to run, "
+        f"{section.seeds} seeds and {section.trials} trials each; "
+        "estimated from a step of each arm and an evaluation here: "
+        f"{sum(job.seconds for job in jobs) / section.jobs / 60:.1f} minutes"
+        f"{' for one worker' if shared else ''}",
+    )
+    return jobs
+
+
+def _known(board: Board) -> dict[str, float]:
+    """What the first worker estimated; nothing where it did not yet."""
+    data = board.patiently(lambda: board.store.read(_ESTIMATES, most=_MOST))
+    if data is None:
+        return {}
     try:
-        Task(comparison, section, budget, folder, digest).run()
-    except (TrainingError, ModelError) as error:
-        raise type(error)(f"{section.label} at {budget}: {error}") from error
+        values = parse_json(data, _ESTIMATES, error=ArtifactError)
+    except ArtifactError:
+        return {}
+    if not isinstance(values, dict):
+        return {}
+    return {name: value for name, value in values.items() if isinstance(value, float)}
 
 
 def _check(comparison: Comparison) -> Target:
@@ -187,6 +216,55 @@ def _digest(comparison: Comparison) -> str:
     return recipe_digest(comparison.model_copy(update={"compare": section}))
 
 
+def _open(comparison: Comparison, log: logging.Logger) -> Board:
+    """Make the comparison's folder, or return to the one that holds this very comparison; and the
+    same where it is mirrored."""
+    folder = Path(comparison.run.dir) if comparison.run.dir else Path("runs") / comparison.name
+    recipe = folder / RunFiles.RECIPE
+    if not recipe.is_file() and folder.exists() and _is_taken(folder):
+        raise UsageError(f"run.dir: {str(folder)!r}: something is there already")
+    folder.mkdir(parents=True, exist_ok=True)
+    text = dump_recipe(comparison).encode()
+    if not recipe.is_file():
+        create_atomic(recipe, text)
+    _check_same(comparison, recipe, f"run.dir: {str(folder)!r}", "run.dir=...")
+    check_own_run(folder)
+    board = Board(folder, comparison.run, log)
+    if board.mirrored:
+        _open_mirror(comparison, board, text)
+    return board
+
+
+def _open_mirror(comparison: Comparison, board: Board, text: bytes) -> None:
+    store = board.store
+    if board.patiently(lambda: store.names("manifests")):
+        raise UsageError(
+            f"run.mirror: {store.url!r}: a run is mirrored there; allowed: another address"
+        )
+    there = board.patiently(lambda: store.read(RunFiles.RECIPE, most=_MOST))
+    if there is None and not board.patiently(lambda: store.create(RunFiles.RECIPE, text)):
+        there = board.patiently(lambda: store.read(RunFiles.RECIPE, most=_MOST))
+    if there is not None:
+        with tempfile.TemporaryDirectory() as made:
+            path = Path(made) / RunFiles.RECIPE
+            path.write_bytes(there)
+            _check_same(comparison, path, f"run.mirror: {store.url!r}", "another address")
+
+
+def _is_taken(folder: Path) -> bool:
+    """Whether something is there that another worker does not put there as it begins."""
+    names = {path.name for path in folder.iterdir()}
+    return RunFiles.RECIPE not in names and any(not name.endswith(".partial") for name in names)
+
+
+def _check_same(comparison: Comparison, recipe: Path, where: str, elsewhere: str) -> None:
+    if changes := _changes(comparison, recipe):
+        raise UsageError(
+            f"{where}: holds another run or comparison; {elsewhere} puts this one elsewhere:",
+            *(f"  {change}" for change in changes),
+        )
+
+
 def _changes(comparison: Comparison, recipe: Path) -> list[str]:
     """In what a comparison differs from the one whose recipe lies in a folder; its cells are of
     one recipe alone, so that none is accepted."""
@@ -197,23 +275,3 @@ def _changes(comparison: Comparison, recipe: Path) -> list[str]:
     if _digest(other) == _digest(comparison):
         return []
     return recipe_changes(comparison, other)
-
-
-def _folder(comparison: Comparison) -> Path:
-    """Make the comparison's folder, or return to the one that holds this very comparison."""
-    folder = Path(comparison.run.dir) if comparison.run.dir else Path("runs") / comparison.name
-    recipe = folder / RunFiles.RECIPE
-    if recipe.is_file():
-        if changes := _changes(comparison, recipe):
-            raise UsageError(
-                f"run.dir: {str(folder)!r}: holds another run or comparison; run.dir=... puts "
-                "this one elsewhere:",
-                *(f"  {change}" for change in changes),
-            )
-        check_own_run(folder)
-        return folder
-    if folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"run.dir: {str(folder)!r}: something is there already")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(recipe, dump_recipe(comparison))
-    return folder

@@ -109,15 +109,23 @@ class Task:
         budget: of it.
         folder: of the comparison.
         digest: of the recipe.
+        name: of the folder below ``tasks`` that it trains in, which is its own.
     """
 
     def __init__(
-        self, comparison: Comparison, arm: ArmSection, budget: int, folder: Path, digest: str
+        self,
+        comparison: Comparison,
+        arm: ArmSection,
+        budget: int,
+        folder: Path,
+        digest: str,
+        *,
+        name: str = "",
     ) -> None:
         self.comparison = comparison
         self.arm = arm
         self.budget = budget
-        self.folder = folder / "tasks" / f"{arm.label}_{budget}"
+        self.folder = folder / "tasks" / (name or f"{arm.label}_{budget}")
         self.cells = Cells(folder, digest)
         self.target = Target(comparison)
         self.start = starting_model(comparison, self.target)
@@ -153,10 +161,15 @@ class Task:
                     TrainedArm(Validation(self, lambda: self.start, seed), {}, Costs()), seed
                 )
             return
-        best, searched = self._search()
+        best, searched, chosen = None, 0.0, {}
+        if (first := self.cells.read(self.arm.label, self.budget, 0)) is not None:
+            chosen = first.chosen  # by the trials of a process that was stopped after them
+        else:
+            best, searched = self._search()
+            chosen = best.chosen
         for seed in seeds:
             if self.cells.read(self.arm.label, self.budget, seed) is None:
-                trained = best if seed == 0 else self._train(seed, best.chosen)
+                trained = self._train(seed, chosen) if seed or best is None else best
                 costs = replace(trained.costs, search_cpu_seconds=searched if seed == 0 else 0.0)
                 trained = replace(trained, costs=costs)
                 if self.arm.kind in MIXES:
@@ -206,6 +219,8 @@ class Task:
         wall, cpu = time.perf_counter(), time.process_time()
         observer = Observer(self.comparison.compare.prune_at, watch) if watch else None
         result = train(recipe, record=False, log=SILENT, observer=observer)
+        if not result.finished:
+            raise TrainingError("a signal stopped it before its end")
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         if watch:
             cpu, wall = cpu - watch.cpu, wall - watch.wall

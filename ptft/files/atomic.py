@@ -6,11 +6,14 @@ umask (077) or keeps them in a private folder. Libraries that write 0600 whateve
 (safetensors) are followed by :func:`shareable`. Caches are the user's alone, and not made here.
 """
 
+import errno
 import os
 import secrets
 from pathlib import Path
 
-__all__ = ["shareable", "write_atomic"]
+__all__ = ["create_atomic", "shareable", "write_atomic"]
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -29,6 +32,47 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def create_atomic(path: Path, data: bytes | str) -> bool:
+    """Write a file that is not there yet; of several processes and machines one succeeds.
+
+    It is whole for every reader, but on a disk that knows no hard links, where one may see the
+    beginning of it.
+
+    Returns:
+        Whether it was written; False: another was there first, and stays.
+    """
+    data = data if isinstance(data, bytes) else _encoded(data)
+    partial, descriptor = _create(path)
+    try:
+        with open(descriptor, "wb") as stream:  # noqa: PTH123 - not by a name
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        try:
+            os.link(partial, path, follow_symlinks=False)
+        except FileExistsError:
+            # NFS: an answer that was lost is asked for again, and finds the link that it made
+            return partial.stat().st_nlink > 1
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return _create_in_place(path, data)
+        return True
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _create_in_place(path: Path, data: bytes) -> bool:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except FileExistsError:
+        return False
+    with open(descriptor, "wb") as stream:  # noqa: PTH123 - not by a name
+        stream.write(data)
+    return True
 
 
 def _encoded(text: str) -> bytes:

@@ -78,7 +78,10 @@ def check_own_tree(folder: Path, *, but: Collection[str] = ()) -> None:
     for place, folders, files in os.walk(folder, onerror=_raise):
         for name in [*folders, *files]:
             path = Path(place) / name
-            state = path.lstat()
+            try:
+                state = path.lstat()
+            except FileNotFoundError:  # another process deleted it meanwhile
+                continue
             if stat.S_ISDIR(state.st_mode):
                 if not _is_mine(state, path):
                     raise OSError(errno.EPERM, _OTHERS.format(state.st_uid), str(path))
@@ -89,7 +92,8 @@ def check_own_tree(folder: Path, *, but: Collection[str] = ()) -> None:
 
 
 def _raise(error: OSError) -> None:
-    raise error
+    if not isinstance(error, FileNotFoundError):  # another process deleted it meanwhile
+        raise error
 
 
 _OTHERS = "it belongs to another user (number {})"

@@ -37,7 +37,7 @@ def hf_jobs_commands(job: LaunchJob) -> list[list[str]]:
     if launch.image is None:
         raise UsageError("image: missing; allowed: a container image with ptft, best by digest")
     group = f"ptft-{job.name}"
-    return [_command(job, node, group) for node in range(job.nodes)]
+    return [_command(job, node, group) for node in range(job.nodes * job.workers)]
 
 
 def _command(job: LaunchJob, node: int, group: str) -> list[str]:
@@ -63,7 +63,7 @@ def _command(job: LaunchJob, node: int, group: str) -> list[str]:
 
 
 def _name(job: LaunchJob, node: int) -> str:
-    return f"{job.name}-{node}" if job.nodes > 1 else job.name
+    return f"{job.name}-{node}" if job.nodes * job.workers > 1 else job.name
 
 
 def _flavor(job: LaunchJob) -> str:

@@ -59,6 +59,11 @@ class LaunchJob:
         return 1 if machine is None or self.compares else machine.count
 
     @property
+    def workers(self) -> int:
+        """Jobs that share a comparison's cells; 1 of a run."""
+        return self.launch.workers if self.compares else 1
+
+    @property
     def nodes(self) -> int:
         """Machines that are one run."""
         return 1 if self.compares else self.launch.nodes
@@ -91,6 +96,7 @@ def plan_job(
     runs: str,
     mounts: str = "",
     minutes: float | None = None,
+    shared: bool = False,
 ) -> LaunchJob:
     """Read the recipe, and say where its run and the mirror of it will be.
 
@@ -101,6 +107,7 @@ def plan_job(
         mounts: a pattern of the addresses that the system mounts at :data:`MOUNTED`, with the
             bucket as its first group.
         minutes: after which the run is to stop by itself, where the recipe does not say.
+        shared: whether all machines see the folder of runs.
 
     Raises:
         RecipeError: of the recipe; or its file is too large to go along.
@@ -110,11 +117,17 @@ def plan_job(
     compares = isinstance(loaded, Comparison)
     if compares and launch.nodes > 1:
         raise UsageError(
-            f"nodes: {launch.nodes}: of one run, and {source!r} is a comparison; allowed: nodes: 1 "
-            "(its cells run beside each other by compare.jobs)"
+            f"nodes: {launch.nodes}: of one run, and {source!r} is a comparison; "
+            "allowed: nodes: 1 and workers: as many as there are to be"
+        )
+    if not compares and launch.workers > 1:
+        raise UsageError(
+            f"workers: {launch.workers}: of a comparison, which {source!r} is not; "
+            "allowed: workers: 1, and nodes: as many machines as the run is to have"
         )
     name, text = _recipe(source)
     job = LaunchJob(_label(loaded.name), compares, name, text, tuple(overrides), launch)
+    _check_workers(job, loaded, shared=shared)
     settings = _placed(job, loaded, runs, mounts)
     if minutes is not None and compares:
         return replace(job, settings=settings, minutes=minutes)
@@ -139,6 +152,8 @@ def program(job: LaunchJob, ranks: Ranks = NO_RANKS) -> str:
     words = ["ptft", verb, recipe, *settings, "--resume", "auto"]
     if job.minutes is not None:
         words += ["--max-minutes", f"{job.minutes:g}"]
+    if job.workers > 1:
+        words.append("--worker")
     if job.ranks * job.nodes > 1:
         words = [*_torchrun(job, ranks), "-m", *words]
     lines.append(" ".join(["exec", *words]))
@@ -179,22 +194,38 @@ def _recipe(source: str) -> tuple[str | None, str]:
 def _placed(job: LaunchJob, loaded: Recipe, runs: str, mounts: str) -> tuple[str, ...]:
     """The overrides, with the run's folder and mirror where they do not say these.
 
-    A comparison has no mirror: its finished cells outlive the machine where its folder does.
+    Workers of a comparison claim its cells in the mirror, which is then the store itself: where it
+    is mounted, no machine knows what another is about to write.
     """
     launch, settings = job.launch, list(job.settings)
     mirror = launch.mirror
-    if mirror is not None and mounts and (match := re.match(mounts, mirror)):
+    if mirror is not None and job.workers == 1 and mounts and (match := re.match(mounts, mirror)):
         mirror = f"{MOUNTED}{mirror[match.end() :]}"
-    folder = launch.runs or runs
-    if job.compares and launch.runs is None and mirror is not None and mirror[:1] == "/":
-        folder = mirror
     if loaded.run.dir is None:
-        settings.append(f"run.dir={folder}/{loaded.name}")
-    if mirror is not None and loaded.run.mirror is None and not job.compares:
+        settings.append(f"run.dir={launch.runs or runs}/{loaded.name}")
+    if mirror is not None and loaded.run.mirror is None:
         settings.append(f"run.mirror={mirror}/{loaded.name}")
         if launch.grace_seconds != LaunchFile.model_fields["grace_seconds"].default:
             settings.append(f"run.mirror_grace_seconds={launch.grace_seconds / 2:g}")
     return tuple(settings)
+
+
+def _check_workers(job: LaunchJob, loaded: Recipe, *, shared: bool) -> None:
+    """Refuse workers that have no place to share, or one that cannot hold their claims."""
+    if job.workers == 1:
+        return
+    mirror = loaded.run.mirror or job.launch.mirror
+    if mirror is None and not shared:
+        raise UsageError(
+            f"workers: {job.workers}: each has a disk of its own here; allowed: mirror: s3://, "
+            "gs:// or az://, in which they claim cells, or workers: 1"
+        )
+    if mirror is not None and mirror.startswith("hf://"):
+        raise UsageError(
+            f"mirror: {mirror!r}: {job.workers} workers claim cells by writing a file only where "
+            "none is, which this store does not offer; allowed: s3://, gs:// or az://, or "
+            "workers: 1"
+        )
 
 
 def _label(name: str) -> str:

@@ -34,14 +34,15 @@ def kubernetes_objects(job: LaunchJob, form: Form = Form.JOB) -> str:
     """The objects as YAML, for ``kubectl apply``.
 
     Raises:
-        UsageError: the launch file lacks what a pod needs.
+        UsageError: the launch file lacks what a pod needs, or asks for what the form has no place
+            for.
     """
-    _check(job)
+    _check(job, form)
     made = {Form.JOB: _job, Form.JOBSET: _jobset, Form.TRAINJOB: _trainjob}[form](job)
     return dump_documents(*made)
 
 
-def _check(job: LaunchJob) -> None:
+def _check(job: LaunchJob, form: Form) -> None:
     launch = job.launch
     if launch.image is None:
         raise UsageError("image: missing; allowed: a container image with ptft, best by digest")
@@ -54,6 +55,10 @@ def _check(job: LaunchJob) -> None:
         raise UsageError(
             f"kubernetes.claim: missing, and {job.nodes} nodes share runs: {launch.runs!r}; "
             "allowed: a PersistentVolumeClaim with ReadWriteMany"
+        )
+    if form is not Form.JOB and job.workers > 1:
+        raise UsageError(
+            f"workers: {job.workers}: of an indexed Job alone; allowed: --form job, or workers: 1"
         )
 
 
@@ -69,7 +74,7 @@ def _metadata(job: LaunchJob) -> dict[str, Any]:
 
 def _job(job: LaunchJob) -> list[dict[str, Any]]:
     """An Indexed Job, and the Service by which its pods find each other."""
-    metadata, pods = _metadata(job), job.nodes
+    metadata, pods = _metadata(job), job.nodes * job.workers
     ranks = Ranks(head=f"{job.name}-0.{job.name}", node='"$JOB_COMPLETION_INDEX"')
     spec = _job_spec(job, pods, _pod(job, ranks))
     spec["template"]["spec"]["subdomain"] = job.name

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ptft.errors import LaunchError, UsageError
 from ptft.launch.hf_jobs import BUCKETS_OF_THE_HUB, hf_jobs_commands, hf_jobs_script
-from ptft.launch.job import MOUNTED, LaunchJob, plan_job
+from ptft.launch.job import LaunchJob, plan_job
 from ptft.launch.kubernetes import Form, kubernetes_objects
 from ptft.launch.section import LaunchFile
 from ptft.launch.skypilot import BUCKETS, skypilot_task
@@ -79,7 +79,7 @@ def render_launch(
     if form is not Form.JOB and system is not System.KUBERNETES:
         raise UsageError(f"--form {form}: of kubernetes alone; allowed: no --form with {system}")
     if system is System.SLURM:
-        job = plan_job(source, overrides, launch, runs="runs")
+        job = plan_job(source, overrides, launch, runs="runs", shared=True)
         text, file = slurm_script(job), f"{job.name}.sbatch"
         commands = [["sbatch", "FILE"]]
     elif system is System.SKYPILOT:
@@ -89,7 +89,8 @@ def render_launch(
         commands = [["sky", "jobs", "launch", "--yes", "--detach-run", *secrets, "FILE"]]
     elif system is System.KUBERNETES:
         runs = "/runs" if launch.kubernetes.claim is not None else "/tmp/ptft"  # noqa: S108
-        job = plan_job(source, overrides, launch, runs=runs)
+        shared = launch.kubernetes.claim is not None
+        job = plan_job(source, overrides, launch, runs=runs, shared=shared)
         text, file = kubernetes_objects(job, form), f"{job.name}.{form}.yaml"
         commands = [["kubectl", "apply", "-f", "FILE"]]
     else:
@@ -187,13 +188,6 @@ def _passed_over(job: LaunchJob, system: System) -> list[str]:
         told = key == "spot" and system is System.KUBERNETES and launch.kubernetes.node_selector
         if value not in (None, False) and not told:
             notes.append(f"{key}: {value!r}: not used: {reason}")
-    if job.compares and launch.mirror is not None and launch.mirror[:1] != "/":
-        placed = next((one for one in job.settings if one.startswith("run.dir=")), "run.dir")
-        if not placed.startswith(f"run.dir={MOUNTED}/"):
-            notes.append(
-                f"mirror: {launch.mirror!r}: not used: a comparison keeps its cells where they are "
-                f"made: {placed}; runs: names a folder that outlives the machine"
-            )
     if job.nodes > 1 and launch.runs is None and system is not System.SLURM:
         notes.append(
             f"nodes: {job.nodes}: each has a disk of its own for the run; runs: names a folder "

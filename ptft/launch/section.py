@@ -84,7 +84,9 @@ class LaunchFile(Section):
     gpus: str | None = None
     """Of each node: ``h100x8``; absent: none."""
     nodes: int = Field(default=1, ge=1, le=512)
-    """Machines of one run; a comparison has one."""
+    """Machines of one run. A comparison has ``workers`` in their place."""
+    workers: int = Field(default=1, ge=1, le=1000)
+    """Of a comparison: jobs that share its cells."""
     cpus: int | None = Field(default=None, ge=1)
     """Of each node."""
     memory_gb: int | None = Field(default=None, ge=1)

@@ -15,7 +15,7 @@ BUCKETS = r"((?:s3|gs|r2|oci|cos|nebius)://[^/]+)"
 
 
 def skypilot_task(job: LaunchJob) -> str:
-    """The task as YAML, for ``sky jobs launch``."""
+    """The task as YAML, for ``sky jobs launch``; each node runs its program."""
     launch = job.launch
     resources: dict[str, object] = {}
     if launch.skypilot.infra is not None:
@@ -35,12 +35,17 @@ def skypilot_task(job: LaunchJob) -> str:
         "max_restarts_on_errors": launch.retries,
         "recover_on_exit_codes": list(GO_ON),
     }
-    task: dict[str, object] = {"name": job.name, "resources": resources, "num_nodes": job.nodes}
+    task: dict[str, object] = {
+        "name": job.name,
+        "resources": resources,
+        "num_nodes": job.nodes * job.workers,
+    }
     if launch.env:
         task["envs"] = dict(launch.env)
     if launch.secrets:
         task["secrets"] = dict.fromkeys(launch.secrets)
-    if launch.mirror is not None and (found := re.match(BUCKETS, launch.mirror)):
+    mounted = launch.mirror if job.workers == 1 else None
+    if mounted is not None and (found := re.match(BUCKETS, mounted)):
         task["file_mounts"] = {MOUNTED: {"source": found[1], "mode": "MOUNT"}}
     head = Ranks(head='"${SKYPILOT_NODE_IPS%%[[:space:]]*}"', node='"$SKYPILOT_NODE_RANK"')
     task["run"] = program(job, head)

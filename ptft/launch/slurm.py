@@ -1,4 +1,4 @@
-"""An sbatch script: requeued where a run is to go on.
+"""An sbatch script: an array where it is a comparison, requeued where a run is to go on.
 
 Directives are those of https://slurm.schedmd.com/sbatch.html.
 """
@@ -37,6 +37,8 @@ def slurm_script(job: LaunchJob) -> str:
 def _options(job: LaunchJob) -> list[str]:
     launch, slurm = job.launch, job.launch.slurm
     options = [f"job-name={job.name}", f"nodes={job.nodes}", "ntasks-per-node=1"]
+    if job.workers > 1:
+        options.append(f"array=0-{job.workers - 1}")
     if launch.machine is not None:
         kind = f"{slurm.gpu_type}:" if slurm.gpu_type is not None else ""
         options.append(f"gpus-per-node={kind}{launch.machine.count}")
@@ -51,5 +53,6 @@ def _options(job: LaunchJob) -> list[str]:
     for key in ("partition", "account", "qos"):
         if (value := getattr(slurm, key)) is not None:
             options.append(f"{key}={value}")
+    number = "%A-%a" if job.workers > 1 else "%j"
     options += [f"signal=USR2@{slurm.warn_seconds}", "requeue", "open-mode=append"]
-    return [*options, f"output={job.name}-%j.log"]
+    return [*options, f"output={job.name}-{number}.log"]

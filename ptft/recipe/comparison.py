@@ -147,12 +147,11 @@ class Comparison(Recipe):
 
     @model_validator(mode="after")
     def _is_no_run(self) -> "Comparison":
-        for key, instead in (
-            ("mirror", "null; run.dir on a disk that outlives the machine keeps finished cells"),
-            ("max_minutes", "null; ptft compare --max-minutes starts nothing after so many"),
-        ):
-            if (value := getattr(self.run, key)) is not None:
-                raise ValueError(f"run.{key}: {value!r}: of ptft train; allowed: {instead}")
+        if (minutes := self.run.max_minutes) is not None:
+            raise ValueError(
+                f"run.max_minutes: {minutes!r}: of ptft train; allowed: null; "
+                "ptft compare --max-minutes starts nothing after so many"
+            )
         return self
 
     @model_validator(mode="after")

@@ -31,6 +31,7 @@ _SIZES: dict[str, dict[str, Any]] = {
     "1 GPU": {"gpus": "a100-80x1"},
     "8 GPUs": {"gpus": "a100-80x8"},
     "2 nodes": {"gpus": "a100-80x8", "nodes": 2, "runs": "/shared"},
+    "4 workers": {"gpus": "a100-80x1", "workers": 4},
 }
 _FULL = {
     "image": "ghcr.io/me/ptft-train@sha256:" + "0" * 64,

@@ -9,6 +9,8 @@ first new step, without imports. Steps are lost that no checkpoint, or no whole 
 
 What the mirror costs a step: runs with it and without in turn, in one process on one thread, by the
 CPU-seconds of the thread that trains, and by the time that it spends in the mirror.
+
+A comparison by two workers in two network namespaces with one results folder, beside one process.
 """
 
 import os
@@ -29,6 +31,7 @@ from typing import Any
 from ptft.artifact import RunFiles
 from ptft.recipe import dump_recipe
 from ptft.recipe.load import parse_recipe
+from tests.bench._workers import compared
 from tests.bench.resume import difference, write_recipe
 from tests.clients.environments import cache_folder, find, make
 from tests.support.faulty_proxy import FaultyProxy
@@ -294,6 +297,7 @@ def run(*, smoke: bool = False) -> dict[str, float]:
                 f"{place}_passed_over": row.passed_over,
             }
         figures |= costs(folder, smoke=smoke)
+        figures |= compared(folder / "compared", smoke=smoke)
     return figures
 
 
@@ -308,4 +312,8 @@ BARS = {
     "s3_passed_over": ("<=", 0),
     "mirror_cpu_ratio": ("<=", 1.01),
     "mirror_share": ("<=", 0.01),
+    "workers_time_ratio": ("<=", 1.1),
+    "workers_different_cells": ("<=", 0),
+    "workers_claimed_twice": ("<=", 0),
+    "workers_claimed_after_kill": (">=", 1),
 }

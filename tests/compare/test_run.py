@@ -1,6 +1,7 @@
 """A whole comparison, at a tiny size, in its own processes."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ptft.compare import compare
+from ptft.compare import ComparisonOutcome, compare
 from ptft.compare.arms import arm_recipe, cut_short
 from ptft.compare.cached_set import CachedSet
 from ptft.compare.estimate import estimate
 from ptft.compare.target import Target
 from ptft.errors import DataError, ModelError, RecipeError, UsageError
 from ptft.preprocess.images import ImagePreprocess
-from ptft.recipe import Comparison, MixtureData, ScenesData
+from ptft.recipe import Comparison, MixtureData, ScenesData, dump_recipe
 from ptft.speech import SILENT
 from tests.support.comparisons import comparison
+from tests.support.warm import Child, Warm
 
 
 def figures(folder: Path) -> Any:
@@ -29,11 +31,18 @@ def figures(folder: Path) -> Any:
     return cells
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, ComparisonOutcome]:
+    """A comparison, and what one process made of it."""
+    folder = tmp_path_factory.mktemp("whole")
+    wanted = comparison(folder, prune_at=[])  # its second trial is the better one in the end
+    return wanted, compare(wanted, log=SILENT)
+
+
 def test_a_comparison_goes_on_from_its_finished_cells_and_says_the_same_again(
-    tmp_path: Path,
+    whole: tuple[Comparison, ComparisonOutcome],
 ) -> None:
-    wanted = comparison(tmp_path, prune_at=[])  # its second trial is the better one in the end
-    outcome = compare(wanted, log=SILENT)
+    wanted, outcome = whole
     assert outcome.left == 0
     arms = {(cell.arm, cell.seed) for cell in outcome.cells}
     assert arms == {(arm, seed) for arm in ("zero_shot", "full", "full+wise") for seed in (0, 1)}
@@ -58,8 +67,48 @@ def test_a_comparison_goes_on_from_its_finished_cells_and_says_the_same_again(
     rows = [line for line in stable.splitlines() if line.startswith("| 8 |")]
     assert rows and all(row in (again.folder / "report.md").read_text() for row in rows)
 
+    fewer = wanted.compare.model_copy(update={"seeds": 1})
     with pytest.raises(UsageError, match="holds another run or comparison"):
-        compare(comparison(tmp_path, seeds=1), log=SILENT)
+        compare(wanted.model_copy(update={"compare": fewer}), log=SILENT)
+
+
+def test_workers_that_are_stopped_and_killed_leave_the_same_cells(
+    whole: tuple[Comparison, ComparisonOutcome], tmp_path: Path
+) -> None:
+    """Each has a disk of its own, and one mirror is what they share."""
+    wanted, alone = whole
+    recipe = tmp_path / "comparison.yaml"
+    recipe.write_text(dump_recipe(wanted))
+    mirror = tmp_path / "mirror"
+
+    def claims() -> list[Path]:
+        return sorted(mirror.glob("claims/*.json"))
+
+    with Warm(tmp_path) as warm:
+
+        def worker(name: str) -> Child:
+            places = (f"run.dir={tmp_path / name}", f"run.mirror={mirror}", "compare.jobs=1")
+            return warm.ptft("compare", recipe, *places, "--worker")
+
+        stopped = worker("stopped")
+        assert stopped.wait_until(claims)
+        stopped.kill(signal.SIGTERM)
+        assert stopped.wait() == 143
+        before = len(claims())
+        killed = worker("killed")
+        assert killed.wait_until(lambda: len(claims()) > before)
+        killed.kill()
+        assert killed.wait() == -signal.SIGKILL
+    places = {"dir": str(tmp_path / "last"), "mirror": str(mirror)}
+    last = wanted.model_copy(update={"run": wanted.run.model_copy(update=places)})
+    outcome = compare(last, worker=True, log=SILENT)
+    assert outcome.left == 0
+    assert figures(outcome.folder) == figures(alone.folder)
+    assert figures(mirror) == figures(alone.folder)
+    report = (mirror / "report.md").read_text().partition("## What it took here")[0]
+    assert report == (alone.folder / "report.md").read_text().partition("## What it took here")[0]
+    newest = [name.stem.rpartition(".")[0] for name in claims()]
+    assert len(newest) > len(set(newest)), "a job was claimed anew after its worker was killed"
 
 
 def test_pictures_that_are_held_are_what_a_model_is_given(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_there_is_a_file_of_each_system() -> None:
     systems = [commands(command.text)[0].split("--on ")[1].split()[0] for command, _ in SHOWN]
-    assert systems == ["skypilot", "slurm", "kubernetes", "hf-jobs"]
+    assert systems == ["skypilot", "slurm", "kubernetes", "hf-jobs", "slurm"]
 
 
 @pytest.mark.parametrize(("command", "answer"), SHOWN)

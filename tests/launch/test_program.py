@@ -165,6 +165,11 @@ def test_what_a_system_is_not_told_is_said() -> None:
 
 REFUSED: dict[str, tuple[System, dict[str, Any], str]] = {
     "nodes of a comparison": (System.SLURM, {"nodes": 2}, "nodes: 2: of one run"),
+    "workers apart": (System.SKYPILOT, {"workers": 2, "mirror": None}, "workers: 2: each has a"),
+    "a bucket without claims": (
+        *(System.HF_JOBS, {"workers": 2, "mirror": "hf://buckets/me/runs"}),
+        "mirror: 'hf://buckets/me/runs': 2 workers claim",
+    ),
     "no image": (System.KUBERNETES, {"image": None}, "image: missing"),
     "no Secret": (System.KUBERNETES, {"kubernetes": {}}, "kubernetes.secret: missing"),
     "no such machine": (System.HF_JOBS, {"gpus": "a100-80x2"}, "gpus: 'a100-80x2': HF Jobs have"),
@@ -180,16 +185,41 @@ def test_what_a_system_does_not_have_is_refused(case: str) -> None:
     assert str(raised.value).startswith(told)
 
 
-def test_a_comparison_keeps_its_cells_where_its_folder_is() -> None:
-    """It has no mirror, and its folder may lie in a bucket that is mounted."""
+def test_workers_are_of_a_comparison(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="workers: 4: of a comparison, which 'pretrain/scenes'"):
+        rendered(SCENES, on=System.SLURM, workers=4)
+    made = rendered("compare/scenes", on=System.SLURM, workers=4).text
+    assert "#SBATCH --array=0-3\n" in made
+    assert "--resume auto --worker\n" in made
+    (job,) = yaml.safe_load_all(rendered("compare/scenes", on=System.KUBERNETES, workers=4).text)
+    assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (4, 4)
+    task = yaml.safe_load(rendered("compare/scenes", on=System.SKYPILOT, workers=4).text)
+    assert task["num_nodes"] == 4
+    recorder = Recorder(tmp_path / "a", hf="")
+    gpu = {"gpus": None, "hf_jobs": {"flavor": "cpu-xl"}}
+    for words in nodes(rendered("compare/scenes", on=System.HF_JOBS, workers=4, **gpu), recorder):
+        assert recorder.run(*words, HF_TOKEN="x").returncode == 0
+    called = [words for words in recorder.called if words[0] == "ptft"]
+    assert [words[:3] + words[-1:] for words in called] == [
+        ["ptft", "compare", "compare/scenes", "--worker"]
+    ] * 4
+
+
+def test_a_comparison_has_a_mirror_that_workers_share_unmounted() -> None:
     mounted = rendered("compare/scenes", on=System.SKYPILOT)
-    assert "run.dir=/mirror/runs/compare-scenes" in mounted.text
-    assert mounted.notes[0].startswith("hours: ")
+    assert "run.dir=/tmp/ptft/compare-scenes" in mounted.text
+    assert "run.mirror=/mirror/runs/compare-scenes" in mounted.text
+    several = rendered("compare/scenes", on=System.SKYPILOT, workers=2)
+    assert "run.mirror=s3://bucket/runs/compare-scenes" in several.text
+    assert "/mirror" not in several.text
     elsewhere = rendered("compare/scenes", on=System.HF_JOBS)
-    assert "run.mirror" not in elsewhere.text
+    assert "run.mirror=s3://bucket/runs/compare-scenes" in elsewhere.text
     assert "--max-minutes 718" in elsewhere.text
-    assert any(note.startswith("mirror: 's3://bucket/runs': not used") for note in elsewhere.notes)
-    shared = rendered("compare/scenes", on=System.KUBERNETES, runs="/shared", mirror=None)
+    shared = rendered(
+        *("compare/scenes",),
+        **{"on": System.KUBERNETES, "runs": "/shared", "mirror": None, "workers": 2},
+        kubernetes={"secret": "tokens", "claim": "shared", "node_selector": {"pool": "gpu"}},
+    )
     assert "run.dir=/shared/compare-scenes" in shared.text
     assert shared.notes == ()
 

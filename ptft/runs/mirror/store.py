@@ -10,12 +10,15 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from ptft.errors import DigestError, MirrorError
+from ptft.files.atomic import create_atomic
 from ptft.files.store import open_store, store_error
 from ptft.recipe.paths import is_url
 
 __all__ = ["MirrorStore", "free_bytes"]
 
 _PIECE = 16 << 20  # bytes in memory at once
+_CREATE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"})
+"""Stores that write a file only where none is, as one operation (S3: If-None-Match)."""
 
 
 class MirrorStore:
@@ -93,6 +96,50 @@ class MirrorStore:
                         stream.write(piece)
         except Exception as error:  # each store raises its own
             raise self._error(name, error) from None
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file that is not there yet, whole; of several machines one succeeds.
+
+        Args:
+            data: unlike what anybody else would write there.
+
+        Returns:
+            Whether it was written; False: another was there first, and stays.
+        """
+        path = self._path(name)
+        try:
+            if self._local:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                return create_atomic(Path(path), data)
+            self._system.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            # a request that was sent again, its answer lost, finds what it wrote
+            return self.read(name, most=len(data)) == data
+        except Exception as error:  # each store raises its own
+            raise self._error(name, error) from None
+        return True
+
+    def check_creates(self, name: str) -> None:
+        """Check that :meth:`create` refuses what is there.
+
+        Args:
+            name: of a file to try that with, which nobody else has; it is deleted again.
+
+        Raises:
+            MirrorError: this store has no such operation, or does not answer.
+        """
+        protocols = self._system.protocol
+        known = {protocols} if isinstance(protocols, str) else set(protocols)
+        works = self._local or bool(known & _CREATE)
+        if works and self.create(name, b"first"):
+            works = not self.create(name, b"second")
+            self.delete([name])
+        if not works:
+            raise MirrorError(
+                f"{self.url}: this store does not refuse to write a file that is there, by which "
+                "workers claim their cells; allowed: a folder on a shared disk, s3://, gs:// or "
+                "az://"
+            )
 
     def fetch(self, name: str, target: Path, *, size: int, sha256: str) -> None:
         """Bring a file here, no more of it than its size.
