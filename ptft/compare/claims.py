@@ -65,28 +65,36 @@ class Claims:
         store: the shared place.
         lease: seconds without a sign after which others may take this process's jobs over.
         log: of what it says.
+        process: what tells it from others; absent: this process's.
 
     Raises:
         MirrorError: (from every method, too) the store does not answer, or cannot hold claims.
     """
 
-    def __init__(self, store: MirrorStore, *, lease: float, log: logging.Logger) -> None:
+    def __init__(
+        self,
+        store: MirrorStore,
+        *,
+        lease: float,
+        log: logging.Logger,
+        process: Mapping[str, Any] | None = None,
+    ) -> None:
         self.worker = secrets.token_hex(8)
         self._store = store
         self._lease = lease
         self._log = log
-        self._process = _this_process()
+        self._process = _this_process() if process is None else dict(process)
         self._held: dict[str, int] = {}
         self._seen: dict[str, tuple[bytes | None, float]] = {}
         self._holders: dict[str, Holder] = {}
         self._count = 0
         self._told = False
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="claims", daemon=True)
+        self._thread = threading.Thread(target=self._beats, name="claims", daemon=True)
 
     def __enter__(self) -> Self:
         self._store.check_creates(f"claims/.{self.worker}")
-        self._write()
+        self.beat()
         self._thread.start()
         return self
 
@@ -184,18 +192,19 @@ class Claims:
     def _own(self) -> str:
         return f"workers/{self.worker}.json"
 
-    def _beat(self) -> None:
+    def _beats(self) -> None:
         failed = False
         while not self._ended.wait(self._lease / _BEATS):
             try:
-                self._write()
+                self.beat()
                 failed = False
             except MirrorError as error:
                 if not failed:
                     say(self._log, f"{error}; others may take this process for dead")
                 failed = True
 
-    def _write(self) -> None:
+    def beat(self) -> None:
+        """Tell others that this process lives, which a thread does while it is entered."""
         self._count += 1
         self._store.write(self._own, [json.dumps({"count": self._count}).encode()])
 

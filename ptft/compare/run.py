@@ -15,7 +15,7 @@ from ptft.compare.claims import Claims
 from ptft.compare.recorded_data import check_recorded_data
 from ptft.compare.results import Cell, Cells
 from ptft.compare.target import Target
-from ptft.compare.work import Job, Shared, work
+from ptft.compare.work import ArmJob, Shared, work
 from ptft.errors import ArtifactError, PtftError, UsageError
 from ptft.files.atomic import create_atomic
 from ptft.files.bounds import parse_json
@@ -136,9 +136,9 @@ def compare(
     return ComparisonOutcome(board.folder, found, left, stop.reason if left else None)
 
 
-def _jobs(comparison: Comparison) -> list[Job]:
+def _jobs(comparison: Comparison) -> list[ArmJob]:
     section = comparison.compare
-    return [Job(arm, budget) for budget in section.budgets for arm in section.arms]
+    return [ArmJob(arm, budget) for budget in section.budgets for arm in section.arms]
 
 
 def _all_cells(comparison: Comparison) -> set[str]:
@@ -146,12 +146,12 @@ def _all_cells(comparison: Comparison) -> set[str]:
     return {cell for job in _jobs(comparison) for cell in job.cells(seeds)}
 
 
-def _unfinished(comparison: Comparison, board: Board) -> list[Job]:
+def _unfinished(comparison: Comparison, board: Board) -> list[ArmJob]:
     done, seeds = board.bring_cells(), comparison.compare.seeds
     return [job for job in _jobs(comparison) if not done.issuperset(job.cells(seeds))]
 
 
-def _refuse_others(board: Board, claims: Claims, jobs: list[Job]) -> None:
+def _refuse_others(board: Board, claims: Claims, jobs: list[ArmJob]) -> None:
     """Refuse to go on beside a process that works at the same comparison."""
     other = board.patiently(lambda: claims.living({job.name for job in jobs}))
     if other is not None:
@@ -162,8 +162,8 @@ def _refuse_others(board: Board, claims: Claims, jobs: list[Job]) -> None:
 
 
 def _estimated(
-    comparison: Comparison, jobs: list[Job], board: Board, *, shared: bool, log: logging.Logger
-) -> list[Job]:
+    comparison: Comparison, jobs: list[ArmJob], board: Board, *, shared: bool, log: logging.Logger
+) -> list[ArmJob]:
     """The jobs with the seconds that each will take; workers take those of the first of them."""
     from ptft.compare.estimate import estimate
 

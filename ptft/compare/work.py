@@ -15,13 +15,13 @@ from ptft.recipe import ArmSection, Comparison
 from ptft.speech import say
 from ptft.train.signals import Stop
 
-__all__ = ["Job", "work"]
+__all__ = ["ArmJob", "Shared", "work"]
 
 _REACTS = 0.5  # seconds in which a signal is heard
 
 
 @dataclass(frozen=True)
-class Job:
+class ArmJob:
     """One arm at one budget: what is claimed, since its seeds learn as its trials chose.
 
     Attributes:
@@ -61,7 +61,7 @@ class Shared:
 
 def work(
     comparison: Comparison,
-    jobs: Sequence[Job],
+    jobs: Sequence[ArmJob],
     shared: Shared,
     stop: Stop,
     *,
@@ -85,7 +85,7 @@ def work(
 
 class _Work:
     def __init__(
-        self, comparison: Comparison, jobs: Sequence[Job], shared: Shared, processes: Processes
+        self, comparison: Comparison, jobs: Sequence[ArmJob], shared: Shared, processes: Processes
     ) -> None:
         self._comparison, self._processes = comparison, processes
         self._board, self._claims = shared.board, shared.claims

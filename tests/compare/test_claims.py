@@ -26,10 +26,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MirrorStor
 
 
 def claims(store: MirrorStore, lease: float = 60.0, *, elsewhere: bool = False) -> Claims:
-    made = Claims(store, lease=lease, log=SILENT)
-    if elsewhere:
-        made._process = dict(ELSEWHERE)
-    return made
+    return Claims(store, lease=lease, log=SILENT, process=ELSEWHERE if elsewhere else None)
 
 
 def test_of_many_that_claim_a_job_at_once_one_has_it(store: MirrorStore) -> None:
@@ -63,11 +60,11 @@ def test_a_job_of_one_that_lives_is_not_taken_and_of_one_that_ended_it_is(
 def test_one_that_is_silent_for_its_own_lease_is_dead(store: MirrorStore) -> None:
     """By the clock of who looks; what the lease of that one is does not matter."""
     first, second = claims(store, 1.0, elsewhere=True), claims(store, 3600.0)
-    first._write()  # and never again
+    first.beat()  # and never again
     assert first.take("a_8", {})
     assert not second.take("a_8", second.newest())
     time.sleep(0.6)
-    first._write()
+    first.beat()
     time.sleep(0.6)
     assert not second.take("a_8", second.newest()), "it was heard of meanwhile"
     time.sleep(1.1)
@@ -117,14 +114,13 @@ def test_a_claim_that_is_none_is_held_until_a_lease_is_over(store: MirrorStore) 
 
 
 def test_a_store_that_writes_over_what_is_there_is_refused(
-    store: MirrorStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: MirrorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(MirrorStore, "create", lambda *_: True)
     with pytest.raises(MirrorError, match="does not refuse to write a file that is there"):
         claims(store).__enter__()
     monkeypatch.undo()
-    other = MirrorStore(f"memory://{tmp_path.name}")
-    other._system = type("Other", (), {"protocol": "hf"})()
+    other = MirrorStore("hf://buckets/me/runs")
     with pytest.raises(MirrorError, match=r"allowed: a folder on a shared disk, s3://"):
         other.check_creates("claims/.x")
 
