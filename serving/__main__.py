@@ -17,6 +17,7 @@ from types import FrameType
 
 from ptft.errors import PtftError
 from serving.door import Door
+from serving.first_run import UNSERVABLE, FirstRuns
 from serving.keys import check_keys
 from serving.logs import write_logs
 from serving.settings import read_settings
@@ -25,7 +26,6 @@ __all__ = ["main"]
 
 logger = logging.getLogger("bentoml.ptft")
 
-UNSERVABLE = 3  # a worker's exit: the model cannot be served, and it has said why
 _SHORT_S = 5.0  # a worker that lived no longer is not started again at once
 _PAUSE_S = 2.0
 _BACKLOG = 2048
@@ -61,6 +61,7 @@ class _Supervisor:
         self._fd = listening.fileno()
         self._worker: subprocess.Popen[bytes] | None = None
         self._ending = False
+        self._first_runs = FirstRuns()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._end)
 
@@ -79,6 +80,9 @@ class _Supervisor:
             if self._ending:
                 break
             if code == UNSERVABLE:
+                return 1
+            if why := self._first_runs.why(code):
+                logger.error("the model cannot be served: %s", why)
                 return 1
             logger.warning("the worker ended (%d); starting another", code)
             if time.monotonic() - started < _SHORT_S:

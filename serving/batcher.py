@@ -105,10 +105,18 @@ class Batcher:
         self._run(items)
         return time.monotonic() - started, time.process_time() - spent
 
-    def calibrate(self, items: Sequence[np.ndarray], units: int) -> None:
-        """Measure a unit before there is any traffic: run a batch, here and now."""
-        self.seconds_a_unit = self.best_seconds_a_unit = self.measure(items)[0] / units
+    def calibrate(self, items: Sequence[np.ndarray], units: int) -> np.ndarray:
+        """Measure a unit before there is any traffic: run a batch, here and now; its rows."""
+        started = time.monotonic()
+        rows = self._run(items)
+        self.seconds_a_unit = self.best_seconds_a_unit = (time.monotonic() - started) / units
         self.longest = self.seconds_a_unit * units / len(items) * self.max_batch
+        return rows
+
+    def most(self, units: int) -> int:
+        """Items of so many units each that a batch may have, by the best speed seen."""
+        best = self.best_seconds_a_unit
+        return min(self.max_batch, max(1, int(LONGEST_S / best / units) if best else 1))
 
     def busy_for(self) -> float:
         """Seconds that the present batch has been running; 0 when idle."""

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptft.errors import SampleError
+from ptft.onnx.golden import Golden, hold_golden
 from ptft.onnx.model import OnnxModel
+from ptft.onnx.trial_run import longest_row
 from serving.admission import Admission, Cost, Ticket
 from serving.batcher import LONGEST_S, Batcher
 from serving.bodies import LARGE
@@ -34,7 +36,6 @@ _CHARACTERS_A_JOB = 8192
 _S_A_CHARACTER = 2.5e-6  # CPU seconds of cleaning and tokenising, of the dearest kind
 _CHARACTERS_A_TOKEN = 2  # fewer than in any language but those whose words are short anyway
 _BYTES_A_VALUE = 12  # of a number in JSON
-_WARM_TEXTS = 4
 _SHORT_TEXT = "a photo of a cat"
 
 
@@ -72,20 +73,34 @@ class Encoder:
             self.cache = EmbeddingCache(settings.cache_bytes, *parts)
         self._labels = LabelSets(admission, self)
 
-    def calibrate(self) -> None:
-        """Measure what a picture and a token cost, and how many to run at once where no setting
-        says so; blocks, so ahead of all traffic."""
-        height, width = self.model.preprocess.size
-        picture = np.zeros((height, width, 3), np.uint8)
-        rows = self.model.tokenizer(["word " * self.model.tokenizer.context_length] * _WARM_TEXTS)
+    def calibrate(self, golden: Golden) -> None:
+        """Measure what a picture and a token cost, on the golden inputs, whose answers are held
+        against the recorded ones; and how many to run at once where no setting says so. Blocks, so
+        ahead of all traffic.
+
+        Raises:
+            ArtifactError: an answer is not the recorded one.
+        """
+        tokenizer = self.model.tokenizer
+        tokens = tokenizer(golden.texts)
+        golden.check_tokens(tokens)
         if self._size is None:
             most = MOST_ON_GPU if self.model.on_gpu else MOST
-            (short,) = self.model.tokenizer([_SHORT_TEXT])  # long ones have LONGEST_S
-            for tower, item in ((self.images, picture), (self.texts, short)):
+            (short,) = tokenizer([_SHORT_TEXT])  # long ones have LONGEST_S
+            for tower, item in ((self.images, golden.pixels[0]), (self.texts, short)):
                 cost = partial(self._cost_of_batch, tower, item)
                 tower.max_batch = best_size(cost, most, LONGEST_S)
-        self.images.calibrate([picture], 1)
-        self.texts.calibrate(list(rows), rows.size)
+        width = int(tokenizer.lengths(tokens).max())
+        image_nd = self.images.calibrate(list(golden.pixels), len(golden.pixels))
+        text_td = self.texts.calibrate(list(tokens), len(tokens) * width)
+        hold_golden(self.model, golden, image_nd, text_td)
+        # the largest that traffic will ask for, where it has not run yet: a model may not stand it
+        row = longest_row(tokenizer)
+        ran = {self.images: max(len(golden.pixels), 0 if self._size else self.images.max_batch)}
+        ran[self.texts] = len(tokens) if tokenizer.lengths(row[None])[0] <= width else 0
+        for tower, item, units in ((self.images, golden.pixels[0], 1), (self.texts, row, row.size)):
+            if (count := tower.most(units)) > ran[tower]:
+                tower.measure([item] * count)
 
     def cost_of_pictures(self, pictures: Sequence[Picture | SampleError]) -> Cost:
         """What embedding them takes; what cannot be decoded takes nothing."""

@@ -16,8 +16,6 @@ Four things are hooked here and nowhere else:
 """
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +23,14 @@ import bentoml
 import uvicorn.config
 from bentoml._internal.utils.analytics import usage_stats
 
+from ptft.errors import PtftError
 from serving.door import Door
+from serving.first_run import FirstRuns
+from serving.keys import check_keys
 from serving.logs import write_logs
-from serving.model import CHECKED
 from serving.protocol import NAME
 from serving.routes import create_app
-from serving.settings import KEYS_FILE, MODEL, read_settings
+from serving.settings import KEYS_FILE, MODEL, check_there, read_settings
 
 __all__ = ["Ptft", "app"]
 
@@ -55,24 +55,23 @@ class Ptft:
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
     def check() -> None:
-        """Refuse to start on a model that no worker could serve, in one line.
+        """Refuse settings that no worker could serve with, in one line; of a model that none could
+        serve the worker says so, and this process ends with it.
 
-        In a process of its own, so that the supervisor does not keep a model in memory. BentoML
-        starts workers in its own folder, so paths are made absolute here, where the
+        BentoML starts workers in its own folder, so paths are made absolute here, where the
         working directory is still that of the shell that gave it.
         """
         for name in (MODEL, KEYS_FILE):
             if given := os.environ.get(name, "").strip():
                 os.environ[name] = str(Path(given).expanduser().absolute())
-        here = Path(__file__).resolve().parent.parent
-        done = subprocess.run(
-            [sys.executable, "-m", "serving.model"], cwd=here, capture_output=True, text=True
-        )
-        if done.returncode:
-            message = done.stderr.strip() or f"the check was ended by {done.returncode}"
-            raise SystemExit(f"ptft: {message}")  # an error would come under BentoML's traceback
-        os.environ[CHECKED] = done.stdout.strip()
-        write_logs(read_settings().log_format)
+        try:
+            settings = read_settings()
+            check_keys(settings)
+            check_there(settings)
+        except PtftError as error:
+            raise SystemExit(f"ptft: {error}") from None  # or it would come under a traceback
+        write_logs(settings.log_format)
+        FirstRuns(ends_by_signal=True)
         _open(Door())
 
 

@@ -10,7 +10,9 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from ptft.errors import PtftError
+from ptft.artifact import ModelInfo
+from ptft.errors import ArtifactError, PtftError
+from ptft.onnx.golden import read_golden
 from serving.admission import Admission
 from serving.asked import DIGEST_HEADER, REFUSED, REQUEST_ID, Asked
 from serving.door import hold
@@ -18,12 +20,13 @@ from serving.drain import Drain
 from serving.drift import Drift, read_drift
 from serving.encoder import Encoder
 from serving.fetch import Fetcher
+from serving.first_run import UNSERVABLE, Worker
 from serving.guard import Guard
 from serving.health import Health
 from serving.logs import write_logs
 from serving.memory import give_back_at_once
 from serving.metrics import Metrics
-from serving.model import load_model
+from serving.model import open_model, verify_model
 from serving.other_model import check_digest
 from serving.phases import NOT_TIMED, Phases
 from serving.pool import Pool
@@ -31,12 +34,9 @@ from serving.refusal import Refusal
 from serving.settings import Settings, unknown_settings
 from serving.traces import Traces
 
-__all__ = ["UNSERVABLE", "State", "json_bytes", "refuse"]
+__all__ = ["State", "json_bytes", "refuse"]
 
 logger = logging.getLogger("bentoml.ptft")
-
-UNSERVABLE = 3
-"""Exit code of a worker whose model cannot be served; it has said why."""
 
 _CLIENT_GONE = 499  # nginx's; nobody reads it but the metrics
 _END_S = 2.0  # for threads, once the last request is answered
@@ -63,6 +63,7 @@ class State:
         )
         self.encoder: Encoder | None = None
         self.drift = Drift()
+        self._worker = Worker()
         self._loading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -102,10 +103,8 @@ class State:
     async def _load(self) -> None:
         started = time.monotonic()
         try:
-            model = await asyncio.to_thread(load_model, self.settings)
-            drift = await asyncio.to_thread(read_drift, self.settings, model.info)
-            encoder = Encoder(model, self.settings, self.admission, self.metrics)
-            await asyncio.to_thread(encoder.calibrate)
+            info, drift, encoder = await self._opened()
+            self._worker.came_through()
         except PtftError as error:
             self._fail(str(error))
             return
@@ -113,9 +112,9 @@ class State:
             logger.exception("the model cannot be loaded")
             self._fail(f"{type(error).__name__}: {error}")
             return
-        info = model.info
         self.drift = drift
         self.encoder = self.health.encoder = encoder
+        model = encoder.model
         self.metrics.set_model(info.name, info.digest, model.precision, model.provider)
         self.metrics.set_batches(encoder.images.max_batch, encoder.texts.max_batch)
         seconds = time.monotonic() - started
@@ -123,11 +122,26 @@ class State:
         most = (encoder.images.max_batch, encoder.texts.max_batch)
         logger.info("on %s, at most %d pictures or %d texts at once", model.provider, *most)
 
+    async def _opened(self) -> tuple[ModelInfo, Drift, Encoder]:
+        """The model: verified, and run for the first time within bounds."""
+        info = await asyncio.to_thread(verify_model, self.settings)
+        with await asyncio.to_thread(self._worker.begin, info, self.settings):
+            model = await asyncio.to_thread(open_model, self.settings, info)
+            drift = await asyncio.to_thread(read_drift, self.settings, info)
+            encoder = Encoder(model, self.settings, self.admission, self.metrics)
+            golden = await asyncio.to_thread(read_golden, self.settings.model)
+            try:
+                await asyncio.to_thread(encoder.calibrate, golden)
+            except ArtifactError as error:
+                raise ArtifactError(f"{self.settings.model}: {error}") from None
+        return info, drift, encoder
+
     def _fail(self, why: str) -> None:
         """Nothing can be served: a process that has a supervisor ends."""
         self.health.failure = why
         logger.error("the model cannot be served: %s", why)
         if self.drain.installed:
+            self._worker.give_up()
             os._exit(UNSERVABLE)
 
     def phases(self) -> Phases:

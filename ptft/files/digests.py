@@ -35,12 +35,9 @@ _KEPT = 1 << 20  # bytes of one remembered file that are read
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 (hex) of a file's bytes, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
+    """sha256 (hex) of a file's bytes, read through one small buffer."""
+    with path.open("rb", buffering=0) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def file_digests(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:

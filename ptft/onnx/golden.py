@@ -6,7 +6,7 @@ service at its start and ``ptft verify`` compare with them.
 Letters in shapes: N pictures, T texts, D width of the embeddings, C classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ __all__ = [
     "check_golden",
     "compare_golden",
     "differences",
+    "hold_golden",
     "read_golden",
     "run_onnx",
 ]
@@ -196,15 +197,31 @@ def check_golden(model: OnnxModel, folder: Path) -> None:
     """
     path, golden = folder / FolderFiles.GOLDEN, read_golden(folder)
     try:
-        found = run_onnx(model, golden)
+        _hold(run_onnx(model, golden), model.precision)
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from None
+
+
+def hold_golden(
+    model: OnnxModel,
+    golden: Golden,
+    image_nd: NDArray[np.float32],
+    text_td: NDArray[np.float32],
+) -> None:
+    """Hold what a model made of the golden inputs, see :func:`compare_golden`.
+
+    Raises:
+        ArtifactError: an output is not the recorded one.
+    """
+    _hold(compare_golden(model, golden, image_nd, text_td), model.precision)
+
+
+def _hold(found: Mapping[str, float], precision: str) -> None:
     for key, worst in found.items():
-        bound = allowed(key, model.precision)
+        bound = allowed(key, precision)
         if not worst <= bound:  # NaN is beyond it too
             raise ArtifactError(
-                f"{path}: {key} differs by {worst:.2e} from what the checkpoint gave; "
-                f"allowed: {bound:g}"
+                f"{key} differs by {worst:.2e} from what the checkpoint gave; allowed: {bound:g}"
             )
 
 

@@ -14,24 +14,25 @@ import sys
 from pathlib import Path
 
 from ptft import __version__
-from ptft.artifact import ModelInfo
+from ptft.artifact import GoldenKeys, ModelInfo
 from ptft.errors import ArtifactError
+from ptft.files.bounds import Bounds, parse_json
 from ptft.files.digests import record_check, was_checked
+from ptft.onnx.limits import PATIENCE, Limits, limits_of
 
-__all__ = ["BATCH", "PATIENCE", "cpu_seconds", "memory_bytes", "try_model"]
+__all__ = ["BATCH", "try_model"]
 
 BATCH = 16
 """Images or texts at once, unless the service is told of more (``PTFT_MICRO_BATCH``)."""
 
-_MEMORY, _MEMORY_EACH = 6 << 30, 4  # bytes of addresses, and more for each byte of the files
-_CPU, _CPU_EACH = 120, 240  # seconds, and more for each GiB of the files
-PATIENCE = 4  # times the seconds, on a machine that does other things as well
-
 
 def try_model(
     folder: Path, info: ModelInfo, precision: str, *, batch: int = BATCH, remember: bool = True
-) -> None:
+) -> dict[str, float] | None:
     """Load a model, embed its golden inputs, the largest batch and the longest texts, elsewhere.
+
+    A process that is a worker of its own may as well bound itself and load it once: see
+    :class:`ptft.onnx.limits.Limits`.
 
     Args:
         folder: a model folder whose bytes are those that ``info`` records.
@@ -40,15 +41,18 @@ def try_model(
         batch: images or texts that run at once.
         remember: take it from the last time, where the very same model came through.
 
+    Returns:
+        How far the golden inputs' answers lie from the recorded ones, see
+        :func:`ptft.onnx.golden.differences`; None where it was not run again.
+
     Raises:
         ArtifactError: it did not come through, and why.
     """
     key = f"{info.digest} {precision} {batch} {__version__}"
     if remember and was_checked("tried", key):
-        return
-    size = sum(entry["size"] for name, entry in info.files.items() if ".onnx" in name)
-    seconds, memory = cpu_seconds(size), memory_bytes(size)
-    words = [str(folder.absolute()), precision, str(batch), str(seconds), str(memory)]
+        return None
+    limits = limits_of(info)
+    words = [str(folder.absolute()), precision, str(batch), str(limits.seconds), str(limits.memory)]
     one = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
     paths = os.pathsep.join(path for path in sys.path if path)
     try:
@@ -60,35 +64,35 @@ def try_model(
             text=True,
             errors="replace",
             check=False,
-            timeout=PATIENCE * seconds,
+            timeout=2
+            * PATIENCE
+            * limits.seconds,  # its own clock rings before, unless it is stopped
         )
     except subprocess.TimeoutExpired:
-        raise ArtifactError(
-            f"{folder}: still running after {PATIENCE * seconds} s; what is allowed for its size"
-        ) from None
+        raise ArtifactError(f"{folder}: running it once did not end; {limits}") from None
     if done.returncode == 0:
         record_check("tried", key)
-        return
+        return _differences(done.stdout, folder)
     if done.returncode == 3 and done.stderr.strip():  # an error that ptft knows; see trial_run
         raise ArtifactError(done.stderr.strip().splitlines()[-1])
-    raise ArtifactError(f"{folder}: {_why(done, seconds, memory)}")
+    raise ArtifactError(f"{folder}: {_why(done, limits)}")
 
 
-def cpu_seconds(size: int) -> int:
-    """Seconds of a CPU that a model of ``size`` bytes may take: 120, and 240 for each GiB."""
-    return _CPU + _CPU_EACH * size // 2**30
+def _differences(said: str, folder: Path) -> dict[str, float]:
+    """What the process says last. It ran somebody else's model, so that it is held as well."""
+    lines = said.splitlines() or [""]
+    found = Bounds(parse_json(lines[-1], folder, error=ArtifactError), f"{folder}: its first run")
+    found.keys((GoldenKeys.IMAGE_EMBEDS, GoldenKeys.TEXT_EMBEDS, GoldenKeys.CLASS_LOGITS))
+    for key, value in found.values.items():
+        if not isinstance(value, float):
+            found.refuse(key, value, "a number")
+    return found.values
 
 
-def memory_bytes(size: int) -> int:
-    """Bytes of addresses that it may take: 6 GiB, and 4 for each byte."""
-    return _MEMORY + _MEMORY_EACH * size
-
-
-def _why(done: subprocess.CompletedProcess[str], seconds: int, memory: int) -> str:
+def _why(done: subprocess.CompletedProcess[str], limits: Limits) -> str:
     lines = done.stderr.strip().splitlines() or ["it said nothing"]
-    bounds = f"allowed: {seconds} s of a CPU and {memory / 2**30:.1f} GiB of addresses"
-    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
-        return f"running it once took too long or was ended by the system; {bounds}"
+    if done.returncode in (-signal.SIGXCPU, -signal.SIGALRM, -signal.SIGKILL):
+        return f"running it once took too long or was ended by the system; {limits}"
     if done.returncode < 0:
-        return f"running it once ended the process (signal {-done.returncode}); {bounds}"
-    return f"running it once failed: {lines[-1][:300]}; {bounds}"
+        return f"running it once ended the process (signal {-done.returncode}); {limits}"
+    return f"running it once failed: {lines[-1][:300]}; {limits}"

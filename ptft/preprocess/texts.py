@@ -118,9 +118,13 @@ class TextTokenizer:
         """Token ids (B, L), L the context length."""
         if isinstance(texts, str):
             texts = [texts]
+        return self.uncleaned([self._cleaned(text) for text in texts])
+
+    def uncleaned(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """The same of texts that are taken as they are."""
         rows = np.full((len(texts), self.context_length), self.pad_id, np.int64)
         for row, text in zip(rows, texts, strict=True):
-            ids = self._encode(self._cleaned(text))
+            ids = self._encode(text)
             if not ids:
                 continue
             if self.pad_left:

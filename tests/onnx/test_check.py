@@ -4,50 +4,22 @@ import json
 import resource
 import shutil
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
-from ptft.artifact import FolderFiles, ModelInfo, hash_files, read_model_info, write_model_info
+from ptft.artifact import FolderFiles, read_model_info, write_model_info
 from ptft.errors import ArtifactError
 from ptft.onnx import trial
 from ptft.onnx.check import check_onnx_file
 from ptft.onnx.file import read_onnx
+from ptft.onnx.limits import Limits
 from ptft.onnx.trial import try_model
 from serving.model import load_model
 from serving.settings import Settings
-
-
-def ints(name: str, *values: int) -> onnx.TensorProto:
-    return numpy_helper.from_array(np.array(values, np.int64), name)
-
-
-def graph_file(
-    path: Path,
-    nodes: list[onnx.NodeProto],
-    tensors: list[onnx.TensorProto] | None = None,
-    **more: Any,
-) -> Path:
-    """A file of a graph from ``x`` (batch, 4) to ``out``."""
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
-        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
-        tensors or [],
-        **more,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
-    path.write_bytes(model.SerializeToString())
-    return path
-
-
-node = helper.make_node
+from tests.support.graphs import graph_file, grown, ints, node, put, slow
 
 
 def loop() -> list[onnx.NodeProto]:
@@ -188,14 +160,6 @@ def folder(classifier_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(classifier_folder, tmp_path / "model"))
 
 
-def put(folder: Path, name: str, content: bytes) -> ModelInfo:
-    """Another file, recorded as a stranger would."""
-    (folder / name).write_bytes(content)
-    info = replace(read_model_info(folder), files=hash_files(folder))
-    write_model_info(folder, info)
-    return info
-
-
 def test_the_service_refuses_a_loop_at_once(folder: Path, tmp_path: Path) -> None:
     true = helper.make_tensor("true", TensorProto.BOOL, [], [True])
     path = graph_file(tmp_path / "a.onnx", loop(), [true])
@@ -204,49 +168,12 @@ def test_the_service_refuses_a_loop_at_once(folder: Path, tmp_path: Path) -> Non
         load_model(Settings(model=folder))
 
 
-def tower(folder: Path, nodes: list[onnx.NodeProto], *much: int) -> bytes:
-    """An image tower that makes (batch, *much) ones, called big, of which it gives sums."""
-    side = read_model_info(folder).image_size[0]
-    before = [
-        node("Shape", ["pixel_values"], ["s"], start=0, end=1),
-        node("Concat", ["s", "much"], ["t"], axis=0),
-        node("Expand", ["one", "t"], ["big"]),
-    ]
-    one = np.ones((1,) * (len(much) + 1), np.float32)
-    axes = ints("axes", *range(2, len(much) + 1))
-    tensors = [ints("much", *much), axes, numpy_helper.from_array(one, "one")]
-    shape, given = ["batch", 3, side, side], ["batch", much[0]]
-    graph = helper.make_graph(
-        [*before, *nodes],
-        "g",
-        [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("image_embeds", TensorProto.FLOAT, given)],
-        tensors,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
-    model.ir_version = 10
-    return bytes(model.SerializeToString())
-
-
-def grown(folder: Path) -> bytes:
-    """A tower of a kilobyte that takes 256 MiB for each picture."""
-    last = node("ReduceSum", ["big", "axes"], ["image_embeds"], keepdims=0)
-    return tower(folder, [last], 1024, 1024, 64)
-
-
-def slow(folder: Path) -> bytes:
-    """A tower of a few kilobytes that multiplies matrices for a minute."""
-    names = ["big", *(f"m{index}" for index in range(200))]
-    products = [node("MatMul", [one, "big"], [other]) for one, other in pairwise(names)]
-    last = node("ReduceSum", [names[-1], "axes"], ["image_embeds"], keepdims=0)
-    return tower(folder, [*products, last], 1024, 1024)
-
-
 def test_memory_is_bounded_where_it_is_run_first(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     info = put(folder, FolderFiles.VISION_ONNX, grown(folder))
-    monkeypatch.setattr(trial, "memory_bytes", lambda size: 2 << 30)  # a batch of 16 takes 4 GiB
+    limits = Limits(120, 2 << 30)  # a batch of 16 takes 4 GiB
+    monkeypatch.setattr(trial, "limits_of", lambda info: limits)
     with pytest.raises(ArtifactError, match=r"allowed: 120 s of a CPU|cannot run it"):
         try_model(folder, info, "fp32", remember=False)
 
@@ -255,8 +182,7 @@ def test_time_is_bounded_where_it_is_run_first(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     info = put(folder, FolderFiles.VISION_ONNX, slow(folder))
-    monkeypatch.setattr(trial, "cpu_seconds", lambda size: 3)
-    monkeypatch.setattr(trial, "PATIENCE", 100)  # it is the CPU's time that runs out, not ours
+    monkeypatch.setattr(trial, "limits_of", lambda info: Limits(3, 6 << 30))
     with pytest.raises(ArtifactError, match=r"took too long.*allowed: . s of a CPU"):
         try_model(folder, info, "fp32", remember=False)
 
