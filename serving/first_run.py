@@ -22,15 +22,25 @@ from ptft.artifact import ModelInfo
 from ptft.errors import ArtifactError
 from ptft.onnx.limits import OWN_SIGNALS, limits_of
 from ptft.onnx.trial import try_model
-from serving.settings import Settings
+from serving.settings import MODEL, Settings
 
-__all__ = ["UNSERVABLE", "FirstRuns", "Worker"]
+__all__ = ["UNSERVABLE", "FirstRuns", "Worker", "check_there"]
 
 UNSERVABLE = 3
 """Exit code of a worker whose model cannot be served; it has said why."""
 
 _VARIABLE = "_PTFT_FIRST_RUN"  # where the file lies; the supervisor sets it for its workers
 _MOST = 3  # workers in a row that end on the way: one or two may have been ended by somebody
+
+
+def check_there(settings: Settings) -> None:
+    """Whether there is a folder to serve, which a supervisor sees without opening it.
+
+    Raises:
+        ArtifactError: there is none.
+    """
+    if not settings.model.is_dir():
+        raise ArtifactError(f"{MODEL}={settings.model}: no such folder")
 
 
 class FirstRuns:

@@ -8,7 +8,8 @@ from ptft.onnx.golden import check_golden
 from ptft.onnx.model import OnnxModel, check_recorded, tower_file
 from ptft.onnx.provider import ON_GPU, PROVIDERS, Provider
 from ptft.onnx.trial import try_model
-from serving.settings import Settings, check_there
+from serving.first_run import check_there
+from serving.settings import Settings
 from serving.warmup import MOST, MOST_ON_GPU
 
 __all__ = ["largest_batch", "load_model", "open_model", "read_files", "runs_on_cpu", "verify_model"]

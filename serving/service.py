@@ -25,12 +25,12 @@ from bentoml._internal.utils.analytics import usage_stats
 
 from ptft.errors import PtftError
 from serving.door import Door
-from serving.first_run import FirstRuns
+from serving.first_run import FirstRuns, check_there
 from serving.keys import check_keys
 from serving.logs import write_logs
 from serving.protocol import NAME
 from serving.routes import create_app
-from serving.settings import KEYS_FILE, MODEL, check_there, read_settings
+from serving.settings import KEYS_FILE, MODEL, read_settings
 
 __all__ = ["Ptft", "app"]
 

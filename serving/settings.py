@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ptft.artifact import PRECISIONS
-from ptft.errors import ArtifactError, UsageError, suggest
+from ptft.errors import UsageError, suggest
 from serving.origins import host_of
 from serving.variables import Variables
 
@@ -20,7 +20,6 @@ __all__ = [
     "Relation",
     "Settings",
     "available_cpus",
-    "check_there",
     "read_settings",
     "unknown_settings",
 ]
@@ -231,16 +230,6 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     )
     _check_together(settings)
     return settings
-
-
-def check_there(settings: Settings) -> None:
-    """Whether there is a folder to serve.
-
-    Raises:
-        ArtifactError: there is none.
-    """
-    if not settings.model.is_dir():
-        raise ArtifactError(f"{MODEL}={settings.model}: no such folder")
 
 
 def _check_together(settings: Settings) -> None:

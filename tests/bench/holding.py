@@ -20,6 +20,7 @@ import csv
 import io
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -61,6 +62,7 @@ BARS = {
 } | {
     f"start, first by hashed, median of {STARTS}, times": ("<=", MOST),
     f"start, first, least of {STARTS}, CPU-s": ("<=", READY_CPU_S),
+    "start, resident beyond 1.2 of the files, MB": ("<=", 250.0),
 }
 
 
@@ -86,10 +88,13 @@ def _measure(home: Path, cases: Collection[str], rounds: int) -> dict[str, float
 def _starts(path: Path) -> dict[str, float]:
     """CPU-seconds of a worker on a model folder until it is ready."""
     seconds: dict[str, list[float]] = {"without": [], "hashed": [], "first": []}
+    resident = 0.0
     for _ in range(STARTS):
         for arm, taken in seconds.items():
             with tempfile.TemporaryDirectory() as cache:
-                taken.append(_open("start", arm, path, cache))
+                used = _run("start", arm, path, cache)
+            taken.append(used.ru_utime + used.ru_stime)
+            resident = max(resident, used.ru_maxrss * 1024 / 1e6) if arm == "first" else resident
     middle = {arm: median(taken) for arm, taken in seconds.items()}
     size = sum(each["size"] for each in _read_by_service(path).values()) / 1e9
     figures = {
@@ -98,6 +103,7 @@ def _starts(path: Path) -> dict[str, float]:
         f"start, first, least of {STARTS}, CPU-s": min(seconds["first"]),
         "start, hashing a GB, CPU-s": (middle["hashed"] - middle["without"]) / size,
         "start, GB": size,
+        "start, resident beyond 1.2 of the files, MB": resident - 1.2 * 1e3 * size,
     }
     for arm, taken in seconds.items():
         print(f"start, {arm:9}{min(taken):10.2f} least{middle[arm]:10.2f} median CPU-s")
@@ -142,6 +148,11 @@ def _figures(case: str, seconds: dict[str, list[float]]) -> dict[str, float]:
 
 def _open(case: str, arm: str, path: Path, cache: str) -> float:
     """CPU-seconds of a process that opens it, and of those that it started."""
+    used = _run(case, arm, path, cache)
+    return used.ru_utime + used.ru_stime
+
+
+def _run(case: str, arm: str, path: Path, cache: str) -> resource.struct_rusage:
     command = [sys.executable, "-m", "tests.bench.holding", case, arm, str(path)]
     environment = {**os.environ, "XDG_CACHE_HOME": cache, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, env=environment) as process:
@@ -149,7 +160,7 @@ def _open(case: str, arm: str, path: Path, cache: str) -> float:
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode not in (0, -signal.SIGTERM):  # by which a worker ends
         raise RuntimeError(f"{' '.join(command)}: exit code {process.returncode}")
-    return used.ru_utime + used.ru_stime
+    return used
 
 
 # What a process of its own does
