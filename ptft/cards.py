@@ -8,7 +8,7 @@ from pydantic import Field, TypeAdapter
 
 from ptft.errors import RecipeError, suggest
 from ptft.recipe.section import Section
-from ptft.recipe.yaml_reader import read_yaml
+from ptft.recipe.yaml_text import read_yaml
 
 __all__ = ["Card", "Machine", "Offer", "find_machine", "known_cards"]
 

@@ -8,8 +8,8 @@ from ptft.compare.target import Target
 from ptft.compare.task import starting_model
 from ptft.recipe import ArmSection, Comparison
 from ptft.threads import cpu_threads
-from ptft.train.allocator import keep_freed_memory
 from ptft.train.cost.measure import measure_step
+from ptft.train.device import keep_freed_memory
 
 __all__ = ["estimate"]
 

@@ -12,7 +12,7 @@ from ptft.compare.board import Board
 from ptft.compare.results import Cells
 from ptft.data import SampleSet, open_split
 from ptft.recipe import Comparison
-from ptft.recipe.splits import Split
+from ptft.recipe.check import Split
 from ptft.runs.data_record import accepted_now, hold_against, record_data, sets_of
 from ptft.speech import say
 

@@ -22,9 +22,9 @@ from ptft.files.bounds import parse_json
 from ptft.recipe import Comparison
 from ptft.recipe.load import dump_recipe, load_comparison, recipe_digest
 from ptft.runs.changes import recipe_changes
-from ptft.runs.lock import check_own_run
+from ptft.runs.folder import check_own_run
 from ptft.speech import LOG, say
-from ptft.train.signals import Reason, Stop
+from ptft.train.part import Reason, Stop
 
 __all__ = ["LEASE", "ComparisonOutcome", "compare"]
 

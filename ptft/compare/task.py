@@ -30,7 +30,7 @@ from ptft.recipe import ArmSection, ClassifyObjective, Comparison, Recipe
 from ptft.speech import SILENT
 from ptft.threads import cpu_threads
 from ptft.train import train
-from ptft.train.observer import Observer
+from ptft.train.context import Observer
 
 __all__ = ["Task", "TrainedArm", "Validation", "starting_model"]
 

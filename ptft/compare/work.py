@@ -13,7 +13,7 @@ from ptft.compare.processes import Processes
 from ptft.errors import ModelError, TrainingError
 from ptft.recipe import ArmSection, Comparison
 from ptft.speech import say
-from ptft.train.signals import Stop
+from ptft.train.part import Stop
 
 __all__ = ["ArmJob", "Shared", "work"]
 

@@ -9,6 +9,7 @@ from ptft.data.fields.field_set import FieldSection, FieldSet
 from ptft.data.fields.labels import LabelReading, Learn
 from ptft.data.sample import Part, SampleSet, Subset, draw_val, hold_out
 from ptft.errors import DataError, RecipeError
+from ptft.recipe.check import Split
 from ptft.recipe.data import (
     DataSection,
     FolderData,
@@ -19,7 +20,6 @@ from ptft.recipe.data import (
     has_split,
 )
 from ptft.recipe.paths import expand_paths
-from ptft.recipe.splits import Split
 
 __all__ = ["open_split", "open_val"]
 

@@ -22,7 +22,7 @@ from ptft.recipe import (
     RetrievalEvaluation,
     ZeroShotEvaluation,
 )
-from ptft.recipe.splits import Split
+from ptft.recipe.check import Split
 from ptft.speech import ProgressCallback, Tell
 
 __all__ = ["EmbeddedSplits", "Figures", "evaluate", "reads_of"]

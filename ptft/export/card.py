@@ -14,10 +14,9 @@ from ptft.errors import ArtifactError
 from ptft.export.card_index import model_index
 from ptft.export.card_usage import usage
 from ptft.export.router_layout import ROUTER
-from ptft.front_matter import card_metadata, replace_metadata
 from ptft.model.licence import hub_bases
 from ptft.model.spec import ModelSpec
-from ptft.pages.markdown import code, inline, row
+from ptft.pages.markdown import card_metadata, code, inline, replace_metadata, row
 from ptft.printable import printable
 from ptft.recipe import (
     TOWERS_OF,

@@ -24,11 +24,10 @@ from ptft.artifact import (
     write_model_info,
 )
 from ptft.errors import ExportError, PtftError, UsageError, suggest
-from ptft.export.adapted import check_adapted, find_reference, ship_adapter
 from ptft.export.card import Kept, make_card, read_kept
-from ptft.export.golden_inputs import make_golden, save_golden
 from ptft.export.library_files import Library, write_library_files
 from ptft.export.model_files import portable, write_model_files
+from ptft.export.parity import check_adapted, find_reference, make_golden, save_golden, ship_adapter
 from ptft.export.pictures import write_pictures
 from ptft.export.pixels import check_preprocess, write_preprocess
 from ptft.export.provenance import Provenance, read_provenance
@@ -36,8 +35,8 @@ from ptft.export.quality import Quality, calibration_pictures
 from ptft.export.sketching import write_sketch
 from ptft.export.towers import MAX_LOSS, Written, write_towers
 from ptft.files.atomic import shareable
-from ptft.front_matter import UNKNOWN
 from ptft.model import DualEncoder, load_model
+from ptft.pages.markdown import UNKNOWN
 from ptft.recipe import RunSection, ZeroShotEvaluation, dump_recipe, recipe_digest
 from ptft.recipe.publication import public_text, published_recipe
 from ptft.speech import ProgressCallback, tell

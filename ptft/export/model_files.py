@@ -1,19 +1,58 @@
-"""The files of open_clip and of ptft itself, and what every library reads beside the weights."""
+"""The files of open_clip and of ptft itself, and what every library reads beside the weights: the
+tokenizer's such that transformers alone gives the ids that the model was trained on.
+
+open_clip cleans a text before it tokenises it. What ``tokenizer.json`` can do of that is put into
+it: HTML 4's entities are resolved, typographic quotes become plain ones, a run of white space one
+space, and for SigLIP's vocabularies ASCII punctuation is dropped and the text lower-cased. Bytes
+that were decoded wrongly are repaired by ptft and open_clip alone.
+
+Names of special tokens in a text are read as open_clip reads them, after its cleaning. CLIP's marks
+are found in what the normaliser leaves. Other vocabularies find theirs in the text as it came: a
+name that no cleaned text holds (``</s>`` without its punctuation) is therefore none of those that
+are looked for. These texts alone have other ids than here, beside those that are repaired:
+
+- one with white space before or behind it, where the vocabulary counts that (``roberta``) and the
+  text keeps its punctuation and its case: stripped here, it would be stripped beside a special
+  token inside a text too;
+- a special token of an ``hf`` vocabulary, its name written with HTML entities (``&lt;/s&gt;``),
+  which open_clip resolves first; or, where texts are lower-cased but keep their punctuation, in
+  upper case;
+- a text that is such a name and nothing else, in other letter case (``</S>``), where the
+  vocabulary lower-cases, in transformers.js;
+- the name of one that has no number but as an added token, where no cleaned text holds it, in
+  libraries that do not read ``split_special_tokens`` of ``tokenizer_config.json`` (transformers.js,
+  ``tokenizers`` alone).
+
+And one has the same ids and another embedding: a padding token that is written in a text is masked
+by a transformers text tower here and in open_clip, and read in transformers, whose mask comes with
+the ids.
+"""
 
 import copy
+import json
 import shutil
+import string
+from html.entities import name2codepoint
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
 
 from ptft.artifact import FolderFiles, write_json
-from ptft.export.tokenizer_files import TOKENIZER_CONFIG, write_tokenizer_files
 from ptft.model import DualEncoder, open_clip_state_dict, save_model
 from ptft.model.spec import HF_TEXT, ModelSpec, save_spec
 from ptft.model.store import OWN_WEIGHTS, save_hf_config
+from ptft.preprocess import TextTokenizer
+from ptft.preprocess.clip_vocabulary import OLD_MARKS
 from ptft.recipe.publication import public_place
 
-__all__ = ["portable", "write_head", "write_model_files"]
+__all__ = [
+    "TOKENIZER_CONFIG",
+    "portable",
+    "write_head",
+    "write_model_files",
+    "write_tokenizer_files",
+]
 
 
 def write_model_files(model: DualEncoder, folder: Path) -> None:
@@ -78,3 +117,98 @@ def write_head(model: DualEncoder, path: Path) -> None:
         name: tensor.detach().cpu().contiguous() for name, tensor in model.head.state_dict().items()
     }
     save_file(tensors, path, metadata={"format": "pt"})
+
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
+_LOWERCASE = {"type": "Lowercase"}
+_PUNCTUATION = "[" + "".join(f"\\{c}" if c in r"\]^-[" else c for c in string.punctuation) + "]"
+
+
+def write_tokenizer_files(spec: ModelSpec, folder: Path) -> None:
+    """Write ``tokenizer.json`` and ``tokenizer_config.json``."""
+    text = _cleaning(spec.tokenizer)
+    (folder / FolderFiles.TOKENIZER).write_text(text, encoding="utf-8")
+    if spec.tokenizer_config:
+        write_json(folder / TOKENIZER_CONFIG, _config(spec))
+
+
+def _cleaning(tokenizer: TextTokenizer) -> str:
+    """The tokenizer's JSON with its cleaning in front of its own normaliser, once."""
+    if tokenizer.clean == "none":
+        return tokenizer.json
+    steps = _entities()
+    steps += [_replace("[\u02bc\u2018-\u201b]", "'"), _replace("[\u201c-\u201f]", '"')]  # as ftfy
+    if tokenizer.clean == "canonicalize":
+        steps += [_replace("_", " "), _replace(_PUNCTUATION, "")]
+    spaces: list[dict[str, Any]] = []
+    if tokenizer.kind == "hf" and tokenizer.clean in ("canonicalize", "clip"):
+        strip = {"type": "Strip", "strip_left": True, "strip_right": True}
+        spaces = [_LOWERCASE, _replace(r"\s+", " "), strip]
+    elif tokenizer.kind == "hf":
+        spaces = [_replace(r"\s+", " ")]
+    values = json.loads(tokenizer.json)
+    own = values.get("normalizer") or {"type": "Sequence", "normalizers": []}
+    before = own["normalizers"] if own["type"] == "Sequence" else [own]
+    for done in (steps, spaces):  # by an export before
+        if before[: len(done)] == done:
+            before = before[len(done) :]
+    if tokenizer.kind == "clip" and tokenizer.clean == "whitespace":
+        before = [step for step in before if step != _LOWERCASE]
+    values["normalizer"] = {"type": "Sequence", "normalizers": [*steps, *spaces, *before]}
+    values["added_tokens"] = [
+        token
+        for token in values["added_tokens"]
+        if tokenizer.may_hold(token["content"]) or not _in_vocabulary(token, values["model"])
+    ]
+    return json.dumps(values, ensure_ascii=False)
+
+
+def _in_vocabulary(token: dict[str, Any], model: dict[str, Any]) -> bool:
+    """Whether a token has its number without being named among the added ones."""
+    words = model["vocab"]
+    name, number = token["content"], token["id"]
+    if isinstance(words, dict):
+        return bool(words.get(name) == number)
+    return bool(number < len(words) and words[number][0] == name)
+
+
+def _entities() -> list[dict[str, Any]]:
+    """What ``html.unescape`` does twice, to the names that HTML 4 has: 0.07 ms a text."""
+    found = {f"&{name};": chr(point) for name, point in name2codepoint.items() if name != "amp"}
+    found |= {"&apos;": "'", "&#39;": "'", "&#x27;": "'", "&#34;": '"'}
+    ampersand = ("&amp;", "&")  # before the others and once more: "&amp;lt;" is "<"
+    return [
+        {"type": "Replace", "pattern": {"String": written}, "content": meant}
+        for written, meant in (ampersand, *found.items(), ampersand)
+    ]
+
+
+def _replace(pattern: str, content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"Regex": pattern}, "content": content}
+
+
+def _config(spec: ModelSpec) -> dict[str, Any]:
+    """``tokenizer_config.json`` that transformers 4.57 and 5 read alike.
+
+    Classes for single vocabularies build the tokenizer anew in 5 and lose the cleaning; the general
+    one takes ``tokenizer.json`` as it is. Where padding is part of what the text tower
+    reads, no mask is handed to the model. The names given here are special tokens to transformers,
+    and looked for in texts before they are cleaned: not so where no cleaned text holds one.
+    """
+    tokenizer = spec.tokenizer
+    names = ["input_ids", "attention_mask"] if spec.text_trimmable else ["input_ids"]
+    marks = {
+        key: OLD_MARKS.get(value, value) if tokenizer.kind == "clip" else value
+        for key, value in spec.tokenizer_config.items()
+        if key.endswith("_token") and isinstance(value, str)
+    }
+    config: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": tokenizer.context_length,
+        "model_input_names": names,
+        "padding_side": "left" if tokenizer.pad_left else "right",
+        **marks,
+    }
+    if not any(tokenizer.may_hold(mark) for mark in marks.values()):
+        config["split_special_tokens"] = True
+    return config

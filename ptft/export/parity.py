@@ -1,20 +1,125 @@
-"""Whether an exported file gives the outputs of the model it came from: measured, always."""
+"""Whether an exported file gives the outputs of the model it came from: measured, always.
 
+Golden embeddings are a few inputs and what the checkpoint itself made of them; every later stage (a
+pulled folder, a service) is held against them. The pictures are scenes drawn from a fixed seed,
+none of the user's, so that they can be published with any model; the texts are the ones that
+tokenizers get wrong.
+
+Of a model that was trained through an adapter the run keeps what the adapted, unmerged model made
+of the reference inputs. Weights that were merged, saved, read and exported have to give the same.
+"""
+
+import json
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
+from torch import Tensor
 
+from ptft.artifact import FolderFiles, GoldenKeys, RunFiles
+from ptft.data.sources.scenes import Scenes
 from ptft.errors import ExportError, ParityError
-from ptft.onnx.golden import TOLERANCE
+from ptft.evaluate.embed import evaluating
+from ptft.model import DualEncoder, check_merged
+from ptft.model.adapt import Reference, compare_outputs, read_reference, reference_inputs
+from ptft.model.adapt.saved import ADAPTER, ADAPTER_WEIGHTS
+from ptft.model_source import LocalSource, ModelFolder, finished_run
+from ptft.onnx.golden import TOLERANCE, Golden
+from ptft.preprocess import ImagePreprocess
+from ptft.recipe import TOWERS_OF, ScenesData
 
-__all__ = ["Parity", "compare_embeddings", "measure_parity", "run_apart"]
+__all__ = [
+    "TEXTS",
+    "Parity",
+    "check_adapted",
+    "compare_embeddings",
+    "embed_golden",
+    "find_adapter",
+    "find_reference",
+    "golden_pictures",
+    "make_golden",
+    "measure_parity",
+    "run_apart",
+    "save_golden",
+    "ship_adapter",
+]
+
+TEXTS = (
+    "a photo of a cat",
+    "a small striped red circle to the left of a large plain blue square",
+    "",
+    "caf&eacute; &amp; cr&egrave;me, 3 &lt; 4",
+    "two 🐈‍⬛ on a 红色 mat, naïve façade",
+    "Don't SHOUT:   it's   the 1st_of_May!",
+    "a very long sentence that does not end, " * 24,
+)
+
+
+def golden_pictures(preprocess: ImagePreprocess) -> NDArray[np.uint8]:
+    """Four scenes at the model's size, two shaded and two drawn with lines: uint8 (4, H, W, 3)."""
+    side = min(max(*preprocess.size, 32), 512)
+    pictures = []
+    for style in ("shaded", "line"):
+        scenes = Scenes(ScenesData(style=style, size=side, test=2), "test")
+        pictures += [preprocess.pixels(scenes[index].image) for index in range(2)]
+    return np.stack(pictures)
+
+
+def make_golden(model: DualEncoder) -> Golden:
+    """Embed the golden pictures and texts with the model as it is."""
+    pixels = golden_pictures(model.spec.preprocess)
+    return embed_golden(model, pixels, TEXTS)
+
+
+@torch.no_grad()
+def embed_golden(model: DualEncoder, pixels: NDArray[np.uint8], texts: Sequence[str]) -> Golden:
+    """What the model makes of pictures (N, H, W, 3) and T texts."""
+    tokens = model.spec.tokenizer(texts)
+    images = torch.from_numpy(model.spec.preprocess.normalise(pixels)).to(model.device)
+    ids = torch.from_numpy(tokens).to(model.device)
+    with evaluating(model):
+        return Golden(
+            pixels=pixels,
+            texts=texts,
+            tokens=tokens,
+            image_embeds=model.encode_image(images).float().cpu().numpy(),
+            text_embeds=model.encode_text(ids).float().cpu().numpy(),
+            class_logits=None if model.head is None else _class_logits(model, images, ids),
+        )
+
+
+def _class_logits(model: DualEncoder, images: Tensor, tokens: Tensor) -> NDArray[np.float32]:
+    towers = TOWERS_OF[model.spec.reads]
+    count = min(len({"image": images, "text": tokens}[tower]) for tower in towers)
+    logits_nc = model.classify(
+        images[:count] if "image" in towers else None, tokens[:count] if "text" in towers else None
+    )
+    return logits_nc.cpu().numpy()
+
+
+def save_golden(golden: Golden, path: Path) -> None:
+    """Write the tensors by :class:`ptft.artifact.GoldenKeys`."""
+    tensors: dict[str, NDArray] = {
+        GoldenKeys.PIXELS: golden.pixels,
+        GoldenKeys.TOKENS: golden.tokens,
+        GoldenKeys.IMAGE_EMBEDS: golden.image_embeds,
+        GoldenKeys.TEXT_EMBEDS: golden.text_embeds,
+    }
+    if golden.class_logits is not None:
+        tensors[GoldenKeys.CLASS_LOGITS] = golden.class_logits
+    # One key of metadata only: safetensors writes several in no fixed order, which would change
+    # the folder's digest from one export to the next.
+    metadata = {GoldenKeys.TEXTS: json.dumps(golden.texts)}
+    plain = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    save_file(plain, path, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -124,3 +229,66 @@ def run_apart(
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise ExportError(f"{path.name}: onnxruntime cannot run it: {last}")
         return load_file(outputs)
+
+
+def find_adapter(source: LocalSource) -> Path | None:
+    """Where the adapter of a model lies alone: beside the final weights of its run, or inside its
+    model folder; None where none was trained."""
+    if isinstance(source, ModelFolder):
+        adapter = source.folder / FolderFiles.ADAPTER
+    elif (run := finished_run(source)) is not None:
+        adapter = run / RunFiles.ADAPTER
+    else:
+        return None
+    return adapter if adapter.is_dir() else None
+
+
+def find_reference(source: LocalSource) -> Reference | None:
+    """What the adapted model made of the reference inputs; None where no adapter was trained.
+
+    Raises:
+        ModelError: its ``adapter/`` is damaged.
+    """
+    adapter = find_adapter(source)
+    return None if adapter is None else read_reference(adapter)
+
+
+def ship_adapter(source: LocalSource, folder: Path) -> None:
+    """Copy what learned into a model folder, where ``source`` has it alone.
+
+    It is a few megabytes beside the merged weights, names the digest of its base, and
+    ``ptft.model.load_adapter`` refuses another.
+    """
+    adapter = find_adapter(source)
+    if adapter is not None:
+        (folder / FolderFiles.ADAPTER).mkdir()
+        for name in (ADAPTER, ADAPTER_WEIGHTS):
+            shutil.copyfile(adapter / name, folder / FolderFiles.ADAPTER / name)
+
+
+def check_adapted(reference: Reference, model: DualEncoder, folder: Path) -> float:
+    """Hold a model and its ONNX files against the adapted model, within 1e-5.
+
+    Args:
+        model: as it was read for the export.
+        folder: holds the files.
+
+    Returns:
+        The largest difference of an entry of a normalised embedding.
+
+    Raises:
+        AdaptError: one of them gives other embeddings.
+        ExportError: onnxruntime cannot run a file.
+    """
+    worst = check_merged(reference, model, what="the model that is exported")
+    images, tokens = reference_inputs(model)
+    found = Reference(
+        _embed(folder / FolderFiles.VISION_ONNX, images.numpy()),
+        _embed(folder / FolderFiles.TEXT_ONNX, tokens.numpy()),
+    )
+    return max(worst, compare_outputs(reference, found, "the ONNX files"))
+
+
+def _embed(path: Path, batch: np.ndarray) -> torch.Tensor:
+    rows = torch.from_numpy(run_apart(path, {"reference": batch})["reference"])
+    return torch.nn.functional.normalize(rows, dim=-1)

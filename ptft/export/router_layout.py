@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from ptft.artifact import FolderFiles, read_json, write_json
 from ptft.compat import prepare_torchvision
+from ptft.export.model_files import TOKENIZER_CONFIG
 from ptft.export.parity import compare_embeddings
-from ptft.export.tokenizer_files import TOKENIZER_CONFIG
 from ptft.export.transformers_blocks import TowerPart, Unlike, refuse
-from ptft.export.transformers_dual import dual_image, without_origin
+from ptft.export.transformers_model import dual_image, without_origin
 from ptft.model import DualEncoder
 from ptft.onnx.golden import Golden
 

@@ -15,7 +15,7 @@ from torch import nn
 from ptft.artifact import FolderFiles
 from ptft.compat import import_timm
 from ptft.export.transformers_blocks import Unlike, activation, refuse
-from ptft.export.transformers_dual import timm_arguments
+from ptft.export.transformers_model import timm_arguments
 from ptft.model import DualEncoder
 from ptft.onnx.golden import Golden
 from ptft.preprocess import ImagePreprocess

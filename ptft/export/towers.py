@@ -13,12 +13,10 @@ from torch import Tensor, nn
 from ptft.artifact import FolderFiles
 from ptft.errors import ExportError, ModelError, ParityError
 from ptft.evaluate.embed import evaluating
-from ptft.export.golden_inputs import TEXTS, golden_pictures
 from ptft.export.graph import Tower, check_axes, write_graph
-from ptft.export.half import write_half
-from ptft.export.parity import Parity, measure_parity
+from ptft.export.parity import TEXTS, Parity, golden_pictures, measure_parity
 from ptft.export.quality import Quality
-from ptft.export.quantise import write_int8
+from ptft.export.quantise import write_half, write_int8
 from ptft.model import DualEncoder
 from ptft.onnx.golden import TOLERANCE
 from ptft.onnx.model import tower_file

@@ -4,8 +4,8 @@ from typing import Any
 
 import fsspec
 
-from ptft.credentials import hide_credentials
 from ptft.errors import MissingExtraError, PtftError
+from ptft.printable import hide_credentials
 
 __all__ = ["open_store", "store_error"]
 

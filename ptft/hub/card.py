@@ -14,7 +14,7 @@ from typing import Any
 
 from ptft.artifact import FolderFiles
 from ptft.errors import ArtifactError, HubError
-from ptft.front_matter import card_metadata, replace_metadata
+from ptft.pages.markdown import card_metadata, replace_metadata
 from ptft.printable import printable
 
 __all__ = ["EMPTY", "merge_card"]

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from ptft.artifact import FolderFiles, ModelInfo
-from ptft.credentials import find_credential
 from ptft.errors import ArtifactError, DigestError
-from ptft.front_matter import card_metadata
 from ptft.hub.opened import OpenFile
+from ptft.pages.markdown import card_metadata
+from ptft.printable import find_credential
 
 __all__ = ["check_texts"]
 

@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any
 from ptft import __version__
 from ptft.artifact import FolderFiles, ModelInfo, read_model_info
 from ptft.errors import ArtifactError, DigestError, HubError, UsageError
-from ptft.front_matter import UNKNOWN, card_metadata, metadata_licence, replace_metadata
 from ptft.hub.card import merge_card
 from ptft.hub.names import local_files, split_target
 from ptft.hub.opened import OpenFile, open_files
 from ptft.hub.published import check_texts
 from ptft.hub.refusals import explained, token_of
 from ptft.hub.remote import Remote, check_tag, read_branch, read_or_create
+from ptft.pages.markdown import UNKNOWN, card_metadata, metadata_licence, replace_metadata
 from ptft.reach import hub_at_hand
 from ptft.speech import tell
 

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from ptft.errors import RecipeError, UsageError
 from ptft.launch.section import LaunchFile
-from ptft.recipe.builtin import builtin_recipes, find_recipe
 from ptft.recipe.comparison import Comparison
-from ptft.recipe.load import load_any
+from ptft.recipe.load import builtin_recipes, find_recipe, load_any
 from ptft.recipe.schema import Recipe
 
 __all__ = ["GO_ON", "MOUNTED", "NO_RANKS", "LaunchJob", "Ranks", "plan_job", "program"]

@@ -12,12 +12,12 @@ import yaml
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, field_validator
 
 from ptft.cards import Machine, find_machine
-from ptft.credentials import credential_in
 from ptft.errors import RecipeError
+from ptft.printable import credential_in
 from ptft.recipe.explain import explain
 from ptft.recipe.load import apply_override
 from ptft.recipe.section import Section
-from ptft.recipe.yaml_reader import MAX_YAML, first_bad_value, read_yaml
+from ptft.recipe.yaml_text import MAX_YAML, first_bad_value, read_yaml
 
 __all__ = ["LaunchFile", "launch_json_schema", "load_launch"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ptft.data.formats import IMAGE_EXTENSIONS
+from ptft.data.listing import IMAGE_EXTENSIONS
 from ptft.data.sources.plain_rows import READ
 from ptft.errors import PtftError
 from ptft.look.columns import Columns, guess_columns

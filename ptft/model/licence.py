@@ -13,8 +13,8 @@ from pathlib import Path
 from ptft.artifact import FolderFiles, RunFiles, read_json, read_mix
 from ptft.compat import import_open_clip, import_timm
 from ptft.errors import ArtifactError, ModelError, PtftError
-from ptft.front_matter import UNKNOWN, card_metadata, metadata_licence
 from ptft.model_source import Checkpoint, Mix, Run, resolve_folder
+from ptft.pages.markdown import UNKNOWN, card_metadata, metadata_licence
 from ptft.reach import hub_at_hand
 from ptft.recipe import ArchModel, Recipe, TowersModel, load_foreign
 from ptft.recipe.paths import is_hub_id, split_hub_id

@@ -14,10 +14,9 @@ from ptft.compat import import_open_clip
 from ptft.errors import HubError, ModelError, RecipeError, suggest
 from ptft.files.bounds import Bounds
 from ptft.model.fetch import fetch_source, read_safetensors
-from ptft.model.hold import hold
 from ptft.model.source import open_clip_weights
 from ptft.model.spec import SPEC, load_spec
-from ptft.model.store import OWN_WEIGHTS
+from ptft.model.store import OWN_WEIGHTS, hold
 from ptft.model_source import model_folder
 from ptft.reach import hub_at_hand
 from ptft.recipe import ArchModel

@@ -13,10 +13,9 @@ from ptft.model.adapt import merge
 from ptft.model.encoder import DualEncoder
 from ptft.model.fetch import fetch_source, read_safetensors
 from ptft.model.foreign import check_architecture
-from ptft.model.hold import OPEN_CLIP_WEIGHTS, hold
 from ptft.model.names import fit_state_dict, from_open_clip
 from ptft.model.spec import HF_TEXT, SPEC, ModelSpec, load_spec
-from ptft.model.store import WEIGHTS, load_stored, shell
+from ptft.model.store import OPEN_CLIP_WEIGHTS, WEIGHTS, hold, load_stored, shell
 from ptft.model.tokenizers import build_tokenizer
 from ptft.model.towers import build_towers, refuse_unsupported, seeded, text_trimmable
 from ptft.model_record import check_tokenizer_values
@@ -35,7 +34,7 @@ def load_model(
     Args:
         source: a run folder (its ``final``, else its newest checkpoint), a checkpoint, a model
             folder that ptft or open_clip wrote, or ``org/repo@revision`` on the Hub.
-        verify: hold its files against the digests that it records (:mod:`ptft.model.hold`); False:
+        verify: hold its files against the digests that it records (:mod:`ptft.model.store`); False:
             read a folder that was changed on purpose.
         tell: told what could not be held, since nothing records it.
 

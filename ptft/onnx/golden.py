@@ -1,7 +1,7 @@
 """Golden embeddings: read, and hold what somebody else made of the same inputs against them.
 
 Digests show that bytes are the right ones. Golden embeddings show that what runs here, or answers
-there, makes of them what the checkpoint did. :mod:`ptft.export.golden_inputs` writes them; the
+there, makes of them what the checkpoint did. :mod:`ptft.export.parity` writes them; the
 service at its start and ``ptft verify`` compare with them.
 Letters in shapes: N pictures, T texts, D width of the embeddings, C classes.
 """

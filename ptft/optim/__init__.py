@@ -1,8 +1,13 @@
 """How weights learn: the optimiser, its parameter groups, and the schedule of its rate."""
 
-from ptft.optim.build import build_optimizer, parameter_names
+from ptft.optim.build import (
+    build_optimizer,
+    learning_rate_factor,
+    parameter_names,
+    set_learning_rate,
+    total_samples,
+)
 from ptft.optim.lbfgs import Lbfgs, check_whole_batch
-from ptft.optim.schedule import learning_rate_factor, set_learning_rate, total_samples
 
 __all__ = [
     "Lbfgs",

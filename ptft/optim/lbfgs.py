@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ptft.errors import RecipeError
 from ptft.recipe import OptimSection
-from ptft.recipe.optimizers import LBFGS
+from ptft.recipe.optim import LBFGS
 
 __all__ = ["Lbfgs", "check_whole_batch"]
 

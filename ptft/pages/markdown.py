@@ -1,4 +1,5 @@
-"""Markdown that cannot be broken out of, by what is in a recipe, in data or in a file's name.
+"""Markdown that cannot be broken out of, by what is in a recipe, in data or in a file's name; and
+the YAML header of a card.
 
 One function for each place: :func:`inline` in a sentence, a heading or a cell, :func:`code` for a
 name in it, :func:`row` for a table, :func:`fenced` for lines of code, :func:`literal` and
@@ -8,11 +9,28 @@ name in it, :func:`row` for a table, :func:`fenced` for lines of code, :func:`li
 import json
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+import yaml
+
+from ptft.artifact import FolderFiles
+from ptft.errors import ArtifactError
 from ptft.printable import printable
+from ptft.recipe.yaml_text import dump_values
 
-__all__ = ["code", "fenced", "inline", "literal", "quoted", "row"]
+__all__ = [
+    "UNKNOWN",
+    "card_metadata",
+    "code",
+    "fenced",
+    "inline",
+    "literal",
+    "metadata_licence",
+    "quoted",
+    "replace_metadata",
+    "row",
+]
 
 # An underscore between letters and a lone exclamation mark mean nothing; most names have none else.
 # Where an address begins, which GitHub and the Hub make a link of: its :// or www.
@@ -69,3 +87,41 @@ def quoted(text: str) -> str:
 
 def _longest(text: str) -> int:
     return max((len(match[0]) for match in _TICKS.finditer(text)), default=0)
+
+
+UNKNOWN = "unknown"
+"""A licence that nothing tells; the Hub takes it as one too."""
+
+_FRONT = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+
+
+def card_metadata(card: str) -> dict[str, Any]:
+    """The YAML header of a card; empty where there is none.
+
+    Raises:
+        ArtifactError: it is no YAML mapping.
+    """
+    match = _FRONT.match(card)
+    try:
+        values = yaml.safe_load(match[1]) if match else {}
+    except yaml.YAMLError as error:
+        raise ArtifactError(f"{FolderFiles.CARD}: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ArtifactError(f"{FolderFiles.CARD}: metadata is {values!r}; allowed: key: value")
+    return values
+
+
+def metadata_licence(values: Mapping[str, Any]) -> str:
+    """The one licence of a header, ``unknown`` where it names none or several."""
+    licence = values.get("license")
+    if isinstance(licence, list) and len(licence) == 1:
+        licence = licence[0]
+    return licence if isinstance(licence, str) and licence else UNKNOWN
+
+
+def replace_metadata(card: str, values: dict[str, Any] | None) -> str:
+    """A card with another header; None: without one."""
+    header = ""
+    if values is not None:
+        header = f"---\n{dump_values(values)}---\n"
+    return header + _FRONT.sub("", card, count=1)

@@ -15,9 +15,15 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ptft.errors import Fault, ModelError, SampleError
 from ptft.files.bounds import Bounds
-from ptft.preprocess.depth import eight_bits, is_deep, refuse_lost_range, unread_tiff
+from ptft.preprocess.depth import (
+    PngHeader,
+    eight_bits,
+    is_deep,
+    read_png_header,
+    refuse_lost_range,
+    unread_tiff,
+)
 from ptft.preprocess.orientation import orientation_of, turn
-from ptft.preprocess.png_header import PngHeader, read_png_header
 
 __all__ = ["MAX_PIXELS", "OLDER", "READING", "Reading", "decode_image", "to_rgb", "too_many_pixels"]
 

@@ -10,7 +10,6 @@ from ptft.recipe.adapt import (
     ProjectionAdapt,
     TipAdapterAdapt,
 )
-from ptft.recipe.builtin import builtin_recipes, find_recipe
 from ptft.recipe.check import check_evaluations, check_recipe
 from ptft.recipe.comparison import ArmSection, CompareSection, Comparison, Search
 from ptft.recipe.data import (
@@ -33,10 +32,11 @@ from ptft.recipe.evaluation import (
     ZeroShotEvaluation,
     metrics_of,
 )
-from ptft.recipe.foreign import load_foreign
 from ptft.recipe.load import (
+    builtin_recipes,
     deciding_values,
     dump_recipe,
+    find_recipe,
     load_comparison,
     load_recipe,
     recipe_digest,
@@ -52,6 +52,7 @@ from ptft.recipe.objective import (
     read_towers,
 )
 from ptft.recipe.optim import OptimSection
+from ptft.recipe.publication import load_foreign
 from ptft.recipe.reads import TOWERS_OF, Reads
 from ptft.recipe.regularise import RegulariseSection
 from ptft.recipe.schema import (

@@ -1,4 +1,5 @@
-"""Read a recipe, override its keys, write it out whole, and say clearly what is wrong with it."""
+"""Find and read a recipe, override its keys, write it out whole, and say clearly what is wrong with
+it. The recipes that come with ptft lie in the wheel beside the code, in a checkout at the top."""
 
 import copy
 import hashlib
@@ -10,21 +11,21 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from ptft.credentials import credential_in
-from ptft.errors import RecipeError
-from ptft.recipe.builtin import find_recipe
+from ptft.errors import RecipeError, suggest
+from ptft.printable import credential_in
 from ptft.recipe.comparison import Comparison
 from ptft.recipe.data import ADDED, INDIFFERENT
 from ptft.recipe.explain import explain
 from ptft.recipe.schema import Recipe
 from ptft.recipe.sequence import StagedRecipe
-from ptft.recipe.yaml_reader import MAX_YAML, first_bad_value, read_yaml
-from ptft.recipe.yaml_text import dump_values
+from ptft.recipe.yaml_text import MAX_YAML, dump_values, first_bad_value, read_yaml
 
 __all__ = [
     "apply_override",
+    "builtin_recipes",
     "deciding_values",
     "dump_recipe",
+    "find_recipe",
     "load_any",
     "load_comparison",
     "load_recipe",
@@ -228,3 +229,32 @@ def set_key(values: dict[str, Any], dotted: str, value: Any, *, what: str) -> No
             if place.get(key) is None:
                 place[key] = {}
             place = place[key]
+
+
+def _folder() -> Path:
+    package = Path(__file__).resolve().parent.parent
+    shipped = package / "recipes"
+    return shipped if shipped.is_dir() else package.parent / "recipes"
+
+
+def builtin_recipes() -> dict[str, Path]:
+    """Names such as ``pretrain/scenes`` and the YAML file of each, sorted by name."""
+    folder = _folder()
+    found = sorted(folder.glob("*/*.yaml"))
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
+
+
+def find_recipe(name: str) -> Path:
+    """The file that ``name`` means: a path, or the name of a recipe that comes with ptft.
+
+    Raises:
+        RecipeError: neither exists; the message offers the near misses.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = builtin_recipes()
+    short = name.removeprefix("recipes/").removesuffix(".yaml")
+    if short in known:
+        return known[short]
+    raise RecipeError(f"recipe {name!r}: no such file or built-in recipe; {suggest(short, known)}")

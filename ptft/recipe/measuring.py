@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ptft.recipe.foreign import drop_local
 from ptft.recipe.load import apply_override, parse_recipe, read_values
+from ptft.recipe.publication import drop_local
 from ptft.recipe.schema import Recipe
 
 __all__ = ["load_evaluation"]
@@ -24,7 +24,7 @@ def load_evaluation(
     Args:
         source, overrides: as of :func:`ptft.recipe.load_recipe`.
         model: what is measured; the recipe's start, where it has none.
-        foreign: the recipe is an artefact's and not the user's own: see :mod:`ptft.recipe.foreign`.
+        foreign: the recipe is an artefact's, not the user's own (:mod:`ptft.recipe.publication`).
 
     Raises:
         RecipeError: the file is absent or no YAML mapping, or a key or value is not allowed; or

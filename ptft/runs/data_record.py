@@ -32,7 +32,7 @@ from ptft.recipe import (
     load_foreign,
     recipe_digest,
 )
-from ptft.recipe.splits import Split, splits_of
+from ptft.recipe.check import Split, splits_of
 from ptft.runs.changes import recipe_changes
 from ptft.runs.folder import RunRecord, write_run
 from ptft.runs.opening import Resume

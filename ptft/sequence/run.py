@@ -26,16 +26,14 @@ from ptft.model.average import interpolate
 from ptft.model.store import WEIGHTS
 from ptft.recipe import GuardSection, Recipe, StagedRecipe, stage_recipe
 from ptft.runs.data_record import RunOptions
-from ptft.runs.folder import RunRecord, RunStatus, start_together, write_run
-from ptft.runs.lock import lock_run
+from ptft.runs.folder import RunRecord, RunStatus, lock_run, start_together, write_run
 from ptft.runs.opening import Resume
 from ptft.sequence.table import StageRows, summary, table
 from ptft.speech import LOG, say
 from ptft.train import TrainResult, train
-from ptft.train.part import RunPart, begin_part, mirrored, open_folder
+from ptft.train.part import Reason, RunPart, Stop, begin_part, mirrored, open_folder
 from ptft.train.run import joined_world, train_in
 from ptft.train.setup import choose_device
-from ptft.train.signals import Reason, Stop
 
 __all__ = ["run_recipe"]
 

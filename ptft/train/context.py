@@ -1,18 +1,41 @@
-"""A run that is under way: what its steps, and what goes on between them, work on."""
+"""A run that is under way: what its steps, and what goes on between them, work on; and what whoever
+started it may see of its model on the way, and give it up."""
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ptft.distributed import World
+from ptft.model import DualEncoder
 from ptft.recipe import Recipe
 from ptft.report.console import Report
 from ptft.runs.folder import RunRecord
 from ptft.runs.mirror import Mirror
-from ptft.train.observer import Observer
 from ptft.train.setup import Setup
 from ptft.train.state.train_state import TrainState
 
-__all__ = ["RunContext"]
+__all__ = ["Observer", "RunContext"]
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Shows the model, as it would be saved then, at shares of a run's steps; for one process.
+
+    Attributes:
+        shares: between 0 and 1, exclusive; each is due after the first step that reaches it. The
+            model is not shown before the first step or after the last.
+        observe: gets the model and the number of the share, and may raise to end the run; what it
+            raises comes out of ``train``. It leaves the model as it was, but for its mode.
+    """
+
+    shares: Sequence[float]
+    observe: Callable[[DualEncoder, int], None]
+
+    def number(self, step: int, steps: int) -> int | None:
+        """Of the share that is due after ``step`` of ``steps``, the last one if there are more."""
+        due = [n for n, share in enumerate(self.shares) if math.ceil(share * steps) == step]
+        return due[-1] if due and step < steps else None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ which counts the gradient of the logit scale once a micro batch.
 Texts are sorted by length before they are cut into micro batches, so that most are trimmed to less
 than the longest of the batch; their features are put back in order. Texts and images of one pair
 need not share a micro batch. Within one they go through the tower in groups of like length, where
-that is cheaper (:mod:`ptft.train.lengths`).
+that is cheaper (:mod:`ptft.train.batches`).
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -48,11 +48,10 @@ from ptft.recipe import (
     OptimSection,
     SiglipObjective,
 )
-from ptft.train.batches import images_to_device
+from ptft.train.batches import grouped_tokens, images_to_device
 from ptft.train.cost.clock import PartClock
-from ptft.train.lengths import grouped_tokens
+from ptft.train.device import autocast
 from ptft.train.parallel import Parallel
-from ptft.train.precision import autocast
 from ptft.train.teacher import Teacher
 
 __all__ = ["Step", "loss_scaler", "micro_batch"]

@@ -35,7 +35,7 @@ from ptft.model import DualEncoder
 from ptft.model.trunk import trunk_digest, trunk_learns
 from ptft.recipe import AugmentSection, ObjectiveSection, Recipe, RunSection, read_towers
 from ptft.train.batches import images_to_device, tokens_to_device
-from ptft.train.precision import autocast
+from ptft.train.device import autocast
 from ptft.train.setup import Setup
 
 __all__ = ["keep_features"]

@@ -19,7 +19,7 @@ from ptft.train.evaluations import validate_if_due
 from ptft.train.gradients import Step
 from ptft.train.guard import describe_batch, stop_run
 from ptft.train.parallel import whole_tensor
-from ptft.train.signals import Stop
+from ptft.train.part import Stop
 
 __all__ = ["train_steps"]
 

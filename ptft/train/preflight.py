@@ -9,9 +9,9 @@ from ptft.data import Batch
 from ptft.model import check_trains, scale_learns
 from ptft.recipe import ClassifyObjective, Recipe
 from ptft.train.batches import batches
+from ptft.train.device import measure_precision
 from ptft.train.gradients import Step
 from ptft.train.parallel import alone
-from ptft.train.precision import measure_precision
 from ptft.train.setup import Setup
 
 __all__ = ["check_learning", "choose_precision"]

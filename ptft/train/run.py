@@ -26,25 +26,22 @@ from ptft.runs.data_record import RunOptions
 from ptft.runs.folder import (
     RunRecord,
     RunStatus,
+    lock_run,
     start_together,
     write_run,
 )
-from ptft.runs.lock import lock_run
 from ptft.runs.opening import Resume
 from ptft.speech import LOG, SILENT, say
 from ptft.threads import cpu_threads
-from ptft.train.allocator import keep_freed_memory
-from ptft.train.compiled import compile_blocks, wants_compiling
-from ptft.train.context import RunContext
+from ptft.train.context import Observer, RunContext
+from ptft.train.device import compile_blocks, keep_freed_memory, wants_compiling
 from ptft.train.evaluations import finish, note_neighbours, validate
 from ptft.train.kept_features import keep_features
 from ptft.train.loop import train_steps
-from ptft.train.observer import Observer
 from ptft.train.parallel import check_agreement
-from ptft.train.part import RunPart, begin_part, mirrored, open_folder
+from ptft.train.part import Reason, RunPart, begin_part, mirrored, open_folder
 from ptft.train.preflight import check_learning, choose_precision
 from ptft.train.setup import Setup, choose_device, keep_reading, set_up
-from ptft.train.signals import Reason
 from ptft.train.state.train_state import TrainState, initial_state
 
 __all__ = ["TrainResult", "exit_code", "joined_world", "train", "train_in"]

@@ -16,7 +16,7 @@ from ptft.model import DualEncoder, class_head, join_embeddings, load_model, row
 from ptft.objective import Features, ObjectiveOutput, needs_text
 from ptft.preprocess import TextTokenizer
 from ptft.recipe import ClassifyObjective, DistillSection, Recipe
-from ptft.train.precision import autocast
+from ptft.train.device import autocast
 
 __all__ = ["Teacher", "load_teacher"]
 

@@ -39,7 +39,7 @@ def check_torch(target: str, folder: Path) -> Link:
     name = "golden torch"
     if find_spec("torch") is None:
         return unchecked(name, target, "torch is not installed")
-    from ptft.export.golden_inputs import embed_golden
+    from ptft.export.parity import embed_golden
     from ptft.model import load_model
 
     try:

@@ -81,8 +81,7 @@ def _export(
     """
     from ptft.evaluate.embed import evaluating
     from ptft.export.graph import write_graph
-    from ptft.export.half import write_half
-    from ptft.export.quantise import learns_ranges, write_int8
+    from ptft.export.quantise import learns_ranges, write_half, write_int8
     from ptft.export.towers import image_tower, text_tower
     from ptft.model import load_model
 

@@ -11,8 +11,8 @@ from ptft.artifact import FolderFiles, RunFiles, read_model_info
 from ptft.checkpoint import checkpoints
 from ptft.errors import AdaptError
 from ptft.export import export_model
-from ptft.export.adapted import check_adapted, find_reference
 from ptft.export.model_files import write_model_files
+from ptft.export.parity import check_adapted, find_reference
 from ptft.model import build_model, load_adapter, load_model
 from ptft.model.adapt import Reference, compare_outputs, reference_outputs
 from ptft.model.adapt.saved import ADAPTER_WEIGHTS

@@ -62,7 +62,7 @@ def ptft_step(name: str, batch: int, micro: int, device: str) -> Callable[[], An
     from ptft.model import build_model
     from ptft.optim import build_optimizer
     from ptft.recipe.load import parse_recipe
-    from ptft.train.compiled import compile_blocks
+    from ptft.train.device import compile_blocks
     from ptft.train.gradients import Step
     from ptft.train.parallel import share
 

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from ptft.cli.main import GROUPS, STAGES, VERBS, app
-from ptft.recipe.builtin import builtin_recipes
+from ptft.recipe.load import builtin_recipes
 
 COMMAND = typer.main.get_command(app)
 NAMES = [*((verb,) for verb in VERBS), *(("data", verb) for verb in ("look", "index", "pack"))]

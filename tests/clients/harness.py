@@ -16,7 +16,7 @@ from PIL import Image
 from ptft.artifact import read_model_info
 from ptft.data.sources.scenes import Scenes
 from ptft.export import export_model
-from ptft.export.golden_inputs import TEXTS
+from ptft.export.parity import TEXTS
 from ptft.hub import pull_model, push_model
 from ptft.model import load_model, save_model
 from ptft.recipe import ScenesData

@@ -14,8 +14,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ptft.data.fields.classes import load_classes
-from ptft.data.fields.texts import MAX_CAPTION, clean_text
-from ptft.data.formats import MAX_PICTURE
+from ptft.data.fields.templates import MAX_CAPTION, clean_text
+from ptft.data.listing import MAX_PICTURE
 from ptft.data.open import open_split
 from ptft.data.reading.decode import Encoded
 from ptft.data.sources.plain_rows import read_csv, read_jsonl

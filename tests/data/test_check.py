@@ -17,9 +17,9 @@ from ptft.data.checks.check import check_captions, check_classes, check_splits
 from ptft.data.sources.class_captions import ClassCaptions
 from ptft.errors import DataError, RecipeError
 from ptft.recipe import check_recipe, dump_recipe
+from ptft.recipe.check import splits_of
 from ptft.recipe.load import load_any, parse_recipe
 from ptft.recipe.objective import ClassifyObjective, ClipObjective
-from ptft.recipe.splits import splits_of
 from tests.support.shards import picture, write_tar
 
 MODEL = {

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ptft.data import open_split
-from ptft.data.formats import IMAGE_EXTENSIONS, is_picture
+from ptft.data.listing import IMAGE_EXTENSIONS, is_picture
 from ptft.data.tar.index import index_tar
 from ptft.errors import DataError, PtftError
 from ptft.preprocess import decode_image

@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from ptft.data.fields.texts import MAX_CAPTION
+from ptft.data.fields.templates import MAX_CAPTION
 from ptft.data.open import open_split
 from ptft.data.parquet import footer, pages
 from ptft.data.parquet.file import check_indices, open_parquet, read_group, row_groups

@@ -23,7 +23,7 @@ from PIL import Image
 from ptft.launch import load_launch
 from ptft.recipe import Comparison, dump_recipe, load_evaluation
 from ptft.recipe.load import load_any
-from ptft.recipe.optimizers import LBFGS
+from ptft.recipe.optim import LBFGS
 from tests.docs.pages import REPO, is_plain
 from tests.serving.server import free_port
 from tests.support.loopback_hub import LoopbackHub

@@ -19,9 +19,9 @@ from ptft.artifact import FolderFiles, read_json
 from ptft.compat import import_open_clip, import_timm
 from ptft.errors import ParityError
 from ptft.export import library_files
-from ptft.export.golden_inputs import make_golden
 from ptft.export.library_files import write_library_files
 from ptft.export.model_files import write_model_files
+from ptft.export.parity import make_golden
 from ptft.export.transformers_model import Converted, convert
 from ptft.model import DualEncoder, load_model
 from ptft.model.adapt import attach

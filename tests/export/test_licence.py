@@ -11,9 +11,9 @@ from huggingface_hub import CommitOperationAdd, HfApi, constants
 
 from ptft.artifact import RunFiles
 from ptft.errors import UsageError
-from ptft.front_matter import UNKNOWN, card_metadata
 from ptft.hub import push_model
 from ptft.model.licence import base_licence, card_licence, common_licence, run_licence
+from ptft.pages.markdown import UNKNOWN, card_metadata
 from ptft.recipe import Recipe
 from ptft.recipe.load import parse_recipe
 from ptft.runs.folder import read_run, start_run

@@ -10,12 +10,11 @@ import torch
 
 from ptft.artifact import FolderFiles
 from ptft.errors import UsageError
-from ptft.export import export_model, graph, half, quantise
+from ptft.export import export_model, graph, quantise
 from ptft.export.graph import Tower, write_graph
-from ptft.export.half import write_half
 from ptft.export.parity import run_apart
 from ptft.export.quality import Quality, calibration_pictures
-from ptft.export.quantise import convolves, write_int8
+from ptft.export.quantise import convolves, write_half, write_int8
 from ptft.export.towers import image_tower, write_towers
 from ptft.onnx.model import tower_file
 from ptft.recipe import Recipe
@@ -76,7 +75,7 @@ def test_a_transpose_moves_behind_the_product_and_changes_nothing(
         return sum(made.get(n.input[0]) == "Transpose" for n in products if n.input[1] in flat)
 
     assert before_products(proto) == 1, "else this test shows nothing"
-    half._transpose_after_products(proto.graph)
+    quantise._transpose_after_products(proto.graph)
     assert before_products(proto) == 0
     onnx.checker.check_model(proto, full_check=True)
     onnx.save(proto, tmp_path / "moved.onnx")

@@ -8,9 +8,9 @@ import pytest
 
 from ptft.artifact import FolderFiles, read_json
 from ptft.export import library_files
-from ptft.export.golden_inputs import make_golden
 from ptft.export.library_files import Library, write_library_files
 from ptft.export.model_files import write_model_files
+from ptft.export.parity import make_golden
 from ptft.export.router_layout import RouterLayout, router_layout
 from ptft.model import DualEncoder
 from ptft.model.adapt import attach

@@ -8,9 +8,9 @@ from tokenizers import Tokenizer
 
 from ptft.artifact import FolderFiles, read_json
 from ptft.errors import ModelError, RecipeError
-from ptft.export.golden_inputs import make_golden
 from ptft.export.library_files import write_library_files
 from ptft.export.model_files import portable, write_model_files
+from ptft.export.parity import make_golden
 from ptft.model import load_model
 from ptft.model.tokenizers import build_tokenizer
 from ptft.preprocess import TextTokenizer

@@ -17,7 +17,7 @@ from tokenizers import (
 
 from ptft.artifact import FolderFiles, read_json
 from ptft.compat import import_open_clip, prepare_torchvision
-from ptft.export.tokenizer_files import TOKENIZER_CONFIG, write_tokenizer_files
+from ptft.export.model_files import TOKENIZER_CONFIG, write_tokenizer_files
 from ptft.model.spec import ModelSpec
 from ptft.model.tokenizers import build_tokenizer
 from ptft.preprocess import ImagePreprocess, TextTokenizer

@@ -26,8 +26,8 @@ from ptft.files.arrays import read_arrays
 from ptft.files.tensors import TensorFiles
 from ptft.model.fetch import read_safetensors
 from ptft.model.foreign import check_architecture, check_folder_configs
-from ptft.model.hold import hold
 from ptft.model.spec import load_spec
+from ptft.model.store import hold
 from ptft.onnx.check import check_onnx_file
 from ptft.onnx.golden import read_golden
 from ptft.preprocess import ImagePreprocess, TextTokenizer

@@ -4,8 +4,8 @@ import pytest
 
 from ptft.errors import ArtifactError, HubError
 from ptft.export import card as export_card
-from ptft.front_matter import card_metadata
 from ptft.hub.card import EMPTY, merge_card
+from ptft.pages.markdown import card_metadata
 
 
 def card(notes: str, *, results: str = "42", **front: str) -> str:

@@ -21,12 +21,20 @@ from ptft.cli.speech import LogFormat, fail, listen, stderr
 from ptft.compare.page import write_report
 from ptft.errors import DataError, SampleError
 from ptft.export.card import Kept, make_card, read_kept
-from ptft.front_matter import card_metadata, replace_metadata
 from ptft.hub.card import EMPTY, merge_card
 from ptft.look import data_page
 from ptft.model.spec import ModelSpec
 from ptft.pages.document import environment
-from ptft.pages.markdown import code, fenced, inline, literal, quoted, row
+from ptft.pages.markdown import (
+    card_metadata,
+    code,
+    fenced,
+    inline,
+    literal,
+    quoted,
+    replace_metadata,
+    row,
+)
 from ptft.preprocess import ImagePreprocess, TextTokenizer, clip_bpe_json
 from ptft.printable import printable
 from ptft.recipe.load import load_comparison

@@ -16,8 +16,7 @@ from ptft.model import save_model
 from ptft.recipe import load_recipe, recipe_digest
 from ptft.recipe.load import dump_recipe, parse_recipe
 from ptft.recipe.publication import public_place, public_text, published_recipe
-from ptft.recipe.yaml_reader import read_yaml
-from ptft.recipe.yaml_text import dump_values
+from ptft.recipe.yaml_text import dump_values, read_yaml
 from ptft.report.page.page import write_page
 from ptft.report.trackers import public_config
 from ptft.runs.folder import RunStatus, start_run, write_run

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from ptft.artifact import hash_files
-from ptft.credentials import credential_in, find_credential, hide_credentials
 from ptft.errors import ArtifactError, DigestError
 from ptft.hub import push_model
 from ptft.hub.opened import open_files
+from ptft.printable import credential_in, find_credential, hide_credentials
 from tests.support.hub_parts import CARD, ONNX, REPO_ID, TOKEN, WEIGHTS, make_folder, record, run
 from tests.support.loopback_hub import LoopbackHub
 

@@ -22,8 +22,8 @@ from ptft.look.model_view import view_of
 from ptft.model import save_model
 from ptft.preprocess import ImagePreprocess
 from ptft.recipe import Recipe, load_recipe
+from ptft.recipe.check import splits_of
 from ptft.recipe.load import parse_recipe
-from ptft.recipe.splits import splits_of
 from tests.support.looking import noise, put, read, rows
 from tests.support.pages import Read, drawn
 from tests.support.picture_files import encode, exif_of, png, upright

@@ -21,7 +21,7 @@ from ptft.optim import (
     total_samples,
 )
 from ptft.recipe import OptimSection
-from ptft.recipe.optimizers import timm_optimizers
+from ptft.recipe.optim import timm_optimizers
 from tests.support.tiny import arch_section, build, hf_section, hf_text_folder, towers_section
 
 

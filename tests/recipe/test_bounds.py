@@ -14,7 +14,7 @@ from ptft.errors import RecipeError
 from ptft.recipe.braces import MAX_TEXTS, count_texts
 from ptft.recipe.load import load_any, parse_recipe
 from ptft.recipe.paths import expand_braces, expand_paths, is_hub_id
-from ptft.recipe.yaml_reader import read_yaml
+from ptft.recipe.yaml_text import read_yaml
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)

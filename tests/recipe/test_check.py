@@ -11,7 +11,7 @@ from ptft.errors import RecipeError
 from ptft.recipe import Recipe, check_recipe
 from ptft.recipe.check import open_clip_architectures, timm_architectures
 from ptft.recipe.load import parse_recipe
-from ptft.recipe.optimizers import timm_optimizers
+from ptft.recipe.optim import timm_optimizers
 from ptft.recipe.paths import expand_paths, is_hub_id, split_hub_id
 
 

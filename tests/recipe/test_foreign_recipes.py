@@ -24,8 +24,8 @@ from ptft.recipe import (
     load_recipe,
     recipe_digest,
 )
-from ptft.recipe.foreign import drop_local
 from ptft.recipe.load import parse_recipe
+from ptft.recipe.publication import drop_local
 from ptft.runs.folder import start_run
 from tests.serving.checkpoint import make_model
 from tests.support.remote_shards import store
@@ -146,6 +146,6 @@ def test_no_code_reads_the_recipe_of_a_folder_as_its_users_own(repo: Path) -> No
             if name not in ("load_recipe", "load_any", "load_evaluation", "read_values"):
                 continue
             given = ast.unparse(node.args[0])
-            if given not in ("recipe", "source", "target") and path.name != "foreign.py":
+            if given not in ("recipe", "source", "target") and path.name != "publication.py":
                 found.append(f"{path.relative_to(repo)}: {ast.unparse(node)}")
     assert found == []

@@ -28,7 +28,7 @@ from ptft.recipe import (
     read_towers,
     stage_recipe,
 )
-from ptft.recipe.yaml_reader import read_yaml
+from ptft.recipe.yaml_text import read_yaml
 from ptft.speech import SILENT
 from ptft.train import train
 from tests.support.reduced import reduce

@@ -13,7 +13,7 @@ from ptft.recipe import (
     recipe_json_schema,
 )
 from ptft.recipe.load import parse_recipe
-from ptft.recipe.yaml_reader import read_yaml
+from ptft.recipe.yaml_text import read_yaml
 from tests.support.recipe_values import BUILTIN, OPTIM, OUT, problems, values
 
 

@@ -12,7 +12,7 @@ from ptft.errors import UsageError
 from ptft.recipe import load_recipe
 from ptft.runs.folder import read_run
 from ptft.train import exit_code, train
-from ptft.train.signals import Deadline, Reason, Stop
+from ptft.train.part import Deadline, Reason, Stop
 from tests.support.heard import Heard
 from tests.support.killed import start, warm
 from tests.support.runs import BATCH, interrupt, largest_difference, recipe, run

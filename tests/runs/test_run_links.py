@@ -9,8 +9,7 @@ import pytest
 from ptft.artifact import RunFiles, write_atomic
 from ptft.errors import ArtifactError, UsageError
 from ptft.report.console import Report
-from ptft.runs.folder import RunRecord, note_test_read, read_run, write_run
-from ptft.runs.lock import lock_run
+from ptft.runs.folder import RunRecord, lock_run, note_test_read, read_run, write_run
 from tests.support.runs import recipe, run
 
 RECORD = RunRecord("a", "0", "stopped", "2026-01-01T00:00:00+00:00", {})

@@ -15,9 +15,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from ptft.compat import import_open_clip, import_timm
 from ptft.errors import ModelError
-from ptft.export.golden_inputs import make_golden
 from ptft.export.library_files import Library, write_library_files
 from ptft.export.model_files import write_model_files
+from ptft.export.parity import make_golden
 from ptft.model import DualEncoder
 from ptft.model.source import describe_spec
 from ptft.model.spec import HF_TEXT

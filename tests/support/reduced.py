@@ -28,7 +28,7 @@ from ptft.recipe import (
     read_towers,
 )
 from ptft.recipe.load import parse_recipe
-from ptft.recipe.optimizers import LBFGS
+from ptft.recipe.optim import LBFGS
 from tests.support.tiny import arch_section, build, hf_text_folder, towers_section
 
 __all__ = ["reduce"]

@@ -7,7 +7,7 @@ import pytest
 
 PAGES = """
 import resource, sys, torch
-from ptft.train.allocator import keep_freed_memory
+from ptft.train.device import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt

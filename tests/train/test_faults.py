@@ -12,7 +12,7 @@ import pytest
 from ptft.artifact import RunFiles
 from ptft.checkpoint import checkpoints
 from ptft.errors import TrainingError, UsageError
-from ptft.runs.lock import lock_run
+from ptft.runs.folder import lock_run
 from ptft.train.guard import Guard
 from tests.support.killed import start, warm
 from tests.support.runs import BATCH, STEPS, interrupt, largest_difference, run

@@ -8,9 +8,9 @@ import torch
 
 from ptft.data import KeptFeatures
 from ptft.distributed import ALONE
-from ptft.train import lengths as lengths_module
+from ptft.train import batches as batches_module
+from ptft.train.batches import cut_by_length, grouped_tokens
 from ptft.train.gradients import Step
-from ptft.train.lengths import cut_by_length, grouped_tokens
 from ptft.train.parallel import share
 from tests.support.steps import batch, gradients, largest_gap, learner, recipe
 
@@ -43,8 +43,8 @@ def test_groups_give_the_gradients_of_the_padded_batch(
     model = learner(section, double=double)
     found = []
     for group in (10_000, 0):
-        monkeypatch.setitem(lengths_module.GROUP_COST, "cpu", group)
-        monkeypatch.setattr(lengths_module, "packs_texts", lambda tower: False)
+        monkeypatch.setitem(batches_module.GROUP_COST, "cpu", group)
+        monkeypatch.setattr(batches_module, "packs_texts", lambda tower: False)
         model.zero_grad(set_to_none=True)
         step = Step(section.objective, section.optim, share(model, ALONE))
         loss = step(batch(model)).loss
@@ -54,7 +54,7 @@ def test_groups_give_the_gradients_of_the_padded_batch(
 
 
 def test_short_texts_are_trimmed_apart_from_long_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(lengths_module.GROUP_COST, "cpu", 10)
+    monkeypatch.setitem(batches_module.GROUP_COST, "cpu", 10)
     model = learner(recipe())
     model.text.eval()  # in training it leaves padding out by itself
     texts = ["a"] * 30 + ["a small green star under a large yellow moon"] * 2
@@ -62,12 +62,12 @@ def test_short_texts_are_trimmed_apart_from_long_ones(monkeypatch: pytest.Monkey
     groups = grouped_tokens(tokens, model)
     assert [tuple(group.shape) for group in groups] == [(30, 3), (2, 11)]
     assert torch.equal(groups[1], tokens[30:, :11])
-    monkeypatch.setitem(lengths_module.GROUP_COST, "cpu", 10_000)
+    monkeypatch.setitem(batches_module.GROUP_COST, "cpu", 10_000)
     assert [tuple(group.shape) for group in grouped_tokens(tokens, model)] == [(32, 11)]
 
 
 def test_where_padding_matters_there_is_one_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(lengths_module.GROUP_COST, "cpu", 0)
+    monkeypatch.setitem(batches_module.GROUP_COST, "cpu", 0)
     model = learner(recipe(objective__kind="siglip"), "tiny-siglip", double=False)
     tokens = torch.from_numpy(model.spec.tokenizer(["a", "a photo of a cat"]))
     assert [group.shape[1] for group in grouped_tokens(tokens, model)] == [model.context_length]

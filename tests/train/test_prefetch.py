@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from ptft.data import Batch
-from ptft.train.prefetch import copy_ahead, one_ahead
+from ptft.train.batches import copy_ahead, one_ahead
 
 
 def test_the_next_is_sent_before_one_is_received() -> None:

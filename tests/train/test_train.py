@@ -15,7 +15,7 @@ from ptft.recipe import load_recipe
 from ptft.runs.folder import RunStatus, read_run
 from ptft.speech import SILENT
 from ptft.train import train
-from ptft.train.observer import Observer
+from ptft.train.context import Observer
 from tests.support.runs import BATCH, STEPS, interrupt, largest_difference, recipe, run, weights
 
 LBFGS = {

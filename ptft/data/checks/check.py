@@ -10,9 +10,9 @@ from ptft.data.sample import SampleSet
 from ptft.data.sources.class_captions import ClassCaptions
 from ptft.errors import DataError, PtftError, RecipeError
 from ptft.recipe import ClassifyObjective, ClipObjective, Recipe, SiglipObjective
+from ptft.recipe.check import SplitUse, splits_of
 from ptft.recipe.data import has_pictures
 from ptft.recipe.objective import ObjectiveSection, read_towers
-from ptft.recipe.splits import SplitUse, splits_of
 from ptft.speech import Tell
 
 __all__ = [

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ptft.data.fields.texts import clean_text
+from ptft.data.fields.templates import clean_text
 from ptft.errors import RecipeError
 from ptft.files.bounds import shown
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ptft.data.formats import begins_like_picture
+from ptft.data.listing import begins_like_picture
 from ptft.errors import SampleError
 
 __all__ = [

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ptft.data.fields.texts import clean_text
+from ptft.data.fields.templates import clean_text
 from ptft.errors import DataError, SampleError
 
 __all__ = [

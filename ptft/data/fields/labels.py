@@ -23,7 +23,7 @@ from ptft.data.fields.label_values import (
     read_label,
     to_number,
 )
-from ptft.data.fields.texts import clean_text
+from ptft.data.fields.templates import clean_text
 from ptft.errors import DataError, SampleError, suggest
 
 __all__ = ["LabelReading", "Learn", "TextIs", "decide"]

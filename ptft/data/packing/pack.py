@@ -19,8 +19,8 @@ from ptft.data.open import open_split
 from ptft.data.packing.shard import PackedShard, ShardPacker
 from ptft.data.reading.loader import read_ahead
 from ptft.errors import DataError, UsageError
+from ptft.recipe.check import Split
 from ptft.recipe.data import DataSection, FolderData, ShardsData, TableData
-from ptft.recipe.splits import Split
 from ptft.speech import ProgressCallback
 
 __all__ = ["CLASSES", "MANIFEST", "PackSettings", "Packed", "pack"]

@@ -14,10 +14,9 @@ import numpy as np
 from ptft.data.fields.field_set import FieldSet
 from ptft.data.fields.joining import AUTO_BYTES, TAIL, first_rows, same_bytes, too_large
 from ptft.data.fields.labels import Learn
-from ptft.data.fields.texts import clean_text
-from ptft.data.formats import check_picture_size
+from ptft.data.fields.templates import clean_text
 from ptft.data.hashing import digest_of, file_state
-from ptft.data.listing import Listing, list_pictures
+from ptft.data.listing import Listing, check_picture_size, list_pictures
 from ptft.data.sources.plain_rows import READ
 from ptft.errors import DataError, SampleError
 from ptft.recipe.data import FolderData

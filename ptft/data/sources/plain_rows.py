@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ptft.data.fields.labels import TextIs
-from ptft.data.fields.texts import clean_text
+from ptft.data.fields.templates import clean_text
 from ptft.data.hashing import file_state
 from ptft.errors import DataError
 

@@ -17,8 +17,8 @@ import numpy as np
 from ptft.data.fields.field_set import FieldSet
 from ptft.data.fields.joining import AUTO_BYTES, TAIL, first_rows, same_bytes, too_large
 from ptft.data.fields.labels import Learn
-from ptft.data.formats import IMAGE_EXTENSIONS, check_picture_size
 from ptft.data.hashing import file_state
+from ptft.data.listing import IMAGE_EXTENSIONS, check_picture_size
 from ptft.data.tar.files import ShardSource, TarAhead, TarFiles, TarIndexes
 from ptft.data.tar.index import TarIndex
 from ptft.data.tar.remote import RemoteShard, list_shards

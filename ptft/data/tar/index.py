@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from ptft.data.fields.joining import digest_picture
-from ptft.data.fields.texts import clean_text
-from ptft.data.formats import IMAGE_EXTENSIONS, MAX_PICTURE
-from ptft.data.listing import PassedOver, is_hidden
+from ptft.data.fields.templates import clean_text
+from ptft.data.listing import IMAGE_EXTENSIONS, MAX_PICTURE, PassedOver, is_hidden
 from ptft.errors import DataError
 
 __all__ = ["TarIndex", "index_tar", "probe_tar"]

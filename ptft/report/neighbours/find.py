@@ -25,8 +25,8 @@ from ptft.recipe import (
     Recipe,
     ZeroShotEvaluation,
 )
+from ptft.recipe.check import Split
 from ptft.recipe.data import has_split
-from ptft.recipe.splits import Split
 from ptft.report.neighbours.record import Answer, Neighbours, read_neighbours
 from ptft.report.neighbours.search import NotSearchableError, search_samples
 

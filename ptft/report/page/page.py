@@ -16,8 +16,7 @@ from ptft.artifact import RunFiles, write_atomic
 from ptft.pages.chart import Chart
 from ptft.pages.document import render
 from ptft.recipe.publication import public_text, published_values
-from ptft.recipe.yaml_reader import read_yaml
-from ptft.recipe.yaml_text import dump_values
+from ptft.recipe.yaml_text import dump_values, read_yaml
 from ptft.report.charts import figure_text, run_chart
 from ptft.report.curves import Series, group_panels, is_share, read_series
 from ptft.report.neighbours.record import Answer, Neighbours, read_neighbours

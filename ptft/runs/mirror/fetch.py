@@ -10,7 +10,7 @@ from ptft.artifact import RunFiles
 from ptft.errors import ArtifactError, DigestError, MirrorError, UsageError
 from ptft.recipe import Recipe, load_foreign
 from ptft.runs.changes import recipe_changes
-from ptft.runs.lock import lock_run
+from ptft.runs.folder import lock_run
 from ptft.runs.mirror.manifest import Manifest, object_name
 from ptft.runs.mirror.newest import read_manifests
 from ptft.runs.mirror.snapshot import position_of

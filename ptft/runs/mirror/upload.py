@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ptft.artifact import RunFiles
-from ptft.credentials import hide_credentials
 from ptft.errors import ArtifactError, MirrorError
+from ptft.printable import hide_credentials
 from ptft.recipe import RunSection
 from ptft.runs.mirror.manifest import Manifest, Position, manifest_name, object_name
 from ptft.runs.mirror.newest import read_manifests

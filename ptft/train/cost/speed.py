@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from ptft.cards import Card, known_cards
 from ptft.recipe.section import Section
-from ptft.recipe.yaml_reader import read_yaml
+from ptft.recipe.yaml_text import read_yaml
 
 __all__ = ["SOURCES", "PublishedRun", "Speed", "card_speed", "published_runs"]
 

@@ -16,7 +16,7 @@ from ptft.distributed import World
 from ptft.model import DualEncoder, layer_depths
 from ptft.optim import build_optimizer
 from ptft.recipe import Recipe
-from ptft.train.compiled import uncompiled
+from ptft.train.device import uncompiled
 from ptft.train.gradients import loss_scaler
 from ptft.train.guard import Guard, GuardState
 from ptft.train.parallel import Parallel, share

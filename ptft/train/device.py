@@ -1,14 +1,26 @@
-"""torch.compile of a model's blocks, one compiled function for all blocks of a tower.
+"""How a device computes a step: the number format, compiled blocks, and memory that is kept.
 
-A block at a time, since the blocks of a tower are alike: one is compiled and the others take its
-code. A whole tower takes minutes (on a CPU over 400 s were seen), and changes of its surroundings
-(a shorter text, fewer patches) would compile all of it anew.
+bf16 is slower than fp32 on CPUs without matrix units for it (0.64x was seen), and much faster on
+GPUs that have them, so a precision of ``auto`` times both on the recipe's own model.
+
+``torch.compile`` takes a block at a time, since the blocks of a tower are alike: one is compiled
+and the others take its code. A whole tower takes minutes (on a CPU over 400 s were seen), and
+changes of its surroundings (a shorter text, fewer patches) would compile all of it anew.
+
+Memory that a step frees is kept for the next one. glibc hands large blocks back to the kernel and
+asks for them anew, and the kernel clears each page again: a gradient of every weight and most
+activations, every step. With a small batch that is a fifth of a step on a CPU. Peak memory is the
+same.
 """
 
 import contextlib
+import ctypes
 import importlib.util
 import shutil
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from statistics import median
 from typing import Literal
 
 import torch
@@ -17,7 +29,51 @@ from torch import nn
 from ptft.errors import TrainingError
 from ptft.model import DualEncoder, tower_blocks
 
-__all__ = ["AUTO_FROM", "compile_blocks", "uncompiled", "wants_compiling", "why_no_compiler"]
+__all__ = [
+    "AUTO_FROM",
+    "autocast",
+    "compile_blocks",
+    "keep_freed_memory",
+    "measure_precision",
+    "uncompiled",
+    "wants_compiling",
+    "why_no_compiler",
+]
+
+_CLEARLY_FASTER = 1.2  # a choice that noise could flip would make runs differ for nothing
+_ROUNDS = 3  # of each format, in turn
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
+    """The context that the towers run in; fp32 is the plain one."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+    return torch.autocast(device.type, dtype=dtype)
+
+
+def measure_precision(steps: Mapping[str, Callable[[], object]], device: torch.device) -> str:
+    """``bf16`` where a forward and backward pass is clearly faster in it than in fp32.
+
+    Args:
+        steps: for ``fp32`` and ``bf16``, what runs such a pass of one batch.
+    """
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        return "fp32"
+    # On a CPU that others use too, CPU seconds compare and wall seconds do not.
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    seconds: dict[str, list[float]] = {precision: [] for precision in steps}
+    for round_ in range(_ROUNDS + 1):
+        for precision, times in seconds.items():
+            start = clock()
+            steps[precision]()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if round_:  # the first is a warm-up
+                times.append(clock() - start)
+    faster = median(seconds["fp32"]) / median(seconds["bf16"])
+    return "bf16" if faster > _CLEARLY_FASTER else "fp32"
+
 
 AUTO_FROM = 1000  # steps of a run: compiling takes about a minute, which fewer would not win back
 
@@ -97,3 +153,15 @@ def why_no_compiler(device: torch.device) -> str | None:
     if any(name and shutil.which(name) for name in compilers):
         return None
     return "there is no C++ compiler on this machine (g++)"
+
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt(3)
+_NEVER = 2**31 - 1
+
+
+def keep_freed_memory() -> bool:
+    """Tell this process's allocator; whether it took it. Another than glibc's is left alone."""
+    if sys.platform != "linux":
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and bool(mallopt(_TRIM_THRESHOLD, _NEVER) and mallopt(_MMAP_MAX, 0))
