@@ -8,10 +8,10 @@ LOCKED := $(PIP) --require-hashes --no-deps
 JOBS ?= 2 # processes of the tests, of one thread each
 COV ?= # COV=1: what of ptft and serving the tests run
 
-.PHONY: demo test clients newest check docs format clean help
+.PHONY: demo test e2e clients newest check docs format clean help
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/  /'
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/  /'
 
 # Every package by its hash, and no other: the locks are whole, so nothing is resolved. Torch is a
 # CPU's where the machine has that wheel at hand, else the index's with the libraries of CUDA.
@@ -33,6 +33,9 @@ test: $(STAMP) ## the tests
 clients: $(STAMP) ## environments of other clients of the model folder and the service (user's cache), and their tests
 	$(BIN)/python -m tests.clients
 	$(BIN)/python -m pytest tests/test_clients.py tests/serving/test_http_clients.py
+
+e2e: $(STAMP) ## the chart on the cluster of KUBECONFIG, which may be used: docs/howto/rollout.md
+	$(BIN)/python -m pytest tests/e2e -m e2e -rs
 
 newest: ## what an upper bound keeps out: the newest open_clip, transformers, timm, ... and tests
 	PYTHON=$(PYTHON) .ci/newest

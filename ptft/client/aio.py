@@ -84,6 +84,11 @@ class AsyncServiceClient:
         """What is served."""
         return read_model(await self._send({"method": "GET", "url": "/v1/model"}))
 
+    async def golden(self) -> dict[str, Any]:
+        """What the service says of its golden inputs, which it runs at most once a minute:
+        ``holds``, and ``checks`` with ``worst`` and ``allowed`` each."""
+        return await self._send({"method": "GET", "url": "/v1/golden"})
+
     async def embed_pictures(self, pictures: Sequence[PictureInput]) -> EmbeddedItems:
         """Pictures (bytes, or paths) to rows of length 1.
 

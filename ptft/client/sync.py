@@ -86,6 +86,11 @@ class ServiceClient:
         """What is served."""
         return read_model(self._send({"method": "GET", "url": "/v1/model"}))
 
+    def golden(self) -> dict[str, Any]:
+        """What the service says of its golden inputs, which it runs at most once a minute:
+        ``holds``, and ``checks`` with ``worst`` and ``allowed`` each."""
+        return self._send({"method": "GET", "url": "/v1/golden"})
+
     def embed_pictures(self, pictures: Sequence[PictureInput]) -> EmbeddedItems:
         """Pictures (bytes, or paths) to rows of length 1.
 

@@ -33,6 +33,7 @@ COMMANDS = {
     "launch": [("launch", "recipe.yaml", "--on", "slurm")],
     "mix": [("mix", "run", "again", "mixed")],
     "verify": [("verify", "run", "model")],
+    "gate": [("gate", "model", "--probe", "pictures/train", "--at-least", "top1=0")],
 }
 
 

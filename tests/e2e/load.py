@@ -1,0 +1,88 @@
+"""Clients inside the cluster, run by the service's own image: the standard library alone.
+
+``python -c ... URL CLIENTS SECONDS``. Half of the clients keep their connection, half take a new
+one for each request. It ends after so many seconds, or when /tmp/stop is there, and prints one
+JSON.
+Nothing is asked twice: what fails is counted.
+"""
+
+import collections
+import http.client
+import json
+import pathlib
+import sys
+import threading
+import time
+import urllib.parse
+
+URL, CLIENTS, SECONDS = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+PAUSE_S = float(sys.argv[4]) if len(sys.argv) > 4 else 0.05
+STOP = pathlib.Path("/tmp/stop")
+PLACE = urllib.parse.urlsplit(URL)
+UNTIL = time.monotonic() + SECONDS
+BODY = json.dumps({"input": ["a red circle"]}).encode()
+HEADERS = {"content-type": "application/json"}
+
+lock = threading.Lock()
+digests, statuses = collections.Counter(), collections.Counter()
+times, failures = [], []
+
+
+def connect():
+    """A new connection."""
+    return http.client.HTTPConnection(PLACE.hostname, PLACE.port or 80, timeout=30)
+
+
+def ask(connection):
+    """One request; the digest that answered, or what went wrong."""
+    connection.request("POST", "/v1/embeddings", BODY, HEADERS)
+    answer = connection.getresponse()
+    body = answer.read()
+    digest = json.loads(body)["digest"] if answer.status == 200 else ""
+    return answer.status, digest, answer.will_close
+
+
+def client(keeps):
+    """Ask until it is over."""
+    connection = None
+    while time.monotonic() < UNTIL and not STOP.exists():
+        began = time.monotonic()
+        connection = connection or connect()
+        try:
+            status, digest, closes = ask(connection)
+            why = "" if status == 200 else f"status {status}"
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            status, digest, closes, why = 0, "", True, f"{type(error).__name__}: {error}"
+        took = time.monotonic() - began
+        if closes or not keeps:
+            connection.close()
+            connection = None
+        with lock:
+            statuses[str(status)] += 1
+            digests[digest] += 1
+            times.append(took)
+            if why:
+                failures.append([round(time.time(), 3), why])
+        time.sleep(PAUSE_S)
+
+
+threads = [threading.Thread(target=client, args=(at % 2 == 0,)) for at in range(CLIENTS)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+times.sort()
+sys.stdout.write(
+    json.dumps(
+        {
+            "requests": len(times),
+            "failed": len(failures),
+            "failures": failures[:20],
+            "digests": {name: count for name, count in digests.items() if name},
+            "median_ms": round(times[len(times) // 2] * 1000, 1) if times else None,
+            "p95_ms": round(times[int(len(times) * 0.95)] * 1000, 1) if times else None,
+            "longest_ms": round(times[-1] * 1000, 1) if times else None,
+        }
+    )
+    + "\n"
+)

@@ -1,0 +1,48 @@
+"""A tenth of the requests to another model, and then all or none."""
+
+import time
+from typing import Any
+
+import pytest
+
+from tests.e2e.cluster import Cluster, Refused, until
+from tests.e2e.conftest import serving
+from tests.e2e.figures import record
+
+
+def with_canary(values: dict[str, Any], weight: int, **more: Any) -> dict[str, Any]:
+    """Nine pods, and one of the canary's."""
+    canary = {"enabled": True, "weight": weight, "model": {"volume": {"subPath": "two"}}}
+    return {**values, "replicas": 9, "canary": {**canary, **more}}
+
+
+@pytest.mark.parametrize("ending", ["promoted", "withdrawn"])
+def test_a_tenth(
+    placed: Cluster, values: dict[str, Any], digests: dict[str, str], ending: str
+) -> None:
+    alone = {**values, "replicas": 9}
+    placed.release(alone)
+    with pytest.raises(Refused, match="no canary of this image and model is ready"):
+        placed.release(with_canary(values, 10))
+    with placed.load() as seen:
+        placed.release(with_canary(values, 0))
+        placed.release(with_canary(values, 10))
+        time.sleep(3)
+        with placed.load(4, pause=0) as fresh:  # the share, once the weight is everybody's
+            until(lambda: True, 1)
+            time.sleep(30)
+        if ending == "promoted":
+            placed.release({**alone, "model": serving("two")})
+        else:
+            placed.release(alone)
+    share = 100 * fresh.found["digests"].get(digests["two"], 0) / fresh.requests
+    record(f"canary {ending}", seen, share=round(share, 2), of=fresh.requests)
+    assert seen.failed == 0, seen.found
+    assert fresh.failed == 0, fresh.found
+    assert fresh.requests >= 2000
+    assert abs(share - 10) <= 2
+    final = "two" if ending == "promoted" else "one"
+    with placed.load(4) as after:
+        time.sleep(2)
+    assert set(after.found["digests"]) == {digests[final]}
+    assert not placed.pods("canary")
