@@ -20,6 +20,7 @@ HUB = {
     "model.hub.repo": "example/birds",
     "model.hub.revision": COMMIT,
 }
+BESIDE = ("-canary", "-pods", "-test-gate")  # objects beside the service's own, by their names
 VOLUME = {"model.source": "volume", "model.volume.claim": "models"}
 
 
@@ -82,8 +83,12 @@ class Release:
         ]
 
     def find(self, kind: str) -> dict[str, Any] | None:
-        """The manifest of ``kind``, None where there is none."""
-        found = [document for document in self.documents if document["kind"] == kind]
+        """The manifest of ``kind`` that is the service's own, None where there is none."""
+        found = [
+            document
+            for document in self.documents
+            if document["kind"] == kind and not document["metadata"]["name"].endswith(BESIDE)
+        ]
         assert len(found) < 2
         return found[0] if found else None
 
@@ -101,8 +106,10 @@ class Release:
 
     @property
     def pods(self) -> list[dict[str, Any]]:
-        """The spec of every pod: the Deployment's and the test's."""
-        return [self.template["spec"], self.get("Pod")["spec"]]
+        """The spec of every pod: the Deployments', the tests' and the gates'."""
+        holders = ("Deployment", "Job")
+        made = [one["spec"]["template"] for one in self.documents if one["kind"] in holders]
+        return [one["spec"] for one in (*made, *self.documents) if one.get("kind", "Pod") == "Pod"]
 
     @property
     def server(self) -> dict[str, Any]:
@@ -141,6 +148,7 @@ class ChartUnderTest:
         *,
         values: Mapping[str, Any] | None = None,
         name: str = "demo",
+        upgrade: bool = False,
     ) -> Release:
         """Render with ``values`` or with dotted ``settings``.
 
@@ -148,9 +156,11 @@ class ChartUnderTest:
             helm.HelmError: where schema or templates refuse them.
         """
         given = dict(values) if values is not None else nest(settings or {})
-        key = json.dumps([given, name], sort_keys=True)
+        key = json.dumps([given, name, upgrade], sort_keys=True)
         if key not in self._rendered:  # many tests start from the same values
-            self._rendered[key] = self.chart.render(given, name=name, namespace="prod")
+            self._rendered[key] = self.chart.render(
+                given, name=name, namespace="prod", is_install=not upgrade, is_upgrade=upgrade
+            )
         return Release(self._rendered[key])
 
 

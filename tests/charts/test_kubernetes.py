@@ -10,7 +10,7 @@ import pytest
 from .conftest import CHART, VALUE_FILES, ChartUnderTest, each_values_file, read_values
 from .schemas import VERSIONS, hold
 
-CUSTOM = {"ServiceMonitor", "PrometheusRule", "ScaledObject", "Certificate"}
+CUSTOM = {"ServiceMonitor", "PrometheusRule", "ScaledObject", "Certificate", "HTTPRoute"}
 """Kinds of others: not in the schemas of Kubernetes."""
 
 

@@ -40,9 +40,11 @@ def test_network_policy_opens_only_the_hub(ptft_chart: ChartUnderTest) -> None:
 def test_network_policy_lets_helm_test_in(ptft_chart: ChartUnderTest) -> None:
     peer = {"namespaceSelector": {"matchLabels": {"team": "search"}}}
     release = ptft_chart.render({"networkPolicy": {"enabled": True, "from": [peer]}})
-    ours, theirs = release.get("NetworkPolicy")["spec"]["ingress"][0]["from"]
-    labels = release.get("Pod")["metadata"]["labels"]
-    assert ours["podSelector"]["matchLabels"].items() <= labels.items()
+    *ours, theirs = release.get("NetworkPolicy")["spec"]["ingress"][0]["from"]
+    askers = [release.get("Pod"), release.get("Job")["spec"]["template"]]  # the gate's asks, too
+    for one, asker in zip(ours, askers, strict=True):
+        labels = asker["metadata"]["labels"]
+        assert one["podSelector"]["matchLabels"].items() <= labels.items()
     assert theirs == peer
 
 

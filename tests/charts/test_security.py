@@ -88,8 +88,9 @@ def test_token_reaches_only_the_init_container(ptft_chart: ChartUnderTest) -> No
     release = ptft_chart.render({**HUB, "model.hub.tokenSecret": {"name": "s3same", "key": "hf"}})
     reference = {"secretKeyRef": {"name": "s3same", "key": "hf"}}
     assert environment(release.pull)["HF_TOKEN"] == reference
-    init = release.template["spec"].pop("initContainers")
-    assert "s3same" in json.dumps(init)
+    gate = release.get("Job")["spec"]["template"]
+    for pod in (release.template["spec"], gate["spec"]):
+        assert "s3same" in json.dumps(pod.pop("initContainers"))
     rest = json.dumps(release.documents) + release.notes
     assert "s3same" not in rest and "HF_TOKEN" not in rest
 

@@ -37,6 +37,11 @@ KEDA = {
     "autoscaling.keda.serverAddress": "http://prometheus:9090",
     "autoscaling.targetWorkSeconds": 1,
 }
+ROUTE = {
+    "canary.enabled": True,
+    "canary.by": "httpRoute",
+    "canary.httpRoute.parentRefs": [{"name": "gateway"}],
+}
 NEEDED: dict[str, dict[str, Any]] = {  # the start of a key -> what it needs to change anything
     "model.hub": {**HUB, "model.hub.tokenSecret.name": "hub"},
     "model.volume": VOLUME,
@@ -51,6 +56,15 @@ NEEDED: dict[str, dict[str, Any]] = {  # the start of a key -> what it needs to 
     "autoscaling.keda.wakeThreshold": {**KEDA, "autoscaling.keda.wakeQuery": "sum(other)"},
     "autoscaling.keda.failureThreshold": {**KEDA, "autoscaling.keda.fallbackReplicas": 2},
     "metrics.serviceMonitor.keySecret": {"metrics.serviceMonitor.keySecret.name": "key"},
+    "gate.probe.subPath": {"gate.probe.claim": "probes"},
+    "gate.atLeast": {"gate.probe.configMap": "probe"},
+    "gate.drop": {"gate.probe.configMap": "probe"},
+    "gate.liveUrl": {"gate.probe.configMap": "probe", "gate.drop": {"top1": 0.2}},
+    "gate.keySecret": {"gate.keySecret.name": "key"},
+    "canary": {"canary.enabled": True, "autoscaling.enabled": False},
+    "canary.enabled": {},
+    "canary.header": ROUTE,
+    "canary.httpRoute": ROUTE,
 }
 BESIDE: dict[str, dict[str, Any]] = {  # what has to change with a value
     "model.source": HUB,
@@ -77,8 +91,8 @@ def test_every_value_is_changed_below() -> None:
 @pytest.mark.parametrize("key", KEYS)
 def test_no_value_is_dead(ptft_chart: ChartUnderTest, key: str) -> None:
     base, beside = needed(key), BESIDE.get(key, {})
-    before = ptft_chart.render({**base, **(beside if "probes" in key else {})})
-    after = ptft_chart.render({**base, **beside, key: CHANGED[key]})
+    before = ptft_chart.render({**base, **(beside if "probes" in key else {})}, upgrade=True)
+    after = ptft_chart.render({**base, **beside, key: CHANGED[key]}, upgrade=True)
     assert manifests(before) != manifests(after)
 
 

@@ -169,7 +169,9 @@ class Repo:
 class LoopbackHub:
     """The server and its state. `requests` logs every call, `bytes_received` sums LFS uploads."""
 
-    def __init__(self, token: str = "hf_test", read_token: str = "hf_read") -> None:
+    def __init__(
+        self, token: str = "hf_test", read_token: str = "hf_read", host: str = "127.0.0.1"
+    ) -> None:
         self.token, self.faults = token, Faults()
         self.requests: list[Request] = []
         self.accounts: dict[str, Account] = {"": ("", False, ())}  # by token
@@ -181,15 +183,19 @@ class LoopbackHub:
         self._uploads: dict[str, tuple[Repo, str]] = {}  # by the key that signs the URL
         self._lock = threading.Lock()
         connection = type("ConnectionToThisHub", (Connection,), {"hub": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), connection)
+        self._server = ThreadingHTTPServer((host, 0), connection)
         self._server.socket.listen(128)  # 5 by default, and clients open many at once
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.url = f"http://{host}:{self._server.server_port}"
 
     def __enter__(self) -> LoopbackHub:
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Answer nobody any longer."""
         self._server.shutdown()
         self._server.server_close()
 

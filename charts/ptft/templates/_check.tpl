@@ -34,6 +34,8 @@
 {{- include "ptft.checkPods" . }}
 {{- include "ptft.checkScaling" . }}
 {{- include "ptft.checkMetrics" . }}
+{{- include "ptft.checkGate" . }}
+{{- include "ptft.checkCanary" . }}
 {{- end }}
 
 {{- define "ptft.checkService" -}}

@@ -145,6 +145,8 @@ volumeMounts:
 metadata:
   labels:
     {{- include "ptft.labelsOf" (list . $component) | nindent 4 }}
+    # so that a Service can take both tracks: see ptft.serviceSelector
+    ptft/answers: "true"
     {{- with merge (deepCopy .Values.podLabels) .Values.commonLabels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
