@@ -7,7 +7,8 @@ name. Who uses the library decides what becomes of them; the command shows them 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ptft.printable import printable
@@ -19,6 +20,7 @@ __all__ = [
     "ProgressCallback",
     "Tell",
     "advance",
+    "said_by_another",
     "say",
     "tell",
     "tell_once",
@@ -30,6 +32,7 @@ SILENT = logging.getLogger("ptft.silent")
 """Of work that nobody is told of: a trial, a rank that is not the first."""
 SILENT.disabled = True
 _told: set[str] = set()  # lines of which each is said once
+_by_another = False  # by another process
 
 Tell = Callable[[str], None]
 """Called with what is being done, in words, as it begins."""
@@ -72,7 +75,20 @@ def say(log: logging.Logger, text: str, *, for_bar: bool = False, **fields: obje
 
 def tell(text: str) -> None:
     """A line of ptft's own logger."""
-    say(LOG, text)
+    if not _by_another:
+        say(LOG, text)
+
+
+@contextmanager
+def said_by_another(yes: bool) -> Iterator[None]:
+    """In here :func:`tell` says nothing, if ``yes``: other processes do the same, and one of
+    them says it."""
+    global _by_another
+    before, _by_another = _by_another, yes
+    try:
+        yield
+    finally:
+        _by_another = before
 
 
 def tell_once(text: str) -> None:

@@ -31,7 +31,7 @@ from ptft.runs.folder import (
     write_run,
 )
 from ptft.runs.opening import Resume
-from ptft.speech import LOG, SILENT, say
+from ptft.speech import LOG, SILENT, said_by_another, say
 from ptft.threads import cpu_threads
 from ptft.train.context import Observer, RunContext
 from ptft.train.device import compile_blocks, keep_freed_memory, wants_compiling
@@ -124,7 +124,8 @@ def joined_world(
     check_trackers(section)
     with join_world(choose_device(section).type) as world:
         try:
-            yield world, log if world.first else SILENT
+            with said_by_another(not world.first):
+                yield world, log if world.first else SILENT
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise

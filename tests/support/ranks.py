@@ -5,6 +5,7 @@ One process imports everything and forks the ranks; rank 0 of each case leaves w
 """
 
 import importlib
+import logging
 import multiprocessing
 import os
 import shutil
@@ -24,10 +25,12 @@ from ptft.distributed import World, join_world
 from ptft.errors import CheckpointError, TrainingError
 from ptft.objective import clamp_logit_scale
 from ptft.optim import build_optimizer
-from ptft.speech import SILENT
+from ptft.recipe import RunSection
+from ptft.speech import LOG, SILENT, tell_once
 from ptft.train import exit_code, loop, train
 from ptft.train.gradients import Step
 from ptft.train.parallel import share, whole_tensor
+from ptft.train.run import joined_world
 from ptft.train.state.regularise import Pull
 from tests.support.runs import recipe as tiny_run
 from tests.support.steps import batch, learner, recipe
@@ -176,6 +179,20 @@ def _talk() -> None:
             raise AssertionError("nobody said that it failed")
 
 
+def _speak() -> None:
+    """What all ranks do, the first alone says."""
+    heard: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    with joined_world(RunSection(device="cpu"), LOG) as (world, _):
+        tell_once(f"{os.getpid()}: from the Hub")
+        assert len(heard) == (1 if world.first else 0), heard
+    tell_once("all of it")
+    assert heard[-1] == "all of it"
+
+
 def _run(folder: Path, how: str, stop_at: int | None, **changes: Any) -> None:
     """A run, or its part until a signal comes to the second rank, or its time is over."""
     first = os.environ["RANK"] == "0"
@@ -207,6 +224,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     out = Path(sys.argv[1])
     fork(2, _talk)
+    fork(2, _speak)
     fork(2, _cases, out)
     fork(4, _cases, out)
     fork(2, _run, out / "ddp", "ddp", None, {"run__max_minutes": 1e-9})
