@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from ptft.errors import ExportError
+from ptft.export.plain_ops import PlainOps
+from ptft.model.exported import as_exported
 
 __all__ = [
     "EXTERNAL_OVER",
@@ -66,7 +68,7 @@ def write_graph(tower: Tower, path: Path) -> None:
         for axis, (name, most) in tower.axes.items()
     }
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), torch.no_grad(), as_exported(), PlainOps():
             program = torch.onnx.export(
                 tower.module,
                 (tower.example,),
@@ -82,6 +84,7 @@ def write_graph(tower: Tower, path: Path) -> None:
         raise ExportError(f"{path.name}: torch cannot export this tower: {reason}") from error
     assert program is not None
     proto = program.model_proto
+    _fold_reshapes(proto.graph)
     strip(proto)
     save_graph(proto, path)
     check_axes(path, tower)
@@ -104,6 +107,22 @@ def strip(proto: onnx.ModelProto) -> None:
     for item in [*values, *_nodes(graph)]:
         item.doc_string = ""
         del item.metadata_props[:]
+
+
+def _fold_reshapes(graph: onnx.GraphProto) -> None:
+    """Give a weight the shape that it is read in: the exporter's optimiser leaves large ones, and
+    what is no constant is not quantised."""
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for node in [one for one in graph.node if one.op_type == "Reshape"]:
+        if set(node.input) <= set(tensors):
+            weight, shape = (onnx.numpy_helper.to_array(tensors[name]) for name in node.input)
+            folded = onnx.numpy_helper.from_array(weight.reshape(shape), node.output[0])
+            graph.initializer.append(folded)
+            graph.node.remove(node)
+    read = {name for node in graph.node for name in node.input}
+    for tensor in list(graph.initializer):
+        if tensor.name not in read:
+            graph.initializer.remove(tensor)
 
 
 def check_axes(path: Path, tower: Tower) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ptft.data.reading.batch import KeptFeatures
 from ptft.errors import ModelError
 from ptft.model.classifier import Classifier
+from ptft.model.exported import is_exported
 from ptft.model.spec import ModelSpec
 from ptft.model.towers import projection
 from ptft.model.trunk import image_trunk, project, text_trunk
@@ -84,7 +85,8 @@ class DualEncoder(nn.Module):
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Normalised pixels, float (B, 3, H, W) -> embeddings (B, D), of any length."""
-        if self.image.training and type(self.image).__name__ == "VisionTransformer":
+        pooled = self.image.training or is_exported()
+        if pooled and type(self.image).__name__ == "VisionTransformer":
             return project(self.image, self.image_trunk(images))
         return self.image(images)
 

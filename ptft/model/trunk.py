@@ -7,7 +7,8 @@ Of a transformer of which one position is pooled, the last block runs for that p
 keys and values are needed of every position; queries, output map and MLP at the others are work for
 nothing: 10 of its 12 square matrices. Leaving it out makes a step of a 12-layer tower 7 % shorter.
 The numbers are the same but for the order of additions, and for the last bits' sake it is done in
-training alone: in eval mode a tower is open_clip's to the bit, in an exported graph too.
+training alone, and in exported graphs in its own way (:mod:`ptft.model.exported`): in eval mode a
+tower is open_clip's to the bit.
 
 Where each position sees only those before it, what lies behind the pooled one is work for nothing
 too. On a CPU the rows up to it are packed and go through the maps and MLPs of all blocks without
@@ -27,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ptft.errors import ModelError
+from ptft.model.exported import is_exported, run_whole, take
 from ptft.model.towers import projection
 
 __all__ = [
@@ -197,27 +199,27 @@ def run_pooled(
         length = x_blf.shape[1]
         mask_ll = torch.full((length, length), -math.inf, device=x_blf.device).triu(1)
     *before, last = transformer.resblocks
-    if not _is_plain(transformer, last):
-        return _take(transformer(x_blf, attn_mask=mask_ll), position_b)
+    if is_exported() and not transformer.training and _is_all_plain(transformer):
+        return run_whole(transformer.resblocks, x_blf, position_b, mask_ll)
+    if not (transformer.training and _is_plain(transformer, last)):
+        return take(transformer(x_blf, attn_mask=mask_ll), position_b)
     if causal and isinstance(position_b, Tensor) and packs(transformer):
         x_blf = _run_packed(before, x_blf, position_b)
     else:
         for block in before:
             x_blf = block(x_blf, attn_mask=mask_ll)
     normed_blf = last.ln_1(x_blf)
-    query_b1f = _take(normed_blf, position_b)[:, None]
+    query_b1f = take(normed_blf, position_b)[:, None]
     row = None if mask_ll is None else _row(mask_ll, position_b, query_b1f, last.attn.num_heads)
     attended_bf = last.attention(query_b1f, normed_blf, normed_blf, attn_mask=row)[:, 0]
-    y_bf = _take(x_blf, position_b) + last.ls_1(attended_bf)
+    y_bf = take(x_blf, position_b) + last.ls_1(attended_bf)
     return y_bf + last.ls_2(last.mlp(last.ln_2(y_bf)))
 
 
 def packs(transformer: Any) -> bool:
     """Whether a causal transformer's blocks would run without padding."""
-    first = next(transformer.parameters())
-    return first.device.type == "cpu" and all(
-        _is_plain(transformer, block) and _fuses(block.attn) for block in transformer.resblocks
-    )
+    on_cpu = next(transformer.parameters()).device.type == "cpu"
+    return on_cpu and transformer.training and _is_all_plain(transformer)
 
 
 @dataclass(frozen=True)
@@ -263,11 +265,15 @@ def _fuses(attention: nn.MultiheadAttention) -> bool:
     return plain and not attention.add_zero_attn and not attention.dropout
 
 
+def _is_all_plain(transformer: Any) -> bool:
+    """Whether all blocks are open_clip's as they are, and their attentions two maps each."""
+    return all(_is_plain(transformer, one) and _fuses(one.attn) for one in transformer.resblocks)
+
+
 def _is_plain(transformer: Any, block: Any) -> bool:
-    """Whether a block learns and is open_clip's as it is: not replaced, hooked or sharded."""
+    """Whether a block is open_clip's as it is: not replaced, hooked or sharded."""
     return (
-        transformer.training
-        and type(block).__name__ == "ResidualAttentionBlock"
+        type(block).__name__ == "ResidualAttentionBlock"
         and type(block.attn) is nn.MultiheadAttention
         and transformer.batch_first
         and not transformer.grad_checkpointing
@@ -280,9 +286,3 @@ def _row(mask_ll: Tensor, position_b: Tensor | int, query_b1f: Tensor, heads: in
     if isinstance(position_b, int):
         return mask_ll[position_b].expand(query_b1f.shape[0] * heads, 1, -1)
     return mask_ll[position_b].repeat_interleave(heads, dim=0)[:, None]
-
-
-def _take(x_blf: Tensor, position_b: Tensor | int) -> Tensor:
-    if isinstance(position_b, int):
-        return x_blf[:, position_b]
-    return x_blf[torch.arange(x_blf.shape[0], device=x_blf.device), position_b]
