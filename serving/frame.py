@@ -8,10 +8,11 @@ for it.
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.asked import CALLER, DIGEST_HEADER, REFUSED, REQUEST_ID, TICKET
@@ -20,7 +21,7 @@ from serving.logs import CURRENT_ID, log_access
 from serving.refusal import Refusal
 from serving.state import State, refuse
 
-__all__ = ["Cors", "Frame", "Guarded"]
+__all__ = ["Cors", "Direct", "Frame", "Guarded"]
 
 _ID_HEADER = b"x-request-id"
 _ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -151,6 +152,39 @@ class Cors:
                 expose_headers=("retry-after", "x-request-id", DIGEST_HEADER),
             )
         await self._for[origins](scope, receive, send)
+
+
+class Direct:
+    """ASGI middleware: posts to paths that are known, past the framework's search for them and its
+    reading of parameters, which cost half of what a short text's answer does beside the tower.
+
+    Args:
+        app: what answers all others.
+        endpoints: by path; they raise nothing.
+        routes: by path, for whoever asks the scope for its route.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        endpoints: Mapping[str, Callable[[Request], Awaitable[Response]]],
+        routes: Mapping[str, object],
+    ) -> None:
+        self._app = app
+        self._endpoints = endpoints
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        endpoint = None
+        if scope["type"] == "http" and scope["method"] == "POST":
+            endpoint = self._endpoints.get(scope["path"])
+        if endpoint is None or scope.get("root_path"):
+            await self._app(scope, receive, send)
+            return
+        scope["route"] = self._routes[scope["path"]]
+        response = await endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
 
 
 def _request_id(scope: Scope) -> str:

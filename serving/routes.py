@@ -23,7 +23,7 @@ from serving.cohere import cohere_embed
 from serving.document import Route, describe
 from serving.drift import Movement
 from serving.embed import embed_image, embed_text, served_model
-from serving.frame import Cors, Frame, Guarded
+from serving.frame import Cors, Direct, Frame, Guarded
 from serving.immich import predict
 from serving.openai import embeddings, list_models, one_model
 from serving.page import page
@@ -61,6 +61,9 @@ def create_app(read_settings: Callable[[], Settings]) -> FastAPI:
         redoc_url=None,
         exception_handlers={HTTPException: _no_such_route},
     )
+    posts = {path: one for one in ROUTES if one.method == "POST" for path in (one.path, *one.also)}
+    endpoints = {path: _endpoint(one) for path, one in posts.items()}
+    app.add_middleware(Direct, endpoints=endpoints, routes=posts)
     for around in (Guarded, Cors, Frame):  # the last is the outermost
         app.add_middleware(around, state=lambda: app.state.serving)
     app.state.golden_check = GoldenCheck()

@@ -1,6 +1,7 @@
 """How many items run through a tower at once: measured at the start, since it is another number on
 every machine, provider and model."""
 
+import math
 from collections.abc import Callable
 
 __all__ = ["MOST", "MOST_ON_GPU", "best_size"]
@@ -10,6 +11,7 @@ MOST, MOST_ON_GPU = 16, 64
 
 _GAIN = 0.95  # of the seconds an item: less is not worth twice the batch
 _PATIENCE = 2  # sizes without a gain: one may be an accident
+_RUNS = 3  # of each size, beside the best so far
 
 
 def best_size(seconds: Callable[[int], float], most: int, longest: float) -> int:
@@ -21,15 +23,19 @@ def best_size(seconds: Callable[[int], float], most: int, longest: float) -> int
         longest: seconds that a batch may take; one of a single item may take longer.
     """
 
-    def each(count: int) -> float:
-        """Of two runs: the first of a shape also allocates."""
-        return min(seconds(count), seconds(count)) / count
+    found: dict[int, float] = {}
 
-    found = {1: each(1)}
+    def measure(*sizes: int) -> None:
+        """In turn, so that whatever else the machine does meanwhile meets all of them; the least
+        counts: the first of a shape also allocates, and work beside it only adds."""
+        for count in sizes * _RUNS:
+            found[count] = min(found.get(count, math.inf), seconds(count) / count)
+
+    measure(1)
     size, best = 1, 1
     while 2 * size <= most and 2 * size * found[size] <= longest and size < best << _PATIENCE:
         size *= 2
-        found[size] = each(size)
+        measure(best, size)
         if found[size] <= _GAIN * found[best]:
             best = size
     least = min(found.values())

@@ -84,9 +84,12 @@ class OnnxModel:
         """Whether the model is a classifier, with classes of its own."""
         return self._head is not None
 
-    def encode_images(self, images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    def encode_images(
+        self, images: Sequence[NDArray[np.float32]] | NDArray[np.float32]
+    ) -> NDArray[np.float32]:
         """B preprocessed images (3, H, W) to L2-normalised embeddings (B, D)."""
-        return _normalise(self._image_tower(np.stack(images)))
+        batch = images if isinstance(images, np.ndarray) else np.stack(images)
+        return _normalise(self._image_tower(batch))
 
     def encode_texts(self, tokens: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
         """B rows of token ids (context length,) to L2-normalised embeddings (B, D)."""
