@@ -31,6 +31,10 @@ class Client:
     request: bytes
     _free: deque[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=deque)
 
+    def next_request(self) -> bytes:
+        """The bytes that are sent next."""
+        return self.request
+
     async def ask(self) -> Answer:
         """One request, on a free connection or a new one; status 0 where it has no answer."""
         parts = urlsplit(self.url)
@@ -40,7 +44,7 @@ class Client:
                 break
         else:
             reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-        writer.write(self.request)
+        writer.write(self.next_request())
         await writer.drain()
         began = time.perf_counter()
         try:

@@ -1,31 +1,28 @@
 """The peer on LitServe, as its documentation has it: ``python _litserve.py FOLDER PORT``."""
 
 import base64
+import io
 import sys
 from pathlib import Path
-from typing import Any
 
 import litserve as ls
 import numpy as np
+from PIL import Image
 
-from ptft.artifact import read_model_info
-from ptft.onnx.model import OnnxModel
-from ptft.preprocess import decode_image
+from tests.bench._model import Model
 
 
 class Embed(ls.LitAPI):
-    """Pictures in base64 to embeddings, up to 16 a batch."""
+    """Pictures in base64 to embeddings, up to 16 a batch; LitServe stacks the arrays."""
 
     def setup(self, device: str) -> None:
-        folder = Path(sys.argv[1])
-        self.model = OnnxModel(folder, read_model_info(folder), "fp32", 1)
+        self.model = Model(Path(sys.argv[1]))
 
     def decode_request(self, request: dict[str, str]) -> np.ndarray:
-        data = base64.b64decode(request["image"])
-        return self.model.preprocess(decode_image(data, name="image"))
+        return self.model.pixels(Image.open(io.BytesIO(base64.b64decode(request["image"]))))
 
-    def predict(self, batch: Any) -> np.ndarray:
-        return self.model.encode_images(list(batch))
+    def predict(self, batch: np.ndarray) -> np.ndarray:
+        return self.model.embed(batch)
 
     def encode_response(self, output: np.ndarray) -> dict[str, list[float]]:
         return {"embedding": output.tolist()}
