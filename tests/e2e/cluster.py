@@ -195,8 +195,8 @@ class Cluster:
         with tarfile.open(fileobj=stream, mode="w") as archive:
             for name, folder in folders.items():
                 archive.add(folder, arcname=name)
-        code = "import sys,tarfile; tarfile.open(fileobj=sys.stdin.buffer,mode='r|').extractall("
-        code += "'/models',filter='data')"
+        code = "import sys,tarfile; tarfile.open(fileobj=sys.stdin.buffer,mode='r|')"
+        code += ".extractall('/models')"  # what was packed above
         unpack = ["exec", "-i", "loader", "--", "python", "-c", code]
         self.kubectl(*unpack, given=stream.getvalue())
         self.kubectl("delete", "pod", "loader", "--wait=true")

@@ -54,7 +54,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     from ptft.model import save_model
     from tests.support import tiny
 
-    place = tmp_path_factory.mktemp("models")
+    kept = os.environ.get("PTFT_E2E_MODELS")  # a folder that keeps them for the next run
+    place = Path(kept) if kept else tmp_path_factory.mktemp("models")
     made = {}
     for name, seed, noise in (
         ("one", 3, 0.0),
@@ -62,6 +63,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("three", 5, 0.0),
         ("noisy", 3, 0.5),
     ):
+        made[name] = place / name / "model"
+        if made[name].is_dir():
+            continue
         model = tiny.build(tiny.arch_section("tiny-vit"), seed=seed)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
@@ -70,7 +74,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
                     weight += noise * weight.std() * torch.randn(weight.shape, generator=generator)
         save_model(model, place / name / "checkpoint")
         export_model(place / name / "checkpoint", place / name / "model", name=name, precisions=())
-        made[name] = place / name / "model"
     return made
 
 

@@ -10,17 +10,22 @@ from tests.e2e.conftest import serving
 from tests.e2e.figures import record
 
 
+def nine(values: dict[str, Any]) -> dict[str, Any]:
+    """Nine pods, rolled three at a time."""
+    return {**values, "replicas": 9, "rollout": {"maxSurge": 3}}
+
+
 def with_canary(values: dict[str, Any], weight: int, **more: Any) -> dict[str, Any]:
     """Nine pods, and one of the canary's."""
     canary = {"enabled": True, "weight": weight, "model": {"volume": {"subPath": "two"}}}
-    return {**values, "replicas": 9, "canary": {**canary, **more}}
+    return {**nine(values), "canary": {**canary, **more}}
 
 
 @pytest.mark.parametrize("ending", ["promoted", "withdrawn"])
 def test_a_tenth(
     placed: Cluster, values: dict[str, Any], digests: dict[str, str], ending: str
 ) -> None:
-    alone = {**values, "replicas": 9}
+    alone = nine(values)
     placed.release(alone)
     with pytest.raises(Refused, match="no canary of this image and model is ready"):
         placed.release(with_canary(values, 10))
