@@ -13,7 +13,11 @@ __all__ = ["record"]
 
 def record(name: str, seen: Load | None = None, **figures: Any) -> None:
     """Print what was seen, and keep it."""
-    found = {} if seen is None else {k: v for k, v in seen.found.items() if k != "digests"}
+    found = (
+        {}
+        if seen is None
+        else {k: v for k, v in seen.found.items() if k not in ("digests", "failures")}
+    )
     line = json.dumps({"e2e": name, **found, **figures})
     sys.stdout.write(line + "\n")
     if place := os.environ.get("PTFT_E2E_FIGURES"):

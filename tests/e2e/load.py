@@ -78,6 +78,7 @@ sys.stdout.write(
             "requests": len(times),
             "failed": len(failures),
             "failures": failures[:20],
+            "statuses": dict(statuses),
             "digests": {name: count for name, count in digests.items() if name},
             "median_ms": round(times[len(times) // 2] * 1000, 1) if times else None,
             "p95_ms": round(times[int(len(times) * 0.95)] * 1000, 1) if times else None,

@@ -67,7 +67,8 @@ def test_a_drained_node(two: Cluster) -> None:
 
 
 def test_a_killed_worker(two: Cluster) -> None:
-    """Those that it held are lost, and no other."""
+    """Those that it held are lost. Until its pod leaves the Service, which takes a probe or two,
+    others are told 503 and when to ask again: clients that do lose nothing, these ask once."""
     code = (
         "import os,pathlib\n"
         "for one in pathlib.Path('/proc').glob('[0-9]*/cmdline'):\n"
@@ -82,9 +83,10 @@ def test_a_killed_worker(two: Cluster) -> None:
         killed = two.kubectl("exec", pod, "-c", "server", "--", "python", "-c", code).split()
         until(lambda: len(two.ready()) == 2, 120)
         time.sleep(5)
-    record("killed worker", seen, killed=len(killed))
+    told = seen.found["statuses"].get("503", 0)
+    record("killed worker", seen, killed=len(killed), told_503=told)
     assert killed
-    assert seen.failed <= 10, seen.found  # one a client at most: what the worker held
+    assert seen.failed - told <= 10, seen.found  # one a client at most: what the worker held
 
 
 @pytest.mark.parametrize("program", ["kubelet", "proxy", "containerd"])
