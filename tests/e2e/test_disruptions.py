@@ -108,12 +108,16 @@ def test_a_killed_program_of_the_node(two: Cluster, program: str) -> None:
     with two.load() as seen:
         os.kill(pid, signal.SIGKILL)
         time.sleep(10)
-        with log.open("ab") as stream:
-            again = subprocess.Popen(
-                words, env=variables, cwd=folder, stdout=stream, stderr=stream,
-                start_new_session=True,
-            )  # fmt: skip
-        file.write_text(f"{again.pid}\n")
+        start = ["bash", "-c", 'log=$1; shift; "$@" >>"$log" 2>&1 & echo $!', "start", log, *words]
+        again = subprocess.run(
+            start,
+            env=variables,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            check=True,
+        )
+        file.write_bytes(again.stdout)
         time.sleep(15)
         until(lambda: len(two.ready()) == 2, 120)
     record(f"killed {program}", seen)

@@ -32,7 +32,7 @@ def hub(models: dict[str, Path]) -> Iterator[LoopbackHub]:
     if host is None:
         pytest.skip("PTFT_E2E_HOST is not set: pods reach no address of this machine")
     with LoopbackHub(token=TOKEN, read_token=READ, host=host) as running:
-        push_model(models["one"], REPO, tag="v1", endpoint=running.url, token=TOKEN)
+        push_model(models["one"], REPO, tag="v1", licence="mit", endpoint=running.url, token=TOKEN)
         yield running
 
 
