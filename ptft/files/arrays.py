@@ -1,6 +1,7 @@
 """Safetensors files of somebody else's: what a header declares is there before memory is taken."""
 
 import math
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from ptft.errors import ArtifactError, PtftError
 from ptft.files.bounds import Bounds, parse_json
+from ptft.files.own import open_plain
 
 __all__ = ["check_header", "read_arrays", "read_metadata"]
 
@@ -33,7 +35,7 @@ def check_header(path: Path, *, error: type[PtftError] = ArtifactError) -> dict[
         error: the file is absent, no such file, or has not the bytes that its header declares.
     """
     try:
-        with path.open("rb") as stream:
+        with BufferedReader(open_plain(path)) as stream:
             size = stream.seek(0, 2)
             stream.seek(0)
             length = int.from_bytes(stream.read(8), "little")
@@ -92,7 +94,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     header = check_header(path)
     header.pop("__metadata__", None)
     found: dict[str, NDArray[Any]] = {}
-    with path.open("rb") as stream:
+    with BufferedReader(open_plain(path)) as stream:
         start = 8 + int.from_bytes(stream.read(8), "little")
         for name, entry in header.items():
             kind = _NUMPY.get(entry["dtype"])

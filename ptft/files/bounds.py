@@ -4,10 +4,12 @@ import json
 import math
 import re
 from collections.abc import Iterable
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ptft.errors import ArtifactError, PtftError, suggest
+from ptft.files.own import open_plain
 
 __all__ = ["MAX_JSON", "Bounds", "check_names", "parse_json", "read_bytes", "shown"]
 
@@ -24,7 +26,7 @@ def read_bytes(path: Path, *, limit: int = MAX_JSON, error: type[PtftError]) -> 
         error: it is absent, no file, or larger.
     """
     try:
-        with path.open("rb") as stream:
+        with BufferedReader(open_plain(path)) as stream:
             data = stream.read(limit + 1)
     except FileNotFoundError:
         raise error(f"{path}: no such file") from None

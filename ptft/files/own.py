@@ -9,9 +9,10 @@ import os
 import stat
 import tempfile
 from collections.abc import Collection
+from io import FileIO
 from pathlib import Path
 
-__all__ = ["check_own_folder", "check_own_tree", "is_own_file", "open_own"]
+__all__ = ["check_own_folder", "check_own_tree", "is_own_file", "open_own", "open_plain"]
 
 _MESSAGES = {errno.ELOOP: "a link, which is not followed", errno.ENXIO: "a pipe, not a file"}
 
@@ -41,6 +42,22 @@ def open_own(path: Path, flags: int, mode: int = 0o600) -> int:
         os.close(file)
         raise
     return file
+
+
+def open_plain(path: Path) -> FileIO:
+    """A plain file to be read, not buffered: what others made may be a pipe, which would be waited
+    for without end, or a device, which has none.
+
+    Raises:
+        OSError: it cannot be opened, or is something else.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(mode := os.fstat(file).st_mode):
+        os.close(file)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, "a folder, not a file", str(path))
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    return FileIO(file, "rb")
 
 
 def is_own_file(path: Path) -> bool:

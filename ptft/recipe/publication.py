@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ptft.errors import RecipeError
 from ptft.printable import hide_credentials
 from ptft.recipe.load import apply_override, parse_recipe, read_values
 from ptft.recipe.schema import Recipe
@@ -110,8 +111,10 @@ def load_foreign(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         overrides: ``dotted.key=value`` of whoever asks, who may say where things lie here.
 
     Raises:
-        RecipeError: as of :func:`ptft.recipe.load_recipe`.
+        RecipeError: as of :func:`ptft.recipe.load_recipe`; or it is a pipe or a device.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise RecipeError(f"{path}: not a plain file")
     values, where = read_values(path)
     drop_local(values)
     for override in overrides:

@@ -162,6 +162,20 @@ def test_inputs_of_the_readers_own(folder: Path, tmp_path: Path) -> None:
         verify([str(folder)], data=tmp_path / "absent")
 
 
+def test_pictures_of_the_readers_own_find_a_lie_that_golden_ones_do_not(
+    folder: Path, tmp_path: Path
+) -> None:
+    lie(folder)
+    data = tmp_path / "white"
+    data.mkdir()
+    Image.new("RGB", (40, 30), (255, 255, 255)).save(data / "a.png")
+    info, draw = read_model_info(folder), new_input_draw(None, data)
+    (link,) = check_drawn("m", folder, info, draw)
+    assert link.state == "broken"
+    assert "answers differ on 1 pictures and 8 texts" in link.detail
+    assert f"(seed {draw.seed}, from {data})" in link.detail  # so that it can be seen again
+
+
 def test_a_loop_is_a_broken_link_at_once(folder: Path) -> None:
     path = folder / FolderFiles.VISION_ONNX
     model = onnx.load(path)

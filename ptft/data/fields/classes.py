@@ -3,12 +3,14 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from ptft.data.fields.templates import clean_text
 from ptft.errors import RecipeError
 from ptft.files.bounds import shown
+from ptft.files.own import open_plain
 
 __all__ = ["load_classes"]
 
@@ -42,7 +44,7 @@ def load_classes(given: str | Sequence[str]) -> list[str]:
 def _read_classes(given: str, key: str) -> list[Any]:
     try:
         path = Path(given).expanduser()
-        with path.open("rb") as stream:
+        with BufferedReader(open_plain(path)) as stream:
             data = stream.read(_MAX_FILE + 1)
         if len(data) > _MAX_FILE:
             raise RecipeError(f"{key}: more than {_MAX_FILE:,} bytes; allowed: at most that many")

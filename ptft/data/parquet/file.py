@@ -19,6 +19,7 @@ import pyarrow.parquet
 from ptft.data.parquet.footer import Group, read_footer
 from ptft.data.parquet.pages import Page, walk_pages
 from ptft.errors import DataError
+from ptft.files.own import open_plain
 
 __all__ = [
     "check_indices",
@@ -152,7 +153,7 @@ def _check_group(
         Bytes of the largest page of one that packs values by prefixes; None where none does.
     """
     widest, schema = None, file.metadata.schema
-    with path.open("rb", buffering=0) as stream:
+    with open_plain(path) as stream:
         end = os.fstat(stream.fileno()).st_size
         for place, chunk in enumerate(group.chunks):
             if names is not None and chunk.path[0] not in names:

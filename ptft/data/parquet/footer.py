@@ -23,6 +23,7 @@ from ptft.data.parquet.thrift import (
     fields_pattern,
     signed,
 )
+from ptft.files.own import open_plain
 
 __all__ = ["Chunk", "Group", "footer_pattern", "read_footer"]
 
@@ -64,7 +65,7 @@ def read_footer(path: Path) -> list[Group]:
         ValueError: there is no footer, or not one that can be read.
         OSError: the file cannot be read.
     """
-    with path.open("rb", buffering=0) as stream:
+    with open_plain(path) as stream:
         end = os.fstat(stream.fileno()).st_size
         tail = os.pread(stream.fileno(), 8, max(0, end - 8))
         length = int.from_bytes(tail[:4], "little")

@@ -18,6 +18,7 @@ from ptft.data.fields.joining import digest_picture
 from ptft.data.fields.templates import clean_text
 from ptft.data.listing import IMAGE_EXTENSIONS, MAX_PICTURE, PassedOver, is_hidden
 from ptft.errors import DataError
+from ptft.files.own import open_plain
 
 __all__ = ["TarIndex", "index_tar", "probe_tar"]
 
@@ -168,7 +169,7 @@ def probe_tar(path: Path, offsets: np.ndarray, sizes: np.ndarray) -> str:
     places.append(int(offsets[-1]) + -(-int(sizes[-1]) // _BLOCK) * _BLOCK)
     digest = hashlib.sha256()
     try:
-        with path.open("rb", buffering=0) as stream:
+        with open_plain(path) as stream:
             for place in places:
                 digest.update(os.pread(stream.fileno(), _BLOCK, place))
     except OSError as error:
@@ -178,7 +179,7 @@ def probe_tar(path: Path, offsets: np.ndarray, sizes: np.ndarray) -> str:
 
 def _read_labels(index: TarIndex) -> list[str | None]:
     labels: list[str | None] = []
-    with index.path.open("rb", buffering=0) as stream:
+    with open_plain(index.path) as stream:
         for number in range(len(index)):
             offset, size = index.members(number).get("cls", (0, 0))
             data = os.pread(stream.fileno(), size, offset) if 0 < size <= _LABEL else b""
@@ -191,7 +192,7 @@ def _read_labels(index: TarIndex) -> list[str | None]:
 
 def _read_digests(index: TarIndex) -> np.ndarray:
     digests = np.zeros((len(index), 16), np.uint8)
-    with index.path.open("rb", buffering=0) as stream:
+    with open_plain(index.path) as stream:
         for number in range(len(index)):
             place = index.picture(number)
             if place is not None and place[1] <= MAX_PICTURE:
@@ -206,7 +207,7 @@ def _walk(path: Path) -> Iterator[tuple[int, str, int, int]]:
     try:
         if not path.is_file():  # a pipe, say, which would be waited for
             raise DataError(f"{path}: {'not a plain file' if path.exists() else 'no such file'}")
-        with path.open("rb", buffering=0) as stream:
+        with open_plain(path) as stream:
             yield from _walk_open(path, stream.fileno())
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
