@@ -15,20 +15,22 @@ Choices worth knowing:
   caption: "a photo of a cat" is no negative of "a drawing of a cat".
 - From ``TILED_FROM`` pairs on, and over several ranks, the logits are made tile by tile
   (:mod:`ptft.tiled`); same gradients.
+- With ``matryoshka`` the loss is the mean over its widths and the whole one; each is the plain loss
+  of the features' first dimensions, made of length 1 again.
 - Losses are computed in float32 whatever lower precision the towers ran in.
 - Features come first and the loss is a function of them (:func:`features_loss`), so that a batch
   may be larger than what the towers can be run on at once (:mod:`ptft.train.gradients`).
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ptft.distributed import ALONE, World
-from ptft.errors import TrainingError
+from ptft.errors import RecipeError, TrainingError
 from ptft.model.encoder import DualEncoder
 from ptft.recipe import (
     ClassifyObjective,
@@ -43,6 +45,7 @@ __all__ = [
     "TILED_FROM",
     "Features",
     "ObjectiveOutput",
+    "check_widths",
     "clamp_logit_scale",
     "classify_loss",
     "clip_loss",
@@ -121,18 +124,50 @@ def features_loss(
     Its value is the whole batch's on every rank; its gradients by this rank's features and by the
     scale and bias are shares whose sum over the ranks is the whole batch's gradient.
     """
+    scalars = {"logit_scale": features.log_scale.detach().exp().item()}
+    if isinstance(section, SiglipObjective):
+        assert features.bias is not None
+        scalars["logit_bias"] = features.bias.detach().item()
+    loss = _pairs_loss(section, features, world)
+    if widths := section.matryoshka or ():
+        losses = [loss, *(_pairs_loss(section, _cut(features, width), world) for width in widths)]
+        loss = torch.stack(losses).mean()
+    return ObjectiveOutput(loss, scalars)
+
+
+def _pairs_loss(
+    section: ClipObjective | SiglipObjective, features: Features, world: World
+) -> Tensor:
     image_bd, text_bd = features.image_bd, features.text_bd
     ids = features.caption_ids if section.multi_positive else None
     scale = features.log_scale.exp()
-    scalars = {"logit_scale": scale.detach().item()}
     if isinstance(section, ClipObjective):
-        loss = clip_loss(image_bd, text_bd, scale, caption_ids=ids, world=world)
-    else:
-        bias = features.bias
-        assert bias is not None
-        scalars["logit_bias"] = bias.detach().item()
-        loss = siglip_loss(image_bd, text_bd, scale, bias, caption_ids=ids, world=world)
-    return ObjectiveOutput(loss, scalars)
+        return clip_loss(image_bd, text_bd, scale, caption_ids=ids, world=world)
+    assert features.bias is not None
+    return siglip_loss(image_bd, text_bd, scale, features.bias, caption_ids=ids, world=world)
+
+
+def _cut(features: Features, width: int) -> Features:
+    """The first dimensions of embeddings, again of length 1."""
+    image_bd, text_bd = (
+        F.normalize(_single(whole_bd)[:, :width], dim=1)
+        for whole_bd in (features.image_bd, features.text_bd)
+    )
+    return replace(features, image_bd=image_bd, text_bd=text_bd)
+
+
+def check_widths(section: ObjectiveSection, embed_dim: int) -> None:
+    """Hold ``objective.matryoshka`` against the width of the joint space.
+
+    Raises:
+        RecipeError: a width is not below it.
+    """
+    if isinstance(section, ClassifyObjective) or not section.matryoshka:
+        return
+    if (widest := section.matryoshka[-1]) >= embed_dim:
+        raise RecipeError(
+            f"objective.matryoshka: {widest}; allowed: widths below the embedding's, {embed_dim}"
+        )
 
 
 def clip_loss(

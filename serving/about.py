@@ -46,6 +46,7 @@ class About(BaseModel):
     logit_scale: Annotated[float, Field(description="multiplies cosines before a softmax")]
     logit_bias: Annotated[float, Field(description="is added to them before a sigmoid")]
     lineage: Annotated[list[Ancestor], Field(description="the first made the second, and so on")]
+    index: Annotated[int | None, Field(description="rows of the index; null where none is")]
     card: Annotated[str, Field(description="Markdown as it lies in the folder; empty without")]
 
 
@@ -73,11 +74,12 @@ class GoldenHeld(BaseModel):
 
 async def about(asked: Asked) -> Response:
     """Answer with what a model folder records of itself."""
-    found = await asyncio.to_thread(_read, asked.settings.model, asked.encoder.model.info)
+    count = None if asked.index is None else asked.index.info.count
+    found = await asyncio.to_thread(_read, asked.settings.model, asked.encoder.model.info, count)
     return Response(json_bytes(found.model_dump()), media_type="application/json")
 
 
-def _read(folder: Path, info: ModelInfo) -> About:
+def _read(folder: Path, info: ModelInfo, index: int | None) -> About:
     lineage = [Ancestor(what="recipe", digest=info.recipe_digest)]
     if info.published_recipe:
         what = "recipe as it is published, without folders of the machine"
@@ -93,6 +95,7 @@ def _read(folder: Path, info: ModelInfo) -> About:
         logit_scale=info.logit_scale,
         logit_bias=info.logit_bias,
         lineage=lineage,
+        index=index,
         card=_card(folder / FolderFiles.CARD),
     )
 

@@ -6,25 +6,22 @@ the answer has been written, the deadline has passed or the client has gone. Bou
 time that an admitted request waits; refusing costs next to nothing, whereas what is decoded, queued
 and then given up has cost as much as an answer.
 
-The last quarter of each budget is for small requests alone: a few large ones cannot have everybody
-else refused.
+A list of more inputs than a batch (:meth:`Ticket.enter_list`) runs a batch at a time, so that it is
+never much in anybody's way: it has a budget of work of its own, within its own longer deadline, and
+waits for a share of the memory rather than being refused.
 """
 
-import asyncio
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from serving.lanes import Lanes
+from serving.budget import MOST_WAITING, ROUNDING, Budget
 from serving.phases import NOT_TIMED, Phases
 from serving.refusal import Refusal
 
-__all__ = ["Admission", "Budget", "Cost", "Ticket"]
+__all__ = ["Admission", "Cost", "Ticket"]
 
 _LONGEST_RETRY = 30  # seconds; a client that waits longer may as well ask
-_SMALL, _FOR_LARGE = 1 / 16, 3 / 4  # of a budget: what is small, and what the large may take
-_ROUNDING = 1e-9  # of sums of seconds
-_MOST_WAITING = 64  # bodies that wait for memory; each holds some 300 kB in the server's buffers
+_FOR_LISTS = 1 / 4  # of the memory; with the largest body beside it, it is what the large may take
 
 
 @dataclass(frozen=True)
@@ -52,123 +49,22 @@ class Cost:
         )
 
 
-class Budget:
-    """An amount that is shared out; all methods belong to one event loop.
-
-    Args:
-        limit: of what is taken at once.
-        alone: whether one request may have all of it, or more, while there is no other.
-    """
-
-    def __init__(self, limit: float, *, alone: bool = False) -> None:
-        self.limit = limit
-        self.most = limit if alone else limit * _FOR_LARGE  # that one request can be given
-        self.taken = 0.0
-        self._small = 0.0  # of it, by those that hold little
-        self._alone = alone
-        self._queue: Lanes[float] = Lanes()
-
-    def fits(self, amount: float, held: float = 0.0) -> bool:
-        """Whether there is room for so much more, for a request that holds ``held`` already."""
-        bound = self.limit if self._is_small(amount + held) else self.limit * _FOR_LARGE
-        alone = self._alone and self.taken <= held
-        return alone or self.taken + amount <= bound + _ROUNDING
-
-    def take(self, amount: float, held: float = 0.0) -> None:
-        """Take it, room or not: ask ``fits`` first.
-
-        Args:
-            held: by this request before.
-        """
-        self._change(held, held + amount)
-
-    def give(self, amount: float, held: float | None = None) -> None:
-        """Give back.
-
-        Args:
-            held: by this request before; absent: no more than this.
-        """
-        held = amount if held is None else held
-        self._change(held, held - amount)
-        self._let_in()
-
-    def _is_small(self, amount: float) -> bool:
-        return amount <= self.limit * _SMALL
-
-    def _change(self, before: float, after: float) -> None:
-        self.taken = max(0.0, self.taken + after - before)
-        for held, sign in ((before, -1), (after, 1)):
-            if self._is_small(held):
-                self._small += sign * held
-        if self.taken < _ROUNDING:
-            self.taken = self._small = 0.0
-
-    async def wait(self, lane: object, amount: float) -> bool:
-        """Take it once there is room, in turns weighed by the amounts (``serving.lanes``): who
-        wants little is not behind those who want much. False where too many wait: then the one
-        that wants most does not wait any longer.
-
-        Args:
-            lane: whose turn it is: a request.
-        """
-        if self.fits(amount) and not len(self._queue):
-            self.take(amount)
-            return True
-        if len(self._queue) >= _MOST_WAITING:
-            dearest = max(self._queue.waiting(), key=lambda one: one.cost)
-            if dearest.cost <= amount:
-                return False
-            dearest.future.set_result(False)
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._queue.push(lane, amount, future, amount)
-        self._let_in()
-        try:
-            return await future
-        except asyncio.CancelledError:
-            if future.done() and not future.cancelled() and future.result():
-                self.give(amount)  # it was given while the request was given up
-            else:
-                self._let_in()
-            raise
-
-    def _let_in(self) -> None:
-        """Give to those whose turn it is and for whom there is room. Behind a large one for which
-        there is none only small ones go on, within what is theirs alone, so that it has its turn.
-        """
-        while self._queue:
-            found = self._queue.pop(self._allows())
-            if found is None:
-                return
-            self.take(found.item)
-            found.future.set_result(True)
-
-    def _allows(self) -> Callable[[float], bool]:
-        waiting = {True: False, False: False}  # whether a small one, or a large one, has to
-
-        def allows(amount: float) -> bool:
-            small = self._is_small(amount)
-            fits = not waiting[small] and self.fits(amount)
-            if waiting[False]:
-                fits = fits and self._small + amount <= self.limit * (1 - _FOR_LARGE)
-            waiting[small] = waiting[small] or not fits
-            return fits
-
-        return allows
-
-
 class Admission:
-    """The three budgets.
+    """The budgets: three of all requests, two of lists.
 
     Args:
         items: most items at once.
         memory: bytes that requests hold at once.
         work: seconds of admitted work.
+        list_work: the same of lists.
     """
 
-    def __init__(self, items: int, memory: int, work: float) -> None:
+    def __init__(self, items: int, memory: int, work: float, list_work: float = math.inf) -> None:
         self.items = Budget(items, alone=True)
         self.memory = Budget(memory)
         self.work = Budget(work, alone=True)
+        self.list_work = Budget(list_work, alone=True)
+        self.list_memory = Budget(memory * _FOR_LISTS, alone=True)
 
     def open(self, phases: Phases = NOT_TIMED) -> "Ticket":
         """What a request's costs are charged to; nothing is taken yet."""
@@ -185,6 +81,7 @@ class Ticket:
     Attributes:
         cost: what it holds.
         phases: where its seconds go.
+        caller: whose API key the request brought, where that makes a difference; else empty.
         tokens: that its texts were, those that the tokenizer adds included.
     """
 
@@ -192,7 +89,9 @@ class Ticket:
         self._admission = admission
         self.phases = phases
         self.cost = Cost()
+        self.caller = ""
         self.tokens = 0
+        self._list_work = self._list_memory = 0.0
 
     def charge(self, cost: Cost) -> None:
         """Hold so much more.
@@ -211,7 +110,7 @@ class Ticket:
         for (budget, *_, unit, setting), amount in zip(
             parts, (whole.items, whole.memory, whole.best_work), strict=True
         ):
-            if amount > budget.most + _ROUNDING:
+            if amount > budget.most + ROUNDING:
                 raise Refusal(
                     413,
                     "too_costly",
@@ -219,17 +118,51 @@ class Ticket:
                     f"({setting})",
                 )
         for budget, amount, held, unit, setting in parts:
-            if amount and not budget.fits(amount, held):
+            if amount and not budget.fits(amount, held, self.caller):
                 raise Refusal(
                     429,
                     "queue_full",
                     f"{_shown(budget.taken)} {unit} are being answered and {_shown(amount)} more "
-                    f"were asked for; allowed: {_shown(budget.limit)} at once ({setting})",
+                    f"were asked for; allowed: {_shown(budget.limit)} at once ({setting})"
+                    + self._share(budget),
                     retry_after=budgets.retry_after(),
                 )
         for budget, amount, held, *_ in parts:
-            budget.take(amount, held)
+            budget.take(amount, held, self.caller)
         self.cost = whole
+
+    def _share(self, budget: Budget) -> str:
+        return f", and by {self.caller} no more than is free" if self.caller else ""
+
+    async def enter_list(self, cost: Cost) -> None:
+        """Hold what a list takes that runs a batch at a time; waits for its memory.
+
+        Raises:
+            Refusal: 413 what no list may have, 429 what lists have no room for now.
+        """
+        lists = self._admission.list_work
+        setting = "PTFT_LIST_TIMEOUT_S"
+        if cost.best_work > lists.most + ROUNDING:
+            raise Refusal(
+                413,
+                "too_costly",
+                f"{_shown(cost.best_work)} s of work; allowed in a list: {_shown(lists.most)} "
+                f"(a third of {setting})",
+            )
+        if not lists.fits(cost.work, 0.0, self.caller):
+            raise Refusal(
+                429,
+                "queue_full",
+                f"{_shown(lists.taken)} s of lists are being answered and {_shown(cost.work)} more "
+                f"were asked for; allowed: {_shown(lists.limit)} at once (a third of {setting})"
+                + self._share(lists),
+                retry_after=min(max(math.ceil(lists.taken), 1), _LONGEST_RETRY),
+            )
+        lists.take(cost.work, 0.0, self.caller)
+        self._list_work = cost.work
+        await self._wait(self._admission.list_memory, cost.memory)
+        self._list_memory = cost.memory
+        await self.wait_for_memory(cost.memory)
 
     async def wait_for_memory(self, amount: int) -> None:
         """Hold so many bytes more, once there is room.
@@ -240,26 +173,40 @@ class Ticket:
         memory = self._admission.memory
         if amount > memory.most:
             self.charge(Cost(memory=amount))
-        if not await memory.wait(self, amount):
+        await self._wait(memory, amount, self.cost.memory)
+        self.cost += Cost(memory=amount)
+
+    async def _wait(self, memory: Budget, amount: int, held: int = 0) -> None:
+        if not await memory.wait(self, amount, held):
             raise Refusal(
                 429,
                 "memory_full",
-                f"{_MOST_WAITING} requests wait for memory already (PTFT_MAX_MEMORY_BYTES)",
+                f"{MOST_WAITING} requests wait for memory already (PTFT_MAX_MEMORY_BYTES)",
                 retry_after=self._admission.retry_after(),
             )
-        self.cost += Cost(memory=amount)
 
     def release_memory(self, amount: int) -> None:
         """Give back so many bytes of those that are held."""
-        self._admission.memory.give(amount, self.cost.memory)
+        self._admission.memory.give(amount, self.cost.memory, self.caller)
         self.cost += Cost(memory=-amount)
 
     def close(self) -> None:
         """Give everything back."""
         cost, self.cost = self.cost, Cost()
-        self._admission.items.give(cost.items)
-        self._admission.memory.give(cost.memory)
-        self._admission.work.give(cost.work)
+        lists, self._list_work, self._list_memory = (
+            (self._list_work, self._list_memory),
+            0.0,
+            0.0,
+        )
+        budgets = self._admission
+        for budget, amount in (
+            (budgets.items, cost.items),
+            (budgets.memory, cost.memory),
+            (budgets.work, cost.work),
+            (budgets.list_work, lists[0]),
+            (budgets.list_memory, lists[1]),
+        ):
+            budget.give(amount, None, self.caller)
 
 
 def _shown(amount: float) -> str:

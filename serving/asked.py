@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
+from ptft.index import Index
 from serving.admission import Ticket
 from serving.bodies import LARGE
 from serving.drift import Drift
@@ -38,8 +39,10 @@ class Asked:
         request: Starlette's.
         encoder: the model.
         ticket: what the request's costs are charged to, and its lane in every queue.
-        settings, metrics, fetcher, drift: of the worker.
+        settings, metrics, fetcher, drift, index: of the worker.
         gone: the client has left.
+        deadline: of the answer.
+        is_list: it has the deadline of a list.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Asked:
         parsing: Pool,
         fetcher: Fetcher,
         drift: Drift,
+        index: Index | None = None,
     ) -> None:
         self.request = request
         self.encoder = encoder
@@ -59,17 +63,28 @@ class Asked:
         self.metrics = metrics
         self.fetcher = fetcher
         self.drift = drift
-        self.gone = False
+        self.index = index
+        self.gone = self.is_list = False
         self._parsing = parsing
         self._task = asyncio.current_task()
         self._watching: asyncio.Task[None] | None = None
+        self._came = asyncio.get_running_loop().time()
+        self.deadline = asyncio.timeout_at(self._came + settings.timeout_s)
+
+    def allow_list(self) -> None:
+        """Give the request the time of a list."""
+        self.deadline.reschedule(self._came + self.settings.list_timeout_s)
+        self.is_list = True
 
     async def apart(self, size: int, function: Callable[..., R], *arguments: Any) -> R:
         """Call a function, in a thread where it has so many bytes to do with that others would
         wait for it."""
         if size <= LARGE:
             return function(*arguments)
-        seconds = size * _S_A_BYTE
+        return await self.apart_for(size * _S_A_BYTE, function, *arguments)
+
+    async def apart_for(self, seconds: float, function: Callable[..., R], *arguments: Any) -> R:
+        """The same of what is estimated to take so long, in a thread."""
         return await self._parsing.run(self.ticket, function, *arguments, seconds=seconds)
 
     def watch(self) -> None:

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 
 import numpy as np
 
@@ -90,7 +91,8 @@ class Batcher:
             self._lanes.push(lane, (item, cost, phases), future, cost)
             phases.enter("queue")
         if self._worker is None and futures:
-            self._worker = loop.create_task(self._work())
+            # of no request's context, or what it logs of others' batches would have that one's id
+            self._worker = loop.create_task(self._work(), context=Context())
         return futures
 
     @property

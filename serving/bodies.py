@@ -29,9 +29,11 @@ async def read_body(request: Request, ticket: Ticket, settings: Settings) -> byt
     """The whole body, charged ``COPIES`` times.
 
     Raises:
-        Refusal: 408 when it does not come, 413 beyond the cap, 429 where there is no memory.
+        Refusal: 408 when it does not come, 413 beyond the cap, 415 where it is packed, 429 where
+            there is no memory.
         ClientDisconnect: the client has gone.
     """
+    _check_encodings(request)
     limit = settings.max_body_bytes
     header = request.headers.get("content-length", "")
     declared = int(header) if header.isascii() and header.isdigit() else 0
@@ -59,6 +61,17 @@ async def read_body(request: Request, ticket: Ticket, settings: Settings) -> byt
     if len(body) > charged:
         ticket.charge(Cost(memory=(len(body) - charged) * COPIES))
     return body
+
+
+def _check_encodings(request: Request) -> None:
+    """Refuse a packed body: what it would be unpacked to is not known before."""
+    for name, allowed in (
+        ("content-encoding", ("", "identity")),
+        ("transfer-encoding", ("", "identity", "chunked")),
+    ):
+        if (given := request.headers.get(name, "").strip().lower()) not in allowed:
+            what = f"{name} {given:.40}: allowed: {allowed[-1]}; a body is not unpacked"
+            raise Refusal(415, "media_type", what)
 
 
 async def _receive(request: Request, idle_s: float) -> tuple[bytes, bool]:

@@ -67,7 +67,7 @@ async def _encode(
         if labels is None:
             return None
         await readable.wait()
-        return await asked.encoder.encode_labels(*labels)
+        return await asked.encoder.encode_labels(*labels, asked.ticket.caller)
 
     if not pictures:
         readable.set()

@@ -8,6 +8,7 @@ from serving.schema import Failure, NamedAnswer, TextInput
 
 __all__ = [
     "CohereEmbedded",
+    "Found",
     "ImmichClip",
     "OpenAIEmbedded",
     "OpenAIModel",
@@ -126,3 +127,19 @@ class ImmichClip(BaseModel):
     clip: Annotated[str, Field(description="the embedding, as JSON in a string")]
     imageHeight: int | None = None  # noqa: N815 (Immich's key)
     imageWidth: int | None = None  # noqa: N815
+
+
+class Near(BaseModel):
+    """A row of the index."""
+
+    row: int
+    name: str
+    cosine: float
+    thumbnail: Annotated[str | None, Field(description="data:image/jpeg;base64,")] = None
+
+
+class Found(NamedAnswer):
+    """Rows of the index, the nearest first."""
+
+    count: Annotated[int, Field(description="rows of the index, all of which were looked at")]
+    results: list[Near]

@@ -252,10 +252,10 @@ class Encoder:
         return list(zip(await _all(futures), counts, strict=True))
 
     async def encode_labels(
-        self, labels: Sequence[str], templates: Sequence[str]
+        self, labels: Sequence[str], templates: Sequence[str], caller: str
     ) -> NDArray[np.float32]:
         """Labels (C) in templates to (C, D), see :class:`serving.labels.LabelSets`."""
-        return await self._labels.get(labels, templates)
+        return await self._labels.get(labels, templates, caller)
 
     @property
     def decoding_memory(self) -> tuple[int, int]:

@@ -107,11 +107,14 @@ class Guarded:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        guard = self._state().guard
         try:
-            leave = self._state().guard.enter(scope)
+            leave = guard.enter(scope)
         except Refusal as refusal:
             await refuse(Request(scope), refusal)(scope, receive, send)
             return
+        if guard.is_shared:
+            scope[TICKET].caller = scope.get(CALLER, "")
         try:
             await self._app(scope, receive, send)
         finally:

@@ -70,6 +70,11 @@ class Guard:
         """Whether everybody may ask."""
         return self._settings.keys_file is None and not self._settings.keys
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether several callers share the service."""
+        return len(self._uses) > 1
+
     def needs_key(self, path: str) -> bool:
         """Whether a path is answered to those alone who bring one."""
         if self.is_open or path in OPEN_PATHS:

@@ -19,12 +19,14 @@ from serving.admission import Admission
 from serving.encoder import Encoder
 from serving.settings import Settings
 
-__all__ = ["EXIT_CODE", "PATIENCE_S", "Health"]
+__all__ = ["EXIT_CODE", "FRESH_S", "PATIENCE_S", "Health"]
 
 logger = logging.getLogger("bentoml.ptft")
 
 EXIT_CODE = 70  # sysexits.h: EX_SOFTWARE
-_FRESH_S = 2.0  # an inference that is so old still proves something
+FRESH_S = 2.0
+"""An inference that is so old still proves something."""
+
 PATIENCE_S = 2.5
 """For a proof; Kubernetes' probe waits 3."""
 
@@ -89,7 +91,7 @@ class Health:
     def _is_proven(self, encoder: Encoder) -> bool:
         now = time.monotonic()
         return all(
-            tower.failing_since is None and now - tower.succeeded < _FRESH_S
+            tower.failing_since is None and now - tower.succeeded < FRESH_S
             for tower in (encoder.images, encoder.texts)
         )
 
@@ -117,6 +119,8 @@ class Health:
             slept, looked = time.monotonic() - looked, time.monotonic()
             if slept > _STOPPED_S:  # the whole process was stopped, not a part of it
                 self._beat = looked
+            else:  # by as much as this thread came late the machine was busy with others
+                self._beat += max(0.0, slept - _LOOK_S)
             if reason := self._hangs() or self._broken():
                 logger.critical("%s; the process ends (PTFT_HANG_S=%g)", reason, self._hang_s)
                 for handler in logging.getLogger().handlers + logger.handlers:

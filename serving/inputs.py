@@ -156,14 +156,15 @@ def _parse_json(body: bytearray, kind: type[M], settings: Settings) -> M:
     except orjson.JSONDecodeError as error:
         raise Refusal(422, "invalid", f"body: not JSON: {error}") from None
     body.clear()  # the values are copies
-    if isinstance(values, dict):
-        for key, value in values.items():
-            if isinstance(value, list):
-                if key == "input" and is_token_ids(value):
-                    raise token_ids(key)
-                limit = settings.max_prompts if key in _LABELS else settings.max_batch
-                limit = settings.max_inputs if key in getattr(kind, "MANY", ()) else limit
-                too_many(len(value), settings, limit, "items", key)
+    if not isinstance(values, dict):
+        raise Refusal(422, "invalid", f"body: {_shown(values)}; allowed: a JSON object")
+    for key, value in values.items():
+        if isinstance(value, list):
+            if key == "input" and is_token_ids(value):
+                raise token_ids(key)
+            limit = settings.max_prompts if key in _LABELS else settings.max_batch
+            limit = settings.max_inputs if key in getattr(kind, "MANY", ()) else limit
+            too_many(len(value), settings, limit, "items", key)
     try:
         return kind.model_validate(values)
     except ValidationError as error:

@@ -152,21 +152,27 @@ async def encode_items(asked: Asked, items: Sequence[Item], key: str) -> Embeddi
     pictures = await read_strings(
         asked, [item.value for item in images], [item.place for item in images]
     )
-    _charge(asked, texts, pictures)
     asked.watch()
+    await _charge(asked, texts, pictures)
     found_texts = iter(await _encode_texts(asked, texts))
     found_images = iter(await _encode_pictures(asked, pictures))
     return [next(found_texts if item.kind == "text" else found_images) for item in items]
 
 
-def _charge(asked: Asked, texts: Sequence[str], pictures: Sequence[Picture | SampleError]) -> None:
-    """All at once; of items so many as are in the queues at the same time."""
+async def _charge(
+    asked: Asked, texts: Sequence[str], pictures: Sequence[Picture | SampleError]
+) -> None:
+    """All at once; what does not fit into a batch waits for its turn as a list."""
     cost = asked.encoder.cost_of_pictures(pictures)
     if texts:
         lengths = [len(text) for text in texts]
         cost += asked.encoder.cost_of_texts(len(texts), sum(lengths), max(lengths))
     count = max(len(texts), len(pictures))
-    asked.ticket.charge(replace(cost, items=min(count, asked.settings.max_batch)))
+    if count > asked.settings.max_batch:
+        asked.allow_list()
+        await asked.ticket.enter_list(cost)
+    else:
+        asked.ticket.charge(replace(cost, items=count))
 
 
 async def _encode_texts(asked: Asked, texts: Sequence[str]) -> list[NDArray[np.float32]]:

@@ -41,10 +41,15 @@ class LabelSets:
         self._kept: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
         self._making: dict[str, _Making] = {}
 
-    async def get(self, labels: Sequence[str], templates: Sequence[str]) -> NDArray[np.float32]:
+    async def get(
+        self, labels: Sequence[str], templates: Sequence[str], caller: str = ""
+    ) -> NDArray[np.float32]:
         """Labels (C) in templates to (C, D): the normalised mean over the templates.
 
         As ``ptft.model.class_head``.
+
+        Args:
+            caller: whose request it is; who asks first has it made as one of theirs.
 
         Raises:
             Refusal: 413 or 429, where making them is more than there is room for.
@@ -55,7 +60,7 @@ class LabelSets:
             return found
         making = self._making.get(key)
         if making is None:
-            task = asyncio.create_task(self._make(labels, templates))
+            task = asyncio.create_task(self._make(labels, templates, caller))
             making = self._making[key] = _Making(task)
             task.add_done_callback(lambda task: self._made(key, task))
         making.waiting += 1
@@ -78,10 +83,13 @@ class LabelSets:
         ):
             self._kept.popitem(last=False)
 
-    async def _make(self, labels: Sequence[str], templates: Sequence[str]) -> NDArray[np.float32]:
+    async def _make(
+        self, labels: Sequence[str], templates: Sequence[str], caller: str
+    ) -> NDArray[np.float32]:
         count = len(labels) * len(templates)
         characters, longest = expanded_characters(labels, templates)
         ticket = self._admission.open()
+        ticket.caller = caller
         try:
             ticket.charge(self._encoder.cost_of_texts(count, characters, longest))
             prompts = [template.replace("{}", label) for label in labels for template in templates]

@@ -4,6 +4,7 @@ from typing import Any
 
 from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo, read_model_info, verify_files
 from ptft.errors import ArtifactError, DigestError
+from ptft.index import Index, read_index
 from ptft.onnx.golden import check_golden
 from ptft.onnx.model import OnnxModel, check_recorded, tower_file
 from ptft.onnx.provider import ON_GPU, PROVIDERS, Provider
@@ -12,7 +13,15 @@ from serving.first_run import check_there
 from serving.settings import Settings
 from serving.warmup import MOST, MOST_ON_GPU
 
-__all__ = ["largest_batch", "load_model", "open_model", "read_files", "runs_on_cpu", "verify_model"]
+__all__ = [
+    "largest_batch",
+    "load_model",
+    "open_index",
+    "open_model",
+    "read_files",
+    "runs_on_cpu",
+    "verify_model",
+]
 
 
 def verify_model(settings: Settings) -> ModelInfo:
@@ -76,6 +85,20 @@ def load_model(settings: Settings) -> OnnxModel:
     model = open_model(settings, info)
     check_golden(model, settings.model)
     return model
+
+
+def open_index(settings: Settings, info: ModelInfo) -> Index | None:
+    """The index that is mounted, or None.
+
+    Raises:
+        DigestError: it was made with another model, or in another precision, or was changed.
+        ArtifactError: it is none, or damaged.
+    """
+    if settings.index is None:
+        return None
+    if not settings.index.is_dir():
+        raise ArtifactError(f"PTFT_INDEX={settings.index}: no such folder")
+    return read_index(settings.index, digest=info.digest, precision=settings.precision)
 
 
 def open_model(settings: Settings, info: ModelInfo) -> OnnxModel:

@@ -2,7 +2,7 @@
 // What the service says is put into the page as text, never as markup.
 
 const at = (id) => document.getElementById(id);
-const KEPT = 8; // class tables at most
+const KEPT = 8; // class tables, and rows of an index, at most
 let key = ""; // in memory alone
 let model = null;
 let about = null;
@@ -154,13 +154,15 @@ function take(file) {
 async function score() {
   const texts = [...new Set(at("texts").value.split("\n").map((one) => one.trim()).filter(Boolean))];
   if (!model) return say("", "The service has not said what it serves; reload the page.");
-  if (!picture && !(texts.length && model.reads === "text")) return say("Choose a picture.");
+  const suffices = texts.length && (model.reads === "text" || about.index);
+  if (!picture && !suffices) return say("Choose a picture.");
   if (asking) asking.abort();
   const mine = (asking = new AbortController());
   say("Asking.");
   const started = performance.now();
   try {
-    const parts = await Promise.all([scores(texts, mine.signal), classes(texts, mine.signal)]);
+    const ways = [scores, classes, nearest];
+    const parts = await Promise.all(ways.map((way) => way(texts, mine.signal)));
     if (mine.signal.aborted) return;
     const took = Math.round(performance.now() - started);
     say([...parts.filter(Boolean), `${took} ms.`].join(" "));
@@ -224,6 +226,31 @@ async function classes(texts, signal) {
   at("classes").hidden = false;
   const best = found.results[0].classes[0];
   return `Class: ${best.label}, ${percent(best.probability)}.`;
+}
+
+async function nearest(texts, signal) {
+  at("near").hidden = true;
+  if (!about.index) return "";
+  const found = picture
+    ? await ask(`v1/search?k=${KEPT}&thumbnails=true`, raw(signal))
+    : await ask("v1/search", json({ query: { text: texts[0] }, k: KEPT, thumbnails: true }, signal));
+  const rows = found.results.map((one) => {
+    const row = element("li");
+    if (one.thumbnail) {
+      const image = element("img");
+      image.alt = ""; // its name stands below
+      image.src = one.thumbnail;
+      row.append(image);
+    }
+    row.append(element("span", one.name), element("span", one.cosine.toFixed(4)));
+    row.lastChild.className = "faint";
+    return row;
+  });
+  at("near-rows").replaceChildren(...rows);
+  const what = picture ? "the picture" : `the text: ${texts[0]}`;
+  at("near-words").textContent = `Of ${found.count} rows, by their cosine with ${what}.`;
+  at("near").hidden = false;
+  return `Nearest of the index: ${found.results[0].name}.`;
 }
 
 function classTable(name, found) {

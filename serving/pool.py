@@ -3,7 +3,8 @@
 Heavy and light jobs have ``threads`` places each, so that a small picture does not wait until a
 large one is decoded; heavy ones share the budget as well. Where the CPUs do not suffice for all,
 threads of heavy jobs come last (their niceness, which on Linux is a thread's own): what is nearly
-done is done first. A job that nobody waits for any more does not begin.
+done is done first. A job that nobody waits for any more does not begin. A job runs in the context
+of who asked for it, so that what it logs has the request's id.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -38,6 +40,7 @@ class _Job:
     memory: int
     heavy: bool
     phases: Phases
+    context: Context
 
 
 class Pool:
@@ -77,7 +80,7 @@ class Pool:
         """
         heavy = memory > LIGHT_BYTES or seconds > LIGHT_S
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        job = _Job(function, arguments, memory, heavy, phases)
+        job = _Job(function, arguments, memory, heavy, phases, copy_context())
         self._lanes.push(lane, job, future, max(seconds, _LEAST_S))
         phases.enter("queue")
         self._dispatch()
@@ -131,7 +134,8 @@ class Pool:
         job = waiting.item
         job.phases.leave("queue")
         job.phases.enter("decode")
-        running = (self._heavy if job.heavy else self._light).submit(job.function, *job.arguments)
+        threads = self._heavy if job.heavy else self._light
+        running = threads.submit(job.context.run, job.function, *job.arguments)
         self._running[running] = (job, time.monotonic())
 
         def done() -> None:
@@ -153,7 +157,9 @@ def _come_last() -> None:
     """Of this thread alone; where a thread has no niceness of its own nothing changes."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+            own = threading.get_native_id()
+            least = os.getpriority(os.PRIO_PROCESS, own) + _NICE
+            os.setpriority(os.PRIO_PROCESS, own, least)
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:

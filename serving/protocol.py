@@ -140,8 +140,7 @@ class Protocol(HttpToolsProtocol):
         """Answer, where no answer has begun, and close."""
         if (state := self.app_state.get("serving")) is not None:
             state.metrics.rejected.labels(refusal.kind, "").inc()
-        busy = self.cycle is not None and not self.cycle.response_complete
-        if not busy and not self.transport.is_closing():
+        if not self._is_answering() and not self.transport.is_closing():
             request_id = uuid.uuid4().hex
             body = orjson.dumps(refusal.content(request_id))
             lines = (
@@ -153,6 +152,17 @@ class Protocol(HttpToolsProtocol):
             head = STATUS_LINE[refusal.status] + b"\r\n".join(lines)
             self.transport.write(head + b"\r\n\r\n" + body)
         self.transport.close()
+
+    def _is_answering(self) -> bool:
+        """Whether an answer of ours would stand within another's, or before it. A request whose
+        body is broken off has none yet."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return False
+        return cycle.response_started or not cycle.more_body or bool(self.pipeline)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """It is answered as if it had not asked: no line in the log for each that tries."""
 
     def check(self, now: float) -> None:
         """End a connection that has gone beyond a limit of time."""

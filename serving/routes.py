@@ -30,6 +30,7 @@ from serving.page import page
 from serving.rank import rerank, similarity
 from serving.reference import POLICY, reference_page
 from serving.refusal import Refusal
+from serving.search import search
 from serving.settings import Settings
 from serving.state import State, json_bytes, refuse
 
@@ -59,6 +60,7 @@ def create_app(read_settings: Callable[[], Settings]) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # FastAPI's pages load their program from a CDN
         redoc_url=None,
+        redirect_slashes=False,  # to an address made of the Host header, and by http behind TLS
         exception_handlers={HTTPException: _no_such_route},
     )
     posts = {path: one for one in ROUTES if one.method == "POST" for path in (one.path, *one.also)}
@@ -218,6 +220,21 @@ ROUTES = (
             "pictures": {"query": "a cat", "documents": [{"image": _URI}]},
         },
         also=("/v2/rerank", "/rerank"),
+    ),
+    Route(
+        "/v1/search",
+        "search",
+        "The rows of the mounted index nearest to a text or a picture, every row looked at.",
+        search,
+        answers.Found,
+        clients.Search,
+        files="images",
+        form=clients.SearchOptions,
+        raw=True,
+        examples={
+            "text": {"query": "a cat", "k": 5},
+            "picture": {"query": {"image": _URI}, "thumbnails": True},
+        },
     ),
     Route(
         "/v1/embeddings",

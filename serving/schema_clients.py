@@ -28,6 +28,9 @@ __all__ = [
     "ImmichForm",
     "OpenAIEmbeddings",
     "Rerank",
+    "Search",
+    "SearchOptions",
+    "SearchPicture",
     "Similarity",
     "SimilarityOptions",
     "TextPart",
@@ -259,6 +262,25 @@ class Rerank(RequestBody):
     return_embeddings: Annotated[Literal[False] | None, Field(description="Jina's")] = None
     truncation: Annotated[Literal[True] | None, Field(description="Jina's, Voyage's")] = None
     priority: Annotated[int | None, Field(description=PASSED)] = None
+
+
+class SearchOptions(RequestBody):
+    """How much of the index is told."""
+
+    k: Annotated[int, Field(ge=1, le=1000, description="the nearest so many")] = 10
+    thumbnails: Annotated[bool, Field(description="as data URIs, where the index has them")] = False
+
+
+class Search(SearchOptions):
+    """A text or a picture, to be held against the index."""
+
+    query: Annotated[list[Item], PlainValidator(_items, json_schema_input_type=AnyInput)]
+
+
+class SearchPicture(SearchOptions):
+    """A picture, in a form or as it is."""
+
+    images: Images
 
 
 class ImmichForm(BaseModel):

@@ -13,6 +13,7 @@ from serving.origins import host_of
 from serving.variables import Variables
 
 __all__ = [
+    "INDEX",
     "KEYS_FILE",
     "MODEL",
     "OTLP_ENDPOINT",
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 PREFIX = "PTFT_"
-MODEL, KEYS_FILE = PREFIX + "MODEL", PREFIX + "KEYS_FILE"
+MODEL, KEYS_FILE, INDEX = PREFIX + "MODEL", PREFIX + "KEYS_FILE", PREFIX + "INDEX"
 BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "model"  # `bentoml build` puts it here
 MOUNTED_MODEL = Path("/model")
 OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -48,6 +49,8 @@ class Settings:
     Attributes:
         model: ``PTFT_MODEL``, the model folder, relative to where ``bentoml serve`` is called; by
             default ``model`` beside ``serving`` (as in a bento), else ``/model``.
+        index: ``PTFT_INDEX``, a folder that ``ptft index`` made with this model, for
+            ``/v1/search``; none by default.
         model_digest: ``PTFT_MODEL_DIGEST``; the service refuses to start on another model.
         precision: ``PTFT_PRECISION``, which ONNX files run: fp32, fp16 or int8.
         threads: ``PTFT_THREADS``, of onnxruntime within a batch and of image decoding; by
@@ -73,6 +76,8 @@ class Settings:
         jpeg: ``PTFT_JPEG``: ``reduced`` lets large JPEGs be reduced while they are decoded,
             ``exact`` decodes every pixel, as the reference does.
         timeout_s: ``PTFT_TIMEOUT_S``, seconds from a request's arrival to its answer.
+        list_timeout_s: ``PTFT_LIST_TIMEOUT_S``, the same of a request with more inputs than
+            ``max_batch``, which runs in batches; at least ``timeout_s``.
         body_idle_s: ``PTFT_BODY_IDLE_S``, seconds without a byte of a body that is awaited.
         header_s: ``PTFT_HEADER_S``, seconds from a connection's first byte to a whole header.
         idle_s: ``PTFT_IDLE_S``, seconds that a connection may be open without a request.
@@ -113,6 +118,7 @@ class Settings:
     """
 
     model: Path
+    index: Path | None = None
     model_digest: str = ""
     precision: str = "fp32"
     threads: int = 1
@@ -129,6 +135,7 @@ class Settings:
     formats: tuple[str, ...] = DEFAULT_FORMATS
     jpeg: str = "reduced"
     timeout_s: float = 30.0
+    list_timeout_s: float = 300.0
     body_idle_s: float = 5.0
     header_s: float = 10.0
     idle_s: float = 30.0
@@ -189,6 +196,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     max_memory_bytes = max(default.max_memory_bytes, _BODIES * max_body_bytes)
     settings = Settings(
         model=Path(given.text("MODEL")) if given.text("MODEL") else default.model,
+        index=Path(given.text("INDEX")) if given.text("INDEX") else None,
         model_digest=_digest(given),
         precision=choice("PRECISION", default.precision, PRECISIONS),
         threads=number("THREADS", available_cpus(), 1),
@@ -205,6 +213,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         formats=_formats(given, default.formats),
         jpeg=choice("JPEG", default.jpeg, ("reduced", "exact")),
         timeout_s=timeout_s,
+        list_timeout_s=seconds("LIST_TIMEOUT_S", max(default.list_timeout_s, timeout_s), timeout_s),
         body_idle_s=seconds("BODY_IDLE_S", default.body_idle_s, 0.1),
         header_s=seconds("HEADER_S", default.header_s, 0.1),
         idle_s=seconds("IDLE_S", default.idle_s, 0.1),

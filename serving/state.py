@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from ptft.artifact import ModelInfo
 from ptft.errors import ArtifactError, PtftError
+from ptft.index import Index
 from ptft.onnx.golden import read_golden
 from serving.admission import Admission
 from serving.asked import DIGEST_HEADER, REFUSED, REQUEST_ID, Asked
@@ -26,7 +27,7 @@ from serving.health import Health
 from serving.logs import write_logs
 from serving.memory import give_back_at_once
 from serving.metrics import Metrics
-from serving.model import open_model, verify_model
+from serving.model import open_index, open_model, verify_model
 from serving.other_model import check_digest
 from serving.phases import NOT_TIMED, Phases
 from serving.pool import Pool
@@ -54,6 +55,7 @@ class State:
             settings.max_queue,
             settings.max_memory_bytes // 3,  # decoding has the rest
             settings.max_work_s,
+            settings.list_timeout_s / 3,
         )
         self.drain = Drain(settings.drain_s)
         self.health = Health(settings, self.admission)
@@ -64,6 +66,7 @@ class State:
         self.encoder: Encoder | None = None
         self.drift = Drift()
         self._worker = Worker()
+        self.index: Index | None = None
         self._loading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -104,6 +107,7 @@ class State:
         started = time.monotonic()
         try:
             info, drift, encoder = await self._opened()
+            self.index = await asyncio.to_thread(open_index, self.settings, info)
             self._worker.came_through()
         except PtftError as error:
             self._fail(str(error))
@@ -182,11 +186,13 @@ class State:
                 raise Refusal(503, "not_ready", self.health.failure or "loading", retry_after=1)
             check_digest(self.encoder, request.headers.get(DIGEST_HEADER), DIGEST_HEADER)
             worker = (self.encoder, self.settings, self.metrics, self.parsing, self.fetcher)
-            asked = Asked(request, *worker, self.drift)
-            async with asyncio.timeout(self.settings.timeout_s):
+            asked = Asked(request, *worker, self.drift, self.index)
+            async with asked.deadline:
                 return await handler(asked)
         except TimeoutError:
             limit = f"{self.settings.timeout_s:g} s (PTFT_TIMEOUT_S)"
+            if asked is not None and asked.is_list:
+                limit = f"{self.settings.list_timeout_s:g} s (PTFT_LIST_TIMEOUT_S)"
             refusal = Refusal(504, "deadline", f"no answer within {limit}")
         except ClientDisconnect:
             return Response(status_code=_CLIENT_GONE)

@@ -152,6 +152,9 @@ def _summary(info: ModelInfo, spec: ModelSpec) -> str:
         f"{inline(spec.name)}; images of {width}x{height} pixels, texts of up to "
         f"{info.context_length} tokens."
     ]
+    if info.matryoshka:
+        widths = ", ".join(map(str, info.matryoshka))
+        lines.append(f"An embedding may be cut to its first {widths} dimensions, then normalised.")
     if info.task == "classify":
         names = ", ".join(map(inline, info.classes[:10])) + (
             ", ..." if len(info.classes) > 10 else ""

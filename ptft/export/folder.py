@@ -278,10 +278,8 @@ def _info(
     spec = model.spec
     templates = list(spec.templates)
     if not templates and origin.recipe is not None:
-        for item in origin.recipe.evaluate:
-            if isinstance(item, ZeroShotEvaluation):
-                templates = list(item.templates)
-                break
+        zero_shot = (one for one in origin.recipe.evaluate if isinstance(one, ZeroShotEvaluation))
+        templates = next((list(one.templates) for one in zero_shot), [])
     with torch.no_grad():
         scale = math.exp(model.logit_scale.item())
         bias = 0.0 if model.logit_bias is None else model.logit_bias.item()
@@ -304,6 +302,7 @@ def _info(
         clients=clients,
         versions=_versions(),
         reads=spec.reads,
+        matryoshka=origin.widths,
     )
 
 

@@ -60,6 +60,14 @@ class Provenance:
     licence: str
     mix: MixRecord | None = None
 
+    @property
+    def widths(self) -> list[int]:
+        """To how many dimensions embeddings may be cut, of a model that was trained for it; of a
+        mix one of the parents may not have been."""
+        if self.recipe is None or self.mix is not None:
+            return []
+        return list(getattr(self.recipe.objective, "matryoshka", None) or [])
+
 
 def read_provenance(source: str | Path) -> Provenance:
     """Read what the run or model folder of a source records.

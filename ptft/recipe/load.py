@@ -156,6 +156,8 @@ def deciding_values(recipe: Recipe) -> dict[str, Any]:
     for section in (values["objective"], *items):
         if section.get("reads") == "image":
             del section["reads"]  # as before there was a choice, so that digests stay
+        if section.get("matryoshka", ()) is None:
+            del section["matryoshka"]  # likewise
     _drop_added(values)
     return values
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ptft.recipe.evaluation import Template
 from ptft.recipe.reads import TOWERS_OF, Reads
@@ -15,6 +15,15 @@ __all__ = [
     "SiglipObjective",
     "read_towers",
 ]
+
+
+def _rising(widths: list[int]) -> list[int]:
+    if widths != sorted(set(widths)):
+        raise ValueError("allowed: widths from the smallest to the largest, each once")
+    return widths
+
+
+_Widths = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), AfterValidator(_rising)]
 
 
 class ClipObjective(Section):
@@ -31,6 +40,11 @@ class ClipObjective(Section):
     """Captions of training are the sample's class name in these, one drawn each time it is seen, in
     place of the data's own (FLYP, Goyal et al. 2023); ``{}`` is the name. Under ``multi_positive``
     pairs of one class are then positives, whatever their templates."""
+    matryoshka: _Widths | None = None
+    """Widths below the embedding's own, such as ``[64, 128, 256]``: the loss is the mean of those
+    of the embeddings cut to each of them, made of length 1 again, and of the whole ones, so that
+    the first dimensions serve by themselves (Kusupati et al. 2022). The export records them, and
+    the service cuts to them for whoever asks for ``dimensions``."""
 
 
 class SiglipObjective(Section):
@@ -46,6 +60,8 @@ class SiglipObjective(Section):
     multi_positive: bool = True
     """As of ``clip``."""
     templates: Annotated[list[Template], Field(min_length=1)] | None = None
+    """As of ``clip``."""
+    matryoshka: _Widths | None = None
     """As of ``clip``."""
 
 

@@ -25,7 +25,7 @@ from ptft.model import (
 from ptft.model.fetch import fetch_source
 from ptft.model.spec import load_spec
 from ptft.model_source import model_folder
-from ptft.objective import needs_text
+from ptft.objective import check_widths, needs_text
 from ptft.optim import total_samples
 from ptft.recipe import ClassifyObjective, Recipe, RunSection, TipAdapterAdapt
 from ptft.train.teacher import Teacher, load_teacher
@@ -73,6 +73,7 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
         DataError, ModelError: what the recipe names cannot be read or does not fit.
     """
     model = build_model(recipe.model, recipe.init, recipe.objective, seed=recipe.seed)
+    check_widths(recipe.objective, model.spec.embed_dim)
     samples = open_split(recipe.data, "train", seed=recipe.seed)
     if not isinstance(recipe.objective, ClassifyObjective) and recipe.objective.templates:
         samples = ClassCaptions(samples, recipe.objective.templates)

@@ -32,6 +32,7 @@ COMMANDS = {
     "compare": [("compare", "compared/comparison.yaml")],
     "launch": [("launch", "recipe.yaml", "--on", "slurm")],
     "mix": [("mix", "run", "again", "mixed")],
+    "index": [("index", "model", "pictures", "pictures.index", "--thumbnails", "32")],
     "verify": [("verify", "run", "model")],
     "gate": [("gate", "model", "--probe", "pictures/train", "--at-least", "top1=0")],
 }

@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from starlette.testclient import TestClient
 
 from ptft.artifact import FolderFiles, ModelInfo, hash_files, read_model_info, write_model_info
+from ptft.index import IndexInfo, write_index
 from ptft.model import DualEncoder
 from ptft.onnx.model import OnnxModel
 from ptft.sketch import Sketches, make_confidence, make_sketch
@@ -89,10 +90,28 @@ def _start(settings: Settings) -> Iterator[TestClient]:
         yield asking
 
 
+def make_index(info: ModelInfo, folder: Path) -> Path:
+    """An index of 40 rows that are no pictures', each with a thumbnail."""
+    rows = np.random.default_rng(3).standard_normal((40, info.embed_dim)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    made = IndexInfo(info.name, info.digest, "fp32", len(rows), info.embed_dim)
+    names = [f"shelf {row % 7}/{row}.jpg" for row in range(len(rows))]
+    stream = io.BytesIO()
+    Image.new("RGB", (24, 16), "teal").save(stream, "JPEG")
+    write_index(folder, made, rows, names, [stream.getvalue()] * len(rows))
+    return folder
+
+
 @pytest.fixture(scope="session")
-def plain_client(folder: Path) -> Iterator[TestClient]:
-    """The app in this process, with the settings that it has by default."""
-    with _start(Settings(model=folder)) as asking:
+def index(info: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for the model."""
+    return make_index(info, tmp_path_factory.mktemp("index") / "index")
+
+
+@pytest.fixture(scope="session")
+def plain_client(folder: Path, index: Path) -> Iterator[TestClient]:
+    """The app in this process, with an index and the settings that it has by default."""
+    with _start(Settings(model=folder, index=index)) as asking:
         yield asking
 
 

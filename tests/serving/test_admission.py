@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from serving.admission import Admission, Budget, Cost
+from serving.admission import Admission, Cost, Ticket
+from serving.budget import Budget
 from serving.refusal import Refusal
 
 
@@ -69,6 +70,46 @@ def test_the_last_quarter_is_for_small_requests() -> None:
     small.charge(Cost(work=0.25))
 
 
+def test_one_that_has_more_than_all_leaves_small_requests_their_quarter() -> None:
+    """A request whose work is estimated to be more than all, since others are busy now."""
+    shared = admission(work=16.0)
+    large = shared.open()
+    large.charge(Cost(work=40.0, best_work=10.0))
+    tickets = [shared.open() for _ in range(5)]
+    for small in tickets[:4]:
+        small.charge(Cost(work=1.0))
+    with pytest.raises(Refusal):
+        tickets[4].charge(Cost(work=1.0))
+    for ticket in (large, *tickets):
+        ticket.close()
+    assert taken(shared) == (0, 0, 0)
+    keyed = of(shared, "one")
+    keyed.charge(Cost(work=40.0, best_work=10.0))
+    with pytest.raises(Refusal):
+        of(shared, "one").charge(Cost(work=0.5))  # it is this key that has it all
+    of(shared, "other").charge(Cost(work=1.0))
+
+
+def test_who_waits_with_something_in_its_hand_gives_all_back() -> None:
+    async def play() -> None:
+        shared = admission(memory=1600)
+        ticket = shared.open()
+        ticket.charge(Cost(memory=90))
+        await ticket.wait_for_memory(90)  # small, and then no longer
+        small = [shared.open() for _ in range(4)]
+        for one in small:
+            one.charge(Cost(memory=100))
+        ticket.close()
+        for one in small[:3]:
+            one.close()
+        large = shared.open()
+        large.charge(Cost(memory=1100))
+        shared.open().charge(Cost(memory=100))
+        assert shared.memory.taken == 1300
+
+    asyncio.run(play())
+
+
 def test_what_grows_in_small_steps_is_large_all_the_same() -> None:
     shared = admission(work=16.0)
     greedy = shared.open()
@@ -77,6 +118,104 @@ def test_what_grows_in_small_steps_is_large_all_the_same() -> None:
         for _ in range(100):
             greedy.charge(Cost(work=0.5))
     assert shared.work.taken <= 12
+
+
+def of(shared: Admission, caller: str) -> Ticket:
+    ticket = shared.open()
+    ticket.caller = caller
+    return ticket
+
+
+def admitted(shared: Admission, caller: str, most: int, items: int = 1) -> int:
+    """How many requests are let in until one is refused."""
+    for number in range(most):
+        try:
+            of(shared, caller).charge(Cost(items=items))
+        except Refusal as refusal:
+            assert (refusal.status, refusal.kind) == (429, "queue_full")
+            return number
+    return most
+
+
+def test_floods_leave_room_to_other_callers() -> None:
+    shared = admission(items=240)
+    assert admitted(shared, "flood", 1000) == 120  # half
+    assert admitted(shared, "second", 1000) == 60  # half of what is left
+    assert admitted(shared, "third", 1000) == 30
+    large = admission(items=256)
+    assert admitted(large, "flood", 1000) == 128
+    assert admitted(large, "other", 1000, items=64) == 1  # as many as a request may have
+    alone = admission(items=240)
+    of(alone, "one").charge(Cost(items=240))
+
+
+def test_a_caller_gives_back_its_share() -> None:
+    shared = admission(items=240)
+    tickets = [of(shared, "one") for _ in range(120)]
+    for ticket in tickets:
+        ticket.charge(Cost(items=1))
+    assert admitted(shared, "one", 1) == 0
+    for ticket in tickets:
+        ticket.close()
+    assert taken(shared) == (0, 0, 0)
+    assert admitted(shared, "one", 1000) == 120
+
+
+def test_who_waits_is_not_behind_another_caller_that_has_its_share() -> None:
+    async def play() -> None:
+        shared = admission(memory=1600)
+        holding = of(shared, "flood")
+        await holding.wait_for_memory(850)
+        more = [asyncio.create_task(of(shared, "flood").wait_for_memory(60)) for _ in range(64)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in more)
+        await of(shared, "other").wait_for_memory(300)  # room is there, and a place to wait is
+        await asyncio.sleep(0)
+        other = asyncio.create_task(of(shared, "other").wait_for_memory(500))
+        await asyncio.sleep(0)
+        refused = [task for task in more if task.done()]
+        assert len(refused) == 1 and not other.done()
+        for task in refused:
+            assert isinstance(task.exception(), Refusal)
+        for task in (*more, other):
+            task.cancel()
+        await asyncio.gather(*more, other, return_exceptions=True)
+        holding.close()
+
+    asyncio.run(play())
+
+
+def test_lists_wait_for_memory_and_are_held_to_work_of_their_own() -> None:
+    async def play() -> None:
+        shared = admission(items=8, memory=1600, work=1.0)
+        shared.list_work.limit = shared.list_work.most = 100.0
+        first, second, third = shared.open(), shared.open(), shared.open()
+        await first.enter_list(Cost(memory=390, work=40.0, best_work=40.0))
+        waiting = asyncio.create_task(second.enter_list(Cost(memory=390, work=30.0)))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        with pytest.raises(Refusal) as caught:
+            await third.enter_list(Cost(memory=10, work=31.0))
+        assert (caught.value.status, caught.value.retry_after) == (429, 30)
+        with pytest.raises(Refusal) as caught:
+            await third.enter_list(Cost(best_work=101.0))
+        assert (caught.value.status, caught.value.kind) == (413, "too_costly")
+        assert "PTFT_LIST_TIMEOUT_S" in str(caught.value)
+        shared.open().charge(Cost(items=4, work=0.5))  # what is no list is let in beside them
+        first.close()
+        await waiting
+        assert (shared.list_work.taken, shared.list_memory.taken) == (30.0, 390)
+        given_up = asyncio.create_task(third.enter_list(Cost(memory=390, work=1.0)))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.gather(given_up, return_exceptions=True)
+        second.close()
+        third.close()
+        assert (shared.list_work.taken, shared.list_memory.taken) == (0, 0)
+        assert shared.memory.taken == 0
+
+    asyncio.run(play())
 
 
 def test_one_request_may_have_every_item_while_it_is_alone() -> None:

@@ -45,7 +45,10 @@ def tower(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tower]:
     tower.hangs.set()
 
 
-def test_ready_is_an_inference_and_one_is_enough_for_a_while(client: Client, tower: Tower) -> None:
+def test_ready_is_an_inference_and_one_is_enough_for_a_while(
+    client: Client, tower: Tower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "FRESH_S", 60.0)  # however slow the machine is
     with client(max_batch=8) as ask:
         before = tower.batches
         assert [ask.get("/readyz").status_code for _ in range(3)] == [200] * 3
@@ -66,7 +69,10 @@ def test_not_ready_while_batches_fail(client: Client, tower: Tower) -> None:
         assert answer.headers["retry-after"] == "1"
         assert ask.get("/livez").status_code == 200
         tower.fails = False
-        assert ask.get("/readyz").status_code == 200
+        for _ in range(20):  # each asks for an inference within PATIENCE_S
+            if (answer := ask.get("/readyz")).status_code == 200:
+                break
+        assert answer.status_code == 200
 
 
 def test_not_ready_while_an_inference_hangs(
@@ -91,14 +97,15 @@ def test_what_hangs_or_only_fails_ends_the_process(
 
     async def play() -> None:
         async with started(Settings(model=folder, hang_s=1.0)) as (_, state):
-            assert await state.health.reason_not_ready() == ""
+            while await state.health.reason_not_ready():  # a busy machine has no inference in time
+                pass
             tower.fails = how == "fails"
             if how == "hangs":
                 tower.hangs.clear()
             first = asyncio.ensure_future(ask(state))
             await until(lambda: bool(ended))
             assert ended == [EXIT_CODE]
-            assert state.health.reason_not_alive()
+            await until(lambda: bool(state.health.reason_not_alive()))
             tower.hangs.set()
             await asyncio.gather(first, return_exceptions=True)
 

@@ -1,12 +1,15 @@
 """``/v1/embeddings`` and ``/v1/models``: OpenAI's keys, and those of Infinity, vLLM and Jina."""
 
 import base64
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from starlette.testclient import TestClient
 
 from ptft.artifact import ModelInfo
 from ptft.model import DualEncoder
@@ -40,6 +43,41 @@ def test_as_many_as_openai_takes_run_in_batches(client: Client, model: DualEncod
     assert [one["index"] for one in answer.json()["data"]] == list(range(2048))
     assert (more.status_code, error(more)["param"]) == (413, "input")
     assert "ptft_queue_items 0.0" in lines
+
+
+def test_lists_that_are_more_work_than_is_let_in_at_once_are_answered_in_turns(
+    client: Client, model: DualEncoder
+) -> None:
+    texts = [f"a photo of {number}" for number in range(300)]
+    bodies = [{"input": texts}, {"input": texts[::-1]}, {"input": texts[:65]}]
+    with client(max_work_s=0.02, max_queue=64) as ask, ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda body: ask.post("/v1/embeddings", json=body), bodies))
+        lines = ask.get("/metrics").text.splitlines()
+    np.testing.assert_allclose(rows(found[0]), rows(found[1])[::-1], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(rows(found[2]), rows(found[0])[:65], rtol=0, atol=1e-6)
+    assert "ptft_memory_bytes 0.0" in lines and "ptft_work_seconds 0.0" in lines
+
+
+def test_a_list_has_a_deadline_of_its_own(client: Client) -> None:
+    texts = [f"a photo of {number}" for number in range(2048)]
+    with client(timeout_s=0.2, list_timeout_s=0.25, max_work_s=0.05) as ask:
+        refused = ask.post("/v1/embeddings", json={"input": ["word " * 60 + one for one in texts]})
+        assert (refused.status_code, error(refused)["type"]) in (
+            (413, "too_costly"),
+            (504, "deadline"),
+        )
+        assert "PTFT_LIST_TIMEOUT_S" in error(refused)["message"]
+        wait_until_free(ask)
+        assert ask.post("/v1/embed/text", json={"texts": ["a cat"]}).status_code == 200
+
+
+def wait_until_free(ask: TestClient) -> None:
+    for _ in range(500):
+        lines = ask.get("/metrics").text.splitlines()
+        if "ptft_memory_bytes 0.0" in lines and "ptft_queue_items 0.0" in lines:
+            return
+        time.sleep(0.02)
+    raise AssertionError("something is still held")
 
 
 def test_usage_counts_the_tokens_of_texts(client: Client, model: DualEncoder) -> None:

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from ptft.artifact import FolderFiles, ModelInfo, read_model_info
 from ptft.model import DualEncoder
 from serving.keys import make_key
-from tests.serving.conftest import Client, checkpoint_images, checkpoint_texts
+from tests.serving.conftest import Client, checkpoint_images, checkpoint_texts, make_index
 from tests.serving.server import Server, serve_plain
 from tests.support.browser import Missing, Tab, axe_script, chromium
 
@@ -36,11 +36,13 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
 
 @pytest.fixture(scope="module")
 def keyed(sketched: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
-    """A service with a key, and the key."""
+    """A service with a key and an index, and the key."""
     home = tmp_path_factory.mktemp("keyed")
     secret, key = make_key("page")
     (home / "keys").write_text(f"page sha256:{key.digest.hex()}\n")
+    index = make_index(read_model_info(sketched), home / "index")
     settings = {"PTFT_MODEL": str(sketched), "PTFT_KEYS_FILE": str(home / "keys")}
+    settings["PTFT_INDEX"] = str(index)
     with serve_plain(home, settings | {"PTFT_THREADS": "1"}) as server:
         yield server, secret
 
@@ -154,7 +156,14 @@ def test_a_key_is_asked_for_then_scores_are_the_models_own(
     best = answer.json()["results"][0]["classes"][0]
     shown = tab.run("document.querySelector('#class-tables .best').innerText")
     assert shown.split("\t")[0].strip() == best["label"]
-    assert f"Class: {best['label']}" in tab.run("document.getElementById('status').textContent")
+    said = tab.run("document.getElementById('status').textContent")
+    assert f"Class: {best['label']}" in said
+    found = httpx.post(f"{server.url}/v1/search?k=8", **asking).json()["results"]
+    rows = tab.run("[...document.querySelectorAll('#near-rows li')].map(row => row.innerText)")
+    assert [row.split("\n")[0] for row in rows] == [one["name"] for one in found]
+    assert f"Nearest of the index: {found[0]['name']}" in said
+    tab.wait("[...document.querySelectorAll('#near-rows img')].every(one => one.naturalWidth)")
+    assert tab.run("document.querySelectorAll('#near-rows img').length") == 8
 
 
 def test_a_picture_that_cannot_be_read_is_said_and_nothing_else_asked(
@@ -198,6 +207,7 @@ def test_axe_finds_no_violation(
     tab.run(f"document.getElementById('texts').value = {json.dumps(chr(10).join(TEXTS))}")
     tab.choose("#file", tmp_path / "red.png")
     tab.wait("!document.getElementById('classes').hidden")
+    tab.wait("!document.getElementById('near').hidden")
     tab.run("document.querySelector('details').open = true")
     assert _violations(tab) == []
     wide = tab.run("document.documentElement.scrollWidth")

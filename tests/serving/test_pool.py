@@ -4,10 +4,12 @@ import asyncio
 import os
 import sys
 import threading
+from typing import NamedTuple
 
 import pytest
 
 from serving.lanes import Lanes
+from serving.logs import CURRENT_ID
 from serving.pool import LIGHT_BYTES, LIGHT_S, Pool
 
 
@@ -75,6 +77,65 @@ def test_turns_are_weighed_by_what_they_cost() -> None:
     assert order.index("dear0") == 7 + 1
     assert order.index("dear1") == 15 + 1 + 1
     assert order[-1] == "dear2"
+
+
+class Lane(NamedTuple):
+    """A request by a caller."""
+
+    caller: str
+    number: int
+
+
+def test_a_caller_with_many_requests_has_no_more_turns_than_one_with_one() -> None:
+    async def play() -> None:
+        loop = asyncio.get_running_loop()
+        lanes: Lanes[str] = Lanes()
+        for number in range(40):
+            lanes.push(Lane("flood", number), "flood", loop.create_future())
+        assert [one.item for one in (lanes.pop(), lanes.pop()) if one] == ["flood"] * 2
+        for number in range(5):
+            lanes.push(Lane("other", 0), f"other{number}", loop.create_future())
+            lanes.push(Lane("third", number), f"third{number}", loop.create_future(), 2.0)
+        order = [one.item for one in iter(lanes.pop, None)]
+        for number in range(5):  # a third of the time each: two cheap ones to one that costs two
+            assert order.index(f"other{number}") <= 3 * number + 2
+            assert order.index(f"third{number}") <= 5 * number + 5
+        assert order.count("flood") == 38
+
+    asyncio.run(play())
+
+
+def test_what_a_caller_may_not_have_yet_is_passed_over() -> None:
+    async def play() -> None:
+        loop = asyncio.get_running_loop()
+        lanes: Lanes[str] = Lanes()
+        for caller in ("one", "two"):
+            lanes.push(Lane(caller, 0), caller, loop.create_future())
+        found = lanes.pop(lambda item: item == "two")
+        assert found is not None and found.item == "two"
+        assert lanes.pop(lambda item: item == "two") is None
+        assert len(lanes) == 1
+
+    asyncio.run(play())
+
+
+def test_a_job_logs_with_the_id_of_its_own_request() -> None:
+    """Though it was another's end that let it begin."""
+
+    async def ask(pool: Pool, jobs: Jobs, name: str) -> tuple[str, str]:
+        CURRENT_ID.set(name)
+        await pool.run(name, jobs, name)
+        return name, await pool.run(name, CURRENT_ID.get)
+
+    async def play() -> None:
+        jobs, pool = Jobs(), Pool("test", 1)
+        asking = [asyncio.ensure_future(ask(pool, jobs, name)) for name in ("a", "b", "c")]
+        await jobs.until(1)
+        jobs.release("a", "b", "c")
+        assert all(name == logged for name, logged in await asyncio.gather(*asking))
+        pool.close()
+
+    asyncio.run(play())
 
 
 def test_who_comes_later_is_not_behind_those_that_have_been_waiting_for_long() -> None:

@@ -137,6 +137,26 @@ def test_no_http_is_said_in_the_same_shape(limits: Callable[..., None]) -> None:
     asyncio.run(play())
 
 
+def test_a_body_that_is_broken_off_is_answered_but_never_within_an_answer(
+    limits: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def play() -> None:
+        async with running() as server:
+            head = b"POST /read HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n"
+            assert error(await server.ask(head + b"2\r\nab\r\nzz\r\n"), 400) == "http"
+            two = await server.ask(GET.replace(b"/ ", b"/large ") + b"GARBAGE\r\n\r\n")
+            assert two == b"" or (two.count(b"HTTP/1.1") == 1 and two.startswith(b"HTTP/1.1 200"))
+            asked = GET.replace(b"host", b"connection: upgrade\r\nupgrade: h2c\r\nhost")
+            reader, writer = await server.open()
+            writer.write(asked)
+            assert (await reader.readuntil(b"\r\n\r\n0")).startswith(b"HTTP/1.1 200")
+            writer.close()
+
+    limits()
+    asyncio.run(play())
+    assert not [one for one in caplog.messages if "upgrade" in one.lower()]
+
+
 def test_a_new_connection_takes_the_place_of_the_silent_one(limits: Callable[..., None]) -> None:
     async def play() -> None:
         async with running() as server:

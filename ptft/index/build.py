@@ -1,0 +1,109 @@
+"""Pictures of a folder to an index, by a model folder on onnxruntime: no torch."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ptft.artifact import PRECISIONS, read_model_info, verify_files
+from ptft.errors import ArtifactError, SampleError, UsageError, suggest
+from ptft.index.files import IndexInfo, write_index
+from ptft.onnx.model import OnnxModel
+from ptft.preprocess import decode_image
+from ptft.speech import ProgressCallback, tell
+
+__all__ = ["SUFFIXES", "index_pictures"]
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
+_BATCH = 16
+_QUALITY = 80  # of thumbnails
+
+
+def index_pictures(
+    model: Path,
+    pictures: Path,
+    out: Path,
+    *,
+    precision: str = "fp32",
+    thumbnails: int = 0,
+    threads: int = 1,
+    count: ProgressCallback | None = None,
+) -> IndexInfo:
+    """Embed every picture of a folder and of those within it, in the order of their names.
+
+    A picture that cannot be read is named and left out. In an int8 model a picture's embedding
+    depends on those of its batch, so each runs alone, as in the service.
+
+    Args:
+        model: a model folder; its files are verified.
+        out: the index, a folder that is not there yet.
+        precision: of the towers: fp32, fp16 or int8.
+        thumbnails: pixels of their longer side; 0: none.
+        threads: of onnxruntime.
+        count: told how many pictures are done.
+
+    Raises:
+        UsageError: ``out`` is taken, or there is no picture.
+        ArtifactError, DigestError: the model folder is none, or was changed.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"--precision: {precision!r}; {suggest(precision, PRECISIONS)}")
+    if out.exists():
+        raise UsageError(f"{out} is there; allowed: a new folder")
+    if not pictures.is_dir():
+        raise UsageError(f"{pictures}: no such folder of pictures")
+    info = read_model_info(model)
+    verify_files(model, info.files, remember=True)
+    towers = OnnxModel(model, info, precision, threads)
+    paths = sorted(
+        (path for path in pictures.rglob("*") if path.suffix.lower() in SUFFIXES),
+        key=lambda path: path.relative_to(pictures).as_posix(),
+    )
+    names: list[str] = []
+    small: list[bytes] = []
+    rows: list[NDArray[np.float32]] = []
+    batch: list[NDArray[np.uint8]] = []
+    size = 1 if precision == "int8" else _BATCH
+    skipped = 0
+
+    def run() -> None:
+        if batch:
+            pixels = towers.preprocess.normalise(np.stack(batch))
+            rows.append(towers.encode_images(list(pixels)))
+            batch.clear()
+
+    for done, path in enumerate(paths, 1):
+        name = path.relative_to(pictures).as_posix()
+        try:
+            name.encode()
+            image = decode_image(path.read_bytes(), name=name, reading=towers.preprocess.reading)
+        except (SampleError, OSError, UnicodeEncodeError) as error:
+            skipped += 1
+            tell(f"left out: {error}")
+            continue
+        names.append(name)
+        batch.append(towers.preprocess.pixels(image))
+        if thumbnails:
+            small.append(_thumbnail(image, thumbnails))
+        if len(batch) == size:
+            run()
+        if count is not None:
+            count("pictures", done, len(paths))
+    run()
+    if not names:
+        raise UsageError(f"{pictures}: no picture that can be read ({skipped} cannot)")
+    embeddings = np.concatenate(rows)
+    if not np.isfinite(embeddings).all():
+        raise ArtifactError(f"{model}: an embedding is not finite")
+    made = IndexInfo(info.name, info.digest, precision, len(names), info.embed_dim)
+    return write_index(out, made, embeddings, names, iter(small) if thumbnails else None)
+
+
+def _thumbnail(image: Image.Image, side: int) -> bytes:
+    small = image.copy()
+    small.thumbnail((side, side))
+    stream = io.BytesIO()
+    small.save(stream, "JPEG", quality=_QUALITY)
+    return stream.getvalue()
