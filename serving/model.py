@@ -4,7 +4,7 @@ from typing import Any
 
 from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo, read_model_info, verify_files
 from ptft.errors import ArtifactError, DigestError
-from ptft.index import Index, read_index
+from ptft.index import Index, read_picture_index
 from ptft.onnx.golden import check_golden
 from ptft.onnx.model import OnnxModel, check_recorded, tower_file
 from ptft.onnx.provider import ON_GPU, PROVIDERS, Provider
@@ -98,7 +98,7 @@ def open_index(settings: Settings, info: ModelInfo) -> Index | None:
         return None
     if not settings.index.is_dir():
         raise ArtifactError(f"PTFT_INDEX={settings.index}: no such folder")
-    return read_index(settings.index, digest=info.digest, precision=settings.precision)
+    return read_picture_index(settings.index, digest=info.digest, precision=settings.precision)
 
 
 def open_model(settings: Settings, info: ModelInfo) -> OnnxModel:

@@ -197,7 +197,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     settings = Settings(
         model=Path(given.text("MODEL")) if given.text("MODEL") else default.model,
         index=Path(given.text("INDEX")) if given.text("INDEX") else None,
-        model_digest=_digest(given),
+        model_digest=given.digest("MODEL_DIGEST"),
         precision=choice("PRECISION", default.precision, PRECISIONS),
         threads=number("THREADS", available_cpus(), 1),
         max_body_bytes=max_body_bytes,
@@ -233,7 +233,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         cache_bytes=number("CACHE_BYTES", default.cache_bytes, 0),
         trace_ratio=given.within("TRACE_RATIO", default.trace_ratio, 0, 1, "a share, {:g} to {:g}"),
         aliases=given.listed("ALIASES"),
-        dimensions=_widths(given),
+        dimensions=given.numbers("DIMENSIONS"),
         url_hosts=_hosts(given),
         url_s=seconds("URL_S", default.url_s, 0.1),
     )
@@ -260,14 +260,6 @@ def _formats(given: Variables, default: tuple[str, ...]) -> tuple[str, ...]:
         what = "pillow-heif is missing; pip install 'ptft[heic]'"
         raise given.wrong("FORMATS", "heic", what)
     return names
-
-
-def _widths(given: Variables) -> tuple[int, ...]:
-    found = given.listed("DIMENSIONS")
-    for width in found:
-        if not width.isascii() or not width.isdigit() or int(width) < 1:
-            raise given.wrong("DIMENSIONS", width, "allowed: whole numbers from 1, by commas")
-    return tuple(map(int, found))
 
 
 def _hosts(given: Variables) -> tuple[str, ...]:
@@ -324,15 +316,6 @@ def _provider_options(given: Variables) -> tuple[tuple[str, str], ...]:
         what = "allowed: with PTFT_PROVIDER=cuda, tensorrt or openvino"
         raise given.wrong(name, given.text(name), what)
     return tuple(found.items())
-
-
-def _digest(given: Variables) -> str:
-    digest = given.text("MODEL_DIGEST")
-    scheme, _, digits = digest.partition(":")
-    good = scheme == "sha256" and len(digits) == 64 and set(digits) <= set("0123456789abcdef")
-    if digest and not good:
-        raise given.wrong("MODEL_DIGEST", digest, "allowed: sha256: and 64 hex digits")
-    return digest
 
 
 def unknown_settings(environment: Mapping[str, str] = os.environ) -> list[str]:

@@ -69,6 +69,23 @@ class Variables:
         """What stands between commas."""
         return tuple(word.strip() for word in self.text(name).split(",") if word.strip())
 
+    def numbers(self, name: str) -> tuple[int, ...]:
+        """Whole numbers from 1, separated by commas."""
+        found = self.listed(name)
+        for one in found:
+            if not one.isascii() or not one.isdigit() or int(one) < 1:
+                raise self.wrong(name, one, "allowed: whole numbers from 1, by commas")
+        return tuple(map(int, found))
+
+    def digest(self, name: str) -> str:
+        """``sha256:`` and 64 hex digits, or nothing."""
+        digest = self.text(name)
+        scheme, _, digits = digest.partition(":")
+        good = scheme == "sha256" and len(digits) == 64 and set(digits) <= set("0123456789abcdef")
+        if digest and not good:
+            raise self.wrong(name, digest, "allowed: sha256: and 64 hex digits")
+        return digest
+
     def address(self, name: str, raw: str, *, path: bool) -> str:
         """http:// or https://, a host, and perhaps a port; and a path where there may be one."""
         try:

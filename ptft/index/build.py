@@ -9,14 +9,14 @@ from PIL import Image
 
 from ptft.artifact import PRECISIONS, read_model_info, verify_files
 from ptft.errors import ArtifactError, SampleError, UsageError, suggest
-from ptft.index.files import IndexInfo, write_index
+from ptft.index.files import IndexInfo, write_picture_index
 from ptft.onnx.model import OnnxModel
 from ptft.preprocess import decode_image
 from ptft.speech import ProgressCallback, tell
 
-__all__ = ["SUFFIXES", "index_pictures"]
+__all__ = ["index_pictures"]
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
 _BATCH = 16
 _QUALITY = 80  # of thumbnails
 
@@ -58,21 +58,19 @@ def index_pictures(
     verify_files(model, info.files, remember=True)
     towers = OnnxModel(model, info, precision, threads)
     paths = sorted(
-        (path for path in pictures.rglob("*") if path.suffix.lower() in SUFFIXES),
+        (path for path in pictures.rglob("*") if path.suffix.lower() in _SUFFIXES),
         key=lambda path: path.relative_to(pictures).as_posix(),
     )
     names: list[str] = []
     small: list[bytes] = []
     rows: list[NDArray[np.float32]] = []
-    batch: list[NDArray[np.uint8]] = []
-    size = 1 if precision == "int8" else _BATCH
+    batch: list[NDArray[np.uint8]] = []  # pixels that have not run yet
     skipped = 0
 
     def run() -> None:
-        if batch:
-            pixels = towers.preprocess.normalise(np.stack(batch))
-            rows.append(towers.encode_images(list(pixels)))
-            batch.clear()
+        pixels = towers.preprocess.normalise(np.stack(batch))
+        rows.append(towers.encode_images(list(pixels)))
+        batch.clear()
 
     for done, path in enumerate(paths, 1):
         name = path.relative_to(pictures).as_posix()
@@ -87,18 +85,19 @@ def index_pictures(
         batch.append(towers.preprocess.pixels(image))
         if thumbnails:
             small.append(_thumbnail(image, thumbnails))
-        if len(batch) == size:
+        if len(batch) == (1 if precision == "int8" else _BATCH):
             run()
         if count is not None:
             count("pictures", done, len(paths))
-    run()
+    if batch:
+        run()
     if not names:
         raise UsageError(f"{pictures}: no picture that can be read ({skipped} cannot)")
     embeddings = np.concatenate(rows)
     if not np.isfinite(embeddings).all():
         raise ArtifactError(f"{model}: an embedding is not finite")
     made = IndexInfo(info.name, info.digest, precision, len(names), info.embed_dim)
-    return write_index(out, made, embeddings, names, iter(small) if thumbnails else None)
+    return write_picture_index(out, made, embeddings, names, iter(small) if thumbnails else None)
 
 
 def _thumbnail(image: Image.Image, side: int) -> bytes:

@@ -31,9 +31,16 @@ from ptft.files.bounds import Bounds, parse_json, read_bytes
 from ptft.files.digests import check_digests, file_digests
 from ptft.model_record import MAX_WIDTH
 
-__all__ = ["Index", "IndexInfo", "Nearest", "read_index", "read_index_info", "write_index"]
+__all__ = [
+    "Index",
+    "IndexInfo",
+    "Nearest",
+    "read_picture_index",
+    "read_picture_index_info",
+    "write_picture_index",
+]
 
-FORMAT = 1
+_FORMAT = 1
 RECORD, EMBEDDINGS, ROWS, THUMBNAILS = (
     "index.json",
     "embeddings.safetensors",
@@ -65,7 +72,7 @@ class IndexInfo:
     count: int
     dim: int
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    format: int = FORMAT
+    format: int = _FORMAT
 
 
 class Nearest(NamedTuple):
@@ -136,7 +143,7 @@ class Index:
             return stream.read(span[1])
 
 
-def write_index(
+def write_picture_index(
     folder: Path,
     info: IndexInfo,
     embeddings: NDArray[np.float32],
@@ -179,7 +186,7 @@ def write_index(
     return made
 
 
-def read_index_info(folder: Path) -> IndexInfo:
+def read_picture_index_info(folder: Path) -> IndexInfo:
     """The record of an index.
 
     Raises:
@@ -189,7 +196,7 @@ def read_index_info(folder: Path) -> IndexInfo:
     bounds = Bounds(read_json(folder / RECORD), where)
     known = tuple(IndexInfo.__dataclass_fields__)
     bounds.keys(known, known)
-    bounds.whole("format", FORMAT, FORMAT)
+    bounds.whole("format", _FORMAT, _FORMAT)
     for key in ("model", "digest"):
         bounds.text(key, 500)
     bounds.choice("precision", PRECISIONS)
@@ -205,7 +212,7 @@ def read_index_info(folder: Path) -> IndexInfo:
     return IndexInfo(**bounds.values)
 
 
-def read_index(folder: Path, *, digest: str, precision: str) -> Index:
+def read_picture_index(folder: Path, *, digest: str, precision: str) -> Index:
     """Open an index for the model that it was made with.
 
     Args:
@@ -216,7 +223,7 @@ def read_index(folder: Path, *, digest: str, precision: str) -> Index:
         DigestError: it was made with another model, or its files were changed.
         ArtifactError: it is damaged.
     """
-    info = read_index_info(folder)
+    info = read_picture_index_info(folder)
     if (info.digest, info.precision) != (digest, precision):
         raise DigestError(
             f"{folder}: made with {info.digest} in {info.precision}; allowed: {digest} in "

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from ptft.artifact import read_json, write_json
 from ptft.errors import ArtifactError, DigestError, PtftError
 from ptft.files.digests import file_digests
-from ptft.index import IndexInfo, read_index, write_index
+from ptft.index import IndexInfo, read_picture_index, write_picture_index
 
 DIGEST, OTHER = (f"sha256:{letter * 64}" for letter in "ab")
 N, D = 40_000, 8  # some blocks
@@ -26,12 +26,12 @@ def rows(count: int = N, seed: int = 0) -> NDArray[np.float32]:
 def write(folder: Path, embeddings: NDArray[np.float32], **more: object) -> Path:
     info = IndexInfo("birds", DIGEST, "fp32", len(embeddings), D)
     names = [f"{number}.jpg" for number in range(len(embeddings))]
-    write_index(folder, info, embeddings, names, **more)  # type: ignore[arg-type]
+    write_picture_index(folder, info, embeddings, names, **more)  # type: ignore[arg-type]
     return folder
 
 
 def opened(folder: Path) -> object:
-    return read_index(folder, digest=DIGEST, precision="fp32")
+    return read_picture_index(folder, digest=DIGEST, precision="fp32")
 
 
 def test_the_nearest_are_those_of_a_search_in_float64_and_equal_ones_stay_in_order(
@@ -39,7 +39,9 @@ def test_the_nearest_are_those_of_a_search_in_float64_and_equal_ones_stay_in_ord
 ) -> None:
     embeddings = rows()
     embeddings[[39_999, 5, 20_000]] = embeddings[100]  # equal rows in several blocks
-    index = read_index(write(tmp_path / "index", embeddings), digest=DIGEST, precision="fp32")
+    index = read_picture_index(
+        write(tmp_path / "index", embeddings), digest=DIGEST, precision="fp32"
+    )
     for query in (embeddings[100], rows(1, seed=9)[0]):
         exact = embeddings.astype(np.float64) @ query.astype(np.float64)
         found = index.search(query, 25)
@@ -65,7 +67,7 @@ def test_an_index_of_another_model_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path / "index", rows(6))
     for digest, precision in ((OTHER, "fp32"), (DIGEST, "int8")):
         with pytest.raises(DigestError, match=f"allowed: {digest} in {precision}"):
-            read_index(folder, digest=digest, precision=precision)
+            read_picture_index(folder, digest=digest, precision=precision)
 
 
 def test_a_failure_leaves_nothing(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from starlette.testclient import TestClient
 
 from ptft.artifact import FolderFiles, ModelInfo, hash_files, read_model_info, write_model_info
-from ptft.index import IndexInfo, write_index
+from ptft.index import IndexInfo, write_picture_index
 from ptft.model import DualEncoder
 from ptft.onnx.model import OnnxModel
 from ptft.sketch import Sketches, make_confidence, make_sketch
@@ -98,7 +98,7 @@ def make_index(info: ModelInfo, folder: Path) -> Path:
     names = [f"shelf {row % 7}/{row}.jpg" for row in range(len(rows))]
     stream = io.BytesIO()
     Image.new("RGB", (24, 16), "teal").save(stream, "JPEG")
-    write_index(folder, made, rows, names, [stream.getvalue()] * len(rows))
+    write_picture_index(folder, made, rows, names, [stream.getvalue()] * len(rows))
     return folder
 
 

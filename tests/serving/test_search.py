@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from ptft.artifact import ModelInfo, read_model_info
 from ptft.errors import ArtifactError, DigestError, UsageError
-from ptft.index import read_index_info
+from ptft.index import read_picture_index_info
 from ptft.index.build import index_pictures
 from ptft.model import DualEncoder
 from serving.model import open_index
@@ -28,7 +28,7 @@ def own(folder: Path, pictures: list[bytes], tmp_path_factory: pytest.TempPathFa
     (place / "pictures" / "broken.jpg").write_bytes(b"no picture")
     (place / "pictures" / "notes.txt").write_text("passed over")
     made = index_pictures(folder, place / "pictures", place / "index", thumbnails=16)
-    assert made == read_index_info(place / "index")
+    assert made == read_picture_index_info(place / "index")
     assert made.count == len(pictures)
     return place / "index"
 
@@ -84,7 +84,7 @@ def raw(data: bytes) -> dict[str, object]:
         ({"query": "a", "k": 1001}, 422, "k"),
         ({"query": ["a", "b"]}, 422, "query"),
         ({"query": []}, 422, "query"),
-        ({"query": {"image": "AAAA"}}, 422, None),
+        ({"query": {"image": "AAAA"}}, 422, "query[0].image"),
         ({"k": 3}, 422, "query"),
         ({"query": "a", "top": 3}, 422, "top"),
     ],
