@@ -35,6 +35,7 @@ from ptft.model.encoder import DualEncoder
 from ptft.recipe import (
     ClassifyObjective,
     ClipObjective,
+    DetectObjective,
     ObjectiveSection,
     SiglipObjective,
     read_towers,
@@ -86,7 +87,7 @@ class ObjectiveOutput:
 
 def needs_text(section: ObjectiveSection) -> bool:
     """Whether the objective reads captions."""
-    return "text" in read_towers(section)
+    return not isinstance(section, DetectObjective) and "text" in read_towers(section)
 
 
 def needs_pictures(section: ObjectiveSection) -> bool:
@@ -237,6 +238,8 @@ def siglip_loss(
 
 def clamp_logit_scale(section: ObjectiveSection, model: DualEncoder) -> None:
     """Keep 1/temperature within [1, max_logit_scale], in place; call it after each step."""
+    if isinstance(section, DetectObjective):  # which reads it nowhere
+        return
     with torch.no_grad():
         model.logit_scale.clamp_(0.0, math.log(section.max_logit_scale))
 

@@ -15,7 +15,13 @@ from ptft.evaluate.ranks import ClassRanks, RetrievalRanks, Way, rank_captions, 
 from ptft.evaluate.run import reads_of
 from ptft.model import DualEncoder
 from ptft.model.spec import ModelSpec
-from ptft.recipe import EvaluateItem, ProbeEvaluation, RetrievalEvaluation, metrics_of
+from ptft.recipe import (
+    DetectEvaluation,
+    EvaluateItem,
+    ProbeEvaluation,
+    RetrievalEvaluation,
+    metrics_of,
+)
 
 __all__ = ["Measurement", "TextEmbeddings", "default_metric", "measure_metric", "retained_metric"]
 
@@ -76,7 +82,7 @@ def default_metric(item: EvaluateItem, wanted: str | None = None, key: str = "ev
     Raises:
         RecipeError: the evaluation has no such metric.
     """
-    if isinstance(item, ProbeEvaluation):
+    if isinstance(item, ProbeEvaluation | DetectEvaluation):
         raise RecipeError(f"{key}.kind: {item.kind!r}; allowed: retrieval, zero_shot, classify")
     known = metrics_of(item)
     if wanted is None:
@@ -117,7 +123,7 @@ def measure_metric(
         DataError: the set lacks captions or labels, or has a class that the head does not know.
         ModelError: ``classify``, and the model has no head.
     """
-    assert not isinstance(item, ProbeEvaluation), "default_metric refuses it"
+    assert not isinstance(item, ProbeEvaluation | DetectEvaluation), "default_metric refuses it"
     found = embed_split(model, samples, batch=item.batch, workers=0, reads=reads_of(item, model))
     ranks: RetrievalRanks | ClassRanks
     ways: tuple[Way, ...] = ()

@@ -11,6 +11,7 @@ from ptft.data.sample import Part, SampleSet, Subset, draw_val, hold_out
 from ptft.errors import DataError, RecipeError
 from ptft.recipe.check import Split
 from ptft.recipe.data import (
+    BoxesData,
     DataSection,
     FolderData,
     MixtureData,
@@ -49,6 +50,8 @@ def open_split(
     """
     if isinstance(section, MixtureData):
         return _open_mixture(section, split, seed, classes, key)
+    if isinstance(section, BoxesData):
+        return _open_boxes(section, split, seed, key)
     if isinstance(section, ScenesData):
         from ptft.data.sources.scenes import Scenes
 
@@ -63,6 +66,26 @@ def open_split(
     samples = _drawn(samples, section, split, seed)
     if split == "train":
         _set_resample(samples, section, key)
+    return samples
+
+
+def _open_boxes(section: BoxesData, split: Split, seed: int, key: str) -> SampleSet:
+    """Pictures with boxes; where nobody names the classes, those that occur in ``train``."""
+    from ptft.data.sources.marked import MarkedPictures
+
+    given = getattr(section, split)
+    if given is None:
+        named = [name for name in ("train", "val", "test") if getattr(section, name) is not None]
+        raise RecipeError(f"{key}.{split}: missing; given: {', '.join(named) or 'none'}")
+    paths = expand_paths(given, f"{key}.{split}")
+    if len(paths) > 1:
+        raise RecipeError(f"{key}.{split}: {given!r}: {len(paths)} paths; allowed: 1")
+    classes = None
+    if split != "train" and section.classes is None and section.train is not None:
+        classes = _open_boxes(section, "train", seed, key).box_classes
+    samples: SampleSet = MarkedPictures(section, paths[0], split, f"{key}.{split}", classes)
+    if split == "train" and section.limit is not None and section.limit < len(samples):
+        samples = Subset(samples, section.limit, seed)
     return samples
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from ptft.data.boxes.box import Boxes
 from ptft.data.hashing import digest_of, hash_integers, permutation
 from ptft.data.reading.decode import Encoded
 from ptft.data.reading.order import BalancedOrder, Order, RunOrder
@@ -39,12 +40,14 @@ class Sample:
         picture: of any size; encoded, or drawn (RGB).
         captions: texts that describe it; none where the set only has classes.
         label: its class as a number below ``len(classes)``, or None.
+        boxes: what is marked in it, or None where nobody says.
     """
 
     name: str
     picture: Encoded | Image.Image
     captions: tuple[str, ...]
     label: int | None
+    boxes: Boxes | None = None
 
     @property
     def image(self) -> Image.Image:
@@ -69,9 +72,11 @@ class SampleSet(ABC):
         blocks: None, or the numbers at which pieces of the set begin (int64, ascending from 0)
             that are read as a whole; they are shuffled as wholes, then within windows.
         resample: how a run draws from the set, see ``order``.
+        box_classes: names of what boxes mark, in the order of their numbers, or None: no boxes.
     """
 
     classes: list[str] | None = None
+    box_classes: list[str] | None = None
     window: int | None = None
     blocks: np.ndarray | None = None
     resample: Resample = "none"
@@ -230,6 +235,7 @@ class Part(SampleSet):
     def __init__(self, samples: SampleSet, indices: np.ndarray) -> None:
         self.samples = samples
         self.classes = samples.classes
+        self.box_classes = samples.box_classes
         self.indices = indices
         if samples.window is not None:
             # half as far as the whole set's windows reach, so that one lies in two of them at most

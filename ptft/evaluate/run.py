@@ -9,6 +9,7 @@ import torch
 from ptft.data import open_split
 from ptft.data.hashing import text_id
 from ptft.data.reading.loader import Workers
+from ptft.evaluate.detect import Detections, detect_figures, detect_split
 from ptft.evaluate.embed import SplitEmbeddings, embed_split, embed_texts
 from ptft.evaluate.figures import accuracy_figures, cut_figures, recall_figures
 from ptft.evaluate.ranks import rank_captions, rank_labels, rank_probe
@@ -16,6 +17,7 @@ from ptft.model import DualEncoder
 from ptft.recipe import (
     ClassifyEvaluation,
     DataSection,
+    DetectEvaluation,
     EvaluateItem,
     ProbeEvaluation,
     Reads,
@@ -81,8 +83,11 @@ def evaluate(
     results: dict[str, Figures] = {}
     for item in items:
         name = item.name or item.kind
-        figures = _figures(splits, item)
-        skipped = splits.get(item).skipped
+        if isinstance(item, DetectEvaluation):
+            found = splits.detect(item)
+            figures, skipped = detect_figures(found), found.skipped
+        else:
+            figures, skipped = _figures(splits, item), splits.get(item).skipped
         figures["skipped"] = len(skipped)
         if skipped:
             figures["skipped_samples"] = [skip.name for skip in skipped[:_NAMED]]
@@ -97,7 +102,7 @@ def reads_of(item: EvaluateItem, model: DualEncoder) -> Reads:
             return item.reads
         case ClassifyEvaluation():
             return model.spec.reads
-        case RetrievalEvaluation():
+        case RetrievalEvaluation() | DetectEvaluation():
             return "image"
 
 
@@ -145,6 +150,20 @@ class _Splits:
             )
         return embedded[key]
 
+    def detect(self, item: DetectEvaluation) -> Detections:
+        """What the model's detector finds in the item's data."""
+        section, place = item.data or self.data, "evaluate.data" if item.data else "data"
+        samples = open_split(section, item.split, seed=self.seed, key=place)
+        self._say(f"{place}.{item.split}", samples.notes(1))
+        return detect_split(
+            self.model,
+            samples,
+            item,
+            workers=self.workers,
+            what=f"{item.split} pictures",
+            progress=self.progress,
+        )
+
     def _say(self, where: str, notes: Sequence[str]) -> None:
         for note in notes:
             line = f"{where}: {note}"
@@ -154,6 +173,7 @@ class _Splits:
 
 
 def _figures(splits: _Splits, item: EvaluateItem) -> Figures:
+    assert not isinstance(item, DetectEvaluation), "it embeds nothing"
     model, found = splits.model, splits.get(item)
     if isinstance(item, RetrievalEvaluation):
         embed = partial(embed_texts, model, batch=item.batch, progress=splits.progress)

@@ -20,6 +20,7 @@ from ptft.pages.markdown import card_metadata, code, inline, replace_metadata, r
 from ptft.printable import printable
 from ptft.recipe import (
     TOWERS_OF,
+    BoxesData,
     ClassifyObjective,
     DataSection,
     FolderData,
@@ -232,13 +233,13 @@ def _data(section: DataSection) -> str:
             return f"mixture: {'; '.join(shares)}"
         case ScenesData():
             return f"scenes that ptft draws from a seed, style {section.style}, {section.train:,}"
-        case ShardsData() | FolderData() | TableData():
+        case ShardsData() | FolderData() | TableData() | BoxesData():
             # Names without their folders: those are of the machine, and nobody else's business.
             names = [n if is_hub_id(n) else public_place(Path(n).name) for n in _paths(section)]
             return f"{section.kind}: {', '.join(names)}"
 
 
-def _paths(section: ShardsData | FolderData | TableData) -> list[str]:
+def _paths(section: ShardsData | FolderData | TableData | BoxesData) -> list[str]:
     train = section.train
     return [train] if isinstance(train, str) else list(train or [])
 

@@ -3,6 +3,7 @@
 from ptft.model.adapt import check_merged, check_trains, load_adapter, merge, save_adapter
 from ptft.model.blocks import layer_depths, tower_blocks
 from ptft.model.build import build_model, check_pretrained
+from ptft.model.detecting import prepare_detector
 from ptft.model.encoder import DualEncoder, join_embeddings
 from ptft.model.head import class_head, init_head, rows_for
 from ptft.model.lock import active_batch_norm, apply_adapt, scale_learns
@@ -32,6 +33,7 @@ __all__ = [
     "merge",
     "open_clip_state_dict",
     "packs_texts",
+    "prepare_detector",
     "rows_for",
     "save_adapter",
     "save_model",

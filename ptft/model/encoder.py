@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ptft.data.reading.batch import KeptFeatures
 from ptft.errors import ModelError
 from ptft.model.classifier import Classifier
+from ptft.model.detector import Detector, PlaceAnswers
 from ptft.model.exported import is_exported
 from ptft.model.spec import ModelSpec
 from ptft.model.towers import projection
@@ -38,6 +39,7 @@ class DualEncoder(nn.Module):
         logit_scale: (1,), log of 1/temperature.
         logit_bias: (1,), added to the scaled similarities (SigLIP), or None.
         head: of a classifier, on what ``spec.reads`` names; or None.
+        detector: tells boxes; or None.
         spec: everything but the weights.
         locked: names of the towers that stay in eval mode.
     """
@@ -47,6 +49,7 @@ class DualEncoder(nn.Module):
     logit_scale: nn.Parameter
     logit_bias: nn.Parameter | None
     head: Classifier | None
+    detector: Detector | None
 
     def __init__(
         self, image: nn.Module, text: nn.Module, spec: ModelSpec, *, logit_bias: float | None = None
@@ -58,6 +61,7 @@ class DualEncoder(nn.Module):
         bias = None if logit_bias is None else nn.Parameter(torch.full((1,), float(logit_bias)))
         self.register_parameter("logit_bias", bias)
         self.head = None
+        self.detector = None
         self.spec = spec
         self.locked: frozenset[str] = frozenset()
         self.norms_frozen = False
@@ -124,6 +128,7 @@ class DualEncoder(nn.Module):
         tokens: Tensor | KeptFeatures | Sequence[Tensor | KeptFeatures] | None = None,
         *,
         logits: bool = False,
+        boxes: int = 0,
     ) -> tuple[Tensor | None, Tensor | None]:
         """What of images (B, 3, H, W) and tokens (B, L), or of their kept features, is given ->
         (B, D) each, L2-normalised.
@@ -133,13 +138,19 @@ class DualEncoder(nn.Module):
         Args:
             tokens: or several of them, of other L each, whose embeddings come one after another.
             logits: give the classifier's logits (B, C), and None, in place of the embeddings.
+            boxes: give the detector's logits (B, N, Q) and boxes (B, N, 4); a query is the mean of
+                so many texts that follow one another.
         """
+        if boxes:
+            assert isinstance(images, Tensor) and tokens is not None
+            queries_qd = self._texts(tokens).unflatten(0, (-1, boxes)).mean(dim=1)
+            found = self.detect(images, queries_qd)
+            return found.logits, found.boxes
         image_bd = text_bd = None
         if images is not None:
             image_bd = _unit(self._image(images))
         if tokens is not None:
-            groups = [tokens] if isinstance(tokens, Tensor | KeptFeatures) else tokens
-            text_bd = _unit(torch.cat([self._text(group) for group in groups]))
+            text_bd = self._texts(tokens)
         if logits:
             return self.class_logits(self.head_input(image_bd, text_bd)), None
         return image_bd, text_bd
@@ -148,6 +159,20 @@ class DualEncoder(nn.Module):
         if isinstance(images, KeptFeatures):
             return project(self.image, images.rows)
         return self.encode_image(images)
+
+    def _texts(self, tokens: Tensor | KeptFeatures | Sequence[Tensor | KeptFeatures]) -> Tensor:
+        groups = [tokens] if isinstance(tokens, Tensor | KeptFeatures) else tokens
+        return _unit(torch.cat([self._text(group) for group in groups]))
+
+    def detect(self, images: Tensor, queries_qd: Tensor) -> PlaceAnswers:
+        """Images (B, 3, H, W) and embeddings of texts (Q, D) -> what is found of each, where.
+
+        Raises:
+            ModelError: the model tells no boxes.
+        """
+        if self.detector is None:
+            raise ModelError(f"{self.spec.name}: no detector; it was not trained with boxes")
+        return self.detector(self.image, images, queries_qd)
 
     def _text(self, tokens: Tensor | KeptFeatures) -> Tensor:
         if isinstance(tokens, KeptFeatures):
@@ -221,6 +246,16 @@ class DualEncoder(nn.Module):
             if bias is not None:
                 head.bias.copy_(bias)
         self.head = head
+
+    def set_detector(self, detector: Detector) -> None:
+        """Put a head for boxes on the model."""
+        self.detector = detector.to(self.device)
+        self.spec = self.spec.with_(detector=detector.spec.to_dict())
+
+    def drop_detector(self) -> None:
+        """Take it away."""
+        self.detector = None
+        self.spec = self.spec.with_(detector=None)
 
     def drop_head(self) -> None:
         """Take the head away, with its class names."""

@@ -4,12 +4,14 @@ from torch import nn
 
 from ptft.errors import AdaptError, ModelError
 from ptft.model.adapt import adapter_names, attach
+from ptft.model.detecting import unread_by_detector
 from ptft.model.encoder import DualEncoder
 from ptft.model.towers import projection
 from ptft.recipe import (
     AdapterSection,
     AdaptSection,
     ClassifyObjective,
+    DetectObjective,
     ObjectiveSection,
     ProbeAdapt,
     ProjectionAdapt,
@@ -79,6 +81,8 @@ def apply_adapt(
             raise ModelError("objective.kind: 'classify' needs a head; see init_head")
         model.head.requires_grad_(True)
         learns.append("head")
+    if isinstance(objective, DetectObjective):
+        learns += _let_detect(model)
     if scale_learns(adapt, objective):
         model.logit_scale.requires_grad_(True)
         learns.append("logit scale")
@@ -87,6 +91,15 @@ def apply_adapt(
         learns.append("logit bias")
     model.lock(locked | unused)
     return f"{', '.join(learns)}: {_share(model)}"
+
+
+def _let_detect(model: DualEncoder) -> list[str]:
+    """Let the head for boxes learn; what it does not read of the image tower is locked."""
+    assert model.detector is not None
+    model.detector.requires_grad_(True)
+    for parameter in unread_by_detector(model):
+        parameter.requires_grad_(False)
+    return ["detector"]
 
 
 def active_batch_norm(model: DualEncoder) -> str | None:
@@ -106,8 +119,8 @@ def active_batch_norm(model: DualEncoder) -> str | None:
 def scale_learns(adapt: AdaptSection, objective: ObjectiveSection) -> bool:
     """Whether the recipe lets the logit scale learn."""
     if isinstance(adapt, AdapterSection):
-        return adapt.logit_scale
-    if isinstance(adapt, TipAdapterAdapt):
+        return adapt.logit_scale and not isinstance(objective, DetectObjective)
+    if isinstance(adapt, TipAdapterAdapt) or isinstance(objective, DetectObjective):
         return False
     return not (isinstance(adapt, ProbeAdapt) and isinstance(objective, ClassifyObjective))
 
@@ -128,6 +141,7 @@ def _apply_adapter(
         )
     attach(model, adapt.model_copy(update={"towers": towers}), seed=seed)
     only_projections = isinstance(adapt, ProjectionAdapt)
+    detect = isinstance(objective, DetectObjective)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     learns = [] if only_projections else [f"{adapt.kind} in {' and '.join(towers)} tower"]
@@ -143,7 +157,9 @@ def _apply_adapter(
         assert model.head is not None
         model.head.requires_grad_(True)
         learns.append("head")
-    if adapt.logit_scale:
+    if detect:
+        learns += _let_detect(model)
+    if adapt.logit_scale and not detect:
         model.logit_scale.requires_grad_(True)
         learns.append("logit scale")
         if isinstance(objective, SiglipObjective) and model.logit_bias is not None:

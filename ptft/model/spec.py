@@ -41,6 +41,7 @@ class ModelSpec:
         reads: what of a sample the head is for.
         adapter: the adapter in the model: its ``section`` of the recipe and the digest of the
             ``base`` it was put on; None without one, and once it is merged.
+        detector: what the head for boxes is made of; None without one.
     """
 
     name: str
@@ -57,6 +58,7 @@ class ModelSpec:
     templates: tuple[str, ...] = ()
     reads: Reads = "image"
     adapter: Mapping[str, Any] | None = None
+    detector: Mapping[str, Any] | None = None
 
     @property
     def embed_dim(self) -> int:
@@ -100,7 +102,7 @@ def save_spec(spec: ModelSpec, folder: Path) -> None:
     plain = {
         key: value
         for key, value in asdict(replace(spec, tokenizer=None)).items()  # type: ignore[arg-type]
-        if key not in ("tokenizer", "preprocess")
+        if key not in ("tokenizer", "preprocess") and not (key == "detector" and value is None)
     }
     values = {
         "format": _FORMAT,
@@ -168,3 +170,12 @@ def _check(values: dict[str, Any], where: str) -> None:
         adapter.keys(("section", "base"), ("section", "base"))
         Bounds(adapter.values["section"], f"{where}: adapter.section", ModelError)
         adapter.text("base", 500)
+    if values.get("detector") is not None:
+        detector = Bounds(values["detector"], f"{where}: detector", ModelError)
+        keys = ("kind", "maps", "width", "classes", "templates")
+        detector.keys(keys, keys)
+        detector.choice("kind", ("patches", "maps"))
+        detector.whole("maps", 1, 5)
+        detector.whole("width", 1, MAX_SIDE)
+        for key in ("classes", "templates"):
+            detector.texts(key, MAX_CLASSES, MAX_TEXT)

@@ -25,6 +25,7 @@ from ptft.errors import ArtifactError, DigestError, ModelError
 from ptft.files.bounds import Bounds
 from ptft.files.tensors import TensorFiles, tensor_file, write_tensors
 from ptft.model.adapt import rebuild
+from ptft.model.detecting import restore_detector
 from ptft.model.encoder import DualEncoder
 from ptft.model.foreign import check_architecture
 from ptft.model.names import check_fit, fit_state_dict
@@ -135,6 +136,8 @@ def shell(spec: ModelSpec, folder: Path, state: dict[str, Tensor], *, seed: int 
                     f"{len(state['head.weight'])} rows"
                 )
             model.set_head(state["head.weight"], spec.classes, spec.templates, reads=spec.reads)
+        if spec.detector is not None:
+            restore_detector(model)
         if model.head is not None and "head.keys" in state:
             model.head.remember(state["head.keys"], state["head.labels"], alpha=1.0, beta=1.0)
     rebuild(model)

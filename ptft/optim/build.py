@@ -107,6 +107,8 @@ def _groups(
 
 def _learning_rate(name: str, section: OptimSection) -> float:
     tower = name.split(".", 1)[0]
+    if tower in ("head", "detector") and section.lr_head is not None:
+        return section.lr_head
     if tower == "image" and section.lr_image is not None:
         return section.lr_image
     if tower == "text" and section.lr_text is not None:

@@ -13,6 +13,7 @@ from ptft.recipe.adapt import (
 from ptft.recipe.check import check_evaluations, check_recipe
 from ptft.recipe.comparison import ArmSection, CompareSection, Comparison, Search
 from ptft.recipe.data import (
+    BoxesData,
     DataSection,
     FolderData,
     MixtureData,
@@ -26,6 +27,7 @@ from ptft.recipe.distill import DistillSection
 from ptft.recipe.early_stop import EarlyStopSection
 from ptft.recipe.evaluation import (
     ClassifyEvaluation,
+    DetectEvaluation,
     EvaluateItem,
     ProbeEvaluation,
     RetrievalEvaluation,
@@ -47,6 +49,7 @@ from ptft.recipe.model import ArchModel, ModelSection, TextTower, TowersModel
 from ptft.recipe.objective import (
     ClassifyObjective,
     ClipObjective,
+    DetectObjective,
     ObjectiveSection,
     SiglipObjective,
     read_towers,
@@ -75,12 +78,15 @@ __all__ = [
     "ArmSection",
     "AugmentSection",
     "BottleneckAdapt",
+    "BoxesData",
     "ClassifyEvaluation",
     "ClassifyObjective",
     "ClipObjective",
     "CompareSection",
     "Comparison",
     "DataSection",
+    "DetectEvaluation",
+    "DetectObjective",
     "DistillSection",
     "DoraAdapt",
     "EarlyStopSection",

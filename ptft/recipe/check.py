@@ -25,7 +25,7 @@ from ptft.recipe.data import (
 )
 from ptft.recipe.evaluation import EvaluateItem
 from ptft.recipe.model import ArchModel, TextTower, TowersModel
-from ptft.recipe.objective import ClassifyObjective
+from ptft.recipe.objective import ClassifyObjective, DetectObjective
 from ptft.recipe.optim import ADAMW, LBFGS, OptimSection, find_optimizer
 from ptft.recipe.paths import check_url, expand_paths, is_hub_id, is_url
 from ptft.recipe.schema import Recipe
@@ -151,7 +151,8 @@ def _check_stages(sequence: StagedRecipe) -> None:
 
 
 def _check_pairs(recipe: Recipe) -> None:
-    if not isinstance(recipe.objective, ClassifyObjective) and recipe.optim.global_batch < 2:
+    alone = isinstance(recipe.objective, ClassifyObjective | DetectObjective)
+    if not alone and recipe.optim.global_batch < 2:
         raise RecipeError(
             f"optim.global_batch: {recipe.optim.global_batch}: a pair alone has no negatives, and "
             f"objective.kind {recipe.objective.kind!r} learns from these; allowed: 2 or more"

@@ -13,6 +13,7 @@ from ptft.recipe.section import Section
 __all__ = [
     "ADDED",
     "INDIFFERENT",
+    "BoxesData",
     "DataSection",
     "FolderData",
     "MixtureData",
@@ -224,6 +225,39 @@ class TableData(_Fields):
     """Rows that are shuffled together when streaming."""
 
 
+class BoxesData(Section):
+    """Pictures with boxes, as annotation tools write them: Pascal VOC, COCO (LVIS too), YOLO.
+
+    A split is COCO's JSON; a folder of VOC's XML files, or a list of their names
+    (``ImageSets/Main/train.txt``); YOLO's ``data.yaml``, a folder with ``images`` and ``labels``,
+    or a list of pictures. Boxes are in the upright picture, and turn along where the annotation is
+    of the stored one.
+    """
+
+    kind: Literal["boxes"] = "boxes"
+    train: str | None = None
+    """The annotations to learn from."""
+    val: str | None = None
+    """The annotations to select on."""
+    test: str | None = None
+    """The annotations to report on."""
+    format: Literal["auto", "coco", "voc", "yolo"] = "auto"
+    """Of the annotations; ``auto``: by what they look like."""
+    images: str | None = None
+    """The folder of the pictures; absent: where the format keeps them."""
+    classes: str | list[str] | None = None
+    """Class names in the order of their numbers, as of the other kinds. Absent: those that the
+    files list, or those that occur in ``train``, sorted."""
+    voc_origin: Literal[0, 1] = 0
+    """Number of the first pixel in VOC's files: 0, as tools write today; 1, as in VOC's own."""
+    limit: int | None = Field(default=None, ge=1)
+    """As of the other kinds."""
+    max_pixels: int = Field(default=64_000_000, ge=1)
+    """As of the other kinds."""
+    max_skipped: float = Field(default=0.01, ge=0.0, le=1.0)
+    """As of the other kinds."""
+
+
 PartData = Annotated[ScenesData | ShardsData | FolderData | TableData, Field(discriminator="kind")]
 
 
@@ -268,7 +302,8 @@ class MixtureData(Section):
 
 
 DataSection = Annotated[
-    ScenesData | ShardsData | FolderData | TableData | MixtureData, Field(discriminator="kind")
+    ScenesData | ShardsData | FolderData | TableData | BoxesData | MixtureData,
+    Field(discriminator="kind"),
 ]
 
 

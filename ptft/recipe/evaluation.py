@@ -10,6 +10,7 @@ from ptft.recipe.section import Section
 
 __all__ = [
     "ClassifyEvaluation",
+    "DetectEvaluation",
     "EvaluateItem",
     "ProbeEvaluation",
     "RetrievalEvaluation",
@@ -79,8 +80,27 @@ class ClassifyEvaluation(_Evaluation):
     kind: Literal["classify"] = "classify"
 
 
+class DetectEvaluation(_Evaluation):
+    """COCO's average precision of a detector, asked for the classes of the split by their names."""
+
+    kind: Literal["detect"] = "detect"
+    templates: list[Template] | None = Field(default=None, min_length=1)
+    """Prompts as of ``zero_shot``; absent: the detector's own."""
+    classes: list[str] | None = Field(default=None, min_length=1)
+    """Those of the set that count; boxes of others are neither right nor wrong. Absent: all."""
+    most: int = Field(default=100, ge=1, le=1000)
+    """Boxes of a picture that count, the surest first."""
+    nms: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Of boxes of one class that overlap by more than this IoU only the surest stays; absent: all
+    do, since training gives each thing one place."""
+
+
 EvaluateItem = Annotated[
-    RetrievalEvaluation | ZeroShotEvaluation | ProbeEvaluation | ClassifyEvaluation,
+    RetrievalEvaluation
+    | ZeroShotEvaluation
+    | ProbeEvaluation
+    | ClassifyEvaluation
+    | DetectEvaluation,
     Field(discriminator="kind"),
 ]
 
@@ -89,4 +109,6 @@ def metrics_of(item: EvaluateItem) -> list[str]:
     """Names of the figures that models can be compared by: shares of 1, more is better."""
     if isinstance(item, RetrievalEvaluation):
         return [f"{way}_recall@{k}" for way in ("i2t", "t2i") for k in sorted(item.ks)]
+    if isinstance(item, DetectEvaluation):
+        return ["map", "ap50", "ap75"]
     return ["top1"]

@@ -11,6 +11,7 @@ from ptft.recipe.section import Section
 __all__ = [
     "ClassifyObjective",
     "ClipObjective",
+    "DetectObjective",
     "ObjectiveSection",
     "SiglipObjective",
     "read_towers",
@@ -91,8 +92,39 @@ class ClassifyObjective(Section):
     """The learned scale of the head's logits is clamped to at most this."""
 
 
+class DetectObjective(Section):
+    """Boxes and their classes, told by texts: a head on the image tower's grid (OWL-ViT, Minderer
+    et al. 2022), whose places are compared with the embeddings of class names."""
+
+    kind: Literal["detect"] = "detect"
+    templates: list[Template] = Field(default=["a photo of a {}."], min_length=1)
+    """Prompts; ``{}`` is the class name, and a class is the mean of its prompts' embeddings."""
+    image_size: int | None = Field(default=None, ge=32, le=2048)
+    """Side of the pictures that the tower is given, to which its position embeddings are
+    interpolated; absent: its own."""
+    fit: Literal["squash", "longest"] = "squash"
+    """How a picture is brought to that square: both sides scaled, as transformers' OWL-ViT does, or
+    the longer one and the shorter padded."""
+    maps: int = Field(default=2, ge=1, le=5)
+    """Of a convolutional tower: how many of its last feature maps are read; each halves the
+    distance of places."""
+    width: int = Field(default=256, ge=16, le=4096)
+    """Of a convolutional tower's places."""
+    queries: int = Field(default=256, ge=1)
+    """Classes of a step at most: those that its pictures show, and others as wrong answers."""
+    mosaic: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of the training pictures that are four put together."""
+    class_weight: float = Field(default=1.0, ge=0.0)
+    """Of the focal loss of classes, here and where boxes are given to places."""
+    l1_weight: float = Field(default=1.0, ge=0.0)
+    """Of the L1 distance of boxes, likewise."""
+    giou_weight: float = Field(default=1.0, ge=0.0)
+    """Of the generalised IoU of boxes, likewise."""
+
+
 ObjectiveSection = Annotated[
-    ClipObjective | SiglipObjective | ClassifyObjective, Field(discriminator="kind")
+    ClipObjective | SiglipObjective | ClassifyObjective | DetectObjective,
+    Field(discriminator="kind"),
 ]
 
 

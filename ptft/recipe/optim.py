@@ -166,6 +166,9 @@ class OptimSection(Section):
     """Learning rate of the image tower, where it differs (a pretrained tower, say)."""
     lr_text: float | None = Field(default=None, gt=0.0)
     """Learning rate of the text tower, where it differs."""
+    lr_head: float | None = Field(default=None, gt=0.0)
+    """Learning rate of a class head or a detector's, where it differs: new weights on trained
+    towers."""
     layer_decay: float | None = Field(default=None, gt=0.0, le=1.0)
     """Factor on the learning rate from each block of a tower to the one below it (BEiT's and MAE's
     fine-tuning: 0.65 to 0.9); projections, head and logit scale learn at the whole rate."""
@@ -206,6 +209,7 @@ class OptimSection(Section):
             "precision": "fp32",
             "lr_image": None,
             "lr_text": None,
+            "lr_head": None,
             "layer_decay": None,
         }
         for key, value in wanted.items():

@@ -27,7 +27,7 @@ from ptft.data.sources.class_captions import ClassCaptions, same_class
 from ptft.distributed import ALONE, World
 from ptft.model import DualEncoder, packs_texts
 from ptft.objective import needs_labels, needs_pictures, needs_text
-from ptft.recipe import Recipe
+from ptft.recipe import DetectObjective, Recipe
 from ptft.train.setup import Setup
 
 __all__ = [
@@ -69,6 +69,8 @@ def batches(
         text_features=setup.text_features,
         labelled=needs_labels(recipe.objective),
         pictures=needs_pictures(recipe.objective),
+        boxes=isinstance(recipe.objective, DetectObjective),
+        mosaic=getattr(recipe.objective, "mosaic", 0.0),
     )
     read = train_batches(setup.samples, spec, start=start, end=end, workers=workers)
     if isinstance(setup.samples, ClassCaptions):

@@ -22,10 +22,10 @@ need not share a micro batch. Within one they go through the tower in groups of 
 that is cheaper (:mod:`ptft.train.batches`).
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -44,14 +44,17 @@ from ptft.objective import (
 from ptft.recipe import (
     ClassifyObjective,
     ClipObjective,
+    DetectObjective,
     ObjectiveSection,
     OptimSection,
     SiglipObjective,
 )
 from ptft.train.batches import grouped_tokens, images_to_device
+from ptft.train.boxes import batch_queries, boxes_loss
 from ptft.train.cost.clock import PartClock
 from ptft.train.device import autocast
 from ptft.train.parallel import Parallel
+from ptft.train.random_state import RandomState
 from ptft.train.teacher import Teacher
 
 __all__ = ["Step", "loss_scaler", "micro_batch"]
@@ -64,24 +67,6 @@ class _Micro:
 
     images: slice
     texts: Tensor
-
-
-@dataclass(frozen=True)
-class _RandomState:
-    """Where torch's random numbers stand, on the CPU and on a GPU."""
-
-    cpu: Tensor
-    cuda: Tensor | None
-
-    @classmethod
-    def now(cls, device: torch.device) -> Self:
-        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        return cls(torch.get_rng_state(), cuda)
-
-    def restore(self, device: torch.device) -> None:
-        torch.set_rng_state(self.cpu)
-        if self.cuda is not None:
-            torch.cuda.set_rng_state(self.cuda, device)
 
 
 class Step:
@@ -130,6 +115,8 @@ class Step:
         """
         if isinstance(self.objective, ClassifyObjective):
             return self._classify(self.objective, batch)
+        if isinstance(self.objective, DetectObjective):
+            return self._detect(self.objective, batch)
         return self._contrast(self.objective, batch)
 
     def _contrast(
@@ -140,12 +127,12 @@ class Step:
 
         # 1. the features of all pairs
         encoded: list[tuple[Tensor | None, Tensor | None]] = []
-        drawn: list[_RandomState] = []
+        drawn: list[RandomState] = []
         for number, micro in enumerate(micros):
-            drawn.append(_RandomState.now(self.model.device))
+            drawn.append(RandomState.now(self.model.device))
             with self.parallel.reduced(len(micros) == 1), torch.set_grad_enabled(number == kept):
                 encoded.append(self._encode(batch, micro))
-        after = _RandomState.now(self.model.device)
+        after = RandomState.now(self.model.device)
         features = self._features(batch, micros, encoded)
 
         # 2. the loss on them. Wrappers average gradients over the ranks; these are to be summed.
@@ -175,26 +162,13 @@ class Step:
         after.restore(self.model.device)
         return ObjectiveOutput(output.loss.detach(), output.scalars)
 
-    def _classify(self, objective: ClassifyObjective, batch: Batch) -> ObjectiveOutput:
-        """Samples do not meet in this loss: a mean over micro batches is the whole share's."""
+    def _singly(self, batch: Batch, answer: Callable[[_Micro], ObjectiveOutput]) -> ObjectiveOutput:
+        """Of a loss in which samples do not meet: a mean over micro batches is the share's."""
         outputs: list[ObjectiveOutput] = []
         micros = self._cut(batch)
         for number, micro in enumerate(micros):
-            rows = micro.texts if needs_text(objective) else micro.images
-            labels = None if batch.labels is None else batch.labels[rows]
             with self.parallel.reduced(number == len(micros) - 1):
-                with self._part("copy"):
-                    images, tokens = self._inputs(objective, batch, rows)
-                    labels = None if labels is None else labels.to(self.model.device)
-                with self._part("forward"), autocast(self.precision, self.model.device):
-                    logits_bc, _ = self.parallel.forward(images, tokens, logits=True)
-                with self._part("loss"):
-                    with autocast(self.precision, self.model.device):
-                        output = classify_loss(objective, logits_bc, labels, self.model.logit_scale)
-                    if self.teacher is not None:
-                        output = self.teacher.classify(
-                            output, logits_bc, batch, rows, precision=self.precision
-                        )
+                output = answer(micro)
                 with self._part("backward"):
                     self.scaler.scale(output.loss / len(micros)).backward()
             outputs.append(ObjectiveOutput(output.loss.detach(), output.scalars))
@@ -203,6 +177,44 @@ class Step:
         return ObjectiveOutput(
             loss, {name: fmean(output.scalars[name] for output in outputs) for name in names}
         )
+
+    def _classify(self, objective: ClassifyObjective, batch: Batch) -> ObjectiveOutput:
+        def answer(micro: _Micro) -> ObjectiveOutput:
+            rows = micro.texts if needs_text(objective) else micro.images
+            labels = None if batch.labels is None else batch.labels[rows]
+            with self._part("copy"):
+                images, tokens = self._inputs(objective, batch, rows)
+                labels = None if labels is None else labels.to(self.model.device)
+            with self._part("forward"), autocast(self.precision, self.model.device):
+                logits_bc, _ = self.parallel.forward(images, tokens, logits=True)
+            with self._part("loss"):
+                with autocast(self.precision, self.model.device):
+                    output = classify_loss(objective, logits_bc, labels, self.model.logit_scale)
+                if self.teacher is not None:
+                    output = self.teacher.classify(
+                        output, logits_bc, batch, rows, precision=self.precision
+                    )
+            return output
+
+        return self._singly(batch, answer)
+
+    def _detect(self, objective: DetectObjective, batch: Batch) -> ObjectiveOutput:
+        queries = batch_queries(self.model, objective, batch)
+
+        def answer(micro: _Micro) -> ObjectiveOutput:
+            with self._part("copy"):
+                assert isinstance(batch.images, Tensor), "places have no kept features"
+                images = images_to_device(batch.images[micro.images], self.model)
+                targets = queries.targets(batch, micro.images, self.model.device)
+                tokens = queries.tokens.to(self.model.device)
+            with self._part("forward"), autocast(self.precision, self.model.device):
+                logits, boxes = self.parallel.forward(
+                    images, tokens, boxes=len(objective.templates)
+                )
+            with self._part("loss"):
+                return boxes_loss(objective, logits, boxes, targets)
+
+        return self._singly(batch, answer)
 
     def _inputs(
         self, objective: ClassifyObjective, batch: Batch, rows: slice | Tensor

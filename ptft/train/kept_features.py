@@ -33,7 +33,14 @@ from ptft.distributed import World
 from ptft.errors import ModelError, RecipeError, SampleError
 from ptft.model import DualEncoder
 from ptft.model.trunk import trunk_digest, trunk_learns
-from ptft.recipe import AugmentSection, ObjectiveSection, Recipe, RunSection, read_towers
+from ptft.recipe import (
+    AugmentSection,
+    DetectObjective,
+    ObjectiveSection,
+    Recipe,
+    RunSection,
+    read_towers,
+)
 from ptft.train.batches import images_to_device, tokens_to_device
 from ptft.train.device import autocast
 from ptft.train.setup import Setup
@@ -134,7 +141,10 @@ def _decide(run: _Run, total: int) -> tuple[list[str], list[str]]:
 
 
 def _locked(objective: ObjectiveSection, model: DualEncoder) -> list[str]:
-    """Towers that the objective reads and whose trunk does not learn."""
+    """Towers that the objective reads and whose trunk does not learn; a detector reads places of a
+    picture and not its features."""
+    if isinstance(objective, DetectObjective):
+        return []
     return [
         name
         for name in read_towers(objective)

@@ -7,7 +7,7 @@ import torch
 
 from ptft.data import Batch
 from ptft.model import check_trains, scale_learns
-from ptft.recipe import ClassifyObjective, Recipe
+from ptft.recipe import ClipObjective, Recipe, SiglipObjective
 from ptft.train.batches import batches
 from ptft.train.device import measure_precision
 from ptft.train.gradients import Step
@@ -28,7 +28,9 @@ def check_learning(recipe: Recipe, setup: Setup) -> None:
     """
     batch = _first_batch(recipe, setup, max(2, min(recipe.optim.global_batch, _CHECKED)))
     objective = recipe.objective
-    if not isinstance(objective, ClassifyObjective):  # one caption for all would move nothing
+    if isinstance(
+        objective, ClipObjective | SiglipObjective
+    ):  # one caption for all would move nothing
         objective = objective.model_copy(update={"multi_positive": False})
     step = Step(objective, recipe.optim, alone(setup.model), teacher=setup.teacher)
     learns = scale_learns(recipe.adapt, recipe.objective)

@@ -8,6 +8,7 @@ import torch
 from ptft.data import SampleSet, open_split, open_val
 from ptft.data.checks.check import check_captions, check_classes
 from ptft.data.checks.cut import cut_notes
+from ptft.data.checks.marked import box_classes
 from ptft.data.reading.features import FeatureFile, TextFeatures
 from ptft.data.reading.loader import worker_count
 from ptft.data.sources.class_captions import ClassCaptions
@@ -20,6 +21,7 @@ from ptft.model import (
     apply_adapt,
     build_model,
     init_head,
+    prepare_detector,
     set_patch_dropout,
 )
 from ptft.model.fetch import fetch_source
@@ -27,7 +29,7 @@ from ptft.model.spec import load_spec
 from ptft.model_source import model_folder
 from ptft.objective import check_widths, needs_text
 from ptft.optim import total_samples
-from ptft.recipe import ClassifyObjective, Recipe, RunSection, TipAdapterAdapt
+from ptft.recipe import ClassifyObjective, DetectObjective, Recipe, RunSection, TipAdapterAdapt
 from ptft.train.teacher import Teacher, load_teacher
 
 __all__ = ["Setup", "choose_device", "keep_reading", "set_up"]
@@ -75,7 +77,9 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     model = build_model(recipe.model, recipe.init, recipe.objective, seed=recipe.seed)
     check_widths(recipe.objective, model.spec.embed_dim)
     samples = open_split(recipe.data, "train", seed=recipe.seed)
-    if not isinstance(recipe.objective, ClassifyObjective) and recipe.objective.templates:
+    if isinstance(recipe.objective, DetectObjective):
+        prepare_detector(model, recipe.objective, box_classes(samples), seed=recipe.seed)
+    elif not isinstance(recipe.objective, ClassifyObjective) and recipe.objective.templates:
         samples = ClassCaptions(samples, recipe.objective.templates)
         model.spec = model.spec.with_(  # what it learns to tell apart, for who serves it
             classes=tuple(samples.classes or ()), templates=samples.templates

@@ -103,6 +103,15 @@ def arch_section(name: str = "tiny-vit", **values: Any) -> ArchModel:
     return ArchModel(name=name, **values)
 
 
+def register(name: str, config: dict[str, Any]) -> str:
+    """Make open_clip know an architecture in this process; its name."""
+    open_clip = import_open_clip()
+    folder = Path(tempfile.mkdtemp(prefix="ptft-tiny-"))
+    (folder / f"{name}.json").write_text(json.dumps(config), encoding="utf-8")
+    open_clip.add_model_config(folder)
+    return name
+
+
 def towers_section(**values: Any) -> TowersModel:
     """A timm image tower of 0.3 M parameters (any size of picture) and a two-layer text tower."""
     defaults: dict[str, Any] = {

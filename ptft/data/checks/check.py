@@ -9,7 +9,13 @@ from ptft.data.open import open_split
 from ptft.data.sample import SampleSet
 from ptft.data.sources.class_captions import ClassCaptions
 from ptft.errors import DataError, PtftError, RecipeError
-from ptft.recipe import ClassifyObjective, ClipObjective, Recipe, SiglipObjective
+from ptft.recipe import (
+    ClassifyObjective,
+    ClipObjective,
+    DetectObjective,
+    Recipe,
+    SiglipObjective,
+)
 from ptft.recipe.check import SplitUse, splits_of
 from ptft.recipe.data import has_pictures
 from ptft.recipe.objective import ObjectiveSection, read_towers
@@ -152,7 +158,8 @@ def check_captions(
         if labels is not None and len(seen) < 2:
             only = [samples.classes[number] for number in seen] if samples.classes else []
             raise DataError(_one_class(key, only))
-    if isinstance(objective, ClassifyObjective) or len(samples) < 2 or samples.in_order:
+    single = isinstance(objective, ClassifyObjective | DetectObjective)
+    if single or len(samples) < 2 or samples.in_order:
         return
     step = max(1, len(samples) // _CAPTIONS)
     texts: set[str] = set()
@@ -234,7 +241,8 @@ def _meaningless(found: Checked, objective: ObjectiveSection | None) -> Iterator
     if found.learned and objective is not None:
         if isinstance(objective, ClassifyObjective) or templates:
             labelled |= {objective.kind}
-        if "text" in read_towers(objective) and not templates:
+        detects = isinstance(objective, DetectObjective)
+        if "text" in read_towers(objective) and not templates and not detects:
             kinds |= {"retrieval"}
             if survey.words and survey.distinct == 1 and survey.samples > 1:
                 caption = survey.first[0][2][:1]

@@ -5,12 +5,15 @@ from typing import NamedTuple, Self, TypeAlias
 
 import torch
 
+from ptft.data.boxes.box import Boxes
+from ptft.data.boxes.frame import Frame
 from ptft.errors import Fault, SampleError
 
 __all__ = [
     "Batch",
     "EvalBatch",
     "KeptFeatures",
+    "MarkedBatch",
     "PixelBlock",
     "Pixels",
     "Skip",
@@ -71,6 +74,8 @@ class Batch:
         names: of the samples.
         skipped: samples that stood in this batch's places and could not be read.
         teacher_tokens: the same captions as a teacher's own tokenizer has them.
+        boxes: of each picture, centre x, centre y, width and height as shares of it; None where no
+            boxes are read.
     """
 
     images: Pixels | KeptFeatures | None
@@ -80,6 +85,7 @@ class Batch:
     names: list[str]
     skipped: Skipped
     teacher_tokens: Tokens | None = None
+    boxes: list[Boxes] | None = None
 
     def __len__(self) -> int:
         """Number of samples B."""
@@ -102,6 +108,25 @@ class EvalBatch:
     indices: torch.Tensor
     captions: list[tuple[str, ...]]
     labels: torch.Tensor | None
+    skipped: Skipped
+
+
+@dataclass
+class MarkedBatch:
+    """Consecutive samples of a set with their boxes, those left out that could not be read.
+
+    Attributes:
+        images: uint8 (B, H, W, 3), not normalised.
+        indices: int64 (B,), of the samples in their set.
+        boxes: of each, in pixels of its upright picture.
+        frames: how each picture lies in what the model is given.
+        skipped: samples that were left out.
+    """
+
+    images: torch.Tensor
+    indices: torch.Tensor
+    boxes: list[Boxes]
+    frames: list[Frame]
     skipped: Skipped
 
 

@@ -16,7 +16,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ptft.data.reading.batch import Batch, EvalBatch, PixelBlock, Skipped
+from ptft.data.boxes.read import BoxReader, EvalBoxReader
+from ptft.data.reading.batch import Batch, EvalBatch, MarkedBatch, PixelBlock, Skipped
 from ptft.data.reading.order import Order
 from ptft.data.reading.read import EvalReader, PixelReader, TrainReader
 from ptft.data.reading.shared_buffers import SharedBuffers, SharedReader
@@ -30,6 +31,7 @@ __all__ = [
     "Reader",
     "Workers",
     "eval_batches",
+    "marked_batches",
     "pixel_blocks",
     "read_ahead",
     "train_batches",
@@ -69,7 +71,8 @@ def train_batches(
     Raises:
         DataError: (on iteration) no sample could be read, or a worker died.
     """
-    reader = TrainReader(samples, samples.order(spec.seed), spec)
+    made = BoxReader if spec.boxes else TrainReader
+    reader = made(samples, samples.order(spec.seed), spec)
     first = spec.rank * spec.share
     jobs = _Jobs(start + first, end + first, spec.size, spec.share)
     count = worker_count(workers, samples, len(jobs), spec.world)
@@ -99,6 +102,24 @@ def eval_batches(
     reader = EvalReader(samples, preprocess, reads)
     results = read_ahead(reader, jobs, worker_count(workers, samples, len(jobs), 1))
     return _without_empty(results, len(samples))
+
+
+def marked_batches(
+    samples: SampleSet,
+    *,
+    preprocess: ImagePreprocess,
+    batch: int,
+    workers: Workers = "auto",
+) -> Iterator[MarkedBatch]:
+    """All samples of a set in its order with their boxes, ``batch`` at a time; those that cannot be
+    read are left out and named. A batch may be empty.
+
+    Raises:
+        DataError: (on iteration) a worker died.
+    """
+    jobs = _Jobs(0, len(samples), batch, batch, stop=len(samples))
+    reader = EvalBoxReader(samples, preprocess)
+    return read_ahead(reader, jobs, worker_count(workers, samples, len(jobs), 1))
 
 
 def pixel_blocks(
@@ -216,7 +237,7 @@ def read_ahead(reader: Reader, jobs: Iterable[Any], workers: int) -> Generator[A
 
 
 def _from_buffers(
-    reader: TrainReader, buffers: SharedBuffers, jobs: Iterable[range], workers: int
+    reader: TrainReader | BoxReader, buffers: SharedBuffers, jobs: Iterable[range], workers: int
 ) -> Iterator[Batch]:
     """The batches of ``jobs``, their pictures in buffers."""
     with closing(

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ptft.data.boxes.read import BoxReader
 from ptft.data.reading.batch import Batch
 from ptft.data.reading.read import TrainReader
 
@@ -61,7 +62,7 @@ class SharedBuffers:
 class SharedReader:
     """Reads batches whose pictures stay in their buffers."""
 
-    reader: TrainReader
+    reader: TrainReader | BoxReader
     buffers: SharedBuffers
 
     def read(self, job: Any) -> tuple[Batch, int | None]:

@@ -31,6 +31,8 @@ class BatchSpec:
             captions, to be read in their place.
         labelled: whether a sample needs a label; None: where captions are not needed.
         pictures: False leaves them unread.
+        boxes: True reads pictures with their boxes, and neither captions nor labels.
+        mosaic: share of pictures with boxes that four are put together to.
 
     Raises:
         RecipeError: the ranks do not divide the batch.
@@ -48,6 +50,8 @@ class BatchSpec:
     text_features: TextFeatures | None = None
     labelled: bool | None = None
     pictures: bool = True
+    boxes: bool = False
+    mosaic: float = 0.0
 
     def __post_init__(self) -> None:
         if self.size % self.world:

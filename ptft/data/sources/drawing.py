@@ -16,7 +16,7 @@ import numpy as np
 from ptft.data.hashing import uniforms
 from ptft.data.sources.shapes import DISTANCES
 
-__all__ = ["COLOURS", "PATTERNS", "SIZES", "Scene", "Thing", "draw_scene"]
+__all__ = ["COLOURS", "PATTERNS", "SIZES", "Scene", "Thing", "draw_marked", "draw_scene"]
 
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
 PATTERNS = ("plain", "striped", "dotted")
@@ -73,21 +73,29 @@ def draw_scene(scene: Scene, style: str, side: int, key: int) -> np.ndarray:
     Returns:
         RGB, uint8 (side, side, 3).
     """
+    return draw_marked(scene, style, side, key)[0]
+
+
+def draw_marked(scene: Scene, style: str, side: int, key: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a scene, and say where its things are; arguments as of :func:`draw_scene`.
+
+    Returns:
+        RGB, uint8 (side, side, 3); and left, top, right, bottom of the first and the second thing's
+        silhouette in pixels, float32 (2, 4).
+    """
     draws = iter(uniforms(key, _DRAWS).tolist())
     placed = _place(scene, side, draws)
     if style == "line":
         canvas = np.full((3, side, side), 253.0, np.float32)
-        for thing, x, y, radius in placed:
-            _sketch(canvas, thing, x, y, radius, draws)
+        boxes = [_sketch(canvas, *one, draws) for one in placed]
     else:
         light = 2 * math.pi * next(draws)
         sun = (round(math.cos(light), 6), round(math.sin(light), 6))
         canvas = _ground(side, draws)
-        for thing, x, y, radius in placed:
-            _paint(canvas, thing, x, y, radius, sun, draws)
+        boxes = [_paint(canvas, *one, sun, draws) for one in placed]
     canvas += np.float32(0.5)
     channels = np.minimum(np.maximum(canvas, 0), 255).astype(np.uint8)
-    return np.ascontiguousarray(channels.transpose(1, 2, 0))
+    return np.ascontiguousarray(channels.transpose(1, 2, 0)), np.array(boxes, np.float32)
 
 
 def _place(
@@ -229,7 +237,7 @@ def _paint(
     radius: float,
     sun: tuple[float, float],
     draws: Iterator[float],
-) -> None:
+) -> tuple[int, int, int, int]:
     side = canvas.shape[-1]
     tilt = _TILT.get(thing.shape, 0.35) * (2 * next(draws) - 1)
     throw = radius * 0.22  # how far the shadow falls
@@ -263,6 +271,7 @@ def _paint(
     lit -= area
     lit *= _cover(patch.distance)
     area += lit
+    return _bounds(patch, patch.distance < 0)
 
 
 def _moved(mask: np.ndarray, down: int, right: int) -> np.ndarray:
@@ -277,7 +286,7 @@ def _moved(mask: np.ndarray, down: int, right: int) -> np.ndarray:
 
 def _sketch(
     canvas: np.ndarray, thing: Thing, x: float, y: float, radius: float, draws: Iterator[float]
-) -> None:
+) -> tuple[int, int, int, int]:
     side = canvas.shape[-1]
     tilt = _TILT.get(thing.shape, 0.35) * (2 * next(draws) - 1)
     patch = _patch(side, thing.shape, x, y, radius, radius * 1.2 + 2, tilt)
@@ -291,3 +300,16 @@ def _sketch(
     tone = _channels([value * (0.80 + 0.16 * next(draws)) for value in _FILL[thing.colour]])
     paper = canvas[:, patch.rows, patch.columns]
     paper += (tone - paper) * ink
+    return _bounds(patch, patch.distance < np.float32(pen / 2))
+
+
+def _bounds(patch: _Patch, inside: np.ndarray) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of the pixels of a patch that are inside."""
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    top, left = patch.rows.start, patch.columns.start
+    return (
+        left + int(columns[0]),
+        top + int(rows[0]),
+        left + int(columns[-1]) + 1,
+        top + int(rows[-1]) + 1,
+    )

@@ -12,9 +12,10 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
+from ptft.data.boxes.box import Boxes
 from ptft.data.hashing import digest_of, hash_integers, permutation, uniforms
 from ptft.data.sample import Sample, SampleSet
-from ptft.data.sources.drawing import COLOURS, PATTERNS, SIZES, Scene, Thing, draw_scene
+from ptft.data.sources.drawing import COLOURS, PATTERNS, SIZES, Scene, Thing, draw_marked
 from ptft.data.sources.shapes import SHAPES
 from ptft.errors import DataError
 from ptft.recipe.data import ScenesData
@@ -29,7 +30,8 @@ _WHAT, _HOW = 1, 2  # what a scene shows, and how it is drawn, are drawn apart
 
 class Scenes(SampleSet):
     """One split of the scenes of a data section. The class of a scene is the shape of its first
-    (left or upper) thing.
+    (left or upper) thing; its boxes mark both, each
+    of the class that its colour and shape name.
 
     Args:
         section: sizes, style, share held out and seed.
@@ -46,6 +48,7 @@ class Scenes(SampleSet):
         held = held_out_pairs(section.held_out, section.seed)
         seen = np.setdiff1d(np.arange(_PAIRS), held)
         self._pairs: list[int] = (seen if split == "train" else held).tolist()
+        self.box_classes = [_pair_name(pair) for pair in self._pairs]
         if split != "train":
             self._check_room()
 
@@ -57,9 +60,12 @@ class Scenes(SampleSet):
     def __getitem__(self, index: int) -> Sample:
         scene = self.scene(index)
         key = hash_integers(self.section.seed, _HOW, _SPLITS[self.split], index)
-        picture = Image.fromarray(draw_scene(scene, self.section.style, self.section.size, key))
+        pixels, corners = draw_marked(scene, self.section.style, self.section.size, key)
         label = SHAPES.index(scene.first.shape)
-        return Sample(self.name(index), picture, captions_of(scene, self.split), label)
+        marked = [self._pairs.index(_pair(thing)) for thing in (scene.first, scene.second)]
+        captions = captions_of(scene, self.split)
+        boxes = Boxes.of(corners, marked)
+        return Sample(self.name(index), Image.fromarray(pixels), captions, label, boxes)
 
     def name(self, index: int) -> str:
         return f"{self.section.style}/{self.split}/{index:06d}"
@@ -154,6 +160,15 @@ def captions_of(scene: Scene, split: str) -> tuple[str, ...]:
         f"{one} {where} {other}",
         f"{one} and, {beyond}, {other}",
     )
+
+
+def _pair(thing: Thing) -> int:
+    return SHAPES.index(thing.shape) * len(COLOURS) + COLOURS.index(thing.colour)
+
+
+def _pair_name(pair: int) -> str:
+    shape, colour = divmod(pair, len(COLOURS))
+    return f"{COLOURS[colour]} {SHAPES[shape]}"
 
 
 def _thing(pair: int, kind: int) -> Thing:

@@ -1,0 +1,139 @@
+"""The boxes of a picture, and what is done with those that cannot be meant.
+
+Boxes are left, top, right, bottom in pixels of the upright picture, as people see it; the left edge
+of the first column is 0, the right edge of the last is the width.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["BoxTally", "Boxes", "clean_boxes"]
+
+_NAMED = 3  # examples of each fault that a note names
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """What is marked in one picture.
+
+    Attributes:
+        corners: float32 (T, 4), left, top, right, bottom.
+        labels: int64 (T,), classes by their numbers in the set.
+        crowd: bool (T,), regions of many things, in which none is told apart.
+        difficult: bool (T,), things that a detector need not find, as Pascal VOC has them.
+        asked: classes that the picture was annotated for, int64, ascending; None: for all.
+        relative: whether corners are shares of the picture's sides instead.
+        size: width and height of the picture as the annotation says, where it does.
+    """
+
+    corners: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    crowd: NDArray[np.bool_]
+    difficult: NDArray[np.bool_]
+    asked: NDArray[np.int64] | None = None
+    relative: bool = False
+    size: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> "Boxes":
+        """Some of them."""
+        return replace(
+            self,
+            corners=self.corners[which],
+            labels=self.labels[which],
+            crowd=self.crowd[which],
+            difficult=self.difficult[which],
+        )
+
+    def with_corners(self, corners: NDArray[np.float32]) -> "Boxes":
+        """The same things elsewhere."""
+        return replace(self, corners=corners.astype(np.float32))
+
+    @classmethod
+    def none(cls) -> "Boxes":
+        """Of a picture that nothing is marked in."""
+        return cls.of([], [])
+
+    @classmethod
+    def of(
+        cls,
+        corners: list[tuple[float, float, float, float]] | NDArray[np.float32],
+        labels: list[int] | NDArray[np.int64],
+        *,
+        crowd: list[bool] | None = None,
+        difficult: list[bool] | None = None,
+        asked: NDArray[np.int64] | None = None,
+    ) -> "Boxes":
+        """From lists; what is not said of a box is not so."""
+        count = len(labels)
+        return cls(
+            np.asarray(corners, np.float32).reshape(count, 4),
+            np.asarray(labels, np.int64),
+            np.array(crowd or [False] * count, bool),
+            np.array(difficult or [False] * count, bool),
+            asked,
+        )
+
+    @property
+    def areas(self) -> NDArray[np.float32]:
+        """In pixels, float32 (T,)."""
+        size = self.corners[:, 2:] - self.corners[:, :2]
+        return size[:, 0] * size[:, 1]
+
+
+class BoxTally:
+    """What was done with boxes that cannot be meant: how often, and where first."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.where: dict[str, list[str]] = {}
+
+    def add(self, fault: str, where: str, count: int = 1) -> None:
+        """Count a fault (``"without area: left out"``) of a picture."""
+        if count:
+            self.counts[fault] += count
+            named = self.where.setdefault(fault, [])
+            if len(named) < _NAMED and where not in named:
+                named.append(where)
+
+    def notes(self) -> list[str]:
+        """A line each."""
+        return [
+            f"{count:,} box{'' if count == 1 else 'es'} {fault} ({', '.join(self.where[fault])}"
+            f"{', ...' if count > len(self.where[fault]) else ''})"
+            for fault, count in self.counts.items()
+        ]
+
+
+def clean_boxes(boxes: Boxes, size: tuple[int, int] | None, where: str, tally: BoxTally) -> Boxes:
+    """Boxes within their picture: those that reach beyond it are cut, those without area or wholly
+    outside are left out, and both are counted.
+
+    Args:
+        size: width and height of the upright picture; None where it is not known yet, and nothing
+            is cut.
+        where: names the picture.
+    """
+    corners = boxes.corners
+    finite = np.isfinite(corners).all(axis=1)
+    tally.add("not finite: left out", where, int((~finite).sum()))
+    sided = finite & (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])
+    tally.add("without area: left out", where, int((finite & ~sided).sum()))
+    boxes = boxes[sided]
+    if size is None:
+        return boxes
+    limits = np.array([*size, *size], np.float32)
+    cut = np.clip(boxes.corners, 0.0, limits)
+    inside = (cut[:, 2] > cut[:, 0]) & (cut[:, 3] > cut[:, 1])
+    tally.add("wholly outside the picture: left out", where, int((~inside).sum()))
+    beyond = np.abs(cut - boxes.corners).max(axis=1, initial=0.0) > _SLACK
+    tally.add("reaching beyond the picture: cut", where, int((inside & beyond).sum()))
+    return boxes.with_corners(cut)[inside]
+
+
+_SLACK = 1.0  # pixels beyond the edge that are rounding, and not worth a word

@@ -1,0 +1,41 @@
+"""Small detectors, built on the spot."""
+
+import torch
+
+from ptft.model import DualEncoder, build_model
+from ptft.model.detecting import prepare_detector
+from ptft.recipe import ArchModel, ClipObjective, DetectObjective
+from tests.support.tiny import register
+
+__all__ = ["tiny_detector"]
+
+
+def tiny_detector(
+    *, joint: int = 32, classes: tuple[str, ...] = ("red circle", "blue square")
+) -> DualEncoder:
+    """A vision transformer of 64 pixels in places of 16, with a head for boxes."""
+    name = register(
+        f"tiny-detector-{joint}",
+        {
+            "embed_dim": joint,
+            "quick_gelu": True,
+            "vision_cfg": {
+                "image_size": 64,
+                "layers": 2,
+                "width": 64,
+                "head_width": 32,
+                "patch_size": 16,
+            },
+            "text_cfg": {
+                "context_length": 16,
+                "vocab_size": 49408,
+                "width": 32,
+                "heads": 2,
+                "layers": 2,
+            },
+        },
+    )
+    torch.manual_seed(0)
+    model = build_model(ArchModel(name=name), None, ClipObjective(), seed=0)
+    prepare_detector(model, DetectObjective(templates=["a {}"]), classes, seed=0)
+    return model
