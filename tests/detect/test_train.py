@@ -71,6 +71,7 @@ def test_it_goes_on_from_a_detector_and_locks_what_is_said(whole: Path, tmp_path
         "init": {"from": str(whole)},
         "adapt": {"kind": "full", "lock": ["text", "image"]},
         "optim__samples_seen": 8,
+        "early_stop": None,
     }
     run(again, **changes)
     before, after = weights(whole), weights(again)

@@ -16,7 +16,7 @@ from ptft.data.boxes.entry import Annotated, Entry, MarkedThing
 from ptft.data.listing import is_picture, list_pictures
 from ptft.errors import DataError
 from ptft.files.bounds import read_bytes, shown
-from ptft.recipe.yaml_reader import read_yaml
+from ptft.recipe.yaml_text import read_yaml
 
 __all__ = ["read_yolo"]
 
