@@ -8,10 +8,8 @@ import jsonschema
 import pytest
 
 from .conftest import CHART, VALUE_FILES, ChartUnderTest, each_values_file, read_values
+from .custom import KINDS, hold_custom
 from .schemas import VERSIONS, hold
-
-CUSTOM = {"ServiceMonitor", "PrometheusRule", "ScaledObject", "Certificate", "HTTPRoute"}
-"""Kinds of others: not in the schemas of Kubernetes."""
 
 
 @each_values_file
@@ -28,10 +26,21 @@ def test_manifests_fit_the_schemas_of_kubernetes(
     ptft_chart: ChartUnderTest, file: Path | None, version: str
 ) -> None:
     release = ptft_chart.render(values=read_values(file))
-    held = [one for one in release.documents if one["kind"] not in CUSTOM]
+    held = [one for one in release.documents if one["kind"] not in KINDS]
     assert {"Deployment", "Service"} <= {manifest["kind"] for manifest in held}
     for manifest in held:
         hold(manifest, version)
+
+
+@each_values_file
+def test_manifests_of_others_fit_their_definitions(
+    ptft_chart: ChartUnderTest, file: Path | None
+) -> None:
+    for manifest in ptft_chart.render(values=read_values(file)).documents:
+        if manifest["kind"] in KINDS:
+            hold_custom(manifest)
+            with pytest.raises(jsonschema.ValidationError, match="unknown"):
+                hold_custom({**manifest, "spec": {**manifest["spec"], "unknown": 1}})
 
 
 def test_every_kind_is_rendered_by_a_file_of_values(ptft_chart: ChartUnderTest) -> None:

@@ -54,3 +54,39 @@ def test_ingress_keeps_metrics_inside(ptft_chart: ChartUnderTest) -> None:
     assert [rule["host"] for rule in rules] == ["a.example", "b.example"]
     assert [path["path"] for rule in rules for path in rule["http"]["paths"]] == ["/v1", "/v1"]
     assert "curl http://a.example/v1/" in release.notes
+
+
+def test_a_certificate_is_made_for_the_hosts(ptft_chart: ChartUnderTest) -> None:
+    hosts = ["a.example", "b.example"]
+    settings = {
+        "ingress.enabled": True,
+        "ingress.hosts": hosts,
+        "ingress.certManager": {"issuer": "internal", "kind": "Issuer"},
+    }
+    release = ptft_chart.render(settings)
+    spec = release.get("Certificate")["spec"]
+    assert spec["dnsNames"] == hosts
+    assert spec["issuerRef"] == {"group": "cert-manager.io", "kind": "Issuer", "name": "internal"}
+    (tls,) = release.get("Ingress")["spec"]["tls"]
+    assert tls == {"secretName": spec["secretName"], "hosts": hosts}
+    assert "curl https://a.example/v1/" in release.notes
+    assert ptft_chart.render({"ingress.certManager.issuer": "internal"}).find("Certificate") is None
+
+
+def test_peers_are_added_to_those_that_may_ask(ptft_chart: ChartUnderTest) -> None:
+    """An ingress controller that is let in shuts nobody of the namespace out."""
+    outside = {"namespaceSelector": {"matchLabels": {"name": "ingress-nginx"}}}
+    on = {"networkPolicy.enabled": True, "networkPolicy.ingressController": [outside]}
+    peers = ptft_chart.render(on).get("NetworkPolicy")["spec"]["ingress"][0]["from"]
+    assert {"podSelector": {}} in peers and outside in peers
+    told = {**on, "networkPolicy.from": [{"podSelector": {"matchLabels": {"a": "b"}}}]}
+    peers = ptft_chart.render(told).get("NetworkPolicy")["spec"]["ingress"][0]["from"]
+    assert {"podSelector": {}} not in peers and outside in peers
+
+
+def test_secrets_are_named_and_never_made(ptft_chart: ChartUnderTest) -> None:
+    """So that an ExternalSecret, or whoever, brings them."""
+    release = ptft_chart.render(values=read_values(CHART / "ci" / "hardened-values.yaml"))
+    assert release.find("Secret") is None
+    volume = next(one for one in release.template["spec"]["volumes"] if one["name"] == "keys")
+    assert volume["secret"] == {"secretName": "api-keys"}

@@ -1,5 +1,6 @@
 """The schema refuses what is wrong before anything is rendered, and knows exactly the values."""
 
+import copy
 import json
 import re
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import jsonschema
 import pytest
 
 from .conftest import CHART, COMMIT, DEFAULTS, HUB, ChartUnderTest
+from .generated import leaves
 from .schemas import load_definitions
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
@@ -41,6 +43,28 @@ REFUSED = {
     "volume without claim": ({"model.source": "volume"}, "/model/volume/claim"),
     "claim of another source": ({**HUB, "model.volume.claim": "a"}, "/model/volume/claim"),
     "ingress without host": ({"ingress.enabled": True}, "/ingress/hosts"),
+    "an image that moves": ({"image.tag": "latest"}, "/image/tag"),
+    "a volume that the chart has": (
+        {"extraVolumes": [{"name": "tmp", "emptyDir": {}}]},
+        "/extraVolumes/0",
+    ),
+    "a container that the chart has": (
+        {"sidecars": [{"name": "server", "image": "a"}]},
+        "/sidecars/0/name",
+    ),
+    "a privileged sidecar": (
+        {"sidecars": [{"name": "a", "image": "b", "securityContext": {"privileged": True}}]},
+        "securityContext",
+    ),
+    "a latency that the service does not count": (
+        {"metrics.rules.latency.seconds": 3},
+        "/metrics/rules/latency/seconds",
+    ),
+    "no time of day": ({"jobs.embed.schedule": "every night"}, "/jobs/embed/schedule"),
+    "a pod of an unknown neighbourhood": (
+        {"service.trafficDistribution": "Near"},
+        "/service/trafficDistribution",
+    ),
     "a label that the chart sets": (
         {"podLabels": {"app.kubernetes.io/name": "x"}},
         "propertyName 'app.kubernetes.io/name'",
@@ -172,3 +196,46 @@ def test_what_is_handed_on_is_spelt_as_in_kubernetes(definition: str, kind: str)
 
 def test_schema_is_a_schema() -> None:
     jsonschema.Draft7Validator.check_schema(SCHEMA)
+
+
+KEYS = [key for key, _ in leaves(DEFAULTS, DEFAULTS)]
+FREE_MAPS = {"metrics.dashboard.labels"}
+"""Whose keys are the user's."""
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_key_that_is_misspelt_is_refused(key: str) -> None:
+    """Every documented key, with a letter too many: by Helm's own rules, in one go."""
+    validator = jsonschema.Draft7Validator(SCHEMA)
+    *path, last = key.split(".")
+    if ".".join(path) in FREE_MAPS:
+        return
+    values = copy.deepcopy(DEFAULTS)
+    place = values
+    for part in path:
+        place = place[part]
+    place[f"{last}x"] = place.pop(last)
+    said = [error.message for error in validator.iter_errors(values)]
+    assert any(f"{last}x" in message for message in said), said
+
+
+def test_the_defaults_are_valid() -> None:
+    assert list(jsonschema.Draft7Validator(SCHEMA).iter_errors(DEFAULTS)) == []
+
+
+@pytest.mark.parametrize("key", ["replica", "serving.maxbatch", "jobs.train.node", "gpu.counts"])
+def test_helm_refuses_a_key_that_is_misspelt(ptft_chart: ChartUnderTest, key: str) -> None:
+    with pytest.raises(helm.HelmValuesError, match=key.split(".")[-1]):
+        ptft_chart.render({key: 1})
+
+
+def test_buckets_are_those_of_the_service() -> None:
+    from serving.metrics import Metrics
+
+    rules = SCHEMA["properties"]["metrics"]["properties"]["rules"]["properties"]
+    bounds = rules["latency"]["properties"]["seconds"]["enum"]
+    metrics = Metrics()
+    metrics.seconds.labels("a").observe(1)
+    text, _ = metrics.text("")
+    known = re.findall(r'ptft_request_seconds_bucket{le="([0-9.]+)"', text.decode())
+    assert [float(one) for one in known] == bounds

@@ -29,6 +29,7 @@ EVERYTHING = {  # so that each value has something to change
     "networkPolicy.enabled": True,
     "metrics.scrape": "serviceMonitor",
     "metrics.rules.enabled": True,
+    "metrics.dashboard.enabled": True,
     "gpu.count": 1,
     "autoscaling.enabled": True,
 }

@@ -36,6 +36,21 @@
 {{- include "ptft.checkMetrics" . }}
 {{- include "ptft.checkGate" . }}
 {{- include "ptft.checkCanary" . }}
+{{- include "ptft.checkJobs" . }}
+{{- end }}
+
+{{/* (list NAME RESOURCES) */}}
+{{- define "ptft.checkLimits" -}}
+{{- $where := first . }}
+{{- $resources := last . }}
+{{- range $name, $limit := $resources.limits }}
+{{- $request := index ($resources.requests | default dict) $name }}
+{{- if not (or (kindIs "invalid" $limit) (kindIs "invalid" $request)) }}
+{{- if lt (include "ptft.quantity" $limit | float64) (include "ptft.quantity" $request | float64) }}
+{{- fail (printf "%s.limits.%s (%v) must not be below %s.requests.%s (%v)" $where $name $limit $where $name $request) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{- define "ptft.checkService" -}}
@@ -58,14 +73,7 @@
 {{- end }}
 
 {{- define "ptft.checkPods" -}}
-{{- range $name, $limit := .Values.resources.limits }}
-{{- $request := index ($.Values.resources.requests | default dict) $name }}
-{{- if not (or (kindIs "invalid" $limit) (kindIs "invalid" $request)) }}
-{{- if lt (include "ptft.quantity" $limit | float64) (include "ptft.quantity" $request | float64) }}
-{{- fail (printf "resources.limits.%s (%v) must not be below resources.requests.%s (%v)" $name $limit $name $request) }}
-{{- end }}
-{{- end }}
-{{- end }}
+{{- include "ptft.checkLimits" (list "resources" .Values.resources) }}
 {{- with .Values.probes }}
 {{- $start := mul .startup.periodSeconds .startup.failureThreshold }}
 {{- $deadline := int64 $.Values.rollout.progressDeadlineSeconds }}
@@ -123,7 +131,7 @@
 
 {{- define "ptft.checkMetrics" -}}
 {{- $who := include "ptft.setting" (list . "metrics") }}
-{{- if and (eq $who "off") (or .Values.metrics.rules.enabled (and .Values.autoscaling.enabled .Values.autoscaling.targetWorkSeconds)) }}
+{{- if and (eq $who "off") (or .Values.metrics.rules.enabled .Values.metrics.dashboard.enabled (and .Values.autoscaling.enabled .Values.autoscaling.targetWorkSeconds)) }}
 {{- fail "serving.metrics (off): metrics.rules, metrics.dashboard and autoscaling.targetWorkSeconds need what it counts" }}
 {{- end }}
 {{- with .Values.metrics }}

@@ -131,6 +131,14 @@ volumeMounts:
   {{- with include "ptft.modelMounts" . }}
   {{- . | nindent 2 }}
   {{- end }}
+  {{- if .Values.search.claim }}
+  - name: index
+    mountPath: /index
+    readOnly: true
+    {{- with .Values.search.subPath }}
+    subPath: {{ . | quote }}
+    {{- end }}
+  {{- end }}
   {{- with .Values.extraVolumeMounts }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -188,6 +196,10 @@ spec:
     {{- end }}
     {{- with include "ptft.modelVolumes" . }}
     {{- . | nindent 4 }}
+    {{- end }}
+    {{- with .Values.search.claim }}
+    - name: index
+      persistentVolumeClaim: {claimName: {{ . | quote }}}
     {{- end }}
     {{- with .Values.extraVolumes }}
     {{- toYaml . | nindent 4 }}

@@ -1,0 +1,94 @@
+"""Debian's own Prometheus, for tests."""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from tests.serving.server import free_port
+
+__all__ = ["Prometheus", "needs_prometheus", "needs_promtool", "scraping"]
+
+needs_prometheus = pytest.mark.skipif(
+    shutil.which("prometheus") is None, reason="needs prometheus (.ci/packages.txt)"
+)
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="needs promtool, of prometheus (.ci/packages.txt)"
+)
+_WAIT_S = 60
+
+
+class Prometheus:
+    """One that runs.
+
+    Attributes:
+        url: its address.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def ask(self, query: str) -> list[float]:
+        """The values of a query, of this moment."""
+        return [float(one["value"][1]) for one in self.series(query)]
+
+    def series(self, query: str) -> list[dict[str, object]]:
+        """The same with labels (``metric``) and times.
+
+        Raises:
+            AssertionError: it is no query.
+        """
+        found = httpx.get(f"{self.url}/api/v1/query", params={"query": query}).json()
+        assert found["status"] == "success", (query, found)
+        return list(found["data"]["result"])
+
+    def wait_for(self, query: str, least: float = 1) -> None:
+        """Until a query has a value that is not below ``least``.
+
+        Raises:
+            AssertionError: it had none in time.
+        """
+        deadline = time.monotonic() + _WAIT_S
+        while time.monotonic() < deadline:
+            try:
+                if any(value >= least for value in self.ask(query)):
+                    return
+            except httpx.TransportError:  # it starts
+                pass
+            time.sleep(0.2)
+        raise AssertionError(f"{query}: below {least} after {_WAIT_S} s")
+
+
+@contextmanager
+def scraping(url: str, folder: Path, **labels: str) -> Iterator[Prometheus]:
+    """A Prometheus that scrapes a service each second.
+
+    Args:
+        url: of the service.
+        folder: for what it keeps.
+        labels: of the target.
+    """
+    config, port = folder / "prometheus.yml", free_port()
+    target = {"targets": [url.removeprefix("http://")], "labels": labels}
+    jobs = [{"job_name": "ptft", "static_configs": [target]}]
+    scrape = {"global": {"scrape_interval": "1s"}, "scrape_configs": jobs}
+    config.write_text(yaml.safe_dump(scrape))
+    command = [
+        "prometheus",
+        f"--config.file={config}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        yield Prometheus(f"http://127.0.0.1:{port}")
+    finally:
+        process.terminate()
+        process.wait(30)
