@@ -185,7 +185,7 @@ def test_alerts_come_when_they_should(rules: Release, tmp_path: Path) -> None:
 
 def _case(name: str, known: Mapping[str, Any], *, turned: bool) -> dict[str, Any]:
     series, minute, alert, comes = CASES[name]
-    expected = []
+    expected: list[dict[str, Any]] = []
     if comes is not turned:
         # promtool compares labels and annotations whole; a wrong text is a wrong expectation
         expected = [_expected(known[alert], name)] if not turned else [{"exp_labels": {"a": "b"}}]

@@ -43,6 +43,13 @@ ROUTE = {
     "canary.by": "httpRoute",
     "canary.httpRoute.parentRefs": [{"name": "gateway"}],
 }
+TRAIN: dict[str, Any] = {
+    "jobs.train.enabled": True,
+    "jobs.train.image.repository": "train",
+    "jobs.train.recipe": "pretrain/scenes",
+    "jobs.train.claim": "runs",
+}
+PUBLISH = {**TRAIN, "jobs.train.publish.repo": "a/b"}
 NEEDED: dict[str, dict[str, Any]] = {  # the start of a key -> what it needs to change anything
     "model.hub": {**HUB, "model.hub.tokenSecret.name": "hub"},
     "model.volume": VOLUME,
@@ -56,6 +63,23 @@ NEEDED: dict[str, dict[str, Any]] = {  # the start of a key -> what it needs to 
     "autoscaling.keda": KEDA,
     "autoscaling.keda.wakeThreshold": {**KEDA, "autoscaling.keda.wakeQuery": "sum(other)"},
     "autoscaling.keda.failureThreshold": {**KEDA, "autoscaling.keda.fallbackReplicas": 2},
+    "search.subPath": {"search.claim": "index"},
+    "jobs.train": TRAIN,
+    "jobs.train.image.tag": {**TRAIN, "jobs.train.image.digest": ""},
+    "jobs.train.recipeConfigMap": {
+        **TRAIN,
+        "jobs.train.recipe": "",
+        "jobs.train.recipeConfigMap.name": "recipes",
+    },
+    "jobs.train.fromServed": {**HUB, **TRAIN},
+    "jobs.train.secret": {
+        **TRAIN,
+        "jobs.train.secret": {"name": "tokens", "keys": ["HF_TOKEN"]},
+    },
+    "jobs.train.graceSeconds": {**TRAIN, "jobs.train.gpus": 2},
+    "jobs.train.claim": {key: value for key, value in TRAIN.items() if "claim" not in key},
+    "jobs.train.publish": PUBLISH,
+    "jobs.embed": {"jobs.embed.enabled": True, "jobs.embed.claim": "corpus"},
     "metrics.serviceMonitor.keySecret": {"metrics.serviceMonitor.keySecret.name": "key"},
     "gate.probe.subPath": {"gate.probe.claim": "probes"},
     "gate.atLeast": {"gate.probe.configMap": "probe"},
@@ -70,6 +94,9 @@ NEEDED: dict[str, dict[str, Any]] = {  # the start of a key -> what it needs to 
 BESIDE: dict[str, dict[str, Any]] = {  # what has to change with a value
     "model.source": HUB,
     "autoscaling.by": KEDA,
+    "jobs.train.enabled": TRAIN,
+    "jobs.embed.enabled": {"jobs.embed.claim": "corpus"},
+    "jobs.train.resources.requests.memory": {"jobs.train.resources.limits.memory": "9Gi"},
     "probes.startup.periodSeconds": {"probes.startup.failureThreshold": 9},
 }
 

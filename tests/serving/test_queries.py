@@ -110,7 +110,7 @@ def test_the_dashboard_is_one_that_grafana_can_draw(release: Release) -> None:
     assert "@" not in board["title"] + board["uid"]
     ids = [panel["id"] for panel in board["panels"]]
     assert len(ids) == len(set(ids))
-    places = set()
+    places: set[tuple[int, int]] = set()
     for panel in board["panels"]:
         at = panel["gridPos"]
         assert at["x"] + at["w"] <= 24
@@ -155,4 +155,4 @@ def test_pods_follow_what_the_service_counts(release: Release, prometheus: Prome
     pods = hpa["spec"]["metrics"][0]["pods"]
     assert pods["target"]["averageValue"] == "1500m"
     (found,) = prometheus.series(pods["metric"]["name"])
-    assert found["metric"]["pod"] == "demo-ptft-1"  # type: ignore[index]
+    assert found["metric"]["pod"] == "demo-ptft-1"

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -38,7 +39,7 @@ class Prometheus:
         """The values of a query, of this moment."""
         return [float(one["value"][1]) for one in self.series(query)]
 
-    def series(self, query: str) -> list[dict[str, object]]:
+    def series(self, query: str) -> list[dict[str, Any]]:
         """The same with labels (``metric``) and times.
 
         Raises:
