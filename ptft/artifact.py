@@ -108,9 +108,12 @@ class FolderFiles:
     CARD = "README.md"
     CURVES, EXAMPLES = "assets/curves.png", "assets/examples.png"  # that the card shows
     PULLED = ".pulled.sha256"  # of INFO and CARD as they were pulled, for `sha256sum -c`
+    PARTS = ".pulled.json"  # what was not pulled, on purpose: see ptft.onnx.served
+    SIGNATURE = "model.sig"  # over all but the card: see ptft.signing
+    BOM = "model.cdx.json"  # CycloneDX: files, data sets, base, licence
 
-    UNHASHED = frozenset({INFO, CARD, ".gitattributes"})
-    """Not in the digest: the record itself, and what people and the Hub edit."""
+    UNHASHED = frozenset({INFO, CARD, SIGNATURE, BOM, ".gitattributes"})
+    """Not in the digest: the record itself, what is said of it, what people and the Hub edit."""
 
 
 class GoldenKeys:

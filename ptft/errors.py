@@ -8,7 +8,8 @@
     ├── ModelError             an architecture or weights that do not fit
     │   └── AdaptError         ... an adapter that does not fit, does not train or does not merge
     ├── ArtifactError          a folder is not the run or model folder that it should be
-    │   └── DigestError        ... its bytes are not the ones that were recorded
+    │   ├── DigestError        ... its bytes are not the ones that were recorded
+    │   └── SignatureError     ... it is not signed with the key that is asked for
     ├── CheckpointError        a checkpoint cannot be written or read back
     ├── TrainingError          training cannot go on (a loss that is not finite, say)
     │   └── MirrorError        ... its mirror cannot be reached, or is too far behind
@@ -49,6 +50,7 @@ __all__ = [
     "ServiceError",
     "ServiceRefusedError",
     "ServiceUnreachableError",
+    "SignatureError",
     "TrainingError",
     "UsageError",
     "suggest",
@@ -125,6 +127,10 @@ class ArtifactError(PtftError):
 
 class DigestError(ArtifactError):
     """The bytes of a file are not the ones that were recorded."""
+
+
+class SignatureError(ArtifactError):
+    """A model folder without a signature of the key that is asked for, or one that it breaks."""
 
 
 class CheckpointError(PtftError):

@@ -9,6 +9,7 @@ from ptft.onnx.golden import check_golden
 from ptft.onnx.model import OnnxModel, check_recorded, tower_file
 from ptft.onnx.provider import ON_GPU, PROVIDERS, Provider
 from ptft.onnx.trial import try_model
+from ptft.signing import check_signature
 from serving.first_run import check_there
 from serving.settings import Settings
 from serving.warmup import MOST, MOST_ON_GPU
@@ -37,6 +38,7 @@ def verify_model(settings: Settings) -> ModelInfo:
         ArtifactError: no model folder, one that this version does not read, or one that does not
             record what the service reads.
         DigestError: other bytes, or another model.
+        SignatureError: it is not signed with the key of ``PTFT_MODEL_SIGNED_BY``.
     """
     check_there(settings)
     folder = settings.model
@@ -46,6 +48,8 @@ def verify_model(settings: Settings) -> ModelInfo:
             f"{folder}: the model's digest is {info.digest}; "
             f"PTFT_MODEL_DIGEST asks for {settings.model_digest}"
         )
+    if settings.model_signed_by is not None:
+        check_signature(folder, info, settings.model_signed_by)
     files = read_files(settings, info)
     for name in (FolderFiles.TOKENIZER, FolderFiles.GOLDEN):
         check_recorded(folder, info, name)

@@ -30,7 +30,7 @@ from serving.keys import check_keys
 from serving.logs import write_logs
 from serving.protocol import NAME
 from serving.routes import create_app
-from serving.settings import INDEX, KEYS_FILE, MODEL, read_settings
+from serving.settings import INDEX, KEYS_FILE, MODEL, SIGNED_BY, read_settings
 
 __all__ = ["Ptft", "app"]
 
@@ -61,7 +61,7 @@ class Ptft:
         BentoML starts workers in its own folder, so paths are made absolute here, where the
         working directory is still that of the shell that gave it.
         """
-        for name in (MODEL, KEYS_FILE, INDEX):
+        for name in (MODEL, KEYS_FILE, INDEX, SIGNED_BY):
             if given := os.environ.get(name, "").strip():
                 os.environ[name] = str(Path(given).expanduser().absolute())
         try:

@@ -18,6 +18,7 @@ __all__ = [
     "MODEL",
     "OTLP_ENDPOINT",
     "RELATIONS",
+    "SIGNED_BY",
     "Relation",
     "Settings",
     "available_cpus",
@@ -26,7 +27,9 @@ __all__ = [
 ]
 
 PREFIX = "PTFT_"
-MODEL, KEYS_FILE, INDEX = PREFIX + "MODEL", PREFIX + "KEYS_FILE", PREFIX + "INDEX"
+MODEL, KEYS_FILE, INDEX, SIGNED_BY = (
+    PREFIX + name for name in ("MODEL", "KEYS_FILE", "INDEX", "MODEL_SIGNED_BY")
+)
 BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "model"  # `bentoml build` puts it here
 MOUNTED_MODEL = Path("/model")
 OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -52,6 +55,7 @@ class Settings:
         index: ``PTFT_INDEX``, a folder that ``ptft index`` made with this model, for
             ``/v1/search``; none by default.
         model_digest: ``PTFT_MODEL_DIGEST``; the service refuses to start on another model.
+        model_signed_by: ``PTFT_MODEL_SIGNED_BY``, a public key; a model must be signed with it.
         precision: ``PTFT_PRECISION``, which ONNX files run: fp32, fp16 or int8.
         threads: ``PTFT_THREADS``, of onnxruntime within a batch and of image decoding; by
             default the CPUs that this process may use, a container's limit included.
@@ -120,6 +124,7 @@ class Settings:
     model: Path
     index: Path | None = None
     model_digest: str = ""
+    model_signed_by: Path | None = None
     precision: str = "fp32"
     threads: int = 1
     max_body_bytes: int = 16 * 2**20
@@ -195,9 +200,10 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     max_body_bytes = number("MAX_BODY_BYTES", default.max_body_bytes, 1024)
     max_memory_bytes = max(default.max_memory_bytes, _BODIES * max_body_bytes)
     settings = Settings(
-        model=Path(given.text("MODEL")) if given.text("MODEL") else default.model,
-        index=Path(given.text("INDEX")) if given.text("INDEX") else None,
+        model=given.path("MODEL") or default.model,
+        index=given.path("INDEX"),
         model_digest=given.digest("MODEL_DIGEST"),
+        model_signed_by=given.path("MODEL_SIGNED_BY"),
         precision=choice("PRECISION", default.precision, PRECISIONS),
         threads=number("THREADS", available_cpus(), 1),
         max_body_bytes=max_body_bytes,
@@ -221,7 +227,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         max_connections=number("MAX_CONNECTIONS", default.max_connections, 1),
         hang_s=seconds("HANG_S", default.hang_s, 1),
         drain_s=seconds("DRAIN_S", default.drain_s, 0),
-        keys_file=Path(given.text("KEYS_FILE")) if given.text("KEYS_FILE") else None,
+        keys_file=given.path("KEYS_FILE"),
         keys=given.text("KEYS"),
         metrics=choice("METRICS", default.metrics, ("open", "key", "off")),
         cors_origins=_origins(given),

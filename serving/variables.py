@@ -3,6 +3,7 @@ is allowed."""
 
 import math
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from ptft.errors import UsageError, suggest
@@ -25,6 +26,10 @@ class Variables:
     def text(self, name: str) -> str:
         """As it stands, but for spaces around it."""
         return self._environment.get(self._prefix + name, "").strip()
+
+    def path(self, name: str) -> Path | None:
+        """A path; None where none is given."""
+        return Path(self.text(name)) if self.text(name) else None
 
     def number(self, name: str, fallback: int, low: int) -> int:
         """A whole number of at least ``low``."""

@@ -39,8 +39,9 @@ def test_the_tested_version_is_inside_and_the_next_that_may_differ_is_not(
 
 def test_the_service_has_the_same_bounds(repo: Path) -> None:
     ours = requirements(repo)
-    lines = (repo / "serving/requirements.txt").read_text().splitlines()
-    theirs = [Requirement(line) for line in lines if line and line[0] != "#"]
+    names = ("serving/requirements.txt", "serving/image.txt")  # the first takes in the second
+    lines = [line for name in names for line in (repo / name).read_text().splitlines()]
+    theirs = [Requirement(line) for line in lines if line and line[0] not in "#-"]
     bounded = [found for found in theirs if found.name in BOUNDED]
     assert [found.name for found in bounded] == ["bentoml", "huggingface_hub"]
     assert all(found.specifier == ours[found.name].specifier for found in bounded)

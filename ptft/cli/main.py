@@ -29,7 +29,7 @@ app = typer.Typer(
 STAGES = {
     "Recipes and data": ("ls", "show", "cp", "check", "data"),
     "Train and compare": ("train", "launch", "evaluate", "compare", "mix"),
-    "Model folder and Hub": ("export", "index", "push", "pull", "verify", "gate"),
+    "Model folder and Hub": ("export", "index", "sbom", "sign", "push", "pull", "verify", "gate"),
 }
 GROUPS = ("data",)  # each has verbs of its own
 VERBS = tuple(verb for verbs in STAGES.values() for verb in verbs if verb not in GROUPS)

@@ -1,7 +1,7 @@
 """``ptft pull``: a model folder from the Hub, verified."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -22,6 +22,22 @@ def command(
             parser=local_path, metavar="[FOLDER]", help="Put a copy there; absent: the Hub's cache."
         ),
     ] = None,
+    purpose: Annotated[
+        Literal["everything", "serving"],
+        typer.Option("--for", help="serving: only what the service reads, once, into FOLDER."),
+    ] = "everything",
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(help="Of --for serving: fp32, fp16 or int8; repeat it for several."),
+    ] = None,
+    require_signature: Annotated[
+        Path | None,
+        typer.Option(
+            parser=local_path,
+            metavar="KEY",
+            help="A public key (PEM): a model that it did not sign is refused.",
+        ),
+    ] = None,
 ) -> None:
     """Fetch a model folder and hold every byte against what was recorded. Prints the folder.
 
@@ -29,4 +45,12 @@ def command(
     """
     from ptft.hub import pull_model
 
-    print(pull_model(repo, dest))
+    print(
+        pull_model(
+            repo,
+            dest,
+            serving=purpose == "serving",
+            precision=precision or (),
+            signed_by=require_signature,
+        )
+    )

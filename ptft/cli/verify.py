@@ -37,6 +37,14 @@ def command(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of what is drawn; absent: a new one, which is said.")
     ] = None,
+    require_signature: Annotated[
+        Path | None,
+        typer.Option(
+            parser=local_path,
+            metavar="KEY",
+            help="A public key (PEM): a model folder that it did not sign is a broken link.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Hold a model against its digests, golden embeddings and weights. Prints each link of its way.
@@ -50,7 +58,14 @@ def command(
     from ptft.verify import verify
 
     with Steps() as steps:
-        links = verify(targets, torch=torch, progress=steps, data=data, seed=seed)
+        links = verify(
+            targets,
+            torch=torch,
+            progress=steps,
+            data=data,
+            seed=seed,
+            signed_by=require_signature,
+        )
     ok = all(link.state != "broken" for link in links)
     if as_json:
         print(json.dumps({"ok": ok, "links": [asdict(link) for link in links]}, indent=2))

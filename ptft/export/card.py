@@ -13,6 +13,7 @@ from ptft.artifact import FolderFiles, MixRecord, ModelInfo
 from ptft.errors import ArtifactError
 from ptft.export.card_index import model_index
 from ptft.export.card_usage import usage
+from ptft.export.data_names import public_names
 from ptft.export.router_layout import ROUTER
 from ptft.model.licence import hub_bases
 from ptft.model.spec import ModelSpec
@@ -132,7 +133,7 @@ def _front_matter(
     if bases := merged or hub_bases(recipe):
         values["base_model"] = bases if len(bases) > 1 else bases[0]
     if recipe is not None and isinstance(recipe.data, TableData):
-        hub = [name for name in _paths(recipe.data) if is_hub_id(name)]
+        hub = [name for name in public_names(recipe.data) if is_hub_id(name)]
         if hub:
             values["datasets"] = [name.partition("@")[0].partition(":")[0] for name in hub]
     if licence is not None:
@@ -234,14 +235,7 @@ def _data(section: DataSection) -> str:
         case ScenesData():
             return f"scenes that ptft draws from a seed, style {section.style}, {section.train:,}"
         case ShardsData() | FolderData() | TableData() | BoxesData():
-            # Names without their folders: those are of the machine, and nobody else's business.
-            names = [n if is_hub_id(n) else public_place(Path(n).name) for n in _paths(section)]
-            return f"{section.kind}: {', '.join(names)}"
-
-
-def _paths(section: ShardsData | FolderData | TableData | BoxesData) -> list[str]:
-    train = section.train
-    return [train] if isinstance(train, str) else list(train or [])
+            return f"{section.kind}: {', '.join(public_names(section))}"
 
 
 def _measured(evaluation: dict[str, Any]) -> str:

@@ -191,7 +191,7 @@ def _whole(out: Path) -> Iterator[Path]:
                 shareable(path)
         if out.is_dir():
             for hidden in out.glob(".*"):
-                if hidden.name == FolderFiles.PULLED:
+                if hidden.name in (FolderFiles.PULLED, FolderFiles.PARTS):
                     continue  # of what is being replaced
                 _copy(hidden, partial / hidden.name)
             before = out.with_name(f".{out.name}.{os.getpid()}.replaced.export")

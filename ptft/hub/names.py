@@ -24,7 +24,7 @@ __all__ = [
 SUFFIXES = frozenset(
     {".safetensors", ".onnx", ".onnx_data", ".json", ".yaml", ".yml", ".md", ".txt", ".png"}
 )
-_WITHOUT_SUFFIX = frozenset({"LICENSE", "NOTICE"})
+_OTHERS = frozenset({"LICENSE", "NOTICE", FolderFiles.SIGNATURE})
 
 
 def split_target(target: str) -> tuple[str, str | None]:
@@ -54,7 +54,7 @@ def check_file_name(name: str, where: str) -> None:
             f"{where}: {name}: a {path.suffix} file may run code when it is read; "
             "weights are .safetensors or .onnx"
         )
-    if path.suffix not in SUFFIXES and name not in _WITHOUT_SUFFIX:
+    if path.suffix not in SUFFIXES and name not in _OTHERS:
         raise ArtifactError(f"{where}: {name}: allowed: {', '.join(sorted(SUFFIXES))} files")
 
 

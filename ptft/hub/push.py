@@ -30,6 +30,7 @@ from ptft.hub.opened import OpenFile, open_files
 from ptft.hub.published import check_texts
 from ptft.hub.refusals import explained, token_of
 from ptft.hub.remote import Remote, check_tag, read_branch, read_or_create
+from ptft.onnx.served import check_whole
 from ptft.pages.markdown import UNKNOWN, card_metadata, metadata_licence, replace_metadata
 from ptft.reach import hub_at_hand
 from ptft.speech import tell
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PushResult", "push_model"]
 
+_SAID = frozenset({FolderFiles.SIGNATURE, FolderFiles.BOM})  # of the version before: not of this
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")  # of what git allows, what needs no quoting
 
 
@@ -110,6 +112,7 @@ def push_model(
     folder = Path(folder)
     _check_arguments(folder, repo, tag, create_pr)
     info = read_model_info(folder)
+    check_whole(folder, info, "ptft push")
     names = local_files(folder, info)
     say(f"{folder}: holding {len(names)} files against {FolderFiles.INFO}")
 
@@ -135,7 +138,7 @@ def push_model(
             for name, content in contents.items()
             if remote is None or not remote.holds(name, content, _sha256(name, content, files))
         }
-        gone = sorted((remote.ours & set(remote.files)) - set(names)) if remote else []
+        gone = sorted(((remote.ours | _SAID) & set(remote.files)) - set(names)) if remote else []
         if tag is not None and remote is not None:
             check_tag(api, repo, tag, remote, changed=bool(changed or gone))
         commit = remote.commit if remote else ""

@@ -23,6 +23,8 @@ def check_onnx(target: str, folder: Path, info: ModelInfo) -> list[Link]:
         towers = (FolderFiles.VISION_ONNX, FolderFiles.TEXT_ONNX)
         if not all(tower_file(tower, precision) in info.files for tower in towers):
             continue  # an export leaves out a file that costs too much
+        if not all((folder / tower_file(tower, precision)).is_file() for tower in towers):
+            continue  # and a folder may be pulled without some
         name = f"golden onnx {precision}"
         try:
             found, golden = try_model(folder, info, precision), read_golden(folder)

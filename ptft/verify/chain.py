@@ -30,6 +30,7 @@ from ptft.verify.folder import check_folder
 from ptft.verify.link import Artefact, Link, broken, holds
 from ptft.verify.run import check_run
 from ptft.verify.service import check_service
+from ptft.verify.signed import check_signed
 
 __all__ = ["verify"]
 
@@ -46,6 +47,7 @@ def verify(
     progress: Callable[[str], None] | None = None,
     data: Path | None = None,
     seed: int | None = None,
+    signed_by: Path | None = None,
 ) -> list[Link]:
     """Check every artefact, and every link between two that follow each other.
 
@@ -56,6 +58,7 @@ def verify(
         progress: told what is being held against what, in words.
         data: a folder of pictures and texts, of which some are drawn beside the golden ones.
         seed: of what is drawn; absent: a new one each time, which the link names.
+        signed_by: a public key, which every model folder has to be signed with.
 
     Raises:
         UsageError: a target is none of these, a service has nothing to be held against, or ``data``
@@ -81,6 +84,8 @@ def verify(
         else:
             found, more = _check_source(target, run=run, before=model, torch=torch, draw=draw)
             links += more
+            if found is not None and found.run is None:
+                links += check_signed(target, found.folder, signed_by)
             if found is not None and found.run is not None:
                 run = found
             elif found is not None:

@@ -6,6 +6,7 @@ from ptft.artifact import FolderFiles, ModelInfo, read_model_info, verify_files
 from ptft.errors import ArtifactError, DigestError, PtftError
 from ptft.hub.names import check_file_name
 from ptft.hub.pulled import changed_since_pull
+from ptft.onnx.served import absent_on_purpose
 from ptft.verify.answers import check_onnx, check_torch, same_tensors
 from ptft.verify.drawn import InputDraw, check_drawn
 from ptft.verify.link import Artefact, Link, broken, holds, unchecked
@@ -39,8 +40,12 @@ def check_folder(
         unread = broken("files", target, error)
         return Artefact(target), changed or [unread]
     me = Artefact(target, info.digest, info.weights_digest, info.recipe_digest, folder)
-    changed += [broken("files", target, problem) for problem in _changed(folder, info)]
-    links = changed or [holds("files", target, f"{len(info.files)} files, {info.digest}")]
+    try:
+        absent = absent_on_purpose(folder, info)
+    except ArtifactError as error:
+        return me, [*changed, broken("files", target, error)]
+    changed += [broken("files", target, problem) for problem in _changed(folder, info, absent)]
+    links = changed or [holds("files", target, _counted(info, absent))]
     recipe = folder / FolderFiles.RECIPE
     recorded = info.published_recipe or info.recipe_digest
     links.append(check_recipe_digest(target, recipe, recorded, FolderFiles.INFO))
@@ -53,10 +58,13 @@ def check_folder(
         links.append(holds("digest", target, f"that of {before.target}"))
     if changed:
         return me, [*links, unchecked("golden", target, "files that were changed are not run")]
-    if run is not None and run.folder is not None and torch:
+    if run is not None and run.folder is not None and torch and not absent:
         links.append(same_tensors(target, folder, run))
     ran = check_onnx(target, folder, info)
-    if torch:
+    if torch and absent:
+        why = "the folder was pulled for serving, without the weights; pull the whole to run them"
+        ran.append(unchecked("torch", target, why))
+    elif torch:
         ran.append(check_torch(target, folder))
         if all(link.state != "broken" for link in ran):
             ran += check_towers(target, folder, info)
@@ -65,10 +73,22 @@ def check_folder(
     return me, links
 
 
-def _changed(folder: Path, info: ModelInfo) -> list[str]:
-    """Every file that is not the recorded one, is absent, or is not recorded."""
+def _counted(info: ModelInfo, absent: list[str]) -> str:
+    if not absent:
+        return f"{len(info.files)} files, {info.digest}"
+    return (
+        f"{len(info.files) - len(absent)} of {len(info.files)} files, {info.digest}; pulled for "
+        f"serving without {', '.join(absent)}"
+    )
+
+
+def _changed(folder: Path, info: ModelInfo, absent: list[str]) -> list[str]:
+    """Every file that is not the recorded one, is absent, or is not recorded; but for those that
+    the folder was pulled without."""
     problems = []
     for name, recorded in info.files.items():
+        if name in absent:
+            continue
         try:
             verify_files(folder, {name: recorded})
         except DigestError as error:

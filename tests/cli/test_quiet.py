@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,8 @@ COMMANDS = {
     "launch": [("launch", "recipe.yaml", "--on", "slurm")],
     "mix": [("mix", "run", "again", "mixed")],
     "index": [("index", "model", "pictures", "pictures.index", "--thumbnails", "32")],
+    "sbom": [("sbom", "model")],
+    "sign": [("sign", "model", "--key", "key.pem")],
     "verify": [("verify", "run", "model")],
     "gate": [("gate", "model", "--probe", "pictures/train", "--at-least", "top1=0")],
 }
@@ -57,6 +60,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "train": str(place / "pictures" / "train"),
         "captions": ["a {label}"],
     }
+    made = ["openssl", "ecparam", "-genkey", "-name", "prime256v1", "-noout"]
+    subprocess.run([*made, "-out", place / "key.pem"], check=True, capture_output=True)
     values = json.loads(tiny.model_dump_json())
     (place / "folders.yaml").write_text(json.dumps({**values, "data": section}))
     return place

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import platformdirs
 
-__all__ = ["LAUNCHERS", "NODE", "OPENVINO", "cache_folder", "find", "make"]
+__all__ = ["LAUNCHERS", "MODEL_SIGNING", "NODE", "OPENVINO", "cache_folder", "find", "make"]
 
 HERE = Path(__file__).resolve().parent
 NODE = "transformers_js"
 OPENVINO = "openvino"  # another build of onnxruntime, for the service
 LAUNCHERS = "launchers"  # no clients of the model folder, but made in the same way
+MODEL_SIGNING = "model_signing"  # verifies what ptft signs, and the other way round
 _NODE_FILES = ("package.json", "package-lock.json")
 _STAMP = "made-of.txt"
 

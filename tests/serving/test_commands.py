@@ -130,8 +130,10 @@ def test_every_refusal_is_documented() -> None:
 
 def test_requirements_have_no_torch() -> None:
     """Every module that the service imports comes with its requirements."""
-    lines = (REPO / "serving" / "requirements.txt").read_text().splitlines()
-    names = {re.split(r"[><=]", line)[0] for line in lines if line and line[0] != "#"}
+    files = [REPO / "serving" / name for name in ("requirements.txt", "image.txt")]
+    assert "-r image.txt" in files[0].read_text().splitlines()
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    names = {re.split(r"[><=]", line)[0] for line in lines if line and line[0] not in "#-"}
     assert not names & {"torch", "transformers", "timm", "open_clip_torch", "onnx"}
     bento = yaml.safe_load((REPO / "serving" / "bentofile.yaml").read_text())
     assert bento["python"]["requirements_txt"] == "serving/requirements.lock"

@@ -102,12 +102,13 @@ def image(base: str, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     for name in CONTEXT:
         shutil.copy2(REPO / name, context)
     ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("serving", "ptft", "recipes"):
+    for name in ("serving", "ptft", "recipes", "requirements"):
         shutil.copytree(REPO / name, context / name, ignore=ignored)
     shutil.copytree(folder, context / "model")
     podman(
         "build",
         *("--isolation", "chroot", "--network", "host", "--format", "docker"),
+        *("--target", "bundled", "--build-arg", "PRECISION=fp32"),
         *("--build-arg", f"BASE={base}", "--build-arg", "MODEL=model"),
         *("--build-arg", "VERSION=1.2.3", "--build-arg", "REVISION=abc"),
         *pip_secrets(place),
@@ -175,23 +176,61 @@ def test_it_answers(running: tuple[str, str], model: DualEncoder, info: ModelInf
 
 def test_it_runs_as_the_chart_wants(running: tuple[str, str]) -> None:
     _, name = running
-    shell = "id -u; touch /app/x 2>&1; grep -i -E 'capeff|nonewprivs' /proc/1/status"
-    told = podman("exec", name, "sh", "-c", shell).stdout
+    code = """
+import os, pathlib
+print(os.getuid())
+try: pathlib.Path("/app/x").touch()
+except OSError as error: print(error)
+print(pathlib.Path("/proc/1/status").read_text())
+"""
+    told = podman("exec", name, "python", "-c", code).stdout
     assert told.splitlines()[0] == "65532"
     assert "Read-only file system" in told
     assert "CapEff:\t0000000000000000" in told
     assert "NoNewPrivs:\t1" in told
 
 
+def test_whoever_runs_it_without_a_cluster_can_see_that_it_lives(
+    running: tuple[str, str], image: str
+) -> None:
+    """HEALTHCHECK's own command; the port is that of the process that the container started."""
+    _, name = running
+    (config,) = json.loads(podman("image", "inspect", image).stdout)
+    kind, *command = config["Config"]["Healthcheck"]["Test"]
+    assert kind == "CMD"
+    assert podman("exec", name, *command, check=False).returncode == 0
+    code = "import serving.probe as p, sys; sys.exit(0 if p.alive(1) else 7)"
+    assert podman("exec", name, "python", "-c", code, check=False).returncode == 7
+
+
+def test_it_is_small_and_says_what_is_in_it(running: tuple[str, str], image: str) -> None:
+    """At most 250 MB without the model; no shell, no pip; each package stands in the bill."""
+    _, name = running
+    (config,) = json.loads(podman("image", "inspect", image).stdout)
+    code = (
+        "import pathlib as p; print(sum(f.stat().st_size for f in p.Path('/model').rglob('*.*')))"
+    )
+    model = int(podman("exec", name, "python", "-c", code).stdout)
+    assert config["Size"] - model <= 250_000_000
+    for program in ("sh", "bash", "pip", "apt"):
+        assert podman("exec", name, program, check=False).returncode != 0
+    path = "/usr/share/sbom/ptft.cdx.json"
+    read = f"print(open({path!r}).read())"
+    bill = json.loads(podman("exec", name, "python", "-c", read).stdout)
+    inside = {one["name"] for one in bill["components"]}
+    assert {"onnxruntime", "numpy", "libc6", "python", "ptft"} <= inside
+    assert len({one["bom-ref"] for one in bill["components"]}) == len(bill["components"])
+
+
 def test_what_is_inside(running: tuple[str, str], image: str) -> None:
     _, name = running
     code = "import importlib.util as u; print(u.find_spec('torch'), u.find_spec('transformers'))"
     assert podman("exec", name, "python", "-c", code).stdout.split() == ["None", "None"]
-    files = podman("exec", name, "ls", "/model").stdout.split()
-    assert FolderFiles.INFO in files
-    assert FolderFiles.OPEN_CLIP_WEIGHTS not in files  # .containerignore leaves it out
-    secret = podman("exec", name, "sh", "-c", "cat /etc/pip.conf /run/secrets/*", check=False)
-    assert "not to be found" not in secret.stdout
+    code = "import os; print(*os.listdir('/model'), *os.listdir('/etc'), *os.listdir('/run'))"
+    files = podman("exec", name, "python", "-c", code).stdout.split()
+    assert {FolderFiles.INFO, FolderFiles.PARTS, FolderFiles.GOLDEN} <= set(files)
+    assert FolderFiles.OPEN_CLIP_WEIGHTS not in files  # the service does not read it
+    assert "pip.conf" not in files and "secrets" not in files
     (config,) = json.loads(podman("image", "inspect", image).stdout)
     labels = config["Config"]["Labels"]
     assert labels["org.opencontainers.image.version"] == "1.2.3"
