@@ -163,7 +163,7 @@ def check_widths(section: ObjectiveSection, embed_dim: int) -> None:
     Raises:
         RecipeError: a width is not below it.
     """
-    if isinstance(section, ClassifyObjective) or not section.matryoshka:
+    if isinstance(section, ClassifyObjective | DetectObjective) or not section.matryoshka:
         return
     if (widest := section.matryoshka[-1]) >= embed_dim:
         raise RecipeError(

@@ -262,7 +262,11 @@ def _hash_of(key: "ec.EllipticCurvePublicKey", path: Path | None = None) -> Any:
     """The hash that goes with a curve."""
     from cryptography.hazmat.primitives import hashes
 
-    known = {"secp256r1": hashes.SHA256, "secp384r1": hashes.SHA384, "secp521r1": hashes.SHA512}
+    known: dict[str, Any] = {
+        "secp256r1": hashes.SHA256,
+        "secp384r1": hashes.SHA384,
+        "secp521r1": hashes.SHA512,
+    }
     if key.curve.name not in known:
         raise UsageError(f"{path}: {key.curve.name}; {_KINDS}")
     return known[key.curve.name]()

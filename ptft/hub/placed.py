@@ -4,13 +4,14 @@ What a service needs goes straight from the Hub to beside its place, so that the
 A pull that is cut off leaves that folder, and the next one goes on from it.
 """
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import lock_descriptor
 
 from ptft.artifact import FolderFiles, ModelInfo, read_model_info, verify_files
 from ptft.errors import ArtifactError, DigestError, HubError, UsageError
@@ -123,7 +124,7 @@ def part_place(dest: Path) -> Iterator[Path]:
     except OSError as error:
         raise ArtifactError(f"{dest}: cannot be written: {error.strerror or error}") from error
     try:
-        fcntl.flock(held, fcntl.LOCK_EX)  # another process may be filling it
+        lock_descriptor(held, blocking=True)  # another process may be filling it
         check_own_tree(partial)
         yield partial
     except (HubError, DigestError, KeyboardInterrupt):
