@@ -40,7 +40,7 @@ def interpolate(start: DualEncoder, trained: DualEncoder, alpha: float) -> DualE
     state = trained.state_dict()
     for name, after in state.items():
         other = before.get(name)
-        if name.startswith("head.") and other is None:
+        if name.startswith(("head.", "detector.")) and other is None:
             continue
         if other is None or other.shape != after.shape:
             raise ModelError(

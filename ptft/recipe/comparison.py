@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from ptft.recipe.evaluation import EvaluateItem
-from ptft.recipe.objective import ClassifyObjective
+from ptft.recipe.objective import ClassifyObjective, DetectObjective
 from ptft.recipe.schema import Recipe
 from ptft.recipe.section import Section
 
@@ -138,6 +138,10 @@ class Comparison(Recipe):
 
     @model_validator(mode="after")
     def _head_for_all(self) -> "Comparison":
+        if isinstance(self.objective, DetectObjective):
+            raise ValueError(
+                "objective.kind: 'detect' is not compared yet; allowed: clip, siglip, classify"
+            )
         if isinstance(self.objective, ClassifyObjective) and self.objective.head == "probe":
             raise ValueError(
                 "objective.head: 'probe' would begin every arm with a probe, as lp_ft does; "

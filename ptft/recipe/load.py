@@ -163,7 +163,7 @@ def deciding_values(recipe: Recipe) -> dict[str, Any]:
 
 
 def _drop_added(values: Any) -> None:
-    """Leave later keys of data sections out where they say what was done before them, in place."""
+    """Leave keys that came later out where they say what was done before them, in place."""
     if isinstance(values, list):
         for entry in values:
             _drop_added(entry)
@@ -171,6 +171,8 @@ def _drop_added(values: Any) -> None:
         if ADDED.keys() <= values.keys():
             for key in [key for key, default in ADDED.items() if values[key] == default]:
                 del values[key]
+        if values.get("lr_head", ()) is None:
+            del values["lr_head"]
         for entry in values.values():
             _drop_added(entry)
 

@@ -253,6 +253,11 @@ class Recipe(Section):
             )
         if self.distill is not None and not (self.distill.weight or self.distill.features):
             raise ValueError("distill: weight and features are 0; allowed: one above 0, or null")
+        if self.distill is not None and self.objective.kind == "detect":
+            raise ValueError(
+                "distill: with objective.kind 'detect', whose places no teacher answers; allowed: "
+                "null"
+            )
         if self.distill is not None and self.objective.kind == "classify" and self.distill.features:
             raise ValueError(
                 f"distill.features: {self.distill.features} with objective.kind 'classify', which "

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from ptft.artifact import RunFiles
-from ptft.errors import DataError
+from ptft.errors import DataError, ExportError, RecipeError
+from ptft.export import export_model
 from ptft.model import load_model
 from ptft.model.detecting import query_embeddings
-from tests.support.runs import interrupt, largest_difference, run, weights
+from ptft.recipe import Comparison
+from tests.support.runs import interrupt, largest_difference, recipe, run, weights
 
 SMALL: dict[str, Any] = {
     "model__image_size": 160,  # ten by ten places of test_vit
@@ -90,6 +93,17 @@ def test_data_without_boxes_is_refused_by_name(tmp_path: Path) -> None:
     data = {"kind": "folder", "train": str(tmp_path / "train")}
     with pytest.raises(DataError, match="'detect' learns from boxes"):
         run(tmp_path / "run", **{**_without_scenes(), "data": data, "evaluate": []})
+
+
+def test_what_does_not_know_boxes_yet_refuses_them(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="a model folder has no place for its boxes yet"):
+        export_model(whole, tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+    values = recipe(tmp_path, **SMALL).model_dump(by_alias=True)
+    with pytest.raises(ValidationError, match="'detect' is not compared yet"):
+        Comparison.model_validate(values)
+    with pytest.raises(RecipeError, match="whose places no teacher answers"):
+        recipe(tmp_path, **SMALL, distill={"from": str(whole)})
 
 
 def _without_scenes() -> dict[str, Any]:

@@ -196,7 +196,7 @@ def test_whoever_runs_it_without_a_cluster_can_see_that_it_lives(
     """HEALTHCHECK's own command; the port is that of the process that the container started."""
     _, name = running
     (config,) = json.loads(podman("image", "inspect", image).stdout)
-    kind, *command = config["Config"]["Healthcheck"]["Test"]
+    kind, *command = config["Healthcheck"]["Test"]
     assert kind == "CMD"
     assert podman("exec", name, *command, check=False).returncode == 0
     code = "import serving.probe as p, sys; sys.exit(0 if p.alive(1) else 7)"

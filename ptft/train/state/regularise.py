@@ -108,6 +108,8 @@ def _has_start(name: str, recipe: Recipe, setup: Setup) -> bool:
         text = isinstance(section.text, str) and section.text_weights
     elif section is not None:
         image = text = projections = section.pretrained is not None
+    if name.startswith("detector."):
+        return False
     if name.startswith("head."):
         # prompts through a text tower of chance are chance, too
         prompts = getattr(recipe.objective, "head", None) == "prompts"
