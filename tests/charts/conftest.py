@@ -32,7 +32,7 @@ def name_of(file: Path | None) -> str:
 each_values_file = pytest.mark.parametrize("file", VALUE_FILES, ids=name_of)
 
 
-class StrictLoader(yaml.SafeLoader):
+class StrictLoader(yaml.CSafeLoader):
     """YAML in which a key that is given twice is an error, as it is for the API server."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
