@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ptft.artifact import PRECISIONS, read_model_info, verify_files
+from ptft.artifact import PRECISIONS, FolderFiles, read_model_info, verify_files
 from ptft.errors import ArtifactError, SampleError, UsageError, suggest
 from ptft.index.files import IndexInfo, write_picture_index
 from ptft.onnx.model import OnnxModel
+from ptft.onnx.served import served_files
 from ptft.preprocess import decode_image
 from ptft.speech import ProgressCallback, tell
 
@@ -55,7 +56,8 @@ def index_pictures(
     if not pictures.is_dir():
         raise UsageError(f"{pictures}: no such folder of pictures")
     info = read_model_info(model)
-    verify_files(model, info.files, remember=True)
+    read = served_files(info, [precision], where=str(model / FolderFiles.INFO))
+    verify_files(model, {name: info.files[name] for name in read}, remember=True)
     towers = OnnxModel(model, info, precision, threads)
     paths = sorted(
         (path for path in pictures.rglob("*") if path.suffix.lower() in _SUFFIXES),

@@ -23,7 +23,10 @@ def test_model_in_the_image(ptft_chart: ChartUnderTest) -> None:
 
 def test_model_from_the_hub(ptft_chart: ChartUnderTest) -> None:
     release = ptft_chart.render({**HUB, "model.path": "/srv/model"})
-    assert release.pull["command"] == ["ptft", "pull", f"example/birds@{COMMIT}", "/pulled/model"]
+    command = ["ptft", "pull", f"example/birds@{COMMIT}", "/pulled/model"]
+    assert release.pull["command"] == [*command, "--for=serving", "--precision=fp32"]
+    kept = ptft_chart.render({**HUB, "model.hub.cacheClaim": "downloads"})
+    assert kept.pull["command"] == command  # for what is in the cache serves while the Hub is down
     pulled = {mount["name"]: mount for mount in release.pull["volumeMounts"]}
     served = {mount["name"]: mount for mount in release.server["volumeMounts"]}
     assert pulled["model"] == {"name": "model", "mountPath": "/pulled"}
@@ -88,3 +91,19 @@ def test_release_is_stable(ptft_chart: ChartUnderTest) -> None:
     """An upgrade with nothing new restarts no pod, and neither does a new replica count."""
     once, again = ptft_chart.render(HUB), ptft_chart.render({**HUB, "replicas": 9})
     assert once.template == again.template
+
+
+def test_a_model_has_to_be_signed_where_a_key_is_given(ptft_chart: ChartUnderTest) -> None:
+    for source in (HUB, VOLUME, {}):
+        release = ptft_chart.render({**source, "model.signature.configMap": "signer"})
+        key = "/etc/ptft/signer/signer.pem"
+        assert environment(release.server)["PTFT_MODEL_SIGNED_BY"] == key
+        assert find_volume(release, "signer")["configMap"] == {"name": "signer"}
+        reading = [release.server]
+        if source is HUB:
+            assert f"--require-signature={key}" in release.pull["command"]
+            reading.append(release.pull)
+        for container in reading:
+            mounts = {one["name"]: one for one in container["volumeMounts"]}
+            assert mounts["signer"]["mountPath"] == "/etc/ptft/signer"
+            assert mounts["signer"]["readOnly"] is True

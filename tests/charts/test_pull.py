@@ -1,6 +1,5 @@
 """The init container's command, run with its own environment against a Hub on this machine."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path, PurePosixPath
@@ -9,7 +8,8 @@ from typing import Any
 import pytest
 from huggingface_hub import HfApi
 
-from ptft.artifact import FolderFiles, ModelInfo, hash_files, read_model_info, write_model_info
+from ptft.artifact import read_model_info
+from ptft.onnx.served import read_parts
 from tests.support.loopback_hub import LoopbackHub
 
 from .conftest import ChartUnderTest, Release, environment
@@ -19,23 +19,6 @@ REPO = "tester/birds"
 
 def publish(hub: LoopbackHub, folder: Path) -> str:
     """Put a model folder into a private repository; returns the commit."""
-    folder.mkdir()
-    (folder / FolderFiles.RECIPE).write_text("name: birds\n")
-    (folder / "weights.safetensors").write_bytes(os.urandom(4096))
-    info = ModelInfo(
-        name="birds",
-        task="embed",
-        embed_dim=8,
-        context_length=16,
-        image_size=(32, 32),
-        logit_scale=1.0,
-        logit_bias=0.0,
-        recipe_digest="",
-        weights_digest="",
-        tokenizer={},
-        files=hash_files(folder),
-    )
-    write_model_info(folder, info)
     api = HfApi(endpoint=hub.url, token=hub.token)
     api.create_repo(REPO, private=True)
     return str(api.upload_folder(repo_id=REPO, folder_path=folder).oid)
@@ -78,9 +61,9 @@ def hub() -> Any:
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's own upload
 def test_pull_brings_the_pinned_model_to_where_it_is_served(
-    ptft_chart: ChartUnderTest, hub: LoopbackHub, tmp_path: Path
+    ptft_chart: ChartUnderTest, hub: LoopbackHub, classifier_folder: Path, tmp_path: Path
 ) -> None:
-    commit = publish(hub, tmp_path / "source")
+    commit = publish(hub, classifier_folder)
     settings = {
         "model.source": "hub",
         "model.hub.repo": REPO,
@@ -104,7 +87,10 @@ def test_pull_brings_the_pinned_model_to_where_it_is_served(
     )
     folder = PurePosixPath(pulled["mountPath"]) / served["subPath"]  # what the server mounts
     found = read_model_info(Path(f"{root}{folder}"))
-    assert found == read_model_info(tmp_path / "source")
+    assert found == read_model_info(classifier_folder)
+    parts = read_parts(Path(f"{root}{folder}"))
+    assert parts is not None and parts.precision == ("fp32",)
+    assert "model.safetensors" in parts.absent  # which the service never reads
     mounts = {mount["mountPath"] for mount in release.pull["volumeMounts"]}
     assert {f"/{path.name}" for path in root.iterdir()} == mounts
     # the cache holds the download, not /tmp; what is there is a note of which model was tried

@@ -20,7 +20,8 @@ def test_settings_are_those_of_the_service(ptft_chart: ChartUnderTest) -> None:
     """Each setting has a value in the chart, and the service reads what the chart hands over."""
     changed = read_values(Path(__file__).with_name("every_value_changed.yaml"))
     values = {"serving": changed["serving"], "model": {"digest": changed["model"]["digest"]}}
-    values["model"]["path"] = "/srv/model"
+    values["model"] |= {"path": "/srv/model", "signature": changed["model"]["signature"]}
+    values["search"] = {"claim": "index"}
     values["metrics"] = {"scrape": "none"}
     given = {
         name: value
@@ -33,6 +34,8 @@ def test_settings_are_those_of_the_service(ptft_chart: ChartUnderTest) -> None:
     assert read_settings(given) == Settings(
         model=Path("/srv/model"),
         model_digest="sha256:" + "9" * 64,
+        model_signed_by=Path("/etc/ptft/signer/other.pem"),
+        index=Path("/index"),
         precision="int8",
         threads=9,
         max_body_bytes=9999,
@@ -48,6 +51,7 @@ def test_settings_are_those_of_the_service(ptft_chart: ChartUnderTest) -> None:
         formats=("png", "tiff"),
         jpeg="exact",
         timeout_s=9.5,
+        list_timeout_s=99,
         body_idle_s=9,
         header_s=9,
         idle_s=9,

@@ -53,6 +53,7 @@ PUBLISH = {**TRAIN, "jobs.train.publish.repo": "a/b"}
 NEEDED: dict[str, dict[str, Any]] = {  # the start of a key -> what it needs to change anything
     "model.hub": {**HUB, "model.hub.tokenSecret.name": "hub"},
     "model.volume": VOLUME,
+    "model.signature": {"model.signature.configMap": "signer"},
     "replicas": {"autoscaling.enabled": False},
     "serving.keysSecret": {"serving.keysSecret.name": "keys"},
     "serving.maxQueue": {"serving.maxBatch": 9},

@@ -266,7 +266,7 @@ template:
             {{- .Files.Get "files/embed.py" | nindent 12 }}
           - {{ printf "/corpus/%s" $embed.pictures | quote }}
           - {{ printf "/corpus/%s" $embed.index | quote }}
-          - {{ $embed.batch | int64 | quote }}
+          - {{ $embed.thumbnails | int64 | quote }}
         env:
           {{- include "ptft.env" . | nindent 10 }}
         {{- include "ptft.terminationMessage" . | nindent 8 }}

@@ -33,7 +33,21 @@
   image: {{ include "ptft.image" . | quote }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
   # into a folder of the mount, not the mount itself: the model appears whole or not at all
-  command: [ptft, pull, {{ printf "%s@%s" $model.hub.repo $model.hub.revision | quote }}, /pulled/model]
+  command:
+    - ptft
+    - pull
+    - {{ printf "%s@%s" $model.hub.repo $model.hub.revision | quote }}
+    - /pulled/model
+    {{- if not $model.hub.cacheClaim }}
+    # past the cache, and without what the service does not read
+    - --for=serving
+    - --precision={{ include "ptft.setting" (list . "precision") }}
+    {{- end }}
+    {{- with $model.signature }}
+    {{- if .configMap }}
+    - --require-signature={{ printf "/etc/ptft/signer/%s" .key }}
+    {{- end }}
+    {{- end }}
   env:
     {{- include "ptft.hubEnv" . | nindent 4 }}
     {{- with $model.hub.extraEnv }}
@@ -48,6 +62,9 @@
     - {name: tmp, mountPath: /tmp}
     - {name: cache, mountPath: /cache}
     - {name: model, mountPath: /pulled}
+    {{- if $model.signature.configMap }}
+    - {name: signer, mountPath: /etc/ptft/signer, readOnly: true}
+    {{- end }}
     {{- with .Values.extraVolumeMounts }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -57,7 +74,10 @@
 {{/* Where who reads the model finds it. */}}
 {{- define "ptft.modelMounts" -}}
 {{- $model := .Values.model -}}
-{{- if ne $model.source "image" -}}
+{{- if $model.signature.configMap }}
+- {name: signer, mountPath: /etc/ptft/signer, readOnly: true}
+{{- end }}
+{{- if ne $model.source "image" }}
 - name: model
   mountPath: {{ include "ptft.modelPath" . | quote }}
   readOnly: true
@@ -71,7 +91,11 @@
      files to whom they belong, fsGroup or not. */}}
 {{- define "ptft.modelVolumes" -}}
 {{- $model := .Values.model -}}
-{{- if eq $model.source "hub" -}}
+{{- with $model.signature.configMap }}
+- name: signer
+  configMap: {name: {{ . | quote }}}
+{{- end }}
+{{- if eq $model.source "hub" }}
 - name: model
   emptyDir: {sizeLimit: {{ $model.hub.sizeLimit }}}
 - name: cache
@@ -80,7 +104,7 @@
   {{- else }}
   emptyDir: {sizeLimit: {{ $model.hub.sizeLimit }}}
   {{- end }}
-{{- else if eq $model.source "volume" -}}
+{{- else if eq $model.source "volume" }}
 - name: model
   persistentVolumeClaim: {claimName: {{ $model.volume.claim | quote }}{{ if $model.volume.readOnly }}, readOnly: true{{ end }}}
 {{- end }}

@@ -104,6 +104,9 @@ ports:
   - {name: http, containerPort: 3000, protocol: TCP}
 env:
   {{- include "ptft.env" . | nindent 2 }}
+  {{- if .Values.search.claim }}
+  - {name: PTFT_INDEX, value: /index}
+  {{- end }}
   {{- with .Values.extraEnv }}
   {{- toYaml . | nindent 2 }}
   {{- end }}

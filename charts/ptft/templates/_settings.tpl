@@ -35,6 +35,11 @@
 {{- with .Values.model.digest }}
 - {name: PTFT_MODEL_DIGEST, value: {{ . | quote }}}
 {{- end }}
+{{- with .Values.model.signature }}
+{{- if .configMap }}
+- {name: PTFT_MODEL_SIGNED_BY, value: {{ printf "/etc/ptft/signer/%s" .key | quote }}}
+{{- end }}
+{{- end }}
 {{- if .Values.serving.keysSecret.name }}
 - {name: PTFT_KEYS_FILE, value: {{ printf "/etc/ptft/keys/%s" .Values.serving.keysSecret.key | quote }}}
 {{- end }}
