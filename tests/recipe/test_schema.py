@@ -54,7 +54,8 @@ data: {kind: table, table: y}
 
 objective: {kind: siglip, head: prompts}
     objective.head: unknown key;
-    allowed: init_bias, init_temperature, kind, max_logit_scale, multi_positive, templates
+    allowed: init_bias, init_temperature, kind, matryoshka, max_logit_scale, multi_positive,
+    templates
 
 adapt: {kind: probe, lock: [image]}
     adapt.lock: unknown key; allowed: kind
@@ -72,10 +73,10 @@ run: {chekpoint_every: 1}
 REFUSED = cases("""
 data: {kind: scene}
     data.kind: 'scene': not allowed; did you mean 'scenes'?
-    (allowed: folder, mixture, scenes, shards, table)
+    (allowed: boxes, folder, mixture, scenes, shards, table)
 
 data: {train: a.tar}
-    data: needs a kind; allowed: folder, mixture, scenes, shards, table
+    data: needs a kind; allowed: boxes, folder, mixture, scenes, shards, table
 
 data: scenes
     data: 'scenes': allowed: a section, that is keys with values
@@ -84,7 +85,8 @@ data: {kind: shards, train: [a, 1]}
     data.train.1: 1: input should be a valid string
 
 objective: {kind: clap}
-    objective.kind: 'clap': not allowed; did you mean 'clip'? (allowed: classify, clip, siglip)
+    objective.kind: 'clap': not allowed; did you mean 'clip'?
+    (allowed: classify, clip, detect, siglip)
 
 adapt: {kind: loar}
     adapt.kind: 'loar': not allowed; did you mean 'lora'?
@@ -107,7 +109,7 @@ adapt: {kind: full, lock: [imge]}
 
 evaluate: [{kind: retrieval}, {kind: zeroshot}]
     evaluate.1.kind: 'zeroshot': not allowed; did you mean 'zero_shot'?
-    (allowed: classify, probe, retrieval, zero_shot)
+    (allowed: classify, detect, probe, retrieval, zero_shot)
 
 evaluate: [{kind: retrieval, ks: [1, 0]}]
     evaluate.0.ks.1: 0: input should be greater than 0
