@@ -100,10 +100,7 @@ def export_model(
     say(f"reading {origin.folder}")
     model = load_model(origin.folder, tell=say).cpu().float().eval()
     if model.detector is not None:
-        raise ExportError(
-            f"{origin.folder}: a detector; a model folder has no place for its boxes yet. allowed: "
-            "ptft evaluate, which takes the run itself"
-        )
+        raise ExportError(f"{origin.folder}: a model folder has no place for its boxes yet")
     trained = find_reference(origin.source)
     model.spec = portable(model.spec)
     with _whole(out) as folder:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ptft.artifact import PRECISIONS, FolderFiles, read_model_info, verify_files
+from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo, read_model_info, verify_files
 from ptft.errors import ArtifactError, SampleError, UsageError, suggest
 from ptft.index.files import IndexInfo, write_picture_index
 from ptft.onnx.model import OnnxModel
@@ -20,6 +20,14 @@ __all__ = ["index_pictures"]
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
 _BATCH = 16
 _QUALITY = 80  # of thumbnails
+
+
+def _verified(model: Path, precision: str) -> ModelInfo:
+    """What a model folder records of itself; the files that are read are held against it."""
+    info = read_model_info(model)
+    read = served_files(info, [precision], where=str(model / FolderFiles.INFO))
+    verify_files(model, {name: info.files[name] for name in read}, remember=True)
+    return info
 
 
 def index_pictures(
@@ -55,9 +63,7 @@ def index_pictures(
         raise UsageError(f"{out} is there; allowed: a new folder")
     if not pictures.is_dir():
         raise UsageError(f"{pictures}: no such folder of pictures")
-    info = read_model_info(model)
-    read = served_files(info, [precision], where=str(model / FolderFiles.INFO))
-    verify_files(model, {name: info.files[name] for name in read}, remember=True)
+    info = _verified(model, precision)
     towers = OnnxModel(model, info, precision, threads)
     paths = sorted(
         (path for path in pictures.rglob("*") if path.suffix.lower() in _SUFFIXES),
