@@ -8,7 +8,7 @@ LOCKED := $(PIP) --require-hashes --no-deps
 JOBS ?= 2 # processes of the tests, of one thread each
 COV ?= # COV=1: what of ptft and serving the tests run
 
-.PHONY: demo test e2e clients newest check docs format clean help
+.PHONY: demo test e2e clients newest check types docs format clean help
 
 help: ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/  /'
@@ -43,10 +43,12 @@ newest: ## what an upper bound keeps out: the newest open_clip, transformers, ti
 check: $(STAMP) ## format, lint, types, layers, the chart's table, docs: exactly what CI runs before the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.charts.generated --check
-	$(MAKE) --no-print-directory docs
+	$(MAKE) --no-print-directory -j 2 types docs
+
+types: $(STAMP)
+	$(BIN)/mypy
 
 docs: $(STAMP) ## the docs as pages: build/docs/index.html; a broken link or reference is an error
 	$(BIN)/python -m sphinx -W --keep-going --quiet docs build/docs
