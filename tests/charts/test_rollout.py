@@ -149,17 +149,21 @@ def test_what_would_fail_in_the_cluster_is_refused(
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "read"),
     [
-        {"resources.requests.memory": "2048Mi"},
-        {"resources.limits.cpu": "1000m"},
-        {"serving.timeoutSeconds": 3},  # the service's maxWorkSeconds follows it
-        {"serving.maxBodyBytes": 2**30},  # and its maxMemoryBytes this
-        {"serving.maxBatch": 256},
+        ({"resources.requests.memory": "2048Mi"}, {}),
+        ({"resources.limits.cpu": "1000m"}, {}),
+        ({"serving.timeoutSeconds": 3}, {"timeout_s": 3, "max_work_s": 1}),  # a third of it
+        ({"serving.maxBodyBytes": 2**30}, {"max_body_bytes": 2**30}),
+        ({"serving.maxBatch": 256}, {"max_batch": 256}),
     ],
 )
 def test_what_the_service_makes_right_is_taken(
-    ptft_chart: ChartUnderTest, settings: dict[str, Any]
+    ptft_chart: ChartUnderTest, settings: dict[str, Any], read: dict[str, Any]
 ) -> None:
+    """The pod's environment is a whole one for the service, which reads what the values say."""
     given = environment(ptft_chart.render(settings).server)
-    read_settings({name: value for name, value in given.items() if isinstance(value, str)})
+    found = read_settings({name: value for name, value in given.items() if isinstance(value, str)})
+    assert {name: getattr(found, name) for name in read} == read
+    assert found.max_memory_bytes > found.max_body_bytes
+    assert found.max_work_s <= found.timeout_s
