@@ -4,10 +4,17 @@ XDG_CACHE_HOME is.
 
 import sys
 
-from tests.clients.environments import LAUNCHERS, MODEL_SIGNING, OPENVINO, cache_folder, make
+from tests.clients.environments import (
+    CYCLONEDX,
+    LAUNCHERS,
+    MODEL_SIGNING,
+    OPENVINO,
+    cache_folder,
+    make,
+)
 from tests.clients.harness import ENVIRONMENTS
 from tests.clients.http_harness import HTTP_ENVIRONMENT
 
 if __name__ == "__main__":
-    for name in (*ENVIRONMENTS, HTTP_ENVIRONMENT, LAUNCHERS, MODEL_SIGNING, OPENVINO):
+    for name in (*ENVIRONMENTS, HTTP_ENVIRONMENT, CYCLONEDX, LAUNCHERS, MODEL_SIGNING, OPENVINO):
         sys.stdout.write(f"{make(name, cache_folder())}\n")

@@ -14,12 +14,22 @@ from pathlib import Path
 
 import platformdirs
 
-__all__ = ["LAUNCHERS", "MODEL_SIGNING", "NODE", "OPENVINO", "cache_folder", "find", "make"]
+__all__ = [
+    "CYCLONEDX",
+    "LAUNCHERS",
+    "MODEL_SIGNING",
+    "NODE",
+    "OPENVINO",
+    "cache_folder",
+    "find",
+    "make",
+]
 
 HERE = Path(__file__).resolve().parent
 NODE = "transformers_js"
 OPENVINO = "openvino"  # another build of onnxruntime, for the service
 LAUNCHERS = "launchers"  # no clients of the model folder, but made in the same way
+CYCLONEDX = "cyclonedx"  # the schemas of bills of materials
 MODEL_SIGNING = "model_signing"  # verifies what ptft signs, and the other way round
 _NODE_FILES = ("package.json", "package-lock.json")
 _STAMP = "made-of.txt"
