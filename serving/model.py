@@ -8,6 +8,7 @@ from ptft.index import Index, read_picture_index
 from ptft.onnx.golden import check_golden
 from ptft.onnx.model import OnnxModel, check_recorded, tower_file
 from ptft.onnx.provider import ON_GPU, PROVIDERS, Provider
+from ptft.onnx.served import read_names
 from ptft.onnx.trial import try_model
 from ptft.signing import check_signature
 from serving.first_run import check_there
@@ -63,7 +64,6 @@ def read_files(settings: Settings, info: ModelInfo) -> dict[str, dict[str, Any]]
     Raises:
         ArtifactError: the towers are not there in the precision that is asked for.
     """
-    read = {FolderFiles.TOKENIZER, FolderFiles.GOLDEN, FolderFiles.HEAD, FolderFiles.SKETCH}
     for tower in (FolderFiles.VISION_ONNX, FolderFiles.TEXT_ONNX):
         path = tower_file(tower, settings.precision)
         if path not in info.files:
@@ -72,7 +72,7 @@ def read_files(settings: Settings, info: ModelInfo) -> dict[str, dict[str, Any]]
                 f"{settings.model}: no {path}; PTFT_PRECISION={settings.precision} needs it; "
                 f"allowed: {', '.join(has)}"
             )
-        read |= {path, f"{path}_data"}
+    read = read_names([settings.precision])
     return {name: entry for name, entry in info.files.items() if name in read}
 
 

@@ -30,19 +30,16 @@ __all__ = [
     "check_whole",
     "copy_served",
     "precisions",
+    "read_names",
     "read_parts",
     "served_files",
     "write_parts",
 ]
 
 _TOWERS = (FolderFiles.VISION_ONNX, FolderFiles.TEXT_ONNX)
-_ALWAYS = frozenset(
-    {
-        *(FolderFiles.TOKENIZER, FolderFiles.GOLDEN, FolderFiles.HEAD, FolderFiles.SKETCH),
-        # of a few thousand bytes, and what the model came from
-        *(FolderFiles.RECIPE, FolderFiles.MIX),
-    }
-)
+_READ = (FolderFiles.TOKENIZER, FolderFiles.GOLDEN, FolderFiles.HEAD, FolderFiles.SKETCH)
+_ALONG = (FolderFiles.RECIPE, FolderFiles.MIX)
+"""Of a few thousand bytes, and what the model came from."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +64,16 @@ def precisions(info: ModelInfo) -> list[str]:
     ]
 
 
+def read_names(chosen: Iterable[str]) -> set[str]:
+    """Names of what a service reads of a model folder in these precisions, where it is recorded."""
+    towers = {tower_file(tower, name) for name in chosen for tower in _TOWERS}
+    return {*_READ, *towers, *(f"{file}_data" for file in towers)}
+
+
 def served_files(
     info: ModelInfo, chosen: Sequence[str] = (), *, where: str = FolderFiles.INFO
 ) -> list[str]:
-    """Names of the recorded files that a service reads.
+    """Names of the recorded files that a service reads, and of what goes along with them.
 
     Args:
         chosen: precisions; none: every one that the model has.
@@ -85,12 +88,7 @@ def served_files(
             raise UsageError(
                 f"{where}: no precision {name!r}; allowed: {', '.join(has) or 'none is there'}"
             )
-    wanted = set(_ALWAYS)
-    for name in chosen or has:
-        for tower in _TOWERS:
-            file = tower_file(tower, name)
-            wanted |= {file, f"{file}_data"}
-    return sorted(wanted & info.files.keys())
+    return sorted({*read_names(chosen or has), *_ALONG} & info.files.keys())
 
 
 def write_parts(folder: Path, info: ModelInfo, chosen: Iterable[str] = ()) -> None:
