@@ -13,12 +13,13 @@ from ptft.data.boxes.box import Boxes, BoxTally, clean_boxes
 from ptft.data.boxes.frame import Frame, frame_of
 from ptft.data.boxes.vary import Marked, fit_marked, mosaic, vary_marked
 from ptft.data.hashing import fraction, hash_integers
-from ptft.data.reading.batch import Batch, MarkedBatch, Skip, Skipped
+from ptft.data.reading.batch import Batch, MarkedBatch, Skipped
 from ptft.data.reading.decode import Encoded, stack
 from ptft.data.reading.order import RunOrder, rng_for
+from ptft.data.reading.read import none_readable, skip_of
 from ptft.data.reading.spec import BatchSpec
 from ptft.data.sample import Sample, SampleSet
-from ptft.errors import DataError, SampleError
+from ptft.errors import SampleError
 from ptft.preprocess.images import ImagePreprocess
 from ptft.preprocess.orientation import orientation_of
 
@@ -135,12 +136,8 @@ class BoxReader:
                 sample = self.samples[index]
                 return sample.name, self._varied(sample, position)
             except SampleError as error:
-                name = self.samples.name(index)
-                skipped.append(Skip(name, str(error).removeprefix(f"{name}: "), error.fault))
-        failed = skipped[-tried]
-        raise DataError(
-            f"none of {tried} samples could be read; first: {failed.name}: {failed.reason}"
-        )
+                skipped.append(skip_of(self.samples.name(index), error))
+        raise none_readable(tried, skipped[-tried])
 
     def _varied(self, sample: Sample, position: int) -> Marked:
         preprocess, section = self.spec.preprocess, self.spec.augment
@@ -189,8 +186,7 @@ class EvalBoxReader:
                 frame = frame_of(marked.size, self.preprocess.size, self.preprocess.resize_mode)
                 fitted = self.preprocess.pixels(Image.fromarray(marked.pixels))
             except SampleError as error:
-                name = self.samples.name(index)
-                skipped.append(Skip(name, str(error).removeprefix(f"{name}: "), error.fault))
+                skipped.append(skip_of(self.samples.name(index), error))
                 continue
             kept.append(index)
             pixels.append(fitted)

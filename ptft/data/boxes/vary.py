@@ -142,9 +142,8 @@ def _cropped(marked: Marked, rng: np.random.Generator, section: Augmentation) ->
 
 
 def _within(boxes: Boxes, left: int, top: int, width: int, height: int) -> Boxes:
-    """What a crop leaves of boxes, in its own pixels. What goes of a class that the picture shows
-    is seen in part: the crop is no longer asked for that class, since what is left is neither
-    right nor wrong."""
+    """What a crop leaves of boxes, in its own pixels. A sliver that is left of one is a region of
+    its class, as a crowd is: neither right nor wrong."""
     offset = np.array([left, top, left, top], np.float32)
     limits = np.array([width, height, width, height], np.float32)
     cut = boxes.with_corners(np.clip(boxes.corners - offset, 0.0, limits))

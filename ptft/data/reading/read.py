@@ -34,7 +34,7 @@ from ptft.errors import DataError, SampleError
 from ptft.preprocess.images import ImagePreprocess
 from ptft.recipe.reads import Reads
 
-__all__ = ["EvalReader", "PixelReader", "TrainReader"]
+__all__ = ["EvalReader", "PixelReader", "TrainReader", "none_readable", "skip_of"]
 
 _CAPTION = 0x6361  # keeps the draw of a caption apart
 _TOGETHER = 8  # samples whose pictures lie decoded in memory at once
@@ -139,7 +139,7 @@ class TrainReader:
             else:
                 done = _tried(self._finish, picture, drawn[number])
             if isinstance(done, SampleError):
-                skipped.append(_reason(self.samples.name(indices[number]), done))
+                skipped.append(skip_of(self.samples.name(indices[number]), done))
                 read.append(self._replace(positions[number], skipped))
             else:
                 assert not isinstance(one, SampleError), "what was not taken is not finished"
@@ -160,8 +160,8 @@ class TrainReader:
                 decoded = self._decode(picture)
                 return told, self._finish(decoded, self._draw(decoded, position))
             except SampleError as error:
-                skipped.append(_reason(self.samples.name(index), error))
-        raise _none_readable(tried, skipped[-tried])
+                skipped.append(skip_of(self.samples.name(index), error))
+        raise none_readable(tried, skipped[-tried])
 
     def _take(self, index: int) -> tuple[_Told, _Picture]:
         """A sample with its encoded picture, with the features of it, or with nothing of it."""
@@ -253,7 +253,7 @@ class EvalReader:
             try:
                 sample, picture = self._read(index)
             except SampleError as error:
-                skipped.append(_reason(self.samples.name(index), error))
+                skipped.append(skip_of(self.samples.name(index), error))
                 continue
             kept.append(index)
             samples.append(sample)
@@ -301,9 +301,11 @@ def _labels(samples: SampleSet, read: Sequence[_Told]) -> torch.Tensor | None:
     return torch.tensor(labels, dtype=torch.int64)
 
 
-def _reason(name: str, error: SampleError) -> Skip:
+def skip_of(name: str, error: SampleError) -> Skip:
+    """What is told of a sample that could not be read."""
     return Skip(name, str(error).removeprefix(f"{name}: "), error.fault)
 
 
-def _none_readable(tried: int, first: Skip) -> DataError:
+def none_readable(tried: int, first: Skip) -> DataError:
+    """Of a sample that could not be read, nor any that may replace it."""
     return DataError(f"none of {tried} samples could be read; first: {first.name}: {first.reason}")
