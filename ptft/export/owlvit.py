@@ -9,7 +9,7 @@ from ptft.export.transformers_model import Converted
 from ptft.export.transformers_towers import clip_image, clip_text
 from ptft.model import DualEncoder
 
-__all__ = ["convert_detector", "detector_preprocessing"]
+__all__ = ["convert_detector"]
 
 
 @torch.no_grad()
@@ -68,14 +68,3 @@ def _convert(model: DualEncoder) -> Converted:
         "text_config": {"model_type": "owlvit_text_model", **text.config},
     }
     return Converted("OwlViTForObjectDetection", config, state)
-
-
-def detector_preprocessing(model: DualEncoder) -> dict[str, Any]:
-    """``preprocessor_config.json`` of transformers' ``OwlViTImageProcessor``."""
-    preprocess = model.spec.preprocess
-    base = preprocess.preprocessor_config()
-    assert base is not None, "a converted detector scales both sides"
-    return {**base, "image_processor_type": "OwlViTImageProcessor", "processor_class": _PROCESSOR}
-
-
-_PROCESSOR = "OwlViTProcessor"

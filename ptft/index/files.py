@@ -110,11 +110,6 @@ class Index:
         """That a search reads."""
         return int(self._embeddings.nbytes)
 
-    @property
-    def has_thumbnails(self) -> bool:
-        """Whether any were given."""
-        return self._thumbnails is not None
-
     def search(self, query: NDArray[np.float32], k: int) -> list[Nearest]:
         """The k rows of the highest cosine with a query (D,) of length 1, all rows looked at.
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import jsonschema
 
+from tests.support.schemas import closed
+
 __all__ = ["KINDS", "hold_custom"]
 
 TEXT = {"type": "string", "minLength": 1}
@@ -23,16 +25,6 @@ DURATION = {
 }
 COUNT = {"type": "integer", "minimum": 0}
 LABELS = {"type": "object", "additionalProperties": {"type": "string"}}
-
-
-def closed(required: list[str], /, **keys: Any) -> dict[str, Any]:
-    """An object of these keys alone."""
-    return {
-        "type": "object",
-        "properties": keys,
-        "required": required,
-        "additionalProperties": False,
-    }
 
 
 def many(items: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import yaml
 
 from ptft.launch import Form, System
 from tests.launch.parts import rendered
+from tests.support.schemas import closed
 
 VERSIONS = ("1.29", "1.36")
 
@@ -17,15 +18,6 @@ VERSIONS = ("1.29", "1.36")
 # https://github.com/kubeflow/trainer, manifests/base/crds, at 8c0f505. Pods are held to Kubernetes'
 # own schema; all of it is held to Kubeflow's models in test_clients.py, where they are installed.
 TEXT, COUNT = {"type": "string"}, {"type": "integer", "minimum": 0}
-
-
-def closed(required: list[str], /, **keys: Any) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": keys,
-        "required": required,
-        "additionalProperties": False,
-    }
 
 
 OBJECT = {"apiVersion": TEXT, "kind": TEXT, "metadata": {"type": "object"}}
