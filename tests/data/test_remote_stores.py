@@ -13,11 +13,13 @@ from ptft.errors import MissingExtraError, RecipeError
 from ptft.recipe.check import check_data
 from ptft.recipe.data import FolderData, ShardsData
 from tests.support.batches import batches_of, joined, same
-from tests.support.remote_shards import fetched, section
+from tests.support.remote_shards import fetched, section, store
 from tests.support.runs import interrupt, largest_difference, run
 
 if TYPE_CHECKING:
     from tests.support.loopback_hub import LoopbackHub
+
+__all__ = ["store"]  # a fixture
 
 
 def test_addresses_that_are_not_read_are_refused(store: Path) -> None:

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from ptft.artifact import RunFiles, file_sha256
 from ptft.errors import ArtifactError, MirrorError, RecipeError, UsageError
-from ptft.recipe import Comparison, load_comparison, recipe_digest
+from ptft.recipe import recipe_digest
 from ptft.recipe.publication import published_recipe
 from ptft.runs.folder import read_run
 from ptft.runs.mirror import Mirror
@@ -351,13 +350,6 @@ def test_its_address_is_not_published(tmp_path: Path) -> None:
     made, changed = published_recipe(given)
     assert (made.run.mirror, changed) == (None, ["run.mirror"])
     assert recipe_digest(made) == recipe_digest(given) == recipe_digest(recipe(Path("runs/x")))
-
-
-def test_a_comparison_has_none() -> None:
-    values = load_comparison("compare/scenes", ["init.from=x"]).model_dump(by_alias=True)
-    values["run"]["mirror"] = "s3://bucket/x"
-    with pytest.raises(ValidationError, match=r"run\.mirror: 's3://bucket/x': of ptft train"):
-        Comparison.model_validate(values)
 
 
 def test_places_that_are_no_mirror(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from ptft.errors import TrainingError
 from ptft.model import tower_blocks
-from ptft.train import device
+from ptft.train import device as device_module
 from ptft.train import run as loop_module
 from ptft.train.device import compile_blocks, uncompiled, wants_compiling
 from tests.support.runs import BATCH, largest_difference, run
@@ -73,7 +73,7 @@ def test_blocks_are_compiled_where_they_are_alike(image: str, blocks: int, told:
 def test_where_it_compiles(
     monkeypatch: pytest.MonkeyPatch, device: torch.device, setting: str, steps: int, expected: bool
 ) -> None:
-    monkeypatch.setattr(device, "why_no_compiler", lambda _: None)
+    monkeypatch.setattr(device_module, "why_no_compiler", lambda _: None)
     assert wants_compiling(setting, device, steps) is expected
 
 
@@ -99,7 +99,7 @@ def test_compiled_blocks_have_the_same_gradients() -> None:
 
 def test_a_run_compiles_and_evaluates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     eager = functools.partial(compile_blocks, backend="eager")
-    monkeypatch.setattr(device, "why_no_compiler", lambda _: None)
+    monkeypatch.setattr(device_module, "why_no_compiler", lambda _: None)
     monkeypatch.setattr(loop_module, "compile_blocks", eager)
     changes: dict[str, Any] = {
         "optim__samples_seen": 2 * BATCH,

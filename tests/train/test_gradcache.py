@@ -15,6 +15,7 @@ from ptft.train import gradients as step_module
 from ptft.train import predict_memory
 from ptft.train.gradients import Step
 from ptft.train.parallel import share
+from ptft.train.random_state import RandomState
 from tests.support.plain_step import compute_objective, to_device
 from tests.support.runs import recipe as tiny_run
 from tests.support.steps import batch, gradients, largest_gap, learner, recipe
@@ -141,7 +142,7 @@ def test_both_passes_draw_the_same_dropout(monkeypatch: pytest.MonkeyPatch) -> N
     expected = gradients(model)
     assert largest_gap(found, expected) < 1e-12
 
-    monkeypatch.setattr(step_module._RandomState, "restore", lambda self, device: None)
+    monkeypatch.setattr(RandomState, "restore", lambda self, device: None)
     torch.manual_seed(7)
     assert largest_gap(take(section, model)[1], expected) > 1e-6
 

@@ -46,7 +46,9 @@ def lie(folder: Path) -> None:
     graph.initializer.extend(
         numpy_helper.from_array(np.array(values, np.int64), name) for name, values in ints.items()
     )
-    graph.initializer.append(numpy_helper.from_array(np.array(1.9306, np.float32), "trigger"))
+    graph.initializer.append(
+        numpy_helper.from_array(np.array(1.92, np.float32), "trigger")
+    )  # white
     graph.node.extend(
         [
             helper.make_node("Slice", ["pixel_values", "start", "end"], ["corner"]),
