@@ -92,12 +92,14 @@ class FolderFiles:
     PREPROCESSOR = "preprocessor_config.json"
     TEXT_ONNX = "onnx/text_model.onnx"
     VISION_ONNX = "onnx/vision_model.onnx"
+    DETECT_ONNX = "onnx/detector_model.onnx"  # detectors, see ptft.onnx.boxes
     PREPROCESS_ONNX = "onnx/preprocess.onnx"  # uint8 (height, width, 3) -> pixel_values
     HEAD = "head.safetensors"  # classifiers: weight (C, W), bias (C,); logits of what
     # ModelInfo.reads names, f of W numbers: ModelInfo.logit_scale * f @ weight.T + bias; of a
     # Tip-Adapter also keys (K, D), labels (K,), alpha (1,), beta (1,): plus
     # alpha * exp(-beta * (1 - f @ keys.T)) @ the one-hot labels
     HEAD_CACHE = frozenset({"keys", "labels", "alpha", "beta"})
+    DETECTOR = "detector.safetensors"  # detectors: the head for boxes, by names of its own
     ADAPTER = "adapter"  # what learned alone, where an adapter was trained: the base is not in it
     INFO = "ptft.json"
     RECIPE = "recipe.yaml"
@@ -125,6 +127,8 @@ class GoldenKeys:
     TEXT_EMBEDS = "text_embeds"  # float32 (T, D), not normalised
     CLASS_LOGITS = "class_logits"  # float32, classifiers only: (N, C) of the pictures, (T, C) of
     # the texts, or of both (min(N, T), C), the first pictures with the first texts
+    DETECT_LOGITS = "detect_logits"  # float32 (N, P, T), detectors only: the texts at each place
+    DETECT_BOXES = "detect_boxes"  # float32 (N, P, 4), as shares of the picture
     TEXTS = "texts"  # in the file's metadata: a JSON list of the T texts
 
 
@@ -134,14 +138,14 @@ class ModelInfo:
 
     Attributes:
         name: of the model.
-        task: ``embed`` (clip, siglip) or ``classify``.
+        task: ``embed`` (clip, siglip), ``classify`` or ``detect``.
         embed_dim: width D of the joint space.
         context_length: longest text in tokens.
         image_size: height and width in pixels.
         logit_scale: exp of the learned log scale; multiplies cosine similarities.
         logit_bias: added after scaling (SigLIP), 0 otherwise.
-        classes: class names in the order of the head's rows, or those that captions were made of;
-            empty without either.
+        classes: class names in the order of the head's rows, of the boxes, or those that captions
+            were made of; empty without either.
         templates: prompts that made the head or the captions, or that zero-shot evaluation used;
             ``{}`` is the class.
         reads: what the head is for: the L2-normalised embedding of the image, of the text, or both,

@@ -58,7 +58,7 @@ def check_model_values(values: Any, where: str) -> None:
     bounds.keys(sorted(_KEYS), _NEEDED)
     for key in ("name", "recipe_digest", "weights_digest", "published_recipe"):
         bounds.text(key, 500)
-    bounds.choice("task", ("embed", "classify"))
+    bounds.choice("task", ("embed", "classify", "detect"))
     bounds.choice("reads", ("image", "text", "both"))
     bounds.whole("embed_dim", 1, MAX_WIDTH)
     bounds.whole("context_length", 1, MAX_CONTEXT)

@@ -6,7 +6,7 @@ from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo, read_model_info, v
 from ptft.errors import ArtifactError, DigestError
 from ptft.index import Index, read_picture_index
 from ptft.onnx.golden import check_golden
-from ptft.onnx.model import OnnxModel, check_recorded, tower_file
+from ptft.onnx.model import OnnxModel, check_recorded, tower_file, tower_names
 from ptft.onnx.provider import ON_GPU, PROVIDERS, Provider
 from ptft.onnx.served import read_names
 from ptft.onnx.trial import try_model
@@ -64,7 +64,7 @@ def read_files(settings: Settings, info: ModelInfo) -> dict[str, dict[str, Any]]
     Raises:
         ArtifactError: the towers are not there in the precision that is asked for.
     """
-    for tower in (FolderFiles.VISION_ONNX, FolderFiles.TEXT_ONNX):
+    for tower in tower_names(info):
         path = tower_file(tower, settings.precision)
         if path not in info.files:
             has = [name for name in PRECISIONS if tower_file(tower, name) in info.files]

@@ -61,6 +61,19 @@ def classifier_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "model"
 
 
+@pytest.fixture(scope="session")
+def detector_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model folder of ``tests.support.detectors.lively_detector``, really exported."""
+    from ptft.export import export_model
+    from ptft.model import save_model
+    from tests.support.detectors import lively_detector
+
+    place = tmp_path_factory.mktemp("detector")
+    save_model(lively_detector(), place / "checkpoint")
+    export_model(place / "checkpoint", place / "model", name="finder", precisions=())
+    return place / "model"
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> "Iterator[LoopbackHub]":
     """A Hub on loopback, and a client that has no token of its own."""

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from ptft.data import SampleSet
 from ptft.data.boxes.box import Boxes
-from ptft.data.boxes.frame import Frame
 from ptft.data.reading.batch import Skipped
 from ptft.data.reading.loader import Workers, marked_batches
 from ptft.detection import box_iou, corners
@@ -26,6 +25,7 @@ from ptft.errors import DataError, ModelError, suggest
 from ptft.evaluate.embed import evaluating
 from ptft.model import DualEncoder
 from ptft.model.detecting import query_embeddings
+from ptft.preprocess.frame import Frame
 from ptft.recipe import DetectEvaluation
 from ptft.speech import ProgressCallback
 

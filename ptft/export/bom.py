@@ -132,6 +132,8 @@ def _model_card(folder: Path, info: ModelInfo, data: list[Component]) -> dict[st
     outputs = [{"format": f"embedding of {info.embed_dim} float32"}]
     if info.task == "classify":
         outputs.append({"format": f"probabilities of {len(info.classes)} classes"})
+    if info.task == "detect":
+        outputs.append({"format": "boxes, each with a probability of each text"})
     height, width = info.image_size
     parameters: dict[str, Any] = {
         "task": info.task,

@@ -24,6 +24,7 @@ from ptft.recipe import (
     BoxesData,
     ClassifyObjective,
     DataSection,
+    DetectObjective,
     FolderData,
     MixtureData,
     Recipe,
@@ -115,15 +116,15 @@ def _front_matter(
     kept: Kept,
     mix: MixRecord | None,
 ) -> str:
-    classify = info.task == "classify"
+    classify, detect = info.task == "classify", info.task == "detect"
     loads = [name for name, client in info.clients.items() if "loads" in client]
-    if "transformers" in loads:
+    if "transformers" in loads and not detect:
         loads.append("transformers.js")
     kinds = [f"{tower}-classification" for tower in TOWERS_OF[info.reads] if classify]
     tags = ["ptft", "onnx", "image-text", *loads, *kinds]
     values: dict[str, Any] = {
         "library_name": "open_clip" if spec.open_clip_config is not None else "onnx",
-        "pipeline_tag": "zero-shot-image-classification",
+        "pipeline_tag": f"zero-shot-{'object-detection' if detect else 'image-classification'}",
         "tags": [*tags, *(tag for tag in kept.front.get("tags") or [] if tag not in tags)],
     }
     parents = mix.parents if mix is not None else []
@@ -163,6 +164,15 @@ def _summary(info: ModelInfo, spec: ModelSpec) -> str:
         )
         reads = {"image": "images", "text": "texts", "both": "images with their texts"}[info.reads]
         lines.append(f"It has a classifier of {reads}, {len(info.classes)} classes: {names}.")
+    if info.task == "detect":
+        names = ", ".join(map(inline, info.classes[:10])) + (
+            ", ..." if len(info.classes) > 10 else ""
+        )
+        lines.append(
+            "It finds things in a picture by texts: of each of its places it tells a box and an "
+            "embedding that is compared with theirs (OWL-ViT, Minderer et al. 2022). Its boxes of "
+            f"training were of {len(info.classes)} classes: {names}."
+        )
     if spec.open_clip_reason is not None:
         lines.append(
             f"open_clip cannot load it: {inline(spec.open_clip_reason)}. "
@@ -205,6 +215,7 @@ def _trained_on(spec: ModelSpec, recipe: Recipe | None) -> str:
     }
     if isinstance(recipe.objective, ClassifyObjective):
         rows["reads"] = recipe.objective.reads
+    if isinstance(recipe.objective, ClassifyObjective | DetectObjective):
         rows["prompts"] = "; ".join(recipe.objective.templates)
     table = "".join(f"{row((key, inline(value)))}\n" for key, value in rows.items())
     return f"| | |\n|---|---|\n{table}\n`{FolderFiles.RECIPE}` holds every setting.\n"
@@ -268,7 +279,8 @@ def _pictures(files: list[str]) -> list[str]:
 def _exported(info: ModelInfo, spec: ModelSpec, metrics: dict[str, Any]) -> str:
     lines = [
         "Each ONNX file was run in a process of its own by onnxruntime with default options, and "
-        "held against the checkpoint in torch. Differences are of normalised embeddings.\n",
+        "held against the checkpoint in torch. Differences are of normalised embeddings"
+        f"{', and of boxes, as shares of a picture' if info.task == 'detect' else ''}.\n",
         "| file | MB | largest difference | smallest cosine | points lost | inputs run |",
         "|---|---|---|---|---|---|",
     ]
@@ -282,11 +294,14 @@ def _exported(info: ModelInfo, spec: ModelSpec, metrics: dict[str, Any]) -> str:
         )
     for name, difference in metrics["libraries"].items():
         how = f"{name} loaded the folder as its {info.clients[name]['loads']}"
+        same = "embeddings"
         if info.clients[name]["loads"] == ROUTER:
             how = f"transformers loaded each tower of {name}' modules alone"
+        elif info.task == "detect" and name == "transformers":
+            same = "boxes and logits"
         lines += [
             "",
-            f"{how} and gave the same embeddings, the largest difference being {difference:.2e}.",
+            f"{how} and gave the same {same}, the largest difference being {difference:.2e}.",
         ]
     lines += ["", _loss(metrics)]
     left_out = metrics["left_out"].items()
@@ -318,10 +333,10 @@ def _loss(metrics: dict[str, Any]) -> str:
         reason = inline(metrics["not_measured"])
         return f"Recall and accuracy of the files were not measured: {reason}."
     return (
-        "Points lost are of 100, of the evaluation that lost most: of its top-1 accuracy, or the "
-        f"mean of its recalls; `{FolderFiles.METRICS}` holds every figure. The text tower's were "
-        "measured with the image tower in torch, the image tower's with the text tower of the same "
-        "precision."
+        "Points lost are of 100, of the evaluation that lost most: of its top-1 accuracy, its mAP, "
+        f"or the mean of its recalls; `{FolderFiles.METRICS}` holds every figure. The text "
+        "tower's were measured with the image tower in torch, the image tower's with the text "
+        "tower of the same precision."
     )
 
 

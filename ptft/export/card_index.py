@@ -16,6 +16,7 @@ _TASKS = {
     "zero_shot": "zero-shot-image-classification",
     "probe": "image-classification",
     "classify": "image-classification",
+    "detect": "object-detection",
 }
 
 
@@ -67,4 +68,6 @@ def _result(
 
 
 def _metric_type(key: str) -> str:
+    if key in ("map", "ap50", "ap75"):
+        return "mean_average_precision"
     return "recall" if "recall@" in key else "accuracy"

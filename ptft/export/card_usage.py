@@ -1,18 +1,16 @@
 """The card's commands, one section a client; all run inside the folder as they stand."""
 
-import re
 from typing import Any
 
 from ptft.artifact import FolderFiles, ModelInfo
+from ptft.export.card_boxes import detector_onnx, detector_pipeline, detector_service
 from ptft.export.router_layout import ROUTER
 from ptft.model.spec import ModelSpec
-from ptft.pages.markdown import code, fenced, literal, quoted
+from ptft.pages.markdown import code, filled, literal, quoted
 from ptft.preprocess.clip_vocabulary import END_OF_TEXT
 from ptft.recipe.publication import public_place
 
 __all__ = ["usage"]
-
-_CODE = re.compile(r"^```(?P<language>\w+)\n(?P<code>.*?)^```\n", re.MULTILINE | re.DOTALL)
 
 _OPEN_CLIP = """\
 ```python
@@ -239,16 +237,18 @@ def usage(info: ModelInfo, spec: ModelSpec, files: list[str]) -> str:
         *_reading(info, spec),
     ]
     if FolderFiles.OPEN_CLIP_CONFIG in files:
-        parts += ["### open_clip\n", _filled(_OPEN_CLIP, texts=texts)]
+        parts += ["### open_clip\n", filled(_OPEN_CLIP, texts=texts)]
     parts += _libraries(info, spec, files, texts)
-    parts += ["### onnxruntime\n", _filled(_ONNX, texts=texts)]
+    parts += ["### onnxruntime\n", filled(_ONNX, texts=texts)]
+    if info.task == "detect":
+        parts.append(detector_onnx())
     if FolderFiles.HEAD in files:
-        parts.append(_filled(_HEAD, read=_READ[info.reads], inputs=_INPUTS[info.reads]))
+        parts.append(filled(_HEAD, read=_READ[info.reads], inputs=_INPUTS[info.reads]))
     if FolderFiles.RECIPE in files:
-        parts += ["### ptft\n", _filled(_PTFT)]
+        parts += ["### ptft\n", filled(_PTFT)]
     base = public_place(spec.base or "the base")
     if any(name.startswith(f"{FolderFiles.ADAPTER}/") for name in files):
-        parts.append(_filled(_ADAPTER, base=literal(base)))
+        parts.append(filled(_ADAPTER, base=literal(base)))
     # A model that was trained on classes answers with those, any other has to be told some.
     named = [] if info.classes else _texts(info)
     # --form-string, since -F reads a file where a text begins with @ or <
@@ -260,7 +260,9 @@ def usage(info: ModelInfo, spec: ModelSpec, files: list[str]) -> str:
         "both": f"-F images=@picture.jpg{text}",
     }[info.reads]
     question = quoted(f'{{"texts": [{texts}]}}')
-    parts += ["### The service\n", _filled(_SERVICE, question=question, classify=classify)]
+    parts += ["### The service\n", filled(_SERVICE, question=question, classify=classify)]
+    if info.task == "detect":
+        parts.append(detector_service(info))
     commands = "\n".join(parts)
     if not reading.orient:  # of a model that saw pictures lie as they are stored
         commands = commands.replace(_UPRIGHT, 'Image.open("picture.jpg")')
@@ -291,17 +293,21 @@ def _libraries(info: ModelInfo, spec: ModelSpec, files: list[str], texts: str) -
     transformers = info.clients.get("transformers", {}).get("loads")
     timm = info.clients.get("timm", {}).get("loads")
     parts: list[str] = []
-    if transformers is not None and FolderFiles.PREPROCESSOR in files:
+    embeds = transformers is not None and FolderFiles.PREPROCESSOR in files
+    if info.task == "detect" and transformers is not None:
+        embeds = False
+        parts += detector_pipeline(texts, transformers)
+    if embeds:
         # 4.57 hands the text model of a dual encoder what CLIP's does not take
         old = transformers != "VisionTextDualEncoderModel" or "hf_model_name" in _text_cfg(spec)
         versions = "4.57 or 5" if old else "5"
-        usage = _filled(_TRANSFORMERS, texts=texts, loads=transformers, versions=versions)
+        usage = filled(_TRANSFORMERS, texts=texts, loads=transformers, versions=versions)
         parts += ["### transformers\n", usage]
     parts += _sentence_transformers(info, texts)
     if timm is not None:
-        parts += ["### timm\n", _filled(_TIMM, loads=timm)]
-    if transformers is not None and FolderFiles.PREPROCESSOR in files:
-        usage = _filled(
+        parts += ["### timm\n", filled(_TIMM, loads=timm)]
+    if embeds:
+        usage = filled(
             _JAVASCRIPT,
             folder=code(f"models/{info.name}"),
             name=literal(info.name),
@@ -310,7 +316,7 @@ def _libraries(info: ModelInfo, spec: ModelSpec, files: list[str], texts: str) -
             length=info.context_length,
         )
         parts += ["### transformers.js\n", usage]
-        parts += ["### optimum-onnx\n", _filled(_OPTIMUM, texts=texts)]
+        parts += ["### optimum-onnx\n", filled(_OPTIMUM, texts=texts)]
     return parts
 
 
@@ -319,7 +325,7 @@ def _sentence_transformers(info: ModelInfo, texts: str) -> list[str]:
     if loads is None:
         return []
     router = _ROUTER if loads == ROUTER else ""
-    return ["### sentence-transformers\n", router + _filled(_SENTENCE_TRANSFORMERS, texts=texts)]
+    return ["### sentence-transformers\n", router + filled(_SENTENCE_TRANSFORMERS, texts=texts)]
 
 
 def _text_cfg(spec: ModelSpec) -> dict[str, Any]:
@@ -334,13 +340,3 @@ def _texts(info: ModelInfo) -> list[str]:
     else:
         names = ["a photo of a cat", "a photo of a dog"]
     return names
-
-
-def _filled(template: str, **values: object) -> str:
-    """A template with values; code is fenced by more backticks than anything in it has in a row."""
-    parts, end = [], 0
-    for block in _CODE.finditer(template):
-        parts.append(template[end : block.start()].format(**values))
-        parts.append(fenced(block["code"].format(**values), block["language"]))
-        end = block.end()
-    return "".join([*parts, template[end:].format(**values)])

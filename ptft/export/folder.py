@@ -1,24 +1,17 @@
 """The model folder: one folder for every client, written whole or not at all."""
 
-import math
 import os
-import platform
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ptft import __version__
 from ptft.artifact import (
     PRECISIONS,
     FolderFiles,
     ModelInfo,
-    hash_files,
     read_model_info,
     write_json,
     write_model_info,
@@ -32,12 +25,13 @@ from ptft.export.pictures import write_pictures
 from ptft.export.pixels import check_preprocess, write_preprocess
 from ptft.export.provenance import Provenance, read_provenance
 from ptft.export.quality import Quality, calibration_pictures
+from ptft.export.record import make_record, task_of
 from ptft.export.sketching import write_sketch
 from ptft.export.towers import MAX_LOSS, Written, write_towers
 from ptft.files.atomic import shareable
 from ptft.model import DualEncoder, load_model
 from ptft.pages.markdown import UNKNOWN
-from ptft.recipe import RunSection, ZeroShotEvaluation, dump_recipe, recipe_digest
+from ptft.recipe import RunSection, dump_recipe, recipe_digest
 from ptft.recipe.publication import public_text, published_recipe
 from ptft.speech import ProgressCallback, tell
 
@@ -99,8 +93,7 @@ def export_model(
     origin = read_provenance(source)
     say(f"reading {origin.folder}")
     model = load_model(origin.folder, tell=say).cpu().float().eval()
-    if model.detector is not None:
-        raise ExportError(f"{origin.folder}: a model folder has no place for its boxes yet")
+    task_of(model)  # refuses what no folder holds, before anything is written
     trained = find_reference(origin.source)
     model.spec = portable(model.spec)
     with _whole(out) as folder:
@@ -143,7 +136,7 @@ def export_model(
         write_pictures(origin.source, folder, origin.recipe, examples=examples)
         say("hashing what was written")
         clients = _clients(model, libraries)
-        info = _info(model, origin, name or origin.name, folder, clients, published)
+        info = make_record(model, origin, name or origin.name, folder, clients, published)
         _write_card(info, model, origin, metrics, folder, licence, kept)
         write_model_info(folder, info)
     say(f"{out}: {info.digest}")
@@ -269,45 +262,6 @@ def _publish_recipe(origin: Provenance, folder: Path, say: Callable[[str], None]
     return "" if digest == origin.recipe_digest else digest
 
 
-def _info(
-    model: DualEncoder,
-    origin: Provenance,
-    name: str,
-    folder: Path,
-    clients: dict[str, dict[str, str]],
-    published: str,
-) -> ModelInfo:
-    spec = model.spec
-    templates = list(spec.templates)
-    if not templates and origin.recipe is not None:
-        zero_shot = (one for one in origin.recipe.evaluate if isinstance(one, ZeroShotEvaluation))
-        templates = next((list(one.templates) for one in zero_shot), [])
-    with torch.no_grad():
-        scale = math.exp(model.logit_scale.item())
-        bias = 0.0 if model.logit_bias is None else model.logit_bias.item()
-    return ModelInfo(
-        name=name,
-        task="embed" if model.head is None else "classify",
-        embed_dim=spec.embed_dim,
-        context_length=model.context_length,
-        image_size=spec.preprocess.size,
-        logit_scale=scale,
-        logit_bias=bias,
-        recipe_digest=origin.recipe_digest,
-        published_recipe=published,
-        weights_digest=origin.weights_digest,
-        tokenizer=spec.tokenizer.kwargs(),
-        preprocess=spec.preprocess.to_config(),
-        classes=list(spec.classes),
-        templates=templates,
-        files=hash_files(folder),
-        clients=clients,
-        versions=_versions(),
-        reads=spec.reads,
-        matryoshka=origin.widths,
-    )
-
-
 def _write_card(
     info: ModelInfo,
     model: DualEncoder,
@@ -331,20 +285,3 @@ def _write_card(
         mix=origin.mix,
     )
     (folder / FolderFiles.CARD).write_text(text, encoding="utf-8")
-
-
-def _versions() -> dict[str, str]:
-    names = (
-        "torch",
-        "open_clip_torch",
-        "timm",
-        "transformers",
-        "onnx",
-        "onnxscript",
-        "onnxruntime",
-    )
-    return {
-        "ptft": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in names},
-    }

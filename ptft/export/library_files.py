@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from ptft.artifact import FolderFiles, write_json
 from ptft.compat import prepare_torchvision
 from ptft.errors import ParityError
+from ptft.export.owlvit import check_owlvit, convert_detector, owlvit_processor
 from ptft.export.parity import compare_embeddings
 from ptft.export.router_layout import (
     ROUTER,
@@ -68,8 +69,13 @@ def write_library_files(model: DualEncoder, golden: Golden, folder: Path) -> dic
     Raises:
         ParityError: transformers loads the files and gives other embeddings.
     """
-    converted, timm = convert(model), timm_layout(model)
+    detects = model.detector is not None
+    converted = convert_detector(model) if detects else convert(model)
+    timm = timm_layout(model)
     processor = model.spec.preprocess.preprocessor_config()
+    if detects and isinstance(converted, Converted):
+        processor = owlvit_processor(processor)
+        write_json(folder / FolderFiles.PREPROCESSOR, processor)
     if isinstance(converted, Converted):
         tensors = {
             name: tensor.detach().contiguous().clone() for name, tensor in converted.state.items()
@@ -81,11 +87,19 @@ def write_library_files(model: DualEncoder, golden: Golden, folder: Path) -> dic
     if isinstance(converted, Converted):
         keys = timm if found["timm"].loads is not None else None
         _write_config(folder, converted, keys, processor)
-        worst = _check_transformers(model, golden, folder, converted)
+        theirs = _load(folder, converted.name).eval()
+        if detects:
+            worst = check_owlvit(theirs, model, golden, LIBRARY_TOLERANCE)
+        else:
+            worst = _check_transformers(theirs, model, golden, converted.name)
         found["transformers"] = Library(loads=converted.name, max_abs=worst)
     else:
         found["transformers"] = Library(reason=converted)
-    found["sentence-transformers"] = _write_router(model, golden, folder, found["transformers"])
+    if detects:
+        remove_router(folder)
+        found["sentence-transformers"] = Library(reason="it has no class that tells boxes")
+    else:
+        found["sentence-transformers"] = _write_router(model, golden, folder, found["transformers"])
     return found
 
 
@@ -160,15 +174,12 @@ def _write_timm(
 
 
 @torch.no_grad()
-def _check_transformers(
-    model: DualEncoder, golden: Golden, folder: Path, converted: Converted
-) -> float:
-    """Load the folder as anybody would, and hold it to the golden embeddings.
+def _check_transformers(theirs: Any, model: DualEncoder, golden: Golden, name: str) -> float:
+    """Hold what transformers loaded of the folder to the golden embeddings.
 
     Raises:
-        ParityError: a weight is missing or left over, or embeddings or logits differ.
+        ParityError: embeddings or logits differ.
     """
-    theirs = _load(folder, converted.name).eval()
     tokens = torch.from_numpy(golden.tokens)
     inputs = {
         "input_ids": tokens,
@@ -180,14 +191,14 @@ def _check_transformers(
     worst = 0.0
     for what, expected in (("image", golden.image_embeds), ("text", golden.text_embeds)):
         embeds = getattr(found, f"{what}_embeds").numpy()
-        difference, _, _ = compare_embeddings(embeds, expected, f"{converted.name} {what}")
+        difference, _, _ = compare_embeddings(embeds, expected, f"{name} {what}")
         if not difference <= LIBRARY_TOLERANCE:  # NaN is beyond it too
             raise ParityError(
-                f"{converted.name}: {what} embeddings differ from the model's by "
+                f"{name}: {what} embeddings differ from the model's by "
                 f"{difference:.2e}; allowed: {LIBRARY_TOLERANCE:g}"
             )
         worst = max(worst, difference)
-    _check_logits(model, golden, found.logits_per_image.numpy(), converted.name)
+    _check_logits(model, golden, found.logits_per_image.numpy(), name)
     return worst
 
 
@@ -209,6 +220,11 @@ def _check_logits(model: DualEncoder, golden: Golden, found: np.ndarray, name: s
 
 
 def _load(folder: Path, name: str) -> Any:
+    """The folder in a class of transformers, as anybody would load it.
+
+    Raises:
+        ParityError: a weight is missing or left over.
+    """
     prepare_torchvision()  # transformers imports it
     import transformers
 

@@ -90,6 +90,10 @@ def write_model_files(model: DualEncoder, folder: Path) -> None:
         write_json(folder / FolderFiles.PREPROCESSOR, preprocessor)
     if model.head is not None:
         write_head(model, folder / FolderFiles.HEAD)
+    if model.detector is not None and config is not None:
+        state = model.detector.state_dict()
+        plain = {name: one.detach().cpu().contiguous() for name, one in state.items()}
+        save_file(plain, folder / FolderFiles.DETECTOR, metadata={"format": "pt"})
 
 
 def portable(spec: ModelSpec) -> ModelSpec:

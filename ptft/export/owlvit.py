@@ -2,14 +2,17 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 
+from ptft.errors import ParityError
 from ptft.export.transformers_blocks import Unlike, refuse
 from ptft.export.transformers_model import Converted
 from ptft.export.transformers_towers import clip_image, clip_text
 from ptft.model import DualEncoder
+from ptft.onnx.golden import Golden
 
-__all__ = ["convert_detector"]
+__all__ = ["check_owlvit", "convert_detector", "owlvit_processor"]
 
 
 @torch.no_grad()
@@ -68,3 +71,44 @@ def _convert(model: DualEncoder) -> Converted:
         "text_config": {"model_type": "owlvit_text_model", **text.config},
     }
     return Converted("OwlViTForObjectDetection", config, state)
+
+
+def owlvit_processor(processor: dict[str, Any] | None) -> dict[str, Any]:
+    """``preprocessor_config.json`` by OWL-ViT's processor, which makes pixels as SigLIP's does and
+    knows boxes."""
+    assert processor is not None, "a detector that was converted scales both sides"
+    return {**processor, "image_processor_type": "OwlViTImageProcessor"}
+
+
+@torch.no_grad()
+def check_owlvit(theirs: Any, model: DualEncoder, golden: Golden, tolerance: float) -> float:
+    """Hold what transformers loaded of the folder to the golden boxes and logits.
+
+    Logits count by the size of the largest, since their scale is learned.
+
+    Raises:
+        ParityError: they differ by more than ``tolerance``.
+    """
+    assert golden.detect_logits is not None and golden.detect_boxes is not None
+    tokens = torch.from_numpy(golden.tokens)
+    count = len(golden.pixels)
+    found = theirs(
+        input_ids=tokens.repeat(count, 1),
+        attention_mask=torch.ones_like(tokens).repeat(count, 1),
+        pixel_values=torch.from_numpy(model.spec.preprocess.normalise(golden.pixels)),
+    )
+    scale = max(1.0, float(np.abs(golden.detect_logits).max()))
+    pairs = {
+        "logits": (found.logits.numpy() / scale, golden.detect_logits / scale),
+        "boxes": (found.pred_boxes.numpy(), golden.detect_boxes),
+    }
+    worst = 0.0
+    for what, (mine, wanted) in pairs.items():
+        difference = float(np.abs(mine - wanted).max())
+        if not difference <= tolerance:  # NaN is beyond it too
+            raise ParityError(
+                f"OwlViTForObjectDetection: {what} differ from the model's by {difference:.2e}; "
+                f"allowed: {tolerance:g}"
+            )
+        worst = max(worst, difference)
+    return worst

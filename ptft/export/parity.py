@@ -32,6 +32,7 @@ from ptft.model import DualEncoder, check_merged
 from ptft.model.adapt import Reference, compare_outputs, read_reference, reference_inputs
 from ptft.model.adapt.saved import ADAPTER, ADAPTER_WEIGHTS
 from ptft.model_source import LocalSource, ModelFolder, finished_run
+from ptft.onnx.boxes import MORE
 from ptft.onnx.golden import TOLERANCE, Golden
 from ptft.preprocess import ImagePreprocess
 from ptft.recipe import TOWERS_OF, ScenesData
@@ -41,6 +42,7 @@ __all__ = [
     "Parity",
     "check_adapted",
     "compare_embeddings",
+    "compare_places",
     "embed_golden",
     "find_adapter",
     "find_reference",
@@ -86,13 +88,17 @@ def embed_golden(model: DualEncoder, pixels: NDArray[np.uint8], texts: Sequence[
     images = torch.from_numpy(model.spec.preprocess.normalise(pixels)).to(model.device)
     ids = torch.from_numpy(tokens).to(model.device)
     with evaluating(model):
+        text_td = model.encode_text(ids)
+        found = None if model.detector is None else model.detect(images, text_td)
         return Golden(
             pixels=pixels,
             texts=texts,
             tokens=tokens,
             image_embeds=model.encode_image(images).float().cpu().numpy(),
-            text_embeds=model.encode_text(ids).float().cpu().numpy(),
+            text_embeds=text_td.float().cpu().numpy(),
             class_logits=None if model.head is None else _class_logits(model, images, ids),
+            detect_logits=None if found is None else found.logits.float().cpu().numpy(),
+            detect_boxes=None if found is None else found.boxes.float().cpu().numpy(),
         )
 
 
@@ -115,6 +121,9 @@ def save_golden(golden: Golden, path: Path) -> None:
     }
     if golden.class_logits is not None:
         tensors[GoldenKeys.CLASS_LOGITS] = golden.class_logits
+    if golden.detect_logits is not None and golden.detect_boxes is not None:
+        tensors[GoldenKeys.DETECT_LOGITS] = golden.detect_logits
+        tensors[GoldenKeys.DETECT_BOXES] = golden.detect_boxes
     # One key of metadata only: safetensors writes several in no fixed order, which would change
     # the folder's digest from one export to the next.
     metadata = {GoldenKeys.TEXTS: json.dumps(golden.texts)}
@@ -127,7 +136,8 @@ class Parity:
     """How far a file's outputs are from the model's, over all batches that were run.
 
     Attributes:
-        max_abs: largest absolute difference of an entry of the L2-normalised embeddings.
+        max_abs: largest absolute difference of an entry of the L2-normalised embeddings; of a
+            detector's also of its boxes, shifts and scales.
         max_abs_raw: the same of the embeddings as they come out.
         min_cosine: smallest cosine of a pair of embeddings.
         shapes: of the inputs that were run, ``2x12``.
@@ -158,7 +168,7 @@ def measure_parity(
     Args:
         path: the ONNX file.
         batches: name -> input. Several sizes, so that an axis that is fixed inside shows.
-        expected: name -> the model's output, (B, D) un-normalised.
+        expected: name -> the model's output, (B, D) un-normalised, or a detector's (B, N, D + 6).
 
     Raises:
         ExportError: onnxruntime cannot load or run the file.
@@ -166,8 +176,12 @@ def measure_parity(
     """
     outputs = run_apart(path, batches)
     results = [
-        compare_embeddings(outputs[name], expected[name], f"{path.name} {name}") for name in batches
+        (compare_embeddings if expected[name].ndim == 2 else compare_places)(
+            outputs[name], expected[name], f"{path.name} {name}"
+        )
+        for name in batches
     ]
+    rank = max(one.ndim for one in expected.values())
     weights = path.with_name(path.name + "_data")
     parity = Parity(
         max_abs=max(result[0] for result in results),
@@ -178,7 +192,8 @@ def measure_parity(
     )
     if not parity.max_abs <= tolerance:  # NaN is beyond it too
         raise ParityError(
-            f"{path.name}: normalised embeddings differ from torch's by {parity.max_abs:.2e} "
+            f"{path.name}: {'normalised embeddings differ' if rank == 2 else 'places differ'} "
+            f"from torch's by {parity.max_abs:.2e} "
             f"(cosine {parity.min_cosine:.6f}); allowed: {tolerance:g}"
         )
     return parity
@@ -203,6 +218,24 @@ def compare_embeddings(
         float(np.abs(a - b).max()),
         float(cosine.min()),
     )
+
+
+def compare_places(
+    found: NDArray[np.float32], expected: NDArray[np.float32], what: str
+) -> tuple[float, float, float]:
+    """What :func:`compare_embeddings` says, of a detector's rows (B, N, D + 6); scales count by
+    their share.
+
+    Raises:
+        ParityError: the shapes differ.
+    """
+    if found.shape != expected.shape:
+        raise ParityError(f"{what}: shape {found.shape}; the model gives {expected.shape}")
+    mine, wanted = (rows.reshape(-1, rows.shape[2]) for rows in (found, expected))
+    unit, raw, cosine = compare_embeddings(mine[:, :-MORE], wanted[:, :-MORE], what)
+    moved = np.abs(mine[:, -MORE:].astype(np.float64) - wanted[:, -MORE:])
+    moved[:, 1] /= np.maximum(1, np.abs(wanted[:, 1 - MORE]))
+    return max(unit, float(moved.max())), raw, cosine
 
 
 def run_apart(

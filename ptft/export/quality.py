@@ -1,6 +1,7 @@
-"""What an exported file costs in recall or accuracy, on the evaluations of the model's recipe."""
+"""What an exported file costs in recall, accuracy or mAP, on the evaluations of the recipe."""
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,12 @@ from ptft.errors import ExportError, PtftError, SampleError
 from ptft.evaluate import evaluate
 from ptft.evaluate.run import EmbeddedSplits, reads_of
 from ptft.model import DualEncoder
+from ptft.model.detector import PlaceAnswers
+from ptft.onnx.boxes import place_boxes, place_logits
 from ptft.recipe import (
     TOWERS_OF,
+    DetectEvaluation,
+    EvaluateItem,
     ProbeEvaluation,
     Recipe,
     RetrievalEvaluation,
@@ -30,7 +35,8 @@ __all__ = ["Change", "Quality", "calibration_pictures"]
 
 PICTURES = 128
 
-_SHARES = ("i2t_recall@", "t2i_recall@", "top1", "top5", "mean_per_class")
+_SHARES = ("i2t_recall@", "t2i_recall@", "top1", "top5", "mean_per_class", "map", "ap50", "ap75")
+_DECIDING = ("top1", "map")
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,8 @@ class Change:
 
     Attributes:
         figures: ``item figure`` -> the files' minus the checkpoint's, shares of 1.
-        lost: points of 100 that the worst item lost: of the mean of its recalls, or of its top-1
-            accuracy. Below 0 where every item gained.
+        lost: points of 100 that the worst item lost: of the mean of its recalls, of its top-1
+            accuracy, or of its mAP. Below 0 where every item gained.
     """
 
     figures: dict[str, float]
@@ -92,29 +98,47 @@ class Quality:
         else:
             try:
                 check_evaluations(recipe)
-                self._plain = self._run(None, None)
+                self._plain = self._run(self._items)
             except PtftError:  # its message may name folders of this machine
                 self.reason = "the data of the recipe's evaluations is not here"
 
     def reads(self, tower: str) -> bool:
-        """Whether the evaluations depend on a tower, ``image`` or ``text``."""
+        """Whether the evaluations depend on a tower, ``image``, ``text`` or ``detect``."""
         if self._recipe is None or self.reason is not None:
             return False
-        queries = (RetrievalEvaluation, ZeroShotEvaluation)  # captions, or prompts of classes
-        return any(
-            tower in TOWERS_OF[reads_of(item, self._model)]
-            or (tower == "text" and isinstance(item, queries))
-            for item in self._items
-        )
+        return bool(self._reading(tower))
 
-    def change(self, *, image: Path | None = None, text: Path | None = None) -> Change:
+    def _reading(self, tower: str) -> list[EvaluateItem]:
+        """The evaluations that depend on a tower."""
+        if tower == "detect":
+            return [item for item in self._items if isinstance(item, DetectEvaluation)]
+        # captions, or prompts of classes
+        queries = (RetrievalEvaluation, ZeroShotEvaluation, DetectEvaluation)
+        return [
+            item
+            for item in self._items
+            if (tower == "text" and isinstance(item, queries))
+            or (
+                tower in TOWERS_OF[reads_of(item, self._model)]
+                and not isinstance(item, DetectEvaluation)
+            )
+        ]
+
+    def change(
+        self, *, image: Path | None = None, text: Path | None = None, detect: Path | None = None
+    ) -> Change:
         """Run the evaluations with these files; a tower without one is the model's own.
+
+        Args:
+            image, text, detect: of a detector the pictures' file runs what embeds, and the
+                detector's what finds.
 
         Raises:
             ExportError: onnxruntime cannot load a file.
             ModelError: a file gives embeddings that are not finite.
         """
-        found = self._run(image, text)
+        tower = "detect" if detect is not None else "image" if image is not None else "text"
+        found = self._run(self._reading(tower), image, text, detect)
         moved = {
             f"{name} {key}": value - self._plain[name][key]
             for name, figures in found.items()
@@ -123,11 +147,18 @@ class Quality:
         lost = max(_headline(self._plain[name]) - _headline(found[name]) for name in found)
         return Change(moved, 100 * lost)
 
-    def _run(self, image: Path | None, text: Path | None) -> dict[str, dict[str, float]]:
+    def _run(
+        self,
+        items: Sequence[EvaluateItem],
+        image: Path | None = None,
+        text: Path | None = None,
+        detect: Path | None = None,
+    ) -> dict[str, dict[str, float]]:
         assert self._recipe is not None
+        files = {"image": image, "text": text, "detect": detect}
         results = evaluate(
-            _Towers(self._model, image, text, self._texts.setdefault(text, {})),
-            self._items,
+            _Towers(self._model, files, self._texts.setdefault(text, {})),
+            items,
             self._recipe.data,
             seed=self._recipe.seed,
             device="cpu",
@@ -135,7 +166,11 @@ class Quality:
             embedded=self._images.setdefault(image, {}),
         )
         return {
-            name: {key: value for key, value in figures.items() if key.startswith(_SHARES)}
+            name: {
+                key: value
+                for key, value in figures.items()
+                if key.startswith(_SHARES) and isinstance(value, float)
+            }
             for name, figures in results.items()
         }
 
@@ -144,12 +179,12 @@ class _Towers(DualEncoder):
     """A model whose towers may be files; texts that ``known`` holds are not embedded again."""
 
     def __init__(
-        self, model: DualEncoder, image: Path | None, text: Path | None, known: dict[bytes, Tensor]
+        self, model: DualEncoder, files: dict[str, Path | None], known: dict[bytes, Tensor]
     ) -> None:
         super().__init__(model.image, model.text, model.spec)
         self.logit_scale, self.logit_bias = model.logit_scale, model.logit_bias
-        self.head = model.head
-        self._files = {"image": image, "text": text}
+        self.head, self.detector = model.head, model.detector
+        self._files = files
         self._sessions: dict[str, Any] = {}
         self._known = known
         self.train(model.training)  # the towers are the model's own, and keep its mode
@@ -158,6 +193,13 @@ class _Towers(DualEncoder):
         if self._files["image"] is None:
             return super().encode_image(images)
         return self._embed("image", images)
+
+    def detect(self, images: Tensor, queries_qd: Tensor) -> PlaceAnswers:
+        if self._files["detect"] is None:
+            return super().detect(images, queries_qd)
+        rows = self._embed("detect", images).numpy()
+        logits = torch.from_numpy(place_logits(rows, queries_qd.numpy()))
+        return PlaceAnswers(logits, torch.from_numpy(place_boxes(rows)))
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         key = np.int64(tokens.shape[1]).tobytes() + tokens.numpy().tobytes()
@@ -204,5 +246,6 @@ def calibration_pictures(model: DualEncoder, recipe: Recipe | None) -> NDArray[n
 
 
 def _headline(figures: dict[str, float]) -> float:
-    """The figure of an item that decides: top-1 accuracy, or the mean of its recalls."""
-    return figures["top1"] if "top1" in figures else sum(figures.values()) / len(figures)
+    """The figure of an item that decides: top-1 accuracy, mAP, or the mean of its recalls."""
+    own = [figures[name] for name in _DECIDING if name in figures]
+    return own[0] if own else sum(figures.values()) / len(figures)

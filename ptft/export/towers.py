@@ -1,9 +1,10 @@
-"""The two towers of a model as ONNX files, each held against torch before it counts."""
+"""The towers of a model as ONNX files, and its detector, each held against torch first."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,16 @@ from ptft.model import DualEncoder
 from ptft.onnx.golden import TOLERANCE
 from ptft.onnx.model import tower_file
 
-__all__ = ["MAX_LOSS", "Written", "expected_outputs", "image_tower", "text_tower", "write_towers"]
+__all__ = [
+    "MAX_LOSS",
+    "Precisions",
+    "Written",
+    "expected_outputs",
+    "image_tower",
+    "text_tower",
+    "towers_of",
+    "write_towers",
+]
 
 
 @dataclass
@@ -37,6 +47,11 @@ class Written:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
+_KINDS = {
+    FolderFiles.TEXT_ONNX: "text",
+    FolderFiles.VISION_ONNX: "image",
+    FolderFiles.DETECT_ONNX: "detect",
+}
 _HOW = {"fp32": "", "fp16": "halving it, ", "int8": "quantising it, "}
 MAX_LOSS = 1.0
 """Points of recall or accuracy that a file may cost unless told otherwise."""
@@ -53,6 +68,19 @@ class _TextTower(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         return self._encode(input_ids)
+
+
+class _DetectorTower(nn.Module):
+    """The image tower with the head for boxes, without the queries: rows of places."""
+
+    def __init__(self, model: DualEncoder) -> None:
+        super().__init__()
+        assert model.detector is not None
+        self.image = model.image
+        self.detector = model.detector
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self.detector.rows(self.image, pixel_values)
 
 
 class _ImageTower(nn.Module):
@@ -77,6 +105,13 @@ def image_tower(model: DualEncoder) -> Tower:
     )
 
 
+def detector_tower(model: DualEncoder) -> Tower:
+    """pixel_values float32 (B, 3, H, W) -> places (B, N, D + 6), any B; see
+    :mod:`ptft.onnx.boxes`."""
+    plain = image_tower(model)
+    return replace(plain, module=_DetectorTower(model).eval(), output_name="places")
+
+
 def text_tower(model: DualEncoder) -> Tower:
     """input_ids int64 (B, L) -> text_embeds (B, D), any B; any L up to the context length where
     padding does not matter, else that length alone."""
@@ -94,6 +129,14 @@ def text_tower(model: DualEncoder) -> Tower:
     )
 
 
+def towers_of(model: DualEncoder) -> dict[str, Tower]:
+    """Every tower of a model by its fp32 file's name."""
+    found = {FolderFiles.TEXT_ONNX: text_tower(model), FolderFiles.VISION_ONNX: image_tower(model)}
+    if model.detector is not None:
+        found[FolderFiles.DETECT_ONNX] = detector_tower(model)
+    return found
+
+
 def write_towers(
     model: DualEncoder,
     folder: Path,
@@ -104,10 +147,11 @@ def write_towers(
     pictures: NDArray[np.float32] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Written:
-    """Write both towers in several precisions, and measure each.
+    """Write the towers in several precisions, and measure each.
 
     The float32 files have to be the model's. Any other that is not, that onnxruntime cannot load,
-    or that costs too much recall or accuracy, is taken away again and the reason kept.
+    or that costs too much recall, accuracy or mAP, is taken away again and the reason kept; so is a
+    detector of 8 bits whose mAP cannot be measured.
 
     Args:
         model: on the CPU.
@@ -126,37 +170,84 @@ def write_towers(
     """
     written = Written()
     with evaluating(model):
-        towers = (
-            (FolderFiles.TEXT_ONNX, text_tower(model), text_batches(model)),
-            (FolderFiles.VISION_ONNX, image_tower(model), image_batches(model)),
-        )
+        images, texts = image_batches(model), text_batches(model)
         if pictures is None:
-            pictures = image_batches(model)["five"]
-        for file, tower, batches in towers:
-            expected = expected_outputs(tower, batches)
+            pictures = images["five"]
+        for file, tower in towers_of(model).items():
             say(f"{file}: exporting it")
             write_graph(tower, folder / file)
-            for name in precisions:
-                tolerance = TOLERANCE[name]
-                path = folder / tower_file(file, name)
-                relative = path.relative_to(folder).as_posix()
-                say(f"{relative}: {_HOW[name]}holding it against torch, measuring it")
-                try:
-                    _convert(name, path, folder / file, pictures)
-                    check_axes(path, tower)
-                    parity = measure_parity(path, batches, expected, tolerance=tolerance)
-                    if quality is not None:
-                        text = folder / tower_file(FolderFiles.TEXT_ONNX, name)
-                        bound = math.inf if name == "fp32" else max_loss
-                        parity = _measured(parity, quality, path, text, bound)
-                    written.parity[relative] = parity
-                except (ExportError, ParityError, ModelError) as error:
-                    if name == "fp32":
-                        raise
-                    for part in (path, path.with_name(f"{path.name}_data")):
-                        part.unlink(missing_ok=True)
-                    written.left_out[relative] = str(error)
+            batches: Mapping[str, NDArray[Any]] = texts if file == FolderFiles.TEXT_ONNX else images
+            made = Precisions(folder, file, tower, batches, quality, max_loss, pictures)
+            made.write(precisions, written, say)
     return written
+
+
+@dataclass(frozen=True)
+class Precisions:
+    """A tower's files in several precisions, made of the float32 one that is there.
+
+    Attributes:
+        folder, file: where that is.
+        tower: what it was exported from.
+        batches: that every file is held against torch on.
+        quality, max_loss, pictures: see :func:`write_towers`.
+    """
+
+    folder: Path
+    file: str
+    tower: Tower
+    batches: Mapping[str, NDArray[Any]]
+    quality: Quality | None
+    max_loss: float
+    pictures: NDArray[np.float32]
+
+    def write(
+        self, precisions: Sequence[str], written: Written, say: Callable[[str], None]
+    ) -> None:
+        """Make each, hold it against torch and measure it; what comes of it goes to ``written``.
+
+        Raises:
+            ExportError, ParityError: of the float32 file.
+        """
+        expected = expected_outputs(self.tower, self.batches)
+        for name in precisions:
+            path = self.folder / tower_file(self.file, name)
+            relative = path.relative_to(self.folder).as_posix()
+            say(f"{relative}: {_HOW[name]}holding it against torch, measuring it")
+            try:
+                _convert(name, path, self.folder / self.file, self.pictures)
+                check_axes(path, self.tower)
+                parity = measure_parity(path, self.batches, expected, tolerance=TOLERANCE[name])
+                written.parity[relative] = self._measured(parity, name, path)
+            except (ExportError, ParityError, ModelError) as error:
+                if name == "fp32":
+                    raise
+                for part in (path, path.with_name(f"{path.name}_data")):
+                    part.unlink(missing_ok=True)
+                written.left_out[relative] = str(error)
+
+    def _measured(self, parity: Parity, name: str, path: Path) -> Parity:
+        """The same with what the file costs on the recipe's evaluations.
+
+        Raises:
+            ParityError: that is more than ``max_loss``, or has to be known and is not.
+        """
+        kind, quality = _KINDS[self.file], self.quality
+        if quality is None or not quality.reads(kind):
+            if (kind, name) == ("detect", "int8"):
+                why = (quality and quality.reason) or "no evaluation of the recipe detects"
+                raise ParityError(f"{path.name}: its mAP is not measured: {why}")
+            return parity
+        files, text = {kind: path}, self.folder / tower_file(FolderFiles.TEXT_ONNX, name)
+        if kind != "text" and text.is_file():
+            files["text"] = text
+        change = quality.change(**files)
+        if not change.lost <= (math.inf if name == "fp32" else self.max_loss):
+            what = "mAP" if kind == "detect" else "recall or accuracy"
+            raise ParityError(
+                f"{path.name}: loses {change.lost:.2f} points of {what}; allowed: {self.max_loss:g}"
+            )
+        return replace(parity, change=change.figures, lost=change.lost)
 
 
 def _convert(name: str, path: Path, plain: Path, pictures: NDArray[np.float32]) -> None:
@@ -173,27 +264,6 @@ def _convert(name: str, path: Path, plain: Path, pictures: NDArray[np.float32]) 
     except Exception as error:  # onnxruntime's converters raise many kinds
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ExportError(f"{path.name}: cannot be converted: {reason[0]}") from error
-
-
-def _measured(parity: Parity, quality: Quality, path: Path, text: Path, max_loss: float) -> Parity:
-    """The same with what the file costs on the recipe's evaluations.
-
-    Raises:
-        ParityError: that is more than ``max_loss``.
-    """
-    tower = "text" if path == text else "image"
-    if not quality.reads(tower):
-        return parity
-    if tower == "text":
-        change = quality.change(text=path)
-    else:
-        change = quality.change(image=path, text=text if text.is_file() else None)
-    if not change.lost <= max_loss:
-        raise ParityError(
-            f"{path.name}: loses {change.lost:.2f} points of recall or accuracy; "
-            f"allowed: {max_loss:g}"
-        )
-    return replace(parity, change=change.figures, lost=change.lost)
 
 
 def image_batches(model: DualEncoder) -> dict[str, NDArray[np.float32]]:
@@ -216,8 +286,10 @@ def text_batches(model: DualEncoder) -> dict[str, NDArray[np.int64]]:
 
 
 @torch.no_grad()
-def expected_outputs(tower: Tower, batches: dict[str, NDArray]) -> dict[str, NDArray[np.float32]]:
-    """What torch makes of each batch: (B, D)."""
+def expected_outputs(
+    tower: Tower, batches: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[np.float32]]:
+    """What torch makes of each batch: (B, D), or (B, N, D + 6)."""
     return {
         name: tower.module(torch.from_numpy(np.ascontiguousarray(batch))).numpy()
         for name, batch in batches.items()

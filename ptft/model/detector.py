@@ -94,10 +94,13 @@ class _ClassHead(nn.Module):
         embedded: Tensor = self.dense0(places_bnf)
         return embedded if known_bnd is None else embedded + known_bnd
 
+    def scale(self, places_bnf: Tensor) -> Tensor:
+        """What multiplies the similarities, above 0: (B, N, 1)."""
+        return F.elu(self.logit_scale(places_bnf)) + 1
+
     def forward(self, places_bnf: Tensor, known_bnd: Tensor | None, queries_qd: Tensor) -> Tensor:
         cosines_bnq = similar(self.embed(places_bnf, known_bnd), queries_qd)
-        scale_bn1 = F.elu(self.logit_scale(places_bnf)) + 1
-        return (cosines_bnq + self.logit_shift(places_bnf)) * scale_bn1
+        return (cosines_bnq + self.logit_shift(places_bnf)) * self.scale(places_bnf)
 
 
 class _BoxHead(nn.Module):
@@ -154,6 +157,15 @@ class Detector(nn.Module):
         places_bnf, known_bnd, grid = self.places(tower, images)
         logits = self.class_head(places_bnf, known_bnd, queries_qd)
         return PlaceAnswers(logits, self.boxes(places_bnf, grid))
+
+    def rows(self, tower: Any, images: Tensor) -> Tensor:
+        """All that is said of each place before a text is asked for, float (B, N, D + 6): what is
+        compared with texts, the shift and the scale of that, and the box."""
+        places_bnf, known_bnd, grid = self.places(tower, images)
+        head = self.class_head
+        embedded = head.embed(places_bnf, known_bnd)
+        shift, scale = head.logit_shift(places_bnf), head.scale(places_bnf)
+        return torch.cat([embedded, shift, scale, self.boxes(places_bnf, grid)], dim=-1)
 
     def places(self, tower: Any, images: Tensor) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
         """Of each place: what the heads read (B, N, F), and what the joint space knows of it

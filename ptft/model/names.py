@@ -39,12 +39,12 @@ _SHOWN = 6  # names in a message
 def open_clip_state_dict(model: DualEncoder) -> dict[str, Tensor]:
     """The weights by open_clip's names: they load strictly into its model of the architecture.
 
-    A classifier's head is not part of it.
+    A head, of a classifier or for boxes, is not part of it.
     """
     flat = not _custom_text(model)
     renamed: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
-        if name.startswith("head."):
+        if name.startswith(("head.", "detector.")):
             continue
         if name.startswith("image."):
             name = "visual." + name.removeprefix("image.")

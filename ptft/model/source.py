@@ -123,7 +123,11 @@ def _fill(spec: ModelSpec, folder: Path) -> DualEncoder:
     path = open_clip_weights(folder)
     state = read_safetensors(path)
     model = shell(spec, folder, _without_head(state))
-    fit_state_dict(model, from_open_clip(state, model), source=str(path))
+    fitted = from_open_clip(state, model)
+    if model.detector is not None:
+        head = read_safetensors(folder / FolderFiles.DETECTOR)
+        fitted |= {f"detector.{name}": tensor for name, tensor in head.items()}
+    fit_state_dict(model, fitted, source=str(path))
     return model
 
 

@@ -149,7 +149,7 @@ OPEN_CLIP_WEIGHTS = (FolderFiles.OPEN_CLIP_WEIGHTS, "open_clip_pytorch_model.saf
 STATE = "state.json"  # of a checkpoint
 _NAMES = (
     *(SPEC, FolderFiles.OPEN_CLIP_CONFIG, OWN_WEIGHTS, *OPEN_CLIP_WEIGHTS, FolderFiles.HEAD),
-    *(FolderFiles.TOKENIZER, "tokenizer_config.json", FolderFiles.CONFIG),
+    *(FolderFiles.DETECTOR, FolderFiles.TOKENIZER, "tokenizer_config.json", FolderFiles.CONFIG),
 )
 _FOLDERS = (HF_TEXT, FolderFiles.ADAPTER)
 

@@ -3,7 +3,7 @@
 Digests show that bytes are the right ones. Golden embeddings show that what runs here, or answers
 there, makes of them what the checkpoint did. :mod:`ptft.export.parity` writes them; the
 service at its start and ``ptft verify`` compare with them.
-Letters in shapes: N pictures, T texts, D width of the embeddings, C classes.
+Letters in shapes: N pictures, T texts, D width of the embeddings, C classes, P places.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ from ptft.artifact import FolderFiles, GoldenKeys
 from ptft.errors import ArtifactError
 from ptft.files.arrays import read_arrays, read_metadata
 from ptft.files.bounds import Bounds
+from ptft.onnx.boxes import place_boxes, place_logits, sigmoid
 from ptft.onnx.model import OnnxModel, softmax
 
 __all__ = [
@@ -38,7 +39,10 @@ _KINDS = {  # tensor -> its type and the number of its dimensions
     GoldenKeys.IMAGE_EMBEDS: ("float32", 2),
     GoldenKeys.TEXT_EMBEDS: ("float32", 2),
     GoldenKeys.CLASS_LOGITS: ("float32", 2),
+    GoldenKeys.DETECT_LOGITS: ("float32", 3),
+    GoldenKeys.DETECT_BOXES: ("float32", 3),
 }
+_OPTIONAL = (GoldenKeys.CLASS_LOGITS, GoldenKeys.DETECT_LOGITS, GoldenKeys.DETECT_BOXES)
 TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.15}
 """Largest difference of an entry of an L2-normalised embedding, by precision.
 
@@ -59,6 +63,8 @@ class Golden:
         text_embeds: float32 (T, D), not normalised.
         class_logits: float32 (N, C), of a head that reads texts (T, C), of one that reads both
             (min(N, T), C), the first pictures with the first texts; or None without a head.
+        detect_logits, detect_boxes: float32 (N, P, T), of each text at each place of a picture, and
+            (N, P, 4), centre, width and height as shares of it; or None without a detector.
     """
 
     pixels: NDArray[np.uint8]
@@ -67,6 +73,8 @@ class Golden:
     image_embeds: NDArray[np.float32]
     text_embeds: NDArray[np.float32]
     class_logits: NDArray[np.float32] | None
+    detect_logits: NDArray[np.float32] | None = None
+    detect_boxes: NDArray[np.float32] | None = None
 
     def check_tokens(self, tokens: NDArray[np.int64]) -> None:
         """Hold the tokens of ``texts`` against the recorded ones.
@@ -96,7 +104,7 @@ def read_golden(folder: Path) -> Golden:
     where.texts(GoldenKeys.TEXTS, _MAX_TEXTS, _MAX_TEXT)
     for key, (kind, rank) in _KINDS.items():
         found = tensors.get(key)
-        if found is None and key == GoldenKeys.CLASS_LOGITS:
+        if found is None and key in _OPTIONAL:
             continue
         if found is None or found.dtype != kind or found.ndim != rank or not found.size:
             what = "absent" if found is None else f"{found.dtype}{found.shape}"
@@ -110,6 +118,8 @@ def read_golden(folder: Path) -> Golden:
         image_embeds=tensors[GoldenKeys.IMAGE_EMBEDS],
         text_embeds=tensors[GoldenKeys.TEXT_EMBEDS],
         class_logits=tensors.get(GoldenKeys.CLASS_LOGITS),
+        detect_logits=tensors.get(GoldenKeys.DETECT_LOGITS),
+        detect_boxes=tensors.get(GoldenKeys.DETECT_BOXES),
     )
     pictures, rows = len(golden.pixels), len(golden.tokens)
     if len(golden.image_embeds) != pictures or {rows, len(golden.text_embeds)} != {len(texts)}:
@@ -117,6 +127,7 @@ def read_golden(folder: Path) -> Golden:
             f"{path}: {pictures} pictures with {len(golden.image_embeds)} embeddings, {len(texts)} "
             f"texts with {rows} and {len(golden.text_embeds)}; allowed: as many"
         )
+    _check_boxes(golden, str(path))
     if pictures > _MAX_TEXTS or golden.pixels.shape[-1] != 3:
         raise ArtifactError(
             f"{path}: pixels {golden.pixels.shape}; allowed: up to {_MAX_TEXTS} pictures in colour"
@@ -124,17 +135,40 @@ def read_golden(folder: Path) -> Golden:
     return golden
 
 
+def _check_boxes(golden: Golden, path: str) -> None:
+    """Whether what a detector found is of these pictures and texts."""
+    logits, boxes = golden.detect_logits, golden.detect_boxes
+    if logits is None and boxes is None:
+        return
+    count, texts = len(golden.pixels), len(golden.texts)
+    if (
+        logits is None
+        or boxes is None
+        or (
+            logits.shape != (count, boxes.shape[1], texts)
+            or boxes.shape != (count, logits.shape[1], 4)
+        )
+    ):
+        found = [None if one is None else one.shape for one in (logits, boxes)]
+        raise ArtifactError(
+            f"{path}: {GoldenKeys.DETECT_LOGITS} and {GoldenKeys.DETECT_BOXES}: {found}; allowed: "
+            f"({count}, places, {texts}) and ({count}, places, 4), or neither"
+        )
+
+
 def differences(
     golden: Golden,
     image_nd: NDArray[np.float32],
     text_td: NDArray[np.float32],
     class_nc: NDArray[np.float32] | None,
+    found: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
 ) -> dict[str, float]:
     """Largest difference of an entry, by :class:`ptft.artifact.GoldenKeys`; NaN where one is NaN.
 
     Args:
         image_nd, text_td: L2-normalised embeddings of the golden inputs.
         class_nc: probabilities of the classes, for what the head reads; None without a head.
+        found: a detector's logits of the texts (N, P, T) and its boxes (N, P, 4); or None.
 
     Raises:
         ArtifactError: a shape is not the recorded one.
@@ -145,16 +179,21 @@ def differences(
     }
     if golden.class_logits is not None and class_nc is not None:
         pairs[GoldenKeys.CLASS_LOGITS] = (class_nc, softmax(golden.class_logits))
-    for key, (found, wanted) in pairs.items():
-        if found.shape != wanted.shape:
-            raise ArtifactError(f"{key} has shape {wanted.shape}; the model gives {found.shape}")
-    return {key: float(np.abs(found - wanted).max()) for key, (found, wanted) in pairs.items()}
+    if golden.detect_logits is not None and golden.detect_boxes is not None and found is not None:
+        logits, boxes = found
+        pairs[GoldenKeys.DETECT_LOGITS] = (sigmoid(logits), sigmoid(golden.detect_logits))
+        pairs[GoldenKeys.DETECT_BOXES] = (boxes, golden.detect_boxes)
+    for key, (mine, wanted) in pairs.items():
+        if mine.shape != wanted.shape:
+            raise ArtifactError(f"{key} has shape {wanted.shape}; the model gives {mine.shape}")
+    return {key: float(np.abs(mine - wanted).max()) for key, (mine, wanted) in pairs.items()}
 
 
 def allowed(key: str, precision: str) -> float:
     """The bound of a difference; of class probabilities a wider one, since a logit scale of 100
-    turns a difference of 1e-4 in an embedding into one of 1e-2."""
-    return TOLERANCE[precision] * (100 if key == GoldenKeys.CLASS_LOGITS else 1)
+    turns a difference of 1e-4 in an embedding into one of 1e-2; a detector's is about 10."""
+    wider = {GoldenKeys.CLASS_LOGITS: 100, GoldenKeys.DETECT_LOGITS: 10}
+    return TOLERANCE[precision] * wider.get(key, 1)
 
 
 def run_onnx(model: OnnxModel, golden: Golden) -> dict[str, float]:
@@ -175,9 +214,13 @@ def compare_golden(
     golden: Golden,
     image_nd: NDArray[np.float32],
     text_td: NDArray[np.float32],
+    rows_npw: NDArray[np.float32] | None = None,
 ) -> dict[str, float]:
-    """What :func:`differences` says of L2-normalised embeddings (N, D) and (T, D), and of what the
-    model's head makes of them.
+    """What :func:`differences` says of L2-normalised embeddings (N, D) and (T, D), of what the
+    model's head makes of them, and of a detector's places.
+
+    Args:
+        rows_npw: what the model's detector gave of the pictures; absent: it is run here.
 
     Raises:
         ArtifactError: a shape is not the recorded one.
@@ -186,7 +229,14 @@ def compare_golden(
     if model.has_head:
         both = min(len(image_nd), len(text_td)) if model.info.reads == "both" else None
         class_nc = model.head_probabilities(model.head_input(image_nd[:both], text_td[:both]))
-    return differences(golden, image_nd, text_td, class_nc)
+    found = None
+    if model.has_detector:
+        if golden.detect_logits is None:
+            raise ArtifactError("no golden boxes; the model is a detector: export it again")
+        if rows_npw is None:
+            rows_npw = model.detect_places(model.preprocess.normalise(golden.pixels))
+        found = (place_logits(rows_npw, text_td), place_boxes(rows_npw))
+    return differences(golden, image_nd, text_td, class_nc, found)
 
 
 def check_golden(model: OnnxModel, folder: Path) -> None:

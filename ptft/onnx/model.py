@@ -1,7 +1,8 @@
 """A model folder on onnxruntime: images and texts to embeddings, without torch.
 
 The service answers with it, and ``ptft verify`` runs it. Letters in shapes: B batch, D width of the
-embeddings, L tokens of a text, C classes, W width of what a head reads: D, or 2D.
+embeddings, L tokens of a text, C classes, W width of what a head reads: D, or 2D, N places of a
+detector.
 """
 
 from collections.abc import Sequence
@@ -14,12 +15,13 @@ from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo
 from ptft.errors import ArtifactError
 from ptft.files.arrays import read_arrays
 from ptft.model_record import check_tokenizer_values
+from ptft.onnx.boxes import MORE
 from ptft.onnx.check import check_onnx_file
 from ptft.onnx.provider import ON_GPU, Provider
 from ptft.onnx.session import Session
 from ptft.preprocess import ImagePreprocess, TextTokenizer
 
-__all__ = ["OnnxModel", "check_recorded", "softmax", "tower_file"]
+__all__ = ["OnnxModel", "check_recorded", "softmax", "tower_file", "tower_names"]
 
 _MAX_VALUES = 2**29  # of one-hot rows of a Tip-Adapter: 2 GiB
 _ANY = Provider()
@@ -68,6 +70,10 @@ class OnnxModel:
             for name in (FolderFiles.VISION_ONNX, FolderFiles.TEXT_ONNX)
         )
         self._head = _load_head(folder, info)
+        self._detector: Session | None = None
+        if info.task == "detect":
+            name = FolderFiles.DETECT_ONNX
+            self._detector = _tower(folder, info, name, precision, threads, provider, rank=3)
 
     @property
     def provider(self) -> str:
@@ -83,6 +89,30 @@ class OnnxModel:
     def has_head(self) -> bool:
         """Whether the model is a classifier, with classes of its own."""
         return self._head is not None
+
+    @property
+    def has_detector(self) -> bool:
+        """Whether the model tells boxes."""
+        return self._detector is not None
+
+    def detect_places(
+        self, images: Sequence[NDArray[np.float32]] | NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """B preprocessed images (3, H, W) to the rows of their places (B, N, D + 6), see
+        :mod:`ptft.onnx.boxes`.
+
+        Raises:
+            ArtifactError: the detector gives rows of another width.
+        """
+        assert self._detector is not None
+        batch = images if isinstance(images, np.ndarray) else np.stack(images)
+        rows = self._detector(batch)
+        if rows.shape[2] != self.info.embed_dim + MORE:
+            raise ArtifactError(
+                f"the detector gives rows of {rows.shape[2]} numbers; allowed: embed_dim and "
+                f"{MORE}, {self.info.embed_dim + MORE}"
+            )
+        return rows
 
     def encode_images(
         self, images: Sequence[NDArray[np.float32]] | NDArray[np.float32]
@@ -134,15 +164,27 @@ class OnnxModel:
         return softmax(self.info.logit_scale * (input_bw @ rows_cw.T))
 
 
+def tower_names(info: ModelInfo) -> tuple[str, ...]:
+    """The fp32 files of a model's towers; a detector has one more."""
+    towers = (FolderFiles.TEXT_ONNX, FolderFiles.VISION_ONNX)
+    return (*towers, FolderFiles.DETECT_ONNX) if info.task == "detect" else towers
+
+
 def _tower(
-    folder: Path, info: ModelInfo, name: str, precision: str, threads: int, provider: Provider
+    folder: Path,
+    info: ModelInfo,
+    name: str,
+    precision: str,
+    threads: int,
+    provider: Provider,
+    rank: int = 2,
 ) -> Session:
     """One ONNX file: its input to its output."""
     name = tower_file(name, precision)
     check_recorded(folder, info, name)
     within = name.rpartition("/")[0] + "/"
     check_onnx_file(folder / name, recorded={n.removeprefix(within) for n in info.files})
-    return Session(folder / name, threads, provider)
+    return Session(folder / name, threads, provider, rank)
 
 
 def check_recorded(folder: Path, info: ModelInfo, name: str) -> None:

@@ -22,7 +22,7 @@ from ptft.artifact import (
     write_json,
 )
 from ptft.errors import ArtifactError, PtftError, UsageError
-from ptft.onnx.model import tower_file
+from ptft.onnx.model import tower_file, tower_names
 
 __all__ = [
     "Parts",
@@ -36,7 +36,7 @@ __all__ = [
     "write_parts",
 ]
 
-_TOWERS = (FolderFiles.VISION_ONNX, FolderFiles.TEXT_ONNX)
+_TOWERS = (FolderFiles.VISION_ONNX, FolderFiles.TEXT_ONNX, FolderFiles.DETECT_ONNX)
 _READ = (FolderFiles.TOKENIZER, FolderFiles.GOLDEN, FolderFiles.HEAD, FolderFiles.SKETCH)
 _ALONG = (FolderFiles.RECIPE, FolderFiles.MIX)
 """Of a few thousand bytes, and what the model came from."""
@@ -56,11 +56,11 @@ class Parts:
 
 
 def precisions(info: ModelInfo) -> list[str]:
-    """Those of which a model has both towers."""
+    """Those of which a model has every tower."""
     return [
         name
         for name in PRECISIONS
-        if all(tower_file(tower, name) in info.files for tower in _TOWERS)
+        if all(tower_file(tower, name) in info.files for tower in tower_names(info))
     ]
 
 

@@ -26,6 +26,7 @@ class Session:
         path: the file, already checked (:mod:`ptft.onnx.check`).
         threads: of one run.
         provider: where it runs.
+        rank: dimensions of the output: 2, or 3 where an input has several rows.
 
     Attributes:
         provider: onnxruntime's name of what runs it.
@@ -35,8 +36,9 @@ class Session:
         UsageError: the provider that is asked for is not there, or does not start.
     """
 
-    def __init__(self, path: Path, threads: int, provider: Provider) -> None:
+    def __init__(self, path: Path, threads: int, provider: Provider, rank: int = 2) -> None:
         self._path = path
+        self._rank = rank
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -67,7 +69,7 @@ class Session:
             self._bound = Bound(self._session, _page_locked())
 
     def __call__(self, batch: NDArray) -> NDArray[np.float32]:
-        """A batch to its rows (B, D).
+        """A batch to its rows (B, D), or (B, N, D).
 
         Raises:
             ArtifactError: onnxruntime cannot run it, or it gives something else.
@@ -82,7 +84,7 @@ class Session:
             raise ArtifactError(
                 f"{self._path}: onnxruntime cannot run it: {_first(error)}"
             ) from None
-        if found.ndim != 2 or len(found) != len(batch):
+        if found.ndim != self._rank or len(found) != len(batch):
             raise ArtifactError(
                 f"{self._path}: gives {found.shape} of {len(batch)} inputs; allowed: a row of each"
             )

@@ -82,7 +82,9 @@ def _differences(said: str, folder: Path) -> dict[str, float]:
     """What the process says last. It ran somebody else's model, so that it is held as well."""
     lines = said.splitlines() or [""]
     found = Bounds(parse_json(lines[-1], folder, error=ArtifactError), f"{folder}: its first run")
-    found.keys((GoldenKeys.IMAGE_EMBEDS, GoldenKeys.TEXT_EMBEDS, GoldenKeys.CLASS_LOGITS))
+    embeds = (GoldenKeys.IMAGE_EMBEDS, GoldenKeys.TEXT_EMBEDS)
+    answers = (GoldenKeys.CLASS_LOGITS, GoldenKeys.DETECT_LOGITS, GoldenKeys.DETECT_BOXES)
+    found.keys((*embeds, *answers))
     for key, value in found.values.items():
         if not isinstance(value, float):
             found.refuse(key, value, "a number")

@@ -49,6 +49,8 @@ def main(folder: Path, precision: str, batch: int) -> dict[str, float]:
     height, width = info.image_size
     noise = np.random.default_rng(0).normal(size=(3, height, width)).astype(np.float32)
     model.encode_images([noise] * batch)
+    if model.has_detector:
+        model.detect_places([noise] * batch)
     model.encode_texts([longest_row(model.tokenizer)] * batch)
     return run_onnx(model, read_golden(folder))
 

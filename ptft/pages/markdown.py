@@ -3,7 +3,7 @@ the YAML header of a card.
 
 One function for each place: :func:`inline` in a sentence, a heading or a cell, :func:`code` for a
 name in it, :func:`row` for a table, :func:`fenced` for lines of code, :func:`literal` and
-:func:`quoted` for a text inside such code.
+:func:`quoted` for a text inside such code; :func:`filled` for a template of both.
 """
 
 import json
@@ -24,6 +24,7 @@ __all__ = [
     "card_metadata",
     "code",
     "fenced",
+    "filled",
     "inline",
     "literal",
     "metadata_licence",
@@ -37,6 +38,7 @@ __all__ = [
 _MEANS = re.compile(r"[\\`*<>\[\]|&~$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=[wW]{3})\.")
 _STARTS = re.compile(r"^(?:(?P<number>\d+)(?=[.)])|(?=[-#+=]))")  # a list, heading or rule
 _TICKS = re.compile(r"`+")
+_CODE = re.compile(r"^```(?P<language>\w+)\n(?P<code>.*?)^```\n", re.MULTILINE | re.DOTALL)
 
 
 def inline(text: str) -> str:
@@ -125,3 +127,13 @@ def replace_metadata(card: str, values: dict[str, Any] | None) -> str:
     if values is not None:
         header = f"---\n{dump_values(values)}---\n"
     return header + _FRONT.sub("", card, count=1)
+
+
+def filled(template: str, **values: object) -> str:
+    """A template with values; code is fenced by more backticks than anything in it has in a row."""
+    parts, end = [], 0
+    for block in _CODE.finditer(template):
+        parts.append(template[end : block.start()].format(**values))
+        parts.append(fenced(block["code"].format(**values), block["language"]))
+        end = block.end()
+    return "".join([*parts, template[end:].format(**values)])

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo
+from ptft.artifact import PRECISIONS, ModelInfo
 from ptft.errors import PtftError
 from ptft.onnx.golden import TOLERANCE, Golden, allowed, differences, read_golden, run_onnx
-from ptft.onnx.model import OnnxModel, softmax, tower_file
+from ptft.onnx.model import OnnxModel, softmax, tower_file, tower_names
 from ptft.onnx.trial import try_model
 from ptft.verify.link import Artefact, Link, broken, holds, unchecked
 
@@ -20,7 +20,7 @@ def check_onnx(target: str, folder: Path, info: ModelInfo) -> list[Link]:
     """Run each precision whose towers are there, first within bounds; needs no torch."""
     links = []
     for precision in PRECISIONS:
-        towers = (FolderFiles.VISION_ONNX, FolderFiles.TEXT_ONNX)
+        towers = tower_names(info)
         if not all(tower_file(tower, precision) in info.files for tower in towers):
             continue  # an export leaves out a file that costs too much
         if not all((folder / tower_file(tower, precision)).is_file() for tower in towers):
@@ -53,7 +53,11 @@ def check_torch(target: str, folder: Path) -> Link:
             for rows in (again.image_embeds, again.text_embeds)
         )
         classes = None if again.class_logits is None else softmax(again.class_logits)
-        return judge(name, target, differences(golden, images, texts, classes), "fp32", golden)
+        boxes = None
+        if again.detect_logits is not None and again.detect_boxes is not None:
+            boxes = (again.detect_logits, again.detect_boxes)
+        found = differences(golden, images, texts, classes, boxes)
+        return judge(name, target, found, "fp32", golden)
     except PtftError as error:
         return broken(name, target, error)
 

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo
+from ptft.artifact import PRECISIONS, GoldenKeys, ModelInfo
 from ptft.errors import PtftError, SampleError, UsageError
-from ptft.onnx.golden import TOLERANCE, read_golden
-from ptft.onnx.model import OnnxModel, tower_file
+from ptft.onnx.boxes import place_boxes, place_logits, sigmoid
+from ptft.onnx.golden import TOLERANCE, allowed, read_golden
+from ptft.onnx.model import OnnxModel, tower_file, tower_names
 from ptft.preprocess import ImagePreprocess, decode_image
 from ptft.verify.link import Link, broken, holds, unchecked
 
@@ -63,10 +64,7 @@ def check_drawn(target: str, folder: Path, info: ModelInfo, draw: InputDraw) -> 
     names = [
         precision
         for precision in PRECISIONS
-        if all(
-            tower_file(tower, precision) in info.files
-            for tower in (FolderFiles.VISION_ONNX, FolderFiles.TEXT_ONNX)
-        )
+        if all(tower_file(tower, precision) in info.files for tower in tower_names(info))
     ]
     if not names or find_spec("torch") is None:
         why = "torch is not installed; nothing to hold new answers against"
@@ -83,6 +81,8 @@ def check_drawn(target: str, folder: Path, info: ModelInfo, draw: InputDraw) -> 
         with torch.no_grad():
             images = _unit(model.encode_image(torch.from_numpy(pixels)).numpy())
             rows = _unit(model.encode_text(torch.from_numpy(tokens)).numpy())
+            if model.detector is not None:
+                found = model.detect(torch.from_numpy(pixels), torch.from_numpy(rows))
     except PtftError as error:
         return [broken("drawn", target, error)]
     links = []
@@ -97,6 +97,12 @@ def check_drawn(target: str, folder: Path, info: ModelInfo, draw: InputDraw) -> 
             links.append(broken(name, target, error))
             continue
         worst = max(float(np.abs(mine - images).max()), float(np.abs(theirs - rows).max()))
+        if model.detector is not None:
+            places = np.concatenate([onnx.detect_places([one]) for one in pixels])
+            scores = sigmoid(place_logits(places, theirs)) - found.logits.sigmoid().numpy()
+            boxes = place_boxes(places) - found.boxes.numpy()
+            scale = allowed(GoldenKeys.DETECT_LOGITS, "fp32") / TOLERANCE["fp32"]
+            worst = float(np.max([worst, np.abs(scores).max() / scale, np.abs(boxes).max()]))
         detail = (
             f"answers {'agree' if worst <= TOLERANCE[precision] else 'differ'} on {len(pixels)} "
             f"pictures and {len(texts)} texts ({draw.words}): by {worst:.1e}; allowed: "

@@ -20,7 +20,7 @@ from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo
 from ptft.errors import PtftError
 from ptft.onnx.check import check_onnx_file
 from ptft.onnx.file import Graph, Tensor
-from ptft.onnx.model import tower_file
+from ptft.onnx.model import tower_file, tower_names
 from ptft.verify.link import Link, broken, holds, unchecked
 
 __all__ = ["check_towers"]
@@ -45,7 +45,7 @@ def check_towers(target: str, folder: Path, info: ModelInfo) -> list[Link]:
     present = [
         (precision, name)
         for precision in PRECISIONS
-        for name in (FolderFiles.TEXT_ONNX, FolderFiles.VISION_ONNX)
+        for name in tower_names(info)
         if tower_file(name, precision) in info.files
     ]
     if not present:
@@ -82,15 +82,12 @@ def _export(
     from ptft.evaluate.embed import evaluating
     from ptft.export.graph import write_graph
     from ptft.export.quantise import learns_ranges, write_half, write_int8
-    from ptft.export.towers import image_tower, text_tower
+    from ptft.export.towers import towers_of
     from ptft.model import load_model
 
     model = load_model(folder).cpu().float().eval()
     with evaluating(model):
-        for name, tower in (
-            (FolderFiles.TEXT_ONNX, text_tower(model)),
-            (FolderFiles.VISION_ONNX, image_tower(model)),
-        ):
+        for name, tower in towers_of(model).items():
             write_graph(tower, scratch / name)
             if "fp16" in precisions:
                 write_half(scratch / tower_file(name, "fp16"), scratch / name)

@@ -10,7 +10,6 @@ import torch
 
 from ptft.data import open_split
 from ptft.data.boxes.box import Boxes
-from ptft.data.boxes.frame import frame_of
 from ptft.errors import DataError, ModelError
 from ptft.evaluate.detect import (
     Detected,
@@ -21,6 +20,7 @@ from ptft.evaluate.detect import (
     detect_figures,
     detect_split,
 )
+from ptft.preprocess.frame import frame_of
 from ptft.recipe import DetectEvaluation
 from ptft.recipe.data import ScenesData
 from tests.support.detectors import tiny_detector

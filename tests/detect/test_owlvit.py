@@ -5,17 +5,14 @@ import torch
 from ptft.compat import prepare_torchvision
 from ptft.export.owlvit import convert_detector
 from ptft.model.detecting import query_embeddings
-from tests.support.detectors import tiny_detector
+from tests.support.detectors import lively_detector
 
 
 def test_logits_and_boxes_are_those_of_transformers() -> None:
     prepare_torchvision()
     from transformers import OwlViTConfig, OwlViTForObjectDetection
 
-    model = tiny_detector(joint=32).eval()
-    with torch.no_grad():  # nothing at its start, where zeros would hide a mistake
-        for parameter in model.detector.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
+    model = lively_detector()
     converted = convert_detector(model)
     assert not isinstance(converted, str), converted
     theirs = OwlViTForObjectDetection(OwlViTConfig(**converted.config)).eval()

@@ -9,8 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from ptft.artifact import RunFiles
-from ptft.errors import DataError, ExportError, RecipeError
-from ptft.export import export_model
+from ptft.errors import DataError, RecipeError
 from ptft.model import load_model
 from ptft.model.detecting import query_embeddings
 from ptft.recipe import Comparison
@@ -96,9 +95,6 @@ def test_data_without_boxes_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_what_does_not_know_boxes_yet_refuses_them(whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="a model folder has no place for its boxes yet"):
-        export_model(whole, tmp_path / "folder")
-    assert not (tmp_path / "folder").exists()
     values = recipe(tmp_path, **SMALL).model_dump(by_alias=True)
     with pytest.raises(ValidationError, match="'detect' is not compared yet"):
         Comparison.model_validate(values)

@@ -7,11 +7,11 @@ import pytest
 from numpy.typing import NDArray
 
 from ptft.data.boxes.box import Boxes
-from ptft.data.boxes.frame import frame_of
 from ptft.data.boxes.vary import Marked, fit_marked, mosaic, vary_marked
 from ptft.data.open import open_split
 from ptft.errors import ModelError
 from ptft.preprocess import ImagePreprocess
+from ptft.preprocess.frame import frame_of
 from ptft.recipe import AugmentSection
 from ptft.recipe.data import ScenesData
 

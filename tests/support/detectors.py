@@ -7,7 +7,7 @@ from ptft.model.detecting import prepare_detector
 from ptft.recipe import ArchModel, ClipObjective, DetectObjective
 from tests.support.tiny import register
 
-__all__ = ["tiny_detector"]
+__all__ = ["lively_detector", "tiny_detector"]
 
 
 def tiny_detector(
@@ -38,4 +38,15 @@ def tiny_detector(
     torch.manual_seed(0)
     model = build_model(ArchModel(name=name), None, ClipObjective(), seed=0)
     prepare_detector(model, DetectObjective(templates=["a {}"]), classes, seed=0)
+    return model
+
+
+def lively_detector() -> DualEncoder:
+    """The same with a head that is not at its start, where zeros would hide a mistake."""
+    model = tiny_detector().eval()
+    assert model.detector is not None
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.detector.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
     return model

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ptft.data.boxes.box import Boxes, BoxTally, clean_boxes
-from ptft.data.boxes.frame import Frame, frame_of
 from ptft.data.boxes.vary import Marked, fit_marked, mosaic, vary_marked
 from ptft.data.hashing import fraction, hash_integers
 from ptft.data.reading.batch import Batch, MarkedBatch, Skipped
@@ -20,6 +19,7 @@ from ptft.data.reading.read import none_readable, skip_of
 from ptft.data.reading.spec import BatchSpec
 from ptft.data.sample import Sample, SampleSet
 from ptft.errors import SampleError
+from ptft.preprocess.frame import Frame, frame_of
 from ptft.preprocess.images import ImagePreprocess
 from ptft.preprocess.orientation import orientation_of
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptft.data.boxes.box import Boxes
-from ptft.data.boxes.frame import frame_of
 from ptft.data.reading.decode import resize
+from ptft.preprocess.frame import frame_of
 from ptft.preprocess.images import Augmentation, ImagePreprocess, random_crop, vary
 
 __all__ = ["Marked", "fit_marked", "mosaic", "vary_marked"]

@@ -6,8 +6,8 @@ from typing import NamedTuple, Self, TypeAlias
 import torch
 
 from ptft.data.boxes.box import Boxes
-from ptft.data.boxes.frame import Frame
 from ptft.errors import Fault, SampleError
+from ptft.preprocess.frame import Frame
 
 __all__ = [
     "Batch",
