@@ -30,44 +30,16 @@ from ptft.compat import import_open_clip
 from ptft.errors import DigestError, ExportError, ParityError
 from ptft.export import export_model, towers
 from ptft.export import folder as folder_module
-from ptft.export.parity import Parity, measure_parity
-from ptft.model import DualEncoder, load_model
+from ptft.export.parity import measure_parity
+from ptft.model import load_model
 from ptft.model.store import OWN_WEIGHTS
 from ptft.onnx.model import tower_file
 from ptft.preprocess import ImagePreprocess, TextTokenizer
 from ptft.recipe import load_recipe, recipe_digest
-from tests.support.exported import KINDS, NATIVE, Exported, installed, python_blocks
+from tests.support.exported import NATIVE, Exported, installed, python_blocks
+from tests.support.exported_once import TEXTS, exported, native, same_towers, unit
 
-
-@pytest.fixture(scope="module")
-def native(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return Exported(NATIVE, tmp_path_factory.mktemp(NATIVE))
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    if request.param == NATIVE:
-        return request.getfixturevalue("native")
-    return Exported(request.param, tmp_path_factory.mktemp(request.param))
-
-
-@pytest.fixture
-def same_towers(native: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tracing a tower takes seconds: where something else is tested, take the files there are."""
-
-    def copy_towers(model: DualEncoder, folder: Path, **settings: object) -> towers.Written:
-        shutil.copytree(native.folder / "onnx", folder / "onnx")
-        parity = read_json(native.folder / FolderFiles.METRICS)["parity"]
-        return towers.Written({name: Parity(**figures) for name, figures in parity.items()})
-
-    monkeypatch.setattr(folder_module, "write_towers", copy_towers)
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-TEXTS = ["a red circle", "", "Tom &amp; Jerry 🐈 " * 30]
+__all__ = ["exported", "native", "same_towers"]  # fixtures
 
 
 def test_the_folder_is_whole_and_verifies(exported: Exported) -> None:

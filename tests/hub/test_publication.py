@@ -23,6 +23,7 @@ from ptft.runs.folder import RunStatus, start_run, write_run
 from ptft.verify import Link, verify
 from tests.support import tiny
 from tests.support.nasty import NASTY
+from tests.support.runs import recipe as tiny_run
 
 PLACES = {
     "/home/al/data/x.tar": "x.tar",
@@ -275,3 +276,10 @@ def test_yaml_is_text_on_any_terminal_and_the_same_values(name: str) -> None:
     text = dump_values(made)
     assert read_yaml(text) == made
     assert not {c for c in text if ord(c) < 32 or 0x202A <= ord(c) <= 0x2069} - {"\n"}
+
+
+def test_the_address_of_a_mirror_is_not_published(tmp_path: Path) -> None:
+    given = tiny_run(Path("runs/x"), run__mirror="s3://bucket/runs/x")
+    made, changed = published_recipe(given)
+    assert (made.run.mirror, changed) == (None, ["run.mirror"])
+    assert recipe_digest(made) == recipe_digest(given) == recipe_digest(tiny_run(Path("runs/x")))

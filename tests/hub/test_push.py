@@ -28,7 +28,8 @@ from tests.support.hub_parts import (
     make_folder,
     run,
 )
-from tests.support.loopback_hub import LoopbackHub, Reply
+from tests.support.hub_state import Reply
+from tests.support.loopback_hub import LoopbackHub
 
 # huggingface_hub sends LFS files to its own HTTP client in a deprecated way
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

@@ -10,10 +10,8 @@ from typing import Any
 
 import pytest
 
-from ptft.artifact import RunFiles, file_sha256
+from ptft.artifact import RunFiles
 from ptft.errors import ArtifactError, MirrorError, RecipeError, UsageError
-from ptft.recipe import recipe_digest
-from ptft.recipe.publication import published_recipe
 from ptft.runs.folder import read_run
 from ptft.runs.mirror import Mirror
 from ptft.runs.mirror.manifest import Manifest
@@ -25,48 +23,11 @@ from ptft.train import train
 from tests.support.faulty_store import FaultyStore
 from tests.support.heard import Heard
 from tests.support.killed import start, warm
+from tests.support.mirrors import check_whole, made, manifests, stopped, whole
 from tests.support.runs import BATCH, interrupt, largest_difference, recipe, run
 from tests.support.warm import Warm, logged_steps
 
-__all__ = ["warm"]  # the fixture
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    assert run(folder).finished
-    return folder
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("stopped")
-    given = {"run__mirror": str(folder / "mirror"), "run__checkpoint_every": 2}
-    with pytest.MonkeyPatch.context() as patch:
-        interrupt(patch, folder / "run", 4, **given)
-    return folder / "mirror"
-
-
-@pytest.fixture
-def stopped(made: Path, tmp_path: Path) -> Path:
-    """A mirror of a run that was stopped after four steps; the run's folder is gone."""
-    return Path(shutil.copytree(made, tmp_path / "mirror"))
-
-
-def manifests(mirror: Path) -> list[Manifest]:
-    return read_manifests(MirrorStore(str(mirror)))
-
-
-def check_whole(mirror: Path) -> None:
-    """Each copy is whole, and nothing is there beside what they name."""
-    found = manifests(mirror)
-    for manifest in found:
-        for name, entry in manifest.files.items():
-            path = mirror / "objects" / entry["sha256"]
-            assert path.stat().st_size == entry["size"], name
-            assert file_sha256(path) == entry["sha256"], name
-    named = {sha256 for manifest in found for sha256 in manifest.objects}
-    assert {path.name for path in (mirror / "objects").iterdir()} == named
+__all__ = ["made", "stopped", "warm", "whole"]  # fixtures
 
 
 def test_a_stopped_run_goes_on_elsewhere(stopped: Path, whole: Path, tmp_path: Path) -> None:
@@ -343,13 +304,6 @@ def test_a_run_that_cannot_be_taken_goes_on_and_says_so(whole: Path, tmp_path: P
     mirror.finish()
     assert manifests(tmp_path / "mirror")[0].position == (1, 0, 0)
     mirror.close()
-
-
-def test_its_address_is_not_published(tmp_path: Path) -> None:
-    given = recipe(Path("runs/x"), run__mirror="s3://bucket/runs/x")
-    made, changed = published_recipe(given)
-    assert (made.run.mirror, changed) == (None, ["run.mirror"])
-    assert recipe_digest(made) == recipe_digest(given) == recipe_digest(recipe(Path("runs/x")))
 
 
 def test_places_that_are_no_mirror(tmp_path: Path) -> None:

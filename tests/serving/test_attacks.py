@@ -7,14 +7,13 @@ import asyncio
 import base64
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
 from ptft.onnx.model import OnnxModel
 from ptft.preprocess import TextTokenizer
@@ -24,6 +23,9 @@ from serving.state import State
 from tests.serving import attacks
 from tests.serving.conftest import Client
 from tests.serving.running import started, until
+from tests.support.held_tower import Caller, Gate, gate
+
+__all__ = ["gate"]  # a fixture
 
 JSON = {"content-type": "application/json"}
 
@@ -183,65 +185,6 @@ def test_a_data_uri_is_looked_for_where_one_begins(client: Client) -> None:
     with client() as ask:
         answer = ask.post("/v1/embed/image", json={"images": [text]})
         assert "not base64" in answer.json()["results"][0]["error"]["message"]
-
-
-class Gate:
-    """Holds the image tower until it is opened; counts what it is given."""
-
-    def __init__(self) -> None:
-        self.given = 0
-        self.open = threading.Event()
-
-
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    gate, encode = Gate(), OnnxModel.encode_images
-
-    def held(self: OnnxModel, images: Any) -> Any:
-        if threading.current_thread().name.startswith("ptft-image"):
-            gate.given += len(images)
-            assert gate.open.wait(30)
-        return encode(self, images)
-
-    monkeypatch.setattr(OnnxModel, "encode_images", held)
-    yield gate
-    gate.open.set()
-
-
-class Caller:
-    """A client that can leave, on the app itself."""
-
-    def __init__(self, app: FastAPI, body: bytes, path: str = "/v1/embed/image") -> None:
-        self.left = asyncio.Event()
-        self.status = 0
-        self._sent = False
-        self._body = body
-        headers = [(b"content-type", b"application/json")]
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
-            "method": "POST",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
-            "headers": headers,
-            "server": ("here", 80),
-            "client": ("there", 1),
-            "scheme": "http",
-            "root_path": "",
-        }
-        self.task = asyncio.ensure_future(app(scope, self._receive, self._send))  # type: ignore[arg-type]
-
-    async def _receive(self) -> dict[str, Any]:
-        if not self._sent:
-            self._sent = True
-            return {"type": "http.request", "body": self._body, "more_body": False}
-        await self.left.wait()
-        return {"type": "http.disconnect"}
-
-    async def _send(self, message: Any) -> None:
-        self.status = message.get("status", self.status)
 
 
 def test_who_leaves_takes_the_work_along(folder: Path, gate: Gate) -> None:

@@ -19,18 +19,27 @@ import re
 import secrets
 import threading
 import time
-from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import partialmethod
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from itertools import takewhile
-from typing import Any, NamedTuple
-from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
+from typing import Any
+from urllib.parse import parse_qs, unquote
 
 import yaml  # huggingface_hub itself needs it, so it is there wherever the client is
 
-__all__ = ["Commit", "Fault", "Faults", "LoopbackHub", "Repo", "Request"]
+from tests.support.hub_connection import Connection
+from tests.support.hub_refs import Refs
+from tests.support.hub_state import (
+    MOST,
+    Account,
+    Commit,
+    Faults,
+    Reply,
+    Repo,
+    Request,
+    git_id,
+)
+
+__all__ = ["LoopbackHub"]
 
 LFS_SUFFIXES = (".safetensors", ".onnx", ".bin", ".npy", ".npz", ".pt", ".tar", ".zip", ".parquet")
 LFS_SIZE = 10_000_000  # bytes; the Hub takes regular files up to 10 MB
@@ -40,15 +49,7 @@ PATHS = (  # (repo or nothing, verb, up to two arguments)
     WEB + r"(?:\.git/info/lfs/objects)?/(batch|verify|resolve)/?(.*)",
     r"()/(?:api/)?(?:repos/)?([^/]*)/?(.*)",  # whoami-v2, validate-yaml, create, jobs, ...
 )
-MOST = {"line": 8192, "headers": 32768, "body": 1 << 28, "files": 10_000, "contents": 1 << 30}
-"""What one request, one commit and the whole Hub may hold, in characters, bytes and files."""
 PROPOSING = ("preupload", "commit", "batch", "verify")  # verbs that a pull request needs
-Account = tuple[str, bool, tuple[str, ...]]  # name, whether the token may write, own namespaces
-Files = dict[str, str]  # path -> git blob id (40 digits) or, in LFS, sha256 (64 digits)
-
-
-def git_id(content: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def front_matter(card: str) -> Any:
@@ -56,117 +57,7 @@ def front_matter(card: str) -> Any:
     return (yaml.safe_load(match[1]) if match else None) or {}
 
 
-@dataclass
-class Request:
-    """One call: who asked for what, and how many body bytes went each way."""
-
-    method: str
-    path: str  # percent-decoded, without the query
-    query: dict[str, str]  # without what is false
-    headers: dict[str, str]  # names in lower case
-    account: Account = ("", False, ())  # as yet nobody
-    status: int | None = None  # stays None when the connection was cut
-    received: int = 0
-    sent: int = 0
-    body: bytearray = field(default_factory=bytearray, repr=False)  # emptied once answered
-
-    def json(self) -> Any:
-        return json.loads(self.body or b"{}")
-
-
-class Reply(Exception):  # noqa: N818 - it is raised to end a request, with or without an error
-    """Status, body (bytes or JSON), headers; a str is an error, `code` tells the client which."""
-
-    def __init__(self, status: int, body: Any, code: str = "", **headers: str) -> None:
-        self.status, self.body, self.headers = status, body, headers
-        if isinstance(body, str):
-            self.body = {"error": body}
-            self.headers |= {"X-Error-Message": body, "X-Error-Code": code}
-
-
-@dataclass
-class Fault:
-    kind: str
-    path_part: str
-    value: float = 0
-    times: float = 1  # how often it is still to strike, may be infinite
-    method: str | None = None  # None: any
-    fired: int = 0  # how often it struck
-
-
-class Faults(list[Fault]):
-    """Planned trouble for requests whose decoded path contains `path_part`.
-
-    cut: hang up after `value` bytes of the upload or else the answer, if that has more; corrupt:
-    flip a bit of a downloaded file, not its size or headers; status: answer with status `value` and
-    do nothing else; delay: wait `value` seconds first; lose_reply: do as asked, then hang up. LFS
-    uploads go to /lfs-upload/<key>/<sha256>, downloads to /<repo>/resolve/<revision>/<path>.
-    """
-
-    def plan(self, kind: str, path_part: str, value: float = 0, **when: Any) -> Fault:
-        self.append(Fault(kind, path_part, value, **when))
-        return self[-1]
-
-    cut = partialmethod(plan, "cut")
-    corrupt = partialmethod(plan, "corrupt")
-    status = partialmethod(plan, "status")
-    delay = partialmethod(plan, "delay")
-    lose_reply = partialmethod(plan, "lose_reply")
-
-    def take(self, kind: str, call: Request, size: float = 1e99) -> Fault | None:
-        """The fault of this kind that strikes now, if any; `size` is the length of the body."""
-        for fault in self:
-            fits = fault.path_part in call.path and fault.method in (None, call.method)
-            if fault.kind == kind and fits and fault.times > 0 and size > fault.value:
-                fault.times, fault.fired = fault.times - 1, fault.fired + 1
-                return fault
-        return None
-
-
-class Commit(NamedTuple):
-    id: str  # 40 hex digits
-    parents: tuple[str, ...]
-    title: str
-    date: str
-    files: Files
-
-
-@dataclass
-class Repo:
-    """A repo with its history. `refs` maps refs/heads/x, refs/tags/x, refs/pr/n to a commit id."""
-
-    web: str  # tester/model, datasets/tester/data
-    private: bool
-    gated: str | bool = False
-    readers: set[str] = field(default_factory=set)  # people let into a gated repo
-    objects: set[str] = field(default_factory=set)  # sha256 of the LFS objects uploaded to it
-    commits: dict[str, Commit] = field(default_factory=dict)
-    refs: dict[str, str] = field(default_factory=dict)
-
-    def head(self, rev: str = "main") -> Commit:
-        """The commit of a branch, tag, ref or (abbreviated) commit id; typed 404 otherwise."""
-        refs = (f"refs/heads/{rev}", f"refs/tags/{rev}", rev)
-        oid = next((self.refs[ref] for ref in refs if ref in self.refs), rev)
-        for commit in self.commits.values():
-            if commit.id.startswith(oid) and len(oid) >= 7:
-                return commit
-        raise Reply(404, f"Invalid rev id: {rev}", "RevisionNotFound")
-
-    def history(self, rev: str = "main") -> list[Commit]:
-        """Commits of a revision along first parents, newest first."""
-        head = self.head(rev)
-        return [head, *self.history(head.parents[0])] if head.parents else [head]
-
-    def record(self, ref: str, title: str, files: Files, *parents: str) -> str:
-        """Make a commit and move `ref` to it; the clock counts commits from a fixed day."""
-        date = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=len(self.commits))
-        commit = Commit("", parents, title, date.strftime("%Y-%m-%dT%H:%M:%S.000Z"), files)
-        oid = hashlib.sha1(json.dumps([self.web, *commit]).encode()).hexdigest()
-        self.commits[oid], self.refs[ref] = commit._replace(id=oid), oid
-        return oid
-
-
-class LoopbackHub:
+class LoopbackHub(Refs):
     """The server and its state. `requests` logs every call, `bytes_received` sums LFS uploads."""
 
     def __init__(
@@ -402,43 +293,6 @@ class LoopbackHub:
         pull = {"pullRequestUrl": f"{web}/discussions/{num}"} if "create_pr" in call.query else {}
         return {"commitOid": oid, "commitUrl": f"{web}/commit/{oid}"} | pull
 
-    def get_refs(self, call: Request, repo: Repo) -> Any:
-        names = {"heads": "branches", "tags": "tags", "pr": "pullRequests", "convert": "converts"}
-        answer: dict[str, list[Any]] = {name: [] for name in names.values()}
-        for ref, oid in repo.refs.items():
-            _, kind, name = ref.split("/", 2)
-            answer[names[kind]].append({"name": name, "ref": ref, "targetCommit": oid})
-        return answer
-
-    def post_tag(self, call: Request, repo: Repo, rev: str) -> None:
-        self._add_ref(repo, f"refs/tags/{call.json()['tag']}", rev)
-
-    def post_branch(self, call: Request, repo: Repo, name: str) -> None:
-        self._add_ref(repo, f"refs/heads/{name}", call.json().get("startingPoint", "main"))
-
-    def _add_ref(self, repo: Repo, ref: str, rev: str) -> None:
-        if ref in repo.refs:
-            raise Reply(409, f"{ref} already exists")
-        repo.refs[ref] = repo.head(rev).id
-
-    def delete_tag(self, call: Request, repo: Repo, name: str, kind: str = "tags") -> None:
-        if name == "main" or repo.refs.pop(f"refs/{kind}/{name}", None) is None:
-            raise Reply(404, f"{name} is not there to be deleted", "RevisionNotFound")
-
-    delete_branch = partialmethod(delete_tag, kind="heads")
-
-    def post_discussions(self, call: Request, repo: Repo, num: str, merge: str) -> None:
-        pull, main = repo.head(f"refs/pr/{num}"), repo.history()
-        root = next(commit for commit in repo.history(pull.id) if commit in main)
-        old, ours, theirs = root.files, main[0].files, pull.files
-        changed = {path for path in {**old, **theirs} if old.get(path) != theirs.get(path)}
-        clash = [p for p in changed if ours.get(p) not in (old.get(p), theirs.get(p))]
-        if clash or any(pull.id in commit.parents for commit in main):
-            raise Reply(409, f"Pull request {num} is merged already or conflicts: {clash}")
-        files = {path: key for path, key in ours.items() if path not in changed}
-        files |= {path: key for path, key in theirs.items() if path in changed}
-        repo.record("refs/heads/main", f"Merge #{num}", files, main[0].id, pull.id)
-
     def _entry(self, repo: Repo, head: Commit, path: str, expand: bool) -> dict[str, Any]:
         def within(commit: Commit) -> list[tuple[str, str]]:
             return sorted(f for f in commit.files.items() if f"{f[0]}/".startswith(f"{path}/"))
@@ -485,58 +339,3 @@ class LoopbackHub:
         end = min(int(asked[2] or size) + 1, size)
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
         raise Reply(206 if start < end else 416, content[start:end], **headers)
-
-
-class Connection(BaseHTTPRequestHandler):
-    hub: LoopbackHub
-    protocol_version = "HTTP/1.1"
-    timeout = 60  # seconds that a client may be silent
-    disable_nagle_algorithm = True  # or small answers wait 40 ms for an acknowledgement
-
-    def _serve(self) -> None:
-        hub, url = self.hub, urlsplit(self.path)
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        self.close_connection = True  # no idle connections to a Hub that has gone
-        if refused := self._refused(headers):
-            self.send_response_only(refused)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        query = {key: value for key, value in parse_qsl(url.query) if value != "false"}
-        call = Request(self.command, unquote(url.path), query, headers)
-        hub.requests.append(call)
-        size = int(headers.get("content-length", 0))
-        cut = hub.faults.take("cut", call, size) if size else None
-        limit = int(cut.value) if cut else size
-        while piece := self.rfile.read1(min(limit - call.received, 1 << 16)):
-            call.body += piece
-            call.received += len(piece)
-        if call.received < size:
-            return  # cut, or the client hung up
-        reply, call.body = hub.answer(call, url.path), bytearray()
-        if hub.faults.take("lose_reply", call):
-            return
-        body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
-        head = {"Content-Length": str(len(body)), "Connection": "close", **reply.headers}
-        self.send_response_only(reply.status)
-        for name, value in head.items():
-            self.send_header(name, value)
-        self.end_headers()
-        cut = hub.faults.take("cut", call, len(body)) if call.method == "GET" else None
-        end = int(cut.value) if cut else 0 if call.method == "HEAD" else len(body)
-        call.status = None if cut else reply.status
-        with suppress(ConnectionError):  # the client hung up, or was killed
-            call.sent = self.wfile.write(body[:end])
-
-    def _refused(self, headers: dict[str, str]) -> int | None:
-        """The status of a request that is larger than any client's here, before it is read."""
-        size = headers.get("content-length", "0")
-        if not re.fullmatch(r"[0-9]{1,18}", size) or "transfer-encoding" in headers:
-            return 400
-        if len(self.path) > MOST["line"]:
-            return 414
-        if sum(map(len, [*headers, *headers.values()])) > MOST["headers"]:
-            return 431
-        return 413 if int(size) > MOST["body"] else None
-
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815
