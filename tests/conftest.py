@@ -42,6 +42,21 @@ def threads() -> Iterator[None]:
     assert torch.get_num_threads() == before
 
 
+@pytest.fixture(scope="session", autouse=True)
+def graphs_are_traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """By all processes of a run, ``tests.support.warm`` among them."""
+    import torch
+
+    from tests.support.traced import remember
+
+    place = tmp_path_factory.getbasetemp()
+    place = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRACED", str(place / "traced"))
+        patch.setattr(torch.onnx, "export", remember(torch.onnx.export, place / "traced"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def repo() -> Path:
     """The top of the checkout."""
