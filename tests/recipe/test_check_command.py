@@ -3,10 +3,10 @@
 import json
 import os
 import re
-import subprocess
-import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -14,8 +14,7 @@ from ptft.errors import RecipeError
 from ptft.model import save_model
 from ptft.recipe import builtin_recipes, load_evaluation, load_recipe
 from tests.support.tiny import build, towers_section
-
-HEAVY = ("torch", "torchvision", "open_clip", "timm", "transformers", "onnxruntime", "matplotlib")
+from tests.support.warm import Warm
 
 SMALL = """\
 name: small
@@ -25,29 +24,31 @@ optim: {samples_seen: 4}
 evaluate: [{kind: retrieval}]
 """
 
-COMMAND = f"""
-import sys
-from ptft.cli.main import main
-try:
-    main()
-    code = 0
-except SystemExit as stop:
-    code = stop.code or 0
-loaded = sorted({{name.partition(".")[0] for name in sys.modules}} & set({HEAVY!r}))
-print("loaded:", *loaded, file=sys.stderr)
-sys.exit(code)
-"""
+
+@dataclass
+class Done:
+    """What a command did."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def ptft(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+class Command(Protocol):
+    def __call__(self, *arguments: str, cwd: Path) -> Done: ...
+
+
+@pytest.fixture(scope="module")
+def ptft(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
     """The command, which also prints what of the heavy libraries it imported."""
-    return subprocess.run(
-        [sys.executable, "-c", COMMAND, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "200"},
-    )
+    environment = {**os.environ, "COLUMNS": "200"}
+    with Warm(tmp_path_factory.mktemp("said"), environment, light=True) as warm:
+
+        def run(*arguments: str, cwd: Path) -> Done:
+            child = warm.module("tests.support.light_command", *arguments, cwd=cwd)
+            return Done(child.wait(), child.out.read_text(), child.err.read_text())
+
+        yield run
 
 
 BAD = {
@@ -74,7 +75,9 @@ RUNS = [
 
 
 @pytest.mark.parametrize(("verb", "case"), RUNS)
-def test_a_wrong_recipe_exits_2_before_anything_heavy(tmp_path: Path, verb: str, case: str) -> None:
+def test_a_wrong_recipe_exits_2_before_anything_heavy(
+    ptft: Command, tmp_path: Path, verb: str, case: str
+) -> None:
     override, expected = BAD[case]
     (tmp_path / "train.tar").touch()
     (tmp_path / "mine.yaml").write_text(SMALL)
@@ -115,7 +118,7 @@ def test_a_wrong_recipe_exits_2_before_anything_heavy(tmp_path: Path, verb: str,
     ids=str,
 )
 def test_what_needs_nothing_heavy_imports_nothing_heavy(
-    tmp_path: Path, arguments: list[str], code: int, out: str
+    ptft: Command, tmp_path: Path, arguments: list[str], code: int, out: str
 ) -> None:
     done = ptft(*arguments, cwd=tmp_path)
     assert done.returncode == code, done.stderr
@@ -139,7 +142,7 @@ def test_what_needs_nothing_heavy_imports_nothing_heavy(
     ],
     ids=str,
 )
-def test_an_address_is_no_folder(tmp_path: Path, arguments: list[str]) -> None:
+def test_an_address_is_no_folder(ptft: Command, tmp_path: Path, arguments: list[str]) -> None:
     (tmp_path / "train.tar").touch()
     (tmp_path / "mine.yaml").write_text(SMALL)
     done = ptft(*arguments, cwd=tmp_path)
@@ -183,7 +186,7 @@ def test_what_is_only_measured_by_needs_only_what_it_uses(tmp_path: Path) -> Non
             load_evaluation(tmp_path / "mine.yaml", model="runs/x")
 
 
-def test_a_model_is_evaluated_by_a_recipe_of_two_lines(tmp_path: Path) -> None:
+def test_a_model_is_evaluated_by_a_recipe_of_two_lines(ptft: Command, tmp_path: Path) -> None:
     save_model(build(towers_section()), tmp_path / "model")
     (tmp_path / "mine.yaml").write_text(
         "data: {kind: scenes, size: 32, val: 16}\nevaluate: [{kind: retrieval}]\n"
@@ -198,7 +201,7 @@ def test_a_model_is_evaluated_by_a_recipe_of_two_lines(tmp_path: Path) -> None:
     assert told[:4] == ["reading model", unheld, "measuring it by retrieval", "16 val images"]
 
 
-def test_cp_keeps_what_is_there(tmp_path: Path) -> None:
+def test_cp_keeps_what_is_there(ptft: Command, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     done = ptft("cp", "pretrain/scenes", "mine", cwd=tmp_path)

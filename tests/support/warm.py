@@ -64,6 +64,7 @@ class Warm:
         folder: for the output of the commands.
         environment: of the commands; absent: this process's.
         apart: takes the command that starts it to another, such as ``tests.support.alone``'s.
+        light: it imports the command line alone, and nothing heavy such as torch.
     """
 
     def __init__(
@@ -71,15 +72,17 @@ class Warm:
         folder: Path,
         environment: Mapping[str, str] | None = None,
         apart: Callable[[list[str]], list[str]] = list,
+        light: bool = False,
     ) -> None:
         self.folder = folder
+        self.light = light
         self.environment = environment
         self.apart = apart
         self.count = 0
         self.process: subprocess.Popen[str]
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "tests.support.warm"]
+        command = [sys.executable, "-m", "tests.support.warm", *["light"] * self.light]
         self.process = subprocess.Popen(
             self.apart(command),
             stdin=subprocess.PIPE,
@@ -122,9 +125,10 @@ class Warm:
             order=None if order is None else str(order),
         )
 
-    def module(self, name: str, *arguments: object) -> Child:
-        """Start ``python -m name`` with these arguments."""
-        return self._start(name, arguments, cwd=str(Path.cwd()), largest_file=None, order=None)
+    def module(self, name: str, *arguments: object, cwd: Path | None = None) -> Child:
+        """Start ``python -m name`` with these arguments, in this folder or the current one."""
+        place = str(cwd or Path.cwd())
+        return self._start(name, arguments, cwd=place, largest_file=None, order=None)
 
     def _start(self, module: str, arguments: Sequence[object], **more: Any) -> Child:
         self.count += 1
@@ -146,9 +150,13 @@ class Warm:
         return json.loads(self.process.stdout.readline())
 
 
-def serve() -> None:
+def serve(light: bool) -> None:
     """Answer requests, one a line, until there are no more."""
-    import_all()
+    if light:
+        import ptft.cli.main
+        import ptft.recipe  # noqa: F401 (for the children)
+    else:
+        import_all()
     for line in sys.stdin:
         request = json.loads(line)
         if "argv" in request:
@@ -263,4 +271,4 @@ def logged_steps(log: Path) -> Sequence[int]:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(light=sys.argv[1:] == ["light"])
