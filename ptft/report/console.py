@@ -19,6 +19,7 @@ from ptft.evaluate import Figures
 from ptft.files.own import open_own
 from ptft.recipe import Recipe
 from ptft.report.charts import figure_text, plot_curves
+from ptft.report.curves import looked_at
 from ptft.report.page.page import write_page
 from ptft.report.throughput import TrainingClock, duration
 from ptft.report.trackers import Tracker, open_trackers
@@ -34,7 +35,6 @@ _SHOWN = {
     "logit_scale": "logit scale",
     "samples_per_second": "samples/s",
 }
-_LOOKED_AT = ("recall@", "top1", "ece")  # of an evaluation; metrics.json has all
 LINE_EVERY = 10.0  # seconds between lines where no bar can be drawn
 _PAGE_SHARE = 0.01  # of a run's time that writing its page may take
 
@@ -134,11 +134,7 @@ class Report:
         }
         self.log(progress.step, progress.seen, flat)
         for name, figures in metrics.items():
-            shown = [
-                f"{key} {value:.1%}"
-                for key, value in figures.items()
-                if any(part in key for part in _LOOKED_AT)
-            ]
+            shown = [f"{key} {value:.1%}" for key, value in figures.items() if looked_at(key)]
             text = f"{name} {when}: {', '.join(shown)}"
             say(self._logger, text, evaluation=name, when=when, figures=dict(figures))
         self.page()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ptft.artifact import RunFiles
 
-__all__ = ["Panel", "Series", "group_panels", "is_share", "read_series"]
+__all__ = ["Panel", "Series", "group_panels", "is_share", "looked_at", "read_series"]
 
 Series = dict[str, list[tuple[int, float]]]
 """Name of a figure -> samples seen and value, in the order of the log."""
@@ -23,6 +23,9 @@ _LABELS = {
 }
 _SHARES = ("recall@", "top1", "top5", "mean_per_class", "ece")  # of an evaluation, to be drawn
 _BOUNDS = ("chance",)  # shares too, but the same all along
+_PRECISIONS = ("map", "ap50", "ap75")  # of a detector, by their whole names
+_BOXES = ("map_small", "map_medium", "map_large", "ar1", "ar10", "ar100")  # shares, not drawn
+_LOOKED_AT = ("recall@", "top1", "ece")  # of an evaluation, what people look at first
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,13 @@ def read_series(folder: Path) -> Series:
 def is_share(name: str) -> bool:
     """Whether a figure of this name is a share of 1."""
     last = name.rpartition("/")[2]
-    return last == "accuracy" or any(part in last for part in (*_SHARES, *_BOUNDS))
+    whole = ("accuracy", *_PRECISIONS, *_BOXES)
+    return last in whole or any(part in last for part in (*_SHARES, *_BOUNDS))
+
+
+def looked_at(name: str) -> bool:
+    """Whether a figure of an evaluation is one that people look at first."""
+    return name in _PRECISIONS or any(part in name for part in _LOOKED_AT)
 
 
 def group_panels(series: Series) -> list[Panel]:
@@ -81,6 +90,6 @@ def group_panels(series: Series) -> list[Panel]:
     evaluations: dict[str, list[str]] = {}
     for name in series:
         group, slash, last = name.rpartition("/")
-        if slash and any(part in last for part in _SHARES):
+        if slash and (last in _PRECISIONS or any(part in last for part in _SHARES)):
             evaluations.setdefault(group, []).append(name)
     return [*panels, *(Panel(title, names, True, True) for title, names in evaluations.items())]

@@ -85,3 +85,19 @@ def test_who_uses_the_library_has_records_with_figures(
     assert (begun.bar.done, step.bar.done, over.bar.over) == (0, 16, True)  # type: ignore[attr-defined]
     assert step.fields == {**FIGURES, "done": 16, "total": 1_000_000}  # type: ignore[attr-defined]
     assert step.getMessage().startswith("tiny: 16 of 1,000,000  loss 6.351")
+
+
+def test_an_evaluation_is_told_by_what_people_look_at_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = {
+        "test": {"map": 0.412, "ap50": 0.75, "ap75": 0.4, "map_small": 0.1, "ar100": 0.5},
+        "zero": {"top1": 0.5, "chance": 0.1, "images": 7},
+    }
+    end = listen(LogFormat.TEXT, quiet=False, verbose=False)
+    with report(tmp_path, stopped()) as shown:
+        shown.evaluated(TrainProgress(), "after training", figures)
+    end()
+    lines = capsys.readouterr().err.splitlines()
+    assert "test after training: map 41.2%, ap50 75.0%, ap75 40.0%" in lines
+    assert "zero after training: top1 50.0%" in lines

@@ -166,6 +166,7 @@ def test_a_log_that_a_kill_cut_is_read_as_far_as_it_goes(tmp_path: Path) -> None
         '{"step": 1, "seen": 16, "loss": 2.5, "extra": true}',
         '{"step": 2, "seen": 32, "loss": NaN, "lr": 0.1}',
         '{"step": 2, "seen": 32, "a/top1": 0.5, "a/images": 7}',
+        '{"step": 2, "seen": 32, "b/map": 0.25, "b/map_small": 0.125, "b/boxes": 9}',
         '{"step": 3, "se',
     ]
     (tmp_path / RunFiles.LOG).write_text("\n".join(lines))
@@ -175,12 +176,16 @@ def test_a_log_that_a_kill_cut_is_read_as_far_as_it_goes(tmp_path: Path) -> None
         "lr": [(32, 0.1)],
         "a/top1": [(32, 0.5)],
         "a/images": [(32, 7)],
+        "b/map": [(32, 0.25)],
+        "b/map_small": [(32, 0.125)],
+        "b/boxes": [(32, 9)],
     }
     panels = group_panels(series)
     assert [(panel.title, panel.names) for panel in panels] == [
         ("loss", ["loss"]),
         ("learning rate", ["lr"]),
         ("a", ["a/top1"]),
+        ("b", ["b/map"]),
     ]
     assert read_series(tmp_path / "absent") == {}
 

@@ -27,6 +27,7 @@ __all__ = ["write_page"]
 
 _NAMED = 20  # skipped samples that are named
 _STAGES = ("before", "after")
+_FIRST = ("top1", "map")  # of an evaluation without directions
 _WORDS = {
     RunStatus.RUNNING: "running",
     RunStatus.STOPPED: "stopped; --resume goes on",
@@ -153,7 +154,7 @@ def _table(name: str, figures: dict[str, tuple[int, float]]) -> _FigureTable:
         rows.append(("recall" in key, key.replace("_", " "), pair))
     for key, value in values.items():
         if not key.startswith(("i2t_", "t2i_")):
-            rows.append((key == "top1", key.replace("_", " "), [_value(key, value)]))
+            rows.append((key in _FIRST, key.replace("_", " "), [_value(key, value)]))
     return _FigureTable(name, max(seen for seen, _ in figures.values()), bool(both), rows)
 
 
