@@ -174,6 +174,8 @@ def _open_here(
         bare = section.model_copy(update={"join": "none", "picture_id": None})  # nothing to join
         return _open_here(bare, "train", key, None).reading
 
+    if section.boxes is not None and split != "train" and section.train is not None:
+        classes = _open_here(section, "train", key, None).box_classes  # the same numbers
     try:
         return _open(section, split, f"{key}.{split}", classes, learn)
     except DataError as error:

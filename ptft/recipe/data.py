@@ -29,7 +29,7 @@ __all__ = [
 INDIFFERENT = frozenset({"cache", "cache_gb", "max_skipped"})
 """Keys of a data section that change no weight, so that a run may go on with another value."""
 
-ADDED = {"join": "auto", "picture_id": None}
+ADDED = {"join": "auto", "picture_id": None, "boxes": None, "box_format": "auto"}
 """Keys that came later, with what was done before there was a choice; left out of digests so."""
 
 Paths = str | list[str]
@@ -64,6 +64,17 @@ class _Fields(_Drawn):
     """Class names in the order of their numbers: a list, a text file with one a line, or a JSON
     file (a list of names, or of objects with ``text`` or ``name``). Absent: the distinct labels,
     sorted."""
+
+    boxes: str | None = None
+    """The field that says what is marked in a picture, as detection sets of Hugging Face have it in
+    ``objects``: ``{"bbox": [...], "category": [...]}`` or a list of such, ``iscrowd`` and
+    ``difficult`` beside them. Then ``classes`` names what boxes mark; absent: the names of the
+    source, or those that occur."""
+
+    box_format: Literal["auto", "xywh", "xyxy", "cxcywh"] = "auto"
+    """The four numbers of a box: corner and size, two corners, centre and size; in pixels, or in
+    shares of the picture where none is above 1. ``auto``: what all of them fit alone, or an
+    error."""
 
     resample: Literal["none", "uniform", "class"] = "none"
     """How training draws. ``none``: every sample once an epoch; ``uniform``: with replacement;
@@ -100,6 +111,18 @@ class _Fields(_Drawn):
         if self.picture_id is not None and self.join != "auto":
             raise ValueError(
                 f"picture_id: {self.picture_id!r} beside join: {self.join}; allowed: one of them"
+            )
+        if self.boxes is not None and self.label is not None:
+            raise ValueError(
+                f"boxes: {self.boxes!r} beside label: {self.label!r}; allowed: one of them, since "
+                "classes names the classes of either"
+            )
+        if self.boxes is None and self.box_format != "auto":
+            raise ValueError(f"box_format: {self.box_format!r} without boxes; allowed: auto")
+        if self.boxes is not None and getattr(self, "streaming", False):
+            raise ValueError(
+                f"boxes: {self.boxes!r} with streaming: true: what is marked is read before "
+                "training; allowed: streaming: false"
             )
         if self.hold_out is not None and getattr(self, "val", None) is not None:
             raise ValueError(f"hold_out: {self.hold_out} beside val; allowed: one of them")

@@ -5,14 +5,16 @@ of the first column is 0, the right edge of the last is the width.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BoxTally", "Boxes", "clean_boxes"]
+__all__ = ["BoxTally", "Boxes", "clean_boxes", "count_boxes"]
 
 _NAMED = 3  # examples of each fault that a note names
+_CLASSES = 5  # that a note names
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,18 @@ def clean_boxes(boxes: Boxes, size: tuple[int, int] | None, where: str, tally: B
     beyond = np.abs(cut - boxes.corners).max(axis=1, initial=0.0) > _SLACK
     tally.add("reaching beyond the picture: cut", where, int((inside & beyond).sum()))
     return boxes.with_corners(cut)[inside]
+
+
+def count_boxes(marked: Sequence[Boxes], classes: Sequence[str]) -> str:
+    """What is marked in a set, in one line."""
+    labels = np.concatenate([boxes.labels for boxes in marked])
+    counts = np.bincount(labels, minlength=len(classes))
+    empty = sum(not len(boxes) for boxes in marked)
+    most = np.argsort(-counts, kind="stable")[:_CLASSES]
+    named = ", ".join(f"{classes[n]} {counts[n]:,}" for n in most.tolist())
+    more = ", ..." if len(counts) > _CLASSES else ""
+    line = f"{len(labels):,} boxes of {len(counts):,} classes ({named}{more})"
+    return f"{line}; {empty:,} pictures without any" if empty else line
 
 
 _SLACK = 1.0  # pixels beyond the edge that are rounding, and not worth a word

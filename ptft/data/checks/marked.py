@@ -15,6 +15,6 @@ def box_classes(samples: SampleSet, key: str = "data.train") -> list[str]:
     if not samples.box_classes:
         raise DataError(
             f"{key}: nothing is marked in these pictures, and objective.kind 'detect' learns from "
-            "boxes; allowed: data.kind boxes or scenes"
+            "boxes; allowed: data.kind boxes or scenes, or data.boxes, the field that says them"
         )
     return list(samples.box_classes)

@@ -1,4 +1,4 @@
-"""What the fields of a sample mean: its captions and its class.
+"""What the fields of a sample mean: its captions, its class, its boxes.
 
 A field is a value with a name: a text file beside a picture, a key of its JSON, a column of a
 table. Captions are templates over fields; a label is a field that names a class or its number.
@@ -8,7 +8,6 @@ Rows of one picture are one sample, with the captions of all of them.
 import json
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from ptft.data.fields.classes import load_classes
 from ptft.data.fields.joining import Groups, group_rows
 from ptft.data.fields.label_values import LabelColumn
 from ptft.data.fields.labels import LabelReading, Learn, TextIs, decide
+from ptft.data.fields.marks import Marks, read_marks
 from ptft.data.fields.templates import Templates, is_there, plain_field
 from ptft.data.hashing import digest_of
 from ptft.data.reading.decode import Encoded
@@ -34,14 +34,9 @@ FieldSection = ShardsData | FolderData | TableData
 _NO_MEANING = {"train", "val", "test", "limit", "resample", *INDIFFERENT}  # of a sample's fields
 
 
-def _learn_nothing() -> None:
-    return None
-
-
 class FieldSet(SampleSet):
-    """A sample set whose captions and classes come from fields of rows, for kinds to fill in.
-
-    A kind sets itself up, then calls ``_settle``.
+    """A sample set whose captions, classes and boxes come from fields of rows, for kinds to fill
+    in: one sets itself up, then calls ``_settle``.
 
     Args:
         section: templates, label and classes.
@@ -59,12 +54,13 @@ class FieldSet(SampleSet):
         self.section = section
         # by value, not by whether it was written: a resolved recipe writes the default out
         self.templates = Templates(section.captions, lenient=section.captions == default)
-        self.label_field = section.label or label
+        self.label_field = section.label or (label if section.boxes is None else None)
         self.reading: LabelReading | None = None
         self.said: list[str] = []
         self._labels: np.ndarray | None = None
         self._groups: Groups | None = None
         self._pictures: np.ndarray | None = None
+        self._marks: Marks | None = None
         self._schema = False
 
     @abstractmethod
@@ -133,7 +129,8 @@ class FieldSet(SampleSet):
         captions, label = self.describe(index)
         name = self.name(index)
         picture = Encoded(self.read_picture(index), name, self.section.max_pixels)
-        return Sample(name, picture, captions, label)
+        marked = None if self._marks is None else self._marks.boxes[self.rows(index)[0]]
+        return Sample(name, picture, captions, label, marked)
 
     def captions(self, index: int) -> tuple[str, ...]:
         return self.describe(index)[0]
@@ -163,10 +160,6 @@ class FieldSet(SampleSet):
             return None
         meaning = self.section.model_dump_json(exclude=_NO_MEANING)
         return digest_of(meaning, self.classes, len(self), *sources)
-
-    @cached_property
-    def _uses_class_name(self) -> bool:
-        return "class" in self.templates.fields
 
     @property
     def _has_captions(self) -> bool:
@@ -206,9 +199,10 @@ class FieldSet(SampleSet):
             value = self._told(fields.get(self.label_field))
             if is_there(value):
                 label = self.reading(value, name)
-                if self._uses_class_name and label is not None:
+                if "class" in self.templates.fields and label is not None:
                     fields = {"class": self.reading.names[label], **fields}
-        return self.templates.fill(fields, name, labelled=label is not None), label
+        plain = label is not None or self._marks is not None  # it may do without a caption
+        return self.templates.fill(fields, name, labelled=plain), label
 
     def files(self, index: int) -> dict[str, bytes]:
         """What belongs to a sample beside its picture, as files of a WebDataset: extension -> data.
@@ -257,7 +251,12 @@ class FieldSet(SampleSet):
             DataError: a label is none, or is of no class (beyond ``data.max_skipped``); or no
                 sample has the field.
         """
-        self._read_labels(classes, learn or _learn_nothing)
+        self._read_labels(classes, learn or (lambda: None))
+        if self.section.boxes is not None:
+            of = (self._count_rows(), self._row_name, self._read_fields, self._read_row)
+            self._marks = read_marks(self.section, self._schema_names(), classes, *of)
+            self.box_classes = self._marks.classes
+            self.said += self._marks.said
         self._join()
 
     def _read_labels(self, classes: Sequence[str] | None, learn: Learn) -> None:
@@ -321,7 +320,8 @@ class FieldSet(SampleSet):
         self._pictures = same
         labels = np.zeros_like(same) if self._labels is None else self._labels
         asked = self.section.join == "bytes" or self.section.picture_id is not None
-        joins = self._has_captions and (self.reading is None or asked)
+        captions = self._has_captions and self._marks is None  # boxes are of a row
+        joins = captions and (self.reading is None or asked)
         groups = group_rows(same, labels) if joins else None
         pictures = len(np.unique(same))
         if groups is None:
@@ -329,7 +329,7 @@ class FieldSet(SampleSet):
                 joined = "; data.join: bytes makes one sample of those of one class"
                 self.said.append(
                     f"{len(same) - pictures:,} of {len(same):,} samples have the picture of "
-                    f"another sample{joined if self._has_captions and not asked else ''}"
+                    f"another sample{joined if captions and not asked else ''}"
                 )
             return
         self.said.append(

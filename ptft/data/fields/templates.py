@@ -4,6 +4,7 @@ for a text, whatever wrote it, so that equal texts compare equal."""
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from string import Formatter
 from typing import Any
 
@@ -63,7 +64,7 @@ class Templates:
             for template in templates
         ]
 
-    @property
+    @cached_property
     def fields(self) -> set[str]:
         """Names of the fields that the templates read."""
         return {name for _, parts in self._parsed for _, name in parts if name is not None}

@@ -88,13 +88,19 @@ def pack(
         progress: told after each shard.
 
     Raises:
-        UsageError: the section draws its pictures, lacks a split, or ``out`` holds something else.
+        UsageError: the section draws its pictures, has boxes in them, lacks a split, or ``out``
+            holds something else.
         DataError: the source cannot be read at all, or a shard cannot be written.
     """
     if not isinstance(section, ShardsData | FolderData | TableData):
         raise UsageError(
             f"data.kind: {section.kind!r} has no stored pictures to pack; "
             "allowed: shards, folder, table"
+        )
+    if section.boxes is not None:
+        raise UsageError(
+            f"data.boxes: {section.boxes!r}: packing makes pictures smaller, and boxes stay as "
+            "they are; allowed: a section without boxes"
         )
     chosen = splits or [split for split in _SPLITS if getattr(section, split) is not None]
     whole = section.model_copy(update={"limit": None})

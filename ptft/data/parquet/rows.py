@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
+from ptft.data.boxes.objects import feature_names
 from ptft.data.fields.joining import AUTO_BYTES, digest_picture, first_rows, too_large
 from ptft.data.fields.labels import TextIs
 from ptft.data.hashing import file_state
@@ -251,10 +252,10 @@ def _footer(path: Path) -> tuple[list[Group], pyarrow.Schema]:
 
 
 def schema_names(schema: pyarrow.Schema, column: str) -> list[str] | None:
-    """Names of a ``ClassLabel`` that ``datasets`` wrote into the schema of a file."""
+    """Names of a ``ClassLabel`` that ``datasets`` wrote into the schema of a file, of the column or
+    of the categories of the boxes in it."""
     try:
         written = json.loads((schema.metadata or {})[b"huggingface"])
-        names = written["info"]["features"][column]["names"]
+        return feature_names(written["info"]["features"][column])
     except (KeyError, TypeError, ValueError, RecursionError):
         return None
-    return list(names) if all(isinstance(entry, str) for entry in names) else None

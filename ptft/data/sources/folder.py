@@ -59,6 +59,10 @@ class Folder(FieldSet):
         self._folder = folder
         self._table = table = _find_table(folder)
         self._checked = table is not None  # what a table names is not to be trusted
+        if section.boxes is not None and table is None:
+            raise DataError(
+                f"data.boxes: {section.boxes!r}: a field of a metadata table; {folder} has none"
+            )
         super().__init__(section, label="label" if table is None else None)
         if table is not None:
             self._rows = _read_table(table)
@@ -161,7 +165,7 @@ class Folder(FieldSet):
         from ptft.data.parquet.rows import schema_names
 
         with open_parquet(self._table, row_groups(self._table)) as file:
-            return schema_names(file.schema_arrow, self.label_field or "")
+            return schema_names(file.schema_arrow, self.section.boxes or self.label_field or "")
 
     def _label_values(self) -> Sequence[Any]:
         return [row.get(self.label_field or "") for row in self._rows]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ptft.data.boxes.objects import feature_names
 from ptft.data.fields.joining import AUTO_BYTES, digest_picture, first_rows, too_large
 from ptft.data.fields.labels import TextIs
 from ptft.data.sources.saved_rows import check_saved, check_table
@@ -311,8 +312,7 @@ def _undecoded(datasets: ModuleType, dataset: Any) -> Any:
 
 
 def _class_names(features: Any, name: str) -> list[str] | None:
-    names = getattr(features.get(name), "names", None)
-    return None if names is None else list(names)
+    return feature_names(features.to_dict().get(name))
 
 
 def _picture_key(cell: Any) -> object:

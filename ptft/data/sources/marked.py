@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from ptft.data.boxes.box import Boxes
+from ptft.data.boxes.box import Boxes, count_boxes
 from ptft.data.boxes.coco import read_coco
 from ptft.data.boxes.entry import Annotated, number_things
 from ptft.data.boxes.voc import is_voc, read_voc
@@ -45,7 +43,6 @@ class MarkedPictures(SampleSet):
         classes: Sequence[str] | None = None,
     ) -> None:
         self.section = section
-        self._said: list[str] = []
         given = load_classes(section.classes) if section.classes is not None else None
         annotated = read_annotations(section, path, split, given)
         self.box_classes = given or (list(classes) if classes else annotated.names)
@@ -55,7 +52,7 @@ class MarkedPictures(SampleSet):
         self._boxes = [
             number_things(entry, self.box_classes, tally, where=key) for entry in annotated.entries
         ]
-        self._said = [*tally.notes(), *self._shown()]
+        self._said = [*tally.notes(), count_boxes(self._boxes, self.box_classes)]
 
     def __len__(self) -> int:
         return len(self._names)
@@ -93,21 +90,6 @@ class MarkedPictures(SampleSet):
         ]
         sizes = [path.stat().st_size if path.is_file() else -1 for path in self._paths]
         return digest_of(self.box_classes, *digests, *sizes)
-
-    def _shown(self) -> list[str]:
-        """What there is, in one line."""
-        assert self.box_classes is not None
-        labels = np.concatenate([boxes.labels for boxes in self._boxes])
-        counts = np.bincount(labels, minlength=len(self.box_classes))
-        empty = sum(not len(boxes) for boxes in self._boxes)
-        most = np.argsort(-counts, kind="stable")[:_NAMED]
-        named = ", ".join(f"{self.box_classes[n]} {counts[n]:,}" for n in most.tolist())
-        more = ", ..." if len(counts) > _NAMED else ""
-        line = f"{len(labels):,} boxes of {len(counts):,} classes ({named}{more})"
-        return [f"{line}; {empty:,} pictures without any" if empty else line]
-
-
-_NAMED = 5  # classes that a note names
 
 
 def read_annotations(

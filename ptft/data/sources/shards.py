@@ -85,6 +85,11 @@ class Shards(FieldSet):
         if remote:
             self.blocks = self._firsts[:-1]
             self.window = section.shuffle_shards * -(-self._count_rows() // len(sources))
+        if section.boxes is not None and remote:
+            raise RecipeError(
+                f"data.boxes: {section.boxes!r} with shards that are fetched, whose boxes are all "
+                "read before training; allowed: shards on this machine"
+            )
         super().__init__(section, label="cls" if "cls" in self._tars.extensions else None)
         # cls is a text file, whatever it holds; a key of the JSON tells texts from numbers
         self.text_is = "untyped" if self.label_field in self._tars.extensions else "typed"

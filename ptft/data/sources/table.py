@@ -9,6 +9,7 @@ import numpy as np
 from ptft.data.fields.field_set import FieldSet
 from ptft.data.fields.joining import first_rows
 from ptft.data.fields.labels import Learn
+from ptft.data.fields.marks import SIZE
 from ptft.data.sources.rows import Rows
 from ptft.errors import DataError, RecipeError, SampleError, suggest
 from ptft.recipe.data import TableData
@@ -51,13 +52,16 @@ class Table(FieldSet):
             self._require("data.label", self.label_field)
             self._names = rows.class_names(self.label_field)
         wanted = self.templates.fields - ({"class"} if self.label_field else set())
-        if not (self.templates.lenient and self.label_field):
+        if not (self.templates.lenient and (self.label_field or section.boxes)):
             for name in sorted(wanted):
                 self._require("data.captions", name)
         wanted |= {self.label_field} if self.label_field else set()
         if section.picture_id is not None:
             self._require("data.picture_id", section.picture_id)
             wanted |= {section.picture_id}
+        if section.boxes is not None:
+            self._require("data.boxes", section.boxes)
+            wanted |= {section.boxes, *SIZE}
         rows.use(section.image, sorted(wanted & set(rows.columns)))
         self.window, self.blocks = rows.window, rows.blocks
         self._settle(classes, learn)
@@ -75,6 +79,8 @@ class Table(FieldSet):
         return self._rows.name(row)
 
     def _schema_names(self) -> list[str] | None:
+        if self.section.boxes is not None:
+            return self._rows.class_names(self.section.boxes)
         return self._names
 
     def _read_fields(self, row: int) -> Mapping[str, Any]:
