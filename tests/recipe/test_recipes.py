@@ -15,8 +15,10 @@ from safetensors.torch import load_file
 
 from ptft.artifact import RunFiles, file_sha256
 from ptft.model import DualEncoder, apply_adapt, build_model, init_head, load_model
+from ptft.model.detecting import prepare_detector
 from ptft.recipe import (
     ClassifyObjective,
+    DetectObjective,
     FullAdapt,
     ProbeAdapt,
     Recipe,
@@ -63,9 +65,9 @@ def header(name: str) -> dict[str, str]:
 
 def test_there_are_recipes_for_each_purpose() -> None:
     purposes = {name.partition("/")[0] for name in RECIPES}
-    assert {"pretrain", "finetune"} <= purposes
-    objectives = {type(load_recipe(name).objective).__name__ for name in RECIPES}
-    assert objectives == {"ClipObjective", "SiglipObjective", "ClassifyObjective"}
+    assert {"pretrain", "finetune", "detect"} <= purposes
+    objectives = {load_recipe(name).objective.kind for name in RECIPES}
+    assert objectives == {"clip", "siglip", "classify", "detect"}
 
 
 @pytest.mark.parametrize("name", sorted(COMPARISONS))
@@ -143,6 +145,10 @@ def before(recipe: Recipe, folder: Path) -> DualEncoder:
         trained = load_model(folder / RunFiles.FINAL)
         assert trained.spec.classes
         init_head(model, list(trained.spec.classes), recipe.objective, seed=recipe.seed)
+    if isinstance(recipe.objective, DetectObjective):
+        marked = load_model(folder / RunFiles.FINAL).detector
+        assert marked is not None
+        prepare_detector(model, recipe.objective, marked.spec.classes, seed=recipe.seed)
     apply_adapt(model, recipe.adapt, recipe.objective)
     return model
 
@@ -170,7 +176,9 @@ def test_one_step_moves_what_learns_and_nothing_else(name: str, tmp_path: Path) 
     assert learning
     assert not {n for n, yes in moved.items() if yes} - learning, "moved though locked"
     # the norms inside a ResNet's branches get no gradient yet: the branches start at zero
-    still = {n for n in learning if not moved[n] and ".bn" not in n}
+    # and so it is behind the last layer of a box head
+    late = (".bn", "box_head.dense0", "box_head.dense1")
+    still = {n for n in learning if not moved[n] and not any(part in n for part in late)}
     assert not still, "does not learn"
     state = model.state_dict()
     kept = [n for n in after if n.partition(".")[0] in model.locked and n not in learning]
@@ -195,6 +203,7 @@ def check_what_learns(recipe: Recipe, learning: set[str]) -> None:
         for tower in recipe.adapt.lock:
             assert sum(name.startswith(f"{tower}.") for name in learning) <= 2, "its projection"
     assert ("head" in towers) == (classify and getattr(recipe.adapt, "head", True))
+    assert ("detector" in towers) == isinstance(recipe.objective, DetectObjective)
     assert ("logit_bias" in towers) == isinstance(recipe.objective, SiglipObjective)
 
 

@@ -17,8 +17,10 @@ from PIL import Image
 from ptft.model import save_model
 from ptft.recipe import (
     ArchModel,
+    BoxesData,
     ClassifyObjective,
     DataSection,
+    DetectObjective,
     FolderData,
     MixtureData,
     Recipe,
@@ -60,6 +62,8 @@ def reduce(recipe: Recipe, folder: Path) -> Recipe:
         "epochs": None,
         "precision": "fp32",  # nothing is worth measuring here
     }
+    if whole["objective"].get("image_size") is not None:
+        whole["objective"]["image_size"] = 2 * _SIDE
     whole["early_stop"] = None  # the last step is what is looked at
     whole["run"] |= {
         "dir": str(folder / "run"),
@@ -109,7 +113,7 @@ def _uses(recipe: Recipe, key: str) -> set[str]:
     """What a data section is read for: captions, labels."""
     items = [e for i, e in enumerate(recipe.evaluate) if (str(i) if e.data else "") == key]
     uses = {"captions" if item.kind == "retrieval" else "labels" for item in items}
-    if key == "":
+    if key == "" and not isinstance(recipe.objective, DetectObjective):
         if isinstance(recipe.objective, ClassifyObjective):
             uses.add("labels")
         if "text" in read_towers(recipe.objective):
@@ -128,6 +132,8 @@ def _data(section: DataSection, recipe: Recipe, uses: set[str], folder: Path) ->
             values["parts"][index]["data"] = _data(part.data, recipe, uses, place)
         return values
     folder.mkdir()
+    if isinstance(section, BoxesData):
+        return {**values, "format": "coco", "images": None, **_boxes(section, folder)}
     classes = section.classes
     if isinstance(classes, str):
         (folder / "classes.txt").write_text("one\nother\nthird\n")
@@ -152,6 +158,28 @@ def _data(section: DataSection, recipe: Recipe, uses: set[str], folder: Path) ->
             samples = [(picture, sample, None) for picture, sample, _ in samples]
         values[split] = _write(section, samples, names, folder / split)
     return values
+
+
+def _boxes(section: BoxesData, folder: Path) -> dict[str, str]:
+    """COCO's JSON of each split, a box in every picture."""
+    written = {}
+    for split, count in _COUNTS.items():
+        if getattr(section, split) is None:
+            continue
+        images, boxes = [], []
+        for index in range(count):
+            (folder / f"{split}{index}.png").write_bytes(_picture(index % 2))
+            images.append({"id": index, "file_name": f"{split}{index}.png"})
+            box = {"image_id": index, "category_id": index % 2, "bbox": [8, 8, 20, 24]}
+            boxes.append({"id": index, **box})
+        values = {
+            "images": images,
+            "annotations": boxes,
+            "categories": [{"id": 0, "name": "one"}, {"id": 1, "name": "other"}],
+        }
+        (folder / f"{split}.json").write_text(json.dumps(values))
+        written[split] = str(folder / f"{split}.json")
+    return written
 
 
 def _picture(label: int) -> bytes:
