@@ -218,7 +218,7 @@ def _told(
             for one, size in zip(fields, sizes, strict=True)
             if len(one.numbers)
         ]
-        wrong[told] = float(np.concatenate(outside).mean()) if outside else 0.0  # type: ignore[index]
+        wrong[told] = float(np.concatenate(outside).mean()) if outside else 0.0
     possible = [told for told, share in wrong.items() if share <= _STRAY]
     if len(possible) == 1 or not any(len(one.numbers) for one in fields):
         return possible[0]
@@ -232,12 +232,14 @@ def _told(
 
 def _outside(corners: NDArray[np.float64], size: tuple[int, int] | None) -> NDArray[np.bool_]:
     """Which boxes have no area or lie beyond their picture, by more than rounding: bool (T,)."""
-    bad: NDArray[np.bool_] = (corners[:, 2:] <= corners[:, :2]).any(axis=1)
+    bad = corners[:, 2:] <= corners[:, :2]
     if size is not None:
-        slack = np.maximum(1.0, _SLACK * np.array([*size, *size])) if max(size) > 1 else _SLACK
-        beyond = (corners < -slack) | (corners > np.array([*size, *size]) + slack)
-        bad = bad | beyond.any(axis=1)
-    return bad
+        sides = np.array([*size, *size], np.float64)
+        slack = np.maximum(1.0 if max(size) > 1 else 0.0, _SLACK * sides)
+        beyond = (corners < -slack) | (corners > sides + slack)
+        bad = np.concatenate([bad, beyond], axis=1)
+    found: NDArray[np.bool_] = np.any(bad, axis=1)
+    return found
 
 
 def feature_names(feature: Any) -> list[str] | None:
