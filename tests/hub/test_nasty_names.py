@@ -1,6 +1,7 @@
 """Names that are commands, markup or terminal controls, through everything that shows a name."""
 
 import ast
+import functools
 import json
 import logging
 import re
@@ -123,8 +124,14 @@ def test_a_text_in_a_command_is_one_word(name: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@functools.cache
+def tokenizer_of_clip() -> TextTokenizer:
+    return TextTokenizer(clip_bpe_json(), context_length=77)
+
+
+@functools.cache
 def card(name: str, *, of_classes: bool = True) -> str:
-    tokenizer = TextTokenizer(clip_bpe_json(), context_length=77)
+    tokenizer = tokenizer_of_clip()
     spec = ModelSpec(
         name, {"embed_dim": 8, "text_cfg": {}}, ImagePreprocess(), tokenizer, open_clip_reason=name
     )
