@@ -12,9 +12,11 @@ Links are followed, as torchvision's ImageFolder does; one that leads back into 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
 
 from ptft.errors import DataError, SampleError
+from ptft.files.own import open_plain
 
 __all__ = [
     "IMAGE_EXTENSIONS",
@@ -26,6 +28,7 @@ __all__ = [
     "is_hidden",
     "is_picture",
     "list_pictures",
+    "read_picture",
 ]
 
 MAX_PICTURE = 512 << 20
@@ -67,6 +70,28 @@ def check_picture_size(name: str, size: int, max_pixels: int) -> None:
     most = max(MAX_PICTURE, 8 * max_pixels)
     if size > most:
         raise SampleError(f"{name}: {size:,} bytes; allowed: {most:,}", "oversized")
+
+
+def read_picture(name: str, path: Path, max_pixels: int, inside: Path | None = None) -> bytes:
+    """A picture's file, of a size that a picture has; neither a pipe, which would be waited for,
+    nor a device, which has no end.
+
+    Args:
+        name: of the sample, for the message.
+        inside: the folder that it may not lead out of by a link; None: wherever it leads.
+
+    Raises:
+        SampleError: it cannot be read, or is something else.
+    """
+    try:
+        if inside is not None and not path.resolve().is_relative_to(inside.resolve()):
+            raise SampleError(f"{name}: it links to a place outside {inside}", "unreadable")
+        with BufferedReader(open_plain(path)) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            check_picture_size(name, size, max_pixels)
+            return stream.read(size)
+    except OSError as error:
+        raise SampleError(f"{name}: {error.strerror or error}", "unreadable") from None
 
 
 def is_picture(name: str) -> bool:

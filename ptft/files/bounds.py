@@ -5,17 +5,27 @@ import math
 import re
 from collections.abc import Iterable
 from io import BufferedReader
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from ptft.errors import ArtifactError, PtftError, suggest
 from ptft.files.own import open_plain
 
-__all__ = ["MAX_JSON", "Bounds", "check_names", "parse_json", "read_bytes", "shown"]
+__all__ = [
+    "MAX_JSON",
+    "Bounds",
+    "check_inside",
+    "check_names",
+    "parse_json",
+    "read_bytes",
+    "shown",
+]
 
 MAX_JSON = 256 << 20  # bytes of a JSON file; the largest vocabulary in use has 35 MB
 _DIGITS = 40  # of a value that are shown
 _NAME = re.compile(r"[\w.+ -]+(/[\w.+ -]+)*", re.ASCII)
+_MAX_PART, _MAX_PATH = 255, 2048  # bytes of a name, characters of a path, as systems have them
+_RESERVED = re.compile(r"(?i:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?")  # devices, on Windows
 _MAX_NAME = 240  # characters; a path of 255 is the most that every file system takes
 
 
@@ -163,23 +173,41 @@ def brief(key: str) -> str:
     return key if key.isprintable() and len(key) <= _DIGITS else shown(key)
 
 
+def check_inside(name: str, where: str, *, error: type[PtftError]) -> None:
+    """Hold a name in a table of somebody's to be a path that stays inside a folder, whatever lies
+    there (links apart), and that a file can have.
+
+    Raises:
+        error: it leads out, has a NUL or half a character, or is longer than any file's.
+    """
+    path = PurePosixPath(name.replace("\\", "/"))
+    drive = len(name) > 1 and name[1] == ":"
+    if path.is_absolute() or drive or ".." in path.parts or not path.name:
+        raise error(f"{where} {shown(name)} leaves the folder; allowed: a path inside it")
+    whole = not any("\ud800" <= letter <= "\udfff" for letter in name)
+    longest = max(len(part.encode("utf-8", "replace")) for part in path.parts)
+    if "\0" in name or not whole or longest > _MAX_PART or len(name) > _MAX_PATH:
+        raise error(f"{where} {shown(name)} is no file's name; allowed: a path inside the folder")
+
+
 def check_names(names: Iterable[Any], where: str) -> None:
     """Names of files inside a folder, such that they are the same files on every system.
 
     Raises:
-        ArtifactError: one leads out of the folder, is hidden, has a character that some system
-            takes for something else, differs from another in letter case alone, or is a folder of
-            another.
+        ArtifactError: one leads out of the folder, is hidden, is a device on Windows, has a
+            character that some system takes for something else, differs from another in letter
+            case alone, or is a folder of another.
     """
     seen: dict[str, str] = {}
     for name in names:
         plain = isinstance(name, str) and len(name) <= _MAX_NAME and _NAME.fullmatch(name)
         parts = name.split("/") if plain else []
         # a dot in front hides or leads out; one at the end, or a space, is lost on Windows
-        if not plain or any(part[0] in ". -" or part[-1] in ". " for part in parts):
+        odd = (part[0] in ". -" or part[-1] in ". " or _RESERVED.fullmatch(part) for part in parts)
+        if not plain or any(odd):
             raise ArtifactError(
                 f"{where}: {shown(name)} is no plain file name inside the folder; allowed: letters "
-                "of ASCII, digits, and . _ + - between folders and names"
+                "of ASCII, digits, and . _ + - between folders and names; no device of Windows"
             )
         key = name.lower()
         if key in seen:

@@ -15,11 +15,11 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ptft.errors import DataError, UsageError
-from ptft.files.bounds import read_bytes
+from ptft.files.bounds import check_inside, read_bytes
 from ptft.model_source import near_names
 from ptft.recipe.paths import is_hub_id
 
@@ -132,9 +132,7 @@ def _of_table(table: Path) -> dict[str, _Row]:
         name, label, text = (values.get(key) for key in ("file_name", "label", "text"))
         if not isinstance(name, str) or not name:
             raise DataError(f"{where}: no file_name")
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts:
-            raise DataError(f"{where}: file_name {name!r} leaves the folder")
+        check_inside(name, f"{where}: file_name", error=DataError)
         texts = _texts(where, text)
         has_label = label is not None and label != ""
         if has_label == bool(texts):

@@ -267,7 +267,8 @@ class BoxesData(Section):
     format: Literal["auto", "coco", "voc", "yolo"] = "auto"
     """Of the annotations; ``auto``: by what they look like."""
     images: str | None = None
-    """The folder of the pictures; absent: where the format keeps them."""
+    """The folder of the pictures, and that YOLO's paths count from; absent: where the format keeps
+    them. Nothing outside it is read."""
     classes: str | list[str] | None = None
     """Class names in the order of their numbers, as of the other kinds. Absent: those that the
     files list, or those that occur in ``train``, sorted."""

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from ptft.data.fields.classes import load_classes
 from ptft.data.open import open_split
-from ptft.errors import SampleError
+from ptft.errors import PtftError, SampleError
 from ptft.model.licence import run_licence
-from ptft.recipe.data import FolderData, TableData
+from ptft.recipe.data import BoxesData, FolderData, TableData
 from ptft.recipe.load import load_any
 from ptft.recipe.paths import expand_paths
 from ptft.runs.folder import read_run
@@ -182,6 +182,53 @@ def _read_table(folder: Path) -> None:
     read_all(open_split(TableData(train=str(found), image=None, captions=["{text}"]), "train"))
 
 
+# boxes
+
+_COCO: list[Any] = [
+    {
+        "images": [{"id": 1, "file_name": "a.png", "width": 8, "height": 8}],
+        "categories": [{"id": 3, "name": "cat"}],
+        "annotations": [{"image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4], "iscrowd": 0}],
+    }
+]
+_VOC = (
+    b"<annotation><filename>a.png</filename><size><width>8</width><height>8</height></size><object>"
+    b"<name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax></bndbox>"
+    b"</object></annotation>"
+)
+_XML = (
+    b"<!DOCTYPE a [<!ENTITY b 'c'>]>",
+    b"&b;",
+    b"<a>" * 999,
+    b"<object/>",
+    b"<![CDATA[",
+    b"\xc2",
+)
+_YOLO = (b"path: .\ntrain: .\nnames: [cat, dog]\n", b"train: [list.txt]\nnames: {0: cat, 1: dog}\n")
+
+
+def _boxes_files() -> st.SearchStrategy[Files]:
+    keys = ("neg_category_ids", "coco_url", "bbox", "width")
+    written = values_near(_COCO, keys).map(to_json)
+    near = st.one_of(written, bytes_near([json.dumps(_COCO[0]).encode()]))
+    return st.fixed_dictionaries({
+        "a.png": st.just(make_picture()),
+        "a.json": near,
+        "voc/a.xml": bytes_near([_VOC, _VOC.decode().encode("utf-16")], _XML),
+        "data.yaml": bytes_near(_YOLO, (b"../", b"/etc", b"\n- ", b"names: ")),
+        "list.txt": bytes_near([b"a.png\n"], (b"../", b"/", b".png")),
+        "a.txt": bytes_near([b"0 0.5 0.5 0.1 0.1\n1 .1 .1 .2 .2 .3 .1\n"], (b" nan", b" -1e39")),
+    })  # fmt: skip
+
+
+def _read_boxes(folder: Path) -> None:
+    for name in ("a.json", "voc", "data.yaml"):
+        try:
+            read_all(open_split(BoxesData(train=str(folder / name)), "train"))
+        except PtftError:
+            continue
+
+
 # classes
 
 _CLASSES: list[Any] = [
@@ -228,6 +275,7 @@ TARGETS: dict[str, Target] = {
     "parquet": Target(_parquet_files(), _read_parquet),
     "saved": Target(st.deferred(_saved_files), _read_saved),
     "table": Target(_table_files(), _read_table),
+    "boxes": Target(_boxes_files(), _read_boxes),
     "classes": Target(_classes_files(), _read_classes),
     "run.json": Target(
         st.tuples(values_near(_RUN, ("licence", "x")).map(to_json), _recipe_files()).map(

@@ -73,8 +73,10 @@ class Boxes:
     ) -> "Boxes":
         """From lists; what is not said of a box is not so."""
         count = len(labels)
+        with np.errstate(over="ignore"):  # what 32 bits do not hold is infinite, and left out
+            placed = np.asarray(corners, np.float32).reshape(count, 4)
         return cls(
-            np.asarray(corners, np.float32).reshape(count, 4),
+            placed,
             np.asarray(labels, np.int64),
             np.array(crowd or [False] * count, bool),
             np.array(difficult or [False] * count, bool),

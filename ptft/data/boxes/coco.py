@@ -1,18 +1,22 @@
 """COCO's JSON: one file a split (Lin et al. 2014), and LVIS's, which is its superset (Gupta et al.
 2019)."""
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ptft.data.boxes.box import BoxTally
-from ptft.data.boxes.entry import Annotated, Entry, MarkedThing, check_absolute
+from ptft.data.boxes.entry import Annotated, Entry, MarkedThing, check_absolute, check_class
 from ptft.errors import DataError
-from ptft.files.bounds import parse_json, read_bytes, shown
+from ptft.files.bounds import check_inside, parse_json, read_bytes, shown
 
 __all__ = ["read_coco"]
 
-_MAX_JSON = 4 << 30
+_MAX_JSON = 4 << 30  # bytes; that of LVIS has 1.1 GB
+_MAX_SIDE = 1_000_000_000  # pixels of a side that is a size
+_FEW, _BYTES_EACH = 1 << 16, 16  # lists and objects of any file; bytes a further one takes at least
 
 
 def read_coco(path: Path, images: Path | None) -> Annotated:
@@ -25,7 +29,14 @@ def read_coco(path: Path, images: Path | None) -> Annotated:
     Raises:
         DataError: the file is damaged, or what it says does not fit together.
     """
-    values = parse_json(read_bytes(path, limit=_MAX_JSON, error=DataError), path, error=DataError)
+    data = read_bytes(path, limit=_MAX_JSON, error=DataError)
+    if (count := data.count(b"[") + data.count(b"{")) > _FEW + len(data) // _BYTES_EACH:
+        raise DataError(
+            f"{path}: {count:,} lists and objects in {len(data):,} bytes; allowed: {_FEW:,}, and "
+            f"one for every {_BYTES_EACH} bytes"
+        )
+    values = parse_json(data, path, error=DataError)
+    del data
     if not isinstance(values, dict):
         raise DataError(f"{path}: {shown(values)}; allowed: COCO's object")
     categories = _categories(_list(values, "categories", path), path)
@@ -43,7 +54,7 @@ def read_coco(path: Path, images: Path | None) -> Annotated:
             things.setdefault(owner, []).append(thing)
     orphans = set(things) - set(known)
     for owner in sorted(orphans, key=str):
-        tally.add("of a picture that is not listed: left out", f"{owner}", len(things[owner]))
+        tally.add("of a picture that is not listed: left out", shown(owner), len(things[owner]))
     folder = images or _folder(path, pictures)
     entries = tuple(
         _entry(picture, folder, tuple(things.get(key, ())), categories, path)
@@ -52,7 +63,7 @@ def read_coco(path: Path, images: Path | None) -> Annotated:
     if not entries:
         raise DataError(f"{path}: it lists no picture")
     check_absolute(entries, str(path), "COCO")
-    return Annotated(entries, tuple(categories.values()), tally)
+    return Annotated(entries, tuple(categories.values()), tally, inside=folder)
 
 
 def _categories(rows: Sequence[Any], path: Path) -> dict[Any, str]:
@@ -61,17 +72,13 @@ def _categories(rows: Sequence[Any], path: Path) -> dict[Any, str]:
     for number, row in enumerate(rows):
         where = f"{path}: categories.{number}"
         key = _key(row, "id", where)
-        name = row.get("name")
-        if not isinstance(name, str) or not name.strip():
-            raise DataError(f"{where}.name: {shown(name)}; allowed: a name")
         if key in named:
             raise DataError(f"{where}.id: {shown(key)} comes twice")
-        named[key] = name.strip()
+        named[key] = check_class(row.get("name"), f"{where}.name")
     if not named:
         raise DataError(f"{path}: categories: it is empty")
-    if len(set(named.values())) != len(named):
-        twice = sorted(n for n in named.values() if list(named.values()).count(n) > 1)
-        raise DataError(f"{path}: categories: {twice[0]!r} comes twice")
+    if twice := sorted(name for name, count in Counter(named.values()).items() if count > 1):
+        raise DataError(f"{path}: categories: {shown(twice[0])} comes twice")
     return dict(sorted(named.items(), key=lambda item: (str(type(item[0])), item[0])))
 
 
@@ -91,10 +98,18 @@ def _thing(
     numbers = isinstance(box, list) and len(box) == 4
     if not numbers or not all(isinstance(n, int | float) and not isinstance(n, bool) for n in box):
         raise DataError(f"{where}.bbox: {shown(box)}; allowed: x, y, width, height")
-    x, y, width, height = map(float, box)
+    x, y, width, height = map(_float, box)
     return MarkedThing(
         (x, y, x + width, y + height), categories[category], crowd=bool(row.get("iscrowd", 0))
     )
+
+
+def _float(number: float) -> float:
+    """Of a number of any length; what is beyond a float is no place in a picture."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def _entry(
@@ -108,9 +123,10 @@ def _entry(
     asked = None
     negative = picture.get("neg_category_ids")
     if isinstance(negative, list):  # LVIS: a picture is annotated for some classes only
-        asked = tuple(categories[key] for key in negative if key in categories)
+        known = (key for key in negative if isinstance(key, int | str) and key in categories)
+        asked = tuple(categories[key] for key in known)
     width, height = picture.get("width"), picture.get("height")
-    sized = all(isinstance(n, int) and n > 0 for n in (width, height))
+    sized = all(isinstance(n, int) and 0 < n < _MAX_SIDE for n in (width, height))
     return Entry(name, folder / name, things, size=(width, height) if sized else None, asked=asked)
 
 
@@ -120,10 +136,8 @@ def _file_name(picture: Any, path: Path) -> str:
         name = "/".join(str(picture["coco_url"]).split("/")[-2:])
     if not isinstance(name, str) or not name:
         raise DataError(f"{path}: images: file_name: {shown(name)}; allowed: a path")
-    parts = PurePosixPath(name.replace("\\", "/"))
-    if parts.is_absolute() or ".." in parts.parts or "\0" in name:
-        raise DataError(f"{path}: images: file_name: {shown(name)}; allowed: a path inside")
-    return str(parts)
+    check_inside(name, f"{path}: images: file_name:", error=DataError)
+    return str(PurePosixPath(name.replace("\\", "/")))
 
 
 def _folder(path: Path, pictures: Sequence[Any]) -> Path:

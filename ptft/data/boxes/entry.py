@@ -7,9 +7,20 @@ from pathlib import Path
 import numpy as np
 
 from ptft.data.boxes.box import Boxes, BoxTally, clean_boxes
+from ptft.data.fields.templates import clean_text
 from ptft.errors import DataError, suggest
+from ptft.files.bounds import shown
 
-__all__ = ["Annotated", "Entry", "MarkedThing", "check_absolute", "number_things"]
+__all__ = [
+    "Annotated",
+    "Entry",
+    "MarkedThing",
+    "check_absolute",
+    "check_class",
+    "number_things",
+]
+
+_MAX_CLASS = 4096  # characters, as of data.classes
 
 Corners = tuple[float, float, float, float]
 
@@ -60,11 +71,13 @@ class Annotated:
         entries: pictures, in order.
         classes: names that the files give by themselves, in their order; None: those that occur.
         tally: of boxes that were left out or read as something else.
+        inside: the folder that no picture may lead out of by a link; None: wherever it leads.
     """
 
     entries: tuple[Entry, ...]
     classes: tuple[str, ...] | None
     tally: BoxTally
+    inside: Path | None = None
 
     @property
     def names(self) -> list[str]:
@@ -101,6 +114,20 @@ def number_things(entry: Entry, classes: Sequence[str], tally: BoxTally, *, wher
     )
     boxes = replace(boxes, relative=entry.relative, size=entry.size)
     return clean_boxes(boxes, (1, 1) if entry.relative else entry.size, entry.name, tally)
+
+
+def check_class(name: object, where: str) -> str:
+    """A class's name, as ``data.classes`` would have it.
+
+    Raises:
+        DataError: it is none, blank, or longer than one.
+    """
+    cleaned = clean_text(name) if isinstance(name, str) and len(name) <= _MAX_CLASS else ""
+    if not cleaned:
+        raise DataError(
+            f"{where}: {shown(name)}; allowed: a name of at most {_MAX_CLASS:,} characters"
+        )
+    return cleaned
 
 
 def check_absolute(entries: Iterable[Entry], where: str, format_name: str) -> None:

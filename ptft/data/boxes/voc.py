@@ -8,14 +8,14 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from ptft.data.boxes.box import BoxTally
-from ptft.data.boxes.entry import Annotated, Entry, MarkedThing, check_absolute
+from ptft.data.boxes.entry import Annotated, Entry, MarkedThing, check_absolute, check_class
 from ptft.data.listing import IMAGE_EXTENSIONS
 from ptft.errors import DataError
-from ptft.files.bounds import read_bytes, shown
+from ptft.files.bounds import check_inside, read_bytes, shown
 
 __all__ = ["is_voc", "read_voc"]
 
-_MAX_XML = 16 << 20  # bytes of one picture's file
+_MAX_XML = 4 << 20  # bytes of one picture's file; as elements they take 40 times that
 _MAX_LIST = 256 << 20
 _ANNOTATIONS, _PICTURES = "Annotations", "JPEGImages"
 
@@ -52,7 +52,7 @@ def read_voc(path: Path, images: Path | None, *, origin: int = 0) -> Annotated:
     if not entries:
         raise DataError(f"{path}: it names no picture")
     check_absolute(entries, str(path), "Pascal VOC")
-    return Annotated(entries, None, tally)
+    return Annotated(entries, None, tally, inside=folder)
 
 
 def _root(path: Path) -> Path | None:
@@ -68,7 +68,8 @@ def _names(path: Path) -> list[str]:
     rows = [line.split() for line in text.splitlines() if line.strip()]
     names = [row[0] for row in rows if len(row) == 1 or row[1] != "-1"]
     for name in names:
-        if "/" in name or "\\" in name or name in (".", ".."):
+        check_inside(name, f"{path}:", error=DataError)
+        if "/" in name or "\\" in name:
             raise DataError(f"{path}: {shown(name)}: allowed: names of annotations, no paths")
     twice = len(names) - len(set(names))
     if twice:
@@ -80,11 +81,14 @@ def _entry(file: Path, folder: Path, tally: BoxTally, origin: int) -> Entry:
     data = read_bytes(file, limit=_MAX_XML, error=DataError)
     if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
         raise DataError(f"{file}: it declares entities; allowed: plain elements")
+    if b"\0" in data:  # in units of two bytes, where a declaration would not be seen
+        raise DataError(f"{file}: it has NUL bytes, as UTF-16 does; allowed: XML in UTF-8")
     try:
         root = ElementTree.fromstring(data)  # noqa: S314 - without entities, and bounded
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise DataError(f"{file}: not XML: {error}") from None
-    name = _text(root, "filename") or file.stem
+    name = (_text(root, "filename") or file.stem).replace("\\", "/").rstrip("/").rpartition("/")[2]
+    check_inside(name, f"{file}: filename", error=DataError)
     things = []
     for number, element in enumerate(root.iter("object")):
         thing = _thing(element, f"{file}: object {number}", tally, origin)
@@ -93,8 +97,8 @@ def _entry(file: Path, folder: Path, tally: BoxTally, origin: int) -> Entry:
     size = root.find("size")
     width, height = (_whole(size, "width"), _whole(size, "height")) if size is not None else (0, 0)
     return Entry(
-        name=Path(name.replace("\\", "/")).name,
-        path=_picture(folder, Path(name.replace("\\", "/")).name, file.stem),
+        name=name,
+        path=_picture(folder, name, file.stem),
         things=tuple(things),
         size=(width, height) if width > 0 and height > 0 else None,
     )
@@ -103,9 +107,7 @@ def _entry(file: Path, folder: Path, tally: BoxTally, origin: int) -> Entry:
 def _thing(
     element: ElementTree.Element, where: str, tally: BoxTally, origin: int
 ) -> MarkedThing | None:
-    name = _text(element, "name")
-    if not name:
-        raise DataError(f"{where}: it has no name")
+    name = check_class(_text(element, "name"), f"{where}: name")
     box = element.find("bndbox")
     if box is None:
         tally.add("without bndbox: left out", where)
@@ -134,7 +136,7 @@ def _number(element: ElementTree.Element, key: str, where: str) -> float:
 
 def _whole(element: ElementTree.Element, key: str) -> int:
     text = _text(element, key)
-    return int(text) if text.isdigit() and len(text) < 10 else 0
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
 
 def _picture(folder: Path, name: str, stem: str) -> Path:

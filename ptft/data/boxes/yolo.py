@@ -3,8 +3,12 @@
 A split is a ``data.yaml`` (whose key of the split's name says where the pictures are), a folder of
 pictures, a folder with ``images`` and ``labels`` in it, or a text file that lists pictures. The
 labels of ``images/a/b.jpg`` are ``labels/a/b.txt``; a picture without such a file shows nothing.
+
+What a ``data.yaml`` or a list names lies in its own folder, or in the one that the recipe names
+(``data.images``): a stranger's file is no list of pictures of this machine.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,29 +16,35 @@ from typing import Any
 import yaml
 
 from ptft.data.boxes.box import BoxTally
-from ptft.data.boxes.entry import Annotated, Entry, MarkedThing
+from ptft.data.boxes.entry import Annotated, Entry, MarkedThing, check_class
 from ptft.data.listing import is_picture, list_pictures
 from ptft.errors import DataError
-from ptft.files.bounds import read_bytes, shown
+from ptft.files.bounds import check_inside, read_bytes, shown
 from ptft.recipe.yaml_text import read_yaml
 
 __all__ = ["read_yolo"]
 
-_MAX_LABELS = 16 << 20
+_MAX_LABELS = 4 << 20
 _MAX_LIST = 256 << 20
 _BEYOND = 1.05  # shares above it are pixels, or nonsense; up to it they are rounding
 
 
-def read_yolo(path: Path, split: str, classes: Sequence[str] | None) -> Annotated:
+def read_yolo(
+    path: Path, images: Path | None, split: str, classes: Sequence[str] | None
+) -> Annotated:
     """Read a split.
 
     Args:
+        images: the folder that ``data.yaml``'s paths count from, whatever its ``path`` says; None:
+            its own.
         split: the key in ``data.yaml``.
         classes: names in the order of their numbers, where ``data.yaml`` has none.
 
     Raises:
-        DataError: a file is absent or damaged, or nobody names the classes.
+        DataError: a file is absent or damaged, names what lies elsewhere, or nobody names the
+            classes.
     """
+    root = images or path.parent
     names = list(classes) if classes else None
     pictures: list[Path] = []
     if path.suffix.lower() in (".yaml", ".yml"):
@@ -42,10 +52,10 @@ def read_yolo(path: Path, split: str, classes: Sequence[str] | None) -> Annotate
         if not isinstance(values, dict):
             raise DataError(f"{path}: {shown(values)}; allowed: keys {split} and names")
         names = names or _names(values.get("names"), path)
-        for place in _places(values, split, path):
-            pictures += _pictures(place)
+        for place in _places(values, split, path, images):
+            pictures += _pictures(place, root)
     else:
-        pictures = _pictures(path)
+        pictures = _pictures(path, root)
     if names is None:
         raise DataError(f"{path}: the classes have numbers; data.classes has to name them")
     tally = BoxTally()
@@ -63,40 +73,56 @@ def _read_yaml(path: Path) -> Any:
         raise DataError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
 
 
-def _places(values: dict[str, Any], split: str, path: Path) -> list[Path]:
+def _places(values: dict[str, Any], split: str, path: Path, images: Path | None) -> list[Path]:
     given = values.get(split, values.get("valid") if split == "val" else None)
     listed = [place for place in (given if isinstance(given, list) else [given]) if place]
     if not listed or not all(isinstance(place, str) for place in listed):
         raise DataError(f"{path}: {split}: {shown(given)}; allowed: a path, or a list of them")
-    root = values.get("path")
-    base = path.parent / root if isinstance(root, str) else path.parent
+    named = values.get("path")
+    root = images or path.parent
+    base = root / named if isinstance(named, str) and images is None else root
     places = []
     for place in listed:
-        tried = [base / place, path.parent / place, path.parent / place.removeprefix("../")]
-        found = next((one for one in tried if one.exists()), None)
+        tried = [base / place, root / place, root / place.removeprefix("../")]
+        found = next((one for one in tried if _is_within(one, root) and _exists(one)), None)
         if found is None:
-            raise DataError(f"{path}: {split}: {place}: no such folder or file")
+            raise DataError(
+                f"{path}: {split}: {shown(place)}: no such folder or file in {root}; allowed: a "
+                "place in it, or data.images with the folder that the paths count from"
+            )
         places.append(found)
     return places
 
 
+def _is_within(place: Path, root: Path) -> bool:
+    """Whether a path does not lead out of a folder; links are followed, as in folders."""
+    plain = Path(os.path.normpath(place.absolute()))
+    return plain.is_relative_to(os.path.normpath(root.absolute()))
+
+
+def _exists(place: Path) -> bool:
+    try:
+        return place.exists()
+    except OSError:  # a name that no file can have
+        return False
+
+
 def _names(given: Any, path: Path) -> list[str] | None:
     if isinstance(given, dict):
-        if sorted(given) != list(range(len(given))):
-            raise DataError(
-                f"{path}: names: {shown(sorted(given, key=str))}; allowed: 0, 1, 2, ..."
-            )
+        if set(given) != set(range(len(given))):
+            raise DataError(f"{path}: names: {shown(list(given))}; allowed: 0, 1, 2, ...")
         given = [given[number] for number in range(len(given))]
     if given is None:
         return None
-    if not isinstance(given, list) or not all(isinstance(n, str) and n.strip() for n in given):
+    if not isinstance(given, list):
         raise DataError(f"{path}: names: {shown(given)}; allowed: a list of names")
-    if len(set(given)) != len(given):
+    names = [check_class(name, f"{path}: names.{number}") for number, name in enumerate(given)]
+    if len(set(names)) != len(names):
         raise DataError(f"{path}: names: one comes twice")
-    return [name.strip() for name in given]
+    return names
 
 
-def _pictures(place: Path) -> list[Path]:
+def _pictures(place: Path, root: Path) -> list[Path]:
     if place.is_dir():
         folder = place / "images" if (place / "images").is_dir() else place
         return [folder / name for name in list_pictures(folder).pictures]
@@ -105,6 +131,12 @@ def _pictures(place: Path) -> list[Path]:
     for line in lines:
         if not is_picture(line):
             raise DataError(f"{place}: {shown(line)}; allowed: a path of a picture a line")
+        if not _is_within(place.parent / line, root):
+            raise DataError(
+                f"{place}: {shown(line)} leads out of {root}; allowed: a picture in it, or "
+                "data.images with the folder that all are in"
+            )
+        check_inside(Path(line).name, f"{place}:", error=DataError)
     return [place.parent / line for line in lines]
 
 
@@ -137,7 +169,7 @@ def _thing(words: list[str], names: Sequence[str], where: str, tally: BoxTally) 
             f"{where}: {shown(' '.join(words))}; allowed: a number, then shares"
         ) from None
     if not 0 <= number < len(names):
-        raise DataError(f"{where}: class {number}; allowed: 0 to {len(names) - 1}")
+        raise DataError(f"{where}: class {shown(number)}; allowed: 0 to {len(names) - 1}")
     if len(values) == 5:  # a detector's confidence stands behind the box
         values = values[:4]
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):

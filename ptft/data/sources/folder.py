@@ -1,7 +1,6 @@
 """Pictures in a folder: one folder a class, or a metadata table that names them."""
 
 import os
-import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,9 +15,10 @@ from ptft.data.fields.joining import AUTO_BYTES, TAIL, first_rows, same_bytes, t
 from ptft.data.fields.labels import Learn
 from ptft.data.fields.templates import clean_text
 from ptft.data.hashing import digest_of, file_state
-from ptft.data.listing import Listing, check_picture_size, list_pictures
+from ptft.data.listing import Listing, list_pictures, read_picture
 from ptft.data.sources.plain_rows import READ
 from ptft.errors import DataError, SampleError
+from ptft.files.bounds import check_inside
 from ptft.recipe.data import FolderData
 
 __all__ = ["Folder"]
@@ -119,15 +119,9 @@ class Folder(FieldSet):
         return path
 
     def _read_row(self, row: int) -> bytes:
-        path = self._path(row)
-        try:
-            state = path.stat()
-            if not stat.S_ISREG(state.st_mode):  # a pipe would be waited for
-                raise SampleError(f"{self._row_name(row)}: not a plain file", "unreadable")
-            check_picture_size(self._row_name(row), state.st_size, self.section.max_pixels)
-            return path.read_bytes()
-        except OSError as error:
-            raise self._unreadable(row, error) from None
+        name = self._row_name(row)
+        inside = self._folder if self._checked else None
+        return read_picture(name, self._folder / name, self.section.max_pixels, inside)
 
     def _read_tail(self, row: int) -> bytes:
         try:
@@ -284,24 +278,8 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
         if not isinstance(name, str) or not name.strip():
             there = ", ".join(str(key) for key in row) or "none"
             raise DataError(f"{path}: row {number}: no {_FILE}; columns: {there[:500]}")
-        if "\0" in name or not _is_name(name) or not _stays_inside(name):
-            raise DataError(
-                f"{path}: row {number}: {_FILE} {name!r} leaves the folder; "
-                "allowed: a path inside it"
-            )
+        check_inside(name, f"{path}: row {number}: {_FILE}", error=DataError)
     return rows
-
-
-def _is_name(name: str) -> bool:
-    """Whether a file can have the name: half a character, as JSON can spell one, has no bytes."""
-    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
-
-
-def _stays_inside(name: str) -> bool:
-    """Whether a relative path cannot leave its folder, whatever lies there (links apart)."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    drive = len(name) > 1 and name[1] == ":"
-    return not path.is_absolute() and not drive and ".." not in path.parts
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:

@@ -10,10 +10,10 @@ from ptft.data.boxes.voc import is_voc, read_voc
 from ptft.data.boxes.yolo import read_yolo
 from ptft.data.fields.classes import load_classes
 from ptft.data.hashing import digest_of
-from ptft.data.listing import check_picture_size
+from ptft.data.listing import read_picture
 from ptft.data.reading.decode import Encoded
 from ptft.data.sample import Sample, SampleSet
-from ptft.errors import DataError, SampleError
+from ptft.errors import DataError
 from ptft.recipe.data import BoxesData
 
 __all__ = ["MarkedPictures", "read_annotations"]
@@ -49,6 +49,7 @@ class MarkedPictures(SampleSet):
         tally = annotated.tally
         self._names = [entry.name for entry in annotated.entries]
         self._paths = [entry.path for entry in annotated.entries]
+        self._inside = annotated.inside
         self._boxes = [
             number_things(entry, self.box_classes, tally, where=key) for entry in annotated.entries
         ]
@@ -59,11 +60,7 @@ class MarkedPictures(SampleSet):
 
     def __getitem__(self, index: int) -> Sample:
         name, path = self._names[index], self._paths[index]
-        try:
-            check_picture_size(name, path.stat().st_size, self.section.max_pixels)
-            data = path.read_bytes()
-        except OSError as error:
-            raise SampleError(f"{name}: {path}: {error.strerror or error}", "unreadable") from None
+        data = read_picture(name, path, self.section.max_pixels, self._inside)
         picture = Encoded(data, name, self.section.max_pixels)
         return Sample(name, picture, (), None, self._boxes[index])
 
@@ -108,7 +105,7 @@ def read_annotations(
         return read_coco(path, images)
     if form == "voc":
         return read_voc(path, images, origin=section.voc_origin)
-    return read_yolo(path, split, classes)
+    return read_yolo(path, images, split, classes)
 
 
 def _format_of(path: Path) -> str:
