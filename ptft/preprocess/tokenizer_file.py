@@ -8,13 +8,13 @@ and how much longer each can make a text; nothing else is let through.
 import base64
 import binascii
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from ptft.errors import ModelError, PtftError
 from ptft.files.bounds import MAX_JSON, Bounds, parse_json
 from ptft.preprocess.clip_vocabulary import SWALLOWED
+from ptft.preprocess.expressions import endless, is_square, shortest
 
 __all__ = ["MAX_GROWTH", "check_tokenizer"]
 
@@ -24,6 +24,8 @@ MAX_GROWTH = 256
 _MAX_ADDED = 64  # tokens that a post-processor puts around a text
 _MAX_STEPS = 2000  # of a normaliser; HTML's entities, which the cleaning resolves, are 250
 _MAX_PATTERN = 8192  # characters of an expression
+_MAX_SQUARES = 32  # expressions whose search may take the square of a text's length
+_MAX_SQUARE_GROWTH = 20  # of the text that these search, in bytes for a byte
 _MAX_WORD = 100_000  # characters of a word that WordPiece looks into
 _MAX_PRECOMPILED = 8 << 20  # bytes of a table of SentencePiece's
 
@@ -69,6 +71,13 @@ def check_tokenizer(text: str, where: str, error: type[PtftError] = ModelError) 
     if growth > MAX_GROWTH:
         raise error(
             f"{where}: normalizer: makes up to {growth:.3g} bytes of one; allowed: {MAX_GROWTH}"
+        )
+    squares = len(_squares(top, "normalizer", _NORMALIZERS, error))
+    squares += (cutting := len(_squares(top, "pre_tokenizer", _PRE_TOKENIZERS, error)))
+    if squares > _MAX_SQUARES or (cutting and growth > _MAX_SQUARE_GROWTH):
+        raise error(
+            f"{where}: {squares} expressions with a repeat that is taken back, on texts that grow "
+            f"{growth:.3g} times; allowed: {_MAX_SQUARES}, on texts that grow {_MAX_SQUARE_GROWTH}"
         )
     for key, kinds in (
         ("pre_tokenizer", _PRE_TOKENIZERS),
@@ -150,9 +159,9 @@ def _step_growth(part: Bounds) -> tuple[float, str | None, str]:
         if not written:
             part.refuse("pattern", pattern, "a text that is not empty")
         return length / len(written.encode()), written, content
-    shortest = _shortest(pattern["Regex"])
+    least = shortest(pattern["Regex"])
     # one that may match nothing matches between all bytes
-    return (length / shortest if shortest else 1.0 + length), None, content
+    return (length / least if least else 1.0 + length), None, content
 
 
 def _precompiled_growth(part: Bounds) -> float:
@@ -167,6 +176,14 @@ def _precompiled_growth(part: Bounds) -> float:
     if len(table) < 4 or size % 4 or size > len(table) - 4:
         part.refuse("precompiled_charsmap", size, f"a table of at most {len(table) - 4} bytes")
     return float(max((len(one) for one in table[4 + size :].split(b"\0")), default=1))
+
+
+def _squares(top: Bounds, key: str, kinds: set[str], error: type[PtftError]) -> list[str]:
+    """Expressions of a key's parts whose search may take the square of a text's length."""
+    parts = _parts(top.values.get(key), f"{top.where}: {key}", kinds, error)
+    patterns = [_check_pattern(part) for part in parts if "pattern" in part.values]
+    texts = [pattern["Regex"] for pattern in patterns if "Regex" in pattern]
+    return [text for text in texts if text != SWALLOWED and is_square(text)]
 
 
 def _parts(value: Any, where: str, kinds: set[str], error: type[PtftError]) -> Iterator[Bounds]:
@@ -224,74 +241,6 @@ def _check_pattern(part: Bounds) -> dict[str, str]:
     ):
         part.refuse("pattern", pattern, f"String or Regex of at most {_MAX_PATTERN} characters")
         raise AssertionError
-    if "Regex" in pattern and text != SWALLOWED and (why := _endless(text)):
+    if "Regex" in pattern and text != SWALLOWED and (why := endless(text)):
         part.refuse("pattern", text, f"an expression without {why}")
     return {str(key): str(value) for key, value in pattern.items()}
-
-
-_ATOM = re.compile(
-    r"\\[pP]\{\^?\w+\}|\\x\{?[0-9a-fA-F]+\}?|\\u[0-9a-fA-F]{4}|\\.|"
-    r"\[\^?\]?(?:\\.|\[:\^?\w+:\]|[^\]\\])*\]|[^\\\[]",
-    re.DOTALL,
-)
-_GROUP = re.compile(r"\?(?:[:=!>|]|<[=!]|[imsx-]+:?)")
-_REPEAT = re.compile(r"[*+?]|\{(\d*)(,?)(\d*)\}")
-
-
-def _endless(pattern: str) -> str | None:
-    """Why an expression may take time without end: a repeat of what repeats or chooses, or a
-    reference back. Without these, time grows as a power of the text and not as an exponential."""
-    if re.search(r"\\[1-9]|\\[kg]<|\(\?[&(P]|\(\?<[^=!]", pattern):
-        return "references and names"
-    groups = [False]  # whether a group that is open holds a repeat or a choice
-    last = False  # whether the atom before does
-    place = 0
-    while place < len(pattern):
-        found = _ATOM.match(pattern, place)
-        if found is None:
-            return "a bracket that does not end"
-        atom, place = found.group(), found.end()
-        repeat = _REPEAT.match(pattern, place - 1) if atom in "*+?{" else None
-        if atom == "(":
-            groups.append(False)
-            if mark := _GROUP.match(pattern, place):
-                place = mark.end()
-            last = False
-        elif atom == ")":
-            if len(groups) == 1:
-                return "a bracket that does not begin"
-            last = groups.pop()
-            groups[-1] |= last
-        elif repeat is not None:
-            place = repeat.end()
-            if last and repeat.group() != "?":
-                return "a repeat of what repeats or chooses"
-            groups[-1] = last = True
-            if repeat.group() in "*+?" and pattern[place : place + 1] in ("?", "+"):
-                place += 1  # it says how it repeats, not how often
-        else:
-            groups[-1] |= atom == "|"
-            last = False
-    return None if len(groups) == 1 else "a bracket that does not end"
-
-
-def _shortest(pattern: str) -> int:
-    """A lower bound of the bytes that an expression matches: 0 where it is not plain to see."""
-    if any(mark in pattern for mark in "(|"):
-        return 0
-    place = count = 0
-    while place < len(pattern):
-        found = _ATOM.match(pattern, place)
-        if found is None:
-            return 0
-        place = found.end()
-        if found.group() in ("^", "$") or found.group() in (r"\b", r"\B", r"\A", r"\z", r"\Z"):
-            continue
-        repeat = _REPEAT.match(pattern, place)
-        least = 1
-        if repeat is not None:
-            place = repeat.end()
-            mark = repeat.group()
-            least = 0 if mark in "*?" else 1 if mark == "+" else int(repeat.group(1) or 0)
-        count += least
-    return count

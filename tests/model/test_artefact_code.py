@@ -200,6 +200,11 @@ def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
     return {"type": "Replace", "pattern": pattern, "content": content}
 
 
+def _split(pattern: str) -> dict[str, Any]:
+    searched = {"pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    return {"pre_tokenizer": {"type": "Split", **searched}}
+
+
 def _steps(*steps: dict[str, Any]) -> dict[str, Any]:
     return {"normalizer": {"type": "Sequence", "normalizers": list(steps)}}
 
@@ -220,13 +225,21 @@ _TENS = [_replace({"String": a}, b * 10) for a, b in zip("abcdefghij", "bcdefghi
         (_steps(_replace({"Regex": "(a|a)*$"}, "a")), "without a repeat of what repeats"),
         (_steps(_replace({"Regex": "(a)\\1+"}, "a")), "without references"),
         (_steps(_replace({"Regex": "(a"}, "a")), "a bracket that does not end"),
+        (_steps(*[_replace({"Regex": "a+$"}, "a")] * 33), "33 expressions with a repeat that is"),
+        (
+            _steps(_replace({"String": "a"}, "b" * 30)) | _split("b+$"),
+            "on texts that grow 30 times; allowed: 32, on texts that grow 20",
+        ),
         (
             _steps({"type": "Precompiled", "precompiled_charsmap": _LONG}),
             "makes up",
         ),
         (_steps({"type": "Python", "code": "1"}), "type: 'Python'; allowed: "),
         ({"pre_tokenizer": {"type": "Custom"}}, "type: 'Custom'; allowed: "),
-        ({"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(x+x+)+y"}}}, "without a rep"),
+        (_split("(x+x+)+y"), "without a repeat of what"),
+        (_split("(?=.*q.*q.*q.*x)q"), "without repeats after repeats"),
+        (_split("q{1,999}q{1,999}x"), "without repeats after repeats"),
+        (_split("a?" * 30 + "a" * 30), "without repeats after repeats"),
         ({"post_processor": {"type": "TemplateProcessing", "single": [{}] * 1000}}, "at most 64"),
         ({"model": {**_PARTS["model"], "vocab": {"a": -1}}}, r"vocab\['a'\]: -1"),
         (
@@ -243,11 +256,13 @@ def test_a_tokenizer_that_grows_or_hangs(parts: dict[str, Any], said: str, tmp_p
         TextTokenizer(path, context_length=8, kind="hf", clean="none")
 
 
-def test_a_search_that_is_given_up_is_an_error_of_ours(tmp_path: Path) -> None:
+def test_a_search_that_is_given_up_is_an_error_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an expression is let through after all, the library ends a search by a panic."""
+    monkeypatch.setattr("ptft.preprocess.texts.check_tokenizer", lambda text, where: {})
     path = tmp_path / "tokenizer.json"
-    split = {"type": "Split", "pattern": {"Regex": "a?" * 30 + "a" * 30}, "behavior": "Isolated",
-             "invert": False}  # fmt: skip
-    path.write_text(json.dumps({**_PARTS, "pre_tokenizer": split}))
+    path.write_text(json.dumps(_PARTS | _split("a?" * 30 + "a" * 30)))
     tokenizer = TextTokenizer(path, context_length=8, kind="hf", clean="none")
     with pytest.raises(ModelError, match="cannot read a text"):
         tokenizer(["a" * 30])
