@@ -20,7 +20,7 @@ from typing import Any, Literal
 from ptft.errors import ArtifactError, DigestError
 from ptft.files.atomic import write_atomic
 from ptft.files.bounds import parse_json, read_bytes, shown
-from ptft.files.digests import check_digests, file_digests, file_sha256
+from ptft.files.digests import Held, check_digests, file_digests, file_sha256
 from ptft.model_record import check_mix_values, check_model_values
 
 __all__ = [
@@ -273,17 +273,20 @@ def verify_files(
     *,
     record: str = FolderFiles.INFO,
     remember: bool = False,
-) -> None:
+) -> Held:
     """Compare every recorded file with what lies in ``folder``; see :mod:`ptft.files.digests`.
 
     Args:
         record: the file that records them, for the message.
         remember: do not read a file again that was found right and has not changed since.
 
+    Returns:
+        The files as they were then, for who opens them by name afterwards.
+
     Raises:
         DigestError: naming the first file that is absent, or whose bytes differ.
     """
-    check_digests(folder, files, record=record, remember=remember)
+    return check_digests(folder, files, record=record, remember=remember)
 
 
 def write_json(path: Path, values: object) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo, read_model_info, verify_files
 from ptft.errors import ArtifactError, DigestError
+from ptft.files.digests import Held
 from ptft.index import Index, read_picture_index
 from ptft.onnx.golden import check_golden
 from ptft.onnx.model import OnnxModel, check_recorded, tower_file, tower_names
@@ -26,7 +27,7 @@ __all__ = [
 ]
 
 
-def verify_model(settings: Settings) -> ModelInfo:
+def verify_model(settings: Settings) -> tuple[ModelInfo, Held]:
     """Hold the folder's bytes against ``ptft.json``, and its digest against the one asked for.
 
     The digest is that of the whole model folder. Files that the service does not read, such as
@@ -34,6 +35,9 @@ def verify_model(settings: Settings) -> ModelInfo:
     carry them. What the record
     leaves out is not read: a model whose tokenizer, golden embeddings or towers are not in it is
     refused.
+
+    Returns:
+        What the folder records, and its files as they were then.
 
     Raises:
         ArtifactError: no model folder, one that this version does not read, or one that does not
@@ -54,8 +58,7 @@ def verify_model(settings: Settings) -> ModelInfo:
     files = read_files(settings, info)
     for name in (FolderFiles.TOKENIZER, FolderFiles.GOLDEN):
         check_recorded(folder, info, name)
-    verify_files(folder, files, remember=True)
-    return info
+    return info, verify_files(folder, files, remember=True)
 
 
 def read_files(settings: Settings, info: ModelInfo) -> dict[str, dict[str, Any]]:
@@ -84,10 +87,11 @@ def load_model(settings: Settings) -> OnnxModel:
         UsageError: the provider that is asked for is not there.
         ArtifactError, DigestError: see ``verify_model``, ``try_model`` and ``check_golden``.
     """
-    info = verify_model(settings)
+    info, held = verify_model(settings)
     try_model(settings.model, info, settings.precision, batch=largest_batch(settings))
     model = open_model(settings, info)
     check_golden(model, settings.model)
+    held.check_unchanged()
     return model
 
 

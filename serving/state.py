@@ -128,7 +128,7 @@ class State:
 
     async def _opened(self) -> tuple[ModelInfo, Drift, Encoder]:
         """The model: verified, and run for the first time within bounds."""
-        info = await asyncio.to_thread(verify_model, self.settings)
+        info, held = await asyncio.to_thread(verify_model, self.settings)
         with await asyncio.to_thread(self._worker.begin, info, self.settings):
             model = await asyncio.to_thread(open_model, self.settings, info)
             drift = await asyncio.to_thread(read_drift, self.settings, info)
@@ -138,6 +138,7 @@ class State:
                 await asyncio.to_thread(encoder.calibrate, golden)
             except ArtifactError as error:
                 raise ArtifactError(f"{self.settings.model}: {error}") from None
+        await asyncio.to_thread(held.check_unchanged)
         return info, drift, encoder
 
     def _fail(self, why: str) -> None:

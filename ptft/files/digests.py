@@ -15,6 +15,7 @@ import stat
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ptft.errors import DigestError
 
 __all__ = [
     "CLOCK_TICK",
+    "Held",
     "check_digests",
     "file_digests",
     "file_sha256",
@@ -48,13 +50,40 @@ def file_digests(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]
     }
 
 
+@dataclass(frozen=True)
+class Held:
+    """Files as they were when their bytes were found right.
+
+    Attributes:
+        states: path -> what the file system said of it.
+        unheld: what was not held, since nothing records it, in a sentence; "": nothing.
+    """
+
+    states: Mapping[Path, list[int]]
+    unheld: str = ""
+
+    def check_unchanged(self) -> None:
+        """To be called once they were opened by their names again: nobody has put others there.
+
+        Raises:
+            DigestError: naming the first that is another.
+        """
+        for path, state in self.states.items():
+            try:
+                same = _state(path.stat()) == state
+            except OSError:
+                same = False
+            if not same:
+                raise DigestError(f"{path}: changed between the check of its bytes and their use")
+
+
 def check_digests(
     folder: Path,
     files: Mapping[str, Mapping[str, Any]],
     *,
     record: str,
     remember: bool = False,
-) -> None:
+) -> Held:
     """Compare every recorded file with what lies in ``folder``.
 
     Args:
@@ -63,10 +92,14 @@ def check_digests(
         remember: take a digest that was made before of the very same file, and keep those that are
             made now; False: read every byte.
 
+    Returns:
+        The files as they were then.
+
     Raises:
         DigestError: naming the first file that is absent, or whose bytes differ.
     """
     memory = _Memory(folder) if remember else None
+    states: dict[Path, list[int]] = {}
     for name, recorded in files.items():
         path = folder / name
         try:
@@ -93,8 +126,10 @@ def check_digests(
                 memory.keep(name, before, actual, began)
         if actual != recorded["sha256"]:
             raise DigestError(f"{path}: sha256 {actual}; {record} records {recorded['sha256']}")
+        states[path] = _state(before)
     if memory is not None:
         memory.write()
+    return Held(states)
 
 
 def record_check(kind: str, key: str) -> None:

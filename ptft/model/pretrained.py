@@ -93,7 +93,7 @@ def find_pretrained(section: ArchModel) -> Pretrained | None:
 def _from_folder(name: str) -> Pretrained:
     found = fetch_source(name)
     folder = model_folder(found)
-    hold(folder)
+    held = hold(folder)
     if (folder / SPEC).is_file():
         spec = load_spec(folder)
         config, preprocess = spec.config, spec.preprocess.to_config()
@@ -110,6 +110,7 @@ def _from_folder(name: str) -> Pretrained:
 
     def read() -> Mapping[str, Tensor]:
         state = read_safetensors(weights)
+        held.check_unchanged()
         return {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
 
     return Pretrained(

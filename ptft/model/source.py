@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ptft.artifact import PICKLES, FolderFiles, ModelInfo, read_json, read_model_info
 from ptft.errors import ModelError
 from ptft.files.bounds import Bounds, shown
+from ptft.files.digests import Held
 from ptft.model.adapt import merge
 from ptft.model.encoder import DualEncoder
 from ptft.model.fetch import fetch_source, read_safetensors
@@ -50,8 +51,9 @@ def load_model(
     """
     found = fetch_source(source)
     folder = model_folder(found)
-    if verify and (unheld := hold(folder)) and tell is not None:
-        tell(unheld)
+    held = hold(folder) if verify else Held({})
+    if held.unheld and tell is not None:
+        tell(held.unheld)
     has_open_clip = any((folder / name).is_file() for name in OPEN_CLIP_WEIGHTS)
     if (folder / SPEC).is_file() and not has_open_clip:
         model = merge(load_stored(folder))
@@ -60,6 +62,7 @@ def load_model(
     else:
         model = _from_open_clip_folder(folder, found.label)
     _add_head(model, folder)
+    held.check_unchanged()
     return model.eval()
 
 

@@ -8,6 +8,7 @@ and have not changed since are not read again (:mod:`ptft.files.digests`).
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ptft.artifact import (
 )
 from ptft.errors import ArtifactError, DigestError, ModelError
 from ptft.files.bounds import Bounds
+from ptft.files.digests import Held
 from ptft.files.tensors import TensorFiles, tensor_file, write_tensors
 from ptft.model.adapt import rebuild
 from ptft.model.detecting import restore_detector
@@ -154,11 +156,11 @@ _NAMES = (
 _FOLDERS = (HF_TEXT, FolderFiles.ADAPTER)
 
 
-def hold(folder: Path) -> str:
+def hold(folder: Path) -> Held:
     """Compare what a model in ``folder`` is loaded from with its record.
 
     Returns:
-        What is not recorded and was not held, in a sentence; "" where all is.
+        The files as they were then, and what is not recorded and was not held.
 
     Raises:
         DigestError: a file is not the recorded one, or absent, or there is one that is not
@@ -182,8 +184,9 @@ def hold(folder: Path) -> str:
                 f"{folder / name}: {record} does not record it, and what is not recorded is not "
                 "opened; move it away"
             )
-    verify_files(folder, {name: files[name] for name in opened}, record=record, remember=True)
-    return ""
+    return verify_files(
+        folder, {name: files[name] for name in opened}, record=record, remember=True
+    )
 
 
 def _opened(folder: Path, files: Mapping[str, Any]) -> list[str]:
@@ -210,7 +213,7 @@ def _run(folder: Path) -> Bounds | None:
     return Bounds(read_json(path), str(path))
 
 
-def _hold_weights(folder: Path, run: Bounds | None) -> str:
+def _hold_weights(folder: Path, run: Bounds | None) -> Held:
     """Those of a mix, or of a run's last model, from before all their files were recorded.
 
     Returns: as :func:`hold`.
@@ -224,10 +227,10 @@ def _hold_weights(folder: Path, run: Bounds | None) -> str:
         record = RunFiles.RUN
         recorded = run.values.get("weights_digest")
     if recorded is None or not path.is_file():
-        return f"{folder}: nothing records what its files are; none was held"
+        return Held({}, f"{folder}: nothing records what its files are; none was held")
     if not isinstance(recorded, str):
         raise ArtifactError(f"{folder}: {record}: weights_digest: allowed: 64 hex digits")
     entry = {"sha256": recorded, "size": path.stat().st_size}
-    verify_files(folder, {WEIGHTS: entry}, record=record, remember=True)
+    held = verify_files(folder, {WEIGHTS: entry}, record=record, remember=True)
     others = ", ".join(name for name in _opened(folder, {}) if name != WEIGHTS)
-    return f"{folder}: {record} records the weights alone; not held: {others}"
+    return replace(held, unheld=f"{folder}: {record} records the weights alone; not held: {others}")

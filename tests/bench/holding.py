@@ -194,6 +194,7 @@ def _start(path: Path, arm: str) -> None:
     first_run.FirstRuns()
     if arm != "first":
         from ptft.artifact import read_model_info
+        from ptft.files.digests import Held
         from ptft.onnx import model
         from ptft.preprocess import texts
 
@@ -201,7 +202,7 @@ def _start(path: Path, arm: str) -> None:
         parts[0].longest_row = lambda tokenizer: tokenizer(["word " * 100])[0]
         parts[1].check_onnx_file = lambda path, recorded: None
         if arm == "without":
-            parts[2].verify_model = lambda settings: read_model_info(settings.model)
+            parts[2].verify_model = lambda settings: (read_model_info(settings.model), Held({}))
         parts[3].check_tokenizer = lambda text, where: json.loads(text)
         parts[4].begin = lambda *arguments: nullcontext()
     listening = socket.create_server(("127.0.0.1", 0))

@@ -129,3 +129,29 @@ def test_a_file_that_changes_while_it_is_read_has_no_digest(
     monkeypatch.setattr(digests, "file_sha256", meddled)
     with pytest.raises(DigestError, match="changed while it was read"):
         verify_files(path.parent, files)
+
+
+def _link(path: Path) -> None:
+    other = path.with_name("other")
+    shutil.copy2(path, other)
+    path.unlink()
+    path.symlink_to(other)
+
+
+def _away_and_back(path: Path) -> None:
+    path.rename(path.with_name("away"))
+    path.write_bytes(b"others")
+    path.unlink()
+    path.with_name("away").rename(path)
+
+
+@pytest.mark.parametrize("swap", [_flip, _link, _away_and_back, Path.unlink])
+def test_a_file_that_is_swapped_after_its_check_is_told(
+    large: tuple[Path, dict[str, Any]], swap: Callable[[Path], None]
+) -> None:
+    path, files = large
+    held = verify_files(path.parent, files)
+    held.check_unchanged()
+    swap(path)
+    with pytest.raises(DigestError, match="changed between the check of its bytes and their use"):
+        held.check_unchanged()

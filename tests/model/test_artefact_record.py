@@ -26,9 +26,11 @@ from ptft.artifact import (
 from ptft.errors import ArtifactError, DigestError, ModelError
 from ptft.files.arrays import check_header, read_arrays
 from ptft.files.bounds import check_names
+from ptft.files.digests import Held
 from ptft.files.tensors import TensorFiles
 from ptft.model import load_model, save_model
 from ptft.model.spec import load_spec
+from ptft.model.store import hold
 from ptft.onnx.golden import read_golden
 from serving.model import verify_model
 from serving.settings import Settings
@@ -85,6 +87,7 @@ def test_a_value_out_of_bounds(folder: Path, values: dict[str, Any], said: str) 
     [
         *("../a", "/a", "a\0b", "a\\b", "a//b", "./a", ".a", "a/", "a/../b", "c:x", "a\n", "é"),
         *("a/.b", "con.", "a ", "-rf", "x" * 300, ""),
+        *("con", "a/NUL.json", "Aux/x", "com1", "lpt9.x", "a\u202eb", "\uff41", "a\u0301"),
     ],
 )
 def test_a_name_that_is_no_plain_file_inside(name: str) -> None:
@@ -97,6 +100,7 @@ def test_names_that_some_file_system_takes_for_one() -> None:
         check_names(["onnx/A.onnx", "onnx/a.onnx"], "ptft.json")
     with pytest.raises(ArtifactError, match="'a' is a file and a folder"):
         check_names(["a", "A/b"], "ptft.json")
+    check_names(["console.json", "a.con", "com10/a.json"], "ptft.json")
     check_names(["adapter/adapter.json", "onnx/text_model.onnx", "README.md"], "ptft.json")
 
 
@@ -258,6 +262,19 @@ def test_a_changed_weight_is_not_loaded(folder: Path) -> None:
     with pytest.raises(DigestError, match=r"open_clip_model\.safetensors: sha256"):
         load_model(folder)
     load_model(folder, verify=False)
+
+
+def test_a_weight_that_is_swapped_after_the_check_is_not_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hold_and_swap(place: Path) -> Held:
+        held = hold(place)
+        _flip(place / FolderFiles.OPEN_CLIP_WEIGHTS)
+        return held
+
+    monkeypatch.setattr("ptft.model.source.hold", hold_and_swap)
+    with pytest.raises(DigestError, match="changed between the check of its bytes and their use"):
+        load_model(folder)
 
 
 def test_a_mix_holds_its_weights(tmp_path: Path) -> None:

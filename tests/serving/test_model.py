@@ -1,5 +1,6 @@
 """A model folder on onnxruntime: precisions, and what is said of a folder that does not do."""
 
+import asyncio
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,12 @@ import pytest
 
 from ptft.artifact import FolderFiles, ModelInfo, hash_files, write_model_info
 from ptft.errors import ArtifactError, DigestError
-from serving.model import load_model, verify_model
+from ptft.onnx.model import OnnxModel
+from serving.model import load_model, open_model, verify_model
+from serving.routes import create_app
 from serving.settings import Settings
 from tests.serving.conftest import Client
+from tests.serving.running import until
 
 
 @pytest.fixture
@@ -51,6 +55,28 @@ def test_int8_does_not_depend_on_company(
 def test_a_precision_that_is_absent(folder: Path) -> None:
     with pytest.raises(ArtifactError, match=r"no onnx/vision_model_fp16\.onnx.*allowed: fp32"):
         verify_model(Settings(model=folder, precision="fp16"))
+
+
+def test_a_tower_that_is_swapped_after_the_check_is_not_served(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a link to the same bytes, which may be others a moment later."""
+
+    def swapped(settings: Settings, info: ModelInfo) -> OnnxModel:
+        tower = settings.model / FolderFiles.VISION_ONNX
+        tower.rename(tower.with_name("away.onnx"))
+        tower.symlink_to("away.onnx")
+        return open_model(settings, info)
+
+    async def play() -> str:
+        app = create_app(lambda: Settings(model=copy))
+        async with app.router.lifespan_context(app):
+            health = app.state.serving.health
+            await until(lambda: bool(health.failure))
+            return str(health.failure)
+
+    monkeypatch.setattr("serving.state.open_model", swapped)
+    assert "changed between the check of its bytes and their use" in asyncio.run(play())
 
 
 def test_weights_of_torch_may_be_absent(copy: Path, info: ModelInfo) -> None:
