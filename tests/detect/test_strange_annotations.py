@@ -7,20 +7,14 @@ from typing import Any
 
 import pytest
 
-from ptft.data import SampleSet, open_split
 from ptft.errors import DataError, SampleError
-from ptft.recipe.data import BoxesData
-from tests.detect.test_annotations import coco, picture, voc, yolo
+from tests.support.annotations import coco, opened, picture, voc, yolo
 
 BOX = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
 BOMB = (
     '<?xml version="1.0" encoding="utf-16"?><!DOCTYPE a [<!ENTITY b "bbbb"><!ENTITY c "&b;&b;">]>'
     f"<annotation><filename>a.jpg</filename><object><name>&c;</name>{BOX}</object></annotation>"
 )
-
-
-def opened(**section: Any) -> SampleSet:
-    return open_split(BoxesData(**section), "train")
 
 
 def boxed(**changes: Any) -> dict[str, Any]:
