@@ -193,7 +193,7 @@ def signed_files(path: Path, public_key: Path, *, where: str) -> dict[str, str]:
             f"{shown}: {path.name}: no bundle of one signature with a key ({error!r})"
         ) from None
     if kinds != (_BUNDLE, _PAYLOAD):
-        raise SignatureError(f"{shown}: {path.name}: {kinds[0]} of {kinds[1]}; allowed: {_BUNDLE}")
+        raise SignatureError(f"{shown}: {path.name}: {str(kinds)[:90]}; allowed: {_BUNDLE}")
     try:
         key.verify(made, _pae(payload), ec.ECDSA(_hash_of(key)))
     except InvalidSignature:

@@ -164,7 +164,7 @@ def _table_rows(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             values = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):  # no JSON, or deeper than Python reads
             values = None
         if not isinstance(values, dict):
             raise DataError(f"{table}: row {number}: allowed: a JSON object a line")

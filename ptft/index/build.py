@@ -9,6 +9,7 @@ from PIL import Image
 
 from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo, read_model_info, verify_files
 from ptft.errors import ArtifactError, SampleError, UsageError, suggest
+from ptft.files.bounds import read_bytes
 from ptft.index.files import IndexInfo, write_picture_index
 from ptft.onnx.model import OnnxModel
 from ptft.onnx.served import served_files
@@ -16,6 +17,8 @@ from ptft.preprocess import decode_image
 from ptft.speech import ProgressCallback, tell
 
 __all__ = ["index_pictures"]
+
+_MAX_FILE = 512 << 20  # bytes of a picture
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
 _BATCH = 16
@@ -84,8 +87,9 @@ def index_pictures(
         name = path.relative_to(pictures).as_posix()
         try:
             name.encode()
-            image = decode_image(path.read_bytes(), name=name, reading=towers.preprocess.reading)
-        except (SampleError, OSError, UnicodeEncodeError) as error:
+            data = read_bytes(path, limit=_MAX_FILE, error=SampleError)
+            image = decode_image(data, name=name, reading=towers.preprocess.reading)
+        except (SampleError, UnicodeEncodeError) as error:
             skipped += 1
             tell(f"left out: {error}")
             continue

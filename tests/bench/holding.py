@@ -10,10 +10,12 @@ way to say no (``verify=False``), or, where there is none, with the checks taken
 remembered, and each byte is hashed once; that has no bar of its own: it is what reading the bytes
 once costs.
 
-``start``: the whole of a service's worker on a fresh disk, from its first import to the first time
-that it says ready, with nothing remembered. ``without``: no byte is hashed, no graph and no
-tokenizer looked at, no long text tried, no bound set. ``hashed``: each byte is, and nothing else is
-held. Against this all else has the bar; what the hash costs is said in seconds of a CPU a GB.
+``start``: the whole of a service's worker, from its first import to the first time that it says
+ready. ``first``: on a fresh disk, with nothing remembered; ``again``: as any start after it.
+``without``: no byte is hashed, no graph and no tokenizer looked at, no long text tried, no bound
+set. ``hashed``: each byte is, and nothing else is held, which is what every start of the service
+did before others' files were held to more. Against this all else has the bar, the first time and
+again; what the hash costs is said in seconds of a CPU a GB.
 """
 
 import csv
@@ -61,6 +63,7 @@ BARS = {
     for what in ("median", "least")
 } | {
     f"start, first by hashed, median of {STARTS}, times": ("<=", MOST),
+    f"start, again by hashed, median of {STARTS}, times": ("<=", MOST),
     f"start, first, least of {STARTS}, CPU-s": ("<=", READY_CPU_S),
     "start, resident beyond 1.2 of the files, MB": ("<=", 250.0),
 }
@@ -87,18 +90,21 @@ def _measure(home: Path, cases: Collection[str], rounds: int) -> dict[str, float
 
 def _starts(path: Path) -> dict[str, float]:
     """CPU-seconds of a worker on a model folder until it is ready."""
-    seconds: dict[str, list[float]] = {"without": [], "hashed": [], "first": []}
+    seconds: dict[str, list[float]] = {"without": [], "hashed": [], "first": [], "again": []}
     resident = 0.0
     for _ in range(STARTS):
-        for arm, taken in seconds.items():
-            with tempfile.TemporaryDirectory() as cache:
+        with tempfile.TemporaryDirectory() as kept:
+            for arm, taken in seconds.items():
+                cache = kept if arm in ("first", "again") else tempfile.mkdtemp(dir=kept)
                 used = _run("start", arm, path, cache)
-            taken.append(used.ru_utime + used.ru_stime)
-            resident = max(resident, used.ru_maxrss * 1024 / 1e6) if arm == "first" else resident
+                taken.append(used.ru_utime + used.ru_stime)
+                largest = used.ru_maxrss * 1024 / 1e6
+                resident = max(resident, largest) if arm == "first" else resident
     middle = {arm: median(taken) for arm, taken in seconds.items()}
     size = sum(each["size"] for each in _read_by_service(path).values()) / 1e9
     figures = {
         f"start, first by hashed, median of {STARTS}, times": middle["first"] / middle["hashed"],
+        f"start, again by hashed, median of {STARTS}, times": middle["again"] / middle["hashed"],
         f"start, first by without, median of {STARTS}, times": middle["first"] / middle["without"],
         f"start, first, least of {STARTS}, CPU-s": min(seconds["first"]),
         "start, hashing a GB, CPU-s": (middle["hashed"] - middle["without"]) / size,
@@ -192,7 +198,7 @@ def _start(path: Path, arm: str) -> None:
     from serving import encoder, first_run, state, worker
 
     first_run.FirstRuns()
-    if arm != "first":
+    if arm in ("without", "hashed"):
         from ptft.artifact import read_model_info
         from ptft.files.digests import Held
         from ptft.onnx import model

@@ -62,6 +62,12 @@ def test_a_table_of_another_form(tmp_path: Path, table: str, said: str) -> None:
         read_probe_set(tmp_path)
 
 
+def test_a_line_that_is_nested_too_deep(tmp_path: Path) -> None:
+    (tmp_path / "metadata.jsonl").write_text("[" * 100_000 + "\n")
+    with pytest.raises(DataError, match="row 1: allowed: a JSON object a line"):
+        read_probe_set(tmp_path)
+
+
 def test_folders_of_another_form(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no picture; allowed: metadata\.csv or metadata\.jsonl"):
         read_probe_set(tmp_path)

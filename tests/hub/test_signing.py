@@ -107,6 +107,12 @@ def test_a_bundle_that_somebody_turned(signed: Path, keys: Path, name: str) -> N
     path.write_text(json.dumps(bundle))
     with pytest.raises(SignatureError):
         check(signed, keys / "mine.pub")
+    bundle["mediaType"] = "x" * 100_000
+    bundle["dsseEnvelope"]["signatures"] = bundle["dsseEnvelope"]["signatures"][:1]
+    path.write_text(json.dumps(bundle))
+    with pytest.raises(SignatureError) as caught:
+        check(signed, keys / "mine.pub")
+    assert len(str(caught.value)) < 1000
     for odd in ("", "[]", "{", '{"dsseEnvelope": 3}', "[" * 100_000):
         path.write_text(odd)
         with pytest.raises(SignatureError):

@@ -1,6 +1,7 @@
 """``ptft index`` and ``/v1/search``: the nearest rows by this model, and none by another."""
 
 import base64
+import os
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,16 @@ from tests.serving.conftest import Client, checkpoint_images, checkpoint_texts, 
 
 @pytest.fixture(scope="module")
 def own(folder: Path, pictures: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index of six pictures, made from a folder with a seventh that is none."""
+    """An index of six pictures, made from a folder with others that are none: a pipe, which would
+    be waited for, and a link to a device, which has no end."""
     place = tmp_path_factory.mktemp("own")
     for number, data in enumerate(pictures):
         path = place / "pictures" / f"{number % 2}" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     (place / "pictures" / "broken.jpg").write_bytes(b"no picture")
+    os.mkfifo(place / "pictures" / "pipe.png")
+    (place / "pictures" / "endless.png").symlink_to("/dev/zero")
     (place / "pictures" / "notes.txt").write_text("passed over")
     made = index_pictures(folder, place / "pictures", place / "index", thumbnails=16)
     assert made == read_picture_index_info(place / "index")
