@@ -1,5 +1,6 @@
 """A worker runs a model for the first time within bounds, in place, and what ends it is said."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -28,19 +29,26 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> FirstRuns:
 
 
 def served(home: Path, model: Path, changed: str) -> subprocess.CompletedProcess[str]:
-    """``python -m serving`` to its end, in processes that begin with this."""
+    """``python -m serving`` to its end, in processes that begin with this; none outlives it."""
     (home / "sitecustomize.py").write_text(changed)
     paths = os.pathsep.join([str(home), str(REPO)])
     variables = {"PTFT_MODEL": str(model), "PYTHONPATH": paths, "PTFT_THREADS": "1"}
     command = [sys.executable, "-m", "serving", "--port", str(free_port())]
-    return subprocess.run(
+    with subprocess.Popen(
         command,
         cwd=home,
         env=environment(home, variables),
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=240,
-    )
+        start_new_session=True,
+    ) as process:
+        try:
+            said, errors = process.communicate(timeout=240)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return subprocess.CompletedProcess(command, process.returncode, said, errors)
 
 
 def test_a_model_that_takes_too_long_ends_the_service_in_one_line(
