@@ -27,10 +27,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--keep", type=Path, help="folder for the inputs of findings")
     given = parser.parse_args(arguments)
     names = sorted(TARGETS) if given.name == "all" else [given.name]
-    reports = [_run(name, TARGETS[name], given.minutes * 60, given.keep) for name in names]
-    for report in reports:
-        print(json.dumps(report))
-    return 1 if any(report["findings"] for report in reports) else 0
+    found = False
+    for name in names:
+        report = _run(name, TARGETS[name], given.minutes * 60, given.keep)
+        print(json.dumps(report), flush=True)
+        found |= bool(report["findings"])
+    return 1 if found else 0
 
 
 def _run(name: str, target: Target, seconds: float, keep: Path | None) -> dict[str, object]:
