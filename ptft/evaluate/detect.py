@@ -29,7 +29,14 @@ from ptft.preprocess.frame import Frame
 from ptft.recipe import DetectEvaluation
 from ptft.speech import ProgressCallback
 
-__all__ = ["Detected", "Detections", "best_boxes", "detect_figures", "detect_split"]
+__all__ = [
+    "Detected",
+    "Detections",
+    "best_boxes",
+    "detect_figures",
+    "detect_split",
+    "precision_curves",
+]
 
 _SMALL, _LARGE = 32.0**2, 96.0**2  # pixels, as COCO counts sizes
 _BY_CLASS = 100  # classes whose own figures are told, at most
@@ -59,6 +66,7 @@ class Detections:
         names: of the pictures.
         found, boxes, sizes: of each picture; sizes are width and height.
         skipped: pictures that could not be read.
+        indices: numbers of the pictures in the set.
     """
 
     classes: list[str]
@@ -67,6 +75,7 @@ class Detections:
     boxes: list[Boxes] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     skipped: Skipped = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
 
 
 @torch.no_grad()
@@ -113,6 +122,7 @@ def detect_split(
                         )
                         result.sizes.append(frame.size)
                     result.boxes += [_renumbered(boxes, number) for boxes in batch.boxes]
+                    result.indices += batch.indices.tolist()
                     result.names += [samples.name(n) for n in batch.indices.tolist()]
                 if progress is not None:
                     progress(what, len(result.names) + len(result.skipped), len(samples))
@@ -214,6 +224,16 @@ def detect_figures(detections: Detections) -> dict[str, Any]:
     figures["classes"] = len(detections.classes)
     figures["classes_seen"] = len(by_class)
     return figures
+
+
+def precision_curves(detections: Detections) -> dict[str, list[float]]:
+    """Precision at 101 recalls from 0 to 1, at an IoU of 0.5, of each class that occurs."""
+    precision = _evaluator(detections).eval["precision"][0, :, :, 0, -1]
+    return {
+        name: [round(float(value), 4) for value in precision[:, number]]
+        for number, name in enumerate(detections.classes)
+        if (precision[:, number] > -1).all()
+    }
 
 
 def _by_class(evaluator: Any, classes: Sequence[str]) -> dict[str, float]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ptft.data import open_split
+from ptft.data import SampleSet, open_split
 from ptft.data.hashing import text_id
 from ptft.data.reading.loader import Workers
 from ptft.evaluate.detect import Detections, detect_figures, detect_split
@@ -50,6 +50,7 @@ def evaluate(
     progress: ProgressCallback | None = None,
     embedded: EmbeddedSplits | None = None,
     tell: Tell | None = None,
+    keep: dict[str, tuple[SampleSet, Detections]] | None = None,
 ) -> dict[str, Figures]:
     """Run a recipe's evaluations of a model.
 
@@ -65,6 +66,7 @@ def evaluate(
         embedded: what this image tower has embedded before, which it does not embed again; splits
             that are new to it are added.
         tell: called with each note on what a split joins, passes over or reads as something else.
+        keep: what a detector found is put there, by the item's name, with the split.
 
     Returns:
         name of the item (or its kind) -> figures: shares of 1, ranks and counts, all JSON numbers;
@@ -84,7 +86,9 @@ def evaluate(
     for item in items:
         name = item.name or item.kind
         if isinstance(item, DetectEvaluation):
-            found = splits.detect(item)
+            samples, found = splits.detect(item)
+            if keep is not None:
+                keep[name] = samples, found
             figures, skipped = detect_figures(found), found.skipped
         else:
             figures, skipped = _figures(splits, item), splits.get(item).skipped
@@ -150,12 +154,12 @@ class _Splits:
             )
         return embedded[key]
 
-    def detect(self, item: DetectEvaluation) -> Detections:
-        """What the model's detector finds in the item's data."""
+    def detect(self, item: DetectEvaluation) -> tuple[SampleSet, Detections]:
+        """The item's data, and what the model's detector finds there."""
         section, place = item.data or self.data, "evaluate.data" if item.data else "data"
         samples = open_split(section, item.split, seed=self.seed, key=place)
         self._say(f"{place}.{item.split}", samples.notes(1))
-        return detect_split(
+        found = detect_split(
             self.model,
             samples,
             item,
@@ -163,6 +167,7 @@ class _Splits:
             what=f"{item.split} pictures",
             progress=self.progress,
         )
+        return samples, found
 
     def _say(self, where: str, notes: Sequence[str]) -> None:
         for note in notes:

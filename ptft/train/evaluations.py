@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ptft.artifact import RunFiles, write_json
+from ptft.data import SampleSet
 from ptft.evaluate import Figures, evaluate
+from ptft.evaluate.detect import Detections
 from ptft.model import DualEncoder
 from ptft.recipe import EvaluateItem
+from ptft.report.boxes.record import record_boxes
 from ptft.report.neighbours.find import record_neighbours
 from ptft.runs.finalise import calibrate, save_final
 from ptft.runs.folder import note_test_read
@@ -90,7 +93,10 @@ def finish(run: RunContext) -> dict[str, Figures]:
                 run.report.note(str(calibration))
             save_final(run.folder, model, recipe, run.record)
             note_test_read(run.folder, run.record, recipe.evaluate, by="train")
-            metrics = _figures(run, model, recipe.evaluate)
+            found: dict[str, tuple[SampleSet, Detections]] = {}
+            metrics = _figures(run, model, recipe.evaluate, found)
+            if recipe.run.page:
+                record_boxes(run.folder, found)
             write_json(run.folder / RunFiles.METRICS, metrics)
     if metrics:
         run.report.evaluated(run.state.progress, "after training", metrics)
@@ -99,7 +105,10 @@ def finish(run: RunContext) -> dict[str, Figures]:
 
 
 def _figures(
-    run: RunContext, model: DualEncoder, items: Sequence[EvaluateItem]
+    run: RunContext,
+    model: DualEncoder,
+    items: Sequence[EvaluateItem],
+    keep: dict[str, tuple[SampleSet, Detections]] | None = None,
 ) -> dict[str, Figures]:
     return evaluate(
         model,
@@ -109,4 +118,5 @@ def _figures(
         device=run.state.model.device,
         workers=run.recipe.run.workers,
         tell=run.report.message_once,
+        keep=keep,
     )

@@ -17,6 +17,8 @@ from ptft.pages.chart import Chart
 from ptft.pages.document import render
 from ptft.recipe.publication import public_text, published_values
 from ptft.recipe.yaml_text import dump_values, read_yaml
+from ptft.report.boxes.charts import mistake_bars, precision_chart
+from ptft.report.boxes.record import read_boxes
 from ptft.report.charts import figure_text, run_chart
 from ptft.report.curves import Series, group_panels, is_share, read_series
 from ptft.report.neighbours.record import Answer, Neighbours, read_neighbours
@@ -60,7 +62,7 @@ def write_page(folder: Path, *, left: float | None = None) -> Path:
         title=f"{record.name} \u00b7 {record.status}",
         generator=f"ptft {record.versions.get('ptft', '')}",
         style="page.css",
-        shared=["nearest.css"],
+        shared=["boxes.css", "nearest.css"],
         script="page.js",
         record=record,
         status=_WORDS.get(record.status, record.status),
@@ -72,6 +74,10 @@ def write_page(folder: Path, *, left: float | None = None) -> Path:
         now=datetime.now(UTC).isoformat(timespec="seconds"),
         charts=_charts(series),
         tables=_tables(series),
+        found={
+            name: (one, precision_chart(one), mistake_bars(one))
+            for name, one in read_boxes(folder).items()
+        },
         nearest=nearest,
         searches={} if nearest is None else _searches(nearest),
         skipped=list(itertools.islice(_skipped(folder, record), _NAMED)),
