@@ -7,12 +7,12 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-__all__ = ["Absent", "apart", "cpu_minutes", "ptft", "shared_data"]
+__all__ = ["Absent", "apart", "cpu_minutes", "ptft", "ptft_beside", "shared_data"]
 
 _T = TypeVar("_T")
 _SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -64,6 +64,40 @@ def ptft(*arguments: object, smoke: bool = False) -> float:
         if done.returncode:
             raise SystemExit(f"ptft {' '.join(words)}: exit {done.returncode}")
     return (time.monotonic() - started) / 60
+
+
+def ptft_beside(
+    commands: Mapping[str, Sequence[object]], *, smoke: bool = False
+) -> dict[str, float]:
+    """Run ``ptft`` several times side by side, a core each, in a smoke run one after another in
+    this process; CPU minutes of each by its name.
+    """
+    if smoke:
+        used = {}
+        for name, words in commands.items():
+            before = cpu_minutes()
+            ptft(*words, smoke=True)
+            used[name] = cpu_minutes() - before
+        return used
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    running = {
+        name: subprocess.Popen(
+            [sys.executable, "-m", "ptft", *map(str, words)],
+            env=environment,
+            stdout=sys.stderr,
+            start_new_session=True,  # a share of the machine of its own
+        )
+        for name, words in commands.items()
+    }
+    used = {}
+    for name, process in running.items():
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        used[name] = (usage.ru_utime + usage.ru_stime) / 60
+    for name, process in running.items():
+        if process.returncode:
+            raise SystemExit(f"ptft {' '.join(map(str, commands[name]))}: {process.returncode}")
+    return used
 
 
 def cpu_minutes() -> float:
