@@ -71,7 +71,6 @@ class RunFiles:
     CURVES = "curves.png"
     PAGE = "page.html"  # the run for people, in one file
     NEIGHBOURS = "neighbours.json"  # what the model found nearest, before and after training
-    BOXES = "boxes.json"  # what a detector found in pictures of its evaluations
     SKIPPED = "skipped.jsonl"  # samples that could not be read: name, reason, fault
     BAD_BATCH = "bad_batch.json"  # the batch at which a run stopped: its loss was not finite, say
     LOCK = ".lock"  # held by the process that trains here

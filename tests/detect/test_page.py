@@ -11,7 +11,7 @@ from ptft.artifact import RunFiles
 from ptft.data.boxes.box import Boxes
 from ptft.evaluate.detect import Detected, Detections, detect_figures, precision_curves
 from ptft.evaluate.mistakes import best_threshold, count_judged, judge_picture
-from ptft.report.boxes.record import found_boxes, read_boxes
+from ptft.report.boxes.record import BOXES_FILE, found_boxes, read_boxes
 from ptft.report.page.page import write_page
 from tests.support.pages import Read
 from tests.support.runs import run
@@ -109,9 +109,9 @@ def test_the_page_shows_pictures_curves_and_mistakes(tmp_path: Path) -> None:
     assert len(page.all("image")) == 6
     assert len(page.all("rect")) >= 12
     assert "precision over recall" in text and "missed" in text
-    values = json.loads((folder / RunFiles.BOXES).read_text())
+    values = json.loads((folder / BOXES_FILE).read_text())
     values["seen"]["pictures"][0]["name"] = "<script>alert(1)</script>"
-    (folder / RunFiles.BOXES).write_text(json.dumps(values))
+    (folder / BOXES_FILE).write_text(json.dumps(values))
     write_page(folder)
     assert "<script>alert" not in (folder / RunFiles.PAGE).read_text()
 

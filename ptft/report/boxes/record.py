@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ptft.artifact import RunFiles, read_json, write_json
+from ptft.artifact import read_json, write_json
 from ptft.data import SampleSet
 from ptft.errors import PtftError
 from ptft.evaluate.detect import Detections, precision_curves
@@ -23,7 +23,17 @@ from ptft.evaluate.mistakes import (
     judge_picture,
 )
 
-__all__ = ["FoundBoxes", "FoundPicture", "found_boxes", "read_boxes", "record_boxes"]
+__all__ = [
+    "BOXES_FILE",
+    "EvaluatedBoxes",
+    "FoundPicture",
+    "found_boxes",
+    "read_boxes",
+    "record_boxes",
+]
+
+BOXES_FILE = "boxes.json"
+"""In a run folder."""
 
 _WORST, _FIRST = 6, 2  # pictures that are shown: those with most mistakes, and the first ones
 _CURVES = 8  # classes whose curves are drawn: those with most boxes
@@ -51,7 +61,7 @@ class FoundPicture:
 
 
 @dataclass(frozen=True)
-class FoundBoxes:
+class EvaluatedBoxes:
     """Of one evaluation.
 
     Attributes:
@@ -69,27 +79,27 @@ class FoundBoxes:
 
 def record_boxes(
     folder: Path, found: Mapping[str, tuple[SampleSet, Detections]]
-) -> dict[str, FoundBoxes]:
+) -> dict[str, EvaluatedBoxes]:
     """Leave in a run folder what its evaluations found; nothing where none detects."""
     shown = {name: found_boxes(samples, one) for name, (samples, one) in found.items()}
     if shown:
-        write_json(folder / RunFiles.BOXES, {name: asdict(one) for name, one in shown.items()})
+        write_json(folder / BOXES_FILE, {name: asdict(one) for name, one in shown.items()})
     return shown
 
 
-def read_boxes(folder: Path) -> dict[str, FoundBoxes]:
+def read_boxes(folder: Path) -> dict[str, EvaluatedBoxes]:
     """Read it again; empty where there is none.
 
     Raises:
         ArtifactError: the file is no JSON.
     """
-    path = folder / RunFiles.BOXES
+    path = folder / BOXES_FILE
     if not path.is_file():
         return {}
     return {name: _read(values) for name, values in read_json(path).items()}
 
 
-def _read(values: Mapping[str, Any]) -> FoundBoxes:
+def _read(values: Mapping[str, Any]) -> EvaluatedBoxes:
     pictures = [
         FoundPicture(
             **{
@@ -102,10 +112,10 @@ def _read(values: Mapping[str, Any]) -> FoundBoxes:
         )
         for picture in values["pictures"]
     ]
-    return FoundBoxes(**{**values, "pictures": pictures})
+    return EvaluatedBoxes(**{**values, "pictures": pictures})
 
 
-def found_boxes(samples: SampleSet, detections: Detections) -> FoundBoxes:
+def found_boxes(samples: SampleSet, detections: Detections) -> EvaluatedBoxes:
     """Choose what is shown of an evaluation.
 
     Args:
@@ -127,7 +137,9 @@ def found_boxes(samples: SampleSet, detections: Detections) -> FoundBoxes:
         name = detections.names[place]
         boxes = judged[place]
         pictures.append(FoundPicture(name, image, width, height, boxes, _wrong(boxes)))
-    return FoundBoxes(threshold, count_judged(detections, threshold), _curves(detections), pictures)
+    return EvaluatedBoxes(
+        threshold, count_judged(detections, threshold), _curves(detections), pictures
+    )
 
 
 def _wrong(boxes: list[JudgedBox]) -> int:
