@@ -28,7 +28,7 @@ app = typer.Typer(
 
 STAGES = {
     "Recipes and data": ("ls", "show", "cp", "check", "data"),
-    "Train and compare": ("train", "launch", "evaluate", "compare", "mix"),
+    "Train and compare": ("train", "launch", "evaluate", "predict", "compare", "mix"),
     "Model folder and Hub": ("export", "index", "sbom", "sign", "push", "pull", "verify", "gate"),
 }
 GROUPS = ("data",)  # each has verbs of its own

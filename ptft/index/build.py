@@ -16,7 +16,7 @@ from ptft.onnx.served import served_files
 from ptft.preprocess import decode_image
 from ptft.speech import ProgressCallback, tell
 
-__all__ = ["index_pictures"]
+__all__ = ["index_pictures", "pictures_within"]
 
 _MAX_FILE = 512 << 20  # bytes of a picture
 
@@ -31,6 +31,15 @@ def _verified(model: Path, precision: str) -> ModelInfo:
     read = served_files(info, [precision], where=str(model / FolderFiles.INFO))
     verify_files(model, {name: info.files[name] for name in read}, remember=True)
     return info
+
+
+def pictures_within(folder: Path) -> list[Path]:
+    """Files of a folder and of those within it that are pictures by their endings, in the order of
+    their names."""
+    return sorted(
+        (path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES),
+        key=lambda path: path.relative_to(folder).as_posix(),
+    )
 
 
 def index_pictures(
@@ -68,10 +77,7 @@ def index_pictures(
         raise UsageError(f"{pictures}: no such folder of pictures")
     info = _verified(model, precision)
     towers = OnnxModel(model, info, precision, threads)
-    paths = sorted(
-        (path for path in pictures.rglob("*") if path.suffix.lower() in _SUFFIXES),
-        key=lambda path: path.relative_to(pictures).as_posix(),
-    )
+    paths = pictures_within(pictures)
     names: list[str] = []
     small: list[bytes] = []
     rows: list[NDArray[np.float32]] = []

@@ -1,0 +1,91 @@
+"""``ptft predict``: what a detector finds, as COCO's JSON and as pictures with boxes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ptft.cli.arguments import local_path
+
+if TYPE_CHECKING:
+    from ptft.evaluate.predict import BoxQuery
+
+__all__ = ["EXAMPLE", "command"]
+
+EXAMPLE = (
+    "ptft predict runs/cells photos --out found\n"
+    'ptft predict models/scenes photos --out found --texts "a red circle" --nms 0.5'
+)
+
+
+def command(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A run, checkpoint or model folder of a detector, or org/repo@revision."
+        ),
+    ],
+    pictures: Annotated[
+        list[Path],
+        typer.Argument(
+            parser=local_path, metavar="PICTURES", help="Files, or folders with all within."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(parser=local_path, metavar="FOLDER", help="The folder to write.")
+    ],
+    texts: Annotated[
+        list[str] | None,
+        typer.Option(help="What to look for, once for each; absent: the model's own classes."),
+    ] = None,
+    templates: Annotated[
+        list[str] | None,
+        typer.Option(help="Prompts, with {} for the text; absent: the model's own."),
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Probability below which nothing is told.")
+    ] = 0.1,
+    most: Annotated[int, typer.Option(min=1, help="Boxes of a picture, at most.")] = 100,
+    nms: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="IoU from which of two boxes of a text the surer stays."
+        ),
+    ] = None,
+    draw: Annotated[bool, typer.Option(help="Write the pictures with their boxes too.")] = True,
+) -> None:
+    """Find things in pictures with a detector. Prints the JSON that was written.
+
+    FOLDER/boxes.json is a data set of COCO's, each annotation with its score; FOLDER/pictures has
+    the boxes drawn. A picture that cannot be read is named, counted and left out.
+    """
+    from ptft.evaluate.predict import BoxQuery
+
+    query = BoxQuery(texts or (), templates or (), threshold, most, nms)
+    print(_look(model, pictures, out, query, draw=draw))
+
+
+def _look(model: str, places: list[Path], out: Path, query: "BoxQuery", *, draw: bool) -> str:
+    """Look and write; what was found, in a line."""
+    import torch
+
+    from ptft.artifact import write_json
+    from ptft.cli.console import Steps
+    from ptft.errors import UsageError
+    from ptft.evaluate.predict import named_pictures, predict_boxes
+    from ptft.model import load_model
+
+    if out.exists():
+        raise UsageError(f"{out} is there; allowed: a new folder")
+    pictures = named_pictures(places)
+    with Steps() as steps:
+        steps("loading the model")
+        loaded = load_model(model).to("cuda" if torch.cuda.is_available() else "cpu")
+        steps("looking")
+        drawn = out / "pictures" if draw else None
+        values, skipped = predict_boxes(loaded, pictures, query, drawn=drawn, count=steps.count)
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "boxes.json", values)
+    left = f", {skipped} left out" if skipped else ""
+    boxes, images = len(values["annotations"]), len(values["images"])
+    return f"{out / 'boxes.json'}: {boxes} boxes in {images} pictures{left}"

@@ -1,0 +1,232 @@
+"""What a detector finds in pictures that nobody has annotated, as COCO's JSON and drawn.
+
+The JSON is a whole data set of COCO's (images, annotations with a ``score``, categories), so that
+annotation tools and ``data: {kind: boxes}`` read it: a start for annotating by hand.
+"""
+
+import colorsys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from ptft.errors import ModelError, SampleError, UsageError
+from ptft.evaluate.detect import Detected, best_boxes
+from ptft.evaluate.embed import evaluating
+from ptft.index.build import pictures_within
+from ptft.model import DualEncoder
+from ptft.model.detecting import query_embeddings
+from ptft.preprocess import decode_image
+from ptft.preprocess.frame import Frame, frame_of
+from ptft.speech import ProgressCallback, tell
+
+__all__ = ["BoxQuery", "draw_boxes", "named_pictures", "predict_boxes"]
+
+_BATCH = 16
+_LINE = 0.004  # of the longer side, that a box is drawn with
+_LETTERS = 0.022  # of it, that a label is high
+
+
+@dataclass(frozen=True)
+class BoxQuery:
+    """What is looked for, and what of it is told.
+
+    Attributes:
+        texts: of the classes; empty: the model's own.
+        templates: prompts, ``{}`` the text; empty: the model's own.
+        threshold: probability below which nothing is told.
+        most: boxes of a picture, at most.
+        nms: of boxes of one text that overlap by more than this IoU only the surest stays; None:
+            all do.
+    """
+
+    texts: Sequence[str] = ()
+    templates: Sequence[str] = ()
+    threshold: float = 0.1
+    most: int = 100
+    nms: float | None = None
+
+
+@dataclass
+class _Coco:
+    """A data set of COCO's that grows."""
+
+    classes: Sequence[str]
+    images: list[dict[str, Any]] = field(default_factory=list)
+    annotations: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, name: str, size: tuple[int, int], found: Detected) -> None:
+        number = len(self.images) + 1
+        width, height = size
+        self.images.append({"id": number, "file_name": name, "width": width, "height": height})
+        for corners, score, label in zip(found.corners, found.scores, found.labels, strict=True):
+            left, top, right, bottom = (round(float(one), 2) for one in corners)
+            box = [left, top, round(right - left, 2), round(bottom - top, 2)]
+            self.annotations.append(
+                {
+                    "id": len(self.annotations) + 1,
+                    "image_id": number,
+                    "category_id": int(label) + 1,
+                    "bbox": box,
+                    "area": round(box[2] * box[3], 2),
+                    "iscrowd": 0,
+                    "score": round(float(score), 5),
+                }
+            )
+
+    def values(self) -> dict[str, Any]:
+        categories = [{"id": n + 1, "name": name} for n, name in enumerate(self.classes)]
+        return {
+            "images": self.images,
+            "annotations": self.annotations,
+            "categories": categories,
+        }
+
+
+def named_pictures(places: Sequence[Path]) -> dict[str, Path]:
+    """Pictures by their names: of a folder those within it, by their paths there; of a file itself.
+
+    Raises:
+        UsageError: a place is not there or holds none, or two have one name.
+    """
+    found: dict[str, Path] = {}
+    for place in places:
+        if place.is_dir():
+            own = {path.relative_to(place).as_posix(): path for path in pictures_within(place)}
+            if not own:
+                raise UsageError(f"{place}: no picture in it")
+        elif place.is_file():
+            own = {place.name: place}
+        else:
+            raise UsageError(f"{place}: no such picture or folder")
+        for name, path in own.items():
+            if name in found:
+                raise UsageError(f"{path}: a picture named {name} is among them: {found[name]}")
+            found[name] = path
+    return found
+
+
+@torch.no_grad()
+def predict_boxes(
+    model: DualEncoder,
+    pictures: dict[str, Path],
+    wanted: BoxQuery,
+    *,
+    drawn: Path | None = None,
+    count: ProgressCallback | None = None,
+) -> tuple[dict[str, Any], int]:
+    """Find things in pictures.
+
+    Args:
+        model: a detector, on the device that is to run it.
+        pictures: by their names.
+        drawn: a folder that each picture is written to with its boxes, as a JPEG.
+        count: told how many pictures are done.
+
+    Returns:
+        COCO's data set, and how many pictures could not be read; each of these is said.
+
+    Raises:
+        ModelError: the model is no detector, or gives what is not finite.
+        UsageError: no picture can be read, or a template has no place for the text.
+    """
+    for template in wanted.templates:
+        if "{}" not in template:
+            raise UsageError(f"--templates {template!r}: lacks {{}}, where the text goes")
+    if model.detector is None:
+        raise ModelError(f"{model.spec.name}: ptft predict needs a detector; this model has none")
+    classes = list(wanted.texts) or list(model.detector.spec.classes)
+    templates = list(wanted.templates) or list(model.detector.spec.templates)
+    coco, skipped, done = _Coco(classes), 0, 0
+    with evaluating(model):
+        queries_qd = query_embeddings(model, classes, templates)
+        for batch in _batches(model, pictures):
+            read = [one for one in batch if isinstance(one, _Read)]
+            skipped += len(batch) - len(read)
+            if read:
+                images = torch.from_numpy(np.stack([one.pixels for one in read]))
+                answer = model.detect(model.normalise(images.to(model.device)), queries_qd)
+            for row, one in enumerate(read):
+                found = best_boxes(
+                    answer.logits[row],
+                    answer.boxes[row],
+                    one.frame,
+                    most=wanted.most,
+                    nms=wanted.nms,
+                    threshold=wanted.threshold,
+                )
+                coco.add(one.name, one.frame.size, found)
+                if drawn is not None:
+                    path = drawn / f"{one.name}.jpg"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    draw_boxes(one.image, found, classes).save(path, quality=90)
+            done += len(batch)
+            if count is not None:
+                count("pictures", done, len(pictures))
+    if not coco.images:
+        raise UsageError(f"no picture that can be read ({skipped} cannot)")
+    return coco.values(), skipped
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A picture, and what the model takes of it."""
+
+    name: str
+    image: Image.Image
+    pixels: NDArray[np.uint8]
+    frame: Frame
+
+
+def _batches(model: DualEncoder, pictures: dict[str, Path]) -> Iterator[list[_Read | SampleError]]:
+    batch: list[_Read | SampleError] = []
+    for name, path in pictures.items():
+        batch.append(_read(model, name, path))
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _read(model: DualEncoder, name: str, path: Path) -> _Read | SampleError:
+    """A picture; or why there is none, which is said."""
+    preprocess = model.spec.preprocess
+    try:
+        image = decode_image(path.read_bytes(), name=name, reading=preprocess.reading)
+        frame = frame_of(image.size, preprocess.size, preprocess.resize_mode)
+        return _Read(name, image, preprocess.pixels(image), frame)
+    except SampleError as error:
+        failed = error
+    except OSError as error:
+        failed = SampleError(f"{name}: {error.strerror or error}", "unreadable")
+    tell(f"left out: {failed}")
+    return failed
+
+
+def draw_boxes(image: Image.Image, found: Detected, classes: Sequence[str]) -> Image.Image:
+    """A copy of a picture with its boxes, the surest on top, each with its class and score."""
+    drawn = image.convert("RGB")
+    pen = ImageDraw.Draw(drawn)
+    side = max(drawn.size)
+    line, letters = max(1, round(side * _LINE)), max(9.0, side * _LETTERS)
+    for row in reversed(range(len(found.labels))):
+        left, top, right, bottom = (float(one) for one in found.corners[row])
+        colour = _colour(int(found.labels[row]), len(classes))
+        pen.rectangle((left, top, max(left, right), max(top, bottom)), outline=colour, width=line)
+        text = f"{classes[int(found.labels[row])]} {found.scores[row]:.2f}"
+        at = (left + line, max(0.0, top - letters * 1.3))
+        pen.rectangle(pen.textbbox(at, text, font_size=letters), fill=colour)
+        pen.text(at, text, fill="white", font_size=letters)
+    return drawn
+
+
+def _colour(number: int, of: int) -> tuple[int, int, int]:
+    """Hues around the circle, dark enough for white letters."""
+    red, green, blue = colorsys.hls_to_rgb((number / max(1, of)) % 1.0, 0.38, 0.75)
+    return round(red * 255), round(green * 255), round(blue * 255)

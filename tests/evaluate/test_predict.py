@@ -1,0 +1,103 @@
+"""``ptft predict``: boxes as COCO's JSON and as pictures; what cannot be read fails alone."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from ptft.cli.main import app
+from ptft.data.boxes.coco import read_coco
+from ptft.errors import ModelError, UsageError
+from ptft.evaluate.detect import best_boxes
+from ptft.evaluate.predict import BoxQuery, named_pictures, predict_boxes
+from ptft.model import save_model
+from ptft.model.detecting import query_embeddings
+from ptft.preprocess.frame import frame_of
+from tests.support.detectors import lively_detector, tiny_detector
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two pictures, one that EXIF turns, and one that is none."""
+    place = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(7)
+    small = [Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8)) for _ in range(2)]
+    small[0].resize((120, 80), Image.Resampling.BICUBIC).save(place / "one.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (place / "more").mkdir()
+    turned = small[1].resize((120, 80), Image.Resampling.BICUBIC)
+    turned.save(place / "more" / "two.jpg", exif=exif)
+    (place / "bad.png").write_bytes(b"no picture")
+    return place
+
+
+def test_the_boxes_are_those_of_the_model(photos: Path) -> None:
+    model = lively_detector()
+    pictures = named_pictures([photos / "one.png"])
+    texts = ["a cat", "red circle"]
+    wanted = BoxQuery(texts, ["the {}"], threshold=0.2, most=6, nms=0.6)
+    values, skipped = predict_boxes(model, pictures, wanted)
+    assert skipped == 0 and values["images"][0]["width"] == 120
+    assert values["categories"] == [{"id": 1, "name": "a cat"}, {"id": 2, "name": "red circle"}]
+    preprocess = model.spec.preprocess
+    picture = Image.fromarray(pixels(photos / "one.png").astype(np.uint8))
+    with torch.no_grad():
+        queries = query_embeddings(model, texts, ["the {}"])
+        answer = model.detect(torch.from_numpy(preprocess(picture)[None]), queries)
+    frame = frame_of((120, 80), preprocess.size, preprocess.resize_mode)
+    found = best_boxes(answer.logits[0], answer.boxes[0], frame, most=6, nms=0.6, threshold=0.2)
+    assert len(found.labels) == len(values["annotations"]) > 1
+    for one, corners, label in zip(values["annotations"], found.corners, found.labels, strict=True):
+        left, top, width, height = one["bbox"]
+        assert np.allclose([left, top, left + width, top + height], corners, atol=0.02)
+        assert one["category_id"] == label + 1
+
+
+def test_the_command_writes_json_and_pictures_and_counts_what_it_left_out(
+    photos: Path, tmp_path: Path
+) -> None:
+    save_model(lively_detector(), tmp_path / "model")
+    words = ["predict", str(tmp_path / "model"), str(photos), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*words, "--threshold", "0", "--most", "5"])
+    assert done.exit_code == 0, done.output
+    assert "10 boxes in 2 pictures, 1 left out" in done.output
+    values = json.loads((tmp_path / "out" / "boxes.json").read_text())
+    assert [one["file_name"] for one in values["images"]] == ["more/two.jpg", "one.png"]
+    assert (values["images"][0]["width"], values["images"][0]["height"]) == (80, 120)
+    assert [one["name"] for one in values["categories"]] == ["red circle", "blue square"]
+    drawn = tmp_path / "out" / "pictures"
+    assert pixels(drawn / "more" / "two.jpg.jpg").shape == (120, 80, 3)
+    plain, marked = pixels(photos / "one.png"), pixels(drawn / "one.png.jpg")
+    assert np.abs(plain - marked).max() > 60
+    annotated = read_coco(tmp_path / "out" / "boxes.json", photos)
+    assert len(annotated.entries) == 2, "a set that ptft trains on"
+    again = CliRunner().invoke(app, words)
+    assert isinstance(again.exception, UsageError) and "is there" in str(again.exception)
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def test_what_is_no_detector_or_no_picture_is_refused(photos: Path, tmp_path: Path) -> None:
+    model = tiny_detector().eval()
+    with pytest.raises(UsageError, match="no picture that can be read"):
+        predict_boxes(model, named_pictures([photos / "bad.png"]), BoxQuery())
+    with pytest.raises(UsageError, match="lacks"):
+        predict_boxes(model, {}, BoxQuery(templates=["a"]))
+    model.drop_detector()
+    with pytest.raises(ModelError, match="needs a detector"):
+        predict_boxes(model, {}, BoxQuery())
+    with pytest.raises(UsageError, match="no such picture"):
+        named_pictures([tmp_path / "none.png"])
+    with pytest.raises(UsageError, match="no picture in it"):
+        named_pictures([tmp_path])
+    (tmp_path / "one.png").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"named one\.png is among them"):
+        named_pictures([photos, tmp_path])
