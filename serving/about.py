@@ -206,11 +206,15 @@ async def _run(asked: Asked, encoder: Encoder, golden: Golden) -> dict[str, floa
         + Cost(
             items=pictures + len(texts),
             memory=golden.pixels.nbytes,
-            work=pictures * encoder.images.seconds_a_unit,
+            work=pictures * sum(one.seconds_a_unit for one in encoder.towers[::2]),
         )
     )
     asked.watch()
     golden.check_tokens(encoder.model.tokenizer(texts))
     images = await asyncio.gather(*(encoder.embed(ticket, one) for one in golden.pixels))
     rows = await encoder.encode_texts(ticket, texts)
-    return compare_golden(encoder.model, golden, np.stack(images), np.stack(rows))
+    places = None
+    if encoder.places is not None:
+        looked = encoder.places.submit(ticket, list(golden.pixels), phases=ticket.phases)
+        places = np.stack(await asyncio.gather(*looked))
+    return compare_golden(encoder.model, golden, np.stack(images), np.stack(rows), places)

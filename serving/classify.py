@@ -17,8 +17,8 @@ from serving import schema
 from serving.admission import Cost
 from serving.answers import Embeddings, encode_pictures, encode_texts, failure, status_of, write
 from serving.asked import Asked
-from serving.inputs import read_images, too_many
-from serving.labels import expanded_characters
+from serving.inputs import read_images
+from serving.label_limits import check_labels
 from serving.pictures import Picture
 from serving.refusal import Refusal
 
@@ -45,7 +45,7 @@ async def classify(asked: Asked) -> Response:
         raise Refusal(422, "no_labels", f"{info.name} has no classes of its own; send labels")
     zero_shot = options.labels is not None or options.templates is not None or not model.has_head
     if zero_shot:
-        _check_labels(asked, labels, templates)
+        check_labels(asked, labels, templates)
     _charge_answer(asked, max(len(pictures), len(texts)), labels, options.top_k)
     sets = (labels, templates) if zero_shot else None
     found, class_cd = await _encode(asked, pictures, texts, sets)
@@ -128,22 +128,6 @@ def _check_read(info: ModelInfo, images: int, texts: int) -> None:
             )
     if info.reads == "both" and images != texts:
         raise Refusal(422, "unpaired", f"{images} images and {texts} texts; allowed: one an image")
-
-
-def _check_labels(asked: Asked, labels: Sequence[str], templates: Sequence[str]) -> None:
-    """Refuse labels in templates that are too many or too long, before any is written out."""
-    settings = asked.settings
-    prompts = len(labels) * len(templates)
-    too_many(prompts, settings, settings.max_prompts, "labels times templates")
-    characters, longest = expanded_characters(labels, templates)
-    for found, most, what in (
-        (longest, schema.MAX_TEXT, "a label in a template"),
-        (characters, settings.max_characters, "labels in templates (PTFT_MAX_CHARACTERS)"),
-    ):
-        if found > most:
-            raise Refusal(
-                413, "too_many_characters", f"{what}: {found} characters; allowed: at most {most}"
-            )
 
 
 def _charge_answer(asked: Asked, items: int, labels: Sequence[str], top_k: int) -> None:

@@ -54,6 +54,7 @@ class Route:
         answer: its schema; None: plain text.
         body: of the JSON that is posted; None: nothing is posted.
         files: the part of a form that takes pictures, where the route reads forms.
+        more_files: other parts that do.
         form: the schema of the form's other fields; that of ``body`` without ``files`` by default.
         raw: whether a body may be one picture: as ``image/*`` too, which generators do not know.
         examples: bodies by name.
@@ -67,6 +68,7 @@ class Route:
     answer: type[BaseModel]
     body: type[BaseModel] | None = None
     files: str = ""
+    more_files: tuple[str, ...] = ()
     form: type[BaseModel] | None = None
     raw: bool = False
     examples: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -138,11 +140,12 @@ def _form(route: Route) -> dict[str, Any]:
     model = route.form or route.body
     assert model is not None
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    fields = {key: value for key, value in schema["properties"].items() if key != route.files}
+    pictures = (route.files, *route.more_files)
+    fields = {key: value for key, value in schema["properties"].items() if key not in pictures}
     files = _FILE if route.form else {"type": "array", "items": _FILE}
     needed = [key for key in schema.get("required", []) if key != route.files]
     return {
         "type": "object",
-        "properties": {route.files: files, **fields},
+        "properties": {**dict.fromkeys(pictures, files), **fields},
         **({"required": needed} if needed else {}),
     }

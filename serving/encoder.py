@@ -7,7 +7,7 @@ deadline or by its client, leaves the queues with it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptft.errors import SampleError
+from ptft.onnx.boxes import MORE
 from ptft.onnx.golden import Golden, hold_golden
 from ptft.onnx.model import OnnxModel
 from ptft.onnx.trial_run import longest_row
+from ptft.preprocess.frame import Frame
 from serving.admission import Admission, Cost, Ticket
 from serving.batcher import LONGEST_S, Batcher
 from serving.bodies import LARGE
@@ -27,11 +29,14 @@ from serving.metrics import Metrics
 from serving.pictures import Picture, Pictures, decoding_memory
 from serving.pool import Pool
 from serving.settings import Settings
+from serving.waiting import all_or_none
 from serving.warmup import MOST, MOST_ON_GPU, best_size
 
-__all__ = ["Encoder"]
+__all__ = ["AHEAD", "Encoder"]
 
-_AHEAD = 4  # pictures of a request that are decoded before a tower takes them
+AHEAD = 4
+"""Pictures of a request that are decoded before a tower takes them."""
+
 _TEXTS_A_JOB = 32  # that are tokenised at once, of 8,192 characters together
 _CHARACTERS_A_JOB = 8192
 _TEXTS_AT_ONCE, _CHARACTERS_AT_ONCE = 4, 200  # tokenised in less time than a thread takes to begin
@@ -71,11 +76,19 @@ class Encoder:
             )
             for kind, run in (("image", self._run_images), ("text", model.encode_texts))
         )
+        self.places: Batcher | None = None
+        if model.has_detector:
+            observe = partial(metrics.observe_batch, "places")
+            self.places = Batcher(
+                "places", self._run_places, max_batch=self._size or 1, observe=observe
+            )
+        self.count_of_places = 0  # of a picture, known once some were looked at
         self.cache: EmbeddingCache | None = None
         if settings.cache_bytes:
             parts = (model.info.digest, model.precision, model.provider, settings.jpeg)
             self.cache = EmbeddingCache(settings.cache_bytes, *parts)
         self._labels = LabelSets(admission, self)
+        self._threaded: list[Batcher | Pool] = [*self.towers, self._decoding, self._tokenising]
 
     def calibrate(self, golden: Golden) -> None:
         """Measure what a picture and a token cost, on the golden inputs, whose answers are held
@@ -91,31 +104,56 @@ class Encoder:
         if self._size is None:
             most = MOST_ON_GPU if self.model.on_gpu else MOST
             (short,) = tokenizer([_SHORT_TEXT])  # long ones have LONGEST_S
-            for tower, item in ((self.images, golden.pixels[0]), (self.texts, short)):
+            for tower in self.towers:
+                item = short if tower is self.texts else golden.pixels[0]
                 cost = partial(self._cost_of_batch, tower, item)
                 tower.max_batch = best_size(cost, most, LONGEST_S)
         width = int(tokenizer.lengths(tokens).max())
         image_nd = self.images.calibrate(list(golden.pixels), len(golden.pixels))
         text_td = self.texts.calibrate(list(tokens), len(tokens) * width)
-        hold_golden(self.model, golden, image_nd, text_td)
+        rows_npw = None
+        if self.places is not None:
+            rows_npw = self.places.calibrate(list(golden.pixels), len(golden.pixels))
+            self.count_of_places = rows_npw.shape[1]
+        hold_golden(self.model, golden, image_nd, text_td, rows_npw)
         # the largest that traffic will ask for, where it has not run yet: a model may not stand it
         row = longest_row(tokenizer)
-        ran = {self.images: max(len(golden.pixels), 0 if self._size else self.images.max_batch)}
-        ran[self.texts] = len(tokens) if tokenizer.lengths(row[None])[0] <= width else 0
-        for tower, item, units in ((self.images, golden.pixels[0], 1), (self.texts, row, row.size)):
-            if (count := tower.most(units)) > ran[tower]:
+        seen = len(tokens) if tokenizer.lengths(row[None])[0] <= width else 0
+        for tower in self.towers:
+            item, units, ran = (row, row.size, seen)
+            if tower is not self.texts:
+                item, units = golden.pixels[0], 1
+                ran = max(len(golden.pixels), 0 if self._size else tower.max_batch)
+            if (count := tower.most(units)) > ran:
                 tower.measure([item] * count)
+
+    @property
+    def towers(self) -> tuple[Batcher, ...]:
+        """Every queue that something runs behind; a detector's is the last."""
+        both = (self.images, self.texts)
+        return both if self.places is None else (*both, self.places)
 
     def cost_of_pictures(self, pictures: Sequence[Picture | SampleError]) -> Cost:
         """What embedding them takes; what cannot be decoded takes nothing."""
+        return self._cost_of_pictures(pictures, self.images, self._bytes_of_rows(1))
+
+    def cost_of_places(self, pictures: Sequence[Picture | SampleError]) -> Cost:
+        """What looking for things in them takes, before a query is compared."""
+        assert self.places is not None
+        row = 4 * (self.model.info.embed_dim + MORE)
+        return self._cost_of_pictures(pictures, self.places, self.count_of_places * row)
+
+    def _cost_of_pictures(
+        self, pictures: Sequence[Picture | SampleError], tower: Batcher, each: int
+    ) -> Cost:
         good = [one for one in pictures if isinstance(one, Picture)]
         height, width = self.model.preprocess.size
         decoding = sum(one.seconds for one in good) / self._threads
         return Cost(
             items=len(pictures),
-            memory=min(len(good), _AHEAD) * height * width * 3 + self._bytes_of_rows(len(good)),
-            work=decoding + len(good) * self.images.seconds_a_unit,
-            best_work=decoding + len(good) * self.images.best_seconds_a_unit,
+            memory=min(len(good), AHEAD) * height * width * 3 + len(good) * each,
+            work=decoding + len(good) * tower.seconds_a_unit,
+            best_work=decoding + len(good) * tower.best_seconds_a_unit,
         )
 
     def cost_of_texts(self, count: int, characters: int, longest: int) -> Cost:
@@ -149,7 +187,7 @@ class Encoder:
             keep: answer from the cache, and put into it.
         """
         cache = self.cache if keep else None
-        ahead = asyncio.Semaphore(_AHEAD)
+        ahead = asyncio.Semaphore(AHEAD)
 
         async def one(picture: Picture | SampleError) -> NDArray[np.float32] | SampleError:
             if isinstance(picture, SampleError):
@@ -169,12 +207,20 @@ class Encoder:
                 readable.set()
             return kept
 
-        return list(await _all(one(picture) for picture in pictures))
+        return list(await all_or_none(one(picture) for picture in pictures))
 
     async def decode(self, ticket: Ticket, picture: Picture) -> NDArray[np.uint8] | SampleError:
         """One picture to pixels, or why there are none."""
+        return await self._decode(ticket, picture, self.pictures.decode)
+
+    async def decode_framed(
+        self, ticket: Ticket, picture: Picture
+    ) -> tuple[NDArray[np.uint8], Frame] | SampleError:
+        """The same, and how the upright picture lies in them."""
+        return await self._decode(ticket, picture, self.pictures.decode_framed)
+
+    async def _decode(self, ticket: Ticket, picture: Picture, decode: Callable[[Picture], T]) -> T:
         cost = {"memory": picture.memory, "seconds": picture.seconds}
-        decode = self.pictures.decode
         self._metrics.pixels.inc(picture.header.pixels)
         return await self._decoding.run(
             ticket,
@@ -236,7 +282,7 @@ class Encoder:
             jobs = [self._tokenise(texts)]
             ticket.phases.leave("decode")
         else:
-            jobs = await _all(
+            jobs = await all_or_none(
                 self._tokenising.run(ticket, self._tokenise, part, phases=ticket.phases)
                 for part in _parts(texts)
             )
@@ -249,7 +295,7 @@ class Encoder:
             for future in self.texts.submit(ticket, rows, lengths, ticket.phases)
         ]
         counts = [count for _, lengths in jobs for count in lengths]
-        return list(zip(await _all(futures), counts, strict=True))
+        return list(zip(await all_or_none(futures), counts, strict=True))
 
     async def encode_labels(
         self, labels: Sequence[str], templates: Sequence[str], caller: str
@@ -264,12 +310,11 @@ class Encoder:
 
     def busy_for(self) -> float:
         """Seconds of the oldest batch or decoding that is running."""
-        parts = (self.images, self.texts, self._decoding, self._tokenising)
-        return max(part.busy_for() for part in parts)
+        return max(part.busy_for() for part in self._threaded)
 
     def close(self) -> None:
         """Begin nothing more."""
-        for part in (self.images, self.texts, self._decoding, self._tokenising):
+        for part in self._threaded:
             part.close()
 
     def _bytes_of_rows(self, count: int) -> int:
@@ -284,23 +329,12 @@ class Encoder:
     def _run_images(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         return self.model.encode_images(self.model.preprocess.normalise(np.stack(pixels)))
 
+    def _run_places(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        return self.model.detect_places(self.model.preprocess.normalise(np.stack(pixels)))
+
     def _tokenise(self, texts: Sequence[str]) -> tuple[list[NDArray[np.int64]], list[int]]:
         tokens = self.model.tokenizer(texts)
         return list(tokens), self.model.tokenizer.lengths(tokens).tolist()
-
-
-async def _all(waited: Iterable[Awaitable[T]]) -> list[T]:
-    """As ``asyncio.gather``; but where one fails or the caller is cancelled, so are the others."""
-    waiting = list(waited)
-    if len(waiting) == 1:
-        return [await waiting[0]]
-    tasks = [asyncio.ensure_future(one) for one in waiting]
-    try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        raise
 
 
 def _parts(texts: Sequence[str]) -> list[Sequence[str]]:

@@ -92,7 +92,7 @@ class Health:
         now = time.monotonic()
         return all(
             tower.failing_since is None and now - tower.succeeded < FRESH_S
-            for tower in (encoder.images, encoder.texts)
+            for tower in encoder.towers
         )
 
     async def _prove(self, encoder: Encoder) -> str:
@@ -100,7 +100,9 @@ class Health:
         grey = np.full((height, width, 3), 127, np.uint8)
         lane = self._admission.open()
         try:
-            await asyncio.gather(encoder.embed(lane, grey), encoder.encode_texts(lane, ["a"]))
+            looking = encoder.places.submit(lane, [grey]) if encoder.places is not None else []
+            embedding = (encoder.embed(lane, grey), encoder.encode_texts(lane, ["a"]))
+            await asyncio.gather(*embedding, *looking)
         except Exception as error:
             return f"an inference failed: {type(error).__name__}"
         return ""
@@ -135,7 +137,7 @@ class Health:
         encoder = self.encoder
         if encoder is None:
             return ""
-        longest = max(encoder.images.longest, encoder.texts.longest)
+        longest = max(tower.longest for tower in encoder.towers)
         busy = encoder.busy_for()
         if busy > 2 * longest + self._hang_s:
             return (
@@ -154,6 +156,6 @@ class Health:
         encoder = self.encoder
         if encoder is None:
             return 0.0
-        since = [tower.failing_since for tower in (encoder.images, encoder.texts)]
+        since = [tower.failing_since for tower in encoder.towers]
         now = time.monotonic()
         return max((now - one for one in since if one is not None), default=0.0)

@@ -29,6 +29,7 @@ __all__ = [
     "is_token_ids",
     "is_url",
     "numbered",
+    "read_image_lists",
     "read_images",
     "read_json_body",
     "read_strings",
@@ -64,27 +65,52 @@ async def read_images(
     Raises:
         Refusal: naming the key, its value and what is allowed.
     """
+    (pictures, *_), values = await read_image_lists(
+        asked, ("images",), body=body, options=options, required=required
+    )
+    return pictures, values
+
+
+@reads
+async def read_image_lists(
+    asked: Asked,
+    keys: tuple[str, ...],
+    *,
+    body: type[BaseModel],
+    options: type[M],
+    required: bool = True,
+) -> tuple[list[list[Picture | SampleError]], M]:
+    """The same of several lists of images.
+
+    Args:
+        keys: of the lists, ``images`` first; a file of a form is of the key that its part is named
+            by, of ``images`` where that is none of them, and a raw image is of ``images``.
+    """
     request, settings = asked.request, asked.settings
     content_type = request.headers.get("content-type", "")
     media = content_type.split(";")[0].strip().lower()
     if media == "multipart/form-data":
         data = await read_body(request, asked.ticket, settings)
         size = len(data)
-        read = await asked.apart(size, _read_form, asked, content_type, data, options, required)
+        read = await asked.apart(
+            size, _read_form, asked, content_type, data, options, required, keys
+        )
         asked.ticket.release_memory(size)
         return read
     if media == "application/json":
         values = await read_json_body(asked, body)
-        strings = values.images or []  # type: ignore[attr-defined]
-        rest = values.model_dump(exclude={"images"}, exclude_unset=True)
-        pictures = await read_strings(asked, strings, numbered("images", len(strings)))
+        rest = values.model_dump(exclude=set(keys), exclude_unset=True)
+        pictures = []
+        for key in keys:
+            strings = getattr(values, key) or []
+            pictures.append(await read_strings(asked, strings, numbered(key, len(strings))))
         return pictures, options.model_construct(**{**_defaults(options), **rest})
     if media.startswith("image/") or media == "application/octet-stream":
         values_of = _parse_pairs(request.query_params.multi_items(), options)
         data = await read_body(request, asked.ticket, settings)
         picture = asked.encoder.pictures.look(bytes(data), "images[0]")
         asked.ticket.release_memory(len(data))
-        return [picture], values_of
+        return [[picture], *([] for _ in keys[1:])], values_of
     raise Refusal(415, "media_type", f"content-type {media or 'absent'}: allowed: {_MEDIA}")
 
 
@@ -232,16 +258,24 @@ def check_characters(texts: Sequence[str], settings: Settings, key: str = "texts
 
 
 def _read_form(
-    asked: Asked, content_type: str, body: bytearray, options: type[M], required: bool
-) -> tuple[list[Picture | SampleError], M]:
+    asked: Asked,
+    content_type: str,
+    body: bytearray,
+    options: type[M],
+    required: bool,
+    keys: tuple[str, ...],
+) -> tuple[list[list[Picture | SampleError]], M]:
     settings = asked.settings
     form = parse_form(content_type, body, settings.max_batch, 2 * settings.max_prompts)
     body.clear()  # the parts are copies
     if required and not form.files:
         raise Refusal(422, "no_images", "no part of the form is a file; send at least one image")
     values = _parse_pairs(form.fields, options)
-    look = asked.encoder.pictures.look
-    return [look(data, f"images[{n}]") for n, data in enumerate(form.files)], values
+    found: dict[str, list[Picture | SampleError]] = {key: [] for key in keys}
+    for name, data in zip(form.names, form.files, strict=True):
+        key = name if name in found else keys[0]
+        found[key].append(asked.encoder.pictures.look(data, f"{key}[{len(found[key])}]"))
+    return list(found.values()), values
 
 
 def _parse_pairs(pairs: Iterable[tuple[str, str]], kind: type[M]) -> M:

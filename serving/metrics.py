@@ -118,10 +118,10 @@ class Metrics:
         """What is served."""
         self.model_info.labels(name, digest, precision, provider).set(1)
 
-    def set_batches(self, images: int, texts: int) -> None:
-        """What each tower may take at once."""
-        for kind, most in (("image", images), ("text", texts)):
-            self.batch_limit.labels(kind).set(most)
+    def set_batches(self, most: Mapping[str, int]) -> None:
+        """What each tower may take at once: kind -> items."""
+        for kind, count in most.items():
+            self.batch_limit.labels(kind).set(count)
 
     def observe_batch(self, kind: str, items: int, seconds: float) -> None:
         """One batch has run."""

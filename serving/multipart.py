@@ -19,9 +19,14 @@ _MAX_HEADER = 8 << 10  # bytes of a part's header
 
 @dataclass
 class Form:
-    """Files and fields in the order in which they stand in the body."""
+    """Files and fields in the order in which they stand in the body.
+
+    Attributes:
+        names: of the parts that the files are, in their order.
+    """
 
     files: list[bytes] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
     fields: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -47,6 +52,7 @@ def parse_form(content_type: str, body: bytes | bytearray, max_files: int, max_f
         if b"filename" in options:
             _check_count(len(form.files), max_files, "images")
             form.files.append(bytes(memoryview(body)[start:end]))
+            form.names.append(name)
             continue
         _check_count(len(form.fields), max_fields, "fields")
         if end - start > _MAX_FIELD:

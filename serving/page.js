@@ -3,6 +3,7 @@
 
 const at = (id) => document.getElementById(id);
 const KEPT = 8; // class tables, and rows of an index, at most
+const BOXES = { threshold: 0.1, most: 20, nms: 0.6 };
 let key = ""; // in memory alone
 let model = null;
 let about = null;
@@ -140,6 +141,7 @@ function take(file) {
   if (!file) return;
   if (preview) URL.revokeObjectURL(preview);
   picture = file;
+  at("marks").replaceChildren();
   preview = URL.createObjectURL(file);
   const shown = at("preview");
   shown.hidden = false;
@@ -161,7 +163,7 @@ async function score() {
   say("Asking.");
   const started = performance.now();
   try {
-    const ways = [scores, classes, nearest];
+    const ways = [scores, boxes, classes, nearest];
     const parts = await Promise.all(ways.map((way) => way(texts, mine.signal)));
     if (mine.signal.aborted) return;
     const took = Math.round(performance.now() - started);
@@ -200,6 +202,36 @@ async function scores(texts, signal) {
   at("score-rows").replaceChildren(...rows);
   at("scores").hidden = false;
   return `Best of ${texts.length}: ${order[0].text}, ${percent(order[0].share)}.`;
+}
+
+async function boxes(texts, signal) {
+  at("found").hidden = true;
+  at("marks").replaceChildren();
+  if (model.task !== "detect" || !picture) return "";
+  const form = new FormData();
+  form.append("images", picture);
+  for (const [name, value] of Object.entries(BOXES)) form.append(name, String(value));
+  for (const text of texts) form.append("labels", text);
+  if (texts.length) form.append("templates", "{}");
+  const [one] = (await ask("v1/detect", { method: "POST", body: form, signal })).results;
+  const share = (value, whole) => `${(100 * value) / whole}%`;
+  const marks = one.boxes.map((found) => {
+    const [left, top, right, bottom] = found.box;
+    const mark = element("span", null, element("b", `${found.label} ${percent(found.score)}`));
+    mark.style.left = share(left, one.width);
+    mark.style.top = share(top, one.height);
+    mark.style.width = share(right - left, one.width);
+    mark.style.height = share(bottom - top, one.height);
+    return mark;
+  });
+  at("marks").replaceChildren(...marks.reverse()); // the surest on top
+  const place = (found) => found.box.map((value) => Math.round(value)).join(", ");
+  at("found-rows").replaceChildren(...one.boxes.map((found) => barRow(found.label, found.score, place(found))));
+  at("found-words").textContent =
+    `Of ${texts.length ? "the texts" : "the model's own classes"}, with a probability of ${percent(BOXES.threshold)} at least, ` +
+    `at most ${BOXES.most}, of two that overlap by more than ${percent(BOXES.nms)} the surer.`;
+  at("found").hidden = false;
+  return one.boxes.length ? `Found: ${one.boxes.length}, the surest ${one.boxes[0].label}.` : "Nothing found.";
 }
 
 async function classes(texts, signal) {

@@ -5,14 +5,19 @@ settings name or where decoding it would take more than there is; the others of 
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ptft.errors import SampleError
 from ptft.preprocess import ImagePreprocess, decode_image
 from ptft.preprocess.decoding import too_many_pixels
+from ptft.preprocess.frame import Frame, frame_of
+from ptft.preprocess.orientation import jpeg_orientation
 from ptft.preprocess.picture_header import PILLOW_NAMES, PictureHeader, read_header
 from serving.settings import Settings
 
@@ -20,6 +25,7 @@ __all__ = ["Picture", "Pictures", "decoding_memory"]
 
 logger = logging.getLogger("bentoml.ptft")
 
+R = TypeVar("R")
 _DCT_SCALES = (8, 4, 2, 1)  # of libjpeg, as Pillow uses it
 
 
@@ -84,22 +90,37 @@ class Pictures:
 
     def decode(self, picture: Picture) -> NDArray[np.uint8] | SampleError:
         """Pixels as the model takes them, uint8 (H, W, 3), or why there are none."""
-        header, preprocess = picture.header, self._preprocess
-        try:
-            image = decode_image(
-                picture.data,
-                name=picture.name,
-                max_pixels=header.pixels,
-                reading=preprocess.reading,
-                formats=PILLOW_NAMES[header.format],
-                least=self._least(header),
-            )
-            return preprocess.pixels(image)
-        except SampleError as error:
-            return SampleError(str(error), error.fault)  # without the traceback, which holds pixels
-        except Exception as error:  # whatever it is, it concerns this picture alone
-            logger.exception("%s", picture.name)
-            return SampleError(f"{picture.name}: {type(error).__name__}: {error}")
+        return _alone(picture, lambda: self._preprocess.pixels(self._upright(picture)))
+
+    def decode_framed(self, picture: Picture) -> tuple[NDArray[np.uint8], Frame] | SampleError:
+        """The same, and how the upright picture lies in them."""
+
+        def framed() -> tuple[NDArray[np.uint8], Frame]:
+            preprocess, image = self._preprocess, self._upright(picture)
+            size = self._upright_size(picture, image)
+            frame = frame_of(size, preprocess.size, preprocess.resize_mode)
+            return preprocess.pixels(image), frame
+
+        return _alone(picture, framed)
+
+    def _upright(self, picture: Picture) -> Image.Image:
+        header = picture.header
+        return decode_image(
+            picture.data,
+            name=picture.name,
+            max_pixels=header.pixels,
+            reading=self._preprocess.reading,
+            formats=PILLOW_NAMES[header.format],
+            least=self._least(header),
+        )
+
+    def _upright_size(self, picture: Picture, image: Image.Image) -> tuple[int, int]:
+        """Width and height of the whole picture, of which a JPEG may have been decoded smaller."""
+        if picture.header.format != "jpeg" or self._scale(picture.header) == 1:
+            return image.size
+        width, height = picture.header.size
+        turned = self._preprocess.reading.orient and jpeg_orientation(picture.data) >= 5
+        return (height, width) if turned else (width, height)
 
     def _least(self, header: PictureHeader) -> tuple[int, int] | None:
         if header.format != "jpeg" or self._settings.jpeg == "exact":
@@ -113,6 +134,17 @@ class Pictures:
             return 1
         most = min(header.size[0] // least[0], header.size[1] // least[1])
         return next(scale for scale in _DCT_SCALES if scale <= max(most, 1))
+
+
+def _alone(picture: Picture, decode: Callable[[], R]) -> R | SampleError:
+    """What comes of a picture, or why there is nothing."""
+    try:
+        return decode()
+    except SampleError as error:
+        return SampleError(str(error), error.fault)  # without the traceback, which holds pixels
+    except Exception as error:  # whatever it is, it concerns this picture alone
+        logger.exception("%s", picture.name)
+        return SampleError(f"{picture.name}: {type(error).__name__}: {error}")
 
 
 def decoding_memory(settings: Settings) -> int:

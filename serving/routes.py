@@ -20,6 +20,7 @@ from serving import schema_clients as clients
 from serving.about import About, GoldenCheck, GoldenHeld, about, drift, golden
 from serving.classify import classify
 from serving.cohere import cohere_embed
+from serving.detect import detect
 from serving.document import Route, describe
 from serving.drift import Movement
 from serving.embed import embed_image, embed_text, served_model
@@ -196,6 +197,22 @@ ROUTES = (
                 "labels": ["cat", "dog"],
                 "templates": ["a photo of a {}"],
             }
+        },
+    ),
+    Route(
+        "/v1/detect",
+        "detect",
+        "Boxes of things in images: the model's classes, labels of your own, or things that look "
+        "like an example.",
+        detect,
+        schema.Detected,
+        schema.DetectInputs,
+        files="images",
+        more_files=("examples",),
+        raw=True,
+        examples={
+            "labels": {"images": [_PIXEL], "labels": ["cat", "dog"], "threshold": 0.2, "nms": 0.5},
+            "example": {"images": [_PIXEL], "examples": [_PIXEL], "most": 10},
         },
     ),
     Route(

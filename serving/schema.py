@@ -9,6 +9,9 @@ __all__ = [
     "Classes",
     "ClassifyInputs",
     "ClassifyOptions",
+    "DetectInputs",
+    "DetectOptions",
+    "Detected",
     "EmbedImages",
     "EmbedOptions",
     "EmbedTexts",
@@ -64,20 +67,12 @@ class EmbedTexts(EmbedOptions):
     texts: Annotated[list[Text], Field(min_length=1)]
 
 
-class ClassifyOptions(RequestBody):
-    """Texts to classify, and labels for zero-shot; without labels, the model's own classes."""
+class LabelOptions(RequestBody):
+    """Labels, and the prompts that they are put into."""
 
     labels: Annotated[list[Text], Field(min_length=1)] | None = None
     templates: (
         Annotated[list[Text], Field(min_length=1, description="prompts; {} is the label")] | None
-    ) = None
-    top_k: Annotated[int, Field(ge=1)] = 5
-    texts: (
-        Annotated[
-            list[Text],
-            Field(min_length=1, description="of a model that reads texts; one an image if both"),
-        ]
-        | None
     ) = None
 
     @field_validator("labels")
@@ -94,6 +89,44 @@ class ClassifyOptions(RequestBody):
             if "{}" not in template:
                 raise ValueError(f"{template!r} has no {{}} for the label")
         return templates
+
+
+class ClassifyOptions(LabelOptions):
+    """Texts to classify, and labels for zero-shot; without labels, the model's own classes."""
+
+    top_k: Annotated[int, Field(ge=1)] = 5
+    texts: (
+        Annotated[
+            list[Text],
+            Field(min_length=1, description="of a model that reads texts; one an image if both"),
+        ]
+        | None
+    ) = None
+
+
+class DetectOptions(LabelOptions):
+    """What to look for: labels, or else the model's own classes; and what of it to tell."""
+
+    threshold: Annotated[
+        float, Field(ge=0, le=1, description="probability below which a box is not told")
+    ] = 0.1
+    most: Annotated[int, Field(ge=1, le=1000, description="boxes of an image, at most")] = 100
+    nms: Annotated[
+        float | None,
+        Field(gt=0, le=1, description="IoU from which of two boxes of a label the surer stays"),
+    ] = None
+
+
+class DetectInputs(DetectOptions):
+    """Images to look at, and images of things to look for."""
+
+    images: Images
+    examples: (
+        Annotated[
+            list[str], Field(min_length=1, description="crops: each is looked for, beside labels")
+        ]
+        | None
+    ) = None
 
 
 class ClassifyInputs(ClassifyOptions):
@@ -180,10 +213,38 @@ class Classes(NamedAnswer):
     results: list[Classified]
 
 
+class Box(BaseModel):
+    """A thing that was found, by a label or by an example."""
+
+    label: str | None = None
+    example: Annotated[int | None, Field(description="place in ``examples``")] = None
+    score: Annotated[float, Field(description="probability")]
+    box: Annotated[
+        tuple[float, float, float, float],
+        Field(description="left, top, right, bottom in pixels of the upright image"),
+    ]
+
+
+class DetectedImage(BaseModel):
+    """One image's boxes, the surest first, or why there are none."""
+
+    index: int
+    width: Annotated[int | None, Field(description="of the upright image, pixels")] = None
+    height: int | None = None
+    boxes: list[Box] | None = None
+    error: Failure | None = None
+
+
+class Detected(NamedAnswer):
+    """Boxes of images, in the order of what was sent."""
+
+    results: list[DetectedImage]
+
+
 class ServedModel(NamedAnswer):
     """What is served and what it came from."""
 
-    task: str
+    task: Annotated[str, Field(description="embed, classify, or detect: it has ``/v1/detect``")]
     dim: int
     context_length: int
     image_size: tuple[int, int]

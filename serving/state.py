@@ -120,7 +120,7 @@ class State:
         self.encoder = self.health.encoder = encoder
         model = encoder.model
         self.metrics.set_model(info.name, info.digest, model.precision, model.provider)
-        self.metrics.set_batches(encoder.images.max_batch, encoder.texts.max_batch)
+        self.metrics.set_batches({tower.name: tower.max_batch for tower in encoder.towers})
         seconds = time.monotonic() - started
         logger.info("serving %s %s, loaded in %.1f s", info.name, info.digest, seconds)
         most = (encoder.images.max_batch, encoder.texts.max_batch)

@@ -1,4 +1,4 @@
-"""A client of the service: pictures and texts to embeddings, classes, scores and rankings.
+"""A client of the service: pictures and texts to embeddings, classes, boxes, scores and rankings.
 
 ::
 
@@ -18,7 +18,9 @@ Neither torch nor the rest of ptft is imported.
 from ptft.client.aio import AsyncServiceClient
 from ptft.client.answers import (
     EmbeddedItems,
+    FoundBox,
     ItemClasses,
+    PictureBoxes,
     PictureScores,
     RankedItem,
     ServiceModel,
@@ -28,7 +30,9 @@ from ptft.client.sync import ServiceClient
 __all__ = [
     "AsyncServiceClient",
     "EmbeddedItems",
+    "FoundBox",
     "ItemClasses",
+    "PictureBoxes",
     "PictureScores",
     "RankedItem",
     "ServiceClient",

@@ -12,6 +12,7 @@ from ptft.client import questions
 from ptft.client.answers import (
     EmbeddedItems,
     ItemClasses,
+    PictureBoxes,
     PictureScores,
     RankedItem,
     ServiceModel,
@@ -112,6 +113,23 @@ class AsyncServiceClient:
     ) -> list[ItemClasses]:
         """Pictures, texts or pairs to the model's classes, or zero-shot to ``labels``."""
         asked = questions.classes_question(pictures, texts, labels, templates, top_k, self._batch)
+        return await self._ask(asked)
+
+    async def detect(
+        self,
+        pictures: Sequence[PictureInput],
+        *,
+        labels: Sequence[str] | None = None,
+        templates: Sequence[str] | None = None,
+        examples: Sequence[PictureInput] = (),
+        threshold: float = 0.1,
+        most: int = 100,
+        nms: float | None = None,
+    ) -> list[PictureBoxes]:
+        """Boxes in pictures: of the model's classes, of ``labels``, or of what looks like the
+        ``examples``; see ``/docs`` of the service for the others."""
+        values = {"threshold": threshold, "most": most, "nms": nms}
+        asked = questions.boxes_question(pictures, labels, templates, examples, values, self._batch)
         return await self._ask(asked)
 
     async def similarity(

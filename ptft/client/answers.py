@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 __all__ = [
     "Answers",
     "EmbeddedItems",
+    "FoundBox",
     "ItemClasses",
+    "PictureBoxes",
     "PictureScores",
     "RankedItem",
     "ServiceModel",
+    "read_boxes",
     "read_classes",
     "read_embeddings",
     "read_model",
@@ -77,6 +80,37 @@ class ItemClasses:
     """
 
     classes: tuple[tuple[str, float], ...] = ()
+    failed: str = ""
+
+
+@dataclass(frozen=True)
+class FoundBox:
+    """A thing in a picture.
+
+    Attributes:
+        label: what it was found by; None where that was an example.
+        example: place of that; None where it was a label.
+        score: probability.
+        corners: left, top, right, bottom in pixels of the upright picture.
+    """
+
+    label: str | None
+    example: int | None
+    score: float
+    corners: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class PictureBoxes:
+    """What is found in a picture, the surest first.
+
+    Attributes:
+        size: width and height of the upright picture.
+        failed: why there is nothing; "" else.
+    """
+
+    boxes: tuple[FoundBox, ...] = ()
+    size: tuple[int, int] = (0, 0)
     failed: str = ""
 
 
@@ -160,6 +194,21 @@ def read_classes(answers: Answers, count: int) -> list[ItemClasses]:
             found[place] = ItemClasses(pairs)
         else:
             found[place] = ItemClasses(failed=one["error"]["message"])
+    return found
+
+
+def read_boxes(answers: Answers, count: int) -> list[PictureBoxes]:
+    """Of ``/v1/detect``."""
+    found = [PictureBoxes()] * count
+    for place, one in _results(answers):
+        if "boxes" in one:
+            boxes = tuple(
+                FoundBox(each.get("label"), each.get("example"), each["score"], tuple(each["box"]))
+                for each in one["boxes"]
+            )
+            found[place] = PictureBoxes(boxes, (one["width"], one["height"]))
+        else:
+            found[place] = PictureBoxes(failed=one["error"]["message"])
     return found
 
 

@@ -4,7 +4,7 @@ import json
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -50,6 +50,7 @@ class RequestPart:
         places: of its items in what was asked.
         values: the rest of the body.
         pictures, texts: its items, either or both; files are read when the request is sent.
+        examples: pictures that every request has.
     """
 
     path: str
@@ -57,6 +58,7 @@ class RequestPart:
     values: Mapping[str, Any] = field(default_factory=dict)
     pictures: Sequence[PictureInput] = ()
     texts: Sequence[str] = ()
+    examples: Sequence[PictureInput] = ()
 
     def arguments(self) -> dict[str, Any]:
         """Of httpx's ``request``: a form with files where there are pictures, else JSON."""
@@ -65,6 +67,7 @@ class RequestPart:
             return {"method": "POST", "url": self.path, "json": {**items, **self.values}}
         pairs = zip(self.places, self.pictures, strict=True)
         files = [("images", (f"{at}", _read(one))) for at, one in pairs]
+        files += [("examples", (f"example {n}", _read(one))) for n, one in enumerate(self.examples)]
         fields = {**({"texts": list(self.texts)} if self.texts else {}), **self.values}
         data = {key: value for key, value in fields.items() if value is not None}
         return {"method": "POST", "url": self.path, "files": files, "data": data}
@@ -75,8 +78,11 @@ class RequestPart:
         return self._piece(slice(None, middle)), self._piece(slice(middle, None))
 
     def _piece(self, piece: slice) -> "RequestPart":
-        return RequestPart(
-            self.path, self.places[piece], self.values, self.pictures[piece], self.texts[piece]
+        return replace(
+            self,
+            places=self.places[piece],
+            pictures=self.pictures[piece],
+            texts=self.texts[piece],
         )
 
     def is_to_split(self, error: ServiceRefusedError) -> bool:

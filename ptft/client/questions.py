@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -10,8 +10,10 @@ from ptft.client.answers import (
     Answers,
     EmbeddedItems,
     ItemClasses,
+    PictureBoxes,
     PictureScores,
     RankedItem,
+    read_boxes,
     read_classes,
     read_embeddings,
     read_ranking,
@@ -22,6 +24,7 @@ from ptft.errors import ServiceError
 
 __all__ = [
     "Question",
+    "boxes_question",
     "classes_question",
     "pictures_question",
     "rerank_question",
@@ -75,6 +78,22 @@ def classes_question(
     else:
         parts = ask_texts("/v1/classify", texts, batch, values)
     return Question(parts, lambda answers: read_classes(_same_model(answers), count))
+
+
+def boxes_question(
+    pictures: Sequence[PictureInput],
+    labels: Sequence[str] | None,
+    templates: Sequence[str] | None,
+    examples: Sequence[PictureInput],
+    values: Mapping[str, Any],
+    batch: int,
+) -> Question[list[PictureBoxes]]:
+    """``/v1/detect``: every request has all examples."""
+    lists = {"labels": labels, "templates": templates}
+    values = {**values, **{key: list(one) for key, one in lists.items() if one is not None}}
+    parts = ask_pictures("/v1/detect", pictures, max(1, batch - len(examples)), values)
+    parts = [replace(part, examples=tuple(examples)) for part in parts]
+    return Question(parts, lambda answers: read_boxes(_same_model(answers), len(pictures)))
 
 
 def similarity_question(

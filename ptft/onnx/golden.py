@@ -257,13 +257,14 @@ def hold_golden(
     golden: Golden,
     image_nd: NDArray[np.float32],
     text_td: NDArray[np.float32],
+    rows_npw: NDArray[np.float32] | None = None,
 ) -> None:
     """Hold what a model made of the golden inputs, see :func:`compare_golden`.
 
     Raises:
         ArtifactError: an output is not the recorded one.
     """
-    _hold(compare_golden(model, golden, image_nd, text_td), model.precision)
+    _hold(compare_golden(model, golden, image_nd, text_td, rows_npw), model.precision)
 
 
 def _hold(found: Mapping[str, float], precision: str) -> None:

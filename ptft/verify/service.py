@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ptft.artifact import read_model_info
+from ptft.artifact import GoldenKeys, read_model_info
 from ptft.errors import ArtifactError, PtftError
-from ptft.onnx.golden import TOLERANCE, Golden, differences, read_golden
+from ptft.onnx.boxes import sigmoid
+from ptft.onnx.golden import TOLERANCE, Golden, allowed, differences, read_golden
 from ptft.verify.answers import judge
 from ptft.verify.link import Artefact, Link, broken, holds, unchecked
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_service"]
 
+_BOXES = 100  # of a picture that are compared
 _TIMEOUT_S = 60.0  # more than a service's own default of 30 s to an answer
 
 
@@ -85,10 +87,45 @@ def _compare(
                 ]
             rows = [{c["label"]: c["probability"] for c in one["classes"]} for one in asked]
             class_nc = _rows([one[label] for label in labels] for one in rows)
+        boxes = {}
+        if golden.detect_logits is not None:
+            boxes = _held_boxes(golden, precision, post, pictures)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ArtifactError(f"an answer of another form: {type(error).__name__} {error}") from None
-    found = differences(golden, image_nd, text_td, class_nc)
+    found = {**differences(golden, image_nd, text_td, class_nc), **boxes}
     return judge(f"golden service {precision}", url, found, precision, golden)
+
+
+def _held_boxes(
+    golden: Golden, precision: str, post: Any, pictures: list[dict[str, Any]]
+) -> dict[str, float]:
+    """How far the boxes that a service tells of the golden pictures, asked for the golden texts,
+    lie from the recorded ones: of each box the place that its score and its text are of."""
+    assert golden.detect_logits is not None and golden.detect_boxes is not None
+    texts = list(dict.fromkeys(text for text in golden.texts if text))
+    rows = [list(golden.texts).index(text) for text in texts]
+    form = {"labels": texts, "templates": ["{}"], "threshold": "0", "most": str(_BOXES)}
+    scores, corners = 0.0, 0.0
+    for picture, logits_pt, shares_p4 in zip(
+        pictures, golden.detect_logits, golden.detect_boxes, strict=True
+    ):
+        answer = post("/v1/detect", files=picture, data=form)
+        size = np.array([answer["width"], answer["height"]] * 2, np.float32)
+        wanted = sigmoid(logits_pt[:, rows])
+        surest = np.sort(wanted.reshape(-1))[::-1]
+        half = shares_p4[:, 2:] / 2
+        places = np.concatenate([shares_p4[:, :2] - half, shares_p4[:, :2] + half], axis=1)
+        places = np.clip(places, 0, 1)
+        told, count = answer["boxes"], min(_BOXES, wanted.size)
+        if len(told) != count:
+            raise ArtifactError(f"/v1/detect: {len(told)} boxes; wanted: {count}")
+        for one, best in zip(told, surest, strict=False):
+            scores = max(scores, abs(one["score"] - float(best)))
+            column = wanted[:, texts.index(one["label"])]
+            near = np.abs(column - one["score"]) <= allowed(GoldenKeys.DETECT_LOGITS, precision)
+            apart = np.abs(places[near] - np.array(one["box"], np.float32) / size).max(axis=1)
+            corners = max(corners, float(apart.min(initial=1.0)))
+    return {GoldenKeys.DETECT_LOGITS: scores, GoldenKeys.DETECT_BOXES: corners}
 
 
 def _ask(client: "httpx2.Client", method: str, path: str, **body: Any) -> dict[str, Any]:

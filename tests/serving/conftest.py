@@ -115,6 +115,13 @@ def plain_client(folder: Path, index: Path) -> Iterator[TestClient]:
         yield asking
 
 
+@pytest.fixture(scope="session")
+def detector_client(detector_folder: Path) -> Iterator[TestClient]:
+    """The app in this process with a detector, and room for eight pictures in a request."""
+    with _start(Settings(model=detector_folder, max_batch=8)) as asking:
+        yield asking
+
+
 @pytest.fixture
 def client(folder: Path, plain_client: TestClient) -> Client:
     """``client()`` is the one above; ``client(max_batch=2)`` is one of the test's own."""

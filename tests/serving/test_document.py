@@ -47,6 +47,7 @@ def test_it_has_every_route_and_each_says_what_it_takes(document: dict[str, Any]
         == {route.path for route in ROUTES}
         >= {
             *("/v1/embed/image", "/v1/embed/text", "/v1/classify", "/v1/similarity", "/v1/rerank"),
+            "/v1/detect",
             *("/v1/embeddings", "/v1/models", "/v1/models/{name}", "/v1/model", "/v2/embed"),
             "/predict",
         }
@@ -64,14 +65,16 @@ EXAMPLES = [(route, name) for route in ROUTES for name in route.examples]
 
 @pytest.mark.parametrize(("route", "name"), EXAMPLES, ids=lambda one: getattr(one, "name", one))
 def test_an_example_is_as_the_schema_says_and_so_is_its_answer(
-    document: dict[str, Any], plain_client: TestClient, route: Any, name: str
+    document: dict[str, Any], request: pytest.FixtureRequest, route: Any, name: str
 ) -> None:
     place = f"/paths/{route.path.replace('/', '~1')}/post"
     media = "application~1json"
     body = document["paths"][route.path]["post"]["requestBody"]["content"]["application/json"]
     sent = body["examples"][name]["value"]
     validator(document, f"{place}/requestBody/content/{media}/schema").validate(sent)
-    answer = plain_client.post(route.path, json=sent)
+    name = "detector_client" if route.name == "detect" else "plain_client"
+    asking: TestClient = request.getfixturevalue(name)
+    answer = asking.post(route.path, json=sent)
     assert answer.status_code == 200, answer.text
     validator(document, f"{place}/responses/200/content/{media}/schema").validate(answer.json())
 
