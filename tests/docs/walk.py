@@ -7,6 +7,7 @@ cannot be fetched here, and the Hub is one on loopback.
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -99,8 +100,18 @@ class Walk:
     environment: dict[str, str]
     files: dict[str, str]
     outputs: dict[str, str] = field(default_factory=dict)
-    service: subprocess.Popen[bytes] | None = None
-    port: int = field(default_factory=free_port)
+    services: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def port(self) -> int:
+        """Where what the pages serve at 3000 is here."""
+        return self._here("3000")
+
+    def _here(self, port: str) -> int:
+        if port not in self.ports:
+            self.ports[port] = free_port()
+        return self.ports[port]
 
     def run(self, line: str) -> str:
         """What a command prints; one that was run before is not run again."""
@@ -116,8 +127,10 @@ class Walk:
         if "bentoml" in words:
             return self._serve(line)
         if words[0] == "curl":
-            self._wait_for_service()
-            return self._shell(line.replace("curl ", "curl -fsS ").replace("3000", str(self.port)))
+            port = _port(line)
+            self._wait_for_service(port)
+            asked = line.replace("curl ", "curl -fsS ")
+            return self._shell(asked.replace(port, str(self._here(port))))
         if not is_plain(line):
             return self._shell(line)
         child = self.warm.ptft(
@@ -141,16 +154,17 @@ class Walk:
         (self.folder / name).write_text(self.files[name])
         shrink(self.folder / name)
 
-    def _wait_for_service(self) -> None:
-        address = f"http://localhost:{self.port}/readyz"
-        assert self.service is not None, "nothing was served before it was asked"
+    def _wait_for_service(self, port: str) -> None:
+        address = f"http://localhost:{self._here(port)}/readyz"
+        assert port in self.services, "nothing was served before it was asked"
+        log = self.folder / f"service-{port}.log"
         for _ in range(_SECONDS * 10):
             with contextlib.suppress(httpx.TransportError):
                 if httpx.get(address).is_success:
                     return
-            assert self.service.poll() is None, (self.folder / "service.log").read_text()
+            assert self.services[port].poll() is None, log.read_text()
             time.sleep(0.1)
-        raise AssertionError(f"not ready: {(self.folder / 'service.log').read_text()}")
+        raise AssertionError(f"not ready: {log.read_text()}")
 
     def _shell(self, line: str) -> str:
         done = subprocess.run(
@@ -164,9 +178,10 @@ class Walk:
         return done.stdout
 
     def _serve(self, line: str) -> str:
-        serve = f"{line.replace('3000', str(self.port))} --working-dir {REPO}"
-        with (self.folder / "service.log").open("wb") as log:
-            self.service = subprocess.Popen(
+        port = _port(line)
+        serve = f"{line.replace(port, str(self._here(port)))} --working-dir {REPO}"
+        with (self.folder / f"service-{port}.log").open("wb") as log:
+            self.services[port] = subprocess.Popen(
                 ["bash", "-c", f"exec env {serve}"],
                 cwd=self.folder,
                 env=self.environment,
@@ -176,11 +191,17 @@ class Walk:
         return ""
 
     def end(self) -> None:
-        """Stop the service."""
-        if self.service is not None:
-            self.service.terminate()
+        """Stop the services."""
+        for service in self.services.values():
+            service.terminate()
+        for service in self.services.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.service.wait(timeout=60)
+                service.wait(timeout=60)
+
+
+def _port(line: str) -> str:
+    """The one that a command names."""
+    return re.findall(r"(?:localhost:|--port )(\d+)", line)[0]
 
 
 def shrink(path: Path) -> None:
