@@ -127,8 +127,7 @@ class GoldenKeys:
     TEXT_EMBEDS = "text_embeds"  # float32 (T, D), not normalised
     CLASS_LOGITS = "class_logits"  # float32, classifiers only: (N, C) of the pictures, (T, C) of
     # the texts, or of both (min(N, T), C), the first pictures with the first texts
-    DETECT_LOGITS = "detect_logits"  # float32 (N, P, T), detectors only: the texts at each place
-    DETECT_BOXES = "detect_boxes"  # float32 (N, P, 4), as shares of the picture
+    DETECT_LOGITS, DETECT_BOXES = "detect_logits", "detect_boxes"  # float32 (N, P, T), (N, P, 4)
     TEXTS = "texts"  # in the file's metadata: a JSON list of the T texts
 
 
@@ -144,8 +143,7 @@ class ModelInfo:
         image_size: height and width in pixels.
         logit_scale: exp of the learned log scale; multiplies cosine similarities.
         logit_bias: added after scaling (SigLIP), 0 otherwise.
-        classes: class names in the order of the head's rows, of the boxes, or those that captions
-            were made of; empty without either.
+        classes: names of the head's rows in their order, of boxes, or of captions; or none.
         templates: prompts that made the head or the captions, or that zero-shot evaluation used;
             ``{}`` is the class.
         reads: what the head is for: the L2-normalised embedding of the image, of the text, or both,
@@ -280,8 +278,7 @@ def verify_files(
         record: the file that records them, for the message.
         remember: do not read a file again that was found right and has not changed since.
 
-    Returns:
-        The files as they were then, for who opens them by name afterwards.
+    Returns: the files as they were then, for who opens them by name afterwards.
 
     Raises:
         DigestError: naming the first file that is absent, or whose bytes differ.
