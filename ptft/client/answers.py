@@ -17,9 +17,9 @@ __all__ = [
     "PictureScores",
     "RankedItem",
     "ServiceModel",
-    "read_boxes",
     "read_classes",
     "read_embeddings",
+    "read_found_boxes",
     "read_model",
     "read_ranking",
     "read_scores",
@@ -197,7 +197,7 @@ def read_classes(answers: Answers, count: int) -> list[ItemClasses]:
     return found
 
 
-def read_boxes(answers: Answers, count: int) -> list[PictureBoxes]:
+def read_found_boxes(answers: Answers, count: int) -> list[PictureBoxes]:
     """Of ``/v1/detect``."""
     found = [PictureBoxes()] * count
     for place, one in _results(answers):

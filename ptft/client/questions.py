@@ -13,9 +13,9 @@ from ptft.client.answers import (
     PictureBoxes,
     PictureScores,
     RankedItem,
-    read_boxes,
     read_classes,
     read_embeddings,
+    read_found_boxes,
     read_ranking,
     read_scores,
 )
@@ -93,7 +93,7 @@ def boxes_question(
     values = {**values, **{key: list(one) for key, one in lists.items() if one is not None}}
     parts = ask_pictures("/v1/detect", pictures, max(1, batch - len(examples)), values)
     parts = [replace(part, examples=tuple(examples)) for part in parts]
-    return Question(parts, lambda answers: read_boxes(_same_model(answers), len(pictures)))
+    return Question(parts, lambda answers: read_found_boxes(_same_model(answers), len(pictures)))
 
 
 def similarity_question(
