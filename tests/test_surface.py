@@ -163,7 +163,7 @@ def code_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 def test_a_file_and_a_function_can_be_read_at_once(repo: Path) -> None:
     """350 lines of a file, 60 of a function; where it has more, a line says why."""
     long = []
-    for path in (p for name in ("ptft", "serving") for p in (repo / name).rglob("*.py")):
+    for path in (p for name in ("ptft", "serving", "tests") for p in (repo / name).rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         lines = text.splitlines()
         if len(lines) > 350:
