@@ -192,8 +192,8 @@ def measure_parity(
     )
     if not parity.max_abs <= tolerance:  # NaN is beyond it too
         raise ParityError(
-            f"{path.name}: {'normalised embeddings differ' if rank == 2 else 'places differ'} "
-            f"from torch's by {parity.max_abs:.2e} "
+            f"{path.name}: {'normalised embeddings' if rank == 2 else 'places'} "
+            f"differ from torch's by {parity.max_abs:.2e} "
             f"(cosine {parity.min_cosine:.6f}); allowed: {tolerance:g}"
         )
     return parity

@@ -297,5 +297,5 @@ def test_half_a_character_is_no_text_and_no_name(tmp_path: Path) -> None:
     (tmp_path / "metadata.jsonl").write_text(json.dumps(rows[0]))
     assert open_split(FolderData(train=str(tmp_path)), "train").captions(0) == ("x\ufffd",)
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(DataError, match=r"row 2: file_name .*allowed: a path inside it"):
+    with pytest.raises(DataError, match=r"row 2: file_name .*allowed: a path inside the folder"):
         open_split(FolderData(train=str(tmp_path)), "train")
