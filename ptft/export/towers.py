@@ -21,6 +21,7 @@ from ptft.export.quantise import write_half, write_int8
 from ptft.model import DualEncoder
 from ptft.onnx.golden import TOLERANCE
 from ptft.onnx.model import tower_file
+from ptft.onnx.processor import saturation_note
 
 __all__ = [
     "MAX_LOSS",
@@ -224,7 +225,8 @@ class Precisions:
                     raise
                 for part in (path, path.with_name(f"{path.name}_data")):
                     part.unlink(missing_ok=True)
-                written.left_out[relative] = str(error)
+                note = saturation_note(name) if isinstance(error, ParityError) else ""
+                written.left_out[relative] = f"{error}{note}"
 
     def _measured(self, parity: Parity, name: str, path: Path) -> Parity:
         """The same with what the file costs on the recipe's evaluations.

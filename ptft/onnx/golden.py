@@ -19,6 +19,7 @@ from ptft.files.arrays import read_arrays, read_metadata
 from ptft.files.bounds import Bounds
 from ptft.onnx.boxes import place_boxes, place_logits, sigmoid
 from ptft.onnx.model import OnnxModel, softmax
+from ptft.onnx.processor import saturation_note
 
 __all__ = [
     "TOLERANCE",
@@ -273,6 +274,7 @@ def _hold(found: Mapping[str, float], precision: str) -> None:
         if not worst <= bound:  # NaN is beyond it too
             raise ArtifactError(
                 f"{key} differs by {worst:.2e} from what the checkpoint gave; allowed: {bound:g}"
+                f"{saturation_note(precision)}"
             )
 
 
