@@ -32,8 +32,9 @@ def same_towers(native: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def copy_towers(model: DualEncoder, folder: Path, **settings: object) -> towers.Written:
         shutil.copytree(native.folder / "onnx", folder / "onnx")
-        parity = read_json(native.folder / FolderFiles.METRICS)["parity"]
-        return towers.Written({name: Parity(**figures) for name, figures in parity.items()})
+        metrics = read_json(native.folder / FolderFiles.METRICS)
+        parity = {name: Parity(**figures) for name, figures in metrics["parity"].items()}
+        return towers.Written(parity, metrics["left_out"])
 
     monkeypatch.setattr(folder_module, "write_towers", copy_towers)
 

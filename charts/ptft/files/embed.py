@@ -22,7 +22,7 @@ for left in (new, old):  # of a job that was ended
     shutil.rmtree(left, ignore_errors=True)
 try:
     settings = read_settings()
-    info = verify_model(settings)  # its digest, its signature and what it reads
+    info, _ = verify_model(settings)  # its digest, its signature and what it reads
     made = index_pictures(
         settings.model,
         pictures,
