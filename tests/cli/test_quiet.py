@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 
 from ptft.cli.main import STAGES
+from ptft.model import save_model
 from ptft.recipe import dump_recipe
 from tests.serving.whole_life import SWITCHES
 from tests.support.alone import alone
 from tests.support.comparisons import comparison
+from tests.support.detectors import tiny_detector
 from tests.support.runs import recipe
 from tests.support.warm import Warm
 
@@ -34,6 +36,7 @@ COMMANDS = {
     "launch": [("launch", "recipe.yaml", "--on", "slurm")],
     "mix": [("mix", "run", "again", "mixed")],
     "index": [("index", "model", "pictures", "pictures.index", "--thumbnails", "32")],
+    "predict": [("predict", "detector", "pictures", "--out", "found")],
     "sbom": [("sbom", "model")],
     "sign": [("sign", "model", "--key", "key.pem")],
     "verify": [("verify", "run", "model")],
@@ -62,6 +65,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     made = ["openssl", "ecparam", "-genkey", "-name", "prime256v1", "-noout"]
     subprocess.run([*made, "-out", place / "key.pem"], check=True, capture_output=True)
+    save_model(tiny_detector(), place / "detector")
     values = json.loads(tiny.model_dump_json())
     (place / "folders.yaml").write_text(json.dumps({**values, "data": section}))
     return place
