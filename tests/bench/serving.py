@@ -29,10 +29,11 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from ptft.artifact import read_model_info
+from ptft.artifact import FolderFiles, read_json, read_model_info
 from ptft.export import export_model
 from ptft.model import build_model, save_model
 from ptft.onnx.model import OnnxModel
+from ptft.onnx.processor import saturation_note
 from ptft.preprocess import decode_image
 from ptft.preprocess.picture_header import read_header
 from ptft.recipe import ArchModel, ClipObjective
@@ -163,6 +164,9 @@ def make_folder(home: Path, *, smoke: bool) -> Path:
     export_model(
         home / "checkpoint", home / "model", name="bench", precisions=("int8",), measure=False
     )
+    left_out = read_json(home / "model" / FolderFiles.METRICS)["left_out"]
+    if left_out and saturation_note("int8"):
+        raise Absent("; ".join(left_out.values()))
     return home / "model"
 
 
