@@ -206,7 +206,8 @@ async def _run(asked: Asked, encoder: Encoder, golden: Golden) -> dict[str, floa
         + Cost(
             items=pictures + len(texts),
             memory=golden.pixels.nbytes,
-            work=pictures * sum(one.seconds_a_unit for one in encoder.towers[::2]),
+            work=pictures
+            * sum(one.seconds_a_unit for one in encoder.towers if one is not encoder.texts),
         )
     )
     asked.watch()

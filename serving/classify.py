@@ -21,6 +21,7 @@ from serving.inputs import read_images
 from serving.label_limits import check_labels
 from serving.pictures import Picture
 from serving.refusal import Refusal
+from serving.waiting import items_with_queries
 
 __all__ = ["classify"]
 
@@ -71,17 +72,8 @@ async def _encode(
 
     if not pictures:
         readable.set()
-    rows = asyncio.ensure_future(label_rows())
-    items = asyncio.ensure_future(_encode_inputs(asked, pictures, texts, readable))
-    try:
-        await asyncio.wait((items, rows), return_when=asyncio.FIRST_COMPLETED)
-        if rows.done():
-            rows.result()  # raises what went wrong with the labels
-        found = await items
-        return found, await rows if readable.is_set() else None
-    finally:
-        items.cancel()
-        rows.cancel()
+    items = _encode_inputs(asked, pictures, texts, readable)
+    return await items_with_queries(items, label_rows(), readable)
 
 
 def _answer(

@@ -23,6 +23,7 @@ from serving.label_limits import check_labels
 from serving.pictures import Picture
 from serving.places import Placed, find_places
 from serving.refusal import Refusal
+from serving.waiting import items_with_queries
 
 __all__ = ["detect"]
 
@@ -81,17 +82,8 @@ async def _look(
             found.append(place_query(one[0])[None])
         return np.concatenate(found)
 
-    rows = asyncio.ensure_future(queries())
-    items = asyncio.ensure_future(find_places(asked.encoder, asked.ticket, pictures, readable))
-    try:
-        await asyncio.wait((items, rows), return_when=asyncio.FIRST_COMPLETED)
-        if rows.done():
-            rows.result()  # raises what went wrong with what is looked for
-        placed = await items
-        return placed, await rows if readable.is_set() else None
-    finally:
-        items.cancel()
-        rows.cancel()
+    items = find_places(asked.encoder, asked.ticket, pictures, readable)
+    return await items_with_queries(items, queries(), readable)
 
 
 def _answer(
