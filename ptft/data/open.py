@@ -174,7 +174,8 @@ def _open_here(
         bare = section.model_copy(update={"join": "none", "picture_id": None})  # nothing to join
         return _open_here(bare, "train", key, None).reading
 
-    if section.boxes is not None and split != "train" and section.train is not None:
+    named = section.boxes is None or section.classes is not None
+    if not named and split != "train" and section.train is not None:
         classes = _open_here(section, "train", key, None).box_classes  # the same numbers
     try:
         return _open(section, split, f"{key}.{split}", classes, learn)

@@ -184,3 +184,33 @@ def test_packing_refuses_what_would_leave_boxes_behind(tmp_path: Path) -> None:
     section = TableData(train=path, boxes="objects")
     with pytest.raises(UsageError, match="packing makes pictures smaller"):
         pack(section, tmp_path / "packed", PackSettings(short_side=32), workers=0)
+
+
+@pytest.mark.parametrize(
+    ("box", "category"),
+    [([0, 0, 10**400, 5], "cell"), ([float("nan"), 0, 4, 4], "cell")],
+)
+def test_numbers_beyond_any_picture_are_left_out_and_counted(
+    tmp_path: Path, box: list[float], category: str
+) -> None:
+    (tmp_path / "a.png").write_bytes(picture())
+    marked = {"bbox": [*XYWH, box], "category": ["cell", "dust", category]}
+    row = {"file_name": "a.png", "objects": marked}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row))
+    section = FolderData(train=str(tmp_path), boxes="objects", box_format="xywh")
+    samples = open_split(section, "train")
+    assert corners(samples) == XYXY
+    assert any("1 box" in note for note in samples.notes(1)), samples.notes(1)
+
+
+def test_one_number_that_is_none_does_not_make_shares_pixels(tmp_path: Path) -> None:
+    shares = [[x / 40, y / 30, w / 40, h / 30] for x, y, w, h in XYWH]
+    cell = {"bbox": [[float("nan")] * 4, *shares], "category": ["dust", "cell", "dust"]}
+    samples = opened(table(tmp_path / "a.parquet", [cell]), box_format="xywh")
+    assert "boxes are read as xywh, in shares of the picture" in samples.notes(1)
+
+
+def test_a_class_has_the_bounds_of_any_other(tmp_path: Path) -> None:
+    cell = {"bbox": XYWH, "category": ["cell", "x" * 5000]}
+    with pytest.raises(DataError, match="a name of at most 4,096 characters"):
+        opened(table(tmp_path / "a.parquet", [cell]))

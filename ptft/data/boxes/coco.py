@@ -1,14 +1,20 @@
 """COCO's JSON: one file a split (Lin et al. 2014), and LVIS's, which is its superset (Gupta et al.
 2019)."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ptft.data.boxes.box import BoxTally
-from ptft.data.boxes.entry import Annotated, Entry, MarkedThing, check_absolute, check_class
+from ptft.data.boxes.entry import (
+    Annotated,
+    Entry,
+    MarkedThing,
+    as_float,
+    check_absolute,
+    check_class,
+)
 from ptft.errors import DataError
 from ptft.files.bounds import check_inside, parse_json, read_bytes, shown
 
@@ -98,18 +104,10 @@ def _thing(
     numbers = isinstance(box, list) and len(box) == 4
     if not numbers or not all(isinstance(n, int | float) and not isinstance(n, bool) for n in box):
         raise DataError(f"{where}.bbox: {shown(box)}; allowed: x, y, width, height")
-    x, y, width, height = map(_float, box)
+    x, y, width, height = map(as_float, box)
     return MarkedThing(
         (x, y, x + width, y + height), categories[category], crowd=bool(row.get("iscrowd", 0))
     )
-
-
-def _float(number: float) -> float:
-    """Of a number of any length; what is beyond a float is no place in a picture."""
-    try:
-        return float(number)
-    except OverflowError:
-        return math.inf
 
 
 def _entry(

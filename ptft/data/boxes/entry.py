@@ -1,5 +1,6 @@
 """What an annotation file says of a picture, whatever its format."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ __all__ = [
     "Annotated",
     "Entry",
     "MarkedThing",
+    "as_float",
     "check_absolute",
     "check_class",
     "number_things",
@@ -114,6 +116,14 @@ def number_things(entry: Entry, classes: Sequence[str], tally: BoxTally, *, wher
     )
     boxes = replace(boxes, relative=entry.relative, size=entry.size)
     return clean_boxes(boxes, (1, 1) if entry.relative else entry.size, entry.name, tally)
+
+
+def as_float(number: float) -> float:
+    """Of a number of any length; what is beyond a float is no place in a picture."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def check_class(name: object, where: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptft.data.boxes.box import Boxes, BoxTally, clean_boxes
+from ptft.data.boxes.entry import as_float, check_class
 from ptft.errors import DataError, suggest
 from ptft.files.bounds import shown
 
@@ -103,14 +104,14 @@ def _four(box: Any, where: str) -> list[float]:
     plain = all(isinstance(n, int | float | np.number) and not isinstance(n, bool) for n in values)
     if len(values) != 4 or not plain:
         raise DataError(f"{where}: bbox: {shown(box)}; allowed: four numbers")
-    return [float(value) for value in values]
+    return [as_float(value) for value in values]
 
 
 def _category(value: Any, where: str) -> str | int:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, str) and value.strip():
-        return value.strip()
+        return check_class(value, f"{where}: category")
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     raise DataError(f"{where}: category: {shown(value)}; allowed: a name, or its number in a list")
@@ -142,13 +143,14 @@ def number_fields(
         DataError: it cannot be told what the numbers are, or a class is unknown.
     """
     names = list(classes) if classes is not None else _occurring(fields, named, key)
+    numbers = {name: number for number, name in reversed(list(enumerate(names)))}
     relative = _relative(fields)
     told = box_format
     if told == "auto":
         told = _told(fields, [(1, 1)] * len(fields) if relative else sizes, relative, key)
     found = []
     for one, size, name in zip(fields, sizes, named, strict=True):
-        labels = [_number(category, names, f"{key}: {name}") for category in one.categories]
+        labels = [_number(category, numbers, f"{key}: {name}") for category in one.categories]
         boxes = Boxes.of(
             _corners(one.numbers, told).astype(np.float32),
             labels,
@@ -174,20 +176,20 @@ def _occurring(fields: Sequence[FieldBoxes], named: Sequence[str], key: str) -> 
     return sorted(names)
 
 
-def _number(category: str | int, names: Sequence[str], where: str) -> int:
+def _number(category: str | int, numbers: Mapping[str, int], where: str) -> int:
     if isinstance(category, str):
-        if category not in names:
-            raise DataError(f"{where}: class {category!r}: {suggest(category, names)}")
-        return names.index(category)
-    if not 0 <= category < len(names):
-        raise DataError(f"{where}: category {category}; allowed: 0 to {len(names) - 1}")
+        if category not in numbers:
+            raise DataError(f"{where}: class {category!r}: {suggest(category, list(numbers))}")
+        return numbers[category]
+    if not 0 <= category < len(numbers):
+        raise DataError(f"{where}: category {shown(category)}; allowed: 0 to {len(numbers) - 1}")
     return category
 
 
 def _relative(fields: Sequence[FieldBoxes]) -> bool:
     """Whether no number of any box is above 1: a box of a pixel is none."""
-    largest = [one.numbers.max() for one in fields if len(one.numbers)]
-    return bool(largest) and max(largest) <= 1.0
+    largest = [one.numbers[np.isfinite(one.numbers)].max(initial=-np.inf) for one in fields]
+    return -np.inf < max(largest, default=-np.inf) <= 1.0
 
 
 def _corners(numbers: NDArray[np.float64], box_format: str) -> NDArray[np.float64]:
