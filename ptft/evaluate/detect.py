@@ -20,41 +20,25 @@ from ptft.data import SampleSet
 from ptft.data.boxes.box import Boxes
 from ptft.data.reading.batch import Skipped
 from ptft.data.reading.loader import Workers, marked_batches
-from ptft.detection import box_iou, corners
 from ptft.errors import DataError, ModelError, suggest
 from ptft.evaluate.embed import evaluating
 from ptft.model import DualEncoder
 from ptft.model.detecting import query_embeddings
-from ptft.preprocess.frame import Frame
+from ptft.model.detector import PlaceAnswers
+from ptft.onnx.boxes import FoundBoxes, surest_boxes
 from ptft.recipe import DetectEvaluation
 from ptft.speech import ProgressCallback
 
 __all__ = [
-    "Detected",
     "Detections",
-    "best_boxes",
     "detect_figures",
     "detect_split",
+    "numbers_of",
     "precision_curves",
 ]
 
 _SMALL, _LARGE = 32.0**2, 96.0**2  # pixels, as COCO counts sizes
 _BY_CLASS = 100  # classes whose own figures are told, at most
-
-
-@dataclass(frozen=True)
-class Detected:
-    """What is found in a picture, the surest first.
-
-    Attributes:
-        corners: float32 (T, 4), left, top, right, bottom in pixels of the upright picture.
-        scores: float32 (T,), probabilities.
-        labels: int64 (T,), which query each is.
-    """
-
-    corners: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
 
 
 @dataclass
@@ -71,7 +55,7 @@ class Detections:
 
     classes: list[str]
     names: list[str] = field(default_factory=list)
-    found: list[Detected] = field(default_factory=list)
+    found: list[FoundBoxes] = field(default_factory=list)
     boxes: list[Boxes] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     skipped: Skipped = field(default_factory=list)
@@ -114,11 +98,10 @@ def detect_split(
                 result.skipped += batch.skipped
                 if len(batch.indices):
                     images = model.normalise(batch.images.to(model.device))
-                    answer = model.detect(images, queries_qd)
-                    for row, frame in enumerate(batch.frames):
-                        logits, shares = answer.logits[row], answer.boxes[row]
+                    answers = numbers_of(model.detect(images, queries_qd))
+                    for frame, logits_nq, shares_n4 in zip(batch.frames, *answers, strict=True):
                         result.found.append(
-                            best_boxes(logits, shares, frame, most=item.most, nms=item.nms)
+                            surest_boxes(logits_nq, shares_n4, frame, most=item.most, nms=item.nms)
                         )
                         result.sizes.append(frame.size)
                     result.boxes += [_renumbered(boxes, number) for boxes in batch.boxes]
@@ -133,57 +116,9 @@ def detect_split(
     return result
 
 
-def best_boxes(
-    logits_nq: torch.Tensor,
-    shares_n4: torch.Tensor,
-    frame: Frame,
-    *,
-    most: int = 100,
-    nms: float | None = None,
-    threshold: float = 0.0,
-) -> Detected:
-    """The surest boxes of a picture: every query at every place counts by itself.
-
-    Args:
-        logits_nq, shares_n4: of a detector, see ``ptft.model.detector.PlaceAnswers``.
-        frame: how the picture lies in what the detector saw.
-        most: boxes that are kept.
-        nms: of boxes of one query that overlap by more than this IoU only the surest stays.
-        threshold: probability below which nothing is told.
-
-    Raises:
-        ModelError: a score is not finite.
-    """
-    scores_nq = logits_nq.float().sigmoid()
-    if not bool(torch.isfinite(scores_nq).all()) or not bool(torch.isfinite(shares_n4).all()):
-        raise ModelError("a detection is not finite; the weights have diverged")
-    queries = scores_nq.shape[1]
-    flat = scores_nq.flatten()
-    wanted = min(len(flat), most if nms is None else most * 10)
-    order = flat.argsort(descending=True, stable=True)[:wanted]
-    order = order[flat[order] >= threshold]
-    if nms is not None:
-        order = order[_suppress(corners(shares_n4.float()), order, queries, nms)][:most]
-    pixels = frame.to_pixels(shares_n4[order // queries].float().cpu().numpy())
-    return Detected(
-        pixels,
-        flat[order].cpu().numpy().astype(np.float32),
-        (order % queries).cpu().numpy().astype(np.int64),
-    )
-
-
-def _suppress(
-    boxes_n4: torch.Tensor, order: torch.Tensor, queries: int, limit: float
-) -> torch.Tensor:
-    """Which of the ordered (place, query) pairs stay: none overlaps a surer one of its query."""
-    places, labels = order // queries, order % queries
-    overlap = box_iou(boxes_n4[places], boxes_n4[places]) > limit
-    rivals = overlap & (labels[:, None] == labels[None])
-    kept = torch.ones(len(order), dtype=torch.bool)
-    for row in range(len(order)):
-        if kept[row]:
-            kept[row + 1 :] &= ~rivals[row, row + 1 :].cpu()
-    return kept.to(order.device)
+def numbers_of(answers: PlaceAnswers) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Logits (B, N, Q) and boxes (B, N, 4) of a batch, for :func:`ptft.onnx.boxes.surest_boxes`."""
+    return answers.logits.float().cpu().numpy(), answers.boxes.float().cpu().numpy()
 
 
 def detect_figures(detections: Detections) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from ptft.data.boxes.box import Boxes
 from ptft.detection import box_iou
-from ptft.evaluate.detect import Detected, Detections
+from ptft.evaluate.detect import Detections
+from ptft.onnx.boxes import FoundBoxes
 
 __all__ = [
     "FOUND",
@@ -94,7 +95,9 @@ def count_judged(detections: Detections, threshold: float) -> dict[str, int]:
     return dict(counts.most_common())
 
 
-def _judged(found: Detected, boxes: Boxes, threshold: float) -> tuple[list[str], NDArray[np.bool_]]:
+def _judged(
+    found: FoundBoxes, boxes: Boxes, threshold: float
+) -> tuple[list[str], NDArray[np.bool_]]:
     """The kind of each answer ("" for one that does not count), and which things are taken."""
     region = boxes.crowd | boxes.difficult
     taken = np.zeros(len(boxes), bool)

@@ -15,13 +15,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from ptft.data.listing import read_picture
 from ptft.errors import ModelError, SampleError, UsageError
-from ptft.evaluate.detect import Detected, best_boxes
+from ptft.evaluate.detect import numbers_of
 from ptft.evaluate.embed import evaluating
 from ptft.index.build import pictures_within
 from ptft.model import DualEncoder
 from ptft.model.detecting import query_embeddings
+from ptft.onnx.boxes import FoundBoxes, surest_boxes
 from ptft.preprocess import decode_image
+from ptft.preprocess.decoding import MAX_PIXELS
 from ptft.preprocess.frame import Frame, frame_of
 from ptft.speech import ProgressCallback, tell
 
@@ -60,7 +63,7 @@ class _Coco:
     images: list[dict[str, Any]] = field(default_factory=list)
     annotations: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, name: str, size: tuple[int, int], found: Detected) -> None:
+    def add(self, name: str, size: tuple[int, int], found: FoundBoxes) -> None:
         number = len(self.images) + 1
         width, height = size
         self.images.append({"id": number, "file_name": name, "width": width, "height": height})
@@ -150,11 +153,12 @@ def predict_boxes(
             skipped += len(batch) - len(read)
             if read:
                 images = torch.from_numpy(np.stack([one.pixels for one in read]))
-                answer = model.detect(model.normalise(images.to(model.device)), queries_qd)
+                inputs = model.normalise(images.to(model.device))
+                logits_bnq, shares_bn4 = numbers_of(model.detect(inputs, queries_qd))
             for row, one in enumerate(read):
-                found = best_boxes(
-                    answer.logits[row],
-                    answer.boxes[row],
+                found = surest_boxes(
+                    logits_bnq[row],
+                    shares_bn4[row],
                     one.frame,
                     most=wanted.most,
                     nms=wanted.nms,
@@ -198,18 +202,16 @@ def _read(model: DualEncoder, name: str, path: Path) -> _Read | SampleError:
     """A picture; or why there is none, which is said."""
     preprocess = model.spec.preprocess
     try:
-        image = decode_image(path.read_bytes(), name=name, reading=preprocess.reading)
+        data = read_picture(name, path, MAX_PIXELS)
+        image = decode_image(data, name=name, reading=preprocess.reading)
         frame = frame_of(image.size, preprocess.size, preprocess.resize_mode)
         return _Read(name, image, preprocess.pixels(image), frame)
     except SampleError as error:
-        failed = error
-    except OSError as error:
-        failed = SampleError(f"{name}: {error.strerror or error}", "unreadable")
-    tell(f"left out: {failed}")
-    return failed
+        tell(f"left out: {error}")
+        return error
 
 
-def draw_boxes(image: Image.Image, found: Detected, classes: Sequence[str]) -> Image.Image:
+def draw_boxes(image: Image.Image, found: FoundBoxes, classes: Sequence[str]) -> Image.Image:
     """A copy of a picture with its boxes, the surest on top, each with its class and score."""
     drawn = image.convert("RGB")
     pen = ImageDraw.Draw(drawn)

@@ -12,18 +12,18 @@ from ptft.data import open_split
 from ptft.data.boxes.box import Boxes
 from ptft.errors import DataError, ModelError
 from ptft.evaluate.detect import (
-    Detected,
     Detections,
-    best_boxes,
     coco_found,
     coco_truth,
     detect_figures,
     detect_split,
 )
+from ptft.onnx.boxes import FoundBoxes
 from ptft.preprocess.frame import frame_of
 from ptft.recipe import DetectEvaluation
 from ptft.recipe.data import ScenesData
 from tests.support.detectors import tiny_detector
+from tests.support.torch_boxes import best_boxes
 
 
 def drawn(pictures: int = 30, *, seed: int = 0, federated: bool = False) -> Detections:
@@ -49,7 +49,7 @@ def drawn(pictures: int = 30, *, seed: int = 0, federated: bool = False) -> Dete
         scores = rng.random(len(named)).astype(np.float32)
         order = np.argsort(-scores, kind="stable")
         made.found.append(
-            Detected(
+            FoundBoxes(
                 guesses[order].astype(np.float32), scores[order], named[order].astype(np.int64)
             )
         )
@@ -85,7 +85,7 @@ def test_the_figures_are_those_of_pycocotools(federated: bool) -> None:
 
 def test_finding_nothing_is_nought_and_nothing_to_find_is_an_error() -> None:
     made = drawn(4)
-    none = Detected(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    none = FoundBoxes(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
     made.found = [none] * 4
     assert detect_figures(made)["map"] == 0.0
     made.boxes = [Boxes.none()] * 4

@@ -9,8 +9,9 @@ from PIL import Image
 
 from ptft.artifact import RunFiles
 from ptft.data.boxes.box import Boxes
-from ptft.evaluate.detect import Detected, Detections, detect_figures, precision_curves
+from ptft.evaluate.detect import Detections, detect_figures, precision_curves
 from ptft.evaluate.mistakes import best_threshold, count_judged, judge_picture
+from ptft.onnx.boxes import FoundBoxes
 from ptft.report.boxes.record import BOXES_FILE, found_boxes, read_boxes
 from ptft.report.page.page import write_page
 from tests.support.pages import Read
@@ -19,8 +20,8 @@ from tests.support.runs import run
 THERE = [(0, 0, 20, 20), (40, 0, 60, 20), (0, 40, 20, 60), (40, 40, 60, 60)]
 
 
-def detected(*rows: tuple[tuple[float, ...], int, float]) -> Detected:
-    return Detected(
+def detected(*rows: tuple[tuple[float, ...], int, float]) -> FoundBoxes:
+    return FoundBoxes(
         np.array([row[0] for row in rows], np.float32).reshape(-1, 4),
         np.array([row[2] for row in rows], np.float32),
         np.array([row[1] for row in rows], np.int64),
@@ -44,7 +45,7 @@ def seen() -> Detections:
         ((40, 40, 60, 60), 0, 0.45),  # in the crowd
         ((40, 0, 60, 20), 0, 0.4),  # right, less sure than the wrong ones
     )
-    none = Detected(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    none = FoundBoxes(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
     return Detections(
         ["one", "other"],
         ["a", "b"],

@@ -1,6 +1,7 @@
 """``ptft predict``: boxes as COCO's JSON and as pictures; what cannot be read fails alone."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,12 @@ from typer.testing import CliRunner
 from ptft.cli.main import app
 from ptft.data.boxes.coco import read_coco
 from ptft.errors import ModelError, UsageError
-from ptft.evaluate.detect import best_boxes
 from ptft.evaluate.predict import BoxQuery, named_pictures, predict_boxes
 from ptft.model import save_model
 from ptft.model.detecting import query_embeddings
 from ptft.preprocess.frame import frame_of
 from tests.support.detectors import lively_detector, tiny_detector
+from tests.support.torch_boxes import best_boxes
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,13 @@ def test_the_command_writes_json_and_pictures_and_counts_what_it_left_out(
 def pixels(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB")).astype(int)
+
+
+def test_a_pipe_among_pictures_is_left_out_and_not_waited_for(photos: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    pictures = {**named_pictures([photos / "one.png"]), **named_pictures([tmp_path])}
+    values, skipped = predict_boxes(tiny_detector().eval(), pictures, BoxQuery())
+    assert [one["file_name"] for one in values["images"]] == ["one.png"] and skipped == 1
 
 
 def test_what_is_no_detector_or_no_picture_is_refused(photos: Path, tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from safetensors.numpy import load_file, save_file
 
 from ptft.artifact import FolderFiles, GoldenKeys, hash_files, read_model_info, write_model_info
 from ptft.errors import ArtifactError, ParityError
-from ptft.evaluate.detect import best_boxes
 from ptft.export import library_files
 from ptft.export.graph import write_graph
 from ptft.export.library_files import write_library_files
@@ -46,6 +45,7 @@ from ptft.verify.drawn import check_drawn, new_input_draw
 from tests.support import tiny
 from tests.support.detectors import lively_detector
 from tests.support.exported import python_blocks
+from tests.support.torch_boxes import best_boxes
 
 CLASSES = ["red circle", "blue square", "a star"]
 

@@ -12,15 +12,15 @@ from starlette.testclient import TestClient
 
 from ptft.artifact import GoldenKeys, read_model_info
 from ptft.client import ServiceClient
-from ptft.evaluate.detect import Detected, best_boxes
 from ptft.model import DualEncoder
 from ptft.model.detecting import query_embeddings
-from ptft.onnx.boxes import place_query
+from ptft.onnx.boxes import FoundBoxes, place_query
 from ptft.preprocess.frame import frame_of
 from ptft.verify.link import Artefact
 from ptft.verify.service import check_service
 from tests.serving.server import serve_plain
 from tests.support.detectors import lively_detector
+from tests.support.torch_boxes import best_boxes
 
 SIZES = [(90, 60), (50, 80), (64, 64)]
 
@@ -57,7 +57,9 @@ def b64(data: bytes) -> str:
 
 
 @torch.no_grad()
-def wanted(model: DualEncoder, data: bytes, queries_qd: torch.Tensor, **options: float) -> Detected:
+def wanted(
+    model: DualEncoder, data: bytes, queries_qd: torch.Tensor, **options: float
+) -> FoundBoxes:
     """What the checkpoint finds in a picture, by torch."""
     picture = Image.open(io.BytesIO(data)).convert("RGB")
     preprocess = model.spec.preprocess
@@ -66,7 +68,7 @@ def wanted(model: DualEncoder, data: bytes, queries_qd: torch.Tensor, **options:
     return best_boxes(found.logits[0], found.boxes[0], frame, **options)
 
 
-def hold(boxes: list[dict], expected: Detected, names: list[str]) -> None:
+def hold(boxes: list[dict], expected: FoundBoxes, names: list[str]) -> None:
     assert [one["label"] for one in boxes] == [names[n] for n in expected.labels]
     np.testing.assert_allclose([one["score"] for one in boxes], expected.scores, atol=1e-4)
     np.testing.assert_allclose([one["box"] for one in boxes], expected.corners, atol=2e-2)
