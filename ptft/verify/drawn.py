@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ptft.artifact import PRECISIONS, GoldenKeys, ModelInfo
+from ptft.artifact import GoldenKeys, ModelInfo
 from ptft.errors import PtftError, SampleError, UsageError
 from ptft.onnx.boxes import place_boxes, place_logits, sigmoid
 from ptft.onnx.golden import TOLERANCE, allowed, read_golden
-from ptft.onnx.model import OnnxModel, tower_file, tower_names
+from ptft.onnx.model import OnnxModel
+from ptft.onnx.served import precisions
 from ptft.preprocess import ImagePreprocess, decode_image
 from ptft.verify.link import Link, broken, holds, unchecked
 
@@ -61,11 +62,7 @@ def new_input_draw(seed: int | None, data: Path | None) -> InputDraw:
 
 def check_drawn(target: str, folder: Path, info: ModelInfo, draw: InputDraw) -> list[Link]:
     """Hold the ONNX files of each precision against the weights on torch."""
-    names = [
-        precision
-        for precision in PRECISIONS
-        if all(tower_file(tower, precision) in info.files for tower in tower_names(info))
-    ]
+    names = precisions(info)
     if not names or find_spec("torch") is None:
         why = "torch is not installed; nothing to hold new answers against"
         return [unchecked("drawn", target, why)] if names else []
