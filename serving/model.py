@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo, read_model_info, verify_files
+from ptft.artifact import FolderFiles, ModelInfo, read_model_info, verify_files
 from ptft.errors import ArtifactError, DigestError
 from ptft.files.digests import Held
 from ptft.index import Index, read_picture_index
 from ptft.onnx.golden import check_golden
 from ptft.onnx.model import OnnxModel, check_recorded, tower_file, tower_names
 from ptft.onnx.provider import ON_GPU, PROVIDERS, Provider
-from ptft.onnx.served import read_names
+from ptft.onnx.served import precisions, read_names
 from ptft.onnx.trial import try_model
 from ptft.signing import check_signature
 from serving.first_run import check_there
@@ -70,10 +70,9 @@ def read_files(settings: Settings, info: ModelInfo) -> dict[str, dict[str, Any]]
     for tower in tower_names(info):
         path = tower_file(tower, settings.precision)
         if path not in info.files:
-            has = [name for name in PRECISIONS if tower_file(tower, name) in info.files]
             raise ArtifactError(
                 f"{settings.model}: no {path}; PTFT_PRECISION={settings.precision} needs it; "
-                f"allowed: {', '.join(has)}"
+                f"allowed: {', '.join(precisions(info))}"
             )
     read = read_names([settings.precision])
     return {name: entry for name, entry in info.files.items() if name in read}

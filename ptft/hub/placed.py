@@ -7,7 +7,7 @@ A pull that is cut off leaves that folder, and the next one goes on from it.
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,18 +119,14 @@ def part_place(dest: Path) -> Iterator[Path]:
     partial = dest.with_name(f".{dest.name}.partial")
     try:
         dest.parent.mkdir(parents=True, exist_ok=True)
-        partial.mkdir(exist_ok=True)
-        held = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        held = _hold(partial)
     except OSError as error:
         raise ArtifactError(f"{dest}: cannot be written: {error.strerror or error}") from error
     try:
-        lock_descriptor(held, blocking=True)  # another process may be filling it
         check_own_tree(partial)
         yield partial
     except (HubError, DigestError, KeyboardInterrupt):
         raise
-    except FileNotFoundError as error:  # that process has put it where it belongs
-        raise ArtifactError(f"{dest}: another pull was there first; pull again") from error
     except OSError as error:
         raise ArtifactError(f"{dest}: cannot be written: {error.strerror or error}") from error
     except BaseException:
@@ -138,6 +134,21 @@ def part_place(dest: Path) -> Iterator[Path]:
         raise
     finally:
         os.close(held)
+
+
+def _hold(partial: Path) -> int:
+    """Make a folder and lock it: the one that has the name by then, not one that its last holder
+    has put elsewhere."""
+    while True:
+        partial.mkdir(exist_ok=True)
+        held = None
+        with suppress(FileNotFoundError):
+            held = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            lock_descriptor(held, blocking=True)  # another process may be filling it
+            if os.path.samestat(os.fstat(held), partial.lstat()):
+                return held
+        if held is not None:
+            os.close(held)
 
 
 def complete(partial: Path, dest: Path, info: ModelInfo, wanted: Wanted) -> None:

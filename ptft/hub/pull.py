@@ -8,6 +8,7 @@ fetched, of them only what a service reads where that is asked for, and nothing 
 
 import contextlib
 import glob
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -136,12 +137,15 @@ def _pull_part(
 ) -> Path:
     """Fetch what a service reads into ``dest``, of which no copy is left in the cache."""
     names = served_files(info, wanted.precision, where=shown)
-    missing = lacking(dest, info, names)
-    if missing == []:
+    if lacking(dest, info, names) == []:
         return dest
-    fetched = names if missing is None else missing
     beside = [one for one in _UNRECORDED if one in listing]
     with part_place(dest) as partial:
+        missing = lacking(dest, info, names)  # whoever held the place before may have put it there
+        if missing == []:
+            shutil.rmtree(partial)
+            return dest
+        fetched = names if missing is None else missing
         for file in (*fetched, *beside):
             if file in listing or not listing:
                 _fetch(api, name, commit, file, partial, cache_dir)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from ptft.artifact import FolderFiles, read_model_info
 from ptft.errors import ArtifactError, DigestError, HubError, UsageError
 from ptft.hub import pull_model, push_model
+from ptft.hub.placed import part_place
 from ptft.onnx.served import absent_on_purpose, copy_served, read_parts, served_files
 from ptft.verify import verify
 from serving.model import verify_model
@@ -187,6 +189,28 @@ def test_two_at_once_are_one_after_the_other(
     assert codes == [0, 0], told
     assert verify_model(Settings(model=dest))[0] == read_model_info(published)
     assert not (tmp_path / ".model.partial").exists()
+
+
+def test_who_waits_for_a_place_gets_the_one_that_has_the_name(tmp_path: Path) -> None:
+    """Not the folder that whoever held it has put where it belongs."""
+    dest = tmp_path / "model"
+    wants, seen = threading.Event(), []
+
+    def second() -> None:
+        wants.set()
+        with part_place(dest) as partial:
+            seen.append((partial.exists(), [*partial.iterdir()], (dest / "first").exists()))
+
+    waiting = threading.Thread(target=second)
+    with part_place(dest) as partial:
+        (partial / "first").touch()
+        waiting.start()
+        wants.wait()
+        waiting.join(0.2)
+        assert not seen
+        partial.rename(dest)
+    waiting.join(60)
+    assert seen == [(True, [], True)]
 
 
 def test_a_copy_for_the_image_is_the_same(classifier_folder: Path, tmp_path: Path) -> None:
