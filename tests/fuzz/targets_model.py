@@ -35,7 +35,7 @@ from ptft.sketch import Sketches, make_confidence, make_sketch
 from tests.fuzz.draw import bytes_near, values_near
 from tests.fuzz.harness import Files, Target
 
-__all__ = ["TARGETS"]
+__all__ = ["TARGETS", "record_folder"]
 
 _WORDS = {"[UNK]": 0, "a": 1, "##a": 2, "photo": 3, "[SEP]": 4}
 _TOKENIZER: dict[str, Any] = {
@@ -96,18 +96,23 @@ def _json(name: str, *seeds: Any, keys: tuple[str, ...] = ()) -> st.SearchStrate
 # the record
 
 
+def record_folder(folder: Path) -> None:
+    """Make a model folder whose record is whole, and which holds nothing else of use."""
+    (folder / "a.json").write_bytes(b"{}")
+    info = ModelInfo(
+        name="a", task="embed", embed_dim=8, context_length=8, image_size=(32, 32),
+        logit_scale=10.0, logit_bias=0.0, recipe_digest="", weights_digest="",
+        tokenizer=dict(_SPEC["tokenizer"]), preprocess=dict(_SPEC["preprocess"]),
+        files=hash_files(folder), clients={"timm": {"loads": "x"}}, versions={"ptft": "1"},
+    )  # fmt: skip
+    write_model_info(folder, info)
+
+
 @cache
 def _record() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "a.json").write_bytes(b"{}")
-        info = ModelInfo(
-            name="a", task="embed", embed_dim=8, context_length=8, image_size=(32, 32),
-            logit_scale=10.0, logit_bias=0.0, recipe_digest="", weights_digest="",
-            tokenizer=dict(_SPEC["tokenizer"]), preprocess=dict(_SPEC["preprocess"]),
-            files=hash_files(folder), clients={"timm": {"loads": "x"}}, versions={"ptft": "1"},
-        )  # fmt: skip
-        write_model_info(folder, info)
+        record_folder(folder)
         return dict(json.loads((folder / FolderFiles.INFO).read_bytes()))
 
 
