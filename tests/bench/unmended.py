@@ -49,6 +49,9 @@ def run(*, smoke: bool = False, some: slice = slice(None)) -> dict[str, float]:
         count = (_REPO / guard.file).read_text(encoding="utf-8").count(guard.old)
         if count != 1:
             raise SystemExit(f"{guard.file}: has {count} times, allowed once: {guard.old!r}")
+        file, _, name = guard.test.partition("[")[0].partition("::")
+        if f"def {name}(" not in (_REPO / file).read_text(encoding="utf-8"):
+            raise SystemExit(f"{file}: has no {name}")
     guards = guards[:2] if smoke else guards[some]
     with tempfile.TemporaryDirectory(prefix="unmended-") as place:
         copy = _copied(Path(place))
