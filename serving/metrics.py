@@ -135,10 +135,10 @@ class Metrics:
             self.items.labels(kind, "failed").inc(failed)
 
     def observe_cache(self, kind: str, hits: int, misses: int) -> None:
-        """Items that were looked for in the cache."""
-        for outcome, count in (("hit", hits), ("miss", misses)):
-            if count:
-                self.cache_items.labels(kind, outcome).inc(count)
+        """Items that were looked for in the cache; both series are there from the first on, so that
+        the share of hits can be drawn before there is one."""
+        self.cache_items.labels(kind, "hit").inc(hits)
+        self.cache_items.labels(kind, "miss").inc(misses)
 
     def observe_phases(self, phases: Phases) -> None:
         """Where the seconds of one request went."""
