@@ -7,11 +7,7 @@ PTFT_TEST_CONTAINER=0 leaves the tests out.
 """
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,129 +18,45 @@ import pytest
 from ptft.artifact import FolderFiles, ModelInfo
 from ptft.model import DualEncoder
 from tests.serving.conftest import checkpoint_texts
-from tests.serving.server import REPO, free_port
+from tests.support.container import (
+    REPO,
+    NoContainers,
+    base_image,
+    build,
+    fill_context,
+    inspect,
+    podman,
+    started,
+)
 
-BASE = "localhost/ptft-test-base:bookworm"
 IMAGE = "localhost/ptft-test"
-PACKAGES = "ca-certificates,python3,python3-pip,python3-venv"
-PODMAN = ["podman", "--runtime", "runc"]
-# what this takes where a container is itself run in one
-LIMITS = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--network", "host"]
-AS_THE_CHART = ["--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges"]
-TMP = ["--tmpfs", "/tmp:rw,mode=1777"]
-CONTEXT = ("Containerfile", ".containerignore", "pyproject.toml", "README.md", "LICENSE")
-
-
-def podman(*words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [*PODMAN, *map(str, words)], capture_output=True, text=True, timeout=900, check=False
-    )
-    assert not check or done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    return done
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A Debian with Python, made once and kept in podman's store."""
-    if os.environ.get("PTFT_TEST_CONTAINER") == "0":
-        pytest.skip("PTFT_TEST_CONTAINER=0")
-    for program in ("podman", "runc"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-    if given := os.environ.get("PTFT_TEST_BASE"):
-        return given
-    if podman("image", "exists", BASE, check=False).returncode == 0:
-        return BASE
-    if shutil.which("debootstrap") is None or os.geteuid() != 0:
-        pytest.skip("no base image: debootstrap is not installed, or this user is not root")
-    root = tmp_path_factory.mktemp("base") / "root"
-    made = subprocess.run(
-        ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", root],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if made.returncode:
-        pytest.skip(f"no base image: debootstrap: {made.stdout.strip().splitlines()[-1:]}")
-    archive = root.with_suffix(".tar")
-    skip = ["--exclude=./var/cache/apt/archives/*.deb", "--exclude=./var/lib/apt/lists/*"]
-    subprocess.run(["tar", "-C", root, *skip, "-cf", archive, "."], check=True)
-    podman("import", archive, BASE)
-    shutil.rmtree(root)
-    archive.unlink()
-    return BASE
-
-
-def pip_secrets(place: Path) -> list[str]:
-    """This machine's index and certificate authority, for pip inside the build."""
-
-    def setting(name: str) -> str:
-        pip = [sys.executable, "-m", "pip", "config", "get", f"global.{name}"]
-        done = subprocess.run(pip, capture_output=True, text=True, check=False)
-        return os.environ.get(f"PIP_{name.upper().replace('-', '_')}", done.stdout.strip())
-
-    lines, secrets = ["[global]"], []
-    if index := setting("index-url"):
-        lines.append(f"index-url = {index}")
-    if authority := setting("cert"):
-        lines.append("cert = /run/secrets/ca.pem")
-        secrets += ["--secret", f"id=ca.pem,src={authority}"]
-    (place / "pip.conf").write_text("\n".join([*lines, "# not to be found in the image", ""]))
-    return [*secrets, "--secret", f"id=pip.conf,src={place / 'pip.conf'}"]
+def base() -> str:
+    """A Debian with Python."""
+    try:
+        return base_image()
+    except NoContainers as absent:
+        pytest.skip(str(absent))
 
 
 @pytest.fixture(scope="module")
 def image(base: str, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The image with the model inside, of a context that holds what the checkout holds."""
-    place = tmp_path_factory.mktemp("build")
-    context = place / "context"
-    context.mkdir()
-    for name in CONTEXT:
-        shutil.copy2(REPO / name, context)
-    ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("serving", "ptft", "recipes", "requirements"):
-        shutil.copytree(REPO / name, context / name, ignore=ignored)
+    context = fill_context(tmp_path_factory.mktemp("build") / "context")
     shutil.copytree(folder, context / "model")
-    podman(
-        "build",
-        *("--isolation", "chroot", "--network", "host", "--format", "docker"),
-        *("--target", "bundled", "--build-arg", "PRECISION=fp32"),
-        *("--build-arg", f"BASE={base}", "--build-arg", "MODEL=model"),
-        *("--build-arg", "VERSION=1.2.3", "--build-arg", "REVISION=abc"),
-        *pip_secrets(place),
-        *("--tag", IMAGE, context),
-    )
+    given = ("PRECISION=fp32", "MODEL=model", "VERSION=1.2.3", "REVISION=abc")
+    words = [word for one in given for word in ("--build-arg", one)]
+    build(IMAGE, context, base, "bundled", *words)
     return IMAGE
 
 
 @pytest.fixture(scope="module")
 def running(image: str) -> Iterator[tuple[str, str]]:
-    """Its address and the container, started as the chart starts it but for the port."""
-    (config,) = json.loads(podman("image", "inspect", image).stdout)
-    command = config["Config"]["Cmd"]
-    port = free_port()
-    assert command[-4:] == ["--host", "0.0.0.0", "--port", "3000"]
-    command[-3:] = ["127.0.0.1", "--port", str(port)]
-    name = f"ptft-test-{port}"
-    run = ["run", "--detach", "--name", name, *LIMITS, *AS_THE_CHART, *TMP]
-    podman(*run, image, *command)
-    try:
-        deadline = time.monotonic() + 120
-        url = f"http://127.0.0.1:{port}"
-        while True:
-            try:
-                if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            assert time.monotonic() < deadline, podman("logs", name, check=False).stderr
-            time.sleep(0.2)
-        yield url, name
-        podman("stop", "--time", "20", name)
-        (state,) = json.loads(podman("container", "inspect", name).stdout)
-        assert state["State"]["ExitCode"] != 137  # it drained, and was not killed
-    finally:
-        podman("rm", "--force", name, check=False)
+    """Its address and the container."""
+    with started(image) as found:
+        yield found
 
 
 def test_a_base_that_may_be_another_image_tomorrow_is_refused(base: str, tmp_path: Path) -> None:
@@ -153,14 +65,14 @@ def test_a_base_that_may_be_another_image_tomorrow_is_refused(base: str, tmp_pat
     shutil.copy2(REPO / "Containerfile", tmp_path)
     (tmp_path / "serving").mkdir()
     shutil.copy2(REPO / "serving" / "requirements.lock", tmp_path / "serving")
-    build = ["build", "--isolation", "chroot", "--network", "host", "--target", "requirements"]
-    done = podman(*build, "--build-arg", f"BASE={floating}", tmp_path, check=False)
+    words = ["build", "--isolation", "chroot", "--network", "host", "--target", "requirements"]
+    done = podman(*words, "--build-arg", f"BASE={floating}", tmp_path, check=False)
     podman("untag", base, floating, check=False)
     assert done.returncode != 0
     assert (
         f"BASE={floating}: allowed: NAME@sha256:..., or localhost/NAME" in done.stdout + done.stderr
     )
-    without = podman(*build, tmp_path, check=False)  # and no base is nobody's default
+    without = podman(*words, tmp_path, check=False)  # and no base is nobody's default
     assert without.returncode != 0
 
 
@@ -195,7 +107,7 @@ def test_whoever_runs_it_without_a_cluster_can_see_that_it_lives(
 ) -> None:
     """HEALTHCHECK's own command; the port is that of the process that the container started."""
     _, name = running
-    (config,) = json.loads(podman("image", "inspect", image).stdout)
+    config = inspect(image)
     kind, *command = config["Healthcheck"]["Test"]
     assert kind == "CMD"
     assert podman("exec", name, *command, check=False).returncode == 0
@@ -206,7 +118,7 @@ def test_whoever_runs_it_without_a_cluster_can_see_that_it_lives(
 def test_it_is_small_and_says_what_is_in_it(running: tuple[str, str], image: str) -> None:
     """At most 250 MB without the model; no shell, no pip; each package stands in the bill."""
     _, name = running
-    (config,) = json.loads(podman("image", "inspect", image).stdout)
+    config = inspect(image)
     code = (
         "import pathlib as p; print(sum(f.stat().st_size for f in p.Path('/model').rglob('*.*')))"
     )
@@ -231,7 +143,7 @@ def test_what_is_inside(running: tuple[str, str], image: str) -> None:
     assert {FolderFiles.INFO, FolderFiles.PARTS, FolderFiles.GOLDEN} <= set(files)
     assert FolderFiles.OPEN_CLIP_WEIGHTS not in files  # the service does not read it
     assert "pip.conf" not in files and "secrets" not in files
-    (config,) = json.loads(podman("image", "inspect", image).stdout)
+    config = inspect(image)
     labels = config["Config"]["Labels"]
     assert labels["org.opencontainers.image.version"] == "1.2.3"
     assert labels["org.opencontainers.image.revision"] == "abc"
