@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, OverflowError) as error:
         sys.stderr.write(f"ptft: --host {asked.host} --port {asked.port}: {error}\n")
         return 1
-    Door().open(listening)
+    Door(settings.hold_s).open(listening)
     write_logs(settings.log_format)
     logger.info("listening on http://%s:%d", asked.host, listening.getsockname()[1])
     return _Supervisor(listening).run()

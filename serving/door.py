@@ -1,9 +1,10 @@
-"""503 while no worker accepts: a thread of the supervisor, on the same listening socket.
+"""Who answers while no worker accepts: a thread of the supervisor, on the same listening socket.
 
 A connection that comes between a worker's death and the next one's start would lie in the kernel's
 queue until that has loaded. Each worker holds a shared lock while it accepts (:func:`hold`), which
 the kernel takes from it when it dies, however it dies. As long as nobody holds it the door accepts,
-says 503 with Retry-After, and closes.
+says 503 with Retry-After, and closes. Where it is told to wait, it tells probes alone, so that
+nobody sends more, and hands whatever else has come to the worker that accepts in time.
 """
 
 import asyncio
@@ -31,6 +32,8 @@ _LOOK_S = 0.05
 _HEADER_S, _REST_S = 2.0, 1.0  # that a client has to say what it wants, and to read the answer
 _HEADER_BYTES = 1 << 16
 _MOST = 256  # clients at once
+_PROBES = (b"/readyz", b"/livez", b"/healthz")
+_PIECE = 1 << 16
 _held: list[IO[bytes]] = []
 
 
@@ -43,9 +46,14 @@ def hold() -> None:
 
 
 class Door:
-    """Of one supervisor; to be made before it starts a worker, which inherits its environment."""
+    """Of one supervisor; to be made before it starts a worker, which inherits its environment.
 
-    def __init__(self) -> None:
+    Args:
+        wait_s: seconds that a request waits for a worker before it is told 503.
+    """
+
+    def __init__(self, wait_s: float = 0.0) -> None:
+        self._wait_s = wait_s
         self._lock, path = tempfile.mkstemp(prefix="ptft-door-")
         os.environ[_VARIABLE] = path
         atexit.register(Path(path).unlink, missing_ok=True)
@@ -54,12 +62,14 @@ class Door:
         """Begin to answer on a socket for workers that are not there."""
         ours = socket.socket(fileno=os.dup(listening.fileno()))
         thread = threading.Thread(
-            target=lambda: asyncio.run(_keep(ours, self._lock)), name="ptft-door", daemon=True
+            target=lambda: asyncio.run(_keep(ours, self._lock, self._wait_s)),
+            name="ptft-door",
+            daemon=True,
         )
         thread.start()
 
 
-async def _keep(listening: socket.socket, lock: int) -> None:
+async def _keep(listening: socket.socket, lock: int, wait_s: float) -> None:
     loop = asyncio.get_running_loop()
     listening.setblocking(False)
     answering: set[asyncio.Task[None]] = set()
@@ -74,7 +84,7 @@ async def _keep(listening: socket.socket, lock: int) -> None:
                 if answering:
                     await asyncio.wait(answering)
                 return
-            task = loop.create_task(_answer(client))
+            task = loop.create_task(_answer(client, lock, wait_s))
             answering.add(task)
             task.add_done_callback(answering.discard)
 
@@ -89,13 +99,16 @@ def _nobody(lock: int) -> bool:
     return True
 
 
-async def _answer(client: socket.socket) -> None:
+async def _answer(client: socket.socket, lock: int, wait_s: float) -> None:
     client.setblocking(False)
     writer = None
     with suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
         reader, writer = await asyncio.open_connection(sock=client, limit=_HEADER_BYTES)
         async with asyncio.timeout(_HEADER_S):
-            await reader.readuntil(b"\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+        if wait_s and not _is_probe(head) and await _worker(lock, wait_s):
+            await _hand_over(client.getsockname()[:2], head, reader, writer)
+            return
         writer.write(_answer_bytes())
         writer.write_eof()
         async with asyncio.timeout(_REST_S):  # or what it still sends would reset the answer
@@ -103,6 +116,45 @@ async def _answer(client: socket.socket) -> None:
                 pass
     if writer is not None:
         writer.close()
+
+
+def _is_probe(head: bytes) -> bool:
+    words = head.split(b" ", 2)
+    return len(words) > 1 and words[1].partition(b"?")[0] in _PROBES
+
+
+async def _worker(lock: int, wait_s: float) -> bool:
+    """Whether one accepts in time."""
+    deadline = asyncio.get_running_loop().time() + wait_s
+    while _nobody(lock):
+        if asyncio.get_running_loop().time() > deadline:
+            return False
+        await asyncio.sleep(_LOOK_S)
+    return True
+
+
+async def _hand_over(
+    place: tuple[str, int], head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Pass bytes both ways between a client and the worker, until the worker closes."""
+    sending = None
+    try:
+        theirs, ours = await asyncio.open_connection(*place)
+        ours.write(head)
+        sending = asyncio.create_task(_pass_on(reader, ours))
+        await _pass_on(theirs, writer)
+        ours.close()
+    finally:
+        if sending is not None:
+            sending.cancel()
+        writer.close()
+
+
+async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    while piece := await source.read(_PIECE):
+        target.write(piece)
+        await target.drain()
+    target.write_eof()
 
 
 def _answer_bytes() -> bytes:

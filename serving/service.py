@@ -72,7 +72,7 @@ class Ptft:
             raise SystemExit(f"ptft: {error}") from None  # or it would come under a traceback
         write_logs(settings.log_format)
         FirstRuns(ends_by_signal=True)
-        _open(Door())
+        _open(Door(settings.hold_s))
 
 
 def _ours(_: Any) -> Any:

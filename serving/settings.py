@@ -90,6 +90,8 @@ class Settings:
             silent longest.
         hang_s: ``PTFT_HANG_S``, seconds beyond twice the longest batch after which a batch hangs,
             and after which an engine that only fails is broken: either ends the process.
+        hold_s: ``PTFT_HOLD_S``, seconds that a request which comes while no worker accepts waits
+            for the next one, and then for its model; 0: it is told 503 at once. Probes always are.
         drain_s: ``PTFT_DRAIN_S``, seconds that SIGTERM leaves for clients to go elsewhere,
             during which requests are still answered.
         keys_file: ``PTFT_KEYS_FILE``, API keys, one a line as ``python -m serving.keys new`` prints
@@ -147,6 +149,7 @@ class Settings:
     max_header_bytes: int = 64 * 2**10
     max_connections: int = 1024
     hang_s: float = 20.0
+    hold_s: float = 0.0
     drain_s: float = 1.0
     keys_file: Path | None = None
     keys: str = field(default="", repr=False)
@@ -226,6 +229,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         max_header_bytes=number("MAX_HEADER_BYTES", default.max_header_bytes, 1024),
         max_connections=number("MAX_CONNECTIONS", default.max_connections, 1),
         hang_s=seconds("HANG_S", default.hang_s, 1),
+        hold_s=seconds("HOLD_S", default.hold_s, 0),
         drain_s=seconds("DRAIN_S", default.drain_s, 0),
         keys_file=given.path("KEYS_FILE"),
         keys=given.text("KEYS"),

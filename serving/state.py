@@ -183,6 +183,8 @@ class State:
     ) -> Response:
         asked: Asked | None = None
         try:
+            if self.encoder is None and self._loading is not None and self.settings.hold_s:
+                await asyncio.wait([self._loading], timeout=self.settings.hold_s)
             if self.encoder is None:
                 raise Refusal(503, "not_ready", self.health.failure or "loading", retry_after=1)
             check_digest(self.encoder, request.headers.get(DIGEST_HEADER), DIGEST_HEADER)

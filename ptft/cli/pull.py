@@ -11,6 +11,24 @@ __all__ = ["EXAMPLE", "command"]
 
 EXAMPLE = "ptft pull your-name/scenes@v1.0 models/pulled"
 
+Signer = Annotated[
+    Path | None,
+    typer.Option(
+        parser=local_path,
+        metavar="KEY",
+        help="A public key (PEM): a model that it did not sign is refused.",
+    ),
+]
+Keep = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="FOLDER holds several models, each in a folder of its own; the N asked for last "
+        "stay. Where the Hub is away, what is there is taken.",
+    ),
+]
+
 
 def command(
     repo: Annotated[
@@ -30,21 +48,30 @@ def command(
         list[str] | None,
         typer.Option(help="Of --for serving: fp32, fp16 or int8; repeat it for several."),
     ] = None,
-    require_signature: Annotated[
-        Path | None,
-        typer.Option(
-            parser=local_path,
-            metavar="KEY",
-            help="A public key (PEM): a model that it did not sign is refused.",
-        ),
-    ] = None,
+    require_signature: Signer = None,
+    keep: Keep = None,
 ) -> None:
     """Fetch a model folder and hold every byte against what was recorded. Prints the folder.
 
     Files that are in the cache are not fetched again; with HF_HUB_OFFLINE=1 they have to be.
     """
-    from ptft.hub import pull_model
+    from ptft.errors import UsageError
+    from ptft.hub import pull_kept, pull_model
 
+    if keep is not None:
+        if dest is None:
+            raise UsageError(f"--keep {keep}: needs a folder for the models")
+        print(
+            pull_kept(
+                repo,
+                dest,
+                keep,
+                serving=purpose == "serving",
+                precision=precision or (),
+                signed_by=require_signature,
+            )
+        )
+        return
     print(
         pull_model(
             repo,

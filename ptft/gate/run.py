@@ -4,10 +4,12 @@ import io
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from ptft.artifact import read_model_info
 from ptft.errors import UsageError
 from ptft.gate.answering import Answering, FolderAnswers, ServiceAnswers
 from ptft.gate.bounds import GateBound
@@ -18,6 +20,7 @@ from ptft.gate.watch import watch
 from ptft.hub.pull import pull_model
 from ptft.model_source import HubRevision, ModelFolder, resolve
 from ptft.onnx.golden import read_golden
+from ptft.signing import check_signature
 from ptft.speech import tell
 
 __all__ = ["gate"]
@@ -42,6 +45,7 @@ def gate(
     model: str,
     *,
     digest: str | None = None,
+    signed_by: Path | None = None,
     probe: ProbeSet | None = None,
     bounds: Sequence[GateBound] = (),
     live: str | None = None,
@@ -56,6 +60,7 @@ def gate(
     Args:
         model: a model folder or ``org/repo@revision``, run here; or ``http://...``, a service.
         digest: that the model has to have.
+        signed_by: a public key (PEM) by which a model that is run here has to be signed.
         probe: a small set of the user's own.
         bounds: see :class:`ptft.gate.GateBound`.
         live: the service that runs now; ``drop`` and ``agreement`` are held against its answers.
@@ -70,17 +75,32 @@ def gate(
     Raises:
         UsageError: a bound that nothing given can hold, or ``model`` is none of these.
         ArtifactError, DigestError: a model that cannot be run, or damaged bytes.
+        SignatureError: the model is not signed with the key; it was not run.
         ServiceError: a service gives no answer.
         DataError: a picture of the probe set cannot be read.
         HubError: the Hub refused or cannot be reached.
     """
     say = progress or tell
     _check_asked(model, probe, bounds, live, seconds)
+    if signed_by is not None and _is_url(model):
+        raise UsageError(
+            f"--require-signature {signed_by}: of a model that is run here, not {model}"
+        )
     with ExitStack() as stack:
         say(f"{model}: reading it")
-        release = _open(model, precision, threads, api_key, stack)
-        checks = [_digest(release, digest)]
-        if not checks[0].ok:
+        checks = []
+        release: FolderAnswers | ServiceAnswers
+        if _is_url(model):
+            release = service = ServiceAnswers(model, api_key)
+            stack.callback(service.close)
+        else:
+            folder = _folder(model, signed_by)
+            if signed_by is not None:  # before anything of it is run
+                key = check_signature(folder, read_model_info(folder), signed_by, where=model)
+                checks.append(Check("signature", True, f"by key {key}"))
+            release = FolderAnswers(folder, precision, threads)
+        checks.append(_digest(release, digest))
+        if not checks[-1].ok:
             return checks
         say(f"{model}: running its golden inputs")
         checks.append(release.golden())
@@ -140,18 +160,12 @@ def _is_url(text: str) -> bool:
     return text.startswith(("http://", "https://"))
 
 
-def _open(
-    model: str, precision: str, threads: int, api_key: str | None, stack: ExitStack
-) -> FolderAnswers | ServiceAnswers:
-    if _is_url(model):
-        service = ServiceAnswers(model, api_key)
-        stack.callback(service.close)
-        return service
+def _folder(model: str, signed_by: Path | None) -> Path:
     match resolve(model, error=UsageError, allowed=_ALLOWED):
         case ModelFolder(folder):
-            return FolderAnswers(folder, precision, threads)
+            return folder
         case HubRevision():
-            return FolderAnswers(pull_model(model), precision, threads)
+            return pull_model(model, signed_by=signed_by)
         case _:
             raise UsageError(f"{model}: allowed: {_ALLOWED}")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-__all__ = ["explained", "token_of"]
+__all__ = ["explained", "is_away", "token_of"]
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _XET = re.compile(r"\((?P<status>4\d\d)\b.*/xet-(?:write|read)-token", re.DOTALL)
@@ -57,6 +57,19 @@ def explained(
         if token:
             message = message.replace(token, "(token)")
         raise HubError(f"{repo}: {message}") from error
+
+
+def is_away(error: HubError) -> bool:
+    """Whether the Hub gave no answer, or only that it is in trouble; not where it refused."""
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError
+
+    for cause in _chain(error):
+        if isinstance(cause, HfHubHTTPError):
+            return cause.response.status_code >= 500
+        if isinstance(cause, httpx2.HTTPError | ConnectionError):
+            return True
+    return False
 
 
 def _explain(

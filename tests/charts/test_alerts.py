@@ -13,6 +13,18 @@ from tests.support.prometheus import needs_promtool
 from .conftest import ChartUnderTest, Release
 
 LABELS = 'namespace="prod",job="demo-ptft"'
+
+
+def job(name: str, made: int, ended: str) -> dict[str, str]:
+    """What kube-state-metrics says of a Job that was made then and ended so."""
+    own = f'namespace="prod",job_name="demo-ptft-{name}"'
+    return {
+        f"kube_job_created{{{own}}}": f"{made}x90",
+        f'kube_job_{ended}{{{own},condition="true"}}': "1x90",
+        f'kube_job_{ended}{{{own},condition="false"}}': "0x90",
+    }
+
+
 CASES: dict[str, tuple[Mapping[str, str], str, str, bool]] = {
     # name: series by labels, the minute, the alert, whether it is there
     "a pod answers": ({f"up{{{LABELS}}}": "1x10"}, "9m", "PtftDown", False),
@@ -138,6 +150,22 @@ CASES: dict[str, tuple[Mapping[str, str], str, str, bool]] = {
         {'kube_job_status_failed{namespace="prod",job_name="demo-ptft-gateway"}': "1x10"},
         *("5m", "PtftGateFailed", False),
     ),
+    "the last run of a CronJob failed": (
+        job("train-100", 100, "failed") | job("train-50", 50, "complete"),
+        *("5m", "PtftJobFailed", True),
+    ),
+    "the run after it went through": (
+        job("train-100", 100, "failed") | job("train-150", 150, "complete"),
+        *("5m", "PtftJobFailed", False),
+    ),
+    "another kind's run went through": (
+        job("embed-1a2b", 100, "failed") | job("train-150", 150, "complete"),
+        *("5m", "PtftJobFailed", True),
+    ),
+    "a job of another release failed": (
+        job("batch-100", 100, "failed"),
+        *("5m", "PtftJobFailed", False),
+    ),
 }
 
 
@@ -210,6 +238,8 @@ OWN_LABELS = {
     "traffic has moved": {"kind": "image"},
     "nobody is scraped": {"namespace": "prod", "job": "demo-ptft"},
     "the gate failed": {"job_name": "demo-ptft-gate"},
+    "the last run of a CronJob failed": {"job_name": "demo-ptft-train"},
+    "another kind's run went through": {"job_name": "demo-ptft-embed"},
 }
 
 

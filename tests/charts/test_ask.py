@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from serving.client_answers import OpenAIEmbedded
 from serving.schema_clients import OpenAIEmbeddings
 
-from .conftest import ChartUnderTest
+from .conftest import ChartUnderTest, environment
 
 
 class Service(ThreadingHTTPServer):
@@ -29,6 +29,7 @@ class Service(ThreadingHTTPServer):
         self.status = 200
         self.embedding: list[float] = [0.6, 0.8]
         self.asked: list[Any] = []
+        self.keys: list[str | None] = []
 
     @property
     def url(self) -> str:
@@ -48,6 +49,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append((self.path, body))
+        self.server.keys.append(self.headers["Authorization"])
         OpenAIEmbeddings.model_validate(body)
         data = [{"object": "embedding", "index": 0, "embedding": self.server.embedding}]
         usage = {"prompt_tokens": 0, "total_tokens": 0}
@@ -80,14 +82,21 @@ def service() -> Iterator[Service]:
         thread.join()
 
 
-def ask(chart: ChartUnderTest, url: str) -> subprocess.CompletedProcess[str]:
-    """Run the command of the rendered pod against ``url``."""
-    (container,) = chart.render().get("Pod")["spec"]["containers"]
+def ask(
+    chart: ChartUnderTest, url: str, secrets: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command of the rendered pod against ``url``, with ``secrets`` by name/key."""
+    settings = {"gate.keySecret.name": "asker"} if secrets else {}
+    (container,) = chart.render(settings).get("Pod")["spec"]["containers"]
+    variables = {}
+    for name, value in environment({"env": [], **container}).items():
+        of = value["secretKeyRef"]
+        variables[name] = (secrets or {})[f"{of['name']}/{of['key']}"]
     program, *arguments, address = container["command"]
     assert (program, address) == ("python", "http://demo-ptft:80")
     command = [sys.executable, *arguments, url]
-    proxy = {"http_proxy": "http://127.0.0.1:9"}  # nobody listens there
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=proxy)
+    variables["http_proxy"] = "http://127.0.0.1:9"  # nobody listens there
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=variables)
 
 
 def test_a_good_answer(ptft_chart: ChartUnderTest, service: Service) -> None:
@@ -113,3 +122,13 @@ def test_an_error(ptft_chart: ChartUnderTest, service: Service) -> None:
     result = ask(ptft_chart, service.url)
     assert result.returncode == 1
     assert "/v1/embeddings: HTTP Error 500" in result.stderr
+
+
+def test_a_key_where_the_service_asks_for_one(ptft_chart: ChartUnderTest, service: Service) -> None:
+    result = ask(ptft_chart, service.url, {"asker/key": "ptft_abc\n"})
+    assert (result.returncode, result.stderr) == (0, "")
+    service.status = 401
+    result = ask(ptft_chart, service.url)
+    assert result.returncode == 1
+    assert "HTTP Error 401" in result.stderr and "gate.keySecret names the Secret" in result.stderr
+    assert service.keys == ["Bearer ptft_abc", None]

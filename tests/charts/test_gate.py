@@ -88,6 +88,16 @@ def test_it_reads_the_model_where_the_service_does(
     assert pod.get("initContainers") == release.template["spec"].get("initContainers")
 
 
+@pytest.mark.parametrize("source", [HUB, VOLUME, {}])
+def test_a_signature_that_is_asked_for(ptft_chart: ChartUnderTest, source: dict[str, Any]) -> None:
+    release = ptft_chart.render({**source, "model.signature.configMap": "signer"})
+    (job,) = jobs(release).values()
+    found = words(gate(job))
+    assert found[found.index("--require-signature") + 1] == "/etc/ptft/signer/signer.pem"
+    assert named(gate(job)["volumeMounts"], "signer")["mountPath"] == "/etc/ptft/signer"
+    assert named(job["spec"]["template"]["spec"]["volumes"], "signer")
+
+
 def test_a_probe_set_of_the_hub(ptft_chart: ChartUnderTest) -> None:
     token = {"model.hub.tokenSecret": {"name": "hf", "key": "token"}}
     at = {"model.hub.endpoint": "https://hub.example.org", "gate.probe.hub": "shop/probe@v1"}

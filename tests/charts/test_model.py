@@ -25,8 +25,6 @@ def test_model_from_the_hub(ptft_chart: ChartUnderTest) -> None:
     release = ptft_chart.render({**HUB, "model.path": "/srv/model"})
     command = ["ptft", "pull", f"example/birds@{COMMIT}", "/pulled/model"]
     assert release.pull["command"] == [*command, "--for=serving", "--precision=fp32"]
-    kept = ptft_chart.render({**HUB, "model.hub.cacheClaim": "downloads"})
-    assert kept.pull["command"] == command  # for what is in the cache serves while the Hub is down
     pulled = {mount["name"]: mount for mount in release.pull["volumeMounts"]}
     served = {mount["name"]: mount for mount in release.server["volumeMounts"]}
     assert pulled["model"] == {"name": "model", "mountPath": "/pulled"}
@@ -35,18 +33,6 @@ def test_model_from_the_hub(ptft_chart: ChartUnderTest) -> None:
     assert environment(release.server)["PTFT_MODEL"] == "/srv/model"
     assert environment(release.pull)["HF_HOME"] == pulled["cache"]["mountPath"]
     assert "cache" not in served
-
-
-def test_cache_is_a_claim_where_one_is_given(ptft_chart: ChartUnderTest) -> None:
-    volumes = [
-        find_volume(release, "cache")
-        for release in (
-            ptft_chart.render(HUB),
-            ptft_chart.render({**HUB, "model.hub.cacheClaim": "downloads"}),
-        )
-    ]
-    assert volumes[0]["emptyDir"] == {"sizeLimit": "10Gi"}
-    assert volumes[1]["persistentVolumeClaim"] == {"claimName": "downloads"}
 
 
 def test_model_on_a_volume_is_read_only(ptft_chart: ChartUnderTest) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import helm_python as helm
@@ -27,6 +28,39 @@ def test_package_holds_what_a_user_needs(tmp_path: Path) -> None:
         assert packed.schema is not None
         with helm.Chart.load(CHART) as chart:
             assert packed.render({}, name="demo") == chart.render({}, name="demo")
+
+
+@pytest.mark.skipif(shutil.which("gpg") is None, reason="gpg is not installed")
+def test_a_packed_chart_is_held_to_who_signed_it(tmp_path: Path) -> None:
+    """Helm's provenance, offline: by another key, or with other bytes, it is refused."""
+    rings = {who: make_keyring(tmp_path / who) for who in ("mine", "other")}
+    archive = Path(helm.package(CHART, destination=tmp_path))
+    with pytest.raises(helm.HelmError):  # not signed
+        helm.verify(archive, rings["mine"] / "public.gpg")
+    helm.sign(archive, key="mine@example.org", keyring=rings["mine"] / "secret.gpg")
+    (who,) = helm.verify(archive, rings["mine"] / "public.gpg")["signed_by"]
+    assert "mine@example.org" in who
+    with pytest.raises(helm.HelmError):
+        helm.verify(archive, rings["other"] / "public.gpg")
+    archive.write_bytes(archive.read_bytes() + b"x")
+    with pytest.raises(helm.HelmError, match="sha256"):
+        helm.verify(archive, rings["mine"] / "public.gpg")
+
+
+def make_keyring(home: Path) -> Path:
+    """A key of its own, in the old format that Helm reads."""
+    home.mkdir(mode=0o700)
+    gpg = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--passphrase", ""]
+    gpg += ["--pinentry-mode", "loopback"]
+    user = f"{home.name} <{home.name}@example.org>"
+    for words in (
+        ["--quick-generate-key", user, "rsa2048", "sign", "never"],
+        ["--export", "--output", str(home / "public.gpg")],
+        ["--export-secret-keys", "--output", str(home / "secret.gpg")],
+    ):
+        subprocess.run([*gpg, *words], check=True, capture_output=True)
+    subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False)
+    return home
 
 
 def test_chart_works_as_a_part_of_another(tmp_path: Path) -> None:

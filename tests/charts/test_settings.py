@@ -13,7 +13,7 @@ from .conftest import VALUE_FILES, ChartUnderTest, environment, read_values
 
 def test_settings_left_open_are_left_to_the_service(ptft_chart: ChartUnderTest) -> None:
     names = {name for name in environment(ptft_chart.render().server) if name.startswith("PTFT_")}
-    assert names == {"PTFT_THREADS"}
+    assert names == {"PTFT_THREADS", "PTFT_HOLD_S"}  # a pod is not asked again, a server may be
 
 
 def test_settings_are_those_of_the_service(ptft_chart: ChartUnderTest) -> None:
@@ -58,6 +58,7 @@ def test_settings_are_those_of_the_service(ptft_chart: ChartUnderTest) -> None:
         max_header_bytes=9999,
         max_connections=9,
         hang_s=9,
+        hold_s=9,
         drain_s=0,
         keys_file=Path("/etc/ptft/keys/other"),
         keys="a sha256:9",

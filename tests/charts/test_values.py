@@ -52,6 +52,8 @@ TRAIN: dict[str, Any] = {
 PUBLISH = {**TRAIN, "jobs.train.publish.repo": "a/b"}
 NEEDED: dict[str, dict[str, Any]] = {  # the start of a key -> what it needs to change anything
     "model.hub": {**HUB, "model.hub.tokenSecret.name": "hub"},
+    "model.hub.cache": {**HUB, "model.hub.cache.enabled": True},
+    "model.hub.cache.enabled": HUB,
     "model.volume": VOLUME,
     "model.signature": {"model.signature.configMap": "signer"},
     "replicas": {"autoscaling.enabled": False},

@@ -121,7 +121,8 @@ class Cluster:
         try:
             act(CHART, "ptft", dict(values), **given)
         except helm.HelmError as error:
-            raise Refused(f"{error}\n{self.last_words()}") from None
+            said = [self.last_words(component) for component in ("cache", "gate")]
+            raise Refused("\n".join([str(error), *said])) from None
         return time.monotonic() - began
 
     def test(self, seconds: int = 200) -> str:
@@ -140,11 +141,23 @@ class Cluster:
         self._helm.uninstall("ptft")
         until(lambda: not self.pods() and not self.pods("canary"), 90)
 
+    def roll_back(self, revision: int) -> None:
+        """Back to an earlier revision of the release, and wait until its pods are there."""
+        self._helm.rollback("ptft", version=revision, timeout=280, wait="watcher")
+
+    def revision(self) -> int:
+        """The number of the release that is there."""
+        (found,) = (one for one in self._helm.list() if one["name"] == "ptft")
+        return int(found["version"])
+
     def last_words(self, component: str = "gate") -> str:
         """What failed pods said last, as ``kubectl describe`` shows it."""
         said = []
         for pod in self.pods(component):
-            for one in pod["status"].get("containerStatuses", ()):
+            states = pod["status"]
+            for one in states.get("initContainerStatuses", []) + states.get(
+                "containerStatuses", []
+            ):
                 ended = one["state"].get("terminated")
                 if ended and ended["exitCode"]:
                     lasted = f"{ended['startedAt']} to {ended['finishedAt']}"
@@ -175,18 +188,32 @@ class Cluster:
             },
         }
 
-    def put(self, folders: Mapping[str, Path]) -> None:
-        """Copy folders onto the claim of models."""
+    def ended(self, job: str, seconds: float) -> dict[str, Any]:
+        """Wait until a Job is over; its status."""
+
+        def status() -> dict[str, Any]:
+            found = json.loads(self.kubectl("get", "job", job, "-o", "json"))
+            return dict(found.get("status", {}))
+
+        def over() -> bool:
+            ends = ("Complete", "Failed")
+            return any(one["type"] in ends for one in status().get("conditions", ()))
+
+        until(over, seconds)
+        return status()
+
+    def put(self, folders: Mapping[str, Path], claim_name: str = CLAIM) -> None:
+        """Copy folders onto a claim, each in place of what had its name."""
         claim = {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
-            "metadata": {"name": CLAIM},
+            "metadata": {"name": claim_name},
             "spec": {
                 "accessModes": ["ReadWriteOnce"],
                 "resources": {"requests": {"storage": "1Gi"}},
             },
         }
-        volume = {"name": "models", "persistentVolumeClaim": {"claimName": CLAIM}}
+        volume = {"name": "models", "persistentVolumeClaim": {"claimName": claim_name}}
         mount = {"name": "models", "mountPath": "/models"}
         sleep = ["python", "-c", "import time; time.sleep(3600)"]
         self.apply(claim, self.runs("loader", sleep, volumes=[volume], mounts=[mount]))
@@ -195,8 +222,10 @@ class Cluster:
         with tarfile.open(fileobj=stream, mode="w") as archive:
             for name, folder in folders.items():
                 archive.add(folder, arcname=name)
-        code = "import sys,tarfile; tarfile.open(fileobj=sys.stdin.buffer,mode='r|')"
-        code += ".extractall('/models')"  # what was packed above
+        names = sorted(folders)
+        code = "import shutil,sys,tarfile\n"
+        code += f"for name in {names!r}: shutil.rmtree('/models/'+name, ignore_errors=True)\n"
+        code += "tarfile.open(fileobj=sys.stdin.buffer,mode='r|').extractall('/models')"
         unpack = ["exec", "-i", "loader", "--", "python", "-c", code]
         self.kubectl(*unpack, given=stream.getvalue())
         self.kubectl("delete", "pod", "loader", "--wait=true")

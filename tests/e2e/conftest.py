@@ -47,6 +47,12 @@ def cluster() -> Iterator[Cluster]:
     found.close()
 
 
+def kept_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where models are: a folder that keeps them for the next run, or none does."""
+    kept = os.environ.get("PTFT_E2E_MODELS")
+    return Path(kept) if kept else tmp_path_factory.mktemp("models")
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Name -> model folder; ``one`` and ``two`` serve, the others are worse than ``one``."""
@@ -54,8 +60,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     from ptft.model import save_model
     from tests.support import tiny
 
-    kept = os.environ.get("PTFT_E2E_MODELS")  # a folder that keeps them for the next run
-    place = Path(kept) if kept else tmp_path_factory.mktemp("models")
+    place = kept_place(tmp_path_factory)
     made = {}
     for name, seed, noise in (
         ("one", 3, 0.0),

@@ -12,11 +12,13 @@ from typer.testing import CliRunner, Result
 
 from ptft.artifact import FolderFiles, read_model_info
 from ptft.cli.main import app
-from ptft.errors import PtftError
+from ptft.errors import PtftError, SignatureError, UsageError
 from ptft.gate import read_probe_set
 from ptft.gate.answering import FolderAnswers, ServiceAnswers
 from ptft.gate.watch import Counts, read_counts
+from ptft.signing import key_id, sign_folder
 from tests.serving.server import REPO, Server
+from tests.support.keys import make_key
 
 
 def run(*words: object) -> Result:
@@ -73,6 +75,24 @@ def test_both_ways_of_asking_answer_alike(good: Path, labelled: Path, live: Serv
     assert here.classes(*asked, probe.classes) == there.classes(*asked, probe.classes)
     assert here.classes(*asked, labels) == there.classes(*asked, labels)
     there.close()
+
+
+def test_a_model_has_to_be_signed_where_a_key_is_given(good: Path, tmp_path: Path) -> None:
+    mine = make_key(tmp_path / "mine.pem").with_suffix(".pub")
+    other = make_key(tmp_path / "other.pem").with_suffix(".pub")
+    folder = tmp_path / "model"
+    shutil.copytree(good, folder)
+    unsigned = run(folder, "--require-signature", mine)
+    assert isinstance(unsigned.exception, SignatureError)
+    assert f"{folder}: not signed" in str(unsigned.exception)
+    sign_folder(folder, tmp_path / "mine.pem")
+    signed = run(folder, "--require-signature", mine)
+    assert signed.exit_code == 0, signed.output
+    assert f"ok       signature      by key {key_id(mine)}" in signed.stdout
+    assert isinstance(run(folder, "--require-signature", other).exception, SignatureError)
+    service = run("http://127.0.0.1:9", "--require-signature", mine)
+    assert isinstance(service.exception, UsageError)
+    assert "of a model that is run here" in str(service.exception)
 
 
 def test_other_bytes_and_other_models(good: Path, worse: Path, tmp_path: Path) -> None:

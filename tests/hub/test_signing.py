@@ -18,23 +18,11 @@ from serving.model import verify_model
 from serving.settings import Settings
 from tests.clients.environments import MODEL_SIGNING, cache_folder, find
 from tests.support.hub_parts import ONNX, REPO_ID, TOKEN, make_folder, record
+from tests.support.keys import make_key
 from tests.support.loopback_hub import LoopbackHub
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 OTHERS = Path(__file__).with_name("signed_by_reference.json")
-
-
-def make_key(path: Path, curve: str = "prime256v1", *more: str) -> Path:
-    """A private key; the public one lies beside it as .pub."""
-    made = ["openssl", "ecparam", "-genkey", "-name", curve, "-noout", "-out", path]
-    subprocess.run(made, check=True, capture_output=True)
-    public = ["openssl", "ec", "-in", path, "-pubout", "-out", path.with_suffix(".pub")]
-    subprocess.run(public, check=True, capture_output=True)
-    if more:
-        locked = ["openssl", "ec", "-in", path, "-aes256", "-passout", *more, "-out", f"{path}.new"]
-        subprocess.run(locked, check=True, capture_output=True)
-        Path(f"{path}.new").replace(path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """``python -m serving``: the same app without BentoML, a worker that is kept, and the door."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -82,6 +84,31 @@ def test_while_no_worker_accepts_it_says_so_at_once_and_starts_another(plain: Se
     assert "no worker accepts; one is being started" in said
     assert {one.status_code for one in refused} == {503}
     assert {one.headers["retry-after"] for one in refused} == {"1"}
+
+
+def test_where_it_is_told_to_wait_the_next_worker_answers_what_came_meanwhile(
+    folder: Path, tmp_path: Path
+) -> None:
+    variables = {"PTFT_MODEL": str(folder), "PTFT_THREADS": "1", "PTFT_HOLD_S": "60"}
+    body = {"texts": ["a", "b"]}
+    with serve_plain(tmp_path, variables) as waiting, ThreadPoolExecutor(4) as pool:
+        first = waiting.worker()
+        os.kill(first, signal.SIGKILL)
+        asked = [pool.submit(_post, waiting.url, body) for _ in range(4)]
+        probes = set()
+        while not all(one.done() for one in asked):
+            with contextlib.suppress(httpx.TransportError):  # what the dead worker had accepted
+                probes.add(httpx.get(f"{waiting.url}/readyz", timeout=20).status_code)
+        assert 503 in probes  # so that nobody sends more
+        assert [one.result().status_code for one in asked] == [200] * 4
+        assert waiting.worker() != first
+
+
+def _post(url: str, body: dict[str, list[str]]) -> httpx.Response:
+    """Two requests on one connection; the second's answer."""
+    with httpx.Client(base_url=url, timeout=60) as client:
+        client.post("/v1/embed/text", json=body).raise_for_status()
+        return client.post("/v1/embed/text", json=body)
 
 
 def test_a_wrong_setting_is_one_line() -> None:

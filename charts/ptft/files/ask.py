@@ -5,8 +5,10 @@
 
 import json
 import math
+import os
 import sys
 import time
+import urllib.error
 import urllib.request
 
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never by way of a proxy
@@ -29,11 +31,18 @@ def embed(base, text):
     """The embedding of one text, and the whole answer."""
     body = json.dumps({"input": [text]}).encode()
     headers = {"Content-Type": "application/json"}
+    if key := os.environ.get("PTFT_API_KEY"):
+        headers["Authorization"] = f"Bearer {key.strip()}"
     url = f"{base}/v1/embeddings"
     request = urllib.request.Request(url, data=body, headers=headers)  # noqa: S310
     try:
         with DIRECT.open(request, timeout=30) as response:
             answer = json.load(response)
+    except urllib.error.HTTPError as error:
+        why = f"{error}: {error.read(1000).decode(errors='replace')}"
+        if error.code in (401, 403):
+            why += "; gate.keySecret names the Secret with the key that this test asks with"
+        sys.exit(f"{base}/v1/embeddings: {why}")
     except OSError as error:
         sys.exit(f"{base}/v1/embeddings: {error}")
     return answer["data"][0]["embedding"], answer

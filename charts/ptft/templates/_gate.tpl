@@ -22,6 +22,17 @@
 {{- end }}
 {{- end }}
 
+{{/* The key of who asks the service. */}}
+{{- define "ptft.askingKey" -}}
+{{- with .Values.gate.keySecret }}
+{{- if .name }}
+- name: PTFT_API_KEY
+  valueFrom:
+    secretKeyRef: {name: {{ .name | quote }}, key: {{ .key | quote }}}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "ptft.gateEnv" -}}
 - {name: HOME, value: /tmp}
 - {name: HF_HOME, value: /tmp/huggingface}
@@ -30,13 +41,7 @@
   valueFrom:
     resourceFieldRef: {resource: requests.cpu, divisor: "1"}
 {{- end }}
-{{- with .Values.gate.keySecret }}
-{{- if .name }}
-- name: PTFT_API_KEY
-  valueFrom:
-    secretKeyRef: {name: {{ .name | quote }}, key: {{ .key | quote }}}
-{{- end }}
-{{- end }}
+{{- include "ptft.askingKey" . }}
 {{- if .Values.gate.probe.hub }}
 {{- range (include "ptft.hubEnv" . | fromYamlArray) }}
 {{- if hasPrefix "HF_" .name | and (ne .name "HF_HOME") }}
@@ -112,6 +117,11 @@ volumeMounts:
 {{- end -}}
 {{- with $root.Values.model.digest -}}
 {{- $arguments = concat $arguments (list "--digest" .) -}}
+{{- end -}}
+{{- with $root.Values.model.signature -}}
+{{- if .configMap -}}
+{{- $arguments = concat $arguments (list "--require-signature" (printf "/etc/ptft/signer/%s" .key)) -}}
+{{- end -}}
 {{- end -}}
 {{- $arguments = concat $arguments (include "ptft.probe" $root | fromYamlArray) (include "ptft.bounds" (list "at-least" (omit $gate.atLeast "agreement")) | fromYamlArray) -}}
 {{- $live := $gate.liveUrl | default ($root.Release.IsUpgrade | ternary (printf "http://%s:%v" (include "ptft.fullname" $root) $root.Values.service.port) "") -}}

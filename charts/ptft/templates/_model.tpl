@@ -25,50 +25,75 @@
 {{ regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (eq $url.scheme "http" | ternary "80" "443") }}
 {{- end }}
 
+{{/* What pulls: (list ROOT NAME PLACE MOUNTS MORE). */}}
+{{- define "ptft.pullContainer" -}}
+{{- $root := index . 0 -}}
+{{- $model := $root.Values.model -}}
+name: {{ index . 1 }}
+image: {{ include "ptft.image" $root | quote }}
+imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+command:
+  - ptft
+  - pull
+  - {{ printf "%s@%s" $model.hub.repo $model.hub.revision | quote }}
+  - {{ index . 2 }}
+  # past the client's cache, and without what the service does not read
+  - --for=serving
+  - --precision={{ include "ptft.setting" (list $root "precision") }}
+  {{- with index . 4 }}
+  - {{ . }}
+  {{- end }}
+  {{- with $model.signature }}
+  {{- if .configMap }}
+  - --require-signature={{ printf "/etc/ptft/signer/%s" .key }}
+  {{- end }}
+  {{- end }}
+env:
+  {{- include "ptft.hubEnv" $root | nindent 2 }}
+  {{- with $model.hub.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{ include "ptft.terminationMessage" $root }}
+securityContext:
+  {{- include "ptft.securityContext" $root | nindent 2 }}
+resources:
+  {{- include "ptft.resources" (list $root false) | nindent 2 }}
+volumeMounts:
+  - {name: tmp, mountPath: /tmp}
+  - {name: cache, mountPath: /cache}
+  - {name: model, mountPath: {{ index . 3 }}}
+  {{- if $model.signature.configMap }}
+  - {name: signer, mountPath: /etc/ptft/signer, readOnly: true}
+  {{- end }}
+  {{- with $root.Values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+
 {{/* The init containers that bring the model; nothing where it is there already. */}}
 {{- define "ptft.modelInit" -}}
-{{- $model := .Values.model -}}
-{{- if eq $model.source "hub" -}}
-- name: pull
-  image: {{ include "ptft.image" . | quote }}
-  imagePullPolicy: {{ .Values.image.pullPolicy }}
-  # into a folder of the mount, not the mount itself: the model appears whole or not at all
-  command:
-    - ptft
-    - pull
-    - {{ printf "%s@%s" $model.hub.repo $model.hub.revision | quote }}
-    - /pulled/model
-    {{- if not $model.hub.cacheClaim }}
-    # past the cache, and without what the service does not read
-    - --for=serving
-    - --precision={{ include "ptft.setting" (list . "precision") }}
-    {{- end }}
-    {{- with $model.signature }}
-    {{- if .configMap }}
-    - --require-signature={{ printf "/etc/ptft/signer/%s" .key }}
-    {{- end }}
-    {{- end }}
-  env:
-    {{- include "ptft.hubEnv" . | nindent 4 }}
-    {{- with $model.hub.extraEnv }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
-  {{- include "ptft.terminationMessage" . | nindent 2 }}
-  securityContext:
-    {{- include "ptft.securityContext" . | nindent 4 }}
-  resources:
-    {{- include "ptft.resources" (list . false) | nindent 4 }}
-  volumeMounts:
-    - {name: tmp, mountPath: /tmp}
-    - {name: cache, mountPath: /cache}
-    - {name: model, mountPath: /pulled}
-    {{- if $model.signature.configMap }}
-    - {name: signer, mountPath: /etc/ptft/signer, readOnly: true}
-    {{- end }}
-    {{- with .Values.extraVolumeMounts }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+{{- if and (eq .Values.model.source "hub") (not .Values.model.hub.cache.enabled) -}}
+# into a folder of the mount, not the mount itself: the model appears whole or not at all
+- {{ include "ptft.pullContainer" (list . "pull" "/pulled/model" "/pulled" "") | nindent 2 | trim }}
 {{- end }}
+{{- end }}
+
+{{/* The model's folder on its volume; `ptft pull --keep` names it so where there are several. */}}
+{{- define "ptft.modelSubPath" -}}
+{{- with .Values.model -}}
+{{- if eq .source "volume" -}}
+{{ .volume.subPath }}
+{{- else if .hub.cache.enabled -}}
+{{ .hub.repo | replace "/" "--" }}@{{ .hub.revision }}
+{{- else -}}
+model
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* The claim of the cache. */}}
+{{- define "ptft.cacheClaim" -}}
+{{ .Values.model.hub.cache.claim | default (include "ptft.nameOf" (list . "models")) }}
 {{- end }}
 
 {{/* Where who reads the model finds it. */}}
@@ -81,7 +106,7 @@
 - name: model
   mountPath: {{ include "ptft.modelPath" . | quote }}
   readOnly: true
-  {{- with eq $model.source "hub" | ternary "model" $model.volume.subPath }}
+  {{- with include "ptft.modelSubPath" . }}
   subPath: {{ . | quote }}
   {{- end }}
 {{- end }}
@@ -97,11 +122,11 @@
 {{- end }}
 {{- if eq $model.source "hub" }}
 - name: model
+  {{- if $model.hub.cache.enabled }}
+  persistentVolumeClaim: {claimName: {{ include "ptft.cacheClaim" . | quote }}}
+  {{- else }}
   emptyDir: {sizeLimit: {{ $model.hub.sizeLimit }}}
 - name: cache
-  {{- if $model.hub.cacheClaim }}
-  persistentVolumeClaim: {claimName: {{ $model.hub.cacheClaim | quote }}}
-  {{- else }}
   emptyDir: {sizeLimit: {{ $model.hub.sizeLimit }}}
   {{- end }}
 {{- else if eq $model.source "volume" }}
