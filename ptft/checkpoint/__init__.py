@@ -8,9 +8,11 @@ from ptft.checkpoint.folder import (
     resume_checkpoint,
     save_checkpoint,
 )
+from ptft.checkpoint.machines import check_shared
 
 __all__ = [
     "TrainProgress",
+    "check_shared",
     "checkpoints",
     "load_checkpoint",
     "prune_checkpoints",

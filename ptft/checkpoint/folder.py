@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ptft.artifact import hash_files, read_json, verify_files, write_json
+from ptft.checkpoint.machines import seen_by_all
 from ptft.checkpoint.optimizer import pack_optimizer, restore_optimizer
 from ptft.distributed import ALONE, World
 from ptft.errors import ArtifactError, CheckpointError, ModelError, TrainingError
@@ -190,7 +191,8 @@ def resume_checkpoint(
     """Load the newest checkpoint of a folder that is whole; from the start where there is none.
 
     Args:
-        folder: the run's ``checkpoints``.
+        folder: the run's ``checkpoints``, as the first rank has them: a machine that does not see
+            it is sent a copy for as long as it takes.
         say: takes a line about each that is not whole.
         model, optimizer, extra, world: as :func:`load_checkpoint` takes them.
 
@@ -199,12 +201,14 @@ def resume_checkpoint(
     """
     names = world.broadcast([path.name for path in checkpoints(folder)])
     for name in names:
-        try:
-            state = _verify(folder / name, world)
-        except CheckpointError as error:
-            say(f"{error}; going on from the one before")
-            continue
-        return _load(folder / name, state, model, optimizer, extra or {}, world)
+        with ExitStack() as held:
+            try:
+                path = held.enter_context(seen_by_all(folder / name, world))
+                state = _verify(path, world)
+            except CheckpointError as error:
+                say(f"{error}; going on from the one before")
+                continue
+            return _load(path, state, model, optimizer, extra or {}, world)
     if names:
         say(f"{folder}: none of {len(names)} checkpoints is whole; starting again")
     return TrainProgress()

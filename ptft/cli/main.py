@@ -6,6 +6,8 @@ stopped it, each after a checkpoint: at 75 and 143 start it again with --resume 
 """
 
 import importlib
+import os
+import signal
 from typing import Annotated
 
 import typer
@@ -74,6 +76,8 @@ for _stage, _verbs in STAGES.items():
 
 def main() -> None:
     """Run the command; an error that ptft raises on purpose is one message and an exit code."""
+    if os.getpid() == 1:  # in a container: what has no handler there, the kernel passes over
+        signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
     try:
         app()
     except PtftError as error:

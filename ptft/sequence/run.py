@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ptft.artifact import RunFiles, hash_files, read_json, write_atomic, write_json
+from ptft.checkpoint import check_shared
 from ptft.data import open_split
 from ptft.distributed import World
 from ptft.model import DualEncoder, build_model, load_model, save_model
@@ -81,6 +82,8 @@ def _run_stages(
         else:
             for note in options.compare_data(folder, sequence, record, world):
                 say(log, f"  {note}")
+        why = "a stage begins from what the one before has left there"
+        check_shared(folder / RunFiles.RUN, world, why=why)
         held.enter_context(mirrored(part, sequence.run, folder, world, log))
         record.status, record.error = RunStatus.RUNNING, ""
         rows = StageRows(sequence, folder, record, log, world)

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from ptft.artifact import RunFiles, read_json
+from ptft.checkpoint import check_shared
 from ptft.distributed import World, join_world
 from ptft.errors import MirrorError, TrainingError
 from ptft.optim import check_whole_batch, total_samples
@@ -218,7 +219,7 @@ def _prepare(begun: _Begun, held: ExitStack) -> tuple[Setup, RunRecord]:
     world, folder, record = begun.world, begun.folder, begun.record
     setup = set_up(begun.recipe, begun.device, world)
     if record is not None:
-        keep_reading(setup.model, folder)
+        keep_reading(setup.model, folder, world)
     check_agreement(setup.model, len(setup.samples), world)
     total = 0
     if setup.steps:
@@ -231,6 +232,9 @@ def _prepare(begun: _Begun, held: ExitStack) -> tuple[Setup, RunRecord]:
         device = str(begun.device)
         record = start_together(folder, begun.recipe, world, device=device, total=total)
         begun.options.record_data(folder, begun.recipe, world)
+    if begun.recipe.run.parallel == "fsdp":
+        why = "under run.parallel: fsdp each machine writes a part of a checkpoint (ddp: the first)"
+        check_shared(folder / RunFiles.RUN, world, why=why)
     record.total = total  # of the data as they are now, where other ones were accepted
     setup = _keep_features(begun, setup, record)
     if setup.steps:

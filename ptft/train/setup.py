@@ -29,6 +29,7 @@ from ptft.model.spec import load_spec
 from ptft.model_source import model_folder
 from ptft.objective import check_widths, needs_text
 from ptft.optim import total_samples
+from ptft.preprocess.decoding import Reading
 from ptft.recipe import ClassifyObjective, DetectObjective, Recipe, RunSection, TipAdapterAdapt
 from ptft.train.teacher import Teacher, load_teacher
 
@@ -122,15 +123,19 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     return Setup(model, samples, learns, tuple(notes), teacher=teacher, random_head=random_head)
 
 
-def keep_reading(model: DualEncoder, run: Path) -> None:
-    """Read pictures as the newest checkpoint of ``run`` does, if there is one: a run that began
-    before models said how they read goes on as it began."""
-    try:
-        saved = load_spec(model_folder(fetch_source(run)))
-    except ModelError:  # none yet: it begins anew
-        return
-    preprocess = replace(model.spec.preprocess, reading=saved.preprocess.reading)
-    model.spec = model.spec.with_(preprocess=preprocess)
+def keep_reading(model: DualEncoder, run: Path, world: World = ALONE) -> None:
+    """Read pictures as the newest checkpoint of ``run`` does, if the first rank has one: a run that
+    began before models said how they read goes on as it began."""
+
+    def saved() -> Reading | None:
+        try:
+            return load_spec(model_folder(fetch_source(run))).preprocess.reading
+        except ModelError:  # none yet: it begins anew
+            return None
+
+    if (reading := world.on_first(saved)) is not None:
+        preprocess = replace(model.spec.preprocess, reading=reading)
+        model.spec = model.spec.with_(preprocess=preprocess)
 
 
 def _refuse_lone_samples(recipe: Recipe, model: DualEncoder, world: World) -> None:

@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from ptft.checkpoint import machines
 from ptft.compat import import_open_clip
 from ptft.data import Batch
 from ptft.distributed import World, join_world
-from ptft.errors import CheckpointError, TrainingError
+from ptft.errors import CheckpointError, TrainingError, UsageError
 from ptft.objective import clamp_logit_scale
 from ptft.optim import build_optimizer
 from ptft.recipe import RunSection
@@ -217,6 +218,27 @@ def _run(folder: Path, how: str, stop_at: int | None, **changes: Any) -> None:
     assert bool(result.metrics) == (first and result.finished)
 
 
+def _apart(folder: Path, how: str, **changes: Any) -> None:
+    """A part of a run in a folder that the second machine does not see."""
+    rank = os.environ["RANK"]
+    os.environ["LOCAL_RANK"] = "0"  # the first of its machine
+    home = folder / f"machine{rank}"
+    home.mkdir(parents=True, exist_ok=True)
+    os.chdir(home)
+    if how == "ddp":
+        _run(Path("run"), how, None, **changes)
+        assert (home / "run" / "final").is_dir() == (rank == "0" and not changes)
+        assert rank == "0" or not [path for path in home.rglob("*") if path.is_file()]
+        return
+    machines.SEEN_WITHIN = 0.1
+    try:
+        _run(Path("run"), how, None, **changes)
+    except UsageError as error:
+        assert str(error).startswith("run.dir: rank 1 does not see run/run.json"), error
+    else:
+        raise AssertionError("a part of each checkpoint is nowhere")
+
+
 if __name__ == "__main__":
     for heavy in ("matplotlib.figure", "matplotlib.backends.backend_agg", "torch.distributed.fsdp"):
         importlib.import_module(heavy)  # once here, not in each rank
@@ -229,6 +251,9 @@ if __name__ == "__main__":
     fork(4, _cases, out)
     fork(2, _run, out / "ddp", "ddp", None, {"run__max_minutes": 1e-9})
     fork(2, _run, out / "ddp", "ddp", None, TORCHELASTIC_RESTART_COUNT="1")
+    fork(2, _apart, out / "apart", "ddp", {"run__max_minutes": 1e-9})
+    fork(2, _apart, out / "apart", "ddp", TORCHELASTIC_RESTART_COUNT="1")
+    fork(2, _apart, out / "apart-fsdp", "fsdp")
     mirror = {"run__mirror": str(out / "mirror")}
     fork(2, _run, out / "fsdp", "fsdp", 4, mirror)
     assert "model-rank00001-of-00002.safetensors" in max(

@@ -65,11 +65,12 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+@pytest.mark.parametrize("how", ["ddp", "fsdp", "apart/machine0/run"])
 def test_a_run_on_ranks_is_the_run_of_one_process(ranks: Path, one: Path, how: str) -> None:
     """Under FSDP2 a signal to the second rank stopped both halfway, the disk was lost, and a
     restart went on from both ranks' parts in the mirror; with DDP the first rank's clock stopped
-    both."""
+    both, on one machine and on two that share no disk, of which the second was sent the
+    checkpoint."""
     folder = ranks / how
     assert largest_difference(folder, one) < 1e-5  # float32
     record = json.loads((folder / RunFiles.RUN).read_text())
