@@ -149,6 +149,7 @@ class SlurmCluster:
             "TaskPlugin": "task/none",
             "MpiDefault": "none",
             "SelectType": "select/cons_tres",
+            "DefMemPerCPU": 1000,  # MB; else a job has the whole node
             "SchedulerParameters": "batch_sched_delay=0,sched_interval=2",
             "ReturnToService": 2,
             "KillWait": 30,
