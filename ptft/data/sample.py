@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ptft.data.boxes.box import Boxes
+from ptft.data.groups import places_within
 from ptft.data.hashing import digest_of, hash_integers, permutation
 from ptft.data.reading.decode import Encoded
 from ptft.data.reading.order import BalancedOrder, Order, RunOrder
@@ -189,10 +190,7 @@ def draw_samples(
         if labels is None:
             raise DataError("data.shots: this set's classes are not known before it is read")
         drawn = labels[order]
-        place = np.zeros(len(order), np.int64)  # among those of its class
-        for label in np.unique(drawn):
-            members = drawn == label
-            place[members] = np.arange(int(members.sum()))
+        place, _ = places_within(drawn)
         order = order[(place < shots) & (drawn >= 0)]
     return np.sort(order[:limit])
 
@@ -209,9 +207,8 @@ def hold_out(samples: SampleSet, share: float) -> np.ndarray:
     first = _first_of_picture(samples)
     order = order[first[order] == order]
     held = np.zeros(len(samples), bool)
-    for group in np.unique(groups):
-        members = order[groups[order] == group]
-        held[members[: round(share * len(members))]] = True
+    place, size = places_within(groups[order])
+    held[order[place < np.rint(share * size)]] = True
     return held[first]
 
 
