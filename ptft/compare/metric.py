@@ -1,6 +1,6 @@
 """The metric of a comparison: one figure of a model on a set, its hits, and how far to trust it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -58,14 +58,20 @@ class Measurement:
         """The metric: the share of the queries that are found."""
         return float(self.hits.double().mean())
 
-    def scores(self) -> tuple[Tensor, Tensor]:
-        """Scaled scores of the queries (of both ways the images') with every candidate, and which
-        candidates are right: float and bool (Q, candidates), on the CPU."""
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Scaled scores of blocks of queries (of both ways the images') with every candidate, and
+        which candidates are right: float and bool (B, candidates), on the CPU. They are computed
+        each time: of many queries they take far more room than the embeddings."""
         if isinstance(self.ranks, ClassRanks):
-            scores, own = self.ranks.scores()
+            blocks = self.ranks.blocks()
         else:
-            scores, own = self.ranks.scores(self.ways[0], self.scale)
-        return scores.cpu(), own.cpu()
+            blocks = self.ranks.blocks(self.ways[0], self.scale)
+        return ((scores.cpu(), own.cpu()) for scores, own in blocks)
+
+    def scores(self) -> tuple[Tensor, Tensor]:
+        """All blocks together: float and bool (Q, candidates)."""
+        scores, own = zip(*self.blocks(), strict=True)
+        return torch.cat(scores), torch.cat(own)
 
     @cached_property
     def passed_over(self) -> dict[str, int]:

@@ -23,7 +23,7 @@ from ptft.compare.target import Target
 from ptft.data.hashing import text_id
 from ptft.errors import ModelError, TrainingError
 from ptft.evaluate.calibrate import fit_temperature
-from ptft.evaluate.figures import expected_calibration_error
+from ptft.evaluate.figures import calibration_errors
 from ptft.model import DualEncoder, build_model, init_head, load_model
 from ptft.model.average import interpolate
 from ptft.recipe import ArmSection, ClassifyObjective, Comparison, Recipe
@@ -290,7 +290,7 @@ class Task:
         val = validation.val
         test = self.target.measure(model, self.target.target.test, validation.embedded)
         temperature = fit_temperature(*val.scores())
-        scores, own = test.scores()
+        ece, ece_scaled = calibration_errors(test.blocks(), (1.0, temperature))
         self.cells.write(
             Cell(
                 arm=label or self.arm.label,
@@ -306,8 +306,8 @@ class Task:
                 test_retained=self.target.retained_shares(
                     model, "test", self.start_test, validation.embedded
                 ),
-                ece=expected_calibration_error(scores, own),
-                ece_scaled=expected_calibration_error(scores / temperature, own),
+                ece=ece,
+                ece_scaled=ece_scaled,
                 temperature=temperature,
                 passed_over=test.passed_over,
                 costs=trained.costs,

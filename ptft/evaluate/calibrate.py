@@ -12,6 +12,7 @@ from torch import Tensor
 from ptft.data import SampleSet
 from ptft.data.reading.loader import Workers
 from ptft.errors import DataError
+from ptft.evaluate.class_ranks import blocks_of
 from ptft.evaluate.embed import embed_split
 from ptft.evaluate.figures import calibration_error
 from ptft.model import DualEncoder
@@ -81,12 +82,15 @@ def fit_temperature(logits_qc: Tensor, own_qc: Tensor) -> float:
     (with one right candidate a query, the function is convex in 1/temperature). A temperature
     changes no prediction, since it changes no order.
     """
-    logits_qc = logits_qc.double()
-    own = logits_qc.masked_fill(~own_qc, -torch.inf)
 
     def loss(log_t: float) -> float:
         scale = torch.exp(torch.tensor(-log_t, dtype=torch.float64))
-        return float(((logits_qc * scale).logsumexp(1) - (own * scale).logsumexp(1)).mean())
+        losses = []
+        for rows in blocks_of(*logits_qc.shape):
+            scaled = logits_qc[rows].double() * scale
+            own = scaled.masked_fill(~own_qc[rows], -torch.inf)
+            losses.append(scaled.logsumexp(1) - own.logsumexp(1))
+        return float(torch.cat(losses).mean())
 
     low, high = _RANGE
     left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)

@@ -1,18 +1,20 @@
 """Figures of an evaluation, each a view of its ranks: recall, accuracy, calibration, and counts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ptft.data.checks.cut import count_cut
-from ptft.evaluate.ranks import ClassRanks, RetrievalRanks
+from ptft.evaluate.class_ranks import ClassRanks, blocks_of
+from ptft.evaluate.ranks import RetrievalRanks
 from ptft.model.spec import ModelSpec
 
 __all__ = [
     "accuracy_figures",
     "calibration_error",
+    "calibration_errors",
     "cut_figures",
     "expected_calibration_error",
     "recall_figures",
@@ -74,7 +76,7 @@ def accuracy_figures(ranks: ClassRanks) -> dict[str, float | int]:
         occur), ``ece`` and ``chance`` (1/C) as shares of 1; the counts ``images``, ``classes`` and
         ``classes_seen``.
     """
-    total, classes = ranks.logits_nc.shape
+    total, classes = len(ranks.labels_n), ranks.classes
     right_n = (ranks.ranks_n < 1).double()
     figures: dict[str, float | int] = {"top1": float(right_n.mean())}
     if classes > 5:
@@ -82,7 +84,7 @@ def accuracy_figures(ranks: ClassRanks) -> dict[str, float | int]:
     seen_c = torch.bincount(ranks.labels_n, minlength=classes).double()
     right_c = torch.zeros_like(seen_c).index_add_(0, ranks.labels_n, right_n)
     figures["mean_per_class"] = float((right_c[seen_c > 0] / seen_c[seen_c > 0]).mean())
-    figures["ece"] = calibration_error(ranks.logits_nc, ranks.labels_n)
+    figures["ece"] = _gap(ranks.sure_n, ranks.right_n)
     figures["chance"] = 1.0 / classes
     figures["images"] = total
     figures["classes"] = classes
@@ -92,10 +94,14 @@ def accuracy_figures(ranks: ClassRanks) -> dict[str, float | int]:
 
 def calibration_error(logits_nc: Tensor, labels_n: Tensor) -> float:
     """:func:`expected_calibration_error` where each sample has one right class."""
-    return expected_calibration_error(logits_nc, F.one_hot(labels_n, logits_nc.shape[1]).bool())
+    classes = logits_nc.shape[1]
+    return calibration_errors(
+        (logits_nc[rows], F.one_hot(labels_n[rows], classes).bool())
+        for rows in blocks_of(len(logits_nc), classes)
+    )[0]
 
 
-def expected_calibration_error(logits_nc: Tensor, own_nc: Tensor, *, bins: int = BINS) -> float:
+def expected_calibration_error(logits_nc: Tensor, own_nc: Tensor) -> float:
     """Compute the expected calibration error over equal-width bins of confidence, a share of 1.
 
     It is the mean over samples of |accuracy - confidence| of their bin. The bins are (low, high];
@@ -106,12 +112,32 @@ def expected_calibration_error(logits_nc: Tensor, own_nc: Tensor, *, bins: int =
         logits_nc: scores, scaled as the softmax over candidates wants them.
         own_nc: bool, which candidates are right; several where an image has several captions.
     """
-    confidence_n, predicted_n = logits_nc.double().softmax(dim=1).max(dim=1)
-    right_n = own_nc.gather(1, predicted_n[:, None])[:, 0].double()
-    bin_n = (confidence_n * bins).ceil().long().clamp(1, bins) - 1
-    gap = torch.zeros(bins, dtype=torch.float64, device=logits_nc.device)
-    gap.index_add_(0, bin_n, right_n - confidence_n)
-    return float(gap.abs().sum() / len(logits_nc))
+    blocks = blocks_of(*logits_nc.shape)
+    return calibration_errors((logits_nc[rows], own_nc[rows]) for rows in blocks)[0]
+
+
+def calibration_errors(
+    blocks: Iterable[tuple[Tensor, Tensor]], temperatures: Sequence[float] = (1.0,)
+) -> list[float]:
+    """:func:`expected_calibration_error` of scores that come by blocks of samples, divided by each
+    of some temperatures."""
+    sure: list[list[Tensor]] = [[] for _ in temperatures]
+    right: list[list[Tensor]] = [[] for _ in temperatures]
+    for logits_bc, own_bc in blocks:
+        for place, temperature in enumerate(temperatures):
+            scaled_bc = logits_bc / temperature
+            confidence_b, predicted_b = scaled_bc.double().softmax(dim=1).max(dim=1)
+            sure[place].append(confidence_b)
+            right[place].append(own_bc.gather(1, predicted_b[:, None])[:, 0])
+    return [_gap(torch.cat(s), torch.cat(r)) for s, r in zip(sure, right, strict=True)]
+
+
+def _gap(sure_n: Tensor, right_n: Tensor) -> float:
+    """Mean of |accuracy - confidence| of each sample's bin."""
+    bin_n = (sure_n * BINS).ceil().long().clamp(1, BINS) - 1
+    gap = torch.zeros(BINS, dtype=torch.float64, device=sure_n.device)
+    gap.index_add_(0, bin_n, right_n.double() - sure_n)
+    return float(gap.abs().sum() / len(sure_n))
 
 
 def _chance(captions_n: Tensor, total: int, k: int) -> float:

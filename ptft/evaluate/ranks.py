@@ -18,15 +18,15 @@ a class head reads.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ptft.errors import DataError, ModelError, suggest
+from ptft.evaluate.class_ranks import ClassRanks, blocks_of, rank_blocks, rank_classes
 from ptft.evaluate.embed import SplitEmbeddings
 from ptft.evaluate.probe import LinearProbe, choose_c, fit_probe
 from ptft.model import DualEncoder, class_head, rows_for
@@ -38,14 +38,12 @@ from ptft.recipe import (
 )
 
 __all__ = [
-    "SCORES_AT_ONCE",
     "TIE",
     "ClassRanks",
     "EmbedTexts",
     "RetrievalRanks",
     "Way",
     "caption_ranks",
-    "class_ranks",
     "image_ranks",
     "rank_captions",
     "rank_classes",
@@ -56,8 +54,6 @@ __all__ = [
 
 TIE = 1e-6
 """Cosines closer than this are equal: a few times the rounding of a float32 dot product."""
-
-SCORES_AT_ONCE = 1 << 24  # scores held at once: 64 MiB of float32
 
 Way = Literal["i2t", "t2i"]
 """Image to text, or text to image."""
@@ -92,35 +88,20 @@ class RetrievalRanks:
         """The ranks of one way."""
         return self.i2t_q if way == "i2t" else self.t2i_m
 
-    def scores(self, way: Way, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Score every query with every candidate, times ``scale``, and say which are right: float
-        and bool (Q, candidates). Nothing is kept between calls."""
-        scores_nm = scale * self.images_nd @ self.texts_md.T
-        rows_n = torch.arange(len(self.images_nd), device=scores_nm.device)
-        own_nm = self.image_of_text_m[None, :] == rows_n[:, None]
+    def blocks(self, way: Way, scale: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Scores of blocks of queries with every candidate, times ``scale``, and which are right:
+        float and bool (B, candidates)."""
+        scaled_nd, texts_md = scale * self.images_nd, self.texts_md
+        numbers_n = torch.arange(len(scaled_nd), device=scaled_nd.device)
         if way == "t2i":
-            return scores_nm.T, own_nm.T
-        asked_n = self.captions_n > 0
-        return scores_nm[asked_n], own_nm[asked_n]
-
-
-@dataclass(frozen=True)
-class ClassRanks:
-    """A classification.
-
-    Attributes:
-        ranks_n: int64 (N,), how many wrong classes score at least as high as the right one.
-        logits_nc: scores, scaled as the model's softmax wants them.
-        labels_n: int64 (N,), the right classes.
-    """
-
-    ranks_n: Tensor
-    logits_nc: Tensor
-    labels_n: Tensor
-
-    def scores(self) -> tuple[Tensor, Tensor]:
-        """Logits (N, C) and which class is right: bool (N, C)."""
-        return self.logits_nc, F.one_hot(self.labels_n, self.logits_nc.shape[1]).bool()
+            for rows in blocks_of(len(texts_md), len(scaled_nd)):
+                own_bn = self.image_of_text_m[rows, None] == numbers_n
+                yield (scaled_nd @ texts_md[rows].T).T, own_bn
+            return
+        asked_q = numbers_n[self.captions_n > 0]
+        for rows in blocks_of(len(asked_q), len(texts_md)):
+            own_bm = self.image_of_text_m == asked_q[rows, None]
+            yield scaled_nd[asked_q[rows]] @ texts_md.T, own_bm
 
 
 def rank_captions(
@@ -174,9 +155,15 @@ def rank_labels(
     inputs_nw, labels_n, classes = _labelled(model, item, found, split)
     if isinstance(item, ZeroShotEvaluation):
         rows_cw = rows_for(class_head(model, classes, item.templates), item.reads)
-        return rank_classes(model.logit_scale.exp() * inputs_nw @ rows_cw.T, labels_n)
+        scale = model.logit_scale.exp()
+        return rank_blocks(
+            lambda rows_bw: scale * rows_bw @ rows_cw.T, inputs_nw, labels_n, len(classes)
+        )
     labels_n = _renumbered(labels_n, classes, model.spec.classes, "the model's head")
-    return rank_classes(model.class_logits(inputs_nw), labels_n)
+    head, scale = model.head, model.logit_scale.exp()  # not the model, which may be let go
+    assert head is not None
+    count = len(model.spec.classes)
+    return rank_blocks(lambda rows_bw: head.logits(rows_bw, scale), inputs_nw, labels_n, count)
 
 
 def rank_probe(
@@ -204,7 +191,7 @@ def rank_probe(
     if c is None:
         c = choose_c(train_nw, train_n, classes=len(classes), seed=seed)
     probe = fit_probe(train_nw, train_n, classes=len(classes), c=c)
-    return rank_classes(probe.logits(inputs_nw), labels_n), probe
+    return rank_blocks(probe.logits, inputs_nw, labels_n, len(classes)), probe
 
 
 def rank_retrieval(
@@ -237,29 +224,6 @@ def rank_retrieval(
     )
 
 
-def rank_classes(logits_nc: Tensor, labels_n: Tensor) -> ClassRanks:
-    """Rank the right class of each sample by its logits.
-
-    Raises:
-        DataError: there is no sample, or a label is not a class.
-    """
-    total, classes = logits_nc.shape
-    if total == 0:
-        raise DataError("nothing to classify: no sample of this split has a label")
-    if int(labels_n.min()) < 0 or int(labels_n.max()) >= classes:
-        raise DataError(
-            f"labels run from {int(labels_n.min())} to {int(labels_n.max())}; "
-            f"allowed with {classes} classes: 0 to {classes - 1}"
-        )
-    return ClassRanks(class_ranks(logits_nc, labels_n), logits_nc, labels_n)
-
-
-def class_ranks(logits_nc: Tensor, labels_n: Tensor) -> Tensor:
-    """Count the wrong classes that score at least as high as the right one: int64 (N,)."""
-    own_n = logits_nc.gather(1, labels_n[:, None])
-    return (~(logits_nc < own_n)).sum(dim=1) - 1
-
-
 def image_ranks(images_nd: Tensor, texts_md: Tensor, image_of_text_m: Tensor) -> Tensor:
     """Count the captions of other images before each image's best own one: int64 (N,).
 
@@ -267,14 +231,22 @@ def image_ranks(images_nd: Tensor, texts_md: Tensor, image_of_text_m: Tensor) ->
     """
     total_n, total_m = len(images_nd), len(texts_md)
     ranks_n = torch.empty(total_n, dtype=torch.int64, device=images_nd.device)
-    step = max(1, SCORES_AT_ONCE // max(1, total_m))
-    for start in range(0, total_n, step):
-        scores_cm = images_nd[start : start + step] @ texts_md.T
-        rows_c = torch.arange(start, start + len(scores_cm), device=scores_cm.device)
-        own_cm = image_of_text_m[None, :] == rows_c[:, None]
-        best_c = scores_cm.masked_fill(~own_cm, -math.inf).amax(dim=1)
-        before_c = (~(scores_cm < best_c[:, None] - TIE) & ~own_cm).sum(dim=1)
-        ranks_n[start : start + step] = torch.where(own_cm.any(dim=1), before_c, total_m)
+    order_m = image_of_text_m.argsort(stable=True)
+    starts = torch.searchsorted(
+        image_of_text_m[order_m], torch.arange(total_n + 1, device=order_m.device)
+    ).tolist()
+    for rows in blocks_of(total_n, total_m):
+        scores_cm = images_nd[rows] @ texts_md.T
+        own_k = order_m[starts[rows.start] : starts[rows.stop]]  # captions of these images
+        row_k = image_of_text_m[own_k] - rows.start
+        own_scores_k = scores_cm[row_k, own_k]
+        least_c = scores_cm.new_full((len(scores_cm),), -math.inf)
+        least_c.scatter_reduce_(0, row_k, own_scores_k, "amax")
+        least_c -= TIE
+        before_c = total_m - _count(scores_cm < least_c[:, None])
+        before_c.index_add_(0, row_k, (~(own_scores_k < least_c[row_k])).long(), alpha=-1)
+        has_c = torch.bincount(row_k, minlength=len(scores_cm)) > 0
+        ranks_n[rows] = torch.where(has_c, before_c, total_m)
     return ranks_n
 
 
@@ -282,14 +254,17 @@ def caption_ranks(images_nd: Tensor, texts_md: Tensor, image_of_text_m: Tensor) 
     """Count the other images before each caption's own: int64 (M,)."""
     total_n, total_m = len(images_nd), len(texts_md)
     ranks_m = torch.empty(total_m, dtype=torch.int64, device=images_nd.device)
-    step = max(1, SCORES_AT_ONCE // max(1, total_n))
-    for start in range(0, total_m, step):
-        scores_cn = texts_md[start : start + step] @ images_nd.T
-        own_c = image_of_text_m[start : start + step, None]
-        own_scores_c = scores_cn.gather(1, own_c)
+    for rows in blocks_of(total_m, total_n):
+        scores_cn = texts_md[rows] @ images_nd.T
+        least_c = scores_cn.gather(1, image_of_text_m[rows, None]) - TIE
         # Its own image is always within the margin of itself, hence the 1.
-        ranks_m[start : start + step] = (~(scores_cn < own_scores_c - TIE)).sum(dim=1) - 1
+        ranks_m[rows] = total_n - _count(scores_cn < least_c) - 1
     return ranks_m
+
+
+def _count(true_cx: Tensor) -> Tensor:
+    """How many of each row are true: int64 (C,)."""
+    return true_cx.sum(dim=1)
 
 
 def _labelled(

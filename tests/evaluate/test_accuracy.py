@@ -6,6 +6,8 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
 from ptft.errors import DataError
+from ptft.evaluate import class_ranks
+from ptft.evaluate.calibrate import fit_temperature
 from ptft.evaluate.figures import accuracy_figures, calibration_error
 from ptft.evaluate.ranks import rank_classes
 
@@ -70,3 +72,21 @@ def test_labels_out_of_range_and_none_at_all_are_errors() -> None:
     with pytest.raises(DataError, match="no sample of this split has a label"):
         rank_classes(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
     assert "top5" not in accuracy_figures(rank_classes(torch.eye(3), torch.arange(3)))
+
+
+@pytest.mark.parametrize("block", [1, 30, 1234])
+def test_blocks_give_the_figures_of_the_whole(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    logits, labels = scores()
+    logits[:40] = logits[:40].round()  # ties
+    own = torch.nn.functional.one_hot(labels, 12).bool()
+
+    def measured() -> tuple[object, ...]:
+        found = rank_classes(logits, labels)
+        ranks = (found.ranks_n.tolist(), found.sure_n.tolist(), found.right_n.tolist())
+        return accuracy_figures(found), *ranks, fit_temperature(logits, own)
+
+    whole = measured()
+    monkeypatch.setattr(class_ranks, "SCORES_AT_ONCE", block)
+    assert measured() == whole
+    sizes = [len(part) for part, _ in rank_classes(logits, labels).blocks()]
+    assert sum(sizes) == 300 and max(sizes) == max(1, block // 12)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from ptft.evaluate import class_ranks
 from ptft.evaluate import probe as probe_module
 from ptft.evaluate.probe import C_FALLBACK, choose_c, fit_probe, stratified_fifth
 
@@ -19,7 +20,9 @@ def embeddings(per_class: int = 30, classes: int = 5) -> tuple[torch.Tensor, tor
 
 @pytest.mark.parametrize("c", [0.3, 10.0, 3000.0])
 def test_the_minimum_is_scikit_learns(monkeypatch: pytest.MonkeyPatch, c: float) -> None:
-    monkeypatch.setattr(probe_module, "ROWS_AT_ONCE", 64)  # several pieces, the last one short
+    monkeypatch.setattr(
+        class_ranks, "SCORES_AT_ONCE", 64 * 24
+    )  # several pieces, the last one short
     x, y = embeddings()
     theirs = LogisticRegression(C=c, tol=1e-10, max_iter=20_000).fit(x.double().numpy(), y.numpy())
     ours = fit_probe(x, y, classes=5, c=c)
@@ -55,6 +58,21 @@ def test_the_same_seed_gives_the_same_choice() -> None:
         return float((fitted.logits(x[check]).argmax(1) == y[check]).double().mean())
 
     assert accuracy(chosen) >= max(accuracy(c) for c in probe_module.C_GRID) - 0.08
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_fits_that_end_early_choose_what_whole_ones_do(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    spread = torch.arange(1, 17) ** -0.7
+    labels = torch.randint(0, 6, (150,), generator=generator)
+    rows = torch.randn(6, 16, generator=generator)[labels]
+    rows = (rows + torch.randn(150, 16, generator=generator)) * spread
+    x = torch.nn.functional.normalize(rows, dim=1)
+    loose = choose_c(x, labels, classes=6, seed=0)
+    monkeypatch.setattr(probe_module, "EARLY", 1e-8)
+    assert choose_c(x, labels, classes=6, seed=0) == loose
 
 
 def test_the_held_out_fifth_is_stratified() -> None:

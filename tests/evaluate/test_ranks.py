@@ -146,7 +146,7 @@ def test_retrieval_both_ways_equals_a_loop() -> None:
     assert found.i2t_q.tolist() == i2t and found.t2i_m.tolist() == t2i
     assert 0 in i2t and max(i2t) > 0, "the example tells something"
     for way, ranks in (("i2t", i2t), ("t2i", t2i)):
-        scores_qc, own_qc = found.scores(way, torch.tensor(10.0))
+        scores_qc, own_qc = map(torch.cat, zip(*found.blocks(way, torch.tensor(10.0)), strict=True))
         by_scores = [
             wrong_before(row.tolist(), set(own.nonzero()[:, 0].tolist()), 1e-5)
             for row, own in zip(scores_qc, own_qc, strict=True)
@@ -162,7 +162,7 @@ def test_classes_equal_a_loop_ties_counted_against_the_model() -> None:
         wrong_before(row, {label}, 0.0) for row, label in zip(logits.tolist(), labels, strict=True)
     ]
     assert found.ranks_n.tolist() == loop == [1, 2, 0, 2]
-    scores, own = found.scores()
+    scores, own = map(torch.cat, zip(*found.blocks(), strict=True))
     assert torch.equal(scores, logits) and own.nonzero()[:, 1].tolist() == labels
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ptft.errors import DataError
-from ptft.evaluate import ranks
-from ptft.evaluate.ranks import caption_ranks, image_ranks
+from ptft.evaluate import class_ranks
+from ptft.evaluate.ranks import TIE, caption_ranks, image_ranks
 from ptft.evaluate.retrieval import retrieval_figures
 
 
@@ -33,7 +33,7 @@ def by_hand(images: Tensor, texts: Tensor, image_of_text: list[int]) -> tuple[li
 
 @pytest.mark.parametrize("block", [7, 1 << 24])
 def test_ranks_equal_a_float64_loop(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr(ranks, "SCORES_AT_ONCE", block * 100)  # also in uneven pieces
+    monkeypatch.setattr(class_ranks, "SCORES_AT_ONCE", block * 100)  # also in uneven pieces
     images = normal(53, 16, 0)
     owner = [i for i in range(53) for _ in range(1 + i % 4)]
     texts = torch.nn.functional.normalize(images[owner] + 1.2 * normal(len(owner), 16, 1), dim=1)
@@ -109,3 +109,36 @@ def test_random_embeddings_reach_chance() -> None:
 def _at(degrees: list[float]) -> Tensor:
     angles = [math.radians(degree) for degree in degrees]
     return torch.tensor([[math.cos(angle), math.sin(angle)] for angle in angles])
+
+
+def whole(images: Tensor, texts: Tensor, owner: Tensor) -> tuple[list[int], list[int]]:
+    """Both ways by the whole matrix of scores and a mask of the right ones."""
+    scores = images @ texts.T
+    own = owner[None, :] == torch.arange(len(images))[:, None]
+    best = scores.masked_fill(~own, -math.inf).amax(dim=1)
+    before = ((scores < best[:, None] - TIE).logical_not() & ~own).sum(dim=1)
+    i2t = torch.where(own.any(dim=1), before, len(texts))
+    by_text = scores.T
+    t2i = (by_text < by_text.gather(1, owner[:, None]) - TIE).logical_not().sum(dim=1) - 1
+    return i2t.tolist(), t2i.tolist()
+
+
+@pytest.mark.parametrize("block", [1, 37, 500, 1 << 24])
+def test_blocks_give_the_ranks_of_the_whole_matrix(
+    monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    """Images without a caption, captions in no order, ties, collapsed and broken embeddings."""
+    monkeypatch.setattr(class_ranks, "SCORES_AT_ONCE", block)
+    generator = torch.Generator().manual_seed(3)
+    for case in range(12):
+        images, texts = normal(19, 8, case).double(), normal(31, 8, 100 + case).double()
+        owner = torch.randint(0, 15, (31,), generator=generator)
+        if case % 3 == 1:
+            images[3], texts[:9] = images[5], texts[9]  # one may not tell these apart
+        if case % 4 == 2:
+            images[4] = texts[2] = math.nan
+        if case == 11:
+            images[:], texts[:] = images[0], images[0]
+        expected = whole(images, texts, owner)
+        assert image_ranks(images, texts, owner).tolist() == expected[0]
+        assert caption_ranks(images, texts, owner).tolist() == expected[1]
