@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ __all__ = ["CacheFolder"]
 
 _MARKER = ".ptft-cache"
 _FIRST = "ptft cache, format 1: "
+_HOUR = 3600.0  # seconds
 
 
 class CacheFolder:
@@ -105,6 +107,27 @@ class CacheFolder:
             yield lock_descriptor(file, blocking=wait)
         finally:
             os.close(file)
+
+    def make_room(self, size: int, limit: int, files: re.Pattern[str]) -> None:
+        """Let go what was used least recently until another file of ``size`` bytes has room; but
+        not what was used within the hour: a process may be about to open it.
+
+        Args:
+            limit: bytes of all files that ``files`` matches, which is of this cache's own names.
+        """
+        states: list[tuple[float, int, Path]] = []
+        for path in self.path.iterdir():
+            if files.fullmatch(path.name) is None or self.holds(path.name) is None:
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                state = path.lstat()
+                states.append((state.st_mtime, state.st_size, path))
+        total = size + sum(one for _, one, _ in states)
+        for used, one, path in sorted(states):
+            if total <= limit or used > time.time() - _HOUR:
+                break
+            path.unlink(missing_ok=True)
+            total -= one
 
     @contextlib.contextmanager
     def named_errors(self) -> Iterator[None]:

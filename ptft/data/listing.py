@@ -10,11 +10,14 @@ Links are followed, as torchvision's ImageFolder does; one that leads back into 
 """
 
 import os
-from collections.abc import Iterator
+from array import array
 from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
 
+import numpy as np
+
+from ptft.data.packed import PackedTexts
 from ptft.errors import DataError, SampleError
 from ptft.files.own import open_plain
 
@@ -144,15 +147,18 @@ class Listing:
 
     Attributes:
         pictures: paths inside the folder, with "/" between their parts, sorted part by part.
+        tops: int32, of each picture the number of its folder at the top in ``folders``, -1 where it
+            lies in none.
         folders: names of the folders at the top that are neither hidden nor the system's, sorted.
         tables: metadata tables, which nothing reads here.
         passed_over: all else, by kind.
     """
 
-    pictures: list[str] = field(default_factory=list)
-    folders: list[str] = field(default_factory=list)
-    tables: list[str] = field(default_factory=list)
-    passed_over: PassedOver = field(default_factory=PassedOver)
+    pictures: PackedTexts
+    tops: np.ndarray
+    folders: list[str]
+    tables: list[str]
+    passed_over: PassedOver
 
 
 def is_hidden(name: str) -> bool:
@@ -163,23 +169,17 @@ def is_hidden(name: str) -> bool:
 
 
 def list_pictures(folder: Path) -> Listing:
-    """List the pictures below a folder.
+    """List the pictures below a folder; no file is looked at but by its name and kind.
 
     Raises:
         DataError: a folder in it cannot be read.
     """
-    listing = Listing()
-    for inside in _walk(folder, "", (_identity(folder),), listing):
-        if is_picture(inside):
-            listing.pictures.append(inside)
-        elif _is_table(inside):
-            listing.tables.append(inside)
-        else:
-            ending = Path(inside).suffix.lower() or "no ending"
-            listing.passed_over.add(f"files that are no pictures ({ending})", inside)
-    listing.pictures.sort(key=lambda name: name.split("/"))
-    listing.folders.sort()
-    return listing
+    walk = _Walk()
+    walk.enter(folder, "", (_identity(folder),), -1)
+    walk.tables.sort(key=lambda name: name.split("/"))
+    tops = np.repeat(np.array(walk.tops, np.int32), np.array(walk.counts, np.int64))
+    pictures = PackedTexts(np.frombuffer(walk.text, np.uint8), np.array(walk.ends, np.int64))
+    return Listing(pictures, tops, walk.folders, walk.tables, walk.passed_over)
 
 
 def _is_table(inside: str) -> bool:
@@ -192,28 +192,79 @@ def _identity(folder: Path | str) -> tuple[int, int]:
     return state.st_dev, state.st_ino
 
 
-def _walk(
-    folder: Path | str, inside: str, above: tuple[tuple[int, int], ...], listing: Listing
-) -> Iterator[str]:
-    """Paths of the files below a folder; ``above`` are the folders on the way to it."""
-    try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(f"{folder}: {error.strerror or error}") from None
-    for entry in entries:
-        name = f"{inside}{entry.name}"
-        if is_hidden(entry.name):
-            listing.passed_over.add("hidden or of the system", name)
-        elif entry.is_dir():
-            if _identity(entry.path) in above:
-                listing.passed_over.add("links that lead back into a folder above", name)
-                continue
-            if not inside:
-                listing.folders.append(entry.name)
-            yield from _walk(entry.path, f"{name}/", (*above, _identity(entry.path)), listing)
-        elif entry.is_file():
-            yield name
-        else:
-            broken = entry.is_symlink()
-            listing.passed_over.add("broken links" if broken else "neither file nor folder", name)
+@dataclass
+class _Walk:
+    """What was found so far.
+
+    Attributes:
+        text, ends: of the pictures' names, see ``PackedTexts``.
+        tops, counts: runs of pictures that lie in one folder at the top.
+    """
+
+    text: bytearray = field(default_factory=bytearray)
+    ends: "array[int]" = field(default_factory=lambda: array("q"))
+    tops: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
+    passed_over: PassedOver = field(default_factory=PassedOver)
+
+    def enter(
+        self, folder: Path | str, inside: str, above: tuple[tuple[int, int], ...], top: int
+    ) -> None:
+        """Walk a folder, in the order of names.
+
+        Args:
+            inside: its path inside the first one, with a "/" behind it, or "".
+            above: the folders on the way to it, itself the last.
+            top: the number of the folder at the top that it lies in.
+        """
+        try:
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            raise DataError(f"{folder}: {error.strerror or error}") from None
+        pictures: list[str] = []
+        for entry in entries:
+            name = entry.name
+            if is_hidden(name):
+                self.passed_over.add("hidden or of the system", f"{inside}{name}")
+            elif entry.is_dir():
+                self._take(inside, pictures, top)
+                pictures = []
+                self._enter_below(entry.path, f"{inside}{name}", above, top)
+            elif not entry.is_file():
+                broken = entry.is_symlink()
+                kind = "broken links" if broken else "neither file nor folder"
+                self.passed_over.add(kind, f"{inside}{name}")
+            elif is_picture(name):
+                pictures.append(name)
+            elif _is_table(name):
+                self.tables.append(f"{inside}{name}")
+            else:
+                ending = Path(name).suffix.lower() or "no ending"
+                self.passed_over.add(f"files that are no pictures ({ending})", f"{inside}{name}")
+        self._take(inside, pictures, top)
+
+    def _enter_below(
+        self, path: str, inside: str, above: tuple[tuple[int, int], ...], top: int
+    ) -> None:
+        identity = _identity(path)
+        if identity in above:
+            self.passed_over.add("links that lead back into a folder above", inside)
+            return
+        if "/" not in inside:
+            top = len(self.folders)
+            self.folders.append(inside)
+        self.enter(path, f"{inside}/", (*above, identity), top)
+
+    def _take(self, inside: str, pictures: list[str], top: int) -> None:
+        """Add pictures of a folder that follow each other."""
+        place, prefix = len(self.text), os.fsencode(inside)
+        pieces = [prefix + os.fsencode(name) for name in pictures]
+        self.text += b"".join(pieces)
+        for piece in pieces:
+            place += len(piece)
+            self.ends.append(place)
+        self.tops.append(top)
+        self.counts.append(len(pieces))

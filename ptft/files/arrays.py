@@ -12,7 +12,7 @@ from ptft.errors import ArtifactError, PtftError
 from ptft.files.bounds import Bounds, parse_json
 from ptft.files.own import open_plain
 
-__all__ = ["check_header", "read_arrays", "read_metadata"]
+__all__ = ["NUMPY", "check_header", "read_arrays", "read_metadata"]
 
 MAX_HEADER = 100_000_000  # bytes; the library's own bound
 _MAX_RANK = 16
@@ -21,7 +21,7 @@ _BITS = {
     "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "F64": 64, "I64": 64, "U64": 64,
     "C64": 64,
 }  # fmt: skip
-_NUMPY = {
+NUMPY = {
     "BOOL": np.bool_, "U8": np.uint8, "I8": np.int8, "I16": np.int16, "U16": np.uint16,
     "F16": np.float16, "I32": np.int32, "U32": np.uint32, "F32": np.float32, "F64": np.float64,
     "I64": np.int64, "U64": np.uint64,
@@ -97,10 +97,10 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     with BufferedReader(open_plain(path)) as stream:
         start = 8 + int.from_bytes(stream.read(8), "little")
         for name, entry in header.items():
-            kind = _NUMPY.get(entry["dtype"])
+            kind = NUMPY.get(entry["dtype"])
             if kind is None:
                 raise ArtifactError(
-                    f"{path}: {name[:80]!r}: {entry['dtype']}; allowed: {', '.join(_NUMPY)}"
+                    f"{path}: {name[:80]!r}: {entry['dtype']}; allowed: {', '.join(NUMPY)}"
                 )
             stream.seek(start + entry["data_offsets"][0])
             count = math.prod(entry["shape"])

@@ -47,7 +47,7 @@ def test_an_index_holds_the_classes(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "t.tar", {**files, "2.cls": b"\xff"})
     write_index(path)
     found = read_index(path)
-    assert found is not None and found.labels == ["3", None, None]
+    assert found is not None and found.labels == ["3", "", ""]
     assert read_head(index_path(path)).labelled
     assert index_tar(path).labels is None  # walking for local use reads no data
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ptft.data.fields.classes import load_classes
 from ptft.data.fields.joining import Groups, group_rows
-from ptft.data.fields.label_values import LabelColumn
+from ptft.data.fields.label_values import LabelCodes, LabelColumn
 from ptft.data.fields.labels import LabelReading, Learn, TextIs, decide
 from ptft.data.fields.marks import Marks, read_marks
 from ptft.data.fields.templates import Templates, is_there, plain_field
@@ -79,7 +79,7 @@ class FieldSet(SampleSet):
     def _read_row(self, row: int) -> bytes:
         """The picture of a row, encoded as it is stored. Raises SampleError."""
 
-    def _label_values(self) -> Sequence[Any] | None:
+    def _label_values(self) -> Sequence[Any] | LabelCodes | None:
         """The label field of every row (None for none), where that needs no picture."""
         return None
 
@@ -266,9 +266,10 @@ class FieldSet(SampleSet):
         schema = self._schema_names()
         self._schema = schema is not None
         values = self._label_values()
-        if values is not None and self._schema:
-            values = [self._told(value) for value in values]
-        column = None if values is None else LabelColumn.gather(values, self._row_name, key)
+        codes = LabelCodes.of(values) if values is not None else None
+        if codes is not None and self._schema:
+            codes = codes.without(lambda value: self._told(value) is None)
+        column = None if codes is None else LabelColumn.gather(codes, self._row_name, key)
         if column is not None and not column:
             if self.section.label is None:
                 return
@@ -286,25 +287,25 @@ class FieldSet(SampleSet):
             key=key,
         )
         self.classes = list(self.reading.names)
-        if values is not None:
-            self._labels = self._number_all(values)
+        if codes is not None:
+            self._labels = self._number_all(codes)
 
     def _told(self, value: Any) -> Any:
         """A label; None for what ``datasets`` writes where a class of its own list is not told."""
         return None if self._schema and value == -1 else value
 
-    def _number_all(self, values: Sequence[Any]) -> np.ndarray:
+    def _number_all(self, column: LabelCodes) -> np.ndarray:
         """The classes of all rows, -1 for none. Raises DataError where too many are of none."""
         assert self.reading is not None
-        labels, strangers = self.reading.number(values, self._row_name)
-        if not strangers:
+        labels, stranger, count = self.reading.number(column, self._row_name)
+        if stranger is None:
             return labels
         # a few are slips of the pen, more are the wrong classes; a folder is no slip
-        most = 0 if self.text_is == "folder" else tolerated(self.section.max_skipped, len(values))
-        so_many = f"so are the labels of {len(strangers):,} of {len(values):,} samples"
-        if len(strangers) > most or not (labels >= 0).any():
-            raise DataError(f"{strangers[0]}; {so_many}")
-        self.said.append(f"without a class: {strangers[0]}; {so_many}")
+        most = 0 if self.text_is == "folder" else tolerated(self.section.max_skipped, len(labels))
+        so_many = f"so are the labels of {count:,} of {len(labels):,} samples"
+        if count > most or not (labels >= 0).any():
+            raise DataError(f"{stranger}; {so_many}")
+        self.said.append(f"without a class: {stranger}; {so_many}")
         return labels
 
     def _join(self) -> None:
@@ -315,7 +316,7 @@ class FieldSet(SampleSet):
         class.
         """
         same = self._same_pictures()
-        if same is None:
+        if same is None or bool((same == np.arange(len(same))).all()):
             return
         self._pictures = same
         labels = np.zeros_like(same) if self._labels is None else self._labels

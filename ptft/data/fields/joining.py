@@ -19,8 +19,10 @@ __all__ = [
     "TAIL",
     "Groups",
     "digest_picture",
+    "first_digests",
     "first_rows",
     "group_rows",
+    "repeated_numbers",
     "same_bytes",
     "too_large",
 ]
@@ -64,17 +66,21 @@ class Groups:
 
 def group_rows(*keys: np.ndarray) -> Groups | None:
     """Group rows equal in all keys (int64 (R,) each) into samples; None where all differ."""
-    columns = np.stack(keys, axis=1)
-    _, first, inverse, counts = np.unique(
-        columns, axis=0, return_index=True, return_inverse=True, return_counts=True
-    )
-    if len(first) == len(columns):
+    order = np.lexsort(keys)  # stable: the rows of a sample in their own order
+    new = np.zeros(len(order), bool)
+    new[:1] = True
+    for key in keys:
+        ordered = key[order]
+        new[1:] |= ordered[1:] != ordered[:-1]
+    if new.all():
         return None
-    by_first = np.argsort(first, kind="stable")
-    place = np.empty_like(by_first)
-    place[by_first] = np.arange(len(by_first))
-    order = np.argsort(place[inverse.reshape(-1)], kind="stable")
-    return Groups(order, np.concatenate([[0], np.cumsum(counts[by_first])]).astype(np.int64))
+    starts = np.flatnonzero(new)
+    counts = np.diff(np.append(starts, len(order)))
+    by_first = np.argsort(order[starts], kind="stable")
+    ends = np.cumsum(counts[by_first])
+    moved = np.arange(len(order)) - np.repeat(ends - counts[by_first], counts[by_first])
+    rows = order[np.repeat(starts[by_first], counts[by_first]) + moved]
+    return Groups(rows, np.concatenate([[0], ends]).astype(np.int64))
 
 
 def first_rows(keys: Iterable[object]) -> np.ndarray:
@@ -84,6 +90,31 @@ def first_rows(keys: Iterable[object]) -> np.ndarray:
         [row if key is None else known.setdefault(key, row) for row, key in enumerate(keys)],
         np.int64,
     )
+
+
+def repeated_numbers(numbers: np.ndarray) -> np.ndarray:
+    """Rows, int64, ascending, whose number (of (R,), uint64) another row has too."""
+    ordered = np.sort(numbers)
+    alike = ordered[1:][ordered[1:] == ordered[:-1]]
+    return np.flatnonzero(np.isin(numbers, alike)) if len(alike) else np.empty(0, np.int64)
+
+
+def first_digests(digests: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """Find for each of ``count`` rows the first with an equal digest: int64 (R,).
+
+    Args:
+        digests: uint8 (r, 16), of some rows; of all zeros where there is no picture.
+        rows: int64 (r,), which; ascending. The others are known to equal none.
+    """
+    halves = np.ascontiguousarray(digests).view(np.uint64)
+    some = halves.any(axis=1)
+    (low, high), rows = halves[some].T, rows[some]
+    found = np.arange(count)
+    if len(rows):
+        order = np.lexsort((high, low))  # stable: the first row of several comes first
+        new = np.append(True, (np.diff(low[order]) != 0) | (np.diff(high[order]) != 0))
+        found[rows[order]] = rows[order][new][np.cumsum(new) - 1]
+    return found
 
 
 def digest_picture(data: Any) -> bytes | None:

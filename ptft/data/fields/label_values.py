@@ -3,7 +3,7 @@
 import ast
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -16,6 +16,7 @@ from ptft.errors import DataError, SampleError
 __all__ = [
     "SHOWN",
     "Label",
+    "LabelCodes",
     "LabelColumn",
     "is_number",
     "natural_classes",
@@ -32,6 +33,89 @@ _ALLOWED = "allowed: one name or one whole number a sample"
 
 
 @dataclass(frozen=True)
+class LabelCodes:
+    """The label field of all rows: each value once, and of each row its number among them.
+
+    Attributes:
+        values: in the order of their first rows; those of other types than text and whole number
+            are not held against each other.
+        firsts: the first row of each.
+        codes: int32 (R,), -1 for none.
+    """
+
+    values: list[Any]
+    firsts: list[int]
+    codes: np.ndarray
+
+    @classmethod
+    def of(cls, values: "Iterable[Any] | LabelCodes") -> "LabelCodes":
+        """Number the values of all rows, where that is not done yet."""
+        if isinstance(values, LabelCodes):
+            return values
+        numbers = _Numbers()
+        codes = np.fromiter((numbers.add(row, value) for row, value in enumerate(values)), np.int32)
+        return cls(numbers.values, numbers.firsts, codes)
+
+    @classmethod
+    def joined(cls, pieces: Iterable["LabelCodes"]) -> "LabelCodes":
+        """The labels of pieces of a set, one after the other."""
+        numbers, rows = _Numbers(), 0
+        codes = []
+        for piece in pieces:
+            found = [
+                numbers.add(rows + first, value)
+                for value, first in zip(piece.values, piece.firsts, strict=True)
+            ]
+            codes.append(np.array([*found, -1], np.int32)[piece.codes])
+            rows += len(piece.codes)
+        return cls(numbers.values, numbers.firsts, np.concatenate(codes))
+
+    @classmethod
+    def coded(cls, values: list[Any], codes: np.ndarray) -> "LabelCodes":
+        """Of values that are numbered already, in the order of their first rows."""
+        firsts = np.zeros(len(values), np.int64)
+        firsts[codes[::-1]] = np.arange(len(codes))[::-1]
+        return cls(values, firsts.tolist(), codes)
+
+    def replaced(self, values: Mapping[int, Any]) -> "LabelCodes":
+        """The same, with other values in some rows."""
+        known = [*self.values, None]
+        rows = enumerate(self.codes.tolist())
+        return LabelCodes.of(values.get(row, known[code]) for row, code in rows)
+
+    def without(self, absent: Callable[[Any], bool]) -> "LabelCodes":
+        """The same, with none where ``absent`` says so of a value."""
+        kept = [n for n, value in enumerate(self.values) if not absent(value)]
+        table = np.full(len(self.values) + 1, -1, np.int32)
+        table[kept] = np.arange(len(kept))
+        return LabelCodes(
+            [self.values[n] for n in kept], [self.firsts[n] for n in kept], table[self.codes]
+        )
+
+
+class _Numbers:
+    """Numbers of values, in the order in which they come."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self.firsts: list[int] = []
+        self._known: dict[tuple[type, Any], int] = {}  # True == 1, but is another label
+
+    def add(self, row: int, value: Any) -> int:
+        if value is None:
+            return -1
+        plain = isinstance(value, str | int)
+        number = self._known.get((type(value), value)) if plain else None
+        if number is None:
+            number = len(self.values)
+            self.values.append(value)
+            self.firsts.append(row)
+            if plain:
+                self._known[type(value), value] = number
+        return number
+
+
+@dataclass(frozen=True)
 class LabelColumn:
     """The distinct labels of a set.
 
@@ -43,34 +127,28 @@ class LabelColumn:
     numbers: dict[int, str]
 
     @classmethod
-    def gather(cls, values: Sequence[Any], name: Callable[[int], str], key: str) -> "LabelColumn":
+    def gather(cls, column: LabelCodes, name: Callable[[int], str], key: str) -> "LabelColumn":
         """Read all labels of a set.
 
         Args:
-            values: of all rows; None for none.
+            column: of all rows.
             name: of a row, for messages.
             key: of the recipe, with the field's name.
 
         Raises:
             DataError: one is neither a name nor a whole number; row and value are named.
         """
-        column = cls({}, {})
-        known: set[Any] = set()
-        for row, value in enumerate(values):
-            plain = type(value) in (str, int)  # True == 1, but is another label
-            if plain and value in known:
-                continue
+        read = cls({}, {})
+        for value, row in zip(column.values, column.firsts, strict=True):
             try:
                 label = read_label(value, name(row))
             except SampleError as error:
                 raise DataError(f"{key}: {error}") from None
             if isinstance(label, str):
-                column.texts.setdefault(label, name(row))
+                read.texts.setdefault(label, name(row))
             elif label is not None:
-                column.numbers.setdefault(label, name(row))
-            if plain:
-                known.add(value)
-        return column
+                read.numbers.setdefault(label, name(row))
+        return read
 
     def __bool__(self) -> bool:
         return bool(self.texts or self.numbers)

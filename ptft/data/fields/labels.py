@@ -17,6 +17,7 @@ import numpy as np
 
 from ptft.data.fields.label_values import (
     SHOWN,
+    LabelCodes,
     LabelColumn,
     is_number,
     natural_classes,
@@ -87,31 +88,27 @@ class LabelReading:
         return number
 
     def number(
-        self, values: Sequence[Any], name: Callable[[int], str]
-    ) -> tuple[np.ndarray, list[SampleError]]:
-        """Numbers of the classes of all rows, int64 (R,), -1 for none; and the errors of those
-        whose label is of no class.
+        self, column: LabelCodes, name: Callable[[int], str]
+    ) -> tuple[np.ndarray, SampleError | None, int]:
+        """Numbers of the classes of all rows, int64 (R,), -1 for none; and the error of the first
+        row whose label is of no class, with the number of such rows.
 
         Args:
             name: of a row, for messages.
         """
-        labels = np.full(len(values), -1, np.int64)
-        strangers: list[SampleError] = []
-        known: dict[tuple[type, Any], int] = {}  # by type too: True == 1, but is another label
-        for row, value in enumerate(values):
-            plain = isinstance(value, str | int | None)
-            if plain and (type(value), value) in known:
-                labels[row] = known[type(value), value]
-                continue
+        table = np.full(len(column.values) + 1, -1, np.int64)
+        first: SampleError | None = None
+        strangers = np.zeros(len(column.values) + 1, bool)
+        for place, (value, row) in enumerate(zip(column.values, column.firsts, strict=True)):
             try:
                 label = self(value, name(row))
             except SampleError as error:
-                strangers.append(error)
+                first = first or error
+                strangers[place] = True
                 continue
-            labels[row] = -1 if label is None else label
-            if plain:
-                known[type(value), value] = int(labels[row])
-        return labels, strangers
+            table[place] = -1 if label is None else label
+        count = int(strangers[column.codes].sum()) if first is not None else 0
+        return table[column.codes], first, count
 
     @cached_property
     def _numbers(self) -> dict[str, int]:

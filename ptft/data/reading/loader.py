@@ -6,6 +6,7 @@ one process and depends on nothing but itself, and jobs come back in their order
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -17,6 +18,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ptft.data.boxes.read import BoxReader, EvalBoxReader
+from ptft.data.mapped import pickle_mapped
 from ptft.data.reading.batch import Batch, EvalBatch, MarkedBatch, PixelBlock, Skipped
 from ptft.data.reading.order import Order
 from ptft.data.reading.read import EvalReader, PixelReader, TrainReader
@@ -180,10 +182,17 @@ class _Jobs(Sampler[range]):
 
 
 class _Results(Dataset[Any]):
-    """A reader in the form that torch's DataLoader wants: an item is what one job gives."""
+    """A reader in the form that torch's DataLoader wants: an item is what one job gives. A process
+    gets it without its large arrays, which it maps."""
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
+
+    def __getstate__(self) -> bytes:
+        return pickle_mapped(self.reader)
+
+    def __setstate__(self, pickled: bytes) -> None:
+        self.reader = pickle.loads(pickled)  # noqa: S301 - the run's own, no file's
 
     def __getitem__(self, job: Any) -> Any:
         try:

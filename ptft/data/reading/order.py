@@ -50,8 +50,8 @@ class Order:
         seed: of the recipe.
         window: shuffle only within runs of this many samples, see ``SampleSet.window``.
         blocks: where pieces of the set begin, see ``SampleSet.blocks``; absent: windows are
-            visited in the order of the set. An epoch's order takes 8 bytes a sample unless there
-            is a window and no blocks.
+            visited in the order of the set. An epoch's order takes 4 bytes a sample (8 from 2^32
+            samples on) unless there is a window and no blocks.
         redraw: draw with replacement: at each position any of its window, by the seed and the
             position.
     """
@@ -112,6 +112,9 @@ class Order:
         return members, place
 
     def _shuffled(self, epoch: int, number: int) -> np.ndarray:
+        return _narrowed(self._order(epoch, number), self.count)
+
+    def _order(self, epoch: int, number: int) -> np.ndarray:
         start = number * self.window
         stop = min(start + self.window, self.count)
         key = hash_integers(self.seed, _ORDER, epoch, number)
@@ -124,7 +127,8 @@ class Order:
         assert self.blocks is not None
         ends = np.append(self.blocks[1:], self.count)
         order = permutation(hash_integers(self.seed, _BLOCKS, epoch), len(self.blocks))
-        return np.concatenate([np.arange(self.blocks[i], ends[i]) for i in order])
+        row = np.concatenate([np.arange(self.blocks[i], ends[i]) for i in order])
+        return _narrowed(row, self.count)
 
 
 class BalancedOrder:
@@ -180,6 +184,11 @@ class BalancedOrder:
             seed = hash_integers(self.seed, _CLASS, _ORDER, number)
             self._orders[number] = Order(len(self._groups[number]), seed)
         return self._orders[number]
+
+
+def _narrowed(numbers: np.ndarray, count: int) -> np.ndarray:
+    """Numbers below ``count``, in as few bytes as hold them."""
+    return numbers.astype(np.uint32) if count <= 1 << 32 else numbers
 
 
 def _walk(key: int, place: int, size: int) -> Iterator[int]:

@@ -8,14 +8,23 @@ as wholes, and within a few of them at a time.
 
 import json
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ptft.data.fields.field_set import FieldSet
-from ptft.data.fields.joining import AUTO_BYTES, TAIL, first_rows, same_bytes, too_large
+from ptft.data.fields.joining import (
+    AUTO_BYTES,
+    TAIL,
+    first_digests,
+    first_rows,
+    repeated_numbers,
+    same_bytes,
+    too_large,
+)
+from ptft.data.fields.label_values import LabelCodes
 from ptft.data.fields.labels import Learn
 from ptft.data.hashing import file_state
 from ptft.data.listing import IMAGE_EXTENSIONS, check_picture_size
@@ -175,11 +184,8 @@ class Shards(FieldSet):
             return None
         if section.picture_id is not None:
             return first_rows(self._picture_ids())
-        indexes = [self._tars[number] for number in range(len(self._tar_sources))]
-        digests = [index.digests for index in indexes]
-        if all(found is not None for found in digests):
-            rows = np.concatenate([found for found in digests if found is not None])
-            return first_rows(row.tobytes() if row.any() else None for row in rows)
+        if all(index.digests is not None for index in self._indexes()):
+            return self._by_digests()
         if self._remote:
             self.said.append(
                 "fetched shards without digests in their indexes: equal pictures are not looked "
@@ -187,11 +193,32 @@ class Shards(FieldSet):
                 "tells"
             )
             return None
-        sizes = np.concatenate([_picture_sizes(index) for index in indexes])
+        sizes = np.concatenate([index.picture_sizes() for index in self._indexes()])
         if section.join == "auto" and int(sizes.sum()) > AUTO_BYTES:
             self.said.append(too_large(int(sizes.sum())))
             return None
         return same_bytes(sizes, self._read_tail, self._read_row)
+
+    def _indexes(self) -> Iterator[TarIndex]:
+        """One at a time, so that few are mapped at once."""
+        return map(self._tars.__getitem__, range(len(self._tar_sources)))
+
+    def _by_digests(self) -> np.ndarray | None:
+        """The first row with each row's picture; first halves tell most pictures apart."""
+        count = self._count_rows()
+        low = np.empty(count, np.uint64)
+        for first, index in zip(self._starts, self._indexes(), strict=False):
+            assert index.digests is not None
+            low[first : first + len(index)] = np.array(index.digests).view(np.uint64)[:, 0]
+        rows = repeated_numbers(low)
+        if not len(rows):
+            return None
+        digests = np.empty((len(rows), 16), np.uint8)
+        for first, index in zip(self._starts, self._indexes(), strict=False):
+            assert index.digests is not None
+            own = slice(*np.searchsorted(rows, (first, first + len(index))))
+            digests[own] = index.digests[rows[own] - first]
+        return first_digests(digests, rows, count)
 
     def files(self, index: int) -> dict[str, bytes]:
         """The sample's own files as they are, whatever they hold, but for its pictures."""
@@ -244,19 +271,25 @@ class Shards(FieldSet):
             for source, name in zip(self._tar_sources, self._names, strict=True)
         ]
 
-    def _label_values(self) -> Sequence[Any] | None:
-        if not self._remote:
-            return [self._label_value(row) for row in range(self._count_rows())]
-        if self.label_field != "cls" or not self._tars.labelled:
+    def _label_values(self) -> LabelCodes | None:
+        if self._remote and (self.label_field != "cls" or not self._tars.labelled):
             return None  # it would take fetching everything
-        labels: list[str | None] = []
-        for number, count in enumerate(self._tars.counts.tolist()):
-            first = int(self._firsts[number])
-            if isinstance(self._tar_sources[number], Path):
-                labels += [self._label_value(row) for row in range(first, first + count)]
-            else:
-                labels += self._tars[number].labels or [None] * count
-        return labels
+        return LabelCodes.joined(map(self._labels_of, range(len(self._tar_sources))))
+
+    def _labels_of(self, shard: int) -> LabelCodes:
+        """The labels of a shard: by its index, where that has them."""
+        first, count = int(self._firsts[shard]), int(self._tars.counts[shard])
+        index = self._tars[shard] if self.label_field == "cls" else None
+        here = isinstance(self._tar_sources[shard], Path)
+        if index is None or (here and index.labels is None):
+            return LabelCodes.of(self._label_value(first + row) for row in range(count))
+        if index.labels is None:
+            return LabelCodes.of([None] * count)
+        found = LabelCodes.coded(*index.labels.encode()).without(lambda text: not text)
+        # what an index leaves out: a long text, or a JSON's key of that name
+        others = index.without_label() if here else np.empty(0, np.int64)
+        values = {row: self._label_value(first + row) for row in others.tolist()}
+        return found if set(values.values()) <= {None} else found.replaced(values)
 
     def _label_value(self, row: int) -> Any:
         """The label of a row, None where it has none or its fields are broken (reading the
@@ -270,11 +303,6 @@ class Shards(FieldSet):
             return self._read_fields(row).get(label)
         except SampleError:
             return None
-
-
-def _picture_sizes(index: TarIndex) -> np.ndarray:
-    places = (index.picture(number) for number in range(len(index)))
-    return np.array([0 if place is None else place[1] for place in places], np.int64)
 
 
 def _short_names(sources: Sequence[ShardSource]) -> list[str]:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ptft.data.listing import PassedOver
-from ptft.data.tar.index import TarIndex, index_tar
-from ptft.data.tar.index_file import read_head, read_index
+from ptft.data.tar.index import FileState, TarIndex, index_tar
+from ptft.data.tar.index_file import load_index, read_head, read_index
 from ptft.data.tar.remote import RemoteShard
 from ptft.data.tar.shard_cache import ShardCache
 from ptft.errors import DataError, SampleError
@@ -22,12 +22,13 @@ __all__ = ["ShardSource", "TarAhead", "TarFiles", "TarIndexes"]
 ShardSource = Path | RemoteShard
 
 _OPEN = 64  # files held open at once; a process may often have no more than 1,024
-_INDEXES = 64  # of fetched shards, in memory at once; some MB each
+_INDEXES = 256  # mapped at once; each holds a file open
 _AGAIN = 5  # times that a shard is fetched which other processes let go before it could be opened
 
 
 class TarIndexes:
-    """The indexes of tars. Those of local ones are in memory, of fetched ones read when needed.
+    """The indexes of tars, mapped from their files when they are needed; those of local tars that
+    no file holds are in memory.
 
     Args:
         sources: the tars.
@@ -52,11 +53,15 @@ class TarIndexes:
         self.passed_over = PassedOver()
         self.labelled = True
         counts = np.zeros(len(sources), np.int64)
-        self._local: dict[int, TarIndex] = {}
+        self._walked: dict[int, TarIndex] = {}
+        self._files: dict[int, tuple[Path, FileState]] = {}
         for number, source in enumerate(sources):
             if isinstance(source, Path):
                 index = read_index(source) or index_tar(source)
-                self._local[number] = index
+                if index.file is None:
+                    self._walked[number] = index
+                else:
+                    self._files[number] = index.file
                 counts[number] = len(index)
                 self.extensions |= set(index.extensions)
                 self.passed_over.merge(index.passed_over)
@@ -71,13 +76,16 @@ class TarIndexes:
         self.counts = counts
 
     def __getitem__(self, number: int) -> TarIndex:
-        if number in self._local:
-            return self._local[number]
+        if number in self._walked:
+            return self._walked[number]
         index = self._kept.pop(number, None)
         if index is None:
             source = self._sources[number]
-            assert isinstance(source, RemoteShard)
-            index = self._cache.index(source)
+            if isinstance(source, Path):
+                path, state = self._files[number]
+                index = load_index(path, source, state)
+            else:
+                index = self._cache.index(source)
         self._kept[number] = index  # last in the dict: most recently used
         while len(self._kept) > _INDEXES:
             del self._kept[next(iter(self._kept))]

@@ -17,10 +17,17 @@ import numpy as np
 from ptft.data.fields.joining import digest_picture
 from ptft.data.fields.templates import clean_text
 from ptft.data.listing import IMAGE_EXTENSIONS, MAX_PICTURE, PassedOver, is_hidden
+from ptft.data.packed import PackedTexts
 from ptft.errors import DataError
 from ptft.files.own import open_plain
 
-__all__ = ["TarIndex", "index_tar", "probe_tar"]
+__all__ = ["LABEL", "FileState", "TarIndex", "index_tar", "probe_tar"]
+
+LABEL = 4096
+"""Bytes of a ``cls`` that an index holds."""
+
+FileState = tuple[int, int, int]
+"""Size in bytes, time of change in ns and number of a file."""
 
 _BLOCK = 512  # bytes; headers, and data padded to it (POSIX.1-1988 ustar)
 _KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
@@ -29,7 +36,6 @@ _LINKS = (b"1", b"2", b"3", b"4", b"5", b"6")  # of links, devices and folders: 
 _META = 1 << 20  # bytes; a longer name than that is no name
 _MOST = 2**63 - 1 - _BLOCK  # bytes; no file is larger, and sums of sizes stay numbers of 64 bits
 _KINDS = 1 << 16  # distinct extensions; a number in ``kinds`` has 16 bits
-_LABEL = 4096  # bytes; a longer text is no class
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"(\xb5": "zstd"}
 
 
@@ -46,15 +52,16 @@ class TarIndex:
         offsets, sizes: int64 (M,), of each member's data in bytes.
         size: of the tar in bytes.
         probe: what ``probe_tar`` gives, to tell another tar of the same size.
-        labels: text of each sample's ``cls``, None where it has none; None where no sample has
+        labels: text of each sample's ``cls``, empty where it has none; None where no sample has
             one, or nobody asked.
         digests: uint8 (N, 16), of each sample's picture, zeros where it has none; None where nobody
             asked.
         passed_over: files that belong to no sample; known where the tar was walked.
+        file: that the arrays are mapped from, and its state then; None where they are in memory.
     """
 
     path: Path
-    keys: list[str]
+    keys: PackedTexts
     extensions: list[str]
     starts: np.ndarray
     kinds: np.ndarray
@@ -62,12 +69,36 @@ class TarIndex:
     sizes: np.ndarray
     size: int
     probe: str
-    labels: list[str | None] | None = None
+    labels: PackedTexts | None = None
     digests: np.ndarray | None = None
     passed_over: PassedOver = field(default_factory=PassedOver)
+    file: tuple[Path, FileState] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def picture_sizes(self) -> np.ndarray:
+        """Sizes of the samples' pictures, int64 (N,), 0 where one has none."""
+        ranks = {extension: rank for rank, extension in enumerate(IMAGE_EXTENSIONS)}
+        none = len(ranks)
+        rank_of = np.array([ranks.get(extension, none) for extension in self.extensions], np.int64)
+        members = len(self.kinds)
+        # the first of the best endings of each sample
+        best = np.minimum.reduceat(
+            rank_of[self.kinds] * members + np.arange(members), self.starts[:-1]
+        )
+        return np.where(best < none * members, self.sizes[best % members], 0)
+
+    def without_label(self) -> np.ndarray:
+        """Samples, int64, whose class ``labels`` leaves out: it is long, or may be in a JSON."""
+        kinds = np.array([extension == "cls" for extension in self.extensions])
+        jsons = np.array([extension == "json" for extension in self.extensions])
+        is_cls, short = kinds[self.kinds], self.sizes <= LABEL
+        others = jsons[self.kinds] | (is_cls & ~short)
+        has, may = (
+            np.logical_or.reduceat(found, self.starts[:-1]) for found in (is_cls & short, others)
+        )
+        return np.flatnonzero(may & ~has)
 
     def picture(self, index: int) -> tuple[int, int] | None:
         """(offset, size) of a sample's picture, None where it has none."""
@@ -142,7 +173,7 @@ def index_tar(path: Path, *, whole: bool = False) -> TarIndex:
     places, lengths = np.array(offsets, np.int64), np.array(sizes, np.int64)
     index = TarIndex(
         path,
-        keys,
+        PackedTexts.pack(keys),
         list(numbers),
         np.array(starts, np.int64),
         np.array(kinds, np.uint16),
@@ -177,17 +208,17 @@ def probe_tar(path: Path, offsets: np.ndarray, sizes: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _read_labels(index: TarIndex) -> list[str | None]:
-    labels: list[str | None] = []
+def _read_labels(index: TarIndex) -> PackedTexts:
+    labels: list[str] = []
     with open_plain(index.path) as stream:
         for number in range(len(index)):
             offset, size = index.members(number).get("cls", (0, 0))
-            data = os.pread(stream.fileno(), size, offset) if 0 < size <= _LABEL else b""
+            data = os.pread(stream.fileno(), size, offset) if 0 < size <= LABEL else b""
             try:
-                labels.append(clean_text(data.decode("utf-8")) or None)
+                labels.append(clean_text(data.decode("utf-8")))
             except UnicodeDecodeError:
-                labels.append(None)  # reading the sample says so
-    return labels
+                labels.append("")  # reading the sample says so
+    return PackedTexts.pack(labels)
 
 
 def _read_digests(index: TarIndex) -> np.ndarray:

@@ -7,7 +7,8 @@ always gives the same bytes.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ptft.artifact import write_atomic
-from ptft.data.tar.index import TarIndex, index_tar, probe_tar
+from ptft.data.mapped import map_file
+from ptft.data.packed import PackedTexts
+from ptft.data.tar.index import FileState, TarIndex, index_tar, probe_tar
 from ptft.errors import DataError
+from ptft.files.arrays import NUMPY
 from ptft.files.bounds import shown
+from ptft.files.own import open_plain
 
 __all__ = [
     "INDEX_SUFFIX",
@@ -101,10 +106,10 @@ def save_index(index: TarIndex, path: Path) -> None:
         "kinds": index.kinds,
         "offsets": index.offsets,
         "sizes": index.sizes,
-        **_pack("keys", index.keys),
+        **_tensors("keys", index.keys),
     }
     if index.labels is not None:
-        tensors |= _pack("labels", [label or "" for label in index.labels])
+        tensors |= _tensors("labels", index.labels)
     if index.digests is not None:
         tensors["digests"] = index.digests
     head = {
@@ -126,37 +131,63 @@ def read_head(path: Path) -> IndexHead:
         return _head(path, file)
 
 
-def load_index(path: Path, tar: Path) -> TarIndex:
-    """The whole index; ``tar`` is the path that it gets.
+def load_index(path: Path, tar: Path, state: FileState | None = None) -> TarIndex:
+    """The whole index, mapped; ``tar`` is the path that it gets.
+
+    Args:
+        state: of the file when it was loaded and checked before, which need not be done again.
 
     Raises:
-        DataError: the file is no index, or its parts do not fit each other.
+        DataError: the file is no index, its parts do not fit each other, or it is not the one that
+            was checked.
     """
     with _opened(path) as file:
         head = _head(path, file)
-        names = set(file.keys())
-        try:
-            arrays = {name: file.get_tensor(name) for name in names}
-            index = TarIndex(
-                tar,
-                _unpack("keys", arrays),
-                list(head.extensions),
-                arrays["starts"],
-                arrays["kinds"],
-                arrays["offsets"],
-                arrays["sizes"],
-                head.size,
-                head.probe,
-                [label or None for label in _unpack("labels", arrays)]
-                if "labels.text" in names
-                else None,
-                arrays.get("digests"),
-            )
-        except (KeyError, ValueError, TypeError, SafetensorError) as error:
-            raise DataError(f"{path}: broken ({error}); {_AGAIN}") from None
-    if not _fits(index, head):
+    try:
+        arrays, found = _map_arrays(path)
+        index = TarIndex(
+            tar,
+            PackedTexts(arrays["keys.text"], arrays["keys.ends"]),
+            list(head.extensions),
+            arrays["starts"],
+            arrays["kinds"],
+            arrays["offsets"],
+            arrays["sizes"],
+            head.size,
+            head.probe,
+            PackedTexts(arrays["labels.text"], arrays["labels.ends"])
+            if "labels.text" in arrays
+            else None,
+            arrays.get("digests"),
+        )
+        if state is not None and found != state:
+            raise DataError(f"{path}: changed since it was opened")
+        if state is None:
+            index.keys.check("keys")
+            if index.labels is not None:
+                index.labels.check("labels")
+    except (KeyError, ValueError, TypeError, OSError) as error:
+        raise DataError(f"{path}: broken ({error}); {_AGAIN}") from None
+    index.file = (path, found)
+    if state is None and not _fits(index, head):
         raise DataError(f"{path}: broken (its parts do not fit each other); {_AGAIN}")
     return index
+
+
+def _map_arrays(path: Path) -> tuple[dict[str, np.ndarray], FileState]:
+    """The arrays of a safetensors file whose header was checked, and the state of the file."""
+    with open_plain(path) as stream:
+        data, about = map_file(stream.fileno()), os.fstat(stream.fileno())
+    length = int.from_bytes(data[:8].tobytes(), "little")
+    header: dict[str, Any] = json.loads(data[8 : 8 + length].tobytes())
+    arrays = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            start, end = (8 + length + offset for offset in entry["data_offsets"])
+            if not 0 <= start <= end <= len(data):
+                raise ValueError(f"{name} lies outside the file")
+            arrays[name] = data[start:end].view(NUMPY[entry["dtype"]]).reshape(entry["shape"])
+    return arrays, (about.st_size, about.st_mtime_ns, about.st_ino)
 
 
 def check_index(index: TarIndex, tar: Path, path: Path) -> None:
@@ -253,21 +284,6 @@ def _is_row(array: np.ndarray, length: int, kind: type) -> bool:
     return array.shape == (length,) and array.dtype == kind
 
 
-def _pack(name: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
+def _tensors(name: str, texts: PackedTexts) -> dict[str, np.ndarray]:
     """Texts as UTF-8 in one row, and where each ends."""
-    pieces = [text.encode("utf-8") for text in texts]
-    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
-    return {
-        f"{name}.text": np.frombuffer(b"".join(pieces), np.uint8),
-        f"{name}.ends": ends,
-    }
-
-
-def _unpack(name: str, arrays: dict[str, np.ndarray]) -> list[str]:
-    text, found = arrays[f"{name}.text"], arrays[f"{name}.ends"]
-    if text.dtype != np.uint8 or text.ndim != 1 or not _is_row(found, len(found), np.int64):
-        raise ValueError(f"{name} are no texts")
-    row, ends = text.tobytes(), found.tolist()
-    if any(b < a for a, b in zip([0, *ends], [*ends, len(row)], strict=True)):
-        raise ValueError(f"{name} end before they begin")
-    return [row[a:b].decode("utf-8") for a, b in zip([0, *ends], ends, strict=False)]
+    return {f"{name}.text": texts.text, f"{name}.ends": texts.ends}

@@ -1,0 +1,218 @@
+"""The rows of a folder of pictures: of its metadata table, or a picture each of class folders."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptft.data.fields.label_values import LabelCodes
+from ptft.data.fields.templates import clean_text
+from ptft.data.listing import Listing
+from ptft.data.packed import PackedTexts
+from ptft.data.sources.plain_rows import READ
+from ptft.errors import DataError
+from ptft.files.bounds import check_inside
+
+__all__ = [
+    "FILE",
+    "ClassRows",
+    "MetadataRows",
+    "class_rows",
+    "find_table",
+    "merged",
+    "read_table",
+    "unread_tables",
+]
+
+FILE = "file_name"
+"""The column that names a picture, as Hugging Face's ImageFolder has it."""
+
+TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_SPLITS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
+
+
+def find_table(folder: Path) -> Path | None:
+    """The metadata table of a folder, in any case of its name. Raises DataError: there are two."""
+    found = (path for path in folder.iterdir() if path.name.lower() in TABLES)
+    there = {path.name.lower(): path for path in found if path.is_file()}
+    tables = [there[name] for name in TABLES if name in there]
+    if len(tables) > 1:
+        names = " and ".join(table.name for table in tables)
+        raise DataError(f"{folder}: {names}; allowed: one table")
+    return tables[0] if tables else None
+
+
+class ClassRows:
+    """Pictures in class folders, a row each, in the order of their names.
+
+    Args:
+        names: of the pictures, inside the folder.
+        folders: of their classes.
+        codes: int32, of each picture the number of its folder.
+    """
+
+    def __init__(self, names: PackedTexts, folders: list[str], codes: np.ndarray) -> None:
+        self._names, self._folders, self._codes = names, folders, codes
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def name(self, row: int) -> str:
+        """The path of a row's picture inside the folder."""
+        return self._names[row]
+
+    def names(self) -> Iterable[str]:
+        """Of all rows."""
+        return self._names
+
+    def fields(self, row: int) -> dict[str, Any]:
+        """The other fields of a row."""
+        return {"label": self._folders[self._codes[row]]}
+
+    def column(self, field: str) -> LabelCodes:
+        """A field of all rows."""
+        if field != "label":
+            return LabelCodes([], [], np.full(len(self), -1, np.int32))
+        return LabelCodes.coded(list(self._folders), self._codes)
+
+    def columns(self) -> set[str]:
+        """Names of all fields."""
+        return {FILE, "label"}
+
+
+class MetadataRows:
+    """The rows of a metadata table."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def name(self, row: int) -> str:
+        """The path of a row's picture inside the folder."""
+        name: str = self._rows[row][FILE]
+        return name
+
+    def names(self) -> Iterable[str]:
+        """Of all rows."""
+        return (row[FILE] for row in self._rows)
+
+    def rename(self, row: int, name: str) -> None:
+        """Spell the path of a row's picture otherwise."""
+        self._rows[row][FILE] = name
+
+    def fields(self, row: int) -> dict[str, Any]:
+        """The other fields of a row."""
+        return {key: value for key, value in self._rows[row].items() if key != FILE}
+
+    def column(self, field: str) -> list[Any]:
+        """A field of all rows."""
+        return [row.get(field) for row in self._rows]
+
+    def columns(self) -> set[str]:
+        """Names of all fields."""
+        return {name for row in self._rows for name in row}
+
+
+def class_rows(listing: Listing, folder: Path, *, named: bool) -> ClassRows:
+    """One row a picture of the ImageFolder layout.
+
+    Args:
+        named: the classes have names already, so that a folder may be empty, or called "train".
+
+    Raises:
+        DataError: no picture lies in a folder, folders are splits, or one is empty.
+    """
+    tops, names = listing.tops, listing.pictures
+    beside = [names[row] for row in np.flatnonzero(tops < 0).tolist()]
+    counts = np.bincount(tops[tops >= 0], minlength=len(listing.folders))
+    if not counts.any():
+        there = "; ".join([*listing.passed_over.lines(), *unread_tables(listing)])
+        raise DataError(
+            f"{folder}: no pictures in folders of it; allowed: one folder a class, or pictures "
+            f"beside one of {', '.join(TABLES)}"
+            + (f"; {len(beside):,} pictures lie beside no table ({beside[0]})" if beside else "")
+            + (f"; {there}" if there else "")
+        )
+    splits = [name for name in listing.folders if clean_text(name).lower() in _SPLITS]
+    if not named and (len(splits) > 1 or (splits and len(splits) == len(listing.folders))):
+        raise DataError(
+            f"{folder}: its folders are splits, not classes: {', '.join(splits)}; name one: "
+            f"data.train: {folder / splits[0]}; allowed: one folder a class (data.classes, if "
+            "these are classes)"
+        )
+    empty = [name for name, count in zip(listing.folders, counts, strict=True) if not count]
+    if empty and not named:
+        there = "; ".join(listing.passed_over.lines())
+        raise DataError(
+            f"{folder}: no picture in {', '.join(map(repr, empty))}; allowed: pictures in each "
+            "class's folder, no such folder, or data.classes with all names"
+            + (f"; {there}" if there else "")
+        )
+    for name in beside:
+        listing.passed_over.add("pictures beside the class folders, in no class", name)
+    for name in empty:
+        listing.passed_over.add("class folders without a picture", name)
+    if beside:
+        tops, names = tops[tops >= 0], names.chosen(np.flatnonzero(tops >= 0))
+    used, codes = np.unique(tops, return_inverse=True)
+    return ClassRows(names, [listing.folders[n] for n in used], codes.astype(np.int32))
+
+
+def merged(folders: Sequence[str]) -> list[str]:
+    """Folders whose names are two spellings of one, in words."""
+    spelt: dict[str, str] = {}
+    return [
+        f"two folders are one class, {clean_text(name)!r}: {spelt[clean_text(name)]!r}, {name!r}"
+        for name in folders
+        if spelt.setdefault(clean_text(name), name) != name
+    ]
+
+
+def unread_tables(listing: Listing) -> list[str]:
+    """Tables that nothing reads, in words."""
+    lines = []
+    inside = [name for name in listing.tables if "/" in name]
+    if inside:
+        lines.append(
+            f"passed over: {len(inside):,} metadata tables inside class folders (first: "
+            f"{inside[0]}); a table is read where data.train (val, test) names its folder"
+        )
+    lines += [
+        f"passed over: {name}: a table in a form that is not read; allowed: {', '.join(TABLES)} "
+        "(one JSON object a line in metadata.jsonl)"
+        for name in listing.tables
+        if "/" not in name
+    ]
+    return lines
+
+
+def read_table(path: Path) -> MetadataRows:
+    """The rows of a metadata table. Raises DataError: it is broken, or names no picture."""
+    read = {**READ, ".parquet": _read_parquet}
+    rows = read[path.suffix.lower()](path)
+    if not rows:
+        raise DataError(f"{path}: no rows")
+    for number, row in enumerate(rows, start=1):
+        name = row.get(FILE)
+        if not isinstance(name, str) or not name.strip():
+            there = ", ".join(str(key) for key in row) or "none"
+            raise DataError(f"{path}: row {number}: no {FILE}; columns: {there[:500]}")
+        check_inside(name, f"{path}: row {number}: {FILE}", error=DataError)
+    return MetadataRows(rows)
+
+
+def _read_parquet(path: Path) -> list[dict[str, Any]]:
+    from ptft.data.parquet.file import column_values, open_parquet, read_group, row_groups
+
+    rows: list[dict[str, Any]] = []
+    groups = row_groups(path)
+    with open_parquet(path, groups) as file:
+        for number in range(len(groups)):
+            table = read_group(file, path, groups, number, None)
+            names = table.column_names
+            columns = [column_values(table[name], path, name) for name in names]
+            rows += [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)]
+    return rows
