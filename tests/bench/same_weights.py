@@ -5,6 +5,7 @@ digests of the final weights, of the metrics and of the model folder. They are a
 its libraries': hold a commit's against another's on one machine.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.bench._parts import ptft
 
 BARS: dict[str, tuple[str, float]] = {}  # two commits are held against each other, by their tables
 _TOWERS = {
@@ -63,28 +66,34 @@ def run(*, smoke: bool = False) -> dict[str, str]:
     figures: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as place:
         for name in ("clip",) if smoke else _RECIPES:
-            folder = _train(Path(place), name)
+            folder = _train(Path(place), name, smoke)
             final = _sha256((folder / "final" / "model.safetensors").read_bytes())
             figures[f"{name}_weights"] = final
             figures[f"{name}_metrics"] = _sha256((folder / "metrics.json").read_bytes())
             print(f"{name:<10} {final}  {figures[f'{name}_metrics']}", flush=True)
         small = ("--precision", "") if smoke else ()  # fp32 alone
-        _ptft(Path(place), "export", "clip", "model", *small)
+        _ptft(Path(place), "export", "clip", "model", *small, smoke=smoke)
         figures["export"] = _folder(Path(place) / "model")
         print(f"{'export':<10} {figures['export']}", flush=True)
     return figures
 
 
-def _train(place: Path, name: str) -> Path:
+def _train(place: Path, name: str, smoke: bool) -> Path:
     values = {"name": name, "optim": _OPTIM, "evaluate": _RETRIEVAL, **_RECIPES[name]}
     values["run"] = {**values.get("run", _RUN), "dir": name, "trackers": []}
     path = place / f"{name}.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
-    _ptft(place, "train", path.name, before=_RANKS if name == "ranks" else ("-m",))
+    before = _RANKS if name == "ranks" else ("-m",)
+    _ptft(place, "train", path.name, before=before, smoke=smoke)
     return place / name
 
 
-def _ptft(place: Path, *words: str, before: tuple[str, ...] = ("-m",)) -> None:
+def _ptft(place: Path, *words: str, before: tuple[str, ...] = ("-m",), smoke: bool = False) -> None:
+    """In a process of its own; in a smoke run in this one."""
+    if smoke:
+        with contextlib.chdir(place):
+            ptft(*words, smoke=True)
+        return
     root = str(Path(__file__).parents[2])
     surroundings = {**os.environ, "PYTHONPATH": root, "CUDA_VISIBLE_DEVICES": ""}
     ran = subprocess.run(

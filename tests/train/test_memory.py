@@ -31,7 +31,7 @@ CASES: dict[str, tuple[int, dict[str, Any]]] = {
 
 
 def recipe(folder: Path, batch: int, changes: dict[str, Any]) -> dict[str, Any]:
-    optim = {"samples_seen": 3 * batch, "global_batch": batch, "precision": "fp32"}
+    optim = {"samples_seen": 2 * batch, "global_batch": batch, "precision": "fp32"}
     return {
         "name": "mine",
         "data": {"kind": "scenes", "size": 96, "train": 4 * batch, "val": 16, "test": 16},
