@@ -46,7 +46,7 @@ __all__ = [
 
 FORMAT = 1  # of ptft.json; a reader refuses a newer one
 MIX_FORMAT = 1  # of mix.json
-
+_LATER = {"published_recipe": "", "matryoshka": [], "texts": "yes", "texts_reason": ""}
 
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".joblib"})
 """Endings of files that may run code when the usual library reads them."""
@@ -146,8 +146,7 @@ class ModelInfo:
         classes: names of the head's rows in their order, of boxes, or of captions; or none.
         templates: prompts that made the head or the captions, or that zero-shot evaluation used;
             ``{}`` is the class.
-        reads: what the head is for: the L2-normalised embedding of the image, of the text, or both,
-            the image's before the text's.
+        reads: what L2-normalised embedding the head is for; of both the image's comes first.
         tokenizer: keyword arguments of ``ptft.preprocess.TextTokenizer`` but for the file.
         preprocess: what ``ptft.preprocess.ImagePreprocess.from_config`` reads.
         recipe_digest, weights_digest: of the recipe and of the checkpoint's weights.
@@ -155,6 +154,7 @@ class ModelInfo:
             (Kusupati et al. 2022); the cut is normalised again.
         published_recipe: digest of the folder's ``recipe.yaml``, where that leaves out folders of
             the machine that trained (:mod:`ptft.recipe.publication`); empty: ``recipe_digest``.
+        texts, texts_reason: whether texts are of use (:mod:`ptft.export.texts`), and why not.
         files: name -> {"sha256", "size"} of every file but those in ``FolderFiles.UNHASHED``.
         clients: library -> ``loads``, the class or architecture that it loads the folder as, or
             the ``reason`` why it cannot.
@@ -180,20 +180,20 @@ class ModelInfo:
     reads: Literal["image", "text", "both"] = "image"
     published_recipe: str = ""
     matryoshka: list[int] = field(default_factory=list)
+    texts: Literal["yes", "warned", "refused"] = "yes"
+    texts_reason: str = ""
     format: int = FORMAT
 
     @cached_property
     def digest(self) -> str:
         """``sha256:`` and 64 hex digits over all that decides an answer: the names and bytes of
         the files, and every key here but ``name``, ``clients`` and ``versions``; nor a ``reads`` of
-        ``image`` or an empty ``published_recipe`` or ``matryoshka``, so that folders from before
-        keep theirs."""
+        ``image`` or what is not in folders from before (``_LATER``), so that they keep theirs."""
         decides = {
             key: value
             for key, value in asdict(self).items()
             if key not in ("files", "name", "clients", "versions")
-            and (key, value)
-            not in (("reads", "image"), ("published_recipe", ""), ("matryoshka", []))
+            and (key, value) not in (("reads", "image"), *_LATER.items())
         }
         return _digest(self.files, decides)
 
@@ -303,9 +303,9 @@ def read_json(path: Path) -> Any:
 def write_model_info(folder: Path, info: ModelInfo) -> None:
     """Write ``ptft.json``; the last file of a model folder, since it lists the others."""
     values = asdict(info)
-    for later in ("published_recipe", "matryoshka"):
-        if not values[later]:
-            del values[later]  # so that a ptft from before there was one reads it
+    for key, plain in _LATER.items():
+        if values[key] == plain:
+            del values[key]  # so that a ptft from before there was one reads it
     write_json(folder / FolderFiles.INFO, {**values, "digest": info.digest})
 
 

@@ -39,7 +39,7 @@ _KEYS = {
     *("name", "task", "embed_dim", "context_length", "image_size", "logit_scale", "logit_bias"),
     *("recipe_digest", "weights_digest", "tokenizer", "preprocess", "classes", "templates"),
     *("files", "clients", "versions", "reads", "published_recipe", "format"),
-    "matryoshka",
+    *("matryoshka", "texts", "texts_reason"),
 }
 _NEEDED = (
     *("name", "task", "embed_dim", "context_length", "image_size", "logit_scale", "logit_bias"),
@@ -60,6 +60,8 @@ def check_model_values(values: Any, where: str) -> None:
         bounds.text(key, 500)
     bounds.choice("task", ("embed", "classify", "detect"))
     bounds.choice("reads", ("image", "text", "both"))
+    bounds.choice("texts", ("yes", "warned", "refused"))
+    bounds.text("texts_reason", MAX_TEXT)
     bounds.whole("embed_dim", 1, MAX_WIDTH)
     bounds.whole("context_length", 1, MAX_CONTEXT)
     size = values["image_size"]

@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.responses import Response
 
+from ptft.artifact import ModelInfo
 from ptft.errors import SampleError
 from serving.admission import Cost
 from serving.asked import Asked
 from serving.inputs import check_characters, too_many
 from serving.pictures import Picture
+from serving.refusal import Refusal
 from serving.state import json_bytes
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "encode_pictures",
     "encode_texts",
     "failure",
+    "refuse_texts",
     "status_of",
     "write",
     "write_embedding",
@@ -61,14 +64,30 @@ async def encode_texts(asked: Asked, texts: Sequence[str]) -> Embeddings:
     """Texts to embeddings (D,), charged to the request.
 
     Raises:
-        Refusal: 413 or 429, see ``Ticket.charge``.
+        Refusal: 413 or 429, see ``Ticket.charge``; 422, see :func:`refuse_texts`.
     """
+    refuse_texts(asked.encoder.model.info)
     charge_texts(asked, texts)
     asked.watch()
     found = await asked.encoder.encode_texts(asked.ticket, texts, keep=True)
     asked.metrics.observe_items("text", len(found), 0)
     asked.drift.observe("text", found)
     return found
+
+
+def refuse_texts(info: ModelInfo) -> None:
+    """Refuse to embed a text with a model whose texts were measured, and say nothing of a picture.
+
+    Raises:
+        Refusal: 422, with what was measured.
+    """
+    if info.texts == "refused":
+        raise Refusal(
+            422,
+            "texts_refused",
+            f"{info.name} answers no texts: {info.texts_reason}; allowed: pictures, to embed or "
+            "for its own classes",
+        )
 
 
 def charge_texts(asked: Asked, texts: Sequence[str]) -> None:

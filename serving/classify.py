@@ -15,7 +15,15 @@ from ptft.artifact import ModelInfo
 from ptft.errors import SampleError
 from serving import schema
 from serving.admission import Cost
-from serving.answers import Embeddings, encode_pictures, encode_texts, failure, status_of, write
+from serving.answers import (
+    Embeddings,
+    encode_pictures,
+    encode_texts,
+    failure,
+    refuse_texts,
+    status_of,
+    write,
+)
 from serving.asked import Asked
 from serving.inputs import read_images
 from serving.label_limits import check_labels
@@ -46,6 +54,7 @@ async def classify(asked: Asked) -> Response:
         raise Refusal(422, "no_labels", f"{info.name} has no classes of its own; send labels")
     zero_shot = options.labels is not None or options.templates is not None or not model.has_head
     if zero_shot:
+        refuse_texts(info)
         check_labels(asked, labels, templates)
     _charge_answer(asked, max(len(pictures), len(texts)), labels, options.top_k)
     sets = (labels, templates) if zero_shot else None

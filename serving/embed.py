@@ -65,6 +65,8 @@ async def served_model(asked: Asked) -> Response:
         "image_size": list(info.image_size),
         "precision": asked.encoder.model.precision,
         "reads": info.reads,
+        "texts": info.texts,
+        "texts_reason": info.texts_reason,
         "classes": info.classes,
         "templates": info.templates,
         "weights_digest": info.weights_digest,

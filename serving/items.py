@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ptft.errors import SampleError
 from ptft.files.bounds import shown
-from serving.answers import Embeddings
+from serving.answers import Embeddings, refuse_texts
 from serving.asked import Asked
 from serving.inputs import (
     check_characters,
@@ -147,6 +147,8 @@ async def encode_items(asked: Asked, items: Sequence[Item], key: str) -> Embeddi
     """
     too_many(len(items), asked.settings, asked.settings.max_inputs, "inputs", key)
     texts = [item.value for item in items if item.kind == "text"]
+    if texts:
+        refuse_texts(asked.encoder.model.info)
     images = [item for item in items if item.kind == "image"]
     check_characters(texts, asked.settings, key)
     pictures = await read_strings(

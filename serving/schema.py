@@ -250,6 +250,10 @@ class ServedModel(NamedAnswer):
     image_size: tuple[int, int]
     precision: str
     reads: Annotated[str, Field(description="of ``/v1/classify``: image, text or both")]
+    texts: Annotated[
+        str, Field(description="yes; warned or refused, since they hardly find its pictures")
+    ]
+    texts_reason: Annotated[str, Field(description="what was measured; empty with yes")]
     classes: list[str]
     templates: list[str]
     weights_digest: str

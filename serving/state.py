@@ -123,6 +123,8 @@ class State:
         self.metrics.set_batches({tower.name: tower.max_batch for tower in encoder.towers})
         seconds = time.monotonic() - started
         logger.info("serving %s %s, loaded in %.1f s", info.name, info.digest, seconds)
+        if info.texts != "yes":
+            logger.warning("texts are %s: %s", info.texts, info.texts_reason)
         most = (encoder.images.max_batch, encoder.texts.max_batch)
         logger.info("on %s, at most %d pictures or %d texts at once", model.provider, *most)
 

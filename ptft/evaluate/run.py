@@ -177,6 +177,15 @@ class _Splits:
                 self.tell(line)
 
 
+def _by_names(model: DualEncoder, item: ClassifyEvaluation, found: SplitEmbeddings) -> float:
+    """What the names of the head's classes find of the same pictures, by the text tower: tuning
+    taught the head, and may have left the texts behind."""
+    templates = list(model.spec.templates) or ZeroShotEvaluation().templates
+    asked = ZeroShotEvaluation(templates=templates, batch=item.batch)
+    ranks = rank_labels(model, asked, found, split=item.split)
+    return float((ranks.ranks_n < 1).double().mean())
+
+
 def _figures(splits: _Splits, item: EvaluateItem) -> Figures:
     assert not isinstance(item, DetectEvaluation), "it embeds nothing"
     model, found = splits.model, splits.get(item)
@@ -187,7 +196,10 @@ def _figures(splits: _Splits, item: EvaluateItem) -> Figures:
         recall = recall_figures(queries, ks=item.ks, caption_ids_m=ids_m)
         return {**recall, **cut_figures(queries.captions, model.spec)}
     if not isinstance(item, ProbeEvaluation):
-        return {**accuracy_figures(rank_labels(model, item, found, split=item.split))}
+        figures = accuracy_figures(rank_labels(model, item, found, split=item.split))
+        if isinstance(item, ClassifyEvaluation) and model.spec.reads == "image":
+            figures["zero_shot_top1"] = _by_names(model, item, found)
+        return {**figures}
     train = splits.get(item, "train")
     ranks, probe = rank_probe(model, item, found, train, seed=splits.seed, split=item.split)
     return {

@@ -11,34 +11,23 @@ from typing import Any
 
 from ptft.artifact import FolderFiles, MixRecord, ModelInfo
 from ptft.errors import ArtifactError
-from ptft.export.card_index import model_index
+from ptft.export.card_front import data_words, front_matter
 from ptft.export.card_usage import usage
-from ptft.export.data_names import public_names
 from ptft.export.router_layout import ROUTER
-from ptft.model.licence import hub_bases
 from ptft.model.spec import ModelSpec
-from ptft.pages.markdown import card_metadata, code, inline, replace_metadata, row
+from ptft.pages.markdown import card_metadata, code, inline, row
 from ptft.printable import printable
-from ptft.recipe import (
-    TOWERS_OF,
-    BoxesData,
-    ClassifyObjective,
-    DataSection,
-    DetectObjective,
-    FolderData,
-    MixtureData,
-    Recipe,
-    ScenesData,
-    ShardsData,
-    TableData,
-)
-from ptft.recipe.paths import is_hub_id
+from ptft.recipe import ClassifyObjective, DetectObjective, Recipe
 from ptft.recipe.publication import public_place
 
 __all__ = ["Kept", "make_card", "read_kept"]
 
 _KEEP = re.compile(r"<!-- keep (?P<name>[\w-]+) -->\n(?P<text>.*?)<!-- /keep (?P=name) -->", re.S)
 _NOTES = "notes"  # the block that every card has
+_TEXTS = {
+    "refused": "Its texts say nothing of a picture: ask its classifier, not its text tower",
+    "warned": "Ask its classifier, and trust no other text",
+}
 _EMPTY = (
     "What people should know of this model. This block stays when the model is exported again.\n"
 )
@@ -90,7 +79,7 @@ def make_card(
         mix: what the model was mixed of, if it was.
     """
     parts = [
-        _front_matter(info, spec, recipe, metrics["evaluation"], licence, kept, mix),
+        front_matter(info, spec, recipe, metrics["evaluation"], licence, kept.front, mix),
         f"# {inline(info.name)}\n",
         _summary(info, spec),
         _block(_NOTES, kept.blocks.get(_NOTES, _EMPTY)),
@@ -105,47 +94,6 @@ def make_card(
     ]
     parts += [_block(name, text) for name, text in kept.blocks.items() if name != _NOTES]
     return "\n".join(parts)
-
-
-def _front_matter(
-    info: ModelInfo,
-    spec: ModelSpec,
-    recipe: Recipe | None,
-    evaluation: dict[str, Any],
-    licence: str | None,
-    kept: Kept,
-    mix: MixRecord | None,
-) -> str:
-    classify, detect = info.task == "classify", info.task == "detect"
-    loads = [name for name, client in info.clients.items() if "loads" in client]
-    if "transformers" in loads and not detect:
-        loads.append("transformers.js")
-    kinds = [f"{tower}-classification" for tower in TOWERS_OF[info.reads] if classify]
-    tags = ["ptft", "onnx", "image-text", *loads, *kinds]
-    values: dict[str, Any] = {
-        "library_name": "open_clip" if spec.open_clip_config is not None else "onnx",
-        "pipeline_tag": f"zero-shot-{'object-detection' if detect else 'image-classification'}",
-        "tags": [*tags, *(tag for tag in kept.front.get("tags") or [] if tag not in tags)],
-    }
-    parents = mix.parents if mix is not None else []
-    merged = list(dict.fromkeys(p.hub.partition("@")[0] for p in parents if p.hub is not None))
-    if merged:
-        values["base_model_relation"] = "merge"  # the Hub's word for weights that were averaged
-    if bases := merged or hub_bases(recipe):
-        values["base_model"] = bases if len(bases) > 1 else bases[0]
-    if recipe is not None and isinstance(recipe.data, TableData):
-        hub = [name for name in public_names(recipe.data) if is_hub_id(name)]
-        if hub:
-            values["datasets"] = [name.partition("@")[0].partition(":")[0] for name in hub]
-    if licence is not None:
-        values["license"] = licence
-    if recipe is not None and evaluation:
-        said = {item.label: _data(item.data or recipe.data) for item in recipe.evaluate}
-        if index := model_index(info.name, recipe, evaluation, said):
-            values["model-index"] = index
-    stands = {key: value for key, value in kept.front.items() if key != "model-index"}
-    values = {**stands, **values}
-    return replace_metadata("", values)
 
 
 def _summary(info: ModelInfo, spec: ModelSpec) -> str:
@@ -164,6 +112,8 @@ def _summary(info: ModelInfo, spec: ModelSpec) -> str:
         )
         reads = {"image": "images", "text": "texts", "both": "images with their texts"}[info.reads]
         lines.append(f"It has a classifier of {reads}, {len(info.classes)} classes: {names}.")
+    if info.texts != "yes":
+        lines.append(f"**{_TEXTS[info.texts]}**: {inline(info.texts_reason)}.")
     if info.task == "detect":
         names = ", ".join(map(inline, info.classes[:10])) + (
             ", ..." if len(info.classes) > 10 else ""
@@ -206,7 +156,7 @@ def _trained_on(spec: ModelSpec, recipe: Recipe | None) -> str:
     if locked := getattr(recipe.adapt, "lock", []):
         learns += f", locked: {', '.join(locked)}"
     rows = {
-        "data": _data(recipe.data),
+        "data": data_words(recipe.data),
         "objective": recipe.objective.kind,
         "started from": start,
         "learns": learns,
@@ -236,17 +186,6 @@ def _mixed_from(mix: MixRecord) -> list[str]:
         lines += ["", f"The share was chosen by {inline(mix.rule)}."]
     lines += ["", f"`{FolderFiles.MIX}` holds what every share measured that was looked at."]
     return ["## Mixed from\n", "\n".join(lines) + "\n"]
-
-
-def _data(section: DataSection) -> str:
-    match section:
-        case MixtureData():
-            shares = [f"{part.weight:g} x {_data(part.data)}" for part in section.parts]
-            return f"mixture: {'; '.join(shares)}"
-        case ScenesData():
-            return f"scenes that ptft draws from a seed, style {section.style}, {section.train:,}"
-        case ShardsData() | FolderData() | TableData() | BoxesData():
-            return f"{section.kind}: {', '.join(public_names(section))}"
 
 
 def _measured(evaluation: dict[str, Any]) -> str:

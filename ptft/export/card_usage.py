@@ -4,7 +4,9 @@ from typing import Any
 
 from ptft.artifact import FolderFiles, ModelInfo
 from ptft.export.card_boxes import detector_onnx, detector_pipeline, detector_service
+from ptft.export.card_pictures import pictures_onnx, pictures_service, without_texts
 from ptft.export.router_layout import ROUTER
+from ptft.export.texts import offers_texts
 from ptft.model.spec import ModelSpec
 from ptft.pages.markdown import code, filled, literal, quoted
 from ptft.preprocess.clip_vocabulary import END_OF_TEXT
@@ -236,10 +238,11 @@ def usage(info: ModelInfo, spec: ModelSpec, files: list[str]) -> str:
         f"{reading.words}.\n",
         *_reading(info, spec),
     ]
-    if FolderFiles.OPEN_CLIP_CONFIG in files:
+    asked = offers_texts(info, spec)
+    if FolderFiles.OPEN_CLIP_CONFIG in files and asked:
         parts += ["### open_clip\n", filled(_OPEN_CLIP, texts=texts)]
     parts += _libraries(info, spec, files, texts)
-    parts += ["### onnxruntime\n", filled(_ONNX, texts=texts)]
+    parts += ["### onnxruntime\n", filled(_ONNX, texts=texts) if asked else pictures_onnx()]
     if info.task == "detect":
         parts.append(detector_onnx())
     if FolderFiles.HEAD in files:
@@ -260,7 +263,8 @@ def usage(info: ModelInfo, spec: ModelSpec, files: list[str]) -> str:
         "both": f"-F images=@picture.jpg{text}",
     }[info.reads]
     question = quoted(f'{{"texts": [{texts}]}}')
-    parts += ["### The service\n", filled(_SERVICE, question=question, classify=classify)]
+    service = filled(_SERVICE, question=question, classify=classify)
+    parts += ["### The service\n", service if asked else pictures_service()]
     if info.task == "detect":
         parts.append(detector_service(info))
     commands = "\n".join(parts)
@@ -294,6 +298,9 @@ def _libraries(info: ModelInfo, spec: ModelSpec, files: list[str], texts: str) -
     timm = info.clients.get("timm", {}).get("loads")
     parts: list[str] = []
     embeds = transformers is not None and FolderFiles.PREPROCESSOR in files
+    if not offers_texts(info, spec):
+        embeds = False
+        parts += ["### Other libraries\n", without_texts()]
     if info.task == "detect" and transformers is not None:
         embeds = False
         parts += detector_pipeline(texts, transformers)
@@ -303,7 +310,8 @@ def _libraries(info: ModelInfo, spec: ModelSpec, files: list[str], texts: str) -
         versions = "4.57 or 5" if old else "5"
         usage = filled(_TRANSFORMERS, texts=texts, loads=transformers, versions=versions)
         parts += ["### transformers\n", usage]
-    parts += _sentence_transformers(info, texts)
+    else:
+        parts += _sentence_transformers(info, texts)
     if timm is not None:
         parts += ["### timm\n", filled(_TIMM, loads=timm)]
     if embeds:

@@ -27,6 +27,7 @@ from ptft.export.provenance import Provenance, read_provenance
 from ptft.export.quality import Quality, calibration_pictures
 from ptft.export.record import make_record, task_of
 from ptft.export.sketching import write_sketch
+from ptft.export.texts import judge_texts
 from ptft.export.towers import MAX_LOSS, Written, write_towers
 from ptft.files.atomic import shareable
 from ptft.model import DualEncoder, load_model
@@ -129,6 +130,10 @@ def export_model(
         if no_sketch is not None:
             say(f"{FolderFiles.SKETCH} is left out: {no_sketch}")
         metrics = _metrics(origin, written, quality, libraries) | {"pixels": pixels}
+        texts = judge_texts(model.spec, task_of(model), metrics["evaluation"])
+        metrics["texts"] = asdict(texts)
+        if texts.reason:
+            say(f"texts are {texts.offered}: {texts.reason}")
         write_json(folder / FolderFiles.METRICS, metrics)
         published = _publish_recipe(origin, folder, say)
         if origin.mix is not None:
@@ -136,7 +141,7 @@ def export_model(
         write_pictures(origin.source, folder, origin.recipe, examples=examples)
         say("hashing what was written")
         clients = _clients(model, libraries)
-        info = make_record(model, origin, name or origin.name, folder, clients, published)
+        info = make_record(model, origin, name or origin.name, folder, clients, published, texts)
         _write_card(info, model, origin, metrics, folder, licence, kept)
         write_model_info(folder, info)
     say(f"{out}: {info.digest}")

@@ -11,6 +11,7 @@ from ptft import __version__
 from ptft.artifact import ModelInfo, hash_files
 from ptft.errors import ExportError
 from ptft.export.provenance import Provenance
+from ptft.export.texts import Texts
 from ptft.model import DualEncoder
 from ptft.recipe import ZeroShotEvaluation
 
@@ -40,6 +41,7 @@ def make_record(
     folder: Path,
     clients: dict[str, dict[str, str]],
     published: str,
+    texts: Texts,
 ) -> ModelInfo:
     """``ptft.json`` of a folder whose other files are written.
 
@@ -47,6 +49,7 @@ def make_record(
         name: of the model.
         clients: see ``ModelInfo.clients``.
         published: digest of the folder's recipe, where it is not the run's.
+        texts: whether it may be asked by them.
     """
     spec = model.spec
     classes, templates = list(spec.classes), list(spec.templates)
@@ -78,6 +81,8 @@ def make_record(
         versions=_versions(),
         reads=spec.reads,
         matryoshka=origin.widths,
+        texts=texts.offered,
+        texts_reason=texts.reason,
     )
 
 

@@ -31,6 +31,7 @@ from ptft.preprocess.decoding import READING
 from ptft.recipe import (
     ArchModel,
     ClipObjective,
+    DetectObjective,
     InitSection,
     ModelSection,
     ObjectiveSection,
@@ -109,6 +110,7 @@ def _from_architecture(section: ArchModel, seed: int) -> DualEncoder:
         build_tokenizer(config),
         ImagePreprocess.from_config({**preprocess_cfg, "size": image.image_size}, unsaid=READING),
         base=pretrained.label if pretrained is not None else None,
+        aligned=pretrained is not None,
     )
     _check_context(section, spec, text)
     model = DualEncoder(image, text, spec, logit_bias=bias)
@@ -180,6 +182,7 @@ def _from_towers(section: TowersModel, seed: int) -> DualEncoder:
         open_clip_reason=_reason(section.image_args, size) or _cleaning_reason(section),
         open_clip_needs=f"the folder {hf.name} of the text tower" if hf and hf.local else None,
         base="; ".join(bases) or None,
+        aligned=False,  # weights of either tower know nothing of the other
     )
     return DualEncoder(image, text, spec)
 
@@ -302,4 +305,5 @@ def _fit_objective(model: DualEncoder, objective: ObjectiveSection, *, fresh: bo
     config.pop("init_logit_bias", None)
     if model.logit_bias is not None:
         config["init_logit_bias"] = float(model.logit_bias.detach())
-    model.spec = model.spec.with_(config=config)
+    together = isinstance(objective, ClipObjective | SiglipObjective | DetectObjective)
+    model.spec = model.spec.with_(config=config, aligned=together or model.spec.aligned)

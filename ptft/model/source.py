@@ -72,7 +72,7 @@ def load_untrained(source: str | Path, *, seed: int) -> DualEncoder:
     Raises: as :func:`load_model`.
     """
     model = load_model(source)
-    spec = model.spec.with_(classes=(), templates=(), reads="image")
+    spec = model.spec.with_(classes=(), templates=(), reads="image", aligned=False)
     kept = {name: value for name, value in model.state_dict().items() if name == "logit_bias"}
     return shell(spec, model_folder(fetch_source(source)), kept, seed=seed)
 
@@ -175,6 +175,7 @@ def _from_open_clip_folder(folder: Path, label: str) -> DualEncoder:
         reader,
         ImagePreprocess.from_config(preprocess_cfg, unsaid=reading),
         base=label,
+        aligned=False if info is not None and info.texts == "refused" else None,
     )
     state = read_safetensors(weights)
     biased = "logit_bias" in state or config.get("init_logit_bias") is not None

@@ -18,6 +18,7 @@ __all__ = ["HF_TEXT", "SPEC", "ModelSpec", "load_spec", "save_spec"]
 SPEC = RunFiles.SPEC
 HF_TEXT = "hf_text"  # folder of a transformers text tower's config.json
 _FORMAT = 1
+_LATER = ("detector", "aligned")  # keys that are written where they say something
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class ModelSpec:
         adapter: the adapter in the model: its ``section`` of the recipe and the digest of the
             ``base`` it was put on; None without one, and once it is merged.
         detector: what the head for boxes is made of; None without one.
+        aligned: whether images and texts ever learned together, by an objective that holds them
+            against each other or in the weights that the model started from; None: not recorded.
     """
 
     name: str
@@ -59,6 +62,7 @@ class ModelSpec:
     reads: Reads = "image"
     adapter: Mapping[str, Any] | None = None
     detector: Mapping[str, Any] | None = None
+    aligned: bool | None = None
 
     @property
     def embed_dim(self) -> int:
@@ -102,7 +106,7 @@ def save_spec(spec: ModelSpec, folder: Path) -> None:
     plain = {
         key: value
         for key, value in asdict(replace(spec, tokenizer=None)).items()  # type: ignore[arg-type]
-        if key not in ("tokenizer", "preprocess") and not (key == "detector" and value is None)
+        if key not in ("tokenizer", "preprocess") and not (key in _LATER and value is None)
     }
     values = {
         "format": _FORMAT,
@@ -160,6 +164,8 @@ def _check(values: dict[str, Any], where: str) -> None:
     for key in ("classes", "templates"):
         bounds.texts(key, MAX_CLASSES, MAX_TEXT)
     bounds.choice("reads", tuple(TOWERS_OF))
+    if values.get("aligned") is not None:
+        bounds.flag("aligned")
     size = values["timm_input_size"]
     if size is not None and (not isinstance(size, list) or len(size) != 2):
         bounds.refuse("timm_input_size", size, "null, or height and width")
