@@ -21,6 +21,7 @@ from ptft.speech import tell
 
 if TYPE_CHECKING:
     from ptft.evaluate import Figures
+    from ptft.evaluate.class_answers import ClassAnswers
     from ptft.model import DualEncoder
     from ptft.speech import ProgressCallback
     from ptft.train import TrainResult
@@ -164,6 +165,7 @@ def measure_beside(
     overrides: Sequence[str],
     *,
     page: Path | None = None,
+    per_class: bool = False,
     verify: bool = True,
     tell: Callable[[str], None] = tell,
     count: "ProgressCallback | None" = None,
@@ -175,6 +177,7 @@ def measure_beside(
             given.
         overrides, tell, count: of :func:`measure`.
         page: the HTML file to write; None: none.
+        per_class: of evaluations by class, put each class's figures under ``per_class``.
 
     Returns:
         Figures of each evaluation by its name, of each model by what it was named.
@@ -189,7 +192,8 @@ def measure_beside(
     if page is not None and not page.parent.is_dir():
         raise UsageError(f"--page: {str(page)!r}: no such folder: {str(page.parent)!r}")
     loaded = _evaluations(models[0], recipe, overrides)
-    from ptft.beside import measured_model, write_beside
+    from ptft.beside import class_part, measured_model, write_beside
+    from ptft.evaluate.class_answers import ClassAnswers
     from ptft.report.neighbours.find import find_answers
     from ptft.report.neighbours.record import Neighbours
 
@@ -197,14 +201,24 @@ def measure_beside(
     found, shown = {}, []
     for name in models:
         model = _read(name, loaded, verify, tell)
-        found[name] = _figures(model, loaded, tell, count)
+        classed: dict[str, ClassAnswers] = {}
+        found[name] = _figures(model, loaded, tell, count, classed)
+        if per_class:
+            for label, answers in classed.items():
+                own = {each: one._asdict() for each, one in answers.per_class().items()}
+                found[name][label]["per_class"] = own
         if page is not None:
             tell("looking at what it finds nearest")
-            answers = {
+            nearest_found = {
                 item.label: find_answers(nearest[item.label], loaded, item, model)
                 for item in loaded.evaluate
             }
-            shown.append(measured_model(name, found[name], answers))
+            parts = {
+                item.label: class_part(classed[item.label], loaded, item)
+                for item in loaded.evaluate
+                if item.label in classed
+            }
+            shown.append(measured_model(name, found[name], nearest_found, parts))
     if page is not None:
         write_beside(page, loaded, shown, nearest)
     return found
@@ -243,11 +257,20 @@ def _figures(
     loaded: Recipe,
     tell: Callable[[str], None],
     count: "ProgressCallback | None",
+    classed: "dict[str, ClassAnswers] | None" = None,
 ) -> "dict[str, Figures]":
     from ptft.evaluate import evaluate as run
 
     tell(f"measuring it by {', '.join(item.label for item in loaded.evaluate)}")
-    return run(model, loaded.evaluate, loaded.data, seed=loaded.seed, progress=count, tell=tell)
+    return run(
+        model,
+        loaded.evaluate,
+        loaded.data,
+        seed=loaded.seed,
+        progress=count,
+        tell=tell,
+        classed=classed,
+    )
 
 
 def _recipe_beside(model: "str | Path | DualEncoder") -> Path:

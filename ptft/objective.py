@@ -23,14 +23,17 @@ Choices worth knowing:
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ptft.distributed import ALONE, World
-from ptft.errors import RecipeError, TrainingError
+from ptft.errors import RecipeError, TrainingError, suggest
 from ptft.model.encoder import DualEncoder
 from ptft.recipe import (
     ClassifyObjective,
@@ -48,6 +51,7 @@ __all__ = [
     "ObjectiveOutput",
     "check_widths",
     "clamp_logit_scale",
+    "class_weights",
     "classify_loss",
     "clip_loss",
     "features_loss",
@@ -56,6 +60,7 @@ __all__ = [
     "needs_text",
     "siglip_loss",
 ]
+_LEAST_DOUBT = 1e-12  # of the focal factor, whose gradient has no end at 0 for a gamma below 1
 TILED_FROM = 2048  # pairs of a batch: from here on the (B, B) logits are no longer kept
 
 
@@ -101,9 +106,15 @@ def needs_labels(section: ObjectiveSection) -> bool:
 
 
 def classify_loss(
-    section: ClassifyObjective, logits_bc: Tensor, labels: Tensor | None, log_scale: Tensor
+    section: ClassifyObjective,
+    logits_bc: Tensor,
+    labels: Tensor | None,
+    log_scale: Tensor,
+    weights_c: Tensor | None = None,
 ) -> ObjectiveOutput:
-    """Cross-entropy of logits (b, C), its mean over them; ``log_scale`` is shown, not used.
+    """Cross-entropy of logits (b, C), each sample's times the weight of its class and the focal
+    factor, and the mean over samples (not over their weights, so that micro batches and ranks add
+    up); ``log_scale`` is shown, not used.
 
     Raises:
         TrainingError: the data has no labels.
@@ -111,10 +122,46 @@ def classify_loss(
     if labels is None:
         raise TrainingError("objective.kind: 'classify' needs labels, and the data has none")
     logits_bc = _single(logits_bc)
-    loss = F.cross_entropy(logits_bc, labels, label_smoothing=section.label_smoothing)
+    loss_b = F.cross_entropy(
+        logits_bc, labels, label_smoothing=section.label_smoothing, reduction="none"
+    )
+    if section.focal:
+        right_b = logits_bc.log_softmax(dim=1).gather(1, labels[:, None])[:, 0]
+        loss_b = loss_b * (-right_b.expm1()).clamp(min=_LEAST_DOUBT) ** section.focal
+    if weights_c is not None:
+        loss_b = loss_b * weights_c[labels]
+    loss = loss_b.mean()
     hits = (logits_bc.detach().argmax(1) == labels).float().mean()
     shown = {"accuracy": hits.item(), "logit_scale": log_scale.detach().exp().item()}
     return ObjectiveOutput(loss, shown)
+
+
+def class_weights(
+    section: ClassifyObjective, classes: Sequence[str], labels_n: NDArray[np.int64] | None
+) -> Tensor | None:
+    """The weight of each class, float32 (C,); None where all weigh the same.
+
+    Args:
+        labels_n: of the training samples, -1 for none; None where they cannot be read alone.
+
+    Raises:
+        RecipeError: a name is no class, or there is nothing to count.
+    """
+    wanted = section.class_weights
+    if wanted is None:
+        return None
+    if wanted == "balanced":
+        if labels_n is None:
+            raise RecipeError(
+                "objective.class_weights: 'balanced': the labels of data.train cannot be read "
+                "without its pictures; allowed: weights by name"
+            )
+        counts_c = np.bincount(labels_n[labels_n >= 0], minlength=len(classes))
+        return torch.tensor(counts_c.sum() / (len(classes) * np.maximum(counts_c, 1))).float()
+    for name in wanted:
+        if name not in classes:
+            raise RecipeError(f"objective.class_weights: {name!r}: {suggest(name, classes)}")
+    return torch.tensor([wanted.get(name, 1.0) for name in classes])
 
 
 def features_loss(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ptft.artifact import FolderFiles, MixRecord, read_mix, read_model_info
+from ptft.beside.class_part import ClassPart
 from ptft.model.fetch import fetch_source
 from ptft.model_source import HubRevision, LocalSource, Mix, ModelFolder, finished_run, resolve
 from ptft.recipe.publication import public_place
@@ -28,6 +29,7 @@ class MeasuredModel:
         answers: what it found nearest, by the evaluation's name.
         origins: digests and what else its artefact records, by their names.
         command: what takes it on: it is served, exported, or pulled.
+        classes: what it said class by class, by the evaluation's name.
     """
 
     name: str
@@ -36,12 +38,14 @@ class MeasuredModel:
     answers: Mapping[str, list[Answer]] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
+    classes: Mapping[str, ClassPart] = field(default_factory=dict)
 
 
 def measured_model(
     source: str | Path,
     figures: Mapping[str, Mapping[str, Any]],
     answers: Mapping[str, list[Answer]],
+    classes: Mapping[str, ClassPart] | None = None,
 ) -> MeasuredModel:
     """Put what was measured beside what the artefact says of itself.
 
@@ -56,7 +60,8 @@ def measured_model(
     elif isinstance(found, ModelFolder):
         name = read_model_info(found.folder).name
         command = f"PTFT_MODEL={shlex.quote(place)} bentoml serve serving.service:Ptft"
-    return MeasuredModel(name, place, figures, answers, _origins(found), command)
+    origins = _origins(found)
+    return MeasuredModel(name, place, figures, answers, origins, command, classes or {})
 
 
 def _origins(source: LocalSource) -> dict[str, str]:

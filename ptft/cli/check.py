@@ -74,6 +74,10 @@ def command(
     values: dict[str, Any] = {"recipe": loaded.name, "ok": True}
     values["data"] = {found.label: found.survey.summary() for found in checked}
     values["warnings"] = warnings
+    if isinstance(loaded, Comparison):
+        from ptft.compare import check_comparison
+
+        values["compare"] = check_comparison(loaded)
     if measure:
         values |= _measure(console, loaded)
     elif not isinstance(loaded, Comparison):

@@ -8,7 +8,10 @@ from ptft.cli.arguments import AcceptChanges, Overrides, RecipeName, ResumeOptio
 
 __all__ = ["EXAMPLE", "command"]
 
-EXAMPLE = "ptft compare compare/scenes init.from=runs/scenes"
+EXAMPLE = """\
+ptft compare compare/scenes init.from=runs/scenes
+ptft compare runs/compare-scenes --again compare.margin=0.02
+ptft compare runs/compared runs/other --summary"""
 
 
 def command(
@@ -37,13 +40,34 @@ def command(
     ] = 60.0,
     resume: ResumeOption = None,
     accept_changes: AcceptChanges = False,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again",
+            help="Train nothing: choose again among the finished cells, write the report anew and "
+            "print why; compare.confidence, compare.margin and compare.retention may be others.",
+        ),
+    ] = False,
+    summary: Annotated[
+        bool,
+        typer.Option(
+            "--summary",
+            help="Train nothing: print one table of several comparisons, named by recipe or "
+            "folder.",
+        ),
+    ] = False,
 ) -> None:
     """Compare arms at label budgets and seeds. Prints the folder with report.html and report.md.
 
     Stopped or killed, it goes on from the finished cells when the same command is run again, with
     --resume auto or without; with data that changed meanwhile, only if told to --accept-changes.
     It then ends with 143 or 130 by the signal, and with 75 where --max-minutes left cells.
+    Seeds, budgets, arms and trials may be added: what is finished stays. recommended.yaml in the
+    folder trains what won on all labels.
     """
+    if again or summary:
+        print(_told(recipe, overrides or [], again=again))
+        return
     resume_of(resume)  # either way it is what a comparison does
     from ptft.recipe import check_recipe, load_comparison
 
@@ -60,3 +84,15 @@ def command(
     )
     print(outcome.folder)
     raise typer.Exit(outcome.exit_code)
+
+
+def _told(first: str, more: list[str], *, again: bool) -> str:
+    """What --again or --summary prints."""
+    from ptft.compare.again import explain_again, summarise
+    from ptft.errors import UsageError
+
+    if again:
+        return explain_again(first, more)
+    if overrides := [one for one in more if "=" in one]:
+        raise UsageError(f"--summary: {overrides[0]!r}; allowed: recipes, folders of comparisons")
+    return summarise([first, *more])

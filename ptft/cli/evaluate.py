@@ -10,9 +10,10 @@ from ptft.cli.arguments import Overrides, local_path
 
 __all__ = ["EXAMPLE", "command"]
 
-EXAMPLE = (
-    "ptft evaluate runs/scenes\nptft evaluate runs/scenes --beside runs/tuned --page both.html"
-)
+EXAMPLE = """\
+ptft evaluate runs/scenes
+ptft evaluate runs/scenes --beside runs/tuned --page both.html
+ptft evaluate models/shoes --per-class --page shoes.html"""
 
 
 def command(
@@ -39,9 +40,14 @@ def command(
         typer.Option(
             "--page",
             parser=local_path,
-            help="Write a page there: figures, what each model finds nearest, digests.",
+            help="Write a page there: figures, what each model finds nearest, digests; of "
+            "classes which are taken for which, how sure it is, and its worst mistakes.",
         ),
     ] = None,
+    per_class: Annotated[
+        bool,
+        typer.Option("--per-class", help="Print recall, precision and F1 of every class as well."),
+    ] = False,
     verify: Annotated[
         bool,
         typer.Option(
@@ -69,6 +75,7 @@ def command(
             recipe,
             overrides or (),
             page=page,
+            per_class=per_class,
             verify=verify,
             tell=steps,
             count=steps.count,

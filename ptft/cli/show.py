@@ -34,7 +34,8 @@ def command(
 
     With --published it is what may be shown to others; stderr says which keys lost their folders.
     """
-    from ptft.recipe import dump_recipe, load_recipe, recipe_json_schema
+    from ptft.recipe import dump_recipe, recipe_json_schema
+    from ptft.recipe.load import load_any
     from ptft.recipe.publication import published_recipe
 
     if schema:
@@ -47,7 +48,7 @@ def command(
         return
     if recipe is None:
         raise UsageError("show: give a recipe, --schema or --launch-schema")
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = load_any(recipe, overrides or ())
     if published:
         loaded, changed = published_recipe(loaded)
         if changed:

@@ -1,5 +1,5 @@
 """Which method wins in a user's own domain: arms, label budgets, seeds, and a recommendation."""
 
-from ptft.compare.run import LEASE, ComparisonOutcome, compare
+from ptft.compare.run import LEASE, ComparisonOutcome, check_comparison, compare
 
-__all__ = ["LEASE", "ComparisonOutcome", "compare"]
+__all__ = ["LEASE", "ComparisonOutcome", "check_comparison", "compare"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ptft.artifact import RunFiles, read_json, write_atomic
+from ptft.compare.queries import QUERIES
 from ptft.errors import ArtifactError, MirrorError
 from ptft.files.atomic import create_atomic
 from ptft.recipe import RunSection
@@ -18,8 +19,8 @@ __all__ = ["Board"]
 
 _MOST = 1 << 30  # bytes of a file that is brought here
 _STARTS = ("start_val.json", "start_test.json")
-_RECORDS = (RunFiles.DATA, "accepted.json", *_STARTS)
-_REPORT = ("results.json", "report.md", "report.html")
+_RECORDS = (RunFiles.DATA, "accepted.json", *_STARTS, QUERIES)
+_REPORT = ("results.json", "report.md", "report.html", "recommended.yaml")
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0  # seconds after a failure
 T = TypeVar("T")
 
@@ -111,7 +112,7 @@ class Board:
                 if not self.patiently(lambda: self.store.create(name, data)):  # noqa: B023
                     self._bring([name], anew=True)
                 self._given.add(name)
-        for name in _STARTS:
+        for name in (*_STARTS, QUERIES):
             path = self.folder / name
             if name not in self._given and path.is_file():
                 self.first(name, path.read_bytes())

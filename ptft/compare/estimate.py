@@ -1,5 +1,6 @@
 """Estimates how long a comparison will take from its parts, each timed on this machine now."""
 
+import os
 import time
 from collections.abc import Sequence
 
@@ -11,12 +12,12 @@ from ptft.threads import cpu_threads
 from ptft.train.cost.measure import measure_step
 from ptft.train.device import keep_freed_memory
 
-__all__ = ["estimate"]
+__all__ = ["clock_minutes", "estimate"]
 
 
 @cpu_threads(1)  # as many as a job has
 def estimate(comparison: Comparison, jobs: Sequence[tuple[ArmSection, int]]) -> list[float]:
-    """Estimate the seconds that a process takes for each arm at a budget, if no trial ends early.
+    """Estimate the CPU seconds of each arm at a budget, if no trial ends early.
 
     Timed are what a process does before its first training, an evaluation, and of every arm that
     learns the beginning of a run.
@@ -57,3 +58,14 @@ def estimate(comparison: Comparison, jobs: Sequence[tuple[ArmSection, int]]) -> 
         seen = first_recipe(comparison, arm, budget, target.samples).optim.samples_seen or 0
         estimates[-1] += (searched + section.seeds - 1) * (ready + seen / speed)
     return estimates
+
+
+def clock_minutes(cpu_seconds: float, jobs: int) -> tuple[float, str]:
+    """Minutes by the clock that so many CPU seconds take in ``jobs`` processes of one thread, if
+    the machine stays as busy as it was in the last minute; and how busy that is, in words."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = cores or 1
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    others = max(0.0, load - 1.0)  # this process was at work itself
+    at_once = jobs * min(1.0, cores / (others + jobs))
+    return cpu_seconds / at_once / 60, f"{jobs} jobs on {cores} cores, {others:.1f} of them busy"

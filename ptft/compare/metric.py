@@ -16,6 +16,7 @@ from ptft.evaluate.run import reads_of
 from ptft.model import DualEncoder
 from ptft.model.spec import ModelSpec
 from ptft.recipe import (
+    ClassifyEvaluation,
     DetectEvaluation,
     EvaluateItem,
     ProbeEvaluation,
@@ -44,6 +45,8 @@ class Measurement:
         skipped: samples that could not be read.
         scale: of the model's scores, 1/temperature.
         spec: of the model.
+        places: int64 (Q,), of the queries in the set, where they are samples of classes.
+        classes: names of the classes that ``ranks`` has, in their order; empty for a retrieval.
     """
 
     ranks: RetrievalRanks | ClassRanks
@@ -52,6 +55,8 @@ class Measurement:
     skipped: int
     scale: Tensor
     spec: ModelSpec
+    places: Tensor | None = None
+    classes: Sequence[str] = ()
 
     @property
     def value(self) -> float:
@@ -133,6 +138,8 @@ def measure_metric(
     found = embed_split(model, samples, batch=item.batch, workers=0, reads=reads_of(item, model))
     ranks: RetrievalRanks | ClassRanks
     ways: tuple[Way, ...] = ()
+    places: Tensor | None = None
+    classes: Sequence[str] = ()
     if isinstance(item, RetrievalEvaluation):
         embed = partial(_embed, model, {} if embedded is None else embedded, item.batch)
         ranks = rank_captions(model, found, embed, split="the set")
@@ -142,8 +149,13 @@ def measure_metric(
     else:
         ranks = rank_labels(model, item, found, split="the set")
         hits = ranks.ranks_n < 1
+        assert found.labels is not None, "else there is nothing to rank"
+        places = found.indices[found.labels >= 0]
+        own = isinstance(item, ClassifyEvaluation)
+        classes = model.spec.classes if own else found.classes or ()
     scale = model.logit_scale.exp()
-    return Measurement(ranks, hits.cpu(), ways, len(found.skipped), scale, model.spec)
+    skipped = len(found.skipped)
+    return Measurement(ranks, hits.cpu(), ways, skipped, scale, model.spec, places, classes)
 
 
 def _embed(

@@ -1,30 +1,65 @@
 """The report of a comparison: JSON for programs, Markdown and one HTML file for people."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ptft import __version__
-from ptft.artifact import RunFiles, read_json, write_atomic, write_json
+from ptft.artifact import write_atomic, write_json
+from ptft.compare.class_view import ClassView, class_view
 from ptft.compare.metric import default_metric
 from ptft.compare.plots import cost_bars, label_curves, retention_plane
-from ptft.compare.recommend import Arm, Recommendation, counterfactual, gather, recommend
+from ptft.compare.queries import read_queries
+from ptft.compare.recommend import Arm, Recommendation, gather, recommend
 from ptft.compare.results import Cell
-from ptft.model_source import Run, resolve
+from ptft.compare.sentences import article, passed_over, sentences, unit
+from ptft.compare.tables import (
+    TableRows,
+    choices_table,
+    costs_table,
+    explained,
+    results_table,
+)
+from ptft.data import SampleSet
 from ptft.pages.document import render
 from ptft.pages.markdown import inline, row
-from ptft.recipe import ClassifyObjective, Comparison
+from ptft.recipe import Comparison
 
-__all__ = ["results_table", "write_report"]
+__all__ = ["Found", "choices_explained", "choose", "write_report"]
 
-_PASSED_OVER = {
-    "skipped": "samples could not be read and are left out",
-    "captions_ended_early": "captions end early, at a special token that they spell out",
-    "captions_too_long": "captions have more tokens than the model reads and are cut",
-}
+_ARTICLE = "Pretraining and fine-tuning, measured"
 
-TableRows = list[list[str]]
-"""TableRows of words; the first is the heading."""
+
+@dataclass(frozen=True)
+class Found:
+    """What a comparison found.
+
+    Attributes:
+        cells: all that are finished.
+        arms: their means over seeds.
+        chosen: a recommendation for each budget whose start is finished.
+    """
+
+    cells: Sequence[Cell]
+    arms: Sequence[Arm]
+    chosen: Sequence[Recommendation]
+
+
+def choose(comparison: Comparison, cells: Sequence[Cell]) -> Found:
+    """Recommend an arm at every budget."""
+    section = comparison.compare
+    arms = gather(cells, confidence=section.confidence)
+    chosen = [
+        recommend(
+            [arm for arm in arms if arm.budget == budget],
+            retention=section.retention,
+            confidence=section.confidence,
+            margin=section.margin,
+        )
+        for budget in section.budgets
+        if any(arm.budget == budget and arm.kind == "zero_shot" for arm in arms)
+    ]
+    return Found(cells, arms, chosen)
 
 
 def write_report(
@@ -34,244 +69,86 @@ def write_report(
     *,
     left: int,
     remarks: Sequence[str] = (),
+    test: SampleSet | None = None,
 ) -> None:
     """Write ``results.json``, ``report.md`` and ``report.html`` from finished cells.
 
     Args:
         left: cells that are missing; the report says so.
         remarks: sentences on what to mind: trainings that the recipe's own length cuts short, say.
+        test: the target's, whose pictures are shown; None: none are.
     """
-    section = comparison.compare
-    arms = gather(cells, confidence=section.confidence)
-    whole = [b for b in section.budgets if any(arm.budget == b for arm in arms)]
-    chosen = [
-        recommend(
-            [arm for arm in arms if arm.budget == budget],
-            retention=section.retention,
-            confidence=section.confidence,
-            margin=section.margin,
-        )
-        for budget in whole
-        if any(arm.budget == budget and arm.kind == "zero_shot" for arm in arms)
-    ]
-    write_json(folder / "results.json", _values(comparison, arms, chosen, left))
-    if not chosen:
+    found = choose(comparison, cells)
+    write_json(folder / "results.json", _values(comparison, found, left))
+    if not found.chosen:
         return
-    said = _sentences(comparison, arms, chosen)
-    said += [*_passed_over(cells), *remarks]
+    said = [*sentences(comparison, found.arms, found.chosen), *passed_over(cells), *remarks]
     if left:
         said.append(f"Not finished: {left} cells are missing; run the same command again.")
-    write_atomic(folder / "report.md", _markdown(comparison, arms, chosen, said))
-    write_atomic(folder / "report.html", _page(comparison, arms, chosen, said))
+    tables = _tables(comparison, found)
+    classes = class_view(cells, found.chosen[-1], read_queries(folder), test)
+    write_atomic(folder / "report.md", _markdown(comparison, said, tables, classes))
+    write_atomic(folder / "report.html", _page(comparison, found, said, tables, classes))
 
 
-def _passed_over(cells: Sequence[Cell]) -> list[str]:
-    """Say in a sentence what of test was left out or cut, the same for every arm."""
-    most: dict[str, int] = {}
-    for cell in cells:
-        for name, count in cell.passed_over.items():
-            most[name] = max(count, most.get(name, 0))
-    parts = [f"{count:,} {_PASSED_OVER[name]}" for name, count in most.items()]
-    return [f"Of test: {'; '.join(parts)}."] if parts else []
+def choices_explained(comparison: Comparison, found: Found) -> str:
+    """Say as Markdown, for each budget, what spoke for and against every arm on validation."""
+    parts = []
+    for choice in found.chosen:
+        heading = f"## {choice.budget:,} {unit(comparison)}: {inline(choice.arm)}"
+        table = explained(comparison, found.arms, choice)
+        parts.append("\n".join([heading, "", *_lines(table)]))
+    return "\n\n".join(parts)
 
 
-def results_table(arms: Sequence[Arm], chosen: Sequence[Recommendation]) -> TableRows:
-    """Tabulate all figures that a second run repeats: none of them is a time."""
-    rows = [
-        [
-            "labels",
-            "arm",
-            "val",
-            "test",
-            "band",
-            "retention",
-            "ece",
-            "ece scaled",
-            "learns",
-            "GFLOP",
-        ]
-    ]
-    taken = {(r.budget, r.arm) for r in chosen}
-    for arm in sorted(arms, key=lambda arm: (arm.budget, -arm.val, arm.name)):
-        mark = " *" if (arm.budget, arm.name) in taken else ""
-        rows.append(
-            [
-                f"{arm.budget:,}",
-                arm.name + mark,
-                f"{100 * arm.val:.1f}",
-                f"{100 * arm.test:.1f}",
-                f"{100 * arm.low:.1f} to {100 * arm.high:.1f}",
-                f"{100 * arm.test_retention:.1f}",
-                f"{100 * arm.ece:.1f}",
-                f"{100 * arm.ece_scaled:.1f}",
-                f"{100 * arm.trainable_share:.3g}",
-                f"{arm.flops / 1e9:,.1f}",
-            ]
-        )
-    return rows
-
-
-def _values(
-    comparison: Comparison, arms: Sequence[Arm], chosen: Sequence[Recommendation], left: int
-) -> dict[str, object]:
+def _values(comparison: Comparison, found: Found, left: int) -> dict[str, object]:
     plain = [
-        {key: value for key, value in vars(arm).items() if key not in ("val_sq", "test_sq")}
-        for arm in arms
+        {key: value for key, value in vars(arm).items() if not key.endswith("_sq")}
+        for arm in found.arms
     ]
     return {
         "name": comparison.name,
         "metric": default_metric(comparison.evaluate[0], comparison.compare.metric),
         "retention": comparison.compare.retention,
         "arms": plain,
-        "recommendations": [asdict(r) for r in chosen],
+        "recommendations": [asdict(one) for one in found.chosen],
         "cells_left": left,
     }
 
 
-def _sentences(
-    comparison: Comparison, arms: Sequence[Arm], chosen: Sequence[Recommendation]
-) -> list[str]:
-    """Say the result in sentences."""
-    section, last = comparison.compare, chosen[-1]
-    start = next(arm for arm in arms if arm.kind == "zero_shot" and arm.budget == last.budget)
-    unit = "labels of each class" if _per_class(comparison) else "labels"
-    gain = 100 * (last.test - start.test)
-    if last.arm == start.name:
-        verdict = f"With {last.budget:,} {unit}: do not fine-tune."
-    else:
-        verdict = f"With {last.budget:,} {unit}: {last.arm}, {gain:+.1f} points over the start."
-    said = [
-        verdict,
-        f"It reaches {100 * last.test:.1f} % on test and keeps {100 * last.test_retention:.1f} % "
-        f"of what the start knew (asked: {100 * section.retention:.4g} % on validation).",
-        f"The rule: of the arms that retain enough, the highest on validation ({last.best}); then "
-        f"the cheapest of those at most {100 * section.margin:g} points lower that a paired "
-        f"bootstrap at {100 * section.confidence:.4g} % cannot tell from it "
-        f"({', '.join(last.equals)}). On test {_on_test(last)}.",
-    ]
-    more = 256 if last.budget >= 256 else last.budget
-    found = counterfactual(arms, chosen, more)
-    if found is not None:
-        said.append(
-            f"{more:,} more {unit} would add about {100 * found[0]:.1f} points "
-            f"({100 * found[1]:.1f} for each doubling between the last two budgets)."
-        )
-    return said
-
-
-def _on_test(last: Recommendation) -> str:
-    if last.regret == 0.0:
-        return "it is the best candidate too"
-    return f"the best candidate was {last.test_best}, {100 * last.regret:.1f} points ahead"
-
-
-def _article(
-    comparison: Comparison, arms: Sequence[Arm], chosen: Sequence[Recommendation]
-) -> TableRows:
-    """Tabulate pretraining beside fine-tuning, in this domain's own figures."""
-    last = chosen[-1]
-    tuned = next(a for a in arms if (a.name, a.budget) == (last.arm, last.budget))
-    start = next(a for a in arms if a.kind == "zero_shot" and a.budget == last.budget)
-    before = _pretraining(comparison)
-    unit = "of each class" if _per_class(comparison) else "in all"
-    return [
-        ["", "pretraining", f"fine-tuning ({tuned.name})"],
-        [
-            "definition",
-            "general knowledge from many pairs",
-            "the same weights, taken on with labels of one domain",
-        ],
-        ["data requirement", before["data"], f"{tuned.budget:,} labels {unit}"],
-        ["training time", before["time"], f"{tuned.cpu_seconds:,.1f} CPU-s, search included"],
-        ["purpose", "a start for any domain", f"{comparison.name}"],
-        ["computational cost", before["cost"], f"{tuned.flops / 1e12:,.3f} TFLOP"],
-        [
-            "output",
-            f"a model: {100 * start.test:.1f} % here, untouched",
-            f"{tuned.artefact_bytes / 1e6:,.1f} MB: {100 * tuned.test:.1f} % here, "
-            f"{100 * tuned.test_retention:.1f} % of the rest kept",
-        ],
-        [
-            "use case",
-            "many domains, few labels in each",
-            "this domain"
-            if tuned.kind != "zero_shot"
-            else "none: at this budget the start is as good",
-        ],
-    ]
-
-
-def _pretraining(comparison: Comparison) -> dict[str, str]:
-    """Read what the starting run cost from its own record, where the start is a run."""
-    start = resolve(comparison.init.from_) if comparison.init else None
-    if not isinstance(start, Run):
-        return {"data": "not recorded", "time": "not recorded", "cost": "not recorded"}
-    run = read_json(start.path / RunFiles.RUN)
+def _tables(comparison: Comparison, found: Found) -> dict[str, TableRows]:
+    """Tables by their headings; what a second run repeats comes first."""
+    arms, chosen = found.arms, found.chosen
     return {
-        "data": f"{run['seen']:,} pairs seen, no label of this domain",
-        "time": f"{run['seconds']:,.0f} s",
-        "cost": f"{run['seen']:,} samples on {run['device']}",
-    }
-
-
-def _costs(arms: Sequence[Arm]) -> TableRows:
-    rows = [["labels", "arm", "CPU-s", "peak MB", "MB stored", "chosen"]]
-    for arm in sorted(arms, key=lambda arm: (arm.budget, arm.name)):
-        chosen = ", ".join(
-            f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
-            for key, value in arm.chosen.items()
-        )
-        rows.append(
-            [
-                f"{arm.budget:,}",
-                arm.name,
-                f"{arm.cpu_seconds:.1f}",
-                f"{arm.peak_bytes / 1e6:,.0f}" if arm.peak_bytes else "unknown",
-                f"{arm.artefact_bytes / 1e6:,.2f}",
-                chosen or "as it stands",
-            ]
-        )
-    return rows
-
-
-def _choices(chosen: Sequence[Recommendation]) -> TableRows:
-    rows = [["labels", "recommended", "test", "retention", "best on test", "regret"]]
-    return rows + [
-        [
-            f"{r.budget:,}",
-            r.arm,
-            f"{100 * r.test:.1f}",
-            f"{100 * r.test_retention:.1f}",
-            r.test_best,
-            f"{100 * r.regret:.1f}",
-        ]
-        for r in chosen
-    ]
-
-
-def _tables(
-    comparison: Comparison, arms: Sequence[Arm], chosen: Sequence[Recommendation]
-) -> dict[str, TableRows]:
-    """Tables by their headings."""
-    return {
-        "Recommended": _choices(chosen),
-        "Pretraining and fine-tuning, measured": _article(comparison, arms, chosen),
-        "Everything measured, in % (* recommended)": results_table(arms, chosen),
-        "What it took here, in mean over seeds": _costs(arms),
+        "Recommended, in %": choices_table(comparison, arms, chosen),
+        "Everything measured, in % (* recommended)": results_table(comparison, arms, chosen),
+        "What it took here, in mean over seeds": costs_table(arms),
+        _ARTICLE: article(comparison, arms, chosen),
     }
 
 
 def _markdown(
     comparison: Comparison,
-    arms: Sequence[Arm],
-    chosen: Sequence[Recommendation],
     said: Sequence[str],
+    tables: dict[str, TableRows],
+    classes: ClassView | None,
 ) -> str:
     lines = [f"# {inline(comparison.name)}", "", *map(inline, said), ""]
-    for title, table in _tables(comparison, arms, chosen).items():
-        lines += [f"## {title}", "", _row(table[0]), "|" + "---|" * len(table[0])]
-        lines += [*(_row(cells) for cells in table[1:]), ""]
+    for title, table in tables.items():
+        lines += [f"## {title}", "", *_lines(table), ""]
+    if classes is not None:
+        lines += [f"## By class at {classes.budget:,} {unit(comparison)}, in %", ""]
+        lines += [f"- {inline(sentence)}" for sentence in classes.said]
+        note = f"{classes.note[:1].upper()}{classes.note[1:]}."
+        lines += ["", *([note, ""] if classes.note else []), *_lines(classes.table), ""]
+        pairs = [["shows", "is taken for", "times"]]
+        pairs += [[p.shown, p.said, f"{p.count} of {p.total}"] for p in classes.pairs]
+        lines += [f"What {inline(classes.arm)} takes for what:", "", *_lines(pairs), ""]
     return "\n".join(lines)
+
+
+def _lines(table: TableRows) -> list[str]:
+    return [_row(table[0]), "|" + "---|" * len(table[0]), *(_row(cells) for cells in table[1:])]
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -280,31 +157,30 @@ def _row(cells: Sequence[str]) -> str:
 
 def _page(
     comparison: Comparison,
-    arms: Sequence[Arm],
-    chosen: Sequence[Recommendation],
+    found: Found,
     said: Sequence[str],
+    tables: dict[str, TableRows],
+    classes: ClassView | None,
 ) -> str:
-    metric = default_metric(comparison.evaluate[0], comparison.compare.metric)
-    budget = chosen[-1].budget
-    last = [arm for arm in arms if arm.budget == budget]
+    section = comparison.compare
+    metric = default_metric(comparison.evaluate[0], section.metric)
+    last = found.chosen[-1]
+    own = [arm for arm in found.arms if arm.budget == last.budget]
+    charts = [label_curves(found.arms, found.chosen, metric, unit(comparison))]
+    if section.retain:
+        charts.append(retention_plane(own, last, section.retention, metric))
     return render(
         "ptft.compare",
         "report.html",
         title=comparison.name,
         generator=f"ptft {__version__}",
         style="report.css",
+        shared=["classes.css"],
         sentences=said,
-        charts={
-            "Target over labels": label_curves(arms, chosen, metric),
-            f"Target and retention at {budget:,} labels": retention_plane(
-                last, comparison.compare.retention, metric
-            ),
-        },
-        costs=cost_bars(last),
-        budget=f"{budget:,}",
-        tables=_tables(comparison, arms, chosen),
+        charts=charts,
+        costs=cost_bars(own),
+        budget=f"{last.budget:,} {unit(comparison)}",
+        article=(_ARTICLE, tables[_ARTICLE]),
+        tables={name: table for name, table in tables.items() if name != _ARTICLE},
+        classes=classes,
     )
-
-
-def _per_class(comparison: Comparison) -> bool:
-    return isinstance(comparison.objective, ClassifyObjective)

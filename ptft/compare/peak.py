@@ -1,15 +1,69 @@
-"""The most memory that this process has had at once."""
+"""The most memory that training takes, measured on a run of two steps.
+
+A process's peak only ever grows, and what an evaluation or a training before has freed hides what
+the next one takes. So it is measured once for each arm and budget, as the first thing that the
+job's own process does; no other arm, order or trial moves it.
+"""
 
 import sys
+from contextlib import suppress
+from pathlib import Path
 
-__all__ = ["peak_bytes"]
+import torch
+
+from ptft.errors import ModelError, TrainingError
+from ptft.recipe import Recipe
+from ptft.speech import SILENT
+from ptft.train import train
+from ptft.train.setup import choose_device
+
+__all__ = ["peak_bytes", "training_peak"]
+
+_STEPS = 2  # the optimiser's state comes with the first
+
+
+def training_peak(recipe: Recipe) -> int:
+    """Bytes that a run of two steps takes at most, beyond what this process holds now; on a GPU
+    the GPU's.
+
+    Args:
+        recipe: whose ``run.dir`` the run lies in. One that explodes takes what it takes.
+
+    Raises:
+        DataError, RecipeError: as training would.
+    """
+    short = _STEPS * recipe.optim.global_batch
+    optim = recipe.optim.model_copy(
+        update={"samples_seen": min(short, recipe.optim.samples_seen or short), "epochs": None}
+    )
+    recipe = recipe.model_copy(update={"optim": optim})
+    device = choose_device(recipe.run)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        _run(recipe)
+        return torch.cuda.max_memory_allocated(device) - before
+    with suppress(OSError):  # Linux: from here on the peak is what is held now
+        Path("/proc/self/clear_refs").write_text("5")
+    before = peak_bytes()
+    _run(recipe)
+    return max(0, peak_bytes() - before)
+
+
+def _run(recipe: Recipe) -> None:
+    with suppress(TrainingError, ModelError):  # the arm's own training will say so
+        train(recipe, record=False, log=SILENT)
 
 
 def peak_bytes() -> int:
-    """Bytes; 0 on a system that does not tell (Windows)."""
+    """Bytes that this process held at most; 0 on a system that does not tell (Windows)."""
+    with suppress(OSError):  # Linux: what getrusage says is never below a parent's
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
     try:
         import resource
     except ImportError:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes

@@ -3,29 +3,39 @@
 from collections.abc import Sequence
 
 from ptft.compare.recommend import Arm, Recommendation, pareto
+from ptft.compare.results import MIXED
 from ptft.pages.chart import Axis, Bars, Chart, Dot, Mark, linear_axis
 
 __all__ = ["cost_bars", "label_curves", "retention_plane"]
 
-_WIDTH, _HEIGHT = 720, 380
+_WIDTH, _HEIGHT = 360, 280  # as a phone shows it
 _ROOM = 1.2  # a ratio of labels beyond the outer budgets, for their marks
+_SPAN = 0.15  # below what is recommended and asked for, what a plane shows of both figures
 
 
-def label_curves(arms: Sequence[Arm], chosen: Sequence[Recommendation], metric: str) -> Chart:
-    """Draw the metric over labels, with bands, the recommended arm ringed at every budget."""
+def label_curves(
+    arms: Sequence[Arm], chosen: Sequence[Recommendation], metric: str, unit: str
+) -> Chart:
+    """Draw the metric over labels, with bands, the recommended arm ringed at every budget. A mix
+    has its arm's colour, and is broken and hollow."""
     colours = _colours(arms)
-    marks = []
-    for name in sorted({arm.name for arm in arms}, key=lambda name: ("+" in name, name)):
+    least = min([r.test for r in chosen] + [a.test for a in arms if a.kind == "zero_shot"]) - _SPAN
+    names = sorted({arm.name for arm in arms}, key=lambda name: (_base(name), name))
+    low = [name for name in names if all(a.test < least for a in arms if a.name == name)]
+    note = f"far below, not drawn: {', '.join(map(_shown, low))}" if low else ""
+    arms, marks = [arm for arm in arms if arm.name not in low], []
+    for name in (name for name in names if name not in low):
         points = sorted((arm for arm in arms if arm.name == name), key=lambda arm: arm.budget)
         marks.append(
             Mark(
-                name=name,
+                name=_shown(name),
                 value=f"{100 * points[-1].test:.1f} %",
                 colour=colours[_base(name)],
                 line=[(arm.budget, 100 * arm.test) for arm in points],
                 band=[(arm.budget, 100 * arm.low, 100 * arm.high) for arm in points],
                 dots=[_dot(arm.budget, arm) for arm in points],
                 dashed=name != _base(name),
+                hollow=name != _base(name),
             )
         )
     rings = [Dot(r.budget, 100 * r.test, 7.0, f"{r.arm} at {r.budget:,}") for r in chosen]
@@ -35,23 +45,32 @@ def label_curves(arms: Sequence[Arm], chosen: Sequence[Recommendation], metric: 
         budgets[0] / _ROOM,
         budgets[-1] * _ROOM,
         [(budget, f"{budget:,}") for budget in budgets],
-        "labels",
+        unit,
         log=True,
     )
     y = _percent([100 * arm.low for arm in arms], [100 * arm.high for arm in arms])
-    words = f"{metric} over labels; recommended: " + ", ".join(
+    words = f"{metric} over {unit}; recommended: " + ", ".join(
         f"{r.arm} with {100 * r.test:.1f} % at {r.budget:,}" for r in chosen
     )
-    return Chart(f"{metric} on test", words, x, y, marks, width=_WIDTH, height=_HEIGHT)
+    title = f"{metric} on test over {unit}"
+    return Chart(title, words, x, y, marks, note=note, width=_WIDTH, height=_HEIGHT)
 
 
-def retention_plane(arms: Sequence[Arm], bound: float, metric: str) -> Chart:
-    """Draw the metric over retention at one budget; the Pareto front is joined."""
+def retention_plane(
+    arms: Sequence[Arm], choice: Recommendation, bound: float, metric: str
+) -> Chart:
+    """Draw the metric over retention at one budget; the Pareto front is joined. The axes show
+    where the choice is: what is far below (an arm from random weights, say) stands at the edge."""
     colours = _colours(arms)
-    x = _percent([100 * bound, *(100 * arm.test_retention for arm in arms)])
+    taken = next(arm for arm in arms if arm.name == choice.arm)
+    least_kept = min(bound, taken.test_retention) - _SPAN
+    least = min(taken.test, *(a.test for a in arms if a.kind == "zero_shot")) - _SPAN
+    beyond = [arm for arm in arms if arm.test < least or arm.test_retention < least_kept]
+    inside = [arm for arm in arms if arm not in beyond]
+    x = _percent([100 * bound, *(100 * arm.test_retention for arm in inside)])
     x = Axis(x.low, x.high, x.ticks, "retention on test, of the starting model's figure")
-    y = _percent([100 * arm.test for arm in arms])
-    front = [(100 * arm.test_retention, 100 * arm.test) for arm in pareto(arms)]
+    y = _percent([100 * arm.test for arm in inside])
+    front = [a for a in pareto(arms) if a in inside]
     marks = [
         Mark(
             name="asked for",
@@ -59,29 +78,43 @@ def retention_plane(arms: Sequence[Arm], bound: float, metric: str) -> Chart:
             dashed=True,
             line=[(100 * bound, y.low), (100 * bound, y.high)],
         ),
-        Mark(name="Pareto front", colour=7, line=front),
+        Mark(
+            name="Pareto front",
+            colour=7,
+            line=[(100 * arm.test_retention, 100 * arm.test) for arm in front],
+        ),
         *(
             Mark(
-                name=arm.name,
+                name=_shown(arm.name) + (" (at the edge)" if arm in beyond else ""),
                 value=f"{100 * arm.test:.1f} %",
                 colour=colours[_base(arm.name)],
-                dots=[_dot(100 * arm.test_retention, arm, 5.0)],
+                dots=[_placed(arm, x, y)],
                 hollow=arm.name != _base(arm.name),
             )
             for arm in arms
         ),
+        Mark(name="recommended", colour=None, dots=[_placed(taken, x, y, 8.0)], hollow=True),
     ]
     words = f"{metric} over retention; on the front: " + ", ".join(a.name for a in pareto(arms))
-    return Chart(f"{metric} on test", words, x, y, marks, width=_WIDTH, height=_HEIGHT)
+    note = ""
+    if beyond:
+        far = ", ".join(
+            f"{_shown(arm.name)} ({100 * arm.test:.0f} %, keeps {100 * arm.test_retention:.0f} %)"
+            for arm in beyond
+        )
+        note = f"beyond the edge: {far}"
+    title = f"{metric} and retention on test at {choice.budget:,}"
+    return Chart(title, words, x, y, marks, note=note, width=_WIDTH, height=_HEIGHT)
 
 
 def cost_bars(arms: Sequence[Arm]) -> list[Bars]:
     """Draw CPU seconds, MB to store and share that learns, of each arm at one budget."""
-    trained = [arm for arm in arms if not arm.name.endswith("+wise")]
+    trained = [arm for arm in arms if not arm.name.endswith(MIXED)]
     panels = (
         ("CPU seconds, search included", [arm.cpu_seconds for arm in trained]),
         ("MB to store", [arm.artefact_bytes / 1e6 for arm in trained]),
         ("% of weights that learn", [100 * arm.trainable_share for arm in trained]),
+        ("peak MB of training", [arm.peak_bytes / 1e6 for arm in trained]),
     )
     return [
         Bars(title, [(a.name, n, f"{n:.3g}") for a, n in zip(trained, numbers, strict=True)])
@@ -91,7 +124,11 @@ def cost_bars(arms: Sequence[Arm]) -> list[Bars]:
 
 def _base(name: str) -> str:
     """The arm that a mix is made of."""
-    return name.removesuffix("+wise")
+    return name.removesuffix(MIXED)
+
+
+def _shown(name: str) -> str:
+    return name if name == _base(name) else f"{_base(name)} mixed"
 
 
 def _colours(arms: Sequence[Arm]) -> dict[str, int]:
@@ -102,6 +139,12 @@ def _colours(arms: Sequence[Arm]) -> dict[str, int]:
 def _dot(x: float, arm: Arm, radius: float = 3.0) -> Dot:
     words = f"{arm.name}: {100 * arm.test:.1f} % ({100 * arm.low:.1f} to {100 * arm.high:.1f})"
     return Dot(x, 100 * arm.test, radius, words)
+
+
+def _placed(arm: Arm, x: Axis, y: Axis, radius: float = 5.0) -> Dot:
+    """An arm in the plane, or at its edge."""
+    dot = _dot(min(max(100 * arm.test_retention, x.low), x.high), arm, radius)
+    return dot._replace(y=min(max(dot.y, y.low), y.high))
 
 
 def _percent(*values: Sequence[float]) -> Axis:

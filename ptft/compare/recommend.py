@@ -1,4 +1,4 @@
-"""Recommends an arm at a budget by a stated rule, and estimates what more labels would add.
+"""Recommends an arm at a budget by a stated rule.
 
 The rule, on validation alone: of the arms that retain enough, the one with the highest target
 figure; then the cheapest to train (in counted operations, which no other load of the machine moves)
@@ -8,7 +8,6 @@ two that cost the same the better one is taken. The starting model is always a c
 fine-tune" can win. Test figures only tell how good the choice was (its regret).
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ import numpy as np
 from ptft.compare.results import Cell
 from ptft.compare.stats import Hits, band, paired_interval
 
-__all__ = ["Arm", "Recommendation", "counterfactual", "gather", "pareto", "recommend"]
+__all__ = ["Arm", "Recommendation", "gather", "pareto", "recommend"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,7 @@ class Arm:
     ece_scaled: float
     trainable_share: float
     cpu_seconds: float
+    wall_seconds: float
     gpu_seconds: float
     flops: float
     peak_bytes: int
@@ -116,22 +116,6 @@ def recommend(
     )
 
 
-def counterfactual(
-    arms: Sequence[Arm], chosen: Sequence[Recommendation], more: int
-) -> tuple[float, float] | None:
-    """Estimate what ``more`` labels beyond the largest budget add, and the slope per doubling.
-
-    A line through the recommended arms' test figures over the logarithm of labels, the two largest
-    budgets; None where there is but one.
-    """
-    points = {r.budget: r.test for r in chosen}
-    if len(points) < 2:
-        return None
-    before, last = sorted(points)[-2:]
-    slope = (points[last] - points[before]) / math.log2(last / before)
-    return slope * math.log2((last + more) / last), slope
-
-
 def pareto(arms: Sequence[Arm]) -> list[Arm]:
     """Find the arms that no other beats on target and retention at once, sorted by target."""
     front = [
@@ -187,6 +171,7 @@ def _arm(name: str, budget: int, cells: list[Cell], *, confidence: float) -> Arm
         trainable_share=costs[0].trainable_share,
         cpu_seconds=mean(cost.cpu_seconds for cost in costs)
         + sum(cost.search_cpu_seconds for cost in costs) / len(costs),
+        wall_seconds=mean(cost.wall_seconds for cost in costs),
         gpu_seconds=mean(cost.gpu_seconds for cost in costs),
         flops=mean(cost.flops for cost in costs),
         peak_bytes=max(cost.peak_bytes for cost in costs),

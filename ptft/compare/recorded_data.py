@@ -9,6 +9,7 @@ from typing import Any
 
 from ptft.artifact import RunFiles, read_json, write_json
 from ptft.compare.board import Board
+from ptft.compare.queries import QUERIES
 from ptft.compare.results import Cells
 from ptft.data import SampleSet, open_split
 from ptft.recipe import Comparison
@@ -52,11 +53,11 @@ def check_recorded_data(
     if changes:
         accepted.append(accepted_now(changes, finished))
         write_json(path, accepted)
-        for figures in folder.glob("start_*.json"):
-            figures.unlink()  # of the starting model, on the data as they were
+        for figures in (*folder.glob("start_*.json"), folder / QUERIES):
+            figures.unlink(missing_ok=True)  # of the starting model, on the data as they were
         board.put(_ACCEPTED)
         board.put(RunFiles.DATA)
-        board.forget(["start_val.json", "start_test.json"])
+        board.forget(["start_val.json", "start_test.json", QUERIES])
     return [
         f"The data changed after {entry['step']} cells were finished, which are of the data as "
         f"they were: {'; '.join(entry['changes'])}."

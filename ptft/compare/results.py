@@ -1,17 +1,24 @@
 """The cells of a comparison, and the folder that they are kept in, one file each.
 
 A cell is written when it is complete, so a comparison that was killed goes on from its finished
-ones; a cell that belongs to another recipe is never read.
+ones, and so does one that has grown (:mod:`ptft.compare.keys`).
 """
 
+import glob
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from ptft.artifact import read_json, write_json
+from ptft.compare.keys import Key, Keys
 from ptft.errors import ArtifactError
+from ptft.recipe import Comparison
 
-__all__ = ["Cell", "Cells", "Costs"]
+__all__ = ["MIXED", "Cell", "Cells", "Costs", "TrialRecord", "cell_name"]
+
+MIXED = "+wise"
+"""What the name of a mix ends with, behind its arm's."""
 
 
 @dataclass(frozen=True)
@@ -20,20 +27,42 @@ class Costs:
 
     Attributes:
         cpu_seconds: of its own training, on one thread; trials are in ``search_cpu_seconds``.
+        wall_seconds: of the same training by the clock, beside whatever else ran.
         gpu_seconds: wall time of training where it ran on a GPU, else 0.
         flops: of training, forward and backward, counted on one step.
-        peak_bytes: most memory that the process held beyond what it began with.
+        peak_bytes: most memory that a run of two steps took, measured first of all in the job's
+            own process; of a GPU the GPU's.
         artefact_bytes: what has to be stored for this arm beside the starting model.
         trainable_share: of the model's parameters.
     """
 
     cpu_seconds: float = 0.0
     search_cpu_seconds: float = 0.0
+    wall_seconds: float = 0.0
     gpu_seconds: float = 0.0
     flops: float = 0.0
     peak_bytes: int = 0
     artefact_bytes: int = 0
     trainable_share: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """What a trial showed, so that later ones can go on from it.
+
+    Attributes:
+        values: dotted keys and what they were set to.
+        val: the target's metric on validation; None of a trial that was given up.
+        short: by how much it retained too little.
+        reports: of the unfinished model: number, metric, by how much it retained too little.
+        cpu_seconds: that it took.
+    """
+
+    values: dict[str, Any]
+    val: float | None
+    short: float
+    reports: list[tuple[int, float, float]]
+    cpu_seconds: float
 
 
 @dataclass(frozen=True)
@@ -50,6 +79,9 @@ class Cell:
         ece, ece_scaled: calibration error on test, before and after temperature scaling on val.
         temperature: that scaling's.
         passed_over: counts of what of test was left out or cut, by name; only those above 0.
+        test_said: the class that is said of each query of test, by its number in ``Queries``;
+            empty where queries are no pictures of classes.
+        trials: that ``chosen`` was chosen from, of the first seed's cell.
     """
 
     arm: str
@@ -67,7 +99,9 @@ class Cell:
     ece_scaled: float
     temperature: float
     passed_over: dict[str, int] = field(default_factory=dict)
+    test_said: list[int] = field(default_factory=list)
     costs: Costs = field(default_factory=Costs)
+    trials: list[TrialRecord] = field(default_factory=list)
 
     @property
     def val_retention(self) -> float:
@@ -81,52 +115,93 @@ class Cell:
 
 
 class Cells:
-    """The finished cells in a folder.
+    """The finished cells of a comparison; others may lie in its folder, of it as it was before.
 
     Args:
         folder: of the comparison.
-        digest: of its recipe; a cell of another recipe is an error.
+        comparison: whose cells are wanted.
     """
 
-    def __init__(self, folder: Path, digest: str) -> None:
+    def __init__(self, folder: Path, comparison: Comparison) -> None:
         self.folder = folder / "cells"
-        self.digest = digest
+        self._section = comparison.compare
+        self._keys = Keys(comparison)
 
     def write(self, cell: Cell) -> None:
         """Write a finished cell into the folder; one that is there stays."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(cell.arm, cell.budget, cell.seed)
         if not path.is_file():
-            write_json(path, {"of": self.digest, **asdict(cell)})
+            write_json(path, {"of": self._key(cell.arm, cell.budget).learned, **asdict(cell)})
 
     def read(self, arm: str, budget: int, seed: int) -> Cell | None:
         """Read a finished cell; None where it is not finished.
 
         Raises:
-            ArtifactError: it is not of this comparison.
+            ArtifactError: it is not what its name says.
         """
         path = self._path(arm, budget, seed)
         if not path.is_file():
             return None
-        values = read_json(path)
-        if values.pop("of", None) != self.digest:
-            raise ArtifactError(
-                f"{path}: of another comparison; give run.dir, or delete {self.folder.parent}"
-            )
-        return Cell(**{**values, "costs": Costs(**values["costs"])})
+        learned, cell = _read(path)
+        if learned != self._key(arm, budget).learned:
+            raise ArtifactError(f"{path}: of another comparison; delete it, and it is run again")
+        return cell
+
+    def relatives(self, arm: str, budget: int, seed: int) -> list[Cell]:
+        """Finished cells of the same arm, budget and seed that were chosen from another number of
+        trials, those from most first."""
+        learned = self._key(arm, budget).learned
+        found = map(_read, sorted(self.folder.glob(f"{glob.escape(arm)}_{budget}_{seed}.*.json")))
+        cells = [cell for other, cell in found if other == learned]
+        return sorted(cells, key=lambda cell: -len(cell.trials))
 
     def all(self) -> list[Cell]:
         """Read every finished cell, sorted by arm, budget and seed."""
-        found = []
-        for path in sorted(self.folder.glob("*.json")):
-            arm, budget, seed = path.stem.rsplit("_", 2)
-            cell = self.read(arm, int(budget), int(seed))
-            assert cell is not None
-            found.append(cell)
-        return sorted(found, key=lambda cell: (cell.arm, cell.budget, cell.seed))
+        section = self._section
+        labels = [name for arm in section.arms for name in (arm.label, f"{arm.label}{MIXED}")]
+        found = [
+            self.read(*place) for place in product(labels, section.budgets, range(section.seeds))
+        ]
+        present = [cell for cell in found if cell is not None]
+        return sorted(present, key=lambda cell: (cell.arm, cell.budget, cell.seed))
+
+    @property
+    def missing(self) -> int:
+        """How many are not finished, mixes not counted."""
+        section = self._section
+        places = product([arm.label for arm in section.arms], section.budgets)
+        return sum(self.missing_of(*place) for place in places)
+
+    def missing_of(self, arm: str, budget: int) -> int:
+        """How many seeds of an arm at a budget are not finished."""
+        seeds = range(self._section.seeds)
+        return sum(not self._path(arm, budget, seed).is_file() for seed in seeds)
+
+    @property
+    def unused(self) -> int:
+        """How many files there are of other arms or settings, or of a ptft before keys."""
+        return len(list(self.folder.glob("[!.]*.json"))) - len(self.all())
+
+    def _key(self, arm: str, budget: int) -> Key:
+        own = next(one for one in self._section.arms if one.label == arm.removesuffix(MIXED))
+        return self._keys.of(own, budget)
 
     def _path(self, arm: str, budget: int, seed: int) -> Path:
-        return self.folder / f"{arm}_{budget}_{seed}.json"
+        return self.folder / f"{cell_name(arm, budget, seed, self._key(arm, budget))}.json"
+
+
+def cell_name(arm: str, budget: int, seed: int, key: Key) -> str:
+    """Name of a cell's file, without its ending."""
+    return f"{arm}_{budget}_{seed}.{key.name}"
+
+
+def _read(path: Path) -> tuple[str, Cell]:
+    """What a cell's models learned from, and the cell."""
+    values = read_json(path)
+    learned = values.pop("of", "")
+    costs, trials = Costs(**values["costs"]), [TrialRecord(**one) for one in values["trials"]]
+    return learned, Cell(**{**values, "costs": costs, "trials": trials})
 
 
 def _mean(shares: dict[str, float]) -> float:

@@ -7,26 +7,28 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ptft.artifact import RunFiles
-from ptft.compare.arms import START, cut_short, first_recipe
+from ptft.compare.arms import START, cut_short, first_recipe, search_space
 from ptft.compare.board import Board
 from ptft.compare.claims import Claims
+from ptft.compare.keys import Keys, base_values
 from ptft.compare.recorded_data import check_recorded_data
 from ptft.compare.results import Cell, Cells
 from ptft.compare.target import Target
 from ptft.compare.work import ArmJob, Shared, work
 from ptft.errors import ArtifactError, PtftError, UsageError
-from ptft.files.atomic import create_atomic
+from ptft.files.atomic import create_atomic, write_atomic
 from ptft.files.bounds import parse_json
 from ptft.recipe import Comparison
-from ptft.recipe.load import dump_recipe, load_comparison, recipe_digest
+from ptft.recipe.load import dump_recipe, load_comparison
 from ptft.runs.changes import recipe_changes
 from ptft.runs.folder import check_own_run
 from ptft.speech import LOG, say
 from ptft.train.part import Reason, Stop
 
-__all__ = ["LEASE", "ComparisonOutcome", "compare"]
+__all__ = ["LEASE", "ComparisonOutcome", "check_comparison", "compare"]
 
 LEASE = 60.0
 """Seconds without a sign of a worker after which others take its jobs over."""
@@ -97,15 +99,22 @@ def compare(
             it, and this is no worker.
         MirrorError: ``run.mirror`` does not answer, or cannot hold claims.
     """
-    from ptft.compare.page import write_report
+    from ptft.compare.page import choose, write_report
+    from ptft.compare.recommended import write_recommended
 
     if not _LEAST_LEASE <= lease <= _MOST_LEASE:
         raise UsageError(f"lease: {lease:g}: allowed: {_LEAST_LEASE:g} to {_MOST_LEASE:g} seconds")
-    board, digest = _open(comparison, log), _digest(comparison)
-    cells = Cells(board.folder, digest)
+    board = _open(comparison, log)
+    cells = Cells(board.folder, comparison)
     board.bring_records()
     board.give_cells(path.stem for path in sorted(cells.folder.glob("[!.]*.json")))
     jobs = _unfinished(comparison, board)
+    if unused := cells.unused:
+        say(
+            log,
+            f"{cells.folder}: {unused} cells are of other arms, budgets, seeds or settings, or of "
+            "a ptft before 0.2; they stay, and are not used here",
+        )
     changes = check_recorded_data(comparison, board, cells, accept=accept_changes, log=log)
     target = _check(comparison)
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
@@ -119,13 +128,16 @@ def compare(
                 if cut:
                     say(log, cut)
                 with stop.armed():
-                    shared = Shared(board, claims, digest, log)
+                    shared = Shared(board, claims, log)
                     work(comparison, jobs, shared, stop, deadline=deadline)
         left = len(_all_cells(comparison) - board.bring_cells())
         remarks = [*changes, *([cut] if cut else [])]
         while True:
             found = cells.all()
-            write_report(comparison, found, board.folder, left=left, remarks=remarks)
+            test = target.target.test
+            write_report(comparison, found, board.folder, left=left, remarks=remarks, test=test)
+            if (choice := choose(comparison, found)).chosen:
+                write_recommended(comparison, choice.arms, choice.chosen[-1], board.folder)
             board.give_report()
             now = len(_all_cells(comparison) - board.bring_cells())
             if now == left:  # else another worker finished some meanwhile, and told of them before
@@ -137,8 +149,12 @@ def compare(
 
 
 def _jobs(comparison: Comparison) -> list[ArmJob]:
-    section = comparison.compare
-    return [ArmJob(arm, budget) for budget in section.budgets for arm in section.arms]
+    section, keys = comparison.compare, Keys(comparison)
+    return [
+        ArmJob(arm, budget, keys.of(arm, budget))
+        for budget in section.budgets
+        for arm in section.arms
+    ]
 
 
 def _all_cells(comparison: Comparison) -> set[str]:
@@ -165,7 +181,7 @@ def _estimated(
     comparison: Comparison, jobs: list[ArmJob], board: Board, *, shared: bool, log: logging.Logger
 ) -> list[ArmJob]:
     """The jobs with the seconds that each will take; workers take those of the first of them."""
-    from ptft.compare.estimate import estimate
+    from ptft.compare.estimate import clock_minutes, estimate
 
     seconds = _known(board) if shared else {}
     if not all(job.name in seconds for job in jobs):
@@ -175,14 +191,15 @@ def _estimated(
             data = json.dumps(seconds).encode()
             board.patiently(lambda: board.store.create(_ESTIMATES, data))
     jobs = [replace(job, seconds=seconds[job.name]) for job in jobs]
-    section = comparison.compare
+    section, whole = comparison.compare, sum(job.seconds for job in jobs)
+    minutes, busy = clock_minutes(whole, section.jobs)
     say(
         log,
         f"{board.folder}: {len(jobs)} of {len(_jobs(comparison))} arms x budgets to run, "
         f"{section.seeds} seeds and {section.trials} trials each; "
-        "estimated from a step of each arm and an evaluation here: "
-        f"{sum(job.seconds for job in jobs) / section.jobs / 60:.1f} minutes"
-        f"{' for one worker' if shared else ''}",
+        "estimated from a step of each arm and an evaluation here, if no trial is given up: "
+        f"{whole / 60:.1f} CPU-minutes, {minutes:.1f} by the clock{' of one worker' * shared} "
+        f"({busy})",
     )
     return jobs
 
@@ -201,6 +218,34 @@ def _known(board: Board) -> dict[str, float]:
     return {name: value for name, value in values.items() if isinstance(value, float)}
 
 
+def check_comparison(comparison: Comparison) -> dict[str, Any]:
+    """Check a comparison as it begins: every arm's recipe, budgets against labels, retained sets
+    against the target's.
+
+    Returns:
+        Names of its arms, its budgets, how many labels there are for the largest, cells, and
+        trainings where no trial is given up.
+
+    Raises:
+        RecipeError, DataError: as :func:`compare`.
+    """
+    target, section = _check(comparison), comparison.compare
+    trained = [arm for arm in section.arms if arm.kind != START]
+    runs = [
+        (section.trials if search_space(comparison, arm) else 1) + section.seeds - 1
+        for arm in trained
+    ]
+    return {
+        "arms": [arm.label for arm in section.arms],
+        "budgets": section.budgets,
+        "unit": "labels of each class" if target.per_class else "samples",
+        "labels": target.labels_left,
+        "cells": len(section.arms) * len(section.budgets) * section.seeds,
+        "trainings": sum(runs) * len(section.budgets),
+        "retained": [kept.name for kept in target.retained],
+    }
+
+
 def _check(comparison: Comparison) -> Target:
     """Check the arms and the data before the first training."""
     target = Target(comparison)
@@ -210,15 +255,9 @@ def _check(comparison: Comparison) -> Target:
     return target
 
 
-def _digest(comparison: Comparison) -> str:
-    """Give the digest of what decides the cells; the number of processes does not."""
-    section = comparison.compare.model_copy(update={"jobs": 1})
-    return recipe_digest(comparison.model_copy(update={"compare": section}))
-
-
 def _open(comparison: Comparison, log: logging.Logger) -> Board:
-    """Make the comparison's folder, or return to the one that holds this very comparison; and the
-    same where it is mirrored."""
+    """Make the comparison's folder, or return to the one that holds it, whatever arms, budgets,
+    seeds and trials it had before; and the same where it is mirrored."""
     folder = Path(comparison.run.dir) if comparison.run.dir else Path("runs") / comparison.name
     recipe = folder / RunFiles.RECIPE
     if not recipe.is_file() and folder.exists() and _is_taken(folder):
@@ -227,8 +266,10 @@ def _open(comparison: Comparison, log: logging.Logger) -> Board:
     text = dump_recipe(comparison).encode()
     if not recipe.is_file():
         create_atomic(recipe, text)
-    _check_same(comparison, recipe, f"run.dir: {str(folder)!r}", "run.dir=...")
+    for change in _check_same(comparison, recipe, f"run.dir: {str(folder)!r}", "run.dir=..."):
+        say(log, f"{folder}: {change}")
     check_own_run(folder)
+    write_atomic(recipe, text)
     board = Board(folder, comparison.run, log)
     if board.mirrored:
         _open_mirror(comparison, board, text)
@@ -249,6 +290,7 @@ def _open_mirror(comparison: Comparison, board: Board, text: bytes) -> None:
             path = Path(made) / RunFiles.RECIPE
             path.write_bytes(there)
             _check_same(comparison, path, f"run.mirror: {store.url!r}", "another address")
+        board.put(RunFiles.RECIPE)
 
 
 def _is_taken(folder: Path) -> bool:
@@ -257,21 +299,19 @@ def _is_taken(folder: Path) -> bool:
     return RunFiles.RECIPE not in names and any(not name.endswith(".partial") for name in names)
 
 
-def _check_same(comparison: Comparison, recipe: Path, where: str, elsewhere: str) -> None:
-    if changes := _changes(comparison, recipe):
+def _check_same(comparison: Comparison, recipe: Path, where: str, elsewhere: str) -> list[str]:
+    """Refuse a folder that is of another comparison; give what this one has that differs from the
+    one whose recipe lies there, in words."""
+    try:
+        other = load_comparison(recipe)
+    except PtftError as error:
+        changes, same = [str(error)], False
+    else:
+        changes = recipe_changes(comparison, other)
+        same = base_values(other) == base_values(comparison)
+    if not same:
         raise UsageError(
             f"{where}: holds another run or comparison; {elsewhere} puts this one elsewhere:",
             *(f"  {change}" for change in changes),
         )
-
-
-def _changes(comparison: Comparison, recipe: Path) -> list[str]:
-    """In what a comparison differs from the one whose recipe lies in a folder; its cells are of
-    one recipe alone, so that none is accepted."""
-    try:
-        other = load_comparison(recipe)
-    except PtftError as error:
-        return [str(error)]
-    if _digest(other) == _digest(comparison):
-        return []
-    return recipe_changes(comparison, other)
+    return changes

@@ -1,10 +1,12 @@
 """The trials of an arm: what to set its hyperparameters to next, and which to give up half-way."""
 
+import contextlib
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ptft.compare.results import TrialRecord
 from ptft.recipe.comparison import Search
 
 __all__ = ["GivenUp", "Trial", "TrialSearch"]
@@ -79,6 +81,17 @@ class TrialSearch:
         """Record what a trial reached; ``short_of`` above 0 breaks the retention constraint."""
         trial.handle.set_user_attr("short_of", short_of)
         self._study.tell(trial.handle, value)
+
+    def repeat(self, trial: Trial, known: TrialRecord) -> None:
+        """Record what a trial reached that was run before, and what it reported on its way."""
+        assert trial.values == known.values, "the same seed gives the same trials"
+        for number, value, short_of in known.reports:
+            with contextlib.suppress(GivenUp):
+                trial.report(number, value, short_of=short_of)
+        if known.val is None:
+            self.give_up(trial)
+        else:
+            self.tell(trial, known.val, short_of=known.short)
 
     def give_up(self, trial: Trial) -> None:
         """End a trial early; the sampler goes by its last report, if there is one."""

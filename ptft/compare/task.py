@@ -7,21 +7,21 @@ comparison gives the same cells in any order, in one process or many, interrupte
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from ptft.artifact import read_json, write_json
-from ptft.compare.arms import MIXES, START, arm_recipe, search_space
+from ptft.compare.arms import MIXES, START, arm_recipe
 from ptft.compare.count import count_training
 from ptft.compare.metric import Measurement, TextEmbeddings
-from ptft.compare.peak import peak_bytes
-from ptft.compare.results import Cell, Cells, Costs
-from ptft.compare.search import GivenUp, Trial, TrialSearch
+from ptft.compare.peak import training_peak
+from ptft.compare.queries import said_of
+from ptft.compare.results import MIXED, Cell, Cells, Costs, TrialRecord
 from ptft.compare.target import Target
-from ptft.data.hashing import text_id
-from ptft.errors import ModelError, TrainingError
+from ptft.compare.trials import Searched, TrialWatch, search_trials
+from ptft.errors import TrainingError
 from ptft.evaluate.calibrate import fit_temperature
 from ptft.evaluate.figures import calibration_errors
 from ptft.model import DualEncoder, build_model, init_head, load_model
@@ -67,30 +67,6 @@ class Validation:
         return max(0.0, self._task.comparison.compare.retention - mean)
 
 
-class _TrialValidation:
-    """Measures an unfinished trial on validation, so that a poor one is given up early.
-
-    Attributes:
-        cpu, wall: seconds that this took.
-    """
-
-    def __init__(self, task: "Task", trial: Trial) -> None:
-        self.cpu = self.wall = 0.0
-        self._task = task
-        self._trial = trial
-
-    def __call__(self, model: DualEncoder, number: int) -> None:
-        wall, cpu = time.perf_counter(), time.process_time()
-        head, spec = model.head, model.spec
-        self._task.give_head(model)
-        validation = Validation(self._task, lambda: model, 0)
-        val, short = validation.val.value, validation.short
-        model.head, model.spec = head, spec
-        self.cpu += time.process_time() - cpu
-        self.wall += time.perf_counter() - wall
-        self._trial.report(number, val, short_of=short)
-
-
 @dataclass(frozen=True)
 class TrainedArm:
     """An arm that was trained: how it validates, what was chosen for it, and what it cost."""
@@ -98,6 +74,7 @@ class TrainedArm:
     validation: Validation
     chosen: dict[str, Any]
     costs: Costs
+    trials: list[TrialRecord] = field(default_factory=list)
 
 
 class Task:
@@ -108,7 +85,6 @@ class Task:
         arm: of it.
         budget: of it.
         folder: of the comparison.
-        digest: of the recipe.
         name: of the folder below ``tasks`` that it trains in, which is its own.
     """
 
@@ -118,7 +94,6 @@ class Task:
         arm: ArmSection,
         budget: int,
         folder: Path,
-        digest: str,
         *,
         name: str = "",
     ) -> None:
@@ -126,8 +101,12 @@ class Task:
         self.arm = arm
         self.budget = budget
         self.folder = folder / "tasks" / (name or f"{arm.label}_{budget}")
-        self.cells = Cells(folder, digest)
+        self.cells = Cells(folder, comparison)
         self.target = Target(comparison)
+        self._peak = 0  # of a training, measured while this process holds little else
+        if arm.kind != START and self.cells.missing_of(arm.label, budget):
+            shutil.rmtree(self.folder / "run", ignore_errors=True)
+            self._peak = training_peak(self._recipe(0, {}))
         self.start = starting_model(comparison, self.target)
         self.target.cache_pictures(self.start.spec.preprocess)
         self.start_val = self._of_start("val")
@@ -143,6 +122,10 @@ class Task:
         figures = self.target.retained_figures(self.start, split)
         write_json(path, figures)
         return figures
+
+    def validation(self, make: Callable[[], DualEncoder], seed: int) -> Validation:
+        """How a model validates."""
+        return Validation(self, make, seed)
 
     @cached_property
     def _counted(self) -> tuple[float, float]:
@@ -161,61 +144,43 @@ class Task:
                     TrainedArm(Validation(self, lambda: self.start, seed), {}, Costs()), seed
                 )
             return
-        best, searched, chosen = None, 0.0, {}
-        if (first := self.cells.read(self.arm.label, self.budget, 0)) is not None:
-            chosen = first.chosen  # by the trials of a process that was stopped after them
-        else:
-            best, searched = self._search()
-            chosen = best.chosen
+        first = self.cells.read(self.arm.label, self.budget, 0)
+        # there already: by the trials of a process that was stopped after them
+        search = Searched(first.chosen, first.trials) if first else search_trials(self)
         for seed in seeds:
             if self.cells.read(self.arm.label, self.budget, seed) is None:
-                trained = self._train(seed, chosen) if seed or best is None else best
-                costs = replace(trained.costs, search_cpu_seconds=searched if seed == 0 else 0.0)
-                trained = replace(trained, costs=costs)
-                if self.arm.kind in MIXES:
-                    self.mix_with_start(trained, seed)
-                self._write(trained, seed)
+                self._fill(seed, search)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _search(self) -> tuple[TrainedArm, float]:
-        """Find the trial that is best on validation and retains enough; also CPU seconds of all."""
-        section = self.comparison.compare
-        search = TrialSearch(
-            search_space(self.comparison, self.arm),
-            trials=section.trials,
-            seed=self.comparison.seed + text_id(f"{self.arm.label} {self.budget}") % 2**31,
-        )
-        best: tuple[tuple[float, float], TrainedArm] | None = None
-        seconds = 0.0
-        for trial in search:
-            watch = _TrialValidation(self, trial) if search.trials > 1 else None
-            started = time.process_time()
-            try:
-                trained = self._train(0, trial.values, watch)
-                val, short = trained.validation.val.value, trained.validation.short
-            except (GivenUp, TrainingError, ModelError):
-                if not trial.values:  # the arm as it stands goes wrong
-                    raise
-                search.give_up(trial)
-                seconds += time.process_time() - started
-                continue
-            search.tell(trial, val, short_of=short)
-            seconds += trained.costs.cpu_seconds
-            # what retains too little comes after all that retain enough, the nearest first
-            rank = (-short, val)
-            if best is None or rank > best[0]:
-                best = (rank, trained)
-        assert best is not None
-        return best[1], round(seconds, 2)
+    def _fill(self, seed: int, search: Searched) -> None:
+        """Finish the cell of a seed and its mix: by another's of the same choice where there is
+        one, else by training."""
+        cost = round(sum(one.cpu_seconds for one in search.trials), 2)
+        extra = {"search_cpu_seconds": cost if seed == 0 and len(search.trials) > 1 else 0.0}
+        trials = search.trials if seed == 0 else []
+        label = self.arm.label
+        known = self.cells.relatives(label, self.budget, seed)
+        if (same := next((one for one in known if one.chosen == search.chosen), None)) is not None:
+            for mix in self.cells.relatives(f"{label}{MIXED}", self.budget, seed):
+                if {k: v for k, v in mix.chosen.items() if k != "alpha"} == search.chosen:
+                    self.cells.write(replace(mix, costs=replace(mix.costs, **extra)))
+            costs = replace(same.costs, **extra)
+            self.cells.write(replace(same, costs=costs, trials=trials))
+            return
+        own = search.best if seed == 0 else None
+        trained = own or self.train(seed, search.chosen)
+        trained = replace(trained, costs=replace(trained.costs, **extra), trials=trials)
+        if self.arm.kind in MIXES:
+            self.mix_with_start(trained, seed)
+        self._write(trained, seed)
 
-    def _train(
-        self, seed: int, chosen: Mapping[str, Any], watch: "_TrialValidation | None" = None
+    def train(
+        self, seed: int, chosen: Mapping[str, Any], watch: TrialWatch | None = None
     ) -> TrainedArm:
         """Run the arm's recipe once; the time that ``watch`` takes is not counted as the run's."""
         folder = self.folder / "run"
         shutil.rmtree(folder, ignore_errors=True)
         recipe = self._recipe(seed, chosen)
-        before = peak_bytes()
         wall, cpu = time.perf_counter(), time.process_time()
         observer = Observer(self.comparison.compare.prune_at, watch) if watch else None
         result = train(recipe, record=False, log=SILENT, observer=observer)
@@ -224,7 +189,6 @@ class Task:
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         if watch:
             cpu, wall = cpu - watch.cpu, wall - watch.wall
-        after = peak_bytes()
         model = load_model(folder)
         self.give_head(model)
         flops, share = self._counted
@@ -234,9 +198,10 @@ class Task:
             dict(chosen),
             Costs(
                 cpu_seconds=round(cpu, 2),
+                wall_seconds=round(wall, 2),
                 gpu_seconds=round(wall, 2) if model.device.type == "cuda" else 0.0,
                 flops=flops,
-                peak_bytes=max(0, after - before),
+                peak_bytes=self._peak,
                 artefact_bytes=_artefact_bytes(result.folder),
                 trainable_share=share,
             ),
@@ -279,9 +244,12 @@ class Task:
         enough = (share for share in ranked if validate(share).short == 0.0)
         best = next(enough, None) or min(ranked, key=lambda share: validate(share).short)
         mixed = replace(
-            trained, validation=validate(best), chosen={**trained.chosen, "alpha": best}
+            trained,
+            validation=validate(best),
+            chosen={**trained.chosen, "alpha": best},
+            trials=[],
         )
-        self._write(mixed, seed, label=f"{self.arm.label}+wise")
+        self._write(mixed, seed, label=f"{self.arm.label}{MIXED}")
 
     def _write(self, trained: TrainedArm, seed: int, *, label: str = "") -> None:
         """Measure a model on test, and write the cell."""
@@ -310,7 +278,9 @@ class Task:
                 ece_scaled=ece_scaled,
                 temperature=temperature,
                 passed_over=test.passed_over,
+                test_said=said_of(test, self.target.target.test, self.cells.folder.parent),
                 costs=trained.costs,
+                trials=trained.trials,
             )
         )
 

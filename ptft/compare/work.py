@@ -9,7 +9,9 @@ from typing import Any
 
 from ptft.compare.board import Board
 from ptft.compare.claims import Claims
+from ptft.compare.keys import Key
 from ptft.compare.processes import Processes
+from ptft.compare.results import MIXED, cell_name
 from ptft.errors import ModelError, TrainingError
 from ptft.recipe import ArmSection, Comparison
 from ptft.speech import say
@@ -25,21 +27,24 @@ class ArmJob:
     """One arm at one budget: what is claimed, since its seeds learn as its trials chose.
 
     Attributes:
+        key: of its cells.
         seconds: estimated; 0 until then.
     """
 
     arm: ArmSection
     budget: int
+    key: Key
     seconds: float = 0.0
 
     @property
     def name(self) -> str:
         """As it is claimed."""
-        return f"{self.arm.label}_{self.budget}"
+        return f"{self.arm.label}_{self.budget}.{self.key.name}"
 
-    def cells(self, seeds: int) -> list[str]:
-        """Names of its cells."""
-        return [f"{self.name}_{seed}" for seed in range(seeds)]
+    def cells(self, seeds: int, *, mixed: bool = False) -> list[str]:
+        """Names of its cells, or of those of its mixes with the start."""
+        label = f"{self.arm.label}{MIXED}" if mixed else self.arm.label
+        return [cell_name(label, self.budget, seed, self.key) for seed in range(seeds)]
 
 
 @dataclass(frozen=True)
@@ -49,13 +54,11 @@ class Shared:
     Attributes:
         board: the cells of all.
         claims: who does which job.
-        digest: of the comparison.
         log: of what this one says.
     """
 
     board: Board
     claims: Claims
-    digest: str
     log: logging.Logger
 
 
@@ -89,7 +92,7 @@ class _Work:
     ) -> None:
         self._comparison, self._processes = comparison, processes
         self._board, self._claims = shared.board, shared.claims
-        self._digest, self._log = shared.digest, shared.log
+        self._log = shared.log
         self._left = {
             job.name: job for job in sorted(jobs, key=lambda job: (job.budget, -job.seconds))
         }
@@ -140,9 +143,7 @@ class _Work:
             values = self._comparison.model_dump(mode="json", by_alias=True)
             own = f"{name}.{self._claims.worker}"
             arm = section.arms.index(job.arm)
-            self._processes.start(
-                name, _task, values, arm, job.budget, self._board.folder, self._digest, own
-            )
+            self._processes.start(name, _task, values, arm, job.budget, self._board.folder, own)
         if self._left and not self._processes and not self._waits:
             self._waits = True
             say(self._log, f"all that is left is being done by others; {self._far()}")
@@ -167,8 +168,7 @@ class _Work:
         seeds = self._comparison.compare.seeds
         for name in names:
             job = self._left[name]
-            mixes = [f"{job.arm.label}+wise_{job.budget}_{seed}" for seed in range(seeds)]
-            self._board.give_cells([*mixes, *job.cells(seeds)])
+            self._board.give_cells([*job.cells(seeds, mixed=True), *job.cells(seeds)])
 
     def _far(self) -> str:
         """How far the comparison is, in words: what the finished jobs took, against what was
@@ -180,15 +180,13 @@ class _Work:
         return f"{share:.0%}, about {rest / 60:.1f} minutes to go"
 
 
-def _task(
-    values: dict[str, Any], arm: int, budget: int, folder: Path, digest: str, name: str
-) -> None:
+def _task(values: dict[str, Any], arm: int, budget: int, folder: Path, name: str) -> None:
     """Run a task in the process that this is called in."""
     from ptft.compare.task import Task
 
     comparison = Comparison.model_validate(values)
     section = comparison.compare.arms[arm]
     try:
-        Task(comparison, section, budget, folder, digest, name=name).run()
+        Task(comparison, section, budget, folder, name=name).run()
     except (TrainingError, ModelError) as error:
         raise type(error)(f"{section.label} at {budget}: {error}") from error

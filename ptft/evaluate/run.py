@@ -9,10 +9,11 @@ import torch
 from ptft.data import SampleSet, open_split
 from ptft.data.hashing import text_id
 from ptft.data.reading.loader import Workers
+from ptft.evaluate.class_answers import ClassAnswers
 from ptft.evaluate.detect import Detections, detect_figures, detect_split
 from ptft.evaluate.embed import SplitEmbeddings, embed_split, embed_texts
 from ptft.evaluate.figures import accuracy_figures, cut_figures, recall_figures
-from ptft.evaluate.ranks import rank_captions, rank_labels, rank_probe
+from ptft.evaluate.ranks import ClassRanks, rank_captions, rank_labels, rank_probe
 from ptft.model import DualEncoder
 from ptft.recipe import (
     ClassifyEvaluation,
@@ -51,6 +52,7 @@ def evaluate(
     embedded: EmbeddedSplits | None = None,
     tell: Tell | None = None,
     keep: dict[str, tuple[SampleSet, Detections]] | None = None,
+    classed: dict[str, ClassAnswers] | None = None,
 ) -> dict[str, Figures]:
     """Run a recipe's evaluations of a model.
 
@@ -67,6 +69,7 @@ def evaluate(
             that are new to it are added.
         tell: called with each note on what a split joins, passes over or reads as something else.
         keep: what a detector found is put there, by the item's name, with the split.
+        classed: what is said of every picture of classes is put there, by the item's name.
 
     Returns:
         name of the item (or its kind) -> figures: shares of 1, ranks and counts, all JSON numbers;
@@ -91,7 +94,10 @@ def evaluate(
                 keep[name] = samples, found
             figures, skipped = detect_figures(found), found.skipped
         else:
-            figures, skipped = _figures(splits, item), splits.get(item).skipped
+            figures, answers = _figures(splits, item)
+            if classed is not None and answers is not None:
+                classed[name] = answers
+            skipped = splits.get(item).skipped
         figures["skipped"] = len(skipped)
         if skipped:
             figures["skipped_samples"] = [skip.name for skip in skipped[:_NAMED]]
@@ -186,7 +192,8 @@ def _by_names(model: DualEncoder, item: ClassifyEvaluation, found: SplitEmbeddin
     return float((ranks.ranks_n < 1).double().mean())
 
 
-def _figures(splits: _Splits, item: EvaluateItem) -> Figures:
+def _figures(splits: _Splits, item: EvaluateItem) -> tuple[Figures, ClassAnswers | None]:
+    """Figures, and the answers where the item is about classes."""
     assert not isinstance(item, DetectEvaluation), "it embeds nothing"
     model, found = splits.model, splits.get(item)
     if isinstance(item, RetrievalEvaluation):
@@ -194,17 +201,28 @@ def _figures(splits: _Splits, item: EvaluateItem) -> Figures:
         queries = rank_captions(model, found, embed, split=item.split)
         ids_m = torch.tensor([text_id(text) for text in queries.captions]).to(model.device)
         recall = recall_figures(queries, ks=item.ks, caption_ids_m=ids_m)
-        return {**recall, **cut_figures(queries.captions, model.spec)}
+        return {**recall, **cut_figures(queries.captions, model.spec)}, None
     if not isinstance(item, ProbeEvaluation):
-        figures = accuracy_figures(rank_labels(model, item, found, split=item.split))
+        ranks = rank_labels(model, item, found, split=item.split)
+        figures = accuracy_figures(ranks)
         if isinstance(item, ClassifyEvaluation) and model.spec.reads == "image":
             figures["zero_shot_top1"] = _by_names(model, item, found)
-        return {**figures}
+        own = isinstance(item, ClassifyEvaluation)
+        classes = model.spec.classes if own else found.classes
+        return {**figures}, _answers(ranks, found, classes)
     train = splits.get(item, "train")
     ranks, probe = rank_probe(model, item, found, train, seed=splits.seed, split=item.split)
-    return {
+    figures = {
         **accuracy_figures(ranks),
         "c": probe.c,
         "train_images": probe.samples,
         "train_skipped": len(train.skipped),
     }
+    return figures, _answers(ranks, found, train.classes)
+
+
+def _answers(
+    ranks: ClassRanks, found: SplitEmbeddings, classes: Sequence[str] | None
+) -> ClassAnswers:
+    assert found.labels is not None and classes is not None, "else there is nothing to rank"
+    return ClassAnswers.of(ranks, found.indices[found.labels >= 0], classes)

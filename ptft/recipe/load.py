@@ -29,6 +29,7 @@ __all__ = [
     "load_any",
     "load_comparison",
     "load_recipe",
+    "parse_comparison",
     "parse_recipe",
     "read_values",
     "recipe_digest",
@@ -62,6 +63,11 @@ def load_any(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The same of any recipe: a :class:`Comparison` where there is a ``compare`` section."""
     values, where = read_values(source, overrides)
     return _parse(values, where, Comparison) if "compare" in values else parse_recipe(values, where)
+
+
+def parse_comparison(values: Mapping[str, Any], where: str) -> Comparison:
+    """The same as :func:`parse_recipe` of a comparison."""
+    return _parse(values, where, Comparison)
 
 
 def load_comparison(source: str | Path, overrides: Sequence[str] = ()) -> Comparison:
@@ -158,6 +164,9 @@ def deciding_values(recipe: Recipe) -> dict[str, Any]:
             del section["reads"]  # as before there was a choice, so that digests stay
         if section.get("matryoshka", ()) is None:
             del section["matryoshka"]  # likewise
+        for key, plain in (("class_weights", None), ("focal", 0.0)):
+            if section.get(key, ()) == plain:
+                del section[key]
     _drop_added(values)
     return values
 
@@ -179,10 +188,11 @@ def _drop_added(values: Any) -> None:
 
 def recipe_json_schema() -> dict[str, Any]:
     """JSON Schema of a recipe, for editors (``# yaml-language-server: $schema=...``)."""
-    schema = TypeAdapter(Recipe | StagedRecipe).json_schema(by_alias=True)
-    plain, staged = schema.pop("anyOf")
+    schema = TypeAdapter(Recipe | StagedRecipe | Comparison).json_schema(by_alias=True)
+    plain, staged, compared = schema.pop("anyOf")
     schema["$defs"][StagedRecipe.__name__]["required"].remove("data")  # the first stage's
-    branches = {"if": {"required": ["stages"]}, "then": staged, "else": plain}
+    single = {"if": {"required": ["compare"]}, "then": compared, "else": plain}
+    branches = {"if": {"required": ["stages"]}, "then": staged, "else": single}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, **branches}
 
 

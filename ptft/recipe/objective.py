@@ -84,6 +84,15 @@ class ClassifyObjective(Section):
     """Prompts; ``{}`` is the class name."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the target that is spread evenly over all classes."""
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0.0)]] | None = None
+    """What a sample's loss is multiplied by, by its class: ``balanced`` is N / (C * N_c) of N
+    training samples of C classes, so that rare ones count as much as frequent ones, and the weights
+    are 1 on average; or weights by name, of which those that are not named are 1.
+    ``data.resample: class`` draws rare classes more often instead; allowed is one of them."""
+    focal: float = Field(default=0.0, ge=0.0, le=10.0)
+    """The focal loss's gamma (Lin et al. 2017): the loss is multiplied by (1 - p)^gamma, p being
+    the probability of the right class, so that what is sure already counts less. 0 is
+    cross-entropy."""
     calibrate: bool = False
     """After training, divide the head's logits by the temperature at which the classes of
     ``data.val`` are likeliest (Guo et al. 2017), so that confidence can be trusted. It changes no

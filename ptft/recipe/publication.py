@@ -15,7 +15,7 @@ from typing import Any
 
 from ptft.errors import RecipeError
 from ptft.printable import hide_credentials
-from ptft.recipe.load import apply_override, parse_recipe, read_values
+from ptft.recipe.load import apply_override, parse_comparison, parse_recipe, read_values
 from ptft.recipe.schema import Recipe
 
 __all__ = [
@@ -96,6 +96,8 @@ def published_recipe(recipe: Recipe) -> tuple[Recipe, list[str]]:
         changed.append("run.mirror")
     if not changed:
         return recipe, []
+    if "compare" in values:
+        return parse_comparison(values, "the published recipe"), changed
     return parse_recipe(values, "the published recipe"), changed
 
 

@@ -270,6 +270,16 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _balances_once(self) -> "Recipe":
+        balanced = getattr(self.objective, "class_weights", None) == "balanced"
+        if balanced and getattr(self.data, "resample", "none") == "class":
+            raise ValueError(
+                "objective.class_weights: 'balanced' with data.resample 'class', which draws rare "
+                "classes more often already; allowed: one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _can_stop(self) -> "Recipe":
         section, target = self.early_stop, self.early_stop_target
         if not isinstance(section, EarlyStopSection):

@@ -78,6 +78,7 @@ class Step:
         parallel: the model, alone or among ranks.
         scaler: of the loss (fp16), which multiplies the gradients; absent: as the precision wants.
         teacher: a model whose answers are learned too.
+        class_weights: float (C,), of a classifier's samples; None: all weigh the same.
         clock: takes the seconds of the step's parts, for who measures one.
 
     Raises:
@@ -92,8 +93,10 @@ class Step:
         *,
         scaler: torch.amp.GradScaler | None = None,
         teacher: Teacher | None = None,
+        class_weights: Tensor | None = None,
         clock: PartClock | None = None,
     ) -> None:
+        self.class_weights = class_weights
         self.teacher = teacher
         self.objective = objective
         self.precision = optim.precision
@@ -189,7 +192,8 @@ class Step:
                 logits_bc, _ = self.parallel.forward(images, tokens, logits=True)
             with self._part("loss"):
                 with autocast(self.precision, self.model.device):
-                    output = classify_loss(objective, logits_bc, labels, self.model.logit_scale)
+                    scale, weights = self.model.logit_scale, self.class_weights
+                    output = classify_loss(objective, logits_bc, labels, scale, weights)
                 if self.teacher is not None:
                     output = self.teacher.classify(
                         output, logits_bc, batch, rows, precision=self.precision

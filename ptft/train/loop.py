@@ -38,7 +38,14 @@ def train_steps(run: RunContext, stop: Stop) -> None:
     validate_if_due(run)
     if state.over:  # resumed after its last step
         return
-    step = Step(objective, optim, state.parallel, scaler=state.scaler, teacher=setup.teacher)
+    step = Step(
+        objective,
+        optim,
+        state.parallel,
+        scaler=state.scaler,
+        teacher=setup.teacher,
+        class_weights=setup.class_weights,
+    )
     state.model.train()
     for batch in batches(
         recipe,

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ptft.data import SampleSet, open_split, open_val
 from ptft.data.checks.check import check_captions, check_classes
@@ -27,7 +28,7 @@ from ptft.model import (
 from ptft.model.fetch import fetch_source
 from ptft.model.spec import load_spec
 from ptft.model_source import model_folder
-from ptft.objective import check_widths, needs_text
+from ptft.objective import check_widths, class_weights, needs_text
 from ptft.optim import total_samples
 from ptft.preprocess.decoding import Reading
 from ptft.recipe import ClassifyObjective, DetectObjective, Recipe, RunSection, TipAdapterAdapt
@@ -45,6 +46,8 @@ class Setup:
         image_features, text_features: what locked towers make of the samples, where it is kept.
         teacher: a model whose answers are learned too.
         random_head: whether a classifier's head was drawn at random just now.
+        class_weights: of a classifier's samples, float (C,) on the device; None: all weigh the
+            same.
     """
 
     model: DualEncoder
@@ -55,6 +58,7 @@ class Setup:
     text_features: TextFeatures | None = None
     teacher: Teacher | None = None
     random_head: bool = False
+    class_weights: Tensor | None = None
 
     @property
     def steps(self) -> bool:
@@ -120,7 +124,24 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     if recipe.augment.patch_dropout:
         notes.append(set_patch_dropout(model, recipe.augment.patch_dropout))
     teacher = load_teacher(recipe, model)
-    return Setup(model, samples, learns, tuple(notes), teacher=teacher, random_head=random_head)
+    return Setup(
+        model,
+        samples,
+        learns,
+        tuple(notes),
+        teacher=teacher,
+        random_head=random_head,
+        class_weights=_class_weights(recipe, samples, device),
+    )
+
+
+def _class_weights(recipe: Recipe, samples: SampleSet, device: torch.device) -> Tensor | None:
+    if not isinstance(recipe.objective, ClassifyObjective):
+        return None
+    counted = recipe.objective.class_weights == "balanced"
+    labels = samples.labels() if counted else None
+    found = class_weights(recipe.objective, samples.classes or (), labels)
+    return None if found is None else found.to(device)
 
 
 def keep_reading(model: DualEncoder, run: Path, world: World = ALONE) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ptft.compare.page import write_report
-from ptft.compare.recommend import counterfactual, gather, pareto, recommend
+from ptft.compare.recommend import gather, pareto, recommend
 from ptft.compare.results import Cell
 from ptft.compare.stats import band, paired_interval
 from ptft.recipe.load import load_comparison
@@ -66,19 +66,6 @@ def test_the_start_is_measured_at_every_budget_and_seeds_are_averaged() -> None:
     (arm,) = gather(cells, confidence=0.95)
     assert arm.val == pytest.approx(0.6)
     assert arm.val_sq.shape == (2, 400)
-
-
-def test_more_labels_are_read_off_a_line_over_their_logarithm() -> None:
-    cells = [cell("zero_shot", 0.1, budget=b) for b in (64, 128)]
-    cells += [cell("full", 0.5, budget=64), cell("full", 0.6, budget=128)]
-    arms = gather(cells, confidence=0.95)
-    chosen = [
-        recommend([a for a in arms if a.budget == b], retention=0.9, confidence=0.95, margin=0.01)
-        for b in (64, 128)
-    ]
-    found = counterfactual(arms, chosen, 128)
-    assert found is not None
-    assert found == pytest.approx((0.1, 0.1))  # 128 more double what there is
 
 
 def test_the_front_holds_what_nothing_beats_on_both() -> None:

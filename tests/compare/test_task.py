@@ -1,6 +1,8 @@
 """Every kind of arm on a labelled set, one task each, in this process."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from ptft.recipe import (
     ScenesData,
     TipAdapterAdapt,
     ZeroShotEvaluation,
+    dump_recipe,
 )
 from ptft.recipe.comparison import ArmKind
 from ptft.recipe.load import load_comparison
@@ -90,8 +93,8 @@ def comparison(folder: Path) -> Comparison:
 def test_an_arm_leaves_its_cells(kind: str, folder: Path, tmp_path: Path) -> None:
     wanted = comparison(folder)
     arm = wanted.compare.arms[KINDS.index(kind)]
-    Task(wanted, arm, 2, tmp_path, "digest").run()
-    cells = {cell.arm: cell for cell in Cells(tmp_path, "digest").all()}
+    Task(wanted, arm, 2, tmp_path).run()
+    cells = {cell.arm: cell for cell in Cells(tmp_path, wanted).all()}
     mixed = set() if kind in ("zero_shot", "scratch", "tip_adapter") else {f"{kind}+wise"}
     assert cells.keys() == {kind} | mixed
     cell = cells[kind]
@@ -136,9 +139,9 @@ def test_of_mixes_that_are_told_apart_by_nothing_the_most_trained_is_taken(
 ) -> None:
     """Here all of them: the arm learned nothing."""
     wanted = comparison(folder)
-    task = Task(wanted, wanted.compare.arms[KINDS.index("full")], 2, tmp_path, "digest")
+    task = Task(wanted, wanted.compare.arms[KINDS.index("full")], 2, tmp_path)
     task.mix_with_start(TrainedArm(Validation(task, lambda: task.start, 0), {}, Costs()), 0)
-    [cell] = Cells(tmp_path, "digest").all()
+    [cell] = Cells(tmp_path, wanted).all()
     assert (cell.arm, cell.chosen) == ("full+wise", {"alpha": 1.0})
 
 
@@ -160,8 +163,10 @@ def test_what_keeps_an_arm_gentle_is_set_by_key(folder: Path, tmp_path: Path) ->
     assert (recipe.objective.head, recipe.objective.label_smoothing) == ("probe", 0.1)
     assert (recipe.optim.ema, recipe.optim.layer_decay) == (0.5, 0.7)
     assert recipe.distill is not None and recipe.distill.from_ == str(folder / "base")
-    Task(wanted, arm, 2, tmp_path, "digest").run()
-    assert {cell.arm for cell in Cells(tmp_path, "digest").all()} == {"gentle", "gentle+wise"}
+    section = wanted.compare.model_copy(update={"arms": [arm]})
+    wanted = wanted.model_copy(update={"compare": section})
+    Task(wanted, arm, 2, tmp_path).run()
+    assert {cell.arm for cell in Cells(tmp_path, wanted).all()} == {"gentle", "gentle+wise"}
 
 
 def test_a_cache_chooses_on_what_the_others_choose_on(folder: Path) -> None:
@@ -191,14 +196,15 @@ def test_a_trial_that_goes_wrong_is_given_up_and_moves_nothing(
     arm = ArmSection(kind=kind, set={"optim.lr": 1e-2}, search={"optim.lr": [rate]})
     cells = []
     for trials in (1, 2):
-        compare = wanted.compare.model_copy(update={"trials": trials, "wise": []})
+        compare = wanted.compare.model_copy(update={"trials": trials, "wise": [], "arms": [arm]})
         one = wanted.model_copy(update={"compare": compare})
-        Task(one, arm, 2, tmp_path / str(trials), "digest").run()
-        cells += Cells(tmp_path / str(trials), "digest").all()
+        Task(one, arm, 2, tmp_path / str(trials)).run()
+        cells += Cells(tmp_path / str(trials), one).all()
     assert [trial.values for trial in given_up] == [{"optim.lr": rate}]
     alone, searched = cells
     assert searched.costs.search_cpu_seconds > searched.costs.cpu_seconds
-    assert replace(searched, costs=alone.costs) == alone
+    assert searched.trials[1].val is None and len(alone.trials) == 1
+    assert replace(searched, costs=alone.costs, trials=alone.trials) == alone
 
 
 def test_a_picture_without_a_caption_is_no_query_as_evaluate_has_it(tmp_path: Path) -> None:
@@ -243,3 +249,29 @@ def test_a_retained_sets_splits_have_their_own_classes(folder: Path, tmp_path: P
         item = ZeroShotEvaluation(name="kept", split=split, data=FolderData(**section))
         figures = evaluate(model, [item], FolderData(**section), seed=0, workers=0)
         assert target.retained_figures(model, split) == {"kept": figures["kept"]["top1"]}
+
+
+def test_peak_memory_does_not_depend_on_what_ran_before(folder: Path, tmp_path: Path) -> None:
+    """In a process that has held much more before, as a job's has after its first evaluation."""
+    wanted = comparison(folder)
+    arm = wanted.compare.arms[KINDS.index("full")]
+    recipe = arm_recipe(
+        wanted, arm, budget=2, samples=4, seed=0, chosen={}, folder=str(tmp_path / "run")
+    )
+    words = [str(tmp_path / "recipe.yaml"), str(64 * 2**20)]
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
+    code = (
+        "import sys, shutil, numpy; from ptft.recipe import load_recipe; "
+        "from ptft.compare.peak import peak_bytes, training_peak\n"
+        "recipe = load_recipe(sys.argv[1])\n"
+        "for held in (0, int(sys.argv[2])):\n"
+        "    before = peak_bytes(); numpy.ones(held, numpy.uint8).sum()\n"
+        "    shutil.rmtree(recipe.run.dir, ignore_errors=True)\n"
+        "    print(training_peak(recipe), flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, after = map(int, done.stdout.split())
+    weights = sum(one.numel() * 4 for one in build(towers_section()).parameters())
+    assert first > weights and after > 0
+    assert after < first + 32 * 2**20  # the 64 MB that were held before are not in it

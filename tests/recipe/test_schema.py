@@ -12,7 +12,7 @@ from ptft.recipe import (
     load_recipe,
     recipe_json_schema,
 )
-from ptft.recipe.load import parse_recipe
+from ptft.recipe.load import load_any, parse_recipe
 from ptft.recipe.yaml_text import read_yaml
 from tests.support.recipe_values import BUILTIN, OPTIM, OUT, problems, values
 
@@ -288,3 +288,20 @@ def test_the_json_schema_describes_its_keys() -> None:
     definitions = recipe_json_schema()["$defs"]
     for section, key in [("OptimSection", "global_batch"), ("ArchModel", "pretrained")]:
         assert definitions[section]["properties"][key]["description"].strip()
+
+
+COMPARED = [name for name in builtin_recipes() if name.startswith("compare/")]
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_the_json_schema_takes_every_builtin_comparison(
+    validator: jsonschema.Draft202012Validator, name: str
+) -> None:
+    path = builtin_recipes()[name]
+    # init.from is given on the command line
+    shown = load_any(path)
+    for text in (path.read_text(), dump_recipe(shown)):
+        assert [error.message for error in validator.iter_errors(read_yaml(text))] == []
+    values = shown.model_dump(mode="json", by_alias=True)
+    values["compare"]["budgts"] = [1]
+    assert not validator.is_valid(values)

@@ -1,0 +1,102 @@
+"""A finished comparison looked at again: why it chose what it did, and several beside each other.
+
+Nothing is trained, and no data is opened: all is read from the cells.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ptft.artifact import RunFiles
+from ptft.compare.page import Found, choices_explained, choose, write_report
+from ptft.compare.results import Cells
+from ptft.compare.stats import paired_interval
+from ptft.errors import UsageError
+from ptft.pages.markdown import inline, row
+from ptft.recipe import Comparison
+from ptft.recipe.load import load_comparison
+
+__all__ = ["explain_again", "summarise"]
+
+_RULE = ("confidence", "margin", "retention")  # keys of the choice alone, once cells are there
+
+
+@dataclass(frozen=True)
+class _Finished:
+    comparison: Comparison
+    folder: Path
+    found: Found
+    left: int
+
+
+def explain_again(source: str | Path, overrides: Sequence[str] = ()) -> str:
+    """Choose again among the cells of a comparison, write its report anew, and say as Markdown what
+    spoke for and against every arm.
+
+    Args:
+        source: the comparison's folder, or its recipe.
+        overrides: ``compare.confidence``, ``compare.margin`` and ``compare.retention`` decide the
+            choice; other keys have to be those of the cells.
+
+    Raises:
+        UsageError: there is no cell yet, or other keys are given.
+    """
+    finished = _read(source, overrides)
+    write_report(finished.comparison, finished.found.cells, finished.folder, left=finished.left)
+    return choices_explained(finished.comparison, finished.found)
+
+
+def summarise(sources: Sequence[str | Path]) -> str:
+    """Tabulate several comparisons as Markdown: a row for each domain and budget.
+
+    Raises:
+        UsageError: one of them has no cell yet.
+    """
+    rows = [["domain", "labels", "start", "recommended", "test", "gain", "retention", "CPU-s"]]
+    for source in sources:
+        one = _read(source, ())
+        section = one.comparison.compare
+        for choice in one.found.chosen:
+            arms = {a.name: a for a in one.found.arms if a.budget == choice.budget}
+            arm = arms[choice.arm]
+            start = next(a for a in arms.values() if a.kind == "zero_shot")
+            low, high = paired_interval(arm.test_sq, start.test_sq, confidence=section.confidence)
+            kept = f"{100 * arm.test_retention:.1f}" if section.retain else "not asked"
+            rows.append(
+                [
+                    one.comparison.name,
+                    f"{choice.budget:,}",
+                    f"{100 * start.test:.1f}",
+                    arm.name,
+                    f"{100 * arm.test:.1f}",
+                    f"{100 * (arm.test - start.test):+.1f} ({100 * low:.1f} to {100 * high:.1f})",
+                    kept,
+                    f"{arm.cpu_seconds:,.1f}",
+                ]
+            )
+    lines = [row(map(inline, cells)) for cells in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def _read(source: str | Path, overrides: Sequence[str]) -> _Finished:
+    """The comparison that lies in a folder, or in the folder that a recipe names."""
+    path = Path(source)
+    if path.is_dir():
+        folder = path
+        given = load_comparison(folder / RunFiles.RECIPE, overrides)
+    else:
+        given = load_comparison(source, overrides)
+        folder = Path(given.run.dir) if given.run.dir else Path("runs") / given.name
+    recipe = folder / RunFiles.RECIPE
+    if not recipe.is_file():
+        raise UsageError(f"{folder}: no comparison is there; ptft compare begins one")
+    recorded = load_comparison(recipe)
+    rule = {key: getattr(given.compare, key) for key in _RULE}
+    comparison = recorded.model_copy(
+        update={"compare": recorded.compare.model_copy(update=rule), "run": given.run}
+    )
+    cells = Cells(folder, recorded)
+    found = choose(comparison, cells.all())
+    if not found.chosen:
+        raise UsageError(f"{folder}: no budget with its starting model is finished yet")
+    return _Finished(comparison, folder, found, cells.missing)

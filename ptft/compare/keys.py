@@ -1,0 +1,88 @@
+"""What decides a cell: its name holds a digest of that, so that a comparison can grow.
+
+Of a finished comparison a seed, a budget, an arm or a trial can be added, and what is there already
+stays: a cell is found by its arm, budget and seed, and by what its arm's models learn and are
+chosen by. What the others of the comparison do decides nothing of it, nor does how a choice among
+cells is made.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ptft.compare.arms import MIXES, STEPLESS, search_space
+from ptft.recipe import ArmSection, Comparison, deciding_values
+
+__all__ = ["Key", "Keys", "base_values"]
+
+_DIGITS = 10
+
+
+@dataclass(frozen=True)
+class Key:
+    """What decides the cells of an arm at a budget.
+
+    Attributes:
+        learned: digest of all that decides what its models learn, but for the number of trials.
+        trials: that its hyperparameters are chosen from.
+    """
+
+    learned: str
+    trials: int
+
+    @property
+    def name(self) -> str:
+        """What stands in names of files."""
+        return _digest([self.learned, self.trials])[:_DIGITS]
+
+
+class Keys:
+    """The keys of a comparison, each made once."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        self._comparison = comparison
+        self._known: dict[tuple[str, int], Key] = {}
+
+    @cached_property
+    def _base(self) -> dict[str, Any]:
+        return base_values(self._comparison)
+
+    def of(self, arm: ArmSection, budget: int) -> Key:
+        """The key of an arm at a budget."""
+        if (arm.label, budget) not in self._known:
+            section = self._comparison.compare
+            decides = {
+                "base": self._base,
+                "arm": {**arm.model_dump(mode="json"), "name": arm.label},
+                "budget": budget,
+                "samples_per_label": section.samples_per_label,
+                "val_most": section.val_most,
+                "prune_at": section.prune_at if _searches(self._comparison, arm) else [],
+                "wise": section.wise if arm.kind in MIXES else [],
+                "retention": section.retention if section.retain else None,
+                "replay": section.replay if arm.kind == "replay" else None,
+            }
+            trials = section.trials if _searches(self._comparison, arm) else 1
+            self._known[arm.label, budget] = Key(_digest(decides), trials)
+        return self._known[arm.label, budget]
+
+
+def base_values(comparison: Comparison) -> dict[str, Any]:
+    """What all cells of a comparison have in common: the recipe of the target domain, and what is
+    measured. With other values it is another comparison."""
+    values = deciding_values(comparison)
+    section = values.pop("compare")
+    del values["name"]
+    values["evaluate"] = values["evaluate"][:1]  # the target
+    return {**values, "metric": section["metric"], "retain": section["retain"]}
+
+
+def _searches(comparison: Comparison, arm: ArmSection) -> bool:
+    return arm.kind not in STEPLESS and bool(search_space(comparison, arm))
+
+
+def _digest(values: dict[str, Any] | Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

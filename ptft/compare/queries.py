@@ -1,0 +1,53 @@
+"""What test asks of a classifier, and what a model says: for a view by class."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ptft.artifact import read_json, write_json
+from ptft.compare.metric import Measurement
+from ptft.data import SampleSet
+from ptft.evaluate.ranks import ClassRanks
+
+__all__ = ["QUERIES", "Queries", "read_queries", "said_of"]
+
+QUERIES = "queries.json"
+
+
+@dataclass(frozen=True)
+class Queries:
+    """The queries of test, where they are pictures of classes.
+
+    Attributes:
+        classes: names, by number.
+        labels: the class of each query.
+        names: of the samples.
+        places: of the samples in test.
+    """
+
+    classes: list[str]
+    labels: list[int]
+    names: list[str]
+    places: list[int]
+
+
+def read_queries(folder: Path) -> Queries | None:
+    """What test asks, of a comparison's folder; None where it has no classes."""
+    path = folder / QUERIES
+    return Queries(**read_json(path)) if path.is_file() else None
+
+
+def said_of(measured: Measurement, samples: SampleSet, folder: Path) -> list[int]:
+    """The class that is said of each query, by its number in the folder's queries, which the first
+    who measures writes; empty where queries are no pictures of classes."""
+    if not isinstance(measured.ranks, ClassRanks) or measured.places is None:
+        return []
+    places, labels = measured.places.tolist(), measured.ranks.labels_n.tolist()
+    kept = read_queries(folder)
+    if kept is None:
+        names = [samples.name(place) for place in places]
+        kept = Queries(list(measured.classes), labels, names, places)
+        write_json(folder / QUERIES, asdict(kept))
+    number = {name: place for place, name in enumerate(kept.classes)}
+    assert kept.labels == [number[measured.classes[label]] for label in labels]
+    said = measured.ranks.logits_nc.argmax(dim=1).tolist()
+    return [number[measured.classes[place]] for place in said]

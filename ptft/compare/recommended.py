@@ -1,0 +1,102 @@
+"""``recommended.yaml``: the winner's recipe, which trains on all labels what is to be shipped."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ptft.artifact import write_atomic
+from ptft.compare.arms import START, arm_recipe
+from ptft.compare.recommend import Arm, Recommendation
+from ptft.compare.results import MIXED
+from ptft.data import open_split
+from ptft.recipe import Comparison, Recipe
+from ptft.recipe.load import dump_recipe, parse_recipe
+
+__all__ = ["RECOMMENDED", "recommended_recipe", "write_recommended"]
+
+RECOMMENDED = "recommended.yaml"
+
+
+def recommended_recipe(comparison: Comparison, arm: Arm, *, samples: int, at: int) -> Recipe:
+    """Build the recipe of an arm on all labels, with the hyperparameters that were chosen for it
+    and as many passes over the labels as it had in the comparison.
+
+    Args:
+        arm: that learns; of a mix it is what is mixed afterwards.
+        samples: of ``data.train``.
+        at: labelled samples in all at the arm's budget.
+
+    Raises:
+        RecipeError: the arm's keys make no recipe.
+    """
+    label = arm.name.removesuffix(MIXED)
+    section = next(one for one in comparison.compare.arms if one.label == label)
+    chosen = {key: value for key, value in arm.chosen.items() if key != "alpha"}
+    own = comparison.model_dump(mode="json", by_alias=True)
+
+    def values(labels: int) -> dict[str, Any]:
+        recipe = arm_recipe(
+            comparison,
+            section,
+            budget=arm.budget,
+            samples=labels,
+            seed=0,
+            chosen=chosen,
+            folder="unused",
+        )
+        return recipe.model_dump(mode="json", by_alias=True)
+
+    tried, found = values(at), values(samples)
+    # the passes that it had, also where the recipe's own length cut them short
+    found["optim"]["samples_seen"] = round(tried["optim"]["samples_seen"] * samples / at)
+    for part in (found["data"], *(one["data"] for one in found["data"].get("parts", [])[:1])):
+        for key in ("shots", "limit"):
+            if key in part and key in own["data"]:
+                part[key] = own["data"][key]
+    kept = [item.model_dump(mode="json", by_alias=True) for item in comparison.compare.retain]
+    found["evaluate"] = [*own["evaluate"], *kept]
+    found["run"] = {**own["run"], "dir": None, "mirror": None}
+    return parse_recipe(found, where=RECOMMENDED)
+
+
+def write_recommended(
+    comparison: Comparison, arms: Sequence[Arm], last: Recommendation, folder: Path
+) -> Path | None:
+    """Write the recipe of what is recommended at the largest budget; none where that is the start,
+    and one that is there from before goes.
+
+    Raises:
+        DataError, RecipeError: ``data.train`` cannot be opened.
+    """
+    path = folder / RECOMMENDED
+    arm = next(one for one in arms if (one.name, one.budget) == (last.arm, last.budget))
+    if arm.kind == START:
+        path.unlink(missing_ok=True)
+        return None
+    train = open_split(comparison.data, "train", seed=comparison.seed)
+    classes = len(train.classes or ()) if _per_class(comparison) else 1
+    recipe = recommended_recipe(comparison, arm, samples=len(train), at=arm.budget * classes)
+    write_atomic(path, _header(comparison, arm, len(train), classes) + dump_recipe(recipe))
+    return path
+
+
+def _header(comparison: Comparison, arm: Arm, samples: int, classes: int) -> str:
+    unit = f"{arm.budget:,} labels" + (" of each class" if classes > 1 else "")
+    said = (
+        f"{arm.name} as `ptft compare` recommends it at {unit} (test {100 * arm.test:.1f} %, "
+        f"{100 * arm.low:.1f} to {100 * arm.high:.1f}), here on all {samples:,} samples of "
+        "data.train, with the hyperparameters that were chosen there and as many passes."
+    )
+    lines = textwrap.wrap(said, 96)
+    lines.append(f"ptft train {RECOMMENDED} run.dir=runs/recommended")
+    if "alpha" in arm.chosen:
+        start = comparison.init.from_ if comparison.init else "START"
+        lines.append(
+            f"ptft mix runs/recommended models/mixed --base {start} --alpha {arm.chosen['alpha']}"
+        )
+    return "".join(f"# {line}\n" for line in lines) + "\n"
+
+
+def _per_class(comparison: Comparison) -> bool:
+    return comparison.objective.kind == "classify"

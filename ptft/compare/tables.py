@@ -1,0 +1,165 @@
+"""The tables of a comparison's report: rows of words, the first the heading."""
+
+from collections.abc import Sequence
+
+from ptft.compare.arms import START
+from ptft.compare.recommend import Arm, Recommendation
+from ptft.compare.results import MIXED
+from ptft.compare.sentences import find_arm, gain_of, points, start_of
+from ptft.compare.stats import paired_interval
+from ptft.recipe import Comparison
+from ptft.recipe.comparison import CompareSection
+
+__all__ = ["TableRows", "choices_table", "costs_table", "explained", "results_table", "shown_name"]
+
+TableRows = list[list[str]]
+
+
+def shown_name(arm: Arm) -> str:
+    """An arm, and of a mix how much of it was trained."""
+    if not arm.name.endswith(MIXED):
+        return arm.name
+    base, alpha = arm.name.removesuffix(MIXED), arm.chosen.get("alpha")
+    return f"{base} mixed, {alpha:g} of it" if isinstance(alpha, float) else f"{base} mixed"
+
+
+def choices_table(
+    comparison: Comparison, arms: Sequence[Arm], chosen: Sequence[Recommendation]
+) -> TableRows:
+    """What is recommended at each budget, with the validation figures that decided."""
+    section = comparison.compare
+    retains = bool(section.retain)
+    rows = [
+        [
+            "labels",
+            "recommended",
+            "val",
+            *["val retention"] * retains,
+            "best on val",
+            "its val",
+            "test",
+            "over the start",
+            *["retention"] * retains,
+            "best on test",
+            "regret",
+        ]
+    ]
+    for one in chosen:
+        arm, start = find_arm(arms, one.arm, one.budget), start_of(arms, one.budget)
+        best = find_arm(arms, one.best, one.budget)
+        over = "is the start" if arm is start else points(gain_of(arm, start, section.confidence))
+        rows.append(
+            [
+                f"{one.budget:,}",
+                shown_name(arm),
+                _percent(arm.val),
+                *[_percent(arm.val_retention)] * retains,
+                shown_name(best),
+                _percent(best.val),
+                f"{_percent(arm.test)} ({_percent(arm.low)} to {_percent(arm.high)})",
+                over,
+                *[_percent(arm.test_retention)] * retains,
+                shown_name(find_arm(arms, one.test_best, one.budget)),
+                _percent(one.regret),
+            ]
+        )
+    return rows
+
+
+def results_table(
+    comparison: Comparison, arms: Sequence[Arm], chosen: Sequence[Recommendation]
+) -> TableRows:
+    """Tabulate all figures that a second run repeats: none of them is a time."""
+    retains = bool(comparison.compare.retain)
+    rows = [
+        [
+            "labels",
+            "arm",
+            "val",
+            *["val retention"] * retains,
+            "test",
+            "band",
+            *["retention"] * retains,
+            "ece",
+            "ece scaled",
+            "learns",
+            "GFLOP",
+            "seeds",
+        ]
+    ]
+    taken = {(one.budget, one.arm) for one in chosen}
+    for arm in sorted(arms, key=lambda arm: (arm.budget, -arm.val, arm.name)):
+        rows.append(
+            [
+                f"{arm.budget:,}",
+                shown_name(arm) + (" *" if (arm.budget, arm.name) in taken else ""),
+                _percent(arm.val),
+                *[_percent(arm.val_retention)] * retains,
+                _percent(arm.test),
+                f"{_percent(arm.low)} to {_percent(arm.high)}",
+                *[_percent(arm.test_retention)] * retains,
+                _percent(arm.ece),
+                _percent(arm.ece_scaled),
+                f"{100 * arm.trainable_share:.3g}",
+                f"{arm.flops / 1e9:,.1f}",
+                f"{arm.seeds}",
+            ]
+        )
+    return rows
+
+
+def costs_table(arms: Sequence[Arm]) -> TableRows:
+    """What the arms took on this machine, in mean over seeds."""
+    rows = [["labels", "arm", "CPU-s", "s by the clock", "peak MB", "MB stored", "chosen"]]
+    for arm in sorted(arms, key=lambda arm: (arm.budget, arm.name)):
+        chosen = ", ".join(
+            f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in arm.chosen.items()
+        )
+        rows.append(
+            [
+                f"{arm.budget:,}",
+                arm.name,
+                f"{arm.cpu_seconds:.1f}",
+                f"{arm.wall_seconds:.1f}",
+                f"{arm.peak_bytes / 1e6:,.0f}" if arm.peak_bytes else "not measured",
+                f"{arm.artefact_bytes / 1e6:,.2f}",
+                chosen or "as it stands",
+            ]
+        )
+    return rows
+
+
+def explained(comparison: Comparison, arms: Sequence[Arm], choice: Recommendation) -> TableRows:
+    """What spoke on validation for and against every arm at a budget."""
+    section = comparison.compare
+    own = [arm for arm in arms if arm.budget == choice.budget]
+    best = find_arm(own, choice.best, choice.budget)
+    rows = [["arm", "val", *["val retention"] * bool(section.retain), "GFLOP", "because"]]
+    for arm in sorted(own, key=lambda arm: (-arm.val, arm.name)):
+        kept = [_percent(arm.val_retention)] * bool(section.retain)
+        why = _verdict(arm, best, choice, section)
+        rows.append([shown_name(arm), _percent(arm.val), *kept, f"{arm.flops / 1e9:,.1f}", why])
+    return rows
+
+
+def _verdict(arm: Arm, best: Arm, choice: Recommendation, section: CompareSection) -> str:
+    """Why an arm is taken, or is not."""
+    if arm.kind != START and arm.val_retention < section.retention:
+        return f"retains less than {100 * section.retention:.4g} %"
+    seeds = min(best.seeds, arm.seeds)
+    low, high = paired_interval(
+        best.val_sq[:seeds], arm.val_sq[:seeds], confidence=section.confidence
+    )
+    behind = points((arm.val - best.val, -high, -low))
+    if arm.name == choice.arm:
+        return "recommended" + ("" if arm is best else f": cheaper than the best, {behind}")
+    if arm is best:
+        return "the best on validation, and dearer than what is as good"
+    if arm.name in choice.equals:
+        return f"as good, and dearer: {behind}"
+    return behind
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
