@@ -10,8 +10,23 @@ __all__ = ["EXAMPLE", "command"]
 
 EXAMPLE = """\
 ptft compare compare/scenes init.from=runs/scenes
-ptft compare runs/compare-scenes --again compare.margin=0.02
-ptft compare runs/compared runs/other --summary"""
+ptft compare runs/compare-scenes --again compare.margin=0.02"""
+
+_Again = Annotated[
+    bool,
+    typer.Option(
+        "--again",
+        help="Train nothing: choose again among the finished cells, write the report anew and "
+        "print why; compare.confidence, compare.margin and compare.retention may be others.",
+    ),
+]
+_Summary = Annotated[
+    bool,
+    typer.Option(
+        "--summary",
+        help="Train nothing: print one table of several comparisons, named by recipe or folder.",
+    ),
+]
 
 
 def command(
@@ -40,22 +55,8 @@ def command(
     ] = 60.0,
     resume: ResumeOption = None,
     accept_changes: AcceptChanges = False,
-    again: Annotated[
-        bool,
-        typer.Option(
-            "--again",
-            help="Train nothing: choose again among the finished cells, write the report anew and "
-            "print why; compare.confidence, compare.margin and compare.retention may be others.",
-        ),
-    ] = False,
-    summary: Annotated[
-        bool,
-        typer.Option(
-            "--summary",
-            help="Train nothing: print one table of several comparisons, named by recipe or "
-            "folder.",
-        ),
-    ] = False,
+    again: _Again = False,
+    summary: _Summary = False,
 ) -> None:
     """Compare arms at label budgets and seeds. Prints the folder with report.html and report.md.
 

@@ -11,9 +11,13 @@ from ptft.cli.arguments import Overrides, local_path
 __all__ = ["EXAMPLE", "command"]
 
 EXAMPLE = """\
-ptft evaluate runs/scenes
 ptft evaluate runs/scenes --beside runs/tuned --page both.html
 ptft evaluate models/shoes --per-class --page shoes.html"""
+
+_PerClass = Annotated[
+    bool,
+    typer.Option("--per-class", help="Print recall, precision and F1 of every class as well."),
+]
 
 
 def command(
@@ -44,10 +48,7 @@ def command(
             "classes which are taken for which, how sure it is, and its worst mistakes.",
         ),
     ] = None,
-    per_class: Annotated[
-        bool,
-        typer.Option("--per-class", help="Print recall, precision and F1 of every class as well."),
-    ] = False,
+    per_class: _PerClass = False,
     verify: Annotated[
         bool,
         typer.Option(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ptft.artifact import RunFiles
-from ptft.compare.page import Found, choices_explained, choose, write_report
+from ptft.compare.page import Choices, choices_explained, choose, write_report
 from ptft.compare.results import Cells
 from ptft.compare.stats import paired_interval
 from ptft.errors import UsageError
@@ -25,7 +25,7 @@ _RULE = ("confidence", "margin", "retention")  # keys of the choice alone, once 
 class _Finished:
     comparison: Comparison
     folder: Path
-    found: Found
+    found: Choices
     left: int
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptft.compare.arms import START
-from ptft.compare.queries import Queries
+from ptft.compare.queries import ClassQueries
 from ptft.compare.recommend import Recommendation
 from ptft.compare.results import MIXED, Cell
 from ptft.data import SampleSet
@@ -59,7 +59,7 @@ class ClassView:
 def class_view(
     cells: Sequence[Cell],
     choice: Recommendation,
-    queries: Queries | None,
+    queries: ClassQueries | None,
     test: SampleSet | None,
 ) -> ClassView | None:
     """Look at the test pictures of one budget by class; None where the target has no classes.
@@ -100,7 +100,7 @@ def class_view(
 
 
 def _by_class(
-    said_sq: NDArray[np.int64], labels_q: NDArray[np.int64], queries: Queries
+    said_sq: NDArray[np.int64], labels_q: NDArray[np.int64], queries: ClassQueries
 ) -> NDArray[np.float64]:
     """The share of each class's pictures that is found, in mean over seeds; NaN without any."""
     count = len(queries.classes)
@@ -114,7 +114,7 @@ def _table(
     found: dict[str, NDArray[np.float64]],
     start: str,
     taken: str,
-    queries: Queries,
+    queries: ClassQueries,
     seen: NDArray[np.int64],
 ) -> tuple[list[list[str]], str]:
     plain = [arm for arm in found if not arm.endswith(MIXED)]
@@ -131,7 +131,7 @@ def _table(
     return rows, f"the {_ROWS} of {len(order):,} classes that the recommended arm moves most"
 
 
-def _sentence(arm: str, moved_c: NDArray[np.float64], queries: Queries) -> str:
+def _sentence(arm: str, moved_c: NDArray[np.float64], queries: ClassQueries) -> str:
     """How many classes an arm wins and loses against the start, and which most."""
     moved = np.nan_to_num(moved_c)
     won, lost = int((moved > 0).sum()), int((moved < 0).sum())
@@ -147,7 +147,7 @@ def _sentence(arm: str, moved_c: NDArray[np.float64], queries: Queries) -> str:
 
 
 def _shown(
-    place: int, said_q: NDArray[np.int64], queries: Queries, test: SampleSet | None
+    place: int, said_q: NDArray[np.int64], queries: ClassQueries, test: SampleSet | None
 ) -> ShownPicture:
     name = queries.names[place]
     shown, said = queries.classes[queries.labels[place]], queries.classes[said_q[place]]

@@ -16,13 +16,13 @@ from typing import Any
 from ptft.compare.arms import MIXES, STEPLESS, search_space
 from ptft.recipe import ArmSection, Comparison, deciding_values
 
-__all__ = ["Key", "Keys", "base_values"]
+__all__ = ["CellKey", "Keys", "base_values"]
 
 _DIGITS = 10
 
 
 @dataclass(frozen=True)
-class Key:
+class CellKey:
     """What decides the cells of an arm at a budget.
 
     Attributes:
@@ -44,13 +44,13 @@ class Keys:
 
     def __init__(self, comparison: Comparison) -> None:
         self._comparison = comparison
-        self._known: dict[tuple[str, int], Key] = {}
+        self._known: dict[tuple[str, int], CellKey] = {}
 
     @cached_property
     def _base(self) -> dict[str, Any]:
         return base_values(self._comparison)
 
-    def of(self, arm: ArmSection, budget: int) -> Key:
+    def of(self, arm: ArmSection, budget: int) -> CellKey:
         """The key of an arm at a budget."""
         if (arm.label, budget) not in self._known:
             section = self._comparison.compare
@@ -66,7 +66,7 @@ class Keys:
                 "replay": section.replay if arm.kind == "replay" else None,
             }
             trials = section.trials if _searches(self._comparison, arm) else 1
-            self._known[arm.label, budget] = Key(_digest(decides), trials)
+            self._known[arm.label, budget] = CellKey(_digest(decides), trials)
         return self._known[arm.label, budget]
 
 

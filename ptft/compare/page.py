@@ -17,21 +17,21 @@ from ptft.compare.tables import (
     TableRows,
     choices_table,
     costs_table,
-    explained,
     results_table,
+    verdicts_table,
 )
 from ptft.data import SampleSet
 from ptft.pages.document import render
 from ptft.pages.markdown import inline, row
 from ptft.recipe import Comparison
 
-__all__ = ["Found", "choices_explained", "choose", "write_report"]
+__all__ = ["Choices", "choices_explained", "choose", "write_report"]
 
 _ARTICLE = "Pretraining and fine-tuning, measured"
 
 
 @dataclass(frozen=True)
-class Found:
+class Choices:
     """What a comparison found.
 
     Attributes:
@@ -45,7 +45,7 @@ class Found:
     chosen: Sequence[Recommendation]
 
 
-def choose(comparison: Comparison, cells: Sequence[Cell]) -> Found:
+def choose(comparison: Comparison, cells: Sequence[Cell]) -> Choices:
     """Recommend an arm at every budget."""
     section = comparison.compare
     arms = gather(cells, confidence=section.confidence)
@@ -59,7 +59,7 @@ def choose(comparison: Comparison, cells: Sequence[Cell]) -> Found:
         for budget in section.budgets
         if any(arm.budget == budget and arm.kind == "zero_shot" for arm in arms)
     ]
-    return Found(cells, arms, chosen)
+    return Choices(cells, arms, chosen)
 
 
 def write_report(
@@ -91,17 +91,17 @@ def write_report(
     write_atomic(folder / "report.html", _page(comparison, found, said, tables, classes))
 
 
-def choices_explained(comparison: Comparison, found: Found) -> str:
+def choices_explained(comparison: Comparison, found: Choices) -> str:
     """Say as Markdown, for each budget, what spoke for and against every arm on validation."""
     parts = []
     for choice in found.chosen:
         heading = f"## {choice.budget:,} {unit(comparison)}: {inline(choice.arm)}"
-        table = explained(comparison, found.arms, choice)
+        table = verdicts_table(comparison, found.arms, choice)
         parts.append("\n".join([heading, "", *_lines(table)]))
     return "\n\n".join(parts)
 
 
-def _values(comparison: Comparison, found: Found, left: int) -> dict[str, object]:
+def _values(comparison: Comparison, found: Choices, left: int) -> dict[str, object]:
     plain = [
         {key: value for key, value in vars(arm).items() if not key.endswith("_sq")}
         for arm in found.arms
@@ -116,7 +116,7 @@ def _values(comparison: Comparison, found: Found, left: int) -> dict[str, object
     }
 
 
-def _tables(comparison: Comparison, found: Found) -> dict[str, TableRows]:
+def _tables(comparison: Comparison, found: Choices) -> dict[str, TableRows]:
     """Tables by their headings; what a second run repeats comes first."""
     arms, chosen = found.arms, found.chosen
     return {
@@ -157,7 +157,7 @@ def _row(cells: Sequence[str]) -> str:
 
 def _page(
     comparison: Comparison,
-    found: Found,
+    found: Choices,
     said: Sequence[str],
     tables: dict[str, TableRows],
     classes: ClassView | None,

@@ -8,13 +8,13 @@ from ptft.compare.metric import Measurement
 from ptft.data import SampleSet
 from ptft.evaluate.ranks import ClassRanks
 
-__all__ = ["QUERIES", "Queries", "read_queries", "said_of"]
+__all__ = ["QUERIES", "ClassQueries", "read_queries", "said_of"]
 
 QUERIES = "queries.json"
 
 
 @dataclass(frozen=True)
-class Queries:
+class ClassQueries:
     """The queries of test, where they are pictures of classes.
 
     Attributes:
@@ -30,10 +30,10 @@ class Queries:
     places: list[int]
 
 
-def read_queries(folder: Path) -> Queries | None:
+def read_queries(folder: Path) -> ClassQueries | None:
     """What test asks, of a comparison's folder; None where it has no classes."""
     path = folder / QUERIES
-    return Queries(**read_json(path)) if path.is_file() else None
+    return ClassQueries(**read_json(path)) if path.is_file() else None
 
 
 def said_of(measured: Measurement, samples: SampleSet, folder: Path) -> list[int]:
@@ -45,7 +45,7 @@ def said_of(measured: Measurement, samples: SampleSet, folder: Path) -> list[int
     kept = read_queries(folder)
     if kept is None:
         names = [samples.name(place) for place in places]
-        kept = Queries(list(measured.classes), labels, names, places)
+        kept = ClassQueries(list(measured.classes), labels, names, places)
         write_json(folder / QUERIES, asdict(kept))
     number = {name: place for place, name in enumerate(kept.classes)}
     assert kept.labels == [number[measured.classes[label]] for label in labels]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ptft.artifact import read_json, write_json
-from ptft.compare.keys import Key, Keys
+from ptft.compare.keys import CellKey, Keys
 from ptft.errors import ArtifactError
 from ptft.recipe import Comparison
 
@@ -79,7 +79,7 @@ class Cell:
         ece, ece_scaled: calibration error on test, before and after temperature scaling on val.
         temperature: that scaling's.
         passed_over: counts of what of test was left out or cut, by name; only those above 0.
-        test_said: the class that is said of each query of test, by its number in ``Queries``;
+        test_said: the class that is said of each query of test, by its number in ``ClassQueries``;
             empty where queries are no pictures of classes.
         trials: that ``chosen`` was chosen from, of the first seed's cell.
     """
@@ -183,7 +183,7 @@ class Cells:
         """How many files there are of other arms or settings, or of a ptft before keys."""
         return len(list(self.folder.glob("[!.]*.json"))) - len(self.all())
 
-    def _key(self, arm: str, budget: int) -> Key:
+    def _key(self, arm: str, budget: int) -> CellKey:
         own = next(one for one in self._section.arms if one.label == arm.removesuffix(MIXED))
         return self._keys.of(own, budget)
 
@@ -191,7 +191,7 @@ class Cells:
         return self.folder / f"{cell_name(arm, budget, seed, self._key(arm, budget))}.json"
 
 
-def cell_name(arm: str, budget: int, seed: int, key: Key) -> str:
+def cell_name(arm: str, budget: int, seed: int, key: CellKey) -> str:
     """Name of a cell's file, without its ending."""
     return f"{arm}_{budget}_{seed}.{key.name}"
 

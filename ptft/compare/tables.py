@@ -10,7 +10,14 @@ from ptft.compare.stats import paired_interval
 from ptft.recipe import Comparison
 from ptft.recipe.comparison import CompareSection
 
-__all__ = ["TableRows", "choices_table", "costs_table", "explained", "results_table", "shown_name"]
+__all__ = [
+    "TableRows",
+    "choices_table",
+    "costs_table",
+    "results_table",
+    "shown_name",
+    "verdicts_table",
+]
 
 TableRows = list[list[str]]
 
@@ -130,7 +137,9 @@ def costs_table(arms: Sequence[Arm]) -> TableRows:
     return rows
 
 
-def explained(comparison: Comparison, arms: Sequence[Arm], choice: Recommendation) -> TableRows:
+def verdicts_table(
+    comparison: Comparison, arms: Sequence[Arm], choice: Recommendation
+) -> TableRows:
     """What spoke on validation for and against every arm at a budget."""
     section = comparison.compare
     own = [arm for arm in arms if arm.budget == choice.budget]

@@ -156,20 +156,24 @@ class Task:
         """Finish the cell of a seed and its mix: by another's of the same choice where there is
         one, else by training."""
         cost = round(sum(one.cpu_seconds for one in search.trials), 2)
-        extra = {"search_cpu_seconds": cost if seed == 0 and len(search.trials) > 1 else 0.0}
+        searched = cost if seed == 0 and len(search.trials) > 1 else 0.0
         trials = search.trials if seed == 0 else []
         label = self.arm.label
         known = self.cells.relatives(label, self.budget, seed)
         if (same := next((one for one in known if one.chosen == search.chosen), None)) is not None:
             for mix in self.cells.relatives(f"{label}{MIXED}", self.budget, seed):
                 if {k: v for k, v in mix.chosen.items() if k != "alpha"} == search.chosen:
-                    self.cells.write(replace(mix, costs=replace(mix.costs, **extra)))
-            costs = replace(same.costs, **extra)
+                    self.cells.write(
+                        replace(mix, costs=replace(mix.costs, search_cpu_seconds=searched))
+                    )
+            costs = replace(same.costs, search_cpu_seconds=searched)
             self.cells.write(replace(same, costs=costs, trials=trials))
             return
         own = search.best if seed == 0 else None
         trained = own or self.train(seed, search.chosen)
-        trained = replace(trained, costs=replace(trained.costs, **extra), trials=trials)
+        trained = replace(
+            trained, costs=replace(trained.costs, search_cpu_seconds=searched), trials=trials
+        )
         if self.arm.kind in MIXES:
             self.mix_with_start(trained, seed)
         self._write(trained, seed)

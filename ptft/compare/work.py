@@ -9,7 +9,7 @@ from typing import Any
 
 from ptft.compare.board import Board
 from ptft.compare.claims import Claims
-from ptft.compare.keys import Key
+from ptft.compare.keys import CellKey
 from ptft.compare.processes import Processes
 from ptft.compare.results import MIXED, cell_name
 from ptft.errors import ModelError, TrainingError
@@ -33,7 +33,7 @@ class ArmJob:
 
     arm: ArmSection
     budget: int
-    key: Key
+    key: CellKey
     seconds: float = 0.0
 
     @property

@@ -12,6 +12,7 @@ from ptft.evaluate.ranks import RetrievalRanks
 from ptft.model.spec import ModelSpec
 
 __all__ = [
+    "BINS",
     "accuracy_figures",
     "calibration_error",
     "calibration_errors",

@@ -13,7 +13,7 @@ from ptft.artifact import write_json
 from ptft.compare.class_view import class_view
 from ptft.compare.page import choices_explained, choose, write_report
 from ptft.compare.plots import label_curves, retention_plane
-from ptft.compare.queries import QUERIES, Queries
+from ptft.compare.queries import QUERIES, ClassQueries
 from ptft.compare.recommend import gather, recommend
 from ptft.compare.results import Cell
 from ptft.data.sample import Sample, SampleSet
@@ -122,7 +122,7 @@ class Drawn(SampleSet):
 
 
 @pytest.fixture
-def classed() -> tuple[list[Cell], Queries]:
+def classed() -> tuple[list[Cell], ClassQueries]:
     """40 queries of three of four classes; tuning wins the dogs and loses owls to cats."""
     labels = [0] * 20 + [1] * 12 + [2] * 8
     start = [0] * 20 + [0] * 12 + [2] * 8
@@ -136,11 +136,11 @@ def classed() -> tuple[list[Cell], Queries]:
     cells = [one("zero_shot", start, seed) for seed in (0, 1)]
     cells += [one("full", tuned, seed) for seed in (0, 1)]
     names = [f"{place}.png" for place in range(40)]
-    return cells, Queries(CLASSES, labels, names, list(range(40)))
+    return cells, ClassQueries(CLASSES, labels, names, list(range(40)))
 
 
 def test_the_view_by_class_says_what_is_won_and_lost(
-    classed: tuple[list[Cell], Queries], tmp_path: Path
+    classed: tuple[list[Cell], ClassQueries], tmp_path: Path
 ) -> None:
     cells, queries = classed
     arms = gather(cells, confidence=0.95)
@@ -172,7 +172,7 @@ def test_the_view_by_class_says_what_is_won_and_lost(
 
 
 def test_a_view_has_the_share_of_each_arm_in_mean_over_seeds(
-    classed: tuple[list[Cell], Queries],
+    classed: tuple[list[Cell], ClassQueries],
 ) -> None:
     cells, queries = classed
     better = replace(cells[3], test_said=queries.labels)
