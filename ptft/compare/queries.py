@@ -49,5 +49,5 @@ def said_of(measured: Measurement, samples: SampleSet, folder: Path) -> list[int
         write_json(folder / QUERIES, asdict(kept))
     number = {name: place for place, name in enumerate(kept.classes)}
     assert kept.labels == [number[measured.classes[label]] for label in labels]
-    said = measured.ranks.logits_nc.argmax(dim=1).tolist()
+    said = measured.ranks.said_n.tolist()
     return [number[measured.classes[place]] for place in said]

@@ -67,13 +67,12 @@ class ClassAnswers:
     @classmethod
     def of(cls, ranks: ClassRanks, places: torch.Tensor, classes: Sequence[str]) -> "ClassAnswers":
         """Of ranks, with the place of each row in its set."""
-        sure, said = ranks.logits_nc.double().softmax(dim=1).max(dim=1)
         return cls(
             list(classes),
             places.cpu().numpy(),
             ranks.labels_n.cpu().numpy(),
-            said.cpu().numpy(),
-            sure.cpu().numpy(),
+            ranks.said_n.cpu().numpy(),
+            ranks.sure_n.cpu().numpy(),
         )
 
     def per_class(self) -> dict[str, ClassFigures]:

@@ -36,7 +36,7 @@ class ClassRanks:
     Attributes:
         ranks_n: int64 (N,), how many wrong classes score at least as high as the right one.
         sure_n: float64 (N,), the largest probability of each sample.
-        right_n: bool (N,), whether the class of that probability is the right one.
+        said_n: int64 (N,), the class of that probability.
         labels_n: int64 (N,), the right classes.
         classes: C.
         inputs_nw: what is scored.
@@ -45,11 +45,16 @@ class ClassRanks:
 
     ranks_n: Tensor
     sure_n: Tensor
-    right_n: Tensor
+    said_n: Tensor
     labels_n: Tensor
     classes: int
     inputs_nw: Tensor
     score: Score
+
+    @property
+    def right_n(self) -> Tensor:
+        """bool (N,), whether the class that is said is the right one."""
+        return self.said_n == self.labels_n
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Logits (B, C) of blocks of samples, and which class is right: bool (B, C)."""
@@ -78,16 +83,16 @@ def rank_blocks(score: Score, inputs_nw: Tensor, labels_n: Tensor, classes: int)
             f"labels run from {int(labels_n.min())} to {int(labels_n.max())}; "
             f"allowed with {classes} classes: 0 to {classes - 1}"
         )
-    ranks, sure, right = [], [], []
+    ranks, sure, said = [], [], []
     for rows in blocks_of(len(labels_n), classes):
         with torch.no_grad():
             logits_bc, labels_b = score(inputs_nw[rows]), labels_n[rows]
         ranks.append(class_ranks(logits_bc, labels_b))
-        sure_b, found_b = logits_bc.double().softmax(dim=1).max(dim=1)
+        sure_b, said_b = logits_bc.double().softmax(dim=1).max(dim=1)
         sure.append(sure_b)
-        right.append(found_b == labels_b)
+        said.append(said_b)
     return ClassRanks(
-        torch.cat(ranks), torch.cat(sure), torch.cat(right), labels_n, classes, inputs_nw, score
+        torch.cat(ranks), torch.cat(sure), torch.cat(said), labels_n, classes, inputs_nw, score
     )
 
 
