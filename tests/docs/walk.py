@@ -22,13 +22,14 @@ import numpy as np
 from PIL import Image
 
 from ptft.launch import load_launch
-from ptft.recipe import Comparison, dump_recipe, load_evaluation
+from ptft.model import save_model
+from ptft.recipe import ArchModel, Comparison, InitSection, dump_recipe, load_evaluation
 from ptft.recipe.load import load_any
 from ptft.recipe.optim import LBFGS
 from tests.docs.pages import REPO, is_plain
 from tests.serving.server import free_port
 from tests.support.loopback_hub import LoopbackHub
-from tests.support.tiny import towers_section
+from tests.support.tiny import build, towers_section
 from tests.support.warm import Warm
 
 __all__ = ["TOKEN", "Walk", "draw", "environment"]
@@ -215,7 +216,12 @@ def shrink(path: Path) -> None:
         return
     recipe = load_any(path)
     changes: dict[str, Any] = {}
-    if recipe.model is not None:
+    if isinstance(recipe.model, ArchModel) and recipe.model.pretrained is not None:
+        start = path.parent / "weights"  # whose towers know each other, as downloaded ones do
+        if not start.is_dir():
+            save_model(build(towers_section()), start)
+        changes |= {"model": None, "init": InitSection.model_validate({"from": str(start)})}
+    elif recipe.model is not None:
         changes["model"] = towers_section()
     batch = min(recipe.optim.global_batch, 8)
     optim: dict[str, Any] = {"samples_seen": _BATCHES * batch, "epochs": None}
