@@ -122,15 +122,17 @@ def classify_loss(
     if labels is None:
         raise TrainingError("objective.kind: 'classify' needs labels, and the data has none")
     logits_bc = _single(logits_bc)
-    loss_b = F.cross_entropy(
-        logits_bc, labels, label_smoothing=section.label_smoothing, reduction="none"
-    )
-    if section.focal:
-        right_b = logits_bc.log_softmax(dim=1).gather(1, labels[:, None])[:, 0]
-        loss_b = loss_b * (-right_b.expm1()).clamp(min=_LEAST_DOUBT) ** section.focal
-    if weights_c is not None:
-        loss_b = loss_b * weights_c[labels]
-    loss = loss_b.mean()
+    smoothing = section.label_smoothing
+    if weights_c is None and not section.focal:
+        loss = F.cross_entropy(logits_bc, labels, label_smoothing=smoothing)
+    else:
+        loss_b = F.cross_entropy(logits_bc, labels, label_smoothing=smoothing, reduction="none")
+        if section.focal:
+            right_b = logits_bc.log_softmax(dim=1).gather(1, labels[:, None])[:, 0]
+            loss_b = loss_b * (-right_b.expm1()).clamp(min=_LEAST_DOUBT) ** section.focal
+        if weights_c is not None:
+            loss_b = loss_b * weights_c[labels]
+        loss = loss_b.mean()
     hits = (logits_bc.detach().argmax(1) == labels).float().mean()
     shown = {"accuracy": hits.item(), "logit_scale": log_scale.detach().exp().item()}
     return ObjectiveOutput(loss, shown)

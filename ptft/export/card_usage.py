@@ -298,7 +298,8 @@ def _libraries(info: ModelInfo, spec: ModelSpec, files: list[str], texts: str) -
     timm = info.clients.get("timm", {}).get("loads")
     parts: list[str] = []
     embeds = transformers is not None and FolderFiles.PREPROCESSOR in files
-    if not offers_texts(info, spec):
+    asked = offers_texts(info, spec)
+    if not asked:
         embeds = False
         parts += ["### Other libraries\n", without_texts()]
     if info.task == "detect" and transformers is not None:
@@ -310,7 +311,7 @@ def _libraries(info: ModelInfo, spec: ModelSpec, files: list[str], texts: str) -
         versions = "4.57 or 5" if old else "5"
         usage = filled(_TRANSFORMERS, texts=texts, loads=transformers, versions=versions)
         parts += ["### transformers\n", usage]
-    else:
+    if asked:
         parts += _sentence_transformers(info, texts)
     if timm is not None:
         parts += ["### timm\n", filled(_TIMM, loads=timm)]

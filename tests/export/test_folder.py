@@ -172,6 +172,8 @@ def test_the_card_says_what_metrics_json_says(exported: Exported) -> None:
     }
     assert measured["retrieval", "i2t_recall@1"] == "0.4322"
     assert measured["retrieval", "images"] == "256"
+    loads = [name for name, client in exported.info.clients.items() if "loads" in client]
+    assert not [name for name in loads if f"\n### {name}\n" not in card]
     files = {row[0]: row for row in rows if len(row) == 6}
     both = (FolderFiles.TEXT_ONNX, FolderFiles.VISION_ONNX)
     every = {tower_file(name, p) for name in both for p in PRECISIONS}
