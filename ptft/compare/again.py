@@ -18,7 +18,12 @@ from ptft.recipe.load import load_comparison
 
 __all__ = ["explain_again", "summarise"]
 
-_RULE = ("confidence", "margin", "retention")  # keys of the choice alone, once cells are there
+_RULE = (
+    "confidence",
+    "margin",
+    "retention",
+    "retention_probability",
+)  # keys of the choice alone, once cells are there
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,9 @@ def explain_again(source: str | Path, overrides: Sequence[str] = ()) -> str:
 
     Args:
         source: the comparison's folder, or its recipe.
-        overrides: ``compare.confidence``, ``compare.margin`` and ``compare.retention`` decide the
-            choice; other keys have to be those of the cells.
+        overrides: ``compare.confidence``, ``compare.margin``, ``compare.retention`` and
+            ``compare.retention_probability`` decide the choice; other keys have to be those of the
+            cells.
 
     Raises:
         UsageError: there is no cell yet, or other keys are given.

@@ -63,6 +63,7 @@ class Keys:
                 "prune_at": section.prune_at if _searches(self._comparison, arm) else [],
                 "wise": section.wise if arm.kind in MIXES else [],
                 "retention": section.retention if section.retain else None,
+                "retention_probability": section.retention_probability if section.retain else None,
                 "replay": section.replay if arm.kind == "replay" else None,
             }
             trials = section.trials if _searches(self._comparison, arm) else 1

@@ -24,7 +24,14 @@ from ptft.recipe import (
     metrics_of,
 )
 
-__all__ = ["Measurement", "TextEmbeddings", "default_metric", "measure_metric", "retained_metric"]
+__all__ = [
+    "Measurement",
+    "TextEmbeddings",
+    "bits",
+    "default_metric",
+    "measure_metric",
+    "retained_metric",
+]
 
 TextEmbeddings = dict[str, Tensor]
 """Caption -> float32 (D,), its embedding by one model: sets of one subject share most captions."""
@@ -85,6 +92,11 @@ class Measurement:
         if isinstance(self.ranks, RetrievalRanks):
             counts |= cut_figures(self.ranks.captions, self.spec)
         return counts
+
+
+def bits(measured: Measurement) -> str:
+    """0 or 1 for each query."""
+    return "".join(str(int(hit)) for hit in measured.hits.tolist())
 
 
 def default_metric(item: EvaluateItem, wanted: str | None = None, key: str = "evaluate.0") -> str:

@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ptft.compare.recommend import Arm, Recommendation
+from ptft.compare.gathered import Arm
+from ptft.compare.recommend import Recommendation
 from ptft.compare.stats import paired_interval
 
 __all__ = ["MoreLabels", "more_labels"]

@@ -7,11 +7,13 @@ from pathlib import Path
 from ptft import __version__
 from ptft.artifact import write_atomic, write_json
 from ptft.compare.class_view import ClassView, class_view
+from ptft.compare.gathered import ANSWERS, Arm, gather
 from ptft.compare.metric import default_metric
 from ptft.compare.plots import cost_bars, label_curves, retention_plane
 from ptft.compare.queries import read_queries
-from ptft.compare.recommend import Arm, Recommendation, gather, recommend
+from ptft.compare.recommend import Recommendation, recommend
 from ptft.compare.results import Cell
+from ptft.compare.selected import selection_luck
 from ptft.compare.sentences import article, passed_over, sentences, unit
 from ptft.compare.tables import (
     TableRows,
@@ -49,16 +51,14 @@ def choose(comparison: Comparison, cells: Sequence[Cell]) -> Choices:
     """Recommend an arm at every budget."""
     section = comparison.compare
     arms = gather(cells, confidence=section.confidence)
-    chosen = [
-        recommend(
-            [arm for arm in arms if arm.budget == budget],
-            retention=section.retention,
-            confidence=section.confidence,
-            margin=section.margin,
-        )
-        for budget in section.budgets
-        if any(arm.budget == budget and arm.kind == "zero_shot" for arm in arms)
-    ]
+    chosen = recommend(
+        arms,
+        retention=section.retention,
+        probability=section.retention_probability,
+        confidence=section.confidence,
+        margin=section.margin,
+        luck=selection_luck(comparison),
+    )
     return Choices(cells, arms, chosen)
 
 
@@ -103,8 +103,7 @@ def choices_explained(comparison: Comparison, found: Choices) -> str:
 
 def _values(comparison: Comparison, found: Choices, left: int) -> dict[str, object]:
     plain = [
-        {key: value for key, value in vars(arm).items() if not key.endswith("_sq")}
-        for arm in found.arms
+        {key: value for key, value in vars(arm).items() if key not in ANSWERS} for arm in found.arms
     ]
     return {
         "name": comparison.name,

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from ptft.compare.recommend import Arm, Recommendation, pareto
+from ptft.compare.gathered import Arm
+from ptft.compare.recommend import Recommendation, pareto
 from ptft.compare.results import MIXED
 from ptft.pages.chart import Axis, Bars, Chart, Dot, Mark, linear_axis
 

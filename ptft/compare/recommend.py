@@ -1,67 +1,47 @@
-"""Recommends an arm at a budget by a stated rule.
+"""Recommends an arm at each budget by a stated rule, and says how sure that is.
 
-The rule, on validation alone: of the arms that retain enough, the one with the highest target
-figure; then the cheapest to train (in counted operations, which no other load of the machine moves)
-of those within a margin of it whose paired bootstrap interval against it includes no difference.
-Few validation samples tell little apart, so the interval alone would always take the cheapest. Of
-two that cost the same the better one is taken. The starting model is always a candidate, so "do not
-fine-tune" can win. Test figures only tell how good the choice was (its regret).
+The rule, on validation alone:
+
+1. Believe: of every arm its figure on the target and what it keeps, each with its error, from the
+   queries that all arms were asked (:mod:`ptft.compare.posterior`).
+2. Allow the arms that keep ``retention`` with a probability of at least
+   ``retention_probability``. The starting model is always allowed, so "do not fine-tune" can win.
+3. Take the allowed arm whose figure is expected to be highest: it has the least expected regret,
+   since what the best arm has is the same whichever is taken.
+4. Of arms that validation cannot tell from it and that are lower by no more than ``margin``, take
+   the one that did better at the other budgets.
+
+docs/reference/compare-rule.md derives it. Test figures only tell how good the choice was (its
+regret).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ptft.compare.results import Cell
-from ptft.compare.stats import Hits, band, paired_interval
+from ptft.compare.gathered import Arm
+from ptft.compare.posterior import Asked, Belief, kept_belief, target_belief
 
-__all__ = ["Arm", "Recommendation", "gather", "pareto", "recommend"]
-
-
-@dataclass(frozen=True)
-class Arm:
-    """An arm at a budget over its seeds: means of its cells.
-
-    Attributes:
-        val_sq, test_sq: hits of each seed and query, for intervals.
-        low, high: band of the test figure.
-        cpu_seconds: of one training, with the search's shared among the seeds.
-    """
-
-    name: str
-    kind: str
-    budget: int
-    seeds: int
-    val: float
-    test: float
-    low: float
-    high: float
-    val_retention: float
-    test_retention: float
-    test_retained: dict[str, float]
-    ece: float
-    ece_scaled: float
-    trainable_share: float
-    cpu_seconds: float
-    wall_seconds: float
-    gpu_seconds: float
-    flops: float
-    peak_bytes: int
-    artefact_bytes: int
-    chosen: dict[str, object]
-    val_sq: Hits
-    test_sq: Hits
+__all__ = ["Recommendation", "pareto", "recommend"]
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What to take at a budget.
+    """What to take at a budget; shares of 1.
 
     Attributes:
         arm: its name.
-        best: the arm with the highest validation figure that retains enough.
-        equals: arms that the interval cannot tell from the best one, cheapest first.
+        best: the arm that is expected to be best among those allowed.
+        equals: arms that validation cannot tell from it, the best at other budgets first.
+        expected_regret: what is expected to be lost against the best arm that keeps enough.
+        regret_low, regret_high: where the regret on test is expected to lie.
+        holds: probability that the arm keeps what was asked.
+        kept_low, kept_high: where what it keeps on test is expected to lie.
+        figures: what each arm of the budget is expected to have, by all that its seeds were asked.
+        holding: the probability that each arm keeps what was asked.
+        test, test_retention: what it has there.
         regret: test figure of the best candidate on test, less that of ``arm``.
         test_best: that candidate.
     """
@@ -70,48 +50,115 @@ class Recommendation:
     arm: str
     best: str
     equals: tuple[str, ...]
+    expected_regret: float
+    regret_low: float
+    regret_high: float
+    holds: float
+    kept_low: float
+    kept_high: float
+    figures: dict[str, float]
+    holding: dict[str, float]
     test: float
     test_retention: float
     regret: float
     test_best: str
 
 
-def gather(cells: Iterable[Cell], *, confidence: float) -> list[Arm]:
-    """Average the cells of each arm at each budget over their seeds."""
-    groups: dict[tuple[str, int], list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault((cell.arm, cell.budget), []).append(cell)
-    return [
-        _arm(name, budget, found, confidence=confidence)
-        for (name, budget), found in sorted(groups.items(), key=lambda item: item[0][::-1])
-    ]
+@dataclass(frozen=True)
+class _Budget:
+    """The arms of a budget, and what is believed of them."""
+
+    arms: list[Arm]
+    start: int
+    target: Belief
+    kept: Belief
+    allowed_a: NDArray[np.bool_]
+
+    @property
+    def best(self) -> int:
+        """The allowed arm whose figure is expected to be highest."""
+        return int(np.argmax(np.where(self.allowed_a, self.target.mean_a, -1.0)))
 
 
 def recommend(
-    arms: Sequence[Arm], *, retention: float, confidence: float, margin: float
-) -> Recommendation:
-    """Choose among the arms of one budget, see ``CompareSection`` for what is asked."""
-    candidates = [arm for arm in arms if _is_start(arm) or arm.val_retention >= retention]
-    assert candidates, "the starting model is always one"
-    best = max(candidates, key=lambda arm: (arm.val, -arm.flops, arm.name))
-    equals = [
-        arm
-        for arm in candidates
-        if arm is best
-        or (best.val - arm.val <= margin + 1e-9 and _no_difference(best, arm, confidence))
+    arms: Sequence[Arm],
+    *,
+    retention: float,
+    probability: float,
+    confidence: float,
+    margin: float,
+    luck: Mapping[str, float] | None = None,
+) -> list[Recommendation]:
+    """Choose an arm at every budget that has a start, see ``CompareSection`` for what is asked.
+
+    Args:
+        luck: see :func:`ptft.compare.selected.selection_luck`.
+    """
+    found: dict[int, _Budget] = {}
+    for budget in sorted({arm.budget for arm in arms if _is_start(arm)}):
+        at = [arm for arm in arms if arm.budget == budget]
+        start = next(number for number, arm in enumerate(at) if _is_start(arm))
+        target = target_belief([arm.asked for arm in at])
+        kept = kept_belief([arm.val_kept for arm in at], first=start, luck=luck)
+        allowed_a = kept.surely(probability) >= retention - 1e-9
+        allowed_a[start] = True
+        found[budget] = _Budget(at, start, target, kept, allowed_a)
+    return [
+        _recommended(one, found, retention=retention, confidence=confidence, margin=margin)
+        for one in found.values()
     ]
-    equals.sort(key=lambda arm: (arm.flops, arm.artefact_bytes, -arm.val, arm.name))
-    taken = equals[0]
-    allowed = [arm for arm in arms if _is_start(arm) or arm.test_retention >= retention]
-    first = max(allowed, key=lambda arm: arm.test)
+
+
+def _recommended(
+    at: _Budget,
+    budgets: Mapping[int, _Budget],
+    *,
+    retention: float,
+    confidence: float,
+    margin: float,
+) -> Recommendation:
+    best, arms = at.best, at.arms
+    tied = [
+        int(number)
+        for number in np.flatnonzero(at.allowed_a)
+        if number == best or at.target.alike(best, int(number), margin, confidence=confidence)
+    ]
+    others = [one for one in budgets.values() if one is not at]
+    tied.sort(
+        key=lambda n: (
+            -_elsewhere(arms[n].name, others),
+            -at.target.mean_a[n],
+            arms[n].flops,  # nothing tells them apart; the start takes none
+            arms[n].name,
+        )
+    )
+    taken = tied[0]
+    first = max(
+        (arm for arm in arms if _is_start(arm) or arm.test_retention >= retention),
+        key=lambda arm: arm.test,
+    )
+    believed, shown = _regrets(at, taken, retention)
+    low, high = np.quantile(shown, [(1 - confidence) / 2, (1 + confidence) / 2])
+    on_test = at.kept.plus(kept_belief([arm.test_kept for arm in arms], first=at.start))
+    kept_low, kept_high = on_test.interval(taken, confidence=confidence)
+    names = [arm.name for arm in arms]
+    holding = dict(zip(names, at.kept.at_least(retention).tolist(), strict=True))
     return Recommendation(
-        budget=taken.budget,
-        arm=taken.name,
-        best=best.name,
-        equals=tuple(arm.name for arm in equals),
-        test=taken.test,
-        test_retention=taken.test_retention,
-        regret=max(0.0, first.test - taken.test),
+        budget=arms[taken].budget,
+        arm=arms[taken].name,
+        best=arms[best].name,
+        equals=tuple(arms[number].name for number in tied),
+        expected_regret=float(believed.mean()),
+        regret_low=float(low),
+        regret_high=float(high),
+        holds=holding[names[taken]],
+        kept_low=kept_low,
+        kept_high=kept_high,
+        figures=dict(zip(names, at.target.mean_a.tolist(), strict=True)),
+        holding=holding,
+        test=arms[taken].test,
+        test_retention=arms[taken].test_retention,
+        regret=max(0.0, first.test - arms[taken].test),
         test_best=first.name,
     )
 
@@ -135,53 +182,32 @@ def _is_start(arm: Arm) -> bool:
     return arm.kind == "zero_shot"
 
 
-def _no_difference(best: Arm, arm: Arm, confidence: float) -> bool:
-    """Whether a paired interval includes no difference.
+def _elsewhere(name: str, others: Sequence[_Budget]) -> float:
+    """How far an arm lies below the best at other budgets, in mean; -1 where it is at none."""
+    gaps = [
+        float(one.target.mean_a[number] - one.target.mean_a[one.best])
+        for one in others
+        for number, arm in enumerate(one.arms)
+        if arm.name == name
+    ]
+    return float(np.mean(gaps)) if gaps else -1.0
 
-    Both arms saw the same validation samples with the same seeds; an unfinished one has fewer.
-    """
-    seeds = min(len(best.val_sq), len(arm.val_sq))
-    low, high = paired_interval(best.val_sq[:seeds], arm.val_sq[:seeds], confidence=confidence)
-    return low <= 0.0 <= high
 
+def _regrets(
+    at: _Budget, taken: int, retention: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Draws of what is lost against the best arm that keeps enough: in truth, and as a test of the
+    size that was had would show it."""
 
-def _arm(name: str, budget: int, cells: list[Cell], *, confidence: float) -> Arm:
-    test_sq = _matrix([cell.test_hits for cell in cells])
-    low, high = band(test_sq, confidence=confidence)
-    costs = [cell.costs for cell in cells]
+    def lost(target: Belief, kept: Belief) -> NDArray[np.float64]:
+        figures_da, enough_da = target.draws(0), kept.draws(1) >= retention
+        enough_da[:, at.start] = True
+        best_d = np.where(enough_da, figures_da, -np.inf).max(axis=1)
+        return np.maximum(0.0, best_d - figures_da[:, taken])
 
-    def mean(values: Iterable[float]) -> float:
-        return float(np.mean(list(values)))
-
-    names = cells[0].test_retained
-    return Arm(
-        name=name,
-        kind=cells[0].kind if not name.endswith("+wise") else "wise",
-        budget=budget,
-        seeds=len(cells),
-        val=mean(cell.val for cell in cells),
-        test=mean(cell.test for cell in cells),
-        low=low,
-        high=high,
-        val_retention=mean(cell.val_retention for cell in cells),
-        test_retention=mean(cell.test_retention for cell in cells),
-        test_retained={key: mean(cell.test_retained[key] for cell in cells) for key in names},
-        ece=mean(cell.ece for cell in cells),
-        ece_scaled=mean(cell.ece_scaled for cell in cells),
-        trainable_share=costs[0].trainable_share,
-        cpu_seconds=mean(cost.cpu_seconds for cost in costs)
-        + sum(cost.search_cpu_seconds for cost in costs) / len(costs),
-        wall_seconds=mean(cost.wall_seconds for cost in costs),
-        gpu_seconds=mean(cost.gpu_seconds for cost in costs),
-        flops=mean(cost.flops for cost in costs),
-        peak_bytes=max(cost.peak_bytes for cost in costs),
-        artefact_bytes=costs[0].artefact_bytes,
-        chosen=dict(cells[0].chosen),
-        val_sq=_matrix([cell.val_hits for cell in cells]),
-        test_sq=test_sq,
+    target_on_test = target_belief(
+        [Asked(range(arm.test_sq.shape[1]), arm.test_sq) for arm in at.arms]
     )
-
-
-def _matrix(rows: Sequence[str]) -> Hits:
-    width = min(len(row) for row in rows)
-    return np.array([[float(bit) for bit in row[:width]] for row in rows])
+    kept_on_test = kept_belief([arm.test_kept for arm in at.arms], first=at.start)
+    shown = lost(at.target.plus(target_on_test), at.kept.plus(kept_on_test))
+    return lost(at.target, at.kept), shown

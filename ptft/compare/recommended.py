@@ -7,7 +7,8 @@ from typing import Any
 
 from ptft.artifact import write_atomic
 from ptft.compare.arms import START, arm_recipe
-from ptft.compare.recommend import Arm, Recommendation
+from ptft.compare.gathered import Arm
+from ptft.compare.recommend import Recommendation
 from ptft.compare.results import MIXED
 from ptft.data import open_split
 from ptft.recipe import Comparison, Recipe

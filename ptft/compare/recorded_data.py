@@ -57,7 +57,7 @@ def check_recorded_data(
             figures.unlink(missing_ok=True)  # of the starting model, on the data as they were
         board.put(_ACCEPTED)
         board.put(RunFiles.DATA)
-        board.forget(["start_val.json", "start_test.json", QUERIES])
+        board.forget(["start_hits_val.json", "start_hits_test.json", QUERIES])
     return [
         f"The data changed after {entry['step']} cells were finished, which are of the data as "
         f"they were: {'; '.join(entry['changes'])}."

@@ -82,6 +82,10 @@ class Cell:
         test_said: the class that is said of each query of test, by its number in ``ClassQueries``;
             empty where queries are no pictures of classes.
         trials: that ``chosen`` was chosen from, of the first seed's cell.
+        val_of: numbers in ``val`` of the queries; empty where a sample is not one query.
+        before_of, before_hits: the same of labels that earlier seeds learned from, and this one
+            did not.
+        val_kept, test_kept: 0 or 1 for each query of each retained set.
     """
 
     arm: str
@@ -102,6 +106,11 @@ class Cell:
     test_said: list[int] = field(default_factory=list)
     costs: Costs = field(default_factory=Costs)
     trials: list[TrialRecord] = field(default_factory=list)
+    val_of: list[int] = field(default_factory=list)
+    before_of: list[int] = field(default_factory=list)
+    before_hits: str = ""
+    val_kept: dict[str, str] = field(default_factory=dict)
+    test_kept: dict[str, str] = field(default_factory=dict)
 
     @property
     def val_retention(self) -> float:

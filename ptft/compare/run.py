@@ -16,6 +16,7 @@ from ptft.compare.claims import Claims
 from ptft.compare.keys import Keys, base_values
 from ptft.compare.recorded_data import check_recorded_data
 from ptft.compare.results import Cell, Cells
+from ptft.compare.selected import luck_told, selection_luck
 from ptft.compare.target import Target
 from ptft.compare.work import ArmJob, Shared, work
 from ptft.errors import ArtifactError, PtftError, UsageError
@@ -131,7 +132,7 @@ def compare(
                     shared = Shared(board, claims, log)
                     work(comparison, jobs, shared, stop, deadline=deadline)
         left = len(_all_cells(comparison) - board.bring_cells())
-        remarks = [*changes, *([cut] if cut else [])]
+        remarks = [*changes, *filter(None, (cut, luck_told(selection_luck(comparison))))]
         while True:
             found = cells.all()
             test = target.target.test

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from ptft.artifact import RunFiles, read_json
 from ptft.compare.arms import START
+from ptft.compare.gathered import Arm
 from ptft.compare.more_labels import more_labels
-from ptft.compare.recommend import Arm, Recommendation
+from ptft.compare.recommend import Recommendation
 from ptft.compare.results import Cell
 from ptft.compare.stats import paired_interval
 from ptft.model_source import Run, resolve
@@ -122,21 +123,44 @@ def _reached(comparison: Comparison, taken: Arm) -> str:
 def _rule(comparison: Comparison, arms: Sequence[Arm], last: Recommendation) -> str:
     section = comparison.compare
     best, taken = find_arm(arms, last.best, last.budget), find_arm(arms, last.arm, last.budget)
-    queries = best.val_sq.shape[1]
-    kept = "of the arms that retain enough, " if section.retain else ""
+    queries, asked = len(best.asked.queries), f"{100 * section.retention:.4g} %"
+    kept = (
+        f"of the arms that keep {asked} with a probability of at least "
+        f"{100 * section.retention_probability:.4g} %, "
+        if section.retain
+        else ""
+    )
     as_good = [name for name in last.equals if name != best.name]
     among = f" ({', '.join(as_good)})" if as_good else " (there is none)"
     said = (
-        f"The rule, on validation ({queries:,} queries a seed, each {100 / queries:.1f} points): "
-        f"{kept}the highest ({best.name}, {100 * best.val:.1f} %); then the cheapest of those at "
-        f"most {100 * section.margin:g} point(s) lower that a paired bootstrap at "
-        f"{100 * section.confidence:.4g} % cannot tell from it{among}: {taken.name}, "
-        f"{100 * taken.val:.1f} %."
+        f"The rule, on validation and the labels of other seeds ({queries:,} queries, each "
+        f"{100 / queries:.1f} points): {kept}the one that is expected to be highest ({best.name}, "
+        f"{100 * last.figures[best.name]:.1f} %); of it and those at most "
+        f"{100 * section.margin:g} point(s) lower that cannot be told from it{among}, the one that "
+        f"did best at other budgets: {taken.name}, {100 * last.figures[taken.name]:.1f} %. "
+        f"{_sure(comparison, last)}"
     )
     if last.regret == 0.0:
         return f"{said} On test it is the best candidate too."
     ahead = gain_of(find_arm(arms, last.test_best, last.budget), taken, section.confidence)
     return f"{said} On test {last.test_best} was ahead by {points(ahead)}."
+
+
+def _sure(comparison: Comparison, last: Recommendation) -> str:
+    """Say what validation expects of the choice, before test tells."""
+    section = comparison.compare
+    said = (
+        f"It is expected to lose {100 * last.expected_regret:.1f} points against the best arm "
+        f"allowed; a test of this size shows {100 * last.regret_low:.1f} to "
+        f"{100 * last.regret_high:.1f} ({100 * section.confidence:.4g} % interval)."
+    )
+    if section.retain:
+        said += (
+            f" It keeps {100 * section.retention:.4g} % with a probability of "
+            f"{100 * last.holds:.0f} %; such a test shows {100 * last.kept_low:.1f} to "
+            f"{100 * last.kept_high:.1f} %."
+        )
+    return said
 
 
 def _seeds(arm: Arm) -> str:

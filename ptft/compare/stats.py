@@ -1,13 +1,24 @@
 """Means, bands and paired differences, by the bootstrap; the same seed gives the same numbers."""
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Hits", "band", "paired_interval"]
+__all__ = ["Hits", "band", "hits_of", "paired_interval"]
 
 _DRAWS = 2000
 Hits = NDArray[np.float64]
-"""(S, Q): S seeds, Q queries; 1 where the right answer was found."""
+"""(S, Q): S seeds, Q queries; 1 where the right answer was found, NaN where it was not asked."""
+
+
+def hits_of(rows: Sequence[str]) -> Hits:
+    """Read a row of "0", "1" and "-" (not asked) for each seed."""
+    width = min(len(row) for row in rows)
+    return np.array(
+        [[math.nan if bit == "-" else float(bit) for bit in row[:width]] for row in rows]
+    )
 
 
 def band(hits_sq: Hits, *, confidence: float, seed: int = 0) -> tuple[float, float]:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from ptft.compare.arms import START
-from ptft.compare.recommend import Arm, Recommendation
+from ptft.compare.gathered import Arm
+from ptft.compare.recommend import Recommendation
 from ptft.compare.results import MIXED
 from ptft.compare.sentences import find_arm, gain_of, points, start_of
-from ptft.compare.stats import paired_interval
 from ptft.recipe import Comparison
 from ptft.recipe.comparison import CompareSection
 
@@ -143,31 +143,30 @@ def verdicts_table(
     """What spoke on validation for and against every arm at a budget."""
     section = comparison.compare
     own = [arm for arm in arms if arm.budget == choice.budget]
-    best = find_arm(own, choice.best, choice.budget)
-    rows = [["arm", "val", *["val retention"] * bool(section.retain), "GFLOP", "because"]]
-    for arm in sorted(own, key=lambda arm: (-arm.val, arm.name)):
-        kept = [_percent(arm.val_retention)] * bool(section.retain)
-        why = _verdict(arm, best, choice, section)
-        rows.append([shown_name(arm), _percent(arm.val), *kept, f"{arm.flops / 1e9:,.1f}", why])
+    retains = bool(section.retain)
+    rows = [["arm", "expected", *["val retention", "holds"] * retains, "because"]]
+    for arm in sorted(own, key=lambda arm: (-choice.figures[arm.name], arm.name)):
+        holds = f"{100 * choice.holding[arm.name]:.0f} %"
+        kept = [_percent(arm.val_retention), holds] * retains
+        why = _verdict(arm, choice, section)
+        rows.append([shown_name(arm), _percent(choice.figures[arm.name]), *kept, why])
     return rows
 
 
-def _verdict(arm: Arm, best: Arm, choice: Recommendation, section: CompareSection) -> str:
+def _verdict(arm: Arm, choice: Recommendation, section: CompareSection) -> str:
     """Why an arm is taken, or is not."""
-    if arm.kind != START and arm.val_retention < section.retention:
-        return f"retains less than {100 * section.retention:.4g} %"
-    seeds = min(best.seeds, arm.seeds)
-    low, high = paired_interval(
-        best.val_sq[:seeds], arm.val_sq[:seeds], confidence=section.confidence
-    )
-    behind = points((arm.val - best.val, -high, -low))
+    behind = 100 * (choice.figures[arm.name] - choice.figures[choice.best])
     if arm.name == choice.arm:
-        return "recommended" + ("" if arm is best else f": cheaper than the best, {behind}")
-    if arm is best:
-        return "the best on validation, and dearer than what is as good"
+        if arm.name == choice.best:
+            return "recommended"
+        return f"recommended: as good ({behind:+.1f} points), and better at other budgets"
+    if arm.kind != START and choice.holding[arm.name] < section.retention_probability:
+        return f"probably retains less than {100 * section.retention:.4g} %"
+    if arm.name == choice.best:
+        return "expected to be highest; another that is as good did better at other budgets"
     if arm.name in choice.equals:
-        return f"as good, and dearer: {behind}"
-    return behind
+        return f"as good, and not as good at other budgets: {behind:+.1f} points"
+    return f"{behind:+.1f} points"
 
 
 def _percent(share: float) -> str:

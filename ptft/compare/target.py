@@ -5,9 +5,11 @@ Labels are drawn by seed: the budget's from ``train``, for learning, and at most
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+
+import numpy as np
 
 from ptft.compare.cached_set import CachedSet
 from ptft.compare.metric import (
@@ -18,13 +20,13 @@ from ptft.compare.metric import (
     retained_metric,
 )
 from ptft.data import SampleSet, open_split
-from ptft.data.sample import draw_samples, draw_val
+from ptft.data.sample import Part, draw_samples, draw_val
 from ptft.errors import DataError, RecipeError, SampleError
 from ptft.model import DualEncoder
 from ptft.preprocess.images import ImagePreprocess
 from ptft.recipe import ClassifyObjective, Comparison, EvaluateItem
 
-__all__ = ["Target"]
+__all__ = ["Target", "shares"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Target:
         metric = default_metric(item, section.metric)
         data = item.data or comparison.data
         self.train = open_split(comparison.data, "train", seed=comparison.seed)
+        self._learned_from: SampleSet = self.train
         self.classes = classes = list(self.train.classes or [])
         self.target = _Set(
             item.name or item.kind,
@@ -87,16 +90,34 @@ class Target:
     def cache_pictures(self, preprocess: ImagePreprocess) -> None:
         """Keep the pictures of all evaluations in memory once they are read."""
         self.target = self.target.cached(preprocess)
+        self._learned_from = CachedSet(self.train, preprocess)
         self.retained = [kept.cached(preprocess) for kept in self.retained]
 
     def samples(self, budget: int) -> int:
         """Count the labelled samples of all classes at a budget."""
         return budget * len(self.classes) if self.per_class else budget
 
-    def val(self, budget: int, seed: int) -> SampleSet:
-        """Draw the validation samples that a budget allows, by a cell's seed."""
+    def val(self, budget: int, seed: int) -> Part:
+        """The validation samples that a budget allows: what this seed and those before it drew."""
         most = min(self.samples(budget), self.comparison.compare.val_most)
-        return draw_val(self.target.val, most, self.comparison.seed + seed)
+        whole = self.target.val
+        draws = [draw_val(whole, most, self.comparison.seed + one) for one in range(seed + 1)]
+        return self._first(whole, [_numbers(draw, whole) for draw in draws])
+
+    def labels_before(self, budget: int, seed: int) -> Part:
+        """The labels that earlier seeds learn from, and this one does not: they serve twice."""
+        key = "shots" if self.per_class else "limit"
+        *before, own = (
+            draw_samples(self.train, self.comparison.seed + one, **{key: budget})
+            for one in range(seed + 1)
+        )
+        return self._first(self._learned_from, [draw[~np.isin(draw, own)] for draw in before])
+
+    def _first(self, samples: SampleSet, draws: Sequence[np.ndarray]) -> Part:
+        """What is in any draw, from the first on, up to ``val_most``."""
+        taken = dict.fromkeys(number for draw in draws for number in draw.tolist())
+        numbers = list(taken)[: self.comparison.compare.val_most]
+        return Part(samples, np.sort(np.array(numbers, np.int64)))
 
     def measure(
         self, model: DualEncoder, samples: SampleSet, embedded: TextEmbeddings | None = None
@@ -108,26 +129,13 @@ class Target:
         """
         return self.target.measure(model, samples, embedded)
 
-    def retained_shares(
-        self,
-        model: DualEncoder,
-        split: str,
-        start: dict[str, float],
-        embedded: TextEmbeddings | None = None,
-    ) -> dict[str, float]:
-        """Measure each retained set's metric as a share of the starting model's."""
-        figures = self.retained_figures(model, split, embedded)
-        return {name: figures[name] / start[name] if start[name] else 1.0 for name in figures}
-
-    def retained_figures(
+    def retained_measured(
         self, model: DualEncoder, split: str, embedded: TextEmbeddings | None = None
-    ) -> dict[str, float]:
-        """Measure each retained set's metric, a share of 1, by the set's name."""
+    ) -> dict[str, Measurement]:
+        """Measure each retained set, by its name."""
         embedded = {} if embedded is None else embedded
         return {
-            kept.name: kept.measure(
-                model, kept.val if split == "val" else kept.test, embedded
-            ).value
+            kept.name: kept.measure(model, kept.val if split == "val" else kept.test, embedded)
             for kept in self.retained
         }
 
@@ -178,6 +186,22 @@ class Target:
             )
         }
         return ((self.train, index) for index in sorted(drawn))
+
+
+def shares(measured: Mapping[str, Measurement], start: Mapping[str, str]) -> dict[str, float]:
+    """Each figure as a share of the starting model's, whose hits are given."""
+    figures = {name: row.count("1") / len(row) for name, row in start.items()}
+    return {
+        name: one.value / figures[name] if figures[name] else 1.0 for name, one in measured.items()
+    }
+
+
+def _numbers(drawn: SampleSet, whole: SampleSet) -> np.ndarray:
+    """The numbers in a set of what was drawn from it."""
+    if drawn is whole:
+        return np.arange(len(whole))
+    assert isinstance(drawn, Part)
+    return drawn.indices
 
 
 def _open_retained(item: EvaluateItem, seed: int) -> _Set:

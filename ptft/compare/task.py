@@ -15,12 +15,17 @@ from typing import Any
 from ptft.artifact import read_json, write_json
 from ptft.compare.arms import MIXES, START, arm_recipe
 from ptft.compare.count import count_training
-from ptft.compare.metric import Measurement, TextEmbeddings
+from ptft.compare.metric import Measurement, TextEmbeddings, bits
 from ptft.compare.peak import training_peak
+from ptft.compare.posterior import kept_belief
 from ptft.compare.queries import said_of
 from ptft.compare.results import MIXED, Cell, Cells, Costs, TrialRecord
-from ptft.compare.target import Target
+from ptft.compare.selected import selection_luck
+from ptft.compare.stats import hits_of
+from ptft.compare.target import Target, shares
 from ptft.compare.trials import Searched, TrialWatch, search_trials
+from ptft.data import SampleSet
+from ptft.data.sample import Part
 from ptft.errors import TrainingError
 from ptft.evaluate.calibrate import fit_temperature
 from ptft.evaluate.figures import calibration_errors
@@ -52,19 +57,35 @@ class Validation:
 
     @cached_property
     def val(self) -> Measurement:
-        target = self._task.target
-        return target.measure(self.make(), target.val(self._task.budget, self._seed), self.embedded)
+        return self._asked(self._task.target.val(self._task.budget, self._seed))
 
     @cached_property
+    def before(self) -> Measurement | None:
+        """On the labels that earlier seeds learned from; None where there are none."""
+        labels = self._task.target.labels_before(self._task.budget, self._seed)
+        return self._asked(labels) if len(labels) else None
+
+    def _asked(self, samples: SampleSet) -> Measurement:
+        return self._task.target.measure(self.make(), samples, self.embedded)
+
+    @cached_property
+    def kept(self) -> dict[str, Measurement]:
+        """On ``val`` of each retained set."""
+        return self._task.target.retained_measured(self.make(), "val", self.embedded)
+
+    @property
     def retained(self) -> dict[str, float]:
-        task = self._task
-        return task.target.retained_shares(self.make(), "val", task.start_val, self.embedded)
+        """What is kept of each, as a share of the start's figure."""
+        return shares(self.kept, self._task.start_val)
 
     @property
     def short(self) -> float:
-        """By how much the model retains too little; 0 where it retains enough."""
-        mean = sum(self.retained.values()) / len(self.retained) if self.retained else 1.0
-        return max(0.0, self._task.comparison.compare.retention - mean)
+        """By how much the model probably retains too little; 0 where it probably retains enough."""
+        section = self._task.comparison.compare
+        start = {name: hits_of([row]) for name, row in self._task.start_val.items()}
+        mine = {name: hits_of([bits(one)]) for name, one in self.kept.items()}
+        belief = kept_belief([start, mine], first=0, luck=self._task.luck)
+        return max(0.0, section.retention - belief.surely(section.retention_probability)[1])
 
 
 @dataclass(frozen=True)
@@ -109,19 +130,21 @@ class Task:
             self._peak = training_peak(self._recipe(0, {}))
         self.start = starting_model(comparison, self.target)
         self.target.cache_pictures(self.start.spec.preprocess)
+        self.luck = selection_luck(comparison)
         self.start_val = self._of_start("val")
         self.start_test = self._of_start("test")
 
-    def _of_start(self, split: str) -> dict[str, float]:
-        """Read the starting model's figures on the retained sets; the first task measures them."""
-        path = self.cells.folder.parent / f"start_{split}.json"
+    def _of_start(self, split: str) -> dict[str, str]:
+        """Read the starting model's hits on the retained sets; the first task measures them."""
+        path = self.cells.folder.parent / f"start_hits_{split}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file():
-            found: dict[str, float] = read_json(path)
+            found: dict[str, str] = read_json(path)
             return found
-        figures = self.target.retained_figures(self.start, split)
-        write_json(path, figures)
-        return figures
+        measured = self.target.retained_measured(self.start, split)
+        hits = {name: bits(one) for name, one in measured.items()}
+        write_json(path, hits)
+        return hits
 
     def validation(self, make: Callable[[], DualEncoder], seed: int) -> Validation:
         """How a model validates."""
@@ -229,8 +252,9 @@ class Task:
         )
 
     def mix_with_start(self, trained: TrainedArm, seed: int) -> None:
-        """WiSE-FT: the mix that validation likes best among those that retain enough; of those that
-        it cannot tell apart the one with most of what was learned. Where none does, the nearest.
+        """WiSE-FT: the mix that validation likes best among those that probably retain enough; of
+        those that it likes alike the one with most of what was learned. Where none does, the
+        nearest. As all that is chosen, its share is chosen on the first seed for all.
         """
         shares = sorted({*self.comparison.compare.wise, 1.0}, reverse=True)
         if len(shares) == 1:
@@ -244,23 +268,30 @@ class Task:
                 self, partial(interpolate, self.start, trained.validation.make(), share), seed
             )
 
-        ranked = sorted(shares, key=lambda share: -validate(share).val.value)
-        enough = (share for share in ranked if validate(share).short == 0.0)
-        best = next(enough, None) or min(ranked, key=lambda share: validate(share).short)
+        label = f"{self.arm.label}{MIXED}"
+        if seed and (first := self.cells.read(label, self.budget, 0)) is not None:
+            best = first.chosen["alpha"]
+        else:
+            ranked = sorted(shares, key=lambda share: -validate(share).val.value)
+            enough = (share for share in ranked if validate(share).short == 0.0)
+            best = next(enough, None) or min(ranked, key=lambda share: validate(share).short)
         mixed = replace(
             trained,
             validation=validate(best),
             chosen={**trained.chosen, "alpha": best},
             trials=[],
         )
-        self._write(mixed, seed, label=f"{self.arm.label}{MIXED}")
+        self._write(mixed, seed, label=label)
 
     def _write(self, trained: TrainedArm, seed: int, *, label: str = "") -> None:
         """Measure a model on test, and write the cell."""
         validation = trained.validation
         model = validation.make()
         val = validation.val
+        asked = self.target.val(self.budget, seed)
+        before, labels = validation.before, self.target.labels_before(self.budget, seed)
         test = self.target.measure(model, self.target.target.test, validation.embedded)
+        kept = self.target.retained_measured(model, "test", validation.embedded)
         temperature = fit_temperature(*val.scores())
         ece, ece_scaled = calibration_errors(test.blocks(), (1.0, temperature))
         self.cells.write(
@@ -272,12 +303,10 @@ class Task:
                 chosen=trained.chosen,
                 val=val.value,
                 test=test.value,
-                val_hits=_bits(val),
-                test_hits=_bits(test),
+                val_hits=bits(val),
+                test_hits=bits(test),
                 val_retained=validation.retained,
-                test_retained=self.target.retained_shares(
-                    model, "test", self.start_test, validation.embedded
-                ),
+                test_retained=shares(kept, self.start_test),
                 ece=ece,
                 ece_scaled=ece_scaled,
                 temperature=temperature,
@@ -285,6 +314,11 @@ class Task:
                 test_said=said_of(test, self.target.target.test, self.cells.folder.parent),
                 costs=trained.costs,
                 trials=trained.trials,
+                val_of=_samples(val, asked),
+                before_of=_samples(before, labels) if before else [],
+                before_hits=bits(before) if before else "",
+                val_kept={name: bits(one) for name, one in validation.kept.items()},
+                test_kept={name: bits(one) for name, one in kept.items()},
             )
         )
 
@@ -306,5 +340,6 @@ def _artefact_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in kept.rglob("*.safetensors"))
 
 
-def _bits(measured: Measurement) -> str:
-    return "".join(str(int(hit)) for hit in measured.hits.tolist())
+def _samples(measured: Measurement, asked: Part) -> list[int]:
+    """Numbers of the samples that are the queries; none where a sample is not one query."""
+    return asked.indices.tolist() if len(measured.hits) == len(asked) else []

@@ -106,13 +106,16 @@ class CompareSection(Section):
     retrieval recall at its smallest k counts, of pictures by texts and of texts by pictures."""
     retention: float = Field(default=0.98, gt=0.0, le=1.0)
     """Least mean share of the starting model's figures on ``retain`` that a winner keeps."""
+    retention_probability: float = Field(default=0.35, gt=0.0, lt=1.0)
+    """Least probability, by what validation says, with which a winner keeps that share."""
     replay: float = Field(default=1.0, gt=0.0)
     """Retained samples that the ``replay`` arms see for each of the target's."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
     """Of the bands and of the paired bootstrap intervals."""
     margin: float = Field(default=0.01, ge=0.0, lt=1.0)
-    """A cheaper arm is taken in place of the best one where the interval includes no difference and
-    its validation figure is lower by no more than this."""
+    """Arms whose validation figure is lower than the best one's by no more than this, where the
+    interval of the difference includes none, are as good; of them the one is taken that did better
+    at the other budgets."""
     jobs: int = Field(default=2, ge=1)
     """Processes, of one thread each; they change no figure."""
 

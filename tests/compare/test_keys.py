@@ -12,8 +12,8 @@ from ptft.artifact import RunFiles
 from ptft.cli.main import app
 from ptft.compare import compare, task
 from ptft.compare.again import explain_again, summarise
+from ptft.compare.gathered import gather
 from ptft.compare.keys import Keys
-from ptft.compare.recommend import gather, recommend
 from ptft.compare.recommended import RECOMMENDED, recommended_recipe, write_recommended
 from ptft.compare.results import Cell, Cells, Costs
 from ptft.compare.task import Task
@@ -21,7 +21,7 @@ from ptft.errors import ArtifactError, RecipeError, UsageError
 from ptft.recipe import Comparison, Recipe, ScenesData, check_recipe, load_recipe
 from ptft.recipe.load import load_comparison
 from ptft.speech import SILENT
-from tests.support.comparisons import cell, comparison
+from tests.support.comparisons import cell, choice_of, comparison
 
 FULL = {"kind": "full", "search": {"optim.lr": [1e-3, 3e-3, 1e-2]}}
 
@@ -162,7 +162,7 @@ def test_the_winners_recipe_trains_on_all_labels(tmp_path: Path) -> None:
         replace(cell("full", 0.5, budget=8), chosen={"optim.lr": 3e-3}),
     ]
     arms = gather(cells, confidence=0.95)
-    choice = recommend(arms, retention=0.98, confidence=0.95, margin=0.01)
+    choice = choice_of(arms)
     path = write_recommended(wanted, arms, choice, tmp_path)
     assert path is not None
     text, recipe = path.read_text(), load_recipe(path)
@@ -175,12 +175,7 @@ def test_the_winners_recipe_trains_on_all_labels(tmp_path: Path) -> None:
     assert "--alpha 0.5" in text and f"--base {tmp_path / 'base'}" in text
     plain_arm = next(arm for arm in arms if arm.name == "full")
     assert recommended_recipe(wanted, plain_arm, samples=32, at=8) == recipe
-    start = recommend(
-        arms[:1] if arms[0].name == "zero_shot" else arms[-1:],
-        retention=0.98,
-        confidence=0.95,
-        margin=0.01,
-    )
+    start = choice_of(arms[:1] if arms[0].name == "zero_shot" else arms[-1:])
     assert write_recommended(wanted, arms, start, tmp_path) is None and not path.exists()
 
 

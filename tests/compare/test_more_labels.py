@@ -2,9 +2,9 @@
 
 import pytest
 
+from ptft.compare.gathered import gather
 from ptft.compare.more_labels import MoreLabels, more_labels
-from ptft.compare.recommend import gather, recommend
-from tests.support.comparisons import cell
+from tests.support.comparisons import cell, choice_of
 
 
 def found(at_64: float, at_128: float, more: int = 128, queries: int = 400) -> MoreLabels | None:
@@ -14,10 +14,7 @@ def found(at_64: float, at_128: float, more: int = 128, queries: int = 400) -> M
         cell("full", at_128, budget=128, queries=queries),
     ]
     arms = gather(cells, confidence=0.95)
-    chosen = [
-        recommend([a for a in arms if a.budget == b], retention=0.9, confidence=0.95, margin=0.01)
-        for b in (64, 128)
-    ]
+    chosen = [choice_of([a for a in arms if a.budget == b], retention=0.9) for b in (64, 128)]
     return more_labels(arms, chosen, more=more, confidence=0.95)
 
 

@@ -11,15 +11,15 @@ from PIL import Image
 
 from ptft.artifact import write_json
 from ptft.compare.class_view import class_view
+from ptft.compare.gathered import gather
 from ptft.compare.page import choices_explained, choose, write_report
 from ptft.compare.plots import label_curves, retention_plane
 from ptft.compare.queries import QUERIES, ClassQueries
-from ptft.compare.recommend import gather, recommend
 from ptft.compare.results import Cell
 from ptft.data.sample import Sample, SampleSet
 from ptft.recipe import Comparison
 from ptft.recipe.load import load_comparison
-from tests.support.comparisons import cell
+from tests.support.comparisons import cell, choice_of
 from tests.support.pages import Read
 
 CLASSES = ["cat", "dog", "owl", "yak"]
@@ -78,7 +78,7 @@ def test_validation_figures_that_decided_are_told(tmp_path: Path) -> None:
     assert rows[0].startswith("| 64 | full | 50.0 | 100.0 | full | 50.0 | 50.0 (")
     told = choices_explained(wanted, choose(wanted, cells)).replace("\\", "")
     assert "| forgets | 90.0 | 50.0 |" in told and "retains less than 98 %" in told
-    assert "| full | 50.0 | 100.0 | 0.0 | recommended |" in told
+    assert "| full | 50.0 | 100.0 | 100 % | recommended |" in told
 
 
 def test_what_is_far_below_stands_at_the_edge() -> None:
@@ -89,7 +89,7 @@ def test_what_is_far_below_stands_at_the_edge() -> None:
         cell("scratch", 0.05, kept=0.01),
     ]
     arms = gather(cells, confidence=0.95)
-    choice = recommend(arms, retention=0.98, confidence=0.95, margin=0.01)
+    choice = choice_of(arms)
     plane = retention_plane(arms, choice, 0.98, "top1")
     assert plane.x.low >= 80 and plane.y.low >= 30
     assert "scratch (5 %, keeps 1 %)" in plane.note
@@ -144,7 +144,7 @@ def test_the_view_by_class_says_what_is_won_and_lost(
 ) -> None:
     cells, queries = classed
     arms = gather(cells, confidence=0.95)
-    choice = recommend(arms, retention=0.98, confidence=0.95, margin=0.01)
+    choice = choice_of(arms)
     view = class_view(cells, choice, queries, Drawn(40))
     assert view is not None and view.arm == "full"
     assert view.said == [
@@ -178,12 +178,7 @@ def test_a_view_has_the_share_of_each_arm_in_mean_over_seeds(
     better = replace(cells[3], test_said=queries.labels)
     view = class_view(
         [*cells[:3], better],
-        recommend(
-            gather([*cells[:3], better], confidence=0.95),
-            retention=0.98,
-            confidence=0.95,
-            margin=0.01,
-        ),
+        choice_of(gather([*cells[:3], better], confidence=0.95)),
         queries,
         None,
     )

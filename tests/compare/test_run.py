@@ -14,6 +14,7 @@ from ptft.compare.arms import arm_recipe, cut_short
 from ptft.compare.cached_set import CachedSet
 from ptft.compare.estimate import estimate
 from ptft.compare.target import Target
+from ptft.data.sample import draw_samples
 from ptft.errors import DataError, ModelError, RecipeError, UsageError
 from ptft.preprocess.images import ImagePreprocess
 from ptft.recipe import Comparison, MixtureData, ScenesData, dump_recipe
@@ -54,6 +55,7 @@ def test_a_comparison_goes_on_from_its_finished_cells_and_says_the_same_again(
     assert outcome.left == 0
     arms = {(cell.arm, cell.seed) for cell in outcome.cells}
     assert arms == {(arm, seed) for arm in ("zero_shot", "full", "full+wise") for seed in (0, 1)}
+    assert len({cell.chosen["alpha"] for cell in outcome.cells if cell.arm == "full+wise"}) == 1
     first = figures(outcome.folder)
     full = [cell for cell in first if cell["arm"] == "full"]
     assert full[0]["chosen"] and full[0]["costs"]["flops"] > 0
@@ -130,6 +132,22 @@ def test_pictures_that_are_held_are_what_a_model_is_given(tmp_path: Path) -> Non
         once = preprocess.pixels(target.target.test[index].image)
         assert np.array_equal(preprocess.pixels(held[index].image), once)
     assert held[5] is held[5]
+
+
+def test_a_label_serves_twice(tmp_path: Path) -> None:
+    """Those that a seed learns from are asked of later ones, and so is what it chose by."""
+    target = Target(comparison(tmp_path, seeds=3))
+    learned: list[set[int]] = []
+    for seed in range(3):
+        before = {int(number) for number in target.labels_before(8, seed).indices}
+        own = {int(number) for number in draw_samples(target.train, seed, limit=8)}
+        assert before == set().union(*learned) - own
+        learned.append(own)
+        earlier = target.val(8, max(0, seed - 1)).indices
+        assert set(earlier) <= set(target.val(8, seed).indices)
+    assert len(target.val(8, 0)) == 8 < len(target.val(8, 2))
+    few = Target(comparison(tmp_path, seeds=3, val_most=5))
+    assert len(few.val(8, 2)) == len(few.labels_before(8, 2)) == 5
 
 
 def test_replay_mixes_in_what_is_to_be_retained(tmp_path: Path) -> None:

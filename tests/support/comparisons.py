@@ -1,9 +1,12 @@
 """Comparisons of a few seconds."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ptft.compare.gathered import Arm
+from ptft.compare.recommend import Recommendation, recommend
 from ptft.compare.results import Cell, Costs
 from ptft.model import save_model
 from ptft.recipe import Comparison
@@ -51,14 +54,20 @@ def cell(
     arm: str,
     val: float,
     *,
+    test: float | None = None,
     budget: int = 64,
     seed: int = 0,
     kept: float = 1.0,
     flops: float = 1.0,
     queries: int = 400,
 ) -> Cell:
-    """An arm that is right on the first ``val`` of its queries."""
-    hits = "".join("1" if place < round(val * queries) else "0" for place in range(queries))
+    """An arm that is right on the first ``val`` of its queries (``test`` there), and keeps the
+    first ``kept`` of what the start knows, which is all."""
+
+    def first(share: float) -> str:
+        return "1" * round(share * queries) + "0" * (queries - round(share * queries))
+
+    on_test = val if test is None else test
     return Cell(
         arm=arm,
         kind="zero_shot" if arm == "zero_shot" else "full",
@@ -66,13 +75,21 @@ def cell(
         seed=seed,
         chosen={},
         val=val,
-        test=val,
-        val_hits=hits,
-        test_hits=hits,
+        test=on_test,
+        val_hits=first(val),
+        test_hits=first(on_test),
         val_retained={"before": kept},
         test_retained={"before": kept},
+        val_kept={"before": first(kept)},
+        test_kept={"before": first(kept)},
         ece=0.1,
         ece_scaled=0.05,
         temperature=1.0,
         costs=Costs(flops=0.0 if arm == "zero_shot" else flops),
     )
+
+
+def choice_of(arms: Sequence[Arm], *, retention: float = 0.98) -> Recommendation:
+    """What is recommended at the one budget that there is."""
+    [found] = recommend(arms, retention=retention, probability=0.5, confidence=0.95, margin=0.01)
+    return found

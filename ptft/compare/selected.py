@@ -1,0 +1,81 @@
+"""Retained sets that the start itself was selected on, as its run's record tells."""
+
+import json
+import math
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ptft.artifact import RunFiles
+from ptft.compare.metric import default_metric
+from ptft.model_source import Run, resolve
+from ptft.recipe import Comparison, DataSection, Recipe
+from ptft.recipe.load import load_recipe
+
+__all__ = ["luck_told", "selection_luck"]
+
+
+def selection_luck(comparison: Comparison) -> dict[str, float]:
+    """The part of the start's figure on ``val`` that is not luck, of each retained set whose
+    ``val`` stopped the start's training early; nothing without a record.
+
+    The model that does best on a set is best there by luck in part, which what is trained from it
+    loses. Looks within a standard error of the best (Breiman et al. 1984, section 3.4.3) are not
+    told from it by the set; their mean is what the start has without its luck.
+    """
+    start = resolve(comparison.init.from_) if comparison.init else None
+    if not isinstance(start, Run):
+        return {}
+    recipe = load_recipe(start.path / RunFiles.RECIPE)
+    target = recipe.early_stop_target
+    if recipe.stops_early is None or target is None:
+        return {}
+    looked = _val(target.data or recipe.data)
+    names = [
+        item.name or item.kind
+        for item in comparison.compare.retain
+        if item.data is not None and _val(item.data) == looked
+    ]
+    return dict.fromkeys(names, _share_of_best(start.path / RunFiles.LOG, recipe)) if names else {}
+
+
+def luck_told(luck: dict[str, float]) -> str | None:
+    """Tell in a sentence what was corrected; None where nothing was."""
+    if not luck:
+        return None
+    parts = [f"{name} {100 * share:.1f} %" for name, share in sorted(luck.items())]
+    return (
+        "The start was stopped early on val of what is to be retained, where its figure is too "
+        f"high; for the choice it counts as so much of it: {', '.join(parts)}. Another val tells "
+        "it better."
+    )
+
+
+def _share_of_best(log: Path, recipe: Recipe) -> float:
+    """Mean of the looks that are not told from the best, as a share of it."""
+    section, target = recipe.stops_early, recipe.early_stop_target
+    assert section is not None and target is not None
+    metric = f"{target.label}/{default_metric(target, section.metric)}"
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    looks = [one for one in map(json.loads, lines) if metric in one]
+    if not looks:
+        return 1.0
+    best = max(one[metric] for one in looks)
+    pictures = looks[0].get(f"{target.label}/images", 1)
+    error = math.sqrt(best * (1.0 - best) / pictures)
+    near = fmean(one[metric] for one in looks if one[metric] >= best - error)
+    return near / best if best else 1.0
+
+
+def _val(section: DataSection) -> dict[str, Any]:
+    """What decides which samples ``val`` holds; those held out of ``train`` follow from it."""
+    values = section.model_dump(mode="json")
+    if values.get("hold_out") is None and section.kind != "mixture":
+        for name in ("train", "limit", "shots", "resample"):
+            values.pop(name, None)
+    values.pop("captions", None)
+    if section.kind != "scenes":
+        values.pop("test", None)
+        if isinstance(values.get("val"), str):
+            values["val"] = str(Path(values["val"]).resolve())
+    return values

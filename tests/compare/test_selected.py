@@ -1,0 +1,58 @@
+"""Whether the start's own record tells that it was selected on what is to be retained."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ptft.artifact import RunFiles
+from ptft.compare.selected import luck_told, selection_luck
+from tests.support.comparisons import comparison
+
+LOOKED_AT = {"kind": "scenes", "size": 32, "train": 4096, "val": 16, "test": 16, "style": "line"}
+
+
+@pytest.mark.parametrize(
+    ("early_stop", "data", "told"),
+    [
+        ({"every": 2}, LOOKED_AT, True),
+        (None, LOOKED_AT, False),
+        ({"every": 2}, {**LOOKED_AT, "val": 32}, False),
+        ({"every": 2}, {**LOOKED_AT, "style": "shaded"}, False),
+    ],
+)
+def test_a_start_that_was_stopped_early_on_a_retained_set_is_told(
+    early_stop: Any, data: dict[str, Any], told: bool, tmp_path: Path
+) -> None:
+    """However many samples it learned from."""
+    start = tmp_path / "start"
+    (start / RunFiles.FINAL).mkdir(parents=True)
+    (start / RunFiles.RUN).write_text("{}")
+    values = {
+        "name": "start",
+        "model": {"image": "test_resnet", "text": {"width": 32, "layers": 1, "heads": 1}},
+        "data": data,
+        "objective": {"kind": "clip"},
+        "optim": {"samples_seen": 64, "global_batch": 8},
+        "evaluate": [{"kind": "retrieval", "split": "val"}],
+        "early_stop": early_stop,
+    }
+    (start / RunFiles.RECIPE).write_text(json.dumps(values))
+    looks = [0.1, 0.45, 0.5, 0.475]  # 16 pictures: the best is known to within 0.125
+    log = [
+        {"step": n, "retrieval/i2t_recall@1": v, "retrieval/images": 16}
+        for n, v in enumerate(looks)
+    ]
+    (start / RunFiles.LOG).write_text("".join(json.dumps(one) + "\n" for one in log))
+    wanted = comparison(tmp_path)
+    wanted = wanted.model_copy(
+        update={"init": wanted.init.model_copy(update={"from_": str(start)})}
+    )
+    luck = selection_luck(wanted)
+    assert luck == ({"before": pytest.approx(0.95)} if told else {})
+    assert told == ("before 95.0 %" in (luck_told(luck) or ""))
+
+
+def test_nothing_is_told_of_a_start_without_a_record(tmp_path: Path) -> None:
+    assert selection_luck(comparison(tmp_path)) == {}
