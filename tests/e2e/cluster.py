@@ -148,7 +148,7 @@ class Cluster:
     def revision(self) -> int:
         """The number of the release that is there."""
         (found,) = (one for one in self._helm.list() if one["name"] == "ptft")
-        return int(found["version"])
+        return int(found["revision"])
 
     def last_words(self, component: str = "gate") -> str:
         """What failed pods said last, as ``kubectl describe`` shows it."""

@@ -22,12 +22,12 @@ from tests.e2e.figures import record
 from tests.e2e.scenes import write_scenes
 from tests.support.loopback_hub import LoopbackHub
 
-REPO, TOKEN = "shop/scenes", "hf_writes"
+REPO, TOKEN = "org/scenes", "hf_writes"
 RECIPE = {
     "name": "nightly",
     "data": {"kind": "folder", "train": "/data/new"},
     "objective": {"kind": "clip"},
-    "optim": {"lr": 1e-3, "global_batch": 256, "samples_seen": 12288, "precision": "fp32"},
+    "optim": {"lr": 1e-3, "global_batch": 256, "samples_seen": 8192, "precision": "fp32"},
     "run": {"threads": 1, "page": False},
 }
 GATE = ["--probe=/data/probe", "--drop=i2t_recall@1=0.05", "--live=http://ptft"]
@@ -38,7 +38,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that knows shaded scenes."""
     place = kept_place(tmp_path_factory) / "scenes"
     if not (place / "model").is_dir():
-        overrides = {"optim.samples_seen": 30720, "run.dir": str(place / "run"), "run.threads": 1}
+        overrides = {"optim.samples_seen": 20480, "run.dir": str(place / "run"), "run.threads": 1}
         train("pretrain/scenes", **overrides)
         export(place / "run", place / "model", name="scenes", precisions=())
     return place / "model"

@@ -16,7 +16,7 @@ from tests.e2e.cluster import Cluster, Refused, until
 from tests.e2e.figures import record
 from tests.support.loopback_hub import LoopbackHub
 
-REPO, TOKEN, READ = "shop/birds", "hf_writes", "hf_reads"
+REPO, TOKEN, READ = "org/birds", "hf_writes", "hf_reads"
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_the_hub_goes_away(
     before = cluster.revision()
     assert "removed" not in log()
     cluster.release(of("v3"))
-    assert "shop--birds@v1: removed" in log()  # two stay
+    assert "org--birds@v1: removed" in log()  # two stay
     until(lambda: len(cluster.ready()) == 2, 120)
     with cluster.load() as seen:
         hub.stop()
@@ -69,10 +69,10 @@ def test_the_hub_goes_away(
         until(lambda: len(cluster.ready()) == 2 and gone not in cluster.ready(), 180)
         cluster.release(of("v3", podAnnotations={"changed": "yes"}))  # an upgrade
         said = log()
-        with pytest.raises(Refused, match=r"cannot reach .*shop--birds@v2, shop--birds@v3"):
+        with pytest.raises(Refused, match=r"cannot reach .*org--birds@v2, org--birds@v3"):
             cluster.release(of("v1"))  # what is not there
         cluster.roll_back(before)  # and the model before
     record("hub down", seen, said=said.splitlines()[0])
-    assert "shop--birds@v3 is there whole" in said
+    assert "org--birds@v3 is there whole" in said
     assert seen.failed == 0, seen.found
     assert set(seen.found["digests"]) == {digests["three"], digests["two"]}
