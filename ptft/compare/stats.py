@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 __all__ = ["Hits", "band", "hits_of", "paired_interval"]
 
 _DRAWS = 2000
+_AT_ONCE = 1 << 20  # counts of queries that are held at once: 8 MiB
 Hits = NDArray[np.float64]
 """(S, Q): S seeds, Q queries; 1 where the right answer was found, NaN where it was not asked."""
 
@@ -43,8 +44,13 @@ def _draws(values_sq: Hits, seed: int) -> Hits:
     rng = np.random.default_rng(seed)
     seeds, queries = values_sq.shape
     rows_ds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=_DRAWS)
-    columns_dq = rng.multinomial(queries, np.full(queries, 1 / queries), size=_DRAWS)
-    means: Hits = ((rows_ds @ values_sq) * columns_dq).sum(axis=1) / (seeds * queries)
+    share_q = np.full(queries, 1 / queries)
+    step = max(1, _AT_ONCE // queries)
+    sums = []
+    for rows_bs in np.split(rows_ds, range(step, _DRAWS, step)):  # the draws of one call, in turn
+        columns_bq = rng.multinomial(queries, share_q, size=len(rows_bs))
+        sums.append(((rows_bs @ values_sq) * columns_bq).sum(axis=1))
+    means: Hits = np.concatenate(sums) / (seeds * queries)
     return means
 
 

@@ -178,7 +178,7 @@ def list_pictures(folder: Path) -> Listing:
     walk.enter(folder, "", (_identity(folder),), -1)
     walk.tables.sort(key=lambda name: name.split("/"))
     tops = np.repeat(np.array(walk.tops, np.int32), np.array(walk.counts, np.int64))
-    pictures = PackedTexts(np.frombuffer(walk.text, np.uint8), np.array(walk.ends, np.int64))
+    pictures = PackedTexts(np.frombuffer(walk.text, np.uint8), np.frombuffer(walk.ends, np.int64))
     return Listing(pictures, tops, walk.folders, walk.tables, walk.passed_over)
 
 

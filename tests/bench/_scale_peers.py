@@ -25,7 +25,7 @@ def loaded(samples: Any, batch: int) -> Iterator[Any]:
         batch_size=batch,
         shuffle=None if streamed else True,
         num_workers=1,
-        multiprocessing_context="forkserver",
+        multiprocessing_context="fork",  # what is patched to be imported here is there
     )
     yield from loader
 

@@ -167,3 +167,13 @@ def test_a_report_says_what_of_test_was_passed_over(tmp_path: Path) -> None:
     assert line in (tmp_path / "report.md").read_text(encoding="utf-8")
     write_report(comparison, [cell("zero_shot", 0.4), cell("full", 0.5)], tmp_path, left=0)
     assert "Of test" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_draws_by_blocks_are_those_of_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    ours, theirs = (rng.random((3, 70)) < share for share in (0.6, 0.5))
+    whole = paired_interval(ours.astype(float), theirs.astype(float), confidence=0.9, seed=3)
+    for counts in (1, 700, 2001 * 70):
+        monkeypatch.setattr("ptft.compare.stats._AT_ONCE", counts)
+        found = paired_interval(ours.astype(float), theirs.astype(float), confidence=0.9, seed=3)
+        assert found == whole

@@ -157,8 +157,10 @@ def class_rows(listing: Listing, folder: Path, *, named: bool) -> ClassRows:
         listing.passed_over.add("class folders without a picture", name)
     if beside:
         tops, names = tops[tops >= 0], names.chosen(np.flatnonzero(tops >= 0))
-    used, codes = np.unique(tops, return_inverse=True)
-    return ClassRows(names, [listing.folders[n] for n in used], codes.astype(np.int32))
+    used = np.flatnonzero(counts)
+    numbers = np.zeros(len(counts), np.int32)
+    numbers[used] = np.arange(len(used))
+    return ClassRows(names, [listing.folders[n] for n in used.tolist()], numbers[tops])
 
 
 def merged(folders: Sequence[str]) -> list[str]:
