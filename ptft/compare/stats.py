@@ -6,10 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Hits", "band", "hits_of", "paired_interval"]
+__all__ = ["COUNTS_AT_ONCE", "Hits", "band", "hits_of", "paired_interval"]
 
 _DRAWS = 2000
-_AT_ONCE = 1 << 20  # counts of queries that are held at once: 8 MiB
+COUNTS_AT_ONCE = 1 << 20
+"""How often queries occur in draws, as many as are held at once: 8 MiB."""
+
 Hits = NDArray[np.float64]
 """(S, Q): S seeds, Q queries; 1 where the right answer was found, NaN where it was not asked."""
 
@@ -45,7 +47,7 @@ def _draws(values_sq: Hits, seed: int) -> Hits:
     seeds, queries = values_sq.shape
     rows_ds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=_DRAWS)
     share_q = np.full(queries, 1 / queries)
-    step = max(1, _AT_ONCE // queries)
+    step = max(1, COUNTS_AT_ONCE // queries)
     sums = []
     for rows_bs in np.split(rows_ds, range(step, _DRAWS, step)):  # the draws of one call, in turn
         columns_bq = rng.multinomial(queries, share_q, size=len(rows_bs))

@@ -183,10 +183,12 @@ class _Work:
 def _task(values: dict[str, Any], arm: int, budget: int, folder: Path, name: str) -> None:
     """Run a task in the process that this is called in."""
     from ptft.compare.task import Task
+    from ptft.data import kept_open
 
     comparison = Comparison.model_validate(values)
     section = comparison.compare.arms[arm]
     try:
-        Task(comparison, section, budget, folder, name=name).run()
+        with kept_open():
+            Task(comparison, section, budget, folder, name=name).run()
     except (TrainingError, ModelError) as error:
         raise type(error)(f"{section.label} at {budget}: {error}") from error

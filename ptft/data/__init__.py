@@ -3,7 +3,7 @@
 section of a recipe --open_split--> SampleSet --Order--> position of the run --loader--> Batch
 """
 
-from ptft.data.open import open_split, open_val
+from ptft.data.open import kept_open, open_split, open_val
 from ptft.data.reading.batch import Batch, EvalBatch, KeptFeatures
 from ptft.data.reading.loader import eval_batches, train_batches
 from ptft.data.reading.order import Order, rng_for
@@ -20,6 +20,7 @@ __all__ = [
     "SampleSet",
     "contact_sheet",
     "eval_batches",
+    "kept_open",
     "open_split",
     "open_val",
     "rng_for",

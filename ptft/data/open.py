@@ -1,7 +1,10 @@
 """A data section and the name of a split -> the sample set that they mean."""
 
-from collections.abc import Sequence
-from typing import assert_never
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, assert_never
 
 import numpy as np
 
@@ -22,7 +25,7 @@ from ptft.recipe.data import (
 )
 from ptft.recipe.paths import expand_paths
 
-__all__ = ["open_split", "open_val"]
+__all__ = ["kept_open", "open_split", "open_val"]
 
 
 def open_split(
@@ -165,7 +168,36 @@ def _open_mixture(
         raise DataError(f"{key}.parts: {error}") from None
 
 
+@contextmanager
+def kept_open() -> Iterator[None]:
+    """Sets of fields that are opened inside are opened once: what is asked for again is the same
+    set, as it was; ``limit`` and ``shots`` are parts of it. Nested, the outermost keeps them."""
+    token = None if _kept.get() is not None else _kept.set({})
+    try:
+        yield
+    finally:
+        if token is not None:
+            _kept.reset(token)
+
+
+_kept: ContextVar[dict[tuple[Any, ...], FieldSet] | None] = ContextVar("kept_open", default=None)
+_OF_PARTS = {"limit", "shots"}  # keys that do not change the set that others are parts of
+
+
 def _open_here(
+    section: FieldSection, split: Split, key: str, classes: Sequence[str] | None
+) -> FieldSet:
+    kept = _kept.get()
+    if kept is None:
+        return _open_anew(section, split, key, classes)
+    given = None if classes is None else tuple(classes)
+    about = (section.model_dump_json(by_alias=True, exclude=_OF_PARTS), split, given, Path.cwd())
+    if about not in kept:
+        kept[about] = _open_anew(section, split, key, classes)
+    return kept[about]
+
+
+def _open_anew(
     section: FieldSection, split: Split, key: str, classes: Sequence[str] | None
 ) -> FieldSet:
     def learn() -> LabelReading | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ptft.data import SampleSet, open_split
+from ptft.data import SampleSet, kept_open, open_split
 from ptft.data.hashing import text_id
 from ptft.data.reading.loader import Workers
 from ptft.evaluate.class_answers import ClassAnswers
@@ -39,6 +39,7 @@ EmbeddedSplits = dict[tuple[str, str, Reads], SplitEmbeddings]
 _NAMED = 20  # skipped samples that a result names
 
 
+@kept_open()
 @torch.no_grad()
 def evaluate(
     model: DualEncoder,

@@ -17,6 +17,7 @@ import torch
 
 from ptft.artifact import RunFiles, read_json
 from ptft.checkpoint import check_shared
+from ptft.data import kept_open
 from ptft.distributed import World, join_world
 from ptft.errors import MirrorError, TrainingError
 from ptft.optim import check_whole_batch, total_samples
@@ -151,6 +152,7 @@ def train_in(
     """
     folder, record = open_folder(recipe, options, world, log)
     with ExitStack() as held:
+        held.enter_context(kept_open())
         part = part or held.enter_context(begin_part(recipe.run, options, world))
         if record is not None and record.status == RunStatus.FINISHED:
             say(log, f"{folder}: finished before; nothing to do")

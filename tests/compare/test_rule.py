@@ -174,6 +174,6 @@ def test_draws_by_blocks_are_those_of_one_call(monkeypatch: pytest.MonkeyPatch) 
     ours, theirs = (rng.random((3, 70)) < share for share in (0.6, 0.5))
     whole = paired_interval(ours.astype(float), theirs.astype(float), confidence=0.9, seed=3)
     for counts in (1, 700, 2001 * 70):
-        monkeypatch.setattr("ptft.compare.stats._AT_ONCE", counts)
+        monkeypatch.setattr("ptft.compare.stats.COUNTS_AT_ONCE", counts)
         found = paired_interval(ours.astype(float), theirs.astype(float), confidence=0.9, seed=3)
         assert found == whole
