@@ -11,10 +11,12 @@ import mmap
 import os
 import re
 import weakref
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import cache
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import platformdirs
@@ -23,7 +25,7 @@ from ptft.data.cache_folder import CacheFolder
 from ptft.errors import DataError
 from ptft.files.own import open_own
 
-__all__ = ["LIMIT", "map_file", "pickle_mapped"]
+__all__ = ["LIMIT", "map_file", "map_kept", "pickle_mapped", "write_kept"]
 
 LIMIT = 16 << 30
 """Bytes that a cache of columns keeps, see ``CacheFolder.make_room``."""
@@ -61,10 +63,14 @@ def _place_of(array: np.ndarray) -> _Place | None:
     rows = np.ascontiguousarray(array)
     digest = hashlib.blake2b(f"{array.dtype.str} {array.shape}".encode(), digest_size=16)
     digest.update(rows.data if rows.size else b"")
-    try:
-        path = _write(f"{digest.hexdigest()}.bin", rows)
-    except (DataError, OSError):
+    name = f"{digest.hexdigest()}.bin"
+
+    def write(files: Sequence[BinaryIO]) -> bool:
+        return files[0].write(rows.data) == rows.nbytes
+
+    if map_kept([name]) is None and write_kept([name], write) is None:
         return None
+    path = platformdirs.user_cache_path("ptft") / "columns" / name
     place = path, array.dtype.str, array.shape
     number = id(array)
     _placed[number] = weakref.ref(array, lambda _: _placed.pop(number, None)), place
@@ -85,24 +91,53 @@ def _columns(folder: Path) -> CacheFolder:
     return CacheFolder(folder, kind="columns", names=_NAMES, key="XDG_CACHE_HOME")
 
 
-def _write(name: str, rows: np.ndarray) -> Path:
+def map_kept(names: Sequence[str]) -> list[np.ndarray] | None:
+    """Files of the cache, uint8 each; None where one is not there."""
     columns = _columns(platformdirs.user_cache_path("ptft") / "columns")
-    columns.ready()
-    path = columns.path / name
-    if columns.holds(name) is not None and _touch(path):
-        return path
-    partial = columns.path / f".{name}.{os.getpid()}.partial"
-    partial.unlink(missing_ok=True)
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        with os.fdopen(open_own(partial, flags), "wb") as stream:
-            stream.write(rows.data)
+        columns.ready()
+        if not all(columns.holds(name) and _touch(columns.path / name) for name in names):
+            return None
+        return [_mapped(columns.path / name, "u1", (-1,)) for name in names]
+    except (DataError, OSError):
+        return None
+
+
+def write_kept(
+    names: Sequence[str], write: Callable[[Sequence[BinaryIO]], bool]
+) -> list[np.ndarray] | None:
+    """Write files of the cache and map them.
+
+    Args:
+        names: of the files, 32 digits and ``.bin``.
+        write: given the open files; False: nothing is to be kept.
+
+    Returns:
+        uint8 each; None where nothing was kept, or nothing can be.
+    """
+    columns = _columns(platformdirs.user_cache_path("ptft") / "columns")
+    partials: list[Path] = []
+    try:
+        columns.ready()
+        with ExitStack() as stack:
+            files = []
+            for name in names:
+                partials.append(columns.path / f".{name}.{os.getpid()}.partial")
+                partials[-1].unlink(missing_ok=True)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                files.append(stack.enter_context(os.fdopen(open_own(partials[-1], flags), "wb")))
+            if not write(files):
+                return None
         with columns.lock("room.lock"):
-            columns.make_room(rows.nbytes, LIMIT, _FILE)
-            partial.replace(path)
+            columns.make_room(sum(path.stat().st_size for path in partials), LIMIT, _FILE)
+            for name, partial in zip(names, partials, strict=True):
+                partial.replace(columns.path / name)
+        return map_kept(names)
+    except (DataError, OSError):
+        return None
     finally:
-        partial.unlink(missing_ok=True)
-    return path
+        for partial in partials:
+            partial.unlink(missing_ok=True)
 
 
 def map_file(file: int) -> np.ndarray:

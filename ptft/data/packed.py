@@ -11,6 +11,7 @@ import pyarrow
 
 __all__ = ["PackedTexts"]
 
+_AT_ONCE = 1 << 16  # texts that are in memory at once, of all that are gone through
 _ERRORS = "surrogateescape"  # names of files may be no UTF-8
 
 
@@ -37,6 +38,13 @@ class PackedTexts(Sequence[str]):
         """Some of the texts, in the order of their numbers."""
         return PackedTexts.pack(self[number] for number in numbers.tolist())
 
+    def between(self, first: int, end: int) -> "PackedTexts":
+        """Those with numbers from ``first`` on, below ``end``; nothing is copied but where they
+        end."""
+        start = int(self.ends[first - 1]) if first else 0
+        ends = self.ends[first:end] - start
+        return PackedTexts(self.text[start : start + int(ends[-1] if len(ends) else 0)], ends)
+
     def check(self, what: str) -> None:
         """Raises ValueError: the parts are no texts of UTF-8, or end before they begin."""
         text, ends = self.text, self.ends
@@ -53,13 +61,21 @@ class PackedTexts(Sequence[str]):
     def encode(self) -> tuple[list[str], np.ndarray]:
         """The distinct texts, in the order of their first, and of each text the number of its own
         among them: int32 (N,)."""
-        offsets = np.concatenate([np.zeros(1, np.int64), self.ends])
-        buffers = [None, pyarrow.py_buffer(offsets), pyarrow.py_buffer(self.text)]
-        found = pyarrow.LargeBinaryArray.from_buffers(
-            pyarrow.large_binary(), len(self), buffers
-        ).dictionary_encode()
+        found = self.arrow().dictionary_encode()
         distinct = [value.decode("utf-8", _ERRORS) for value in found.dictionary.to_pylist()]
         return distinct, found.indices.to_numpy()
+
+    def arrow(self) -> pyarrow.LargeBinaryArray:
+        """The same for Arrow, which reads the bytes where they are."""
+        offsets = np.concatenate([np.zeros(1, np.int64), self.ends])
+        buffers = [None, pyarrow.py_buffer(offsets), pyarrow.py_buffer(self.text)]
+        kind = pyarrow.large_binary()
+        return pyarrow.LargeBinaryArray.from_buffers(kind, len(self), buffers)
+
+    def hashes(self) -> np.ndarray:
+        """A number of each text, int64 (N,): equal texts alike, others apart but by a rare chance;
+        in this process alone."""
+        return np.fromiter(map(hash, self), np.int64, len(self))
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -79,10 +95,13 @@ class PackedTexts(Sequence[str]):
         return self.text[start : int(self.ends[index])].tobytes().decode("utf-8", _ERRORS)
 
     def __iter__(self) -> Iterator[str]:
-        row, start = self.text.tobytes(), 0
-        for end in self.ends.tolist():
-            yield row[start:end].decode("utf-8", _ERRORS)
-            start = end
+        for first in range(0, len(self), _AT_ONCE):
+            ends = self.ends[first : first + _AT_ONCE].tolist()
+            start = int(self.ends[first - 1]) if first else 0
+            row, place = self.text[start : ends[-1]].tobytes(), 0
+            for end in ends:
+                yield row[place : end - start].decode("utf-8", _ERRORS)
+                place = end - start
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or len(self) != len(other):

@@ -150,11 +150,11 @@ def same_bytes(
     return found
 
 
-def too_large(size: int) -> str:
-    """Why equal pictures were not looked for in a set of so many bytes."""
+def too_large(size: int, *, more: bool = False) -> str:
+    """Why equal pictures were not looked for in a set of so many bytes, or of more."""
     return (
-        f"pictures of {size / 2**30:.1f} GiB: equal ones are not looked for; data.join: bytes "
-        "does, data.picture_id names a field that tells"
+        f"pictures of {'more than ' * more}{size / 2**30:.1f} GiB: equal ones are not looked for; "
+        "data.join: bytes does, data.picture_id names a field that tells"
     )
 
 

@@ -4,7 +4,7 @@ import os
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,12 @@ from ptft.data.listing import list_pictures, read_picture
 from ptft.data.sources.folder_rows import (
     FILE,
     ClassRows,
+    ColumnRows,
     MetadataRows,
     class_rows,
     find_table,
     merged,
+    posix,
     read_table,
     unread_tables,
 )
@@ -71,8 +73,8 @@ class Folder(FieldSet):
         if table is not None:
             rows = read_table(table)
             self.text_is = "untyped" if table.suffix.lower() == ".csv" else "typed"
-            self._find_spellings(rows)
-            self._rows: ClassRows | MetadataRows = rows
+            rows.rename(self._spelt)
+            self._rows: ClassRows | MetadataRows | ColumnRows = rows
         else:
             self.text_is = "folder"
             listing = list_pictures(folder)
@@ -93,10 +95,9 @@ class Folder(FieldSet):
         if not self._checked:
             return []
         listing = list_pictures(self._folder)
-        named = set(map(_posix, self._rows.names()))
-        for name in listing.pictures:
-            if name not in named:
-                listing.passed_over.add("pictures that the table does not name", name)
+        assert not isinstance(self._rows, ClassRows)
+        for name in self._rows.unnamed(listing.pictures):
+            listing.passed_over.add("pictures that the table does not name", name)
         return listing.passed_over.lines()
 
     def _row_name(self, row: int) -> str:
@@ -141,15 +142,15 @@ class Folder(FieldSet):
     def _unreadable(self, row: int, error: OSError) -> SampleError:
         return SampleError(f"{self._row_name(row)}: {error.strerror or error}", "unreadable")
 
-    def _find_spellings(self, rows: MetadataRows) -> None:
-        """Where a table spells a name in one form of Unicode and the disk in another, take the
+    def _spelt(self, name: str) -> str:
+        """Where a table spells a name in one form of Unicode and the disk in another, the
         disk's."""
-        for row, name in enumerate(rows.names()):
-            if not name.isascii() and not (self._folder / name).exists():
-                for form in ("NFC", "NFD"):
-                    spelt = unicodedata.normalize(form, name)
-                    if (self._folder / spelt).exists():
-                        rows.rename(row, spelt)
+        if not (self._folder / name).exists():
+            for form in ("NFC", "NFD"):
+                spelt = unicodedata.normalize(form, name)
+                if (self._folder / spelt).exists():
+                    return spelt
+        return name
 
     def _sources(self) -> Iterator[object]:
         for row, name in enumerate(self._rows.names()):
@@ -177,22 +178,23 @@ class Folder(FieldSet):
             return None
         if section.picture_id is not None:
             return first_rows(self._picture_ids())
-        names = list(map(_posix, self._rows.names()))
-        same = first_rows(names)
-        sizes, times = np.zeros((2, len(names)), np.int64)
-        for row in np.unique(same).tolist():
-            sizes[row], times[row] = file_state(self._folder / names[row], "")[1:]
-        if section.join == "auto" and int(sizes.sum()) > AUTO_BYTES:
-            self.said.append(too_large(int(sizes.sum())))
-            return same
+        # a listing has each path once
+        same = None if isinstance(self._rows, ClassRows) else self._rows.same_paths()
+        count = self._count_rows()
+        sizes, times = np.zeros((2, count), np.int64)
+        total = 0
+        for row in range(count):
+            if same is None or same[row] == row:
+                sizes[row], times[row] = file_state(self._folder / self._row_name(row), "")[1:]
+                total += int(sizes[row])
+            if section.join == "auto" and total > AUTO_BYTES:
+                self.said.append(too_large(total, more=row < count - 1))
+                return same
+        names = map(posix, self._rows.names())
         state = digest_of(self._folder.resolve(), *names, sizes.tobytes(), times.tobytes())
         if state not in _SAME:
-            _SAME[state] = same_bytes(sizes, self._read_tail, self._read_row)[same]
+            found = same_bytes(sizes, self._read_tail, self._read_row)
+            _SAME[state] = found if same is None else found[same]
             while len(_SAME) > _SETS:
                 del _SAME[next(iter(_SAME))]
         return _SAME[state]
-
-
-def _posix(name: str) -> str:
-    """A table's path as a listing has it."""
-    return PurePosixPath(name.replace("\\", "/")).as_posix()

@@ -1,26 +1,32 @@
 """The rows of a folder of pictures: of its metadata table, or a picture each of class folders."""
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as compute
 
+from ptft.data.fields.joining import first_rows, repeated_numbers
 from ptft.data.fields.label_values import LabelCodes
 from ptft.data.fields.templates import clean_text
 from ptft.data.listing import Listing
 from ptft.data.packed import PackedTexts
-from ptft.data.sources.plain_rows import READ
+from ptft.data.sources.csv_columns import CsvColumns, open_columns
+from ptft.data.sources.plain_rows import READ, read_cell
 from ptft.errors import DataError
 from ptft.files.bounds import check_inside
 
 __all__ = [
     "FILE",
     "ClassRows",
+    "ColumnRows",
     "MetadataRows",
     "class_rows",
     "find_table",
     "merged",
+    "plain_paths",
+    "posix",
     "read_table",
     "unread_tables",
 ]
@@ -29,6 +35,9 @@ FILE = "file_name"
 """The column that names a picture, as Hugging Face's ImageFolder has it."""
 
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_PLAIN = r"^[A-Za-z0-9_-][A-Za-z0-9_. -]*(/[A-Za-z0-9_-][A-Za-z0-9_. -]*)*$"
+_MAX_PLAIN = 255  # bytes, which no part of such a path has more of
+_AT_ONCE = 1 << 20  # names that are looked at at once
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
 
 
@@ -99,9 +108,21 @@ class MetadataRows:
         """Of all rows."""
         return (row[FILE] for row in self._rows)
 
-    def rename(self, row: int, name: str) -> None:
-        """Spell the path of a row's picture otherwise."""
-        self._rows[row][FILE] = name
+    def rename(self, spell: Callable[[str], str]) -> None:
+        """Spell the paths of pictures otherwise; those in ASCII stay."""
+        for row in self._rows:
+            if not row[FILE].isascii():
+                row[FILE] = spell(row[FILE])
+
+    def same_paths(self) -> np.ndarray | None:
+        """The first row with each row's path, int64 (R,); None where all differ."""
+        same = first_rows(map(posix, self.names()))
+        return None if bool((same == np.arange(len(same))).all()) else same
+
+    def unnamed(self, pictures: PackedTexts) -> list[str]:
+        """Pictures of a listing that no row names."""
+        named = set(map(posix, self.names()))
+        return [name for name in pictures if name not in named]
 
     def fields(self, row: int) -> dict[str, Any]:
         """The other fields of a row."""
@@ -114,6 +135,78 @@ class MetadataRows:
     def columns(self) -> set[str]:
         """Names of all fields."""
         return {name for row in self._rows for name in row}
+
+
+class ColumnRows:
+    """The rows of a large metadata table, in columns.
+
+    Args:
+        rows: with a column ``file_name``.
+        odd: int64, rows whose path is not one of ``plain_paths``.
+    """
+
+    def __init__(self, rows: CsvColumns, odd: np.ndarray) -> None:
+        self._rows = rows
+        self._odd: list[int] = odd.tolist()
+        self._names = rows.columns[FILE]
+        self._spelt: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def name(self, row: int) -> str:
+        """The path of a row's picture inside the folder."""
+        return self._spelt.get(row) or self._names[row]
+
+    def names(self) -> Iterable[str]:
+        """Of all rows."""
+        if not self._spelt:
+            return self._names
+        return (self._spelt.get(row, name) for row, name in enumerate(self._names))
+
+    def rename(self, spell: Callable[[str], str]) -> None:
+        """Spell the paths of pictures otherwise; those in ASCII stay."""
+        for row in self._odd:
+            name = self._names[row]
+            if (spelt := spell(name)) != name:
+                self._spelt[row] = spelt
+
+    def same_paths(self) -> np.ndarray | None:
+        """The first row with each row's path, int64 (R,); None where all differ."""
+        rows = repeated_numbers(self.path_hashes().view(np.uint64))
+        if not len(rows):
+            return None
+        same = np.arange(len(self))
+        same[rows] = rows[first_rows(posix(self.name(row)) for row in rows.tolist())]
+        return same
+
+    def unnamed(self, pictures: PackedTexts) -> list[str]:
+        """Pictures of a listing that no row names."""
+        missing = ~np.isin(pictures.hashes(), self.path_hashes())
+        return [pictures[number] for number in np.flatnonzero(missing).tolist()]
+
+    def path_hashes(self) -> np.ndarray:
+        """A number of each row's path, as a listing has it, int64 (R,); see ``PackedTexts``."""
+        found = self._names.hashes()
+        found[self._odd] = [hash(posix(self.name(row))) for row in self._odd]
+        return found
+
+    def fields(self, row: int) -> dict[str, Any]:
+        """The other fields of a row."""
+        found: dict[str, Any] = self._rows[row]
+        del found[FILE]
+        return found
+
+    def column(self, field: str) -> LabelCodes:
+        """A field of all rows."""
+        if field not in self._rows.columns:
+            return LabelCodes([], [], np.full(len(self), -1, np.int32))
+        values, codes = self._rows.columns[field].encode()
+        return LabelCodes.coded([read_cell(value) for value in values], codes)
+
+    def columns(self) -> set[str]:
+        """Names of all fields."""
+        return set(self._rows.columns)
 
 
 def class_rows(listing: Listing, folder: Path, *, named: bool) -> ClassRows:
@@ -191,19 +284,44 @@ def unread_tables(listing: Listing) -> list[str]:
     return lines
 
 
-def read_table(path: Path) -> MetadataRows:
+def read_table(path: Path) -> MetadataRows | ColumnRows:
     """The rows of a metadata table. Raises DataError: it is broken, or names no picture."""
+    columns = open_columns(path) if path.suffix.lower() == ".csv" else None
+    if columns is not None and FILE in columns.columns:
+        odd = np.flatnonzero(~plain_paths(columns.columns[FILE]))
+        for number in odd.tolist():
+            _check_row(path, number + 1, columns[number])
+        return ColumnRows(columns, odd)
     read = {**READ, ".parquet": _read_parquet}
     rows = read[path.suffix.lower()](path)
     if not rows:
         raise DataError(f"{path}: no rows")
     for number, row in enumerate(rows, start=1):
-        name = row.get(FILE)
-        if not isinstance(name, str) or not name.strip():
-            there = ", ".join(str(key) for key in row) or "none"
-            raise DataError(f"{path}: row {number}: no {FILE}; columns: {there[:500]}")
-        check_inside(name, f"{path}: row {number}: {FILE}", error=DataError)
+        _check_row(path, number, row)
     return MetadataRows(rows)
+
+
+def _check_row(path: Path, number: int, row: Mapping[str, Any]) -> None:
+    name = row.get(FILE)
+    if not isinstance(name, str) or not name.strip():
+        there = ", ".join(str(key) for key in row) or "none"
+        raise DataError(f"{path}: row {number}: no {FILE}; columns: {there[:500]}")
+    check_inside(name, f"{path}: row {number}: {FILE}", error=DataError)
+
+
+def posix(name: str) -> str:
+    """A table's path as a listing has it."""
+    return PurePosixPath(name.replace("\\", "/")).as_posix()
+
+
+def plain_paths(names: PackedTexts) -> np.ndarray:
+    """Which texts are paths in ASCII that lie inside a folder, as a listing has them: bool (N,)."""
+    found = []
+    for first in range(0, len(names), _AT_ONCE):
+        some = names.between(first, first + _AT_ONCE).arrow()
+        short = compute.less_equal(compute.binary_length(some), _MAX_PLAIN)
+        found.append(compute.and_(compute.match_substring_regex(some, _PLAIN), short))
+    return np.concatenate([mask.to_numpy(zero_copy_only=False) for mask in found])
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:

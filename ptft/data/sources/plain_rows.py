@@ -15,7 +15,15 @@ from ptft.data.fields.templates import clean_text
 from ptft.data.hashing import file_state
 from ptft.errors import DataError
 
-__all__ = ["READ", "PlainRows", "read_csv", "read_jsonl"]
+__all__ = [
+    "READ",
+    "PlainRows",
+    "check_size",
+    "column_names",
+    "read_cell",
+    "read_csv",
+    "read_jsonl",
+]
 
 _MAX_FILE = 4 << 30  # bytes: they are all in memory, as 10 million captions are
 _MAX_LINE = 4 << 20  # bytes of a line of JSON
@@ -30,7 +38,7 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: naming the file and the row.
     """
-    size = _check_size(path)
+    size = check_size(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -40,15 +48,14 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     rows: list[dict[str, Any]] = []
     try:
-        names = [clean_text(name) for name in reader.fieldnames or []]
-        _check_names(path, names)
+        names = column_names(path, reader.fieldnames or [])
         reader.fieldnames = names
         for row in reader:
             if None in row:
                 raise DataError(
                     f"{path}: row {len(rows) + 1}: more cells than the first line has names"
                 )
-            rows.append({name: _cell(value) for name, value in row.items()})
+            rows.append({name: read_cell(value) for name, value in row.items()})
             if len(rows) * len(names) > _FREE_CELLS + size:  # rows that are shorter than the first
                 raise DataError(
                     f"{path}: row {len(rows)}: {len(rows) * len(names):,} cells in {size:,} bytes; "
@@ -59,7 +66,7 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _check_size(path: Path) -> int:
+def check_size(path: Path) -> int:
     """Give a file's size in bytes. Raises DataError: it is absent, no plain file, or too large."""
     try:
         size = path.stat().st_size
@@ -72,8 +79,9 @@ def _check_size(path: Path) -> int:
     return size
 
 
-def _check_names(path: Path, names: Sequence[str]) -> None:
-    """Check the names in the first line. Raises DataError."""
+def column_names(path: Path, names: Sequence[str]) -> list[str]:
+    """The names in the first line, cleaned. Raises DataError: there are too many, or two alike."""
+    names = [clean_text(name) for name in names]
     if len(names) > _MAX_COLUMNS:
         raise DataError(f"{path}: {len(names):,} columns; allowed: at most {_MAX_COLUMNS:,}")
     if (longest := max(map(len, names), default=0)) > _MAX_NAME:
@@ -89,9 +97,10 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
                 f"{path}: row 1: one column, {names[0]!r}; its cells are parted by {called}; "
                 "allowed: commas"
             )
+    return names
 
 
-def _cell(value: Any) -> Any:
+def read_cell(value: Any) -> Any:
     """A cell; where it is a JSON list of texts, that list."""
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return value
@@ -118,7 +127,7 @@ def _not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """One object a line, blank lines left out. Raises DataError naming the file and the line."""
     rows = []
-    _check_size(path)
+    check_size(path)
     with path.open("rb") as stream:
         lines = iter(lambda: stream.readline(_MAX_LINE + 1), b"")
         for number, line in enumerate(lines, start=1):
