@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ptft.compare.arms import START
 from ptft.compare.gathered import Arm
 from ptft.compare.recommend import Recommendation
 from ptft.compare.stats import paired_interval
@@ -41,7 +42,8 @@ class MoreLabels:
 def more_labels(
     arms: Sequence[Arm], chosen: Sequence[Recommendation], *, more: int, confidence: float
 ) -> MoreLabels | None:
-    """Estimate what ``more`` labels beyond the largest budget add; None where there is but one.
+    """Estimate what ``more`` labels beyond the largest budget add; None where there is but one, or
+    the start is recommended at both, which no label moves.
 
     A line through the recommended arms' test figures over the logarithm of labels. Both budgets
     have the same test queries and seeds, so that their difference has a paired interval.
@@ -53,6 +55,8 @@ def more_labels(
         next(arm for arm in arms if (arm.name, arm.budget) == (one.arm, one.budget))
         for one in (first, second)
     )
+    if before.kind == last.kind == START:
+        return None
     seeds = min(before.seeds, last.seeds)
     low, high = paired_interval(last.test_sq[:seeds], before.test_sq[:seeds], confidence=confidence)
     moved = last.test - before.test

@@ -191,7 +191,11 @@ def _estimated(
         if shared:
             data = json.dumps(seconds).encode()
             board.patiently(lambda: board.store.create(_ESTIMATES, data))
-    jobs = [replace(job, seconds=seconds[job.name]) for job in jobs]
+    done = board.bring_cells()
+    jobs = [
+        replace(job, seconds=seconds[job.name] * job.left(comparison.compare.seeds, done))
+        for job in jobs
+    ]
     section, whole = comparison.compare, sum(job.seconds for job in jobs)
     minutes, busy = clock_minutes(whole, section.jobs)
     say(

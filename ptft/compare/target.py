@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ptft.compare.cached_set import CachedSet
+from ptft.compare.cached_set import CachedSet, Room
 from ptft.compare.metric import (
     Measurement,
     TextEmbeddings,
@@ -39,10 +39,9 @@ class _Set:
     val: SampleSet
     test: SampleSet
 
-    def cached(self, preprocess: ImagePreprocess) -> "_Set":
-        return replace(
-            self, val=CachedSet(self.val, preprocess), test=CachedSet(self.test, preprocess)
-        )
+    def cached(self, preprocess: ImagePreprocess, room: Room) -> "_Set":
+        val, test = (CachedSet(one, preprocess, room) for one in (self.val, self.test))
+        return replace(self, val=val, test=test)
 
     def measure(
         self, model: DualEncoder, samples: SampleSet, embedded: TextEmbeddings | None
@@ -88,10 +87,12 @@ class Target:
         self._check_shared()
 
     def cache_pictures(self, preprocess: ImagePreprocess) -> None:
-        """Keep the pictures of all evaluations in memory once they are read."""
-        self.target = self.target.cached(preprocess)
-        self._learned_from = CachedSet(self.train, preprocess)
-        self.retained = [kept.cached(preprocess) for kept in self.retained]
+        """Keep the pictures of all evaluations in memory once they are read, as far as there is
+        room."""
+        room = Room()
+        self.target = self.target.cached(preprocess, room)
+        self._learned_from = CachedSet(self.train, preprocess, room)
+        self.retained = [kept.cached(preprocess, room) for kept in self.retained]
 
     def samples(self, budget: int) -> int:
         """Count the labelled samples of all classes at a budget."""

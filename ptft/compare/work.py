@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,14 @@ class ArmJob:
     def name(self) -> str:
         """As it is claimed."""
         return f"{self.arm.label}_{self.budget}.{self.key.name}"
+
+    def left(self, seeds: int, done: Collection[str]) -> float:
+        """The share of its trainings that is not done, in a comparison that has grown: of the
+        first seed there is one for each trial."""
+        names = self.cells(seeds)
+        missing = sum(name not in done for name in names)
+        searches = 0 if names[0] in done else self.key.trials - 1
+        return (missing + searches) / (seeds + self.key.trials - 1)
 
     def cells(self, seeds: int, *, mixed: bool = False) -> list[str]:
         """Names of its cells, or of those of its mixes with the start."""

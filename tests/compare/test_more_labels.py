@@ -37,3 +37,7 @@ def test_budgets_that_are_not_told_apart_say_nothing() -> None:
     line = found(0.50, 0.52, queries=50)
     assert line is not None and not line.tells
     assert line.moved_low <= 0.0 <= line.moved_high
+
+
+def test_of_the_start_no_label_says_anything() -> None:
+    assert found(0.05, 0.05) is None

@@ -11,9 +11,11 @@ from PIL import Image
 
 from ptft.compare import ComparisonOutcome, compare
 from ptft.compare.arms import arm_recipe, cut_short
-from ptft.compare.cached_set import CachedSet
+from ptft.compare.cached_set import CachedSet, Room
 from ptft.compare.estimate import estimate
+from ptft.compare.keys import Keys
 from ptft.compare.target import Target
+from ptft.compare.work import ArmJob
 from ptft.data.sample import draw_samples
 from ptft.errors import DataError, ModelError, RecipeError, UsageError
 from ptft.preprocess.images import ImagePreprocess
@@ -132,6 +134,16 @@ def test_pictures_that_are_held_are_what_a_model_is_given(tmp_path: Path) -> Non
         once = preprocess.pixels(target.target.test[index].image)
         assert np.array_equal(preprocess.pixels(held[index].image), once)
     assert held[5] is held[5]
+    room = Room(3 * 24 * 24 * 3)  # three pictures, of both sets together
+    sets = [CachedSet(target.target.test, preprocess, room) for _ in range(2)]
+    read = [(one, index) for one in sets for index in (0, 1)]
+    pictures = [one[index] for one, index in read]
+    assert [one[index] is was for (one, index), was in zip(read, pictures, strict=True)] == [
+        *(True, True, True, False)  # what does not fit is read anew, and is the same
+    ]
+    for (one, index), was in zip(read, pictures, strict=True):
+        assert np.array_equal(np.asarray(one[index].image), np.asarray(was.image))
+    assert room.left == 0
 
 
 def test_a_label_serves_twice(tmp_path: Path) -> None:
@@ -173,6 +185,19 @@ def test_an_estimate_counts_every_job(tmp_path: Path) -> None:
     assert estimate(wanted, []) == []
     first, learns, again = estimate(wanted, [(start, 8), (full, 8), (start, 8)])
     assert 0.0 < first == again < learns
+
+
+def test_of_a_comparison_that_has_grown_what_is_new_is_estimated(tmp_path: Path) -> None:
+    wanted = comparison(tmp_path, trials=3)
+    start, full = wanted.compare.arms
+    keys = Keys(wanted)
+    job = ArmJob(full, 8, keys.of(full, 8))
+    done = job.cells(2)
+    assert job.left(2, ()) == 1.0  # three trials and another seed
+    assert job.left(2, done) == 0.0
+    assert job.left(3, done) == pytest.approx(1 / 5)
+    assert job.left(3, done[1:]) == pytest.approx((2 + 2) / 5)  # its trials are to be run
+    assert ArmJob(start, 8, keys.of(start, 8)).left(2, ()) == 1.0
 
 
 def test_trainings_that_are_cut_short_are_told(tmp_path: Path) -> None:
