@@ -89,7 +89,10 @@ function showModel() {
   );
   at("card-part").hidden = !about.card;
   at("card").textContent = about.card;
-  if (!at("texts").value && model.classes.length) {
+  if (model.texts === "refused") {
+    at("texts").disabled = true;
+    at("texts-hint").textContent = `This model answers no texts: ${model.texts_reason}.`;
+  } else if (!at("texts").value && model.classes.length) {
     const template = model.templates[0] ?? "{}";
     at("texts").value = model.classes.slice(0, 10).map((one) => template.replaceAll("{}", one)).join("\n");
   }
@@ -182,7 +185,7 @@ function json(body, signal) {
 }
 
 async function scores(texts, signal) {
-  if (!picture || !texts.length) {
+  if (!picture || !texts.length || model.texts === "refused") {
     at("scores").hidden = true;
     return "";
   }

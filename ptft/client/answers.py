@@ -42,6 +42,8 @@ class ServiceModel:
         reads: what its own classes are of: image, text or both.
         classes: its own; empty without a head.
         precision: of the ONNX files that run.
+        texts: ``refused`` where it answers no texts, ``warned`` where they hardly find its
+            pictures, else ``yes``.
     """
 
     name: str
@@ -52,6 +54,7 @@ class ServiceModel:
     reads: str
     classes: tuple[str, ...]
     precision: str
+    texts: str = "yes"
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,7 @@ def read_model(values: Mapping[str, Any]) -> ServiceModel:
         reads=values["reads"],
         classes=tuple(values["classes"]),
         precision=values["precision"],
+        texts=values.get("texts", "yes"),
     )
 
 

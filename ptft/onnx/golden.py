@@ -160,24 +160,24 @@ def _check_boxes(golden: Golden, path: str) -> None:
 def differences(
     golden: Golden,
     image_nd: NDArray[np.float32],
-    text_td: NDArray[np.float32],
+    text_td: NDArray[np.float32] | None,
     class_nc: NDArray[np.float32] | None,
     found: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
 ) -> dict[str, float]:
     """Largest difference of an entry, by :class:`ptft.artifact.GoldenKeys`; NaN where one is NaN.
 
     Args:
-        image_nd, text_td: L2-normalised embeddings of the golden inputs.
+        image_nd, text_td: L2-normalised embeddings of the golden inputs; None of texts that are
+            not asked for.
         class_nc: probabilities of the classes, for what the head reads; None without a head.
         found: a detector's logits of the texts (N, P, T) and its boxes (N, P, 4); or None.
 
     Raises:
         ArtifactError: a shape is not the recorded one.
     """
-    pairs = {
-        GoldenKeys.IMAGE_EMBEDS: (image_nd, _unit(golden.image_embeds)),
-        GoldenKeys.TEXT_EMBEDS: (text_td, _unit(golden.text_embeds)),
-    }
+    pairs = {GoldenKeys.IMAGE_EMBEDS: (image_nd, _unit(golden.image_embeds))}
+    if text_td is not None:
+        pairs[GoldenKeys.TEXT_EMBEDS] = (text_td, _unit(golden.text_embeds))
     if golden.class_logits is not None and class_nc is not None:
         pairs[GoldenKeys.CLASS_LOGITS] = (class_nc, softmax(golden.class_logits))
     if golden.detect_logits is not None and golden.detect_boxes is not None and found is not None:

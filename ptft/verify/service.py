@@ -48,7 +48,8 @@ def check_service(url: str, model: Artefact) -> list[Link]:
             if precision not in TOLERANCE:
                 raise ArtifactError(f"/v1/model: unknown precision {precision!r}")
             golden = read_golden(model.folder)
-            return [*links, _compare(client, url, model, golden, precision)]
+            texts = about.get("texts") != "refused"
+            return [*links, _compare(client, url, model, golden, precision, texts=texts)]
         except PtftError as error:
             return [broken("service", url, error)]
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
@@ -57,9 +58,20 @@ def check_service(url: str, model: Artefact) -> list[Link]:
 
 
 def _compare(
-    client: "httpx2.Client", url: str, model: Artefact, golden: Golden, precision: str
+    client: "httpx2.Client",
+    url: str,
+    model: Artefact,
+    golden: Golden,
+    precision: str,
+    *,
+    texts: bool,
 ) -> Link:
-    """Post the golden inputs."""
+    """Post the golden inputs.
+
+    Args:
+        texts: whether the service embeds them for others; else its own check stands for them,
+            which runs the golden texts through its queues.
+    """
     assert model.folder is not None
 
     def post(path: str, **body: Any) -> dict[str, Any]:
@@ -69,18 +81,23 @@ def _compare(
         return dict(answer["results"][0])
 
     pictures = [{"images": ("golden.png", _png(pixels))} for pixels in golden.pixels]
-    texts = [{"texts": [text]} for text in golden.texts]
+    said_texts = [{"texts": [text]} for text in golden.texts]
     try:
         image_nd = _rows(post("/v1/embed/image", files=one)["embedding"] for one in pictures)
-        text_td = _rows(post("/v1/embed/text", json=one)["embedding"] for one in texts)
+        text_td = None
+        if texts:
+            answers = (post("/v1/embed/text", json=one) for one in said_texts)
+            text_td = _rows(one["embedding"] for one in answers)
+        else:
+            _check_own(client, model)
         class_nc = None
         if golden.class_logits is not None:
             info = read_model_info(model.folder)
             labels, top_k = info.classes, len(info.classes)
             if info.reads == "text":
-                asked = [post("/v1/classify", json={**one, "top_k": top_k}) for one in texts]
+                asked = [post("/v1/classify", json={**one, "top_k": top_k}) for one in said_texts]
             else:
-                said = texts if info.reads == "both" else [{}] * len(pictures)
+                said = said_texts if info.reads == "both" else [{}] * len(pictures)
                 asked = [
                     post("/v1/classify", files=one, data={"top_k": str(top_k), **text})
                     for one, text in zip(pictures, said, strict=False)  # as many as both have
@@ -94,6 +111,17 @@ def _compare(
         raise ArtifactError(f"an answer of another form: {type(error).__name__} {error}") from None
     found = {**differences(golden, image_nd, text_td, class_nc), **boxes}
     return judge(f"golden service {precision}", url, found, precision, golden)
+
+
+def _check_own(client: "httpx2.Client", model: Artefact) -> None:
+    """The service's own check of its golden inputs.
+
+    Raises:
+        ArtifactError: it does not hold, or is of another model.
+    """
+    found = _ask(client, "GET", "/v1/golden")
+    if found.get("digest") != model.digest or found.get("holds") is not True:
+        raise ArtifactError(f"/v1/golden: {found.get('checks')}, of {found.get('digest')}")
 
 
 def _held_boxes(

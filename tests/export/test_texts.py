@@ -1,11 +1,15 @@
 """A classifier whose text tower never learned says so, wherever it is asked."""
 
 import io
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import torch
+import uvicorn
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -20,6 +24,7 @@ from ptft.artifact import (
 from ptft.evaluate import evaluate
 from ptft.export import export_model
 from ptft.export.texts import judge_texts
+from ptft.gate import gate
 from ptft.model import DualEncoder, build_model, load_model
 from ptft.model.spec import load_spec, save_spec
 from ptft.pages.markdown import card_metadata
@@ -31,6 +36,7 @@ from ptft.recipe import (
     SiglipObjective,
     ZeroShotEvaluation,
 )
+from ptft.verify import verify
 from serving.routes import create_app
 from serving.settings import Settings
 from tests.serving.server import wait_until_ready
@@ -162,3 +168,28 @@ def test_the_service_refuses_texts_and_answers_pictures(tuned: tuple[Path, Path]
         assert info.texts_reason in answer.json()["error"]["message"]
     assert [answer.status_code for answer in (*answered, golden)] == [200, 200, 200]
     assert (told["texts"], told["texts_reason"]) == ("refused", info.texts_reason)
+
+
+def test_what_was_trained_is_shown_to_be_served_without_texts(tuned: tuple[Path, Path]) -> None:
+    """The golden texts are held by the service itself, and a gate asks pictures alone."""
+    app = create_app(lambda: Settings(model=tuned[1], threads=1))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        while httpx.get(f"{url}/readyz").status_code != 200:
+            time.sleep(0.05)
+        links = verify([str(tuned[1]), url])
+        assert {link.name: link.state for link in links if link.name.endswith("service fp32")} == {
+            "golden service fp32": "ok"
+        }
+        for release, seconds in ((str(tuned[1]), 0.0), (url, 0.2)):
+            checks = gate(release, live=url, seconds=seconds)
+            assert [check for check in checks if not check.ok] == []
+            assert ("slower" in {check.name for check in checks}) == (seconds > 0)
+    finally:
+        server.should_exit = True
+        thread.join()
