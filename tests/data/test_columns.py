@@ -67,6 +67,16 @@ def test_labels_by_number_are_the_labels() -> None:
     ]
 
 
+def test_values_that_are_numbered_otherwise_are_the_same_labels() -> None:
+    values, codes = ["z", "b", "a", None, "b"], np.array([2, -1, 1, 2, 3, 4, 1], np.int32)
+    found = LabelCodes.numbered(values, codes)
+    assert found.values == ["a", "b", None, "b"] and found.firsts == [0, 2, 4, 5]
+    assert found.codes.tolist() == [0, -1, 1, 0, 2, 3, 1]
+    both = LabelCodes.joined([found, LabelCodes.of([]), found])
+    assert (both.values, both.firsts) == (["a", "b"], [0, 2])
+    assert both.codes.tolist() == [0, -1, 1, 0, -1, 1, 1] * 2
+
+
 def _labelled(folder: Path) -> ShardsData:
     """Two shards, whose samples have their class in a file, in a JSON, in both, or in neither."""
     folder.mkdir()

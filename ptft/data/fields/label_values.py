@@ -68,7 +68,19 @@ class LabelCodes:
             ]
             codes.append(np.array([*found, -1], np.int32)[piece.codes])
             rows += len(piece.codes)
-        return cls(numbers.values, numbers.firsts, np.concatenate(codes))
+        every = np.concatenate(codes) if codes else np.empty(0, np.int32)
+        return cls(numbers.values, numbers.firsts, every)
+
+    @classmethod
+    def numbered(cls, values: list[Any], codes: np.ndarray) -> "LabelCodes":
+        """Of values in any order, not all of which need occur; ``codes`` are their numbers."""
+        there = np.flatnonzero(codes >= 0)
+        used, firsts = np.unique(codes[there], return_index=True)
+        order = np.argsort(firsts)
+        table = np.full(len(values) + 1, -1, np.int32)
+        table[used[order]] = np.arange(len(used))
+        kept = [values[number] for number in used[order].tolist()]
+        return cls(kept, there[firsts[order]].tolist(), table[codes])
 
     @classmethod
     def coded(cls, values: list[Any], codes: np.ndarray) -> "LabelCodes":

@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
+from ptft.data.fields.label_values import LabelCodes
 from ptft.data.parquet.footer import Group, read_footer
 from ptft.data.parquet.pages import Page, walk_pages
 from ptft.errors import DataError
@@ -23,6 +25,7 @@ from ptft.files.own import open_plain
 
 __all__ = [
     "check_indices",
+    "column_codes",
     "column_values",
     "open_parquet",
     "parquet_errors",
@@ -112,6 +115,21 @@ def column_values(column: pyarrow.ChunkedArray, path: Path, name: str) -> list[A
     with parquet_errors(path):
         _check_unpacked(column, path, name)
         return column.to_pylist()
+
+
+def column_codes(column: pyarrow.ChunkedArray, path: Path, name: str) -> LabelCodes:
+    """All values of a column that ``read_group`` gave, each once. Raises DataError as
+    ``column_values`` does."""
+    with parquet_errors(path):
+        _check_unpacked(column, path, name)
+        return LabelCodes.joined(map(_codes, column.chunks))
+
+
+def _codes(chunk: pyarrow.Array) -> LabelCodes:
+    if not pyarrow.types.is_dictionary(chunk.type):
+        return LabelCodes.of(chunk.to_pylist())
+    codes = chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+    return LabelCodes.numbered(chunk.dictionary.to_pylist(), codes)
 
 
 @contextmanager

@@ -11,10 +11,11 @@ import pyarrow.parquet
 
 from ptft.data.boxes.objects import feature_names
 from ptft.data.fields.joining import AUTO_BYTES, digest_picture, first_rows, too_large
+from ptft.data.fields.label_values import LabelCodes
 from ptft.data.fields.labels import TextIs
 from ptft.data.hashing import file_state
 from ptft.data.parquet.file import (
-    column_values,
+    column_codes,
     open_parquet,
     parquet_errors,
     read_group,
@@ -124,15 +125,15 @@ class ParquetRows:
         except (pyarrow.ArrowException, ValueError) as error:  # no UTF-8, no date
             raise SampleError(f"{name}: {error}") from None
 
-    def column(self, name: str) -> Sequence[Any] | None:
+    def column(self, name: str) -> LabelCodes | None:
         if self.window is not None and self.blocks is None:
             return None
-        values: list[Any] = []
-        for file, group in self._groups:
-            path = self._paths[file]
-            table = read_group(self._open(file), path, self._footers[file], group, [name])
-            values += column_values(table[name], path, name)
-        return values
+        return LabelCodes.joined(self._codes(file, group, name) for file, group in self._groups)
+
+    def _codes(self, file: int, group: int, name: str) -> LabelCodes:
+        path = self._paths[file]
+        table = read_group(self._open(file), path, self._footers[file], group, [name])
+        return column_codes(table[name], path, name)
 
     def stored_files(self) -> list[Path]:
         return list(self._paths)

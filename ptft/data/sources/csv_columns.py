@@ -156,6 +156,8 @@ def _write(stream: BinaryIO, columns: int, files: Sequence[BinaryIO]) -> bool:
                 ends[place] = int(own[-1]) if len(own) else ends[place]
     except (pyarrow.ArrowException, UnicodeDecodeError):
         return False  # whoever reads row by row says what is wrong
+    finally:
+        pyarrow.default_memory_pool().release_unused()
     return True
 
 

@@ -173,9 +173,12 @@ class ColumnRows:
 
     def same_paths(self) -> np.ndarray | None:
         """The first row with each row's path, int64 (R,); None where all differ."""
-        rows = repeated_numbers(self.path_hashes().view(np.uint64))
-        if not len(rows):
+        ordered = self.path_hashes()
+        ordered.sort()
+        if not bool((ordered[1:] == ordered[:-1]).any()):
             return None
+        del ordered  # as large as all the others; most tables have each path once
+        rows = repeated_numbers(self.path_hashes().view(np.uint64))
         same = np.arange(len(self))
         same[rows] = rows[first_rows(posix(self.name(row)) for row in rows.tolist())]
         return same

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ptft.data.fields.label_values import LabelCodes
 from ptft.data.fields.labels import TextIs
 
 __all__ = ["Rows"]
@@ -45,7 +46,7 @@ class Rows(Protocol):
     def picture(self, index: int) -> Any:
         """Read a row's picture cell: bytes, or ``{"bytes", "path"}``. Raises SampleError."""
 
-    def column(self, name: str) -> Sequence[Any] | None:
+    def column(self, name: str) -> Sequence[Any] | LabelCodes | None:
         """Read one column of all rows; None where that would read everything."""
 
     def sources(self) -> Sequence[object] | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ptft.data.fields.field_set import FieldSet
 from ptft.data.fields.joining import first_rows
+from ptft.data.fields.label_values import LabelCodes
 from ptft.data.fields.labels import Learn
 from ptft.data.fields.marks import SIZE
 from ptft.data.sources.rows import Rows
@@ -112,7 +113,7 @@ class Table(FieldSet):
     def _sources(self) -> Sequence[object] | None:
         return self._rows.sources()
 
-    def _label_values(self) -> Sequence[Any] | None:
+    def _label_values(self) -> Sequence[Any] | LabelCodes | None:
         return self._rows.column(self.label_field or "")
 
     def _field_names(self) -> set[str]:
