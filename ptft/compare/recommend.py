@@ -128,6 +128,7 @@ def _recommended(
         key=lambda n: (
             -_elsewhere(arms[n].name, others),
             -at.target.mean_a[n],
+            -arms[n].val,  # seeds that were asked little count as much as others
             arms[n].flops,  # nothing tells them apart; the start takes none
             arms[n].name,
         )

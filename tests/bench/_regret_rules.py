@@ -1,0 +1,104 @@
+"""Other rules than that of `ptft compare`, to be held against it on the same cells.
+
+Each gives the name of an arm for every budget.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ptft.compare.gathered import Arm
+from ptft.compare.posterior import kept_belief, target_belief
+from ptft.compare.stats import paired_interval
+from tests.bench._regret_pooling import pool
+
+__all__ = ["bootstrapped", "cheapest", "pooled"]
+
+_DRAWS = 500
+
+
+def cheapest(
+    arms: Sequence[Arm], retention: float, confidence: float, margin: float
+) -> dict[int, str]:
+    """The rule before this one: a hard bound on what validation shows, then the highest, then the
+    cheapest of those that a bootstrap cannot tell from it."""
+    found = {}
+    for budget, at in _budgets(arms).items():
+        enough = [arm for arm in at if _is_start(arm) or arm.val_retention >= retention]
+        best = max(enough, key=lambda arm: (arm.val, -arm.flops))
+        equals = [
+            arm
+            for arm in enough
+            if best.val - arm.val <= margin + 1e-9
+            and paired_interval(best.val_sq, arm.val_sq, confidence=confidence)[0] <= 0.0
+        ]
+        found[budget] = min([best, *equals], key=lambda arm: (arm.flops, -arm.val)).name
+    return found
+
+
+def bootstrapped(arms: Sequence[Arm], retention: float, probability: float) -> dict[int, str]:
+    """Draw queries with replacement; take the arm that loses least on average, of those that keep
+    enough in so many draws."""
+    found = {}
+    for budget, at in _budgets(arms).items():
+        rng = np.random.default_rng(0)
+        queries = at[0].asked.hits_sq.shape[1]
+        drawn_dq = rng.multinomial(queries, np.full(queries, 1 / queries), size=_DRAWS) / queries
+        answers_aq = np.stack([np.nanmean(arm.asked.hits_sq, axis=0) for arm in at])
+        figures_da = drawn_dq @ answers_aq.T
+        shares_da = np.ones((_DRAWS, len(at)))
+        start = next(number for number, arm in enumerate(at) if _is_start(arm))
+        for name in at[start].val_kept:
+            rows_aq = np.stack([arm.val_kept[name].mean(axis=0) for arm in at])
+            size = rows_aq.shape[1]
+            means_da = rng.multinomial(size, np.full(size, 1 / size), size=_DRAWS) @ rows_aq.T
+            lost_da = 1.0 - means_da / np.maximum(means_da[:, [start]], 1e-9)
+            shares_da -= lost_da / len(at[start].val_kept)
+        enough_da = shares_da >= retention
+        enough_da[:, start] = True
+        best_d = np.where(enough_da, figures_da, -np.inf).max(axis=1)
+        regret_a = np.maximum(0.0, best_d[:, None] - figures_da).mean(axis=0)
+        allowed_a = enough_da.mean(axis=0) >= probability
+        found[budget] = at[int(np.argmin(np.where(allowed_a, regret_a, np.inf)))].name
+    return found
+
+
+def pooled(
+    arms: Sequence[Arm],
+    retention: float,
+    probability: float,
+    luck: Mapping[str, float],
+    *,
+    kept_too: bool = False,
+) -> dict[int, str]:
+    """Partial pooling: an arm's figure is the budget's, what the arm adds at every budget, and what
+    it adds at this one, both normal; their deviations are weighed by their likelihood."""
+    budgets = _budgets(arms)
+    names = [[arm.name for arm in at] for at in budgets.values()]
+    starts = [next(n for n, arm in enumerate(at) if _is_start(arm)) for at in budgets.values()]
+    figures = pool([target_belief([a.asked for a in at]) for at in budgets.values()], names)
+    kept = [
+        kept_belief([arm.val_kept for arm in at], first=start, luck=luck)
+        for at, start in zip(budgets.values(), starts, strict=True)
+    ]
+    if kept_too and budgets and next(iter(budgets.values()))[0].val_kept:
+        kept = pool(kept, names)
+    found = {}
+    for budget, figure, keeps, start, at in zip(
+        budgets, figures, kept, starts, budgets.values(), strict=True
+    ):
+        allowed_a = keeps.surely(probability) >= retention - 1e-9
+        allowed_a[start] = True
+        found[budget] = at[int(np.argmax(np.where(allowed_a, figure.mean_a, -np.inf)))].name
+    return found
+
+
+def _budgets(arms: Sequence[Arm]) -> dict[int, list[Arm]]:
+    return {
+        budget: [arm for arm in arms if arm.budget == budget]
+        for budget in sorted({arm.budget for arm in arms})
+    }
+
+
+def _is_start(arm: Arm) -> bool:
+    return arm.kind == "zero_shot"
