@@ -232,12 +232,23 @@ class Cluster:
 
     @contextmanager
     def load(
-        self, clients: int = 10, *, url: str = "http://ptft", pause: float = 0.05
+        self,
+        clients: int = 10,
+        *,
+        url: str = "http://ptft",
+        pause: float = 0.05,
+        keep: int | None = None,
     ) -> Iterator[Load]:
-        """Clients that ask meanwhile; what they saw is there afterwards."""
+        """Clients that ask meanwhile; what they saw is there afterwards.
+
+        Args:
+            pause: seconds between the requests of a client.
+            keep: so many keep their connection; by default half of them.
+        """
         self._loads += 1
         name = f"load-{self._loads}"
-        command = ["python", "-c", LOAD, url, str(clients), "1800", str(pause)]
+        kept = clients // 2 if keep is None else keep
+        command = ["python", "-c", LOAD, url, str(clients), "1800", str(pause), str(kept)]
         self.apply(self.runs(name, command))
         self.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=120s")
         time.sleep(2)

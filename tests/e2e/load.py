@@ -1,8 +1,8 @@
 """Clients inside the cluster, run by the service's own image: the standard library alone.
 
-``python -c ... URL CLIENTS SECONDS``. Half of the clients keep their connection, half take a new
-one for each request. It ends after so many seconds, or when /tmp/stop is there, and prints one
-JSON.
+``python -c ... URL CLIENTS SECONDS PAUSE KEEP``. KEEP of the clients keep their connection, the
+others take a new one for each request. It ends after so many seconds, or when /tmp/stop is there,
+and prints one JSON.
 Nothing is asked twice: what fails is counted.
 """
 
@@ -16,7 +16,7 @@ import time
 import urllib.parse
 
 URL, CLIENTS, SECONDS = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-PAUSE_S = float(sys.argv[4]) if len(sys.argv) > 4 else 0.05
+PAUSE_S, KEEP = float(sys.argv[4]), int(sys.argv[5])
 STOP = pathlib.Path("/tmp/stop")
 PLACE = urllib.parse.urlsplit(URL)
 UNTIL = time.monotonic() + SECONDS
@@ -66,7 +66,7 @@ def client(keeps):
         time.sleep(PAUSE_S)
 
 
-threads = [threading.Thread(target=client, args=(at % 2 == 0,)) for at in range(CLIENTS)]
+threads = [threading.Thread(target=client, args=(at < KEEP,)) for at in range(CLIENTS)]
 for thread in threads:
     thread.start()
 for thread in threads:

@@ -33,7 +33,8 @@ def test_a_tenth(
         placed.release(with_canary(values, 0))
         placed.release(with_canary(values, 10))
         time.sleep(3)
-        with placed.load(4, pause=0) as fresh:  # the share, once the weight is everybody's
+        # the share, once the weight is everybody's: of connections, which are what is divided
+        with placed.load(4, pause=0, keep=0) as fresh:
             until(lambda: True, 1)
             time.sleep(30)
         if ending == "promoted":
