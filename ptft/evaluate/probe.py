@@ -40,6 +40,7 @@ scikit-learn has it by default."""
 
 _ITERATIONS = 1000
 _GRADIENT = 1e-8  # largest entry of the mean loss's gradient at which L-BFGS stops
+_CLOSE = 1e-6  # the same of the fits that are near the best
 _NEAR, _NEAR_SHARE = 2, 0.01  # held-out samples by which such a search may be off, or their share
 
 
@@ -205,8 +206,8 @@ def choose_c(embeddings_nd: Tensor, labels_n: Tensor, *, classes: int, seed: int
 
     Of equals the one with the lowest cross-entropy there, so that an easy set does not end with the
     strongest penalty and no confidence. Tried are the values of ``C_GRID`` from the smallest up,
-    every fit starting at the last and ending early; those that come close to the best are fitted to
-    the end, and so are the half decades beside the best of them.
+    every fit starting at the last and ending early; those that come close to the best are fitted
+    further, and so are the half decades beside the best of them.
     """
     held = torch.from_numpy(stratified_fifth(labels_n.cpu().numpy(), seed=seed)).to(labels_n.device)
     if not bool(held.any()):
@@ -230,8 +231,8 @@ def choose_c(embeddings_nd: Tensor, labels_n: Tensor, *, classes: int, seed: int
         last = probes[c]
     least = max(early.values())[0] - max(_NEAR, round(_NEAR_SHARE * len(check_labels)))
     near = [c for c in C_GRID if early[c][0] >= least]
-    score = {c: try_c(c, probes[c], _GRADIENT) for c in near}
+    score = {c: try_c(c, probes[c], _CLOSE) for c in near}
     best = max(near, key=score.__getitem__)
     for c in (best / 10**0.5, best * 10**0.5):
-        score[c] = try_c(c, probes[best], _GRADIENT)
+        score[c] = try_c(c, probes[best], _CLOSE)
     return max(score, key=score.__getitem__)
