@@ -4,7 +4,8 @@
 trained towers are, L2-normalised. Both choose among the decades of ``ptft.evaluate.probe.C_GRID``
 and the two half decades beside the best by a held-out fifth, each fit starting at the last, and fit
 the whole set at the end; scikit-learn's LogisticRegression with its own tolerance for all of it,
-ptft's with 1e-4, 1e-6 for those near the best, and 1e-8 at the end. CPU seconds on one thread, in processes of their own, each in turn.
+ptft's with 1e-4, 1e-6 for those near the best, and 1e-8 at the end. CPU seconds on one thread, in
+processes of their own, each in turn.
 """
 
 import time
