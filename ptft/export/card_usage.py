@@ -298,8 +298,7 @@ def _libraries(info: ModelInfo, spec: ModelSpec, files: list[str], texts: str) -
     timm = info.clients.get("timm", {}).get("loads")
     parts: list[str] = []
     embeds = transformers is not None and FolderFiles.PREPROCESSOR in files
-    asked = offers_texts(info, spec)
-    if not asked:
+    if not (asked := offers_texts(info, spec)):
         embeds = False
         parts += ["### Other libraries\n", without_texts()]
     if info.task == "detect" and transformers is not None:
