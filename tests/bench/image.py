@@ -9,6 +9,7 @@ builds what the Containerfile says of the service's settings, which needs no bas
 
 import hashlib
 import json
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -40,6 +41,8 @@ QUESTIONS = 200
 
 def run(*, smoke: bool = False) -> dict[str, float]:
     """Figures by name."""
+    if shutil.which(PODMAN[0]) is None:
+        raise Absent("podman is not installed")
     try:
         base = "localhost/none" if smoke else base_image()
     except NoContainers as absent:
@@ -48,7 +51,9 @@ def run(*, smoke: bool = False) -> dict[str, float]:
         context = fill_context(Path(place) / "context")
         if smoke:
             build(TAG, context, base, "settings")
-            return {"settings_mb": size_mb(TAG)}
+            found = {"settings_mb": size_mb(TAG)}
+            show(found)
+            return found
         once = timed_build(f"{TAG}:once", context, base)
         again = timed_build(f"{TAG}:again", context, base, "--no-cache")
         folder = make_folder(Path(place), smoke=False)
@@ -71,9 +76,14 @@ def run(*, smoke: bool = False) -> dict[str, float]:
     print(f"gpu: {providers.strip()}; train: torch {torch.strip()}")
     found |= {"gpu_mb": size_mb(f"{TAG}:gpu"), "train_mb": size_mb(f"{TAG}:train")}
     found |= asked(f"{TAG}:bundled")
+    show(found)
+    return found
+
+
+def show(found: dict[str, float]) -> None:
+    """Print figures, a line each."""
     for name, value in found.items():
         print(f"{name:<20} {value:10.2f}")
-    return found
 
 
 def said(image: str, code: str) -> str:
