@@ -1,6 +1,5 @@
 """Retained sets that the start itself was selected on, as its run's record tells."""
 
-import json
 import math
 from pathlib import Path
 from statistics import fmean
@@ -10,7 +9,8 @@ from ptft.artifact import RunFiles
 from ptft.compare.metric import default_metric
 from ptft.model_source import Run, resolve
 from ptft.recipe import Comparison, DataSection, Recipe
-from ptft.recipe.load import load_recipe
+from ptft.recipe.publication import load_foreign
+from ptft.report.curves import read_series
 
 __all__ = ["luck_told", "selection_luck"]
 
@@ -26,7 +26,7 @@ def selection_luck(comparison: Comparison) -> dict[str, float]:
     start = resolve(comparison.init.from_) if comparison.init else None
     if not isinstance(start, Run):
         return {}
-    recipe = load_recipe(start.path / RunFiles.RECIPE)
+    recipe = load_foreign(start.path / RunFiles.RECIPE)
     target = recipe.early_stop_target
     if recipe.stops_early is None or target is None:
         return {}
@@ -36,7 +36,7 @@ def selection_luck(comparison: Comparison) -> dict[str, float]:
         for item in comparison.compare.retain
         if item.data is not None and _val(item.data) == looked
     ]
-    return dict.fromkeys(names, _share_of_best(start.path / RunFiles.LOG, recipe)) if names else {}
+    return dict.fromkeys(names, _share_of_best(start.path, recipe)) if names else {}
 
 
 def luck_told(luck: dict[str, float]) -> str | None:
@@ -51,20 +51,19 @@ def luck_told(luck: dict[str, float]) -> str | None:
     )
 
 
-def _share_of_best(log: Path, recipe: Recipe) -> float:
+def _share_of_best(run: Path, recipe: Recipe) -> float:
     """Mean of the looks that are not told from the best, as a share of it."""
     section, target = recipe.stops_early, recipe.early_stop_target
     assert section is not None and target is not None
+    series = read_series(run)
     metric = f"{target.label}/{default_metric(target, section.metric)}"
-    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    looks = [one for one in map(json.loads, lines) if metric in one]
-    if not looks:
+    looks = [value for _, value in series.get(metric, ())]
+    best = max(looks, default=0.0)
+    if not 0.0 < best <= 1.0:
         return 1.0
-    best = max(one[metric] for one in looks)
-    pictures = looks[0].get(f"{target.label}/images", 1)
-    error = math.sqrt(best * (1.0 - best) / pictures)
-    near = fmean(one[metric] for one in looks if one[metric] >= best - error)
-    return near / best if best else 1.0
+    _, pictures = series.get(f"{target.label}/images", [(0, 1)])[0]
+    error = math.sqrt(best * (1.0 - best) / max(1.0, pictures))
+    return fmean(one for one in looks if one >= best - error) / best
 
 
 def _val(section: DataSection) -> dict[str, Any]:

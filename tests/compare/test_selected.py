@@ -41,7 +41,7 @@ def test_a_start_that_was_stopped_early_on_a_retained_set_is_told(
     (start / RunFiles.RECIPE).write_text(json.dumps(values))
     looks = [0.1, 0.45, 0.5, 0.475]  # 16 pictures: the best is known to within 0.125
     log = [
-        {"step": n, "retrieval/i2t_recall@1": v, "retrieval/images": 16}
+        {"step": n, "seen": 8 * n, "retrieval/i2t_recall@1": v, "retrieval/images": 16}
         for n, v in enumerate(looks)
     ]
     (start / RunFiles.LOG).write_text("".join(json.dumps(one) + "\n" for one in log))
