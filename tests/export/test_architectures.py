@@ -6,6 +6,9 @@ import pytest
 
 from ptft.export.library_files import LIBRARY_TOLERANCE, Library
 from tests.support.architectures import convert_all, names
+from tests.support.whole import WHOLE
+
+pytestmark = WHOLE
 
 COUNTS = {
     "CLIPModel": 32,

@@ -28,7 +28,9 @@ from tests.support.container import (
     podman,
     started,
 )
+from tests.support.whole import WHOLE
 
+pytestmark = WHOLE
 IMAGE = "localhost/ptft-test"
 
 

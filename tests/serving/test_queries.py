@@ -18,7 +18,9 @@ from tests.support.prometheus import Prometheus, needs_prometheus, scraping
 pytestmark = needs_prometheus
 
 RELEASE = {"namespace": "prod", "job": "demo-ptft"}
-OF_OTHERS = {"kube_job_status_failed"}
+OF_OTHERS = {
+    *("kube_job_status_failed", "kube_job_failed", "kube_job_complete", "kube_job_created"),
+}
 """Metrics of kube-state-metrics."""
 
 

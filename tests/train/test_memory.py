@@ -12,6 +12,7 @@ from ptft.errors import RecipeError
 from ptft.recipe.load import parse_recipe
 from ptft.speech import SILENT
 from ptft.train import predict_memory, train
+from tests.support.whole import WHOLE
 
 TEXT = {"width": 192, "layers": 4, "heads": 4, "context_length": 32}
 VIT = {"image": "vit_tiny_patch16_224", "image_size": 96, "text": TEXT, "embed_dim": 128}
@@ -29,6 +30,8 @@ CASES: dict[str, tuple[int, dict[str, Any]]] = {
     "an adapter": (64, {"model": VIT, "adapt": {"kind": "lora"}}),
 }
 
+FEW = ("transformer", "micro batches")
+
 
 def recipe(folder: Path, batch: int, changes: dict[str, Any]) -> dict[str, Any]:
     optim = {"samples_seen": 2 * batch, "global_batch": batch, "precision": "fp32"}
@@ -42,7 +45,9 @@ def recipe(folder: Path, batch: int, changes: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's own count")
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [case if case in FEW else pytest.param(case, marks=WHOLE) for case in CASES]
+)
 def test_a_process_grows_by_what_is_predicted_at_most(case: str, tmp_path: Path) -> None:
     values = recipe(tmp_path / "run", *CASES[case])
     done = subprocess.run(
