@@ -16,6 +16,7 @@ __all__ = [
     "Overrides",
     "RecipeName",
     "ResumeOption",
+    "Signer",
     "Verb",
     "example",
     "local_path",
@@ -80,6 +81,15 @@ def local_path(text: str) -> Path:
     return Path(text)
 
 
+Signer = Annotated[
+    Path | None,
+    typer.Option(
+        "--require-signature",
+        parser=local_path,
+        metavar="KEY",
+        help="A public key (PEM): a model that it did not sign is refused.",
+    ),
+]
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A YAML file, or a built-in recipe (ptft ls).")
 ]

@@ -3,12 +3,11 @@
 import json
 import os
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ptft.cli.arguments import local_path
+from ptft.cli.arguments import Signer
 
 __all__ = ["EXAMPLE", "command"]
 
@@ -51,14 +50,7 @@ Threads = Annotated[int, typer.Option(min=1, help="Of onnxruntime, where it is r
 def command(
     model: Model,
     digest: Annotated[str | None, typer.Option(help="It has to have: sha256:...")] = None,
-    require_signature: Annotated[
-        Path | None,
-        typer.Option(
-            parser=local_path,
-            metavar="KEY",
-            help="A public key (PEM): a model that it did not sign is neither run nor let through.",
-        ),
-    ] = None,
+    require_signature: Signer = None,
     probe: Probe = None,
     at_least: AtLeast = None,
     drop: Drop = None,

@@ -5,20 +5,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from ptft.cli.arguments import local_path
+from ptft.cli.arguments import Signer, local_path
 
 __all__ = ["EXAMPLE", "command"]
 
 EXAMPLE = "ptft pull your-name/scenes@v1.0 models/pulled"
 
-Signer = Annotated[
-    Path | None,
-    typer.Option(
-        parser=local_path,
-        metavar="KEY",
-        help="A public key (PEM): a model that it did not sign is refused.",
-    ),
-]
 Keep = Annotated[
     int | None,
     typer.Option(

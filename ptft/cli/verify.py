@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ptft.cli.arguments import local_path
+from ptft.cli.arguments import Signer, local_path
 from ptft.printable import printable
 
 __all__ = ["EXAMPLE", "command"]
@@ -37,14 +37,7 @@ def command(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of what is drawn; absent: a new one, which is said.")
     ] = None,
-    require_signature: Annotated[
-        Path | None,
-        typer.Option(
-            parser=local_path,
-            metavar="KEY",
-            help="A public key (PEM): a model folder that it did not sign is a broken link.",
-        ),
-    ] = None,
+    require_signature: Signer = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Hold a model against its digests, golden embeddings and weights. Prints each link of its way.
