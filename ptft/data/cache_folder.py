@@ -24,7 +24,6 @@ __all__ = ["CacheFolder"]
 
 _MARKER = ".ptft-cache"
 _FIRST = "ptft cache, format 1: "
-_HOUR = 3600.0  # seconds
 
 
 class CacheFolder:
@@ -108,12 +107,14 @@ class CacheFolder:
         finally:
             os.close(file)
 
-    def make_room(self, size: int, limit: int, files: re.Pattern[str]) -> None:
-        """Let go what was used least recently until another file of ``size`` bytes has room; but
-        not what was used within the hour: a process may be about to open it.
+    def make_room(
+        self, size: int, limit: float, files: re.Pattern[str], *, rest: float = 0.0
+    ) -> None:
+        """Let go what was used least recently until another file of ``size`` bytes has room.
 
         Args:
             limit: bytes of all files that ``files`` matches, which is of this cache's own names.
+            rest: seconds within which what was used stays: a process may be about to open it.
         """
         states: list[tuple[float, int, Path]] = []
         for path in self.path.iterdir():
@@ -124,7 +125,7 @@ class CacheFolder:
                 states.append((state.st_mtime, state.st_size, path))
         total = size + sum(one for _, one, _ in states)
         for used, one, path in sorted(states):
-            if total <= limit or used > time.time() - _HOUR:
+            if total <= limit or used > time.time() - rest:
                 break
             path.unlink(missing_ok=True)
             total -= one

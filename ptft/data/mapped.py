@@ -30,6 +30,7 @@ __all__ = ["LIMIT", "map_file", "map_kept", "pickle_mapped", "write_kept"]
 LIMIT = 16 << 30
 """Bytes that a cache of columns keeps, see ``CacheFolder.make_room``."""
 
+_HOUR = 3600.0  # seconds
 _LEAST = 1 << 20  # bytes of an array; a smaller one is pickled as it is
 _FILE = re.compile(r"[0-9a-f]{32}\.bin")
 _NAMES = re.compile(rf"{_FILE.pattern}|room\.lock|\.[0-9a-f]{32}\.bin\.\d+\.partial")
@@ -129,7 +130,8 @@ def write_kept(
             if not write(files):
                 return None
         with columns.lock("room.lock"):
-            columns.make_room(sum(path.stat().st_size for path in partials), LIMIT, _FILE)
+            size = sum(path.stat().st_size for path in partials)
+            columns.make_room(size, LIMIT, _FILE, rest=_HOUR)
             for name, partial in zip(names, partials, strict=True):
                 partial.replace(columns.path / name)
         return map_kept(names)

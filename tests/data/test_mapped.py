@@ -92,6 +92,6 @@ def test_room_is_made_of_its_own_files_alone(cache: Path) -> None:
         (cache / name).write_bytes(b"1234")
         os.utime(cache / name, (1, 1))
     (cache / f"{'c' * 32}.bin").symlink_to(cache / "letters.bin")
-    folder.make_room(1, 0, mapped._FILE)
+    folder.make_room(1, 0, mapped._FILE, rest=3600.0)
     left = {path.name for path in cache.iterdir()} - {".ptft-cache"}
     assert left == {"letters.bin", f"{'a' * 32}.txt", f"{'c' * 32}.bin"}

@@ -201,19 +201,7 @@ class ShardCache:
         """Let the oldest shards go until another of ``size`` bytes has room; none other comes to
         its place inside."""
         with self._cache.lock("room.lock"):
-            states: list[tuple[float, int, Path]] = []
-            for path in self.folder.iterdir():
-                if _TAR.fullmatch(path.name) is None or self._cache.holds(path.name) is None:
-                    continue
-                with contextlib.suppress(FileNotFoundError):
-                    state = path.lstat()
-                    states.append((state.st_mtime, state.st_size, path))
-            total = size + sum(one for _, one, _ in states)
-            for _, one, path in sorted(states):
-                if total <= self.limit:
-                    break
-                path.unlink(missing_ok=True)
-                total -= one
+            self._cache.make_room(size, self.limit, _TAR)
             yield
 
     def _touch(self, path: Path) -> bool:
