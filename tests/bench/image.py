@@ -9,6 +9,7 @@ builds what the Containerfile says of the service's settings, which needs no bas
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -180,7 +181,7 @@ def processes(name: str) -> list[int]:
 def cpu_seconds(pid: int) -> float:
     """User and system, with children that ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return sum(map(int, fields[11:15])) / 100
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def proportional_mb(pid: int) -> float:

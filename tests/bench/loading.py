@@ -44,6 +44,7 @@ from ptft.preprocess import TextTokenizer, clip_bpe_json
 from ptft.preprocess.images import ImagePreprocess
 from ptft.recipe import AugmentSection
 from ptft.recipe.data import ShardsData
+from tests.bench._processes import cpu_seconds
 
 WORKERS, SIDE, SHARDS = 2, 224, 4
 SECTION = AugmentSection(crop_scale=(0.9, 1.0))
@@ -217,31 +218,13 @@ def by_open_clip(tars: str, transform: Any, tokenizer: Any, size: Size) -> Itera
         yield len(images)
 
 
-def cpu_seconds() -> float:
-    """Of this process and all that descend from it, threads and what has ended in them included."""
-    found: dict[int, tuple[int, float]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it ended meanwhile
-        ticks = sum(int(fields[place]) for place in (11, 12))
-        found[int(path.parent.name)] = (int(fields[1]), ticks / os.sysconf("SC_CLK_TCK"))
-    mine, grew = {os.getpid()}, True
-    while grew:
-        more = {pid for pid, (parent, _) in found.items() if parent in mine} - mine
-        mine |= more
-        grew = bool(more)
-    return sum(found[pid][1] for pid in mine)
-
-
 def measure(build: Build, warm: int, measured: int) -> Rate:
     batches = build()
     for _ in range(warm):
         next(batches)
-    cpu, wall = cpu_seconds(), time.perf_counter()
+    cpu, wall = cpu_seconds(os.getpid()), time.perf_counter()
     count = sum(islice(batches, measured))
-    cpu, wall = cpu_seconds() - cpu, time.perf_counter() - wall
+    cpu, wall = cpu_seconds(os.getpid()) - cpu, time.perf_counter() - wall
     batches.close()  # type: ignore[attr-defined]
     return Rate(count / cpu, count / wall)
 

@@ -21,7 +21,7 @@ from ptft.model import build_model, save_model
 from ptft.recipe import ClipObjective
 from serving.keys import make_key
 from tests.bench._parts import Absent
-from tests.bench.serving import cpu_seconds
+from tests.bench._processes import cpu_seconds
 from tests.serving.server import Server, serve, serve_plain
 from tests.support.tiny import arch_section
 

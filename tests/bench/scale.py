@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench._parts import apart
+from tests.bench._processes import family
 from tests.bench._scale_peers import OPEN, loaded
 from tests.bench._scale_sets import Sets
 
@@ -59,24 +60,6 @@ def _private_mb(pid: int | str = "self") -> float:
     return int(_status(pid).get("RssAnon", "0 kB").split()[0]) / 1024
 
 
-def _descendants() -> dict[int, float]:
-    """Process -> its CPU seconds, of this one and all below it."""
-    rows: dict[int, tuple[int, float]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it ended meanwhile
-        ticks = sum(int(fields[place]) for place in (11, 12))
-        rows[int(path.parent.name)] = (int(fields[1]), ticks / os.sysconf("SC_CLK_TCK"))
-    mine, grew = {os.getpid()}, True
-    while grew:
-        more = {pid for pid, (parent, _) in rows.items() if parent in mine} - mine
-        mine |= more
-        grew = bool(more)
-    return {pid: rows[pid][1] for pid in mine if pid in rows}
-
-
 @dataclass
 class _Watch:
     """The highest private memory of this process while it is watched."""
@@ -102,12 +85,12 @@ class _Watch:
 
 def _measure(open_set: Callable[[], Any], batches: Callable[[Any], Iterator[Any]]) -> Found:
     found = Found()
-    before = _descendants()
+    before = family(os.getpid())
     with _Watch().watching() as watch:
         samples = open_set()
         read = batches(samples)
         next(read)
-    after = _descendants()
+    after = family(os.getpid())
     found.cpu = sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
     found.main_mb = watch.high
     # the server that workers are forked from is below this process too, and holds less

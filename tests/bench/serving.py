@@ -40,30 +40,17 @@ from ptft.recipe import ArchModel, ClipObjective
 from tests.bench._client import in_turn, post
 from tests.bench._honest import quantile
 from tests.bench._parts import Absent
+from tests.bench._processes import cpu_seconds
 from tests.bench._services import LITSERVE, PHOTOS, SMALL, Service, Turning, others, picture
 from tests.clients.environments import cache_folder, make
 from tests.serving.server import serve_plain
 from tests.support.tiny import arch_section
 
-__all__ = ["BARS", "cpu_seconds", "picture", "run"]
+__all__ = ["BARS", "picture", "run"]
 
 ROUNDS, SECONDS = 7, 3.0
 TEXT = "a photo of a cat"
 _COSINE = 0.9995  # of a reduced JPEG to the whole one
-
-
-def cpu_seconds(root: int) -> float:
-    """Of a process and all that descend from it."""
-    ticks, parents = {}, {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = path.read_text().rpartition(")")[2].split()
-            pid = int(path.parent.name)
-            parents[pid], ticks[pid] = int(fields[1]), int(fields[11]) + int(fields[12])
-    family = {root}
-    while more := {pid for pid, parent in parents.items() if parent in family} - family:
-        family |= more
-    return sum(ticks.get(pid, 0) for pid in family) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
