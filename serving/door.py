@@ -137,16 +137,16 @@ async def _hand_over(
     place: tuple[str, int], head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
     """Pass bytes both ways between a client and the worker, until the worker closes."""
-    sending = None
     try:
         theirs, ours = await asyncio.open_connection(*place)
         ours.write(head)
         sending = asyncio.create_task(_pass_on(reader, ours))
-        await _pass_on(theirs, writer)
-        ours.close()
-    finally:
-        if sending is not None:
+        try:
+            await _pass_on(theirs, writer)
+        finally:
             sending.cancel()
+            ours.close()
+    finally:
         writer.close()
 
 

@@ -22,7 +22,6 @@ BYTES_OF = {
 _PACKED = {4: 4, 5: 4, 7: 8, 10: 8, 11: 8}  # field of plain values -> smallest bytes of one, packed
 _MAX_ITEMS = 1_000_000  # nodes, tensors and edges of one graph
 _MAX_BYTES = 2**31  # protobuf's own bound of a file
-_MAX_DEPTH = 8  # of messages in one another; subgraphs are refused at the first
 
 
 @dataclass
