@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,10 +43,11 @@ class Prometheus:
         """The same with labels (``metric``) and times.
 
         Raises:
-            AssertionError: it is no query.
+            AssertionError: it was not answered.
         """
-        found = httpx.get(f"{self.url}/api/v1/query", params={"query": query}).json()
-        assert found["status"] == "success", (query, found)
+        answer = httpx.get(f"{self.url}/api/v1/query", params={"query": query})
+        assert answer.status_code == 200, (query, answer.text)
+        found = answer.json()
         return list(found["data"]["result"])
 
     def wait_for(self, query: str, least: float = 1) -> None:
@@ -55,15 +56,14 @@ class Prometheus:
         Raises:
             AssertionError: it had none in time.
         """
-        deadline = time.monotonic() + _WAIT_S
-        while time.monotonic() < deadline:
-            try:
-                if any(value >= least for value in self.ask(query)):
-                    return
-            except httpx.TransportError:  # it starts
-                pass
-            time.sleep(0.2)
-        raise AssertionError(f"{query}: below {least} after {_WAIT_S} s")
+        _until(lambda: any(value >= least for value in self.ask(query)), f"{query}: below {least}")
+
+    def ready(self) -> bool:
+        """Whether it answers queries: it listens before it does, and then says 503."""
+        try:
+            return httpx.get(f"{self.url}/-/ready").status_code == 200
+        except httpx.TransportError:
+            return False
 
 
 @contextmanager
@@ -88,8 +88,17 @@ def scraping(url: str, folder: Path, **labels: str) -> Iterator[Prometheus]:
     ]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
+    prometheus = Prometheus(f"http://127.0.0.1:{port}")
     try:
-        yield Prometheus(f"http://127.0.0.1:{port}")
+        _until(prometheus.ready, "Prometheus is not ready")
+        yield prometheus
     finally:
         process.terminate()
         process.wait(30)
+
+
+def _until(holds: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + _WAIT_S
+    while not holds():
+        assert time.monotonic() < deadline, f"{otherwise} after {_WAIT_S} s"
+        time.sleep(0.2)
