@@ -20,10 +20,10 @@ from ptft.artifact import (
     write_atomic,
 )
 from ptft.cyclonedx import Component, bill, licences, pypi_component
-from ptft.export.data_names import public_names
 from ptft.onnx.served import absent_on_purpose
 from ptft.pages.markdown import card_metadata, metadata_licence
 from ptft.recipe import DataSection, MixtureData, Recipe, ScenesData, load_foreign
+from ptft.recipe.publication import public_names
 
 __all__ = ["folder_bill", "write_bill"]
 

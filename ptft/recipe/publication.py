@@ -15,13 +15,16 @@ from typing import Any
 
 from ptft.errors import RecipeError
 from ptft.printable import hide_credentials
+from ptft.recipe.data import BoxesData, FolderData, ShardsData, TableData
 from ptft.recipe.load import apply_override, parse_comparison, parse_recipe, read_values
+from ptft.recipe.paths import is_hub_id
 from ptft.recipe.schema import Recipe
 
 __all__ = [
     "LOCAL",
     "drop_local",
     "load_foreign",
+    "public_names",
     "public_place",
     "public_text",
     "published_recipe",
@@ -151,3 +154,11 @@ def _sections(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _mappings(values: Any) -> list[dict[str, Any]]:
     return [v for v in values if isinstance(v, dict)] if isinstance(values, list) else []
+
+
+def public_names(section: ShardsData | FolderData | TableData | BoxesData) -> list[str]:
+    """Of each place that samples are trained on, its name on the Hub, or that of the last part of
+    its path: the folders before it are of a machine, and nobody else's business."""
+    train = section.train
+    places = [train] if isinstance(train, str) else list(train or [])
+    return [name if is_hub_id(name) else public_place(Path(name).name) for name in places]

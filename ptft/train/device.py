@@ -1,4 +1,4 @@
-"""How a device computes a step: the number format, compiled blocks, and memory that is kept.
+"""How a device computes a step: number format, compiled blocks, kept memory, random numbers.
 
 bf16 is slower than fp32 on CPUs without matrix units for it (0.64x was seen), and much faster on
 GPUs that have them, so a precision of ``auto`` times both on the recipe's own model.
@@ -20,17 +20,19 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from statistics import median
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ptft.errors import TrainingError
 from ptft.model import DualEncoder, tower_blocks
 
 __all__ = [
     "AUTO_FROM",
+    "RandomState",
     "autocast",
     "compile_blocks",
     "keep_freed_memory",
@@ -165,3 +167,23 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and bool(mallopt(_TRIM_THRESHOLD, _NEVER) and mallopt(_MMAP_MAX, 0))
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """Where torch's random numbers stand, on the CPU and on a GPU."""
+
+    cpu: Tensor
+    cuda: Tensor | None
+
+    @classmethod
+    def now(cls, device: torch.device) -> Self:
+        """As it stands."""
+        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(torch.get_rng_state(), cuda)
+
+    def restore(self, device: torch.device) -> None:
+        """Put it back."""
+        torch.set_rng_state(self.cpu)
+        if self.cuda is not None:
+            torch.cuda.set_rng_state(self.cuda, device)

@@ -52,9 +52,8 @@ from ptft.recipe import (
 from ptft.train.batches import grouped_tokens, images_to_device
 from ptft.train.boxes import batch_queries, boxes_loss
 from ptft.train.cost.clock import PartClock
-from ptft.train.device import autocast
+from ptft.train.device import RandomState, autocast
 from ptft.train.parallel import Parallel
-from ptft.train.random_state import RandomState
 from ptft.train.teacher import Teacher
 
 __all__ = ["Step", "loss_scaler", "micro_batch"]

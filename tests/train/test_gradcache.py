@@ -13,9 +13,9 @@ from ptft.model import DualEncoder
 from ptft.recipe import Recipe
 from ptft.train import gradients as step_module
 from ptft.train import predict_memory
+from ptft.train.device import RandomState
 from ptft.train.gradients import Step
 from ptft.train.parallel import share
-from ptft.train.random_state import RandomState
 from tests.support.plain_step import compute_objective, to_device
 from tests.support.runs import recipe as tiny_run
 from tests.support.steps import batch, gradients, largest_gap, learner, recipe
