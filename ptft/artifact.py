@@ -21,7 +21,7 @@ from ptft.errors import ArtifactError, DigestError
 from ptft.files.atomic import write_atomic
 from ptft.files.bounds import parse_json, read_bytes, shown
 from ptft.files.digests import Held, check_digests, file_digests, file_sha256
-from ptft.model_record import check_mix_values, check_model_values
+from ptft.model_record import MIX, check_model_values
 
 __all__ = [
     "FORMAT",
@@ -29,14 +29,11 @@ __all__ = [
     "PRECISIONS",
     "FolderFiles",
     "GoldenKeys",
-    "MixParent",
-    "MixRecord",
     "ModelInfo",
     "RunFiles",
     "file_sha256",
     "hash_files",
     "read_json",
-    "read_mix",
     "read_model_info",
     "verify_files",
     "write_atomic",
@@ -45,8 +42,13 @@ __all__ = [
 ]
 
 FORMAT = 1  # of ptft.json; a reader refuses a newer one
-MIX_FORMAT = 1  # of mix.json
-_LATER = {"published_recipe": "", "matryoshka": [], "texts": "yes", "texts_reason": ""}
+_LATER: dict[str, Any] = {
+    "published_recipe": "",
+    "matryoshka": [],
+    "texts": "yes",
+    "texts_reason": "",
+    "aligned": None,
+}
 
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".joblib"})
 """Endings of files that may run code when the usual library reads them."""
@@ -78,7 +80,7 @@ class RunFiles:
     CHECKPOINTS = "checkpoints"  # checkpoints/step-00000100/
     FINAL = "final"  # final/: the trained model alone, once training is done; adapters merged
     ADAPTER = "adapter"  # adapter/: what learned alone, where adapt.kind is an adapter
-    MIX = "mix.json"  # beside a model that `ptft mix` made: see MixRecord
+    MIX = MIX  # beside a model that `ptft mix` made: see ptft.model_record.MixRecord
 
 
 class FolderFiles:
@@ -155,6 +157,9 @@ class ModelInfo:
         published_recipe: digest of the folder's ``recipe.yaml``, where that leaves out folders of
             the machine that trained (:mod:`ptft.recipe.publication`); empty: ``recipe_digest``.
         texts, texts_reason: whether texts are of use (:mod:`ptft.export.texts`), and why not.
+        aligned: false: images and texts never learned together, whatever its figures say now, so
+            that a model that begins with this one has that on record; null: they did, or nobody
+            knows.
         files: name -> {"sha256", "size"} of every file but those in ``FolderFiles.UNHASHED``.
         clients: library -> ``loads``, the class or architecture that it loads the folder as, or
             the ``reason`` why it cannot.
@@ -182,6 +187,7 @@ class ModelInfo:
     matryoshka: list[int] = field(default_factory=list)
     texts: Literal["yes", "warned", "refused"] = "yes"
     texts_reason: str = ""
+    aligned: Literal[False] | None = None
     format: int = FORMAT
 
     @cached_property
@@ -196,54 +202,6 @@ class ModelInfo:
             and (key, value) not in (("reads", "image"), *_LATER.items())
         }
         return _digest(self.files, decides)
-
-
-@dataclass(frozen=True)
-class MixParent:
-    """One of the models that a mix was made of.
-
-    Attributes:
-        name: of the model.
-        share: of its weights in the mix; those of all parents add up to 1.
-        weights_digest: sha256 (hex) of its weights.
-        recipe_digest: of the recipe that made them; empty where none is recorded.
-        hub: its repository on the Hub, ``org/repo@revision``; None where it was a folder.
-        licence: by the Hub's short name; "" of one that started from random weights.
-    """
-
-    name: str
-    share: float
-    weights_digest: str
-    recipe_digest: str = ""
-    hub: str | None = None
-    licence: str = "unknown"
-
-
-@dataclass(frozen=True)
-class MixRecord:
-    """``mix.json``: what a mix was made of, and why in these shares.
-
-    Attributes:
-        name: of the mix.
-        weights_digest: sha256 (hex) of its weights.
-        parents: the start first, where ``alpha`` is not None.
-        alpha: share of what was trained, the rest is the start's; None: a mean without a start.
-        evaluation: figures by the names of the evaluations; empty where none ran.
-        grid: the figures of every share that was looked at, the start's own at 0.
-        rule: what the share was chosen by, in words; empty where there was no choice.
-        files: name -> sha256 and size, of every file beside it; empty of a mix from before they
-            were recorded.
-    """
-
-    name: str
-    weights_digest: str
-    parents: list[MixParent]
-    alpha: float | None = None
-    evaluation: dict[str, Any] = field(default_factory=dict)
-    grid: list[dict[str, Any]] = field(default_factory=list)
-    rule: str = ""
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    format: int = MIX_FORMAT
 
 
 def hash_files(folder: Path, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
@@ -329,22 +287,3 @@ def read_model_info(folder: Path) -> ModelInfo:
     if recorded != info.digest:
         raise DigestError(f"{path}: digest {shown(recorded)}; what it holds gives {info.digest}")
     return info
-
-
-def read_mix(folder: Path) -> MixRecord:
-    """Read ``mix.json``.
-
-    Raises:
-        ArtifactError: it is absent, of a newer format, or has other keys.
-    """
-    path = folder / RunFiles.MIX
-    values = read_json(path)
-    if not isinstance(values, dict) or values.get("format") != MIX_FORMAT:
-        found = values.get("format") if isinstance(values, dict) else values
-        raise ArtifactError(f"{path}: format {shown(found)}; this ptft reads {MIX_FORMAT}")
-    check_mix_values(values, str(path))
-    try:
-        parents = [MixParent(**parent) for parent in values["parents"]]
-        return MixRecord(**{**values, "parents": parents})
-    except (KeyError, TypeError) as error:
-        raise ArtifactError(f"{path}: {error}") from None

@@ -1,15 +1,16 @@
 """What the keys of ``ptft.json`` and ``mix.json`` may be, and what others say of files: types,
-bounds, names.
+bounds, names. And what ``mix.json`` is read as.
 
 The bounds are far beyond any model that is in use, and small enough that no value is a danger.
 """
 
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ptft.errors import ArtifactError, PtftError
-from ptft.files.bounds import Bounds, check_names
+from ptft.files.bounds import Bounds, check_names, parse_json, read_bytes, shown
 
 __all__ = [
     "MAX_CLASSES",
@@ -17,11 +18,18 @@ __all__ = [
     "MAX_SIDE",
     "MAX_TEXT",
     "MAX_WIDTH",
+    "MIX",
+    "MixParent",
+    "MixRecord",
     "check_mix_values",
     "check_model_values",
     "check_tokenizer_values",
+    "read_mix",
     "recorded_files",
 ]
+
+MIX = "mix.json"  # beside a model that `ptft mix` made
+MIX_FORMAT = 1  # of it; a reader refuses a newer one
 
 MAX_WIDTH = 65_536  # of the joint space
 MAX_CONTEXT = 65_536  # tokens of a text
@@ -39,7 +47,7 @@ _KEYS = {
     *("name", "task", "embed_dim", "context_length", "image_size", "logit_scale", "logit_bias"),
     *("recipe_digest", "weights_digest", "tokenizer", "preprocess", "classes", "templates"),
     *("files", "clients", "versions", "reads", "published_recipe", "format"),
-    *("matryoshka", "texts", "texts_reason"),
+    *("matryoshka", "texts", "texts_reason", "aligned"),
 }
 _NEEDED = (
     *("name", "task", "embed_dim", "context_length", "image_size", "logit_scale", "logit_bias"),
@@ -62,6 +70,8 @@ def check_model_values(values: Any, where: str) -> None:
     bounds.choice("reads", ("image", "text", "both"))
     bounds.choice("texts", ("yes", "warned", "refused"))
     bounds.text("texts_reason", MAX_TEXT)
+    if values.get("aligned") not in (None, False):
+        bounds.refuse("aligned", values["aligned"], "false or null")
     bounds.whole("embed_dim", 1, MAX_WIDTH)
     bounds.whole("context_length", 1, MAX_CONTEXT)
     size = values["image_size"]
@@ -180,3 +190,70 @@ def recorded_files(values: Any, path: Path) -> dict[str, Any]:
         one.whole("size", 0, 2**44)
         one.text("sha256", 64)
     return files
+
+
+@dataclass(frozen=True)
+class MixParent:
+    """One of the models that a mix was made of.
+
+    Attributes:
+        name: of the model.
+        share: of its weights in the mix; those of all parents add up to 1.
+        weights_digest: sha256 (hex) of its weights.
+        recipe_digest: of the recipe that made them; empty where none is recorded.
+        hub: its repository on the Hub, ``org/repo@revision``; None where it was a folder.
+        licence: by the Hub's short name; "" of one that started from random weights.
+    """
+
+    name: str
+    share: float
+    weights_digest: str
+    recipe_digest: str = ""
+    hub: str | None = None
+    licence: str = "unknown"
+
+
+@dataclass(frozen=True)
+class MixRecord:
+    """``mix.json``: what a mix was made of, and why in these shares.
+
+    Attributes:
+        name: of the mix.
+        weights_digest: sha256 (hex) of its weights.
+        parents: the start first, where ``alpha`` is not None.
+        alpha: share of what was trained, the rest is the start's; None: a mean without a start.
+        evaluation: figures by the names of the evaluations; empty where none ran.
+        grid: the figures of every share that was looked at, the start's own at 0.
+        rule: what the share was chosen by, in words; empty where there was no choice.
+        files: name -> sha256 and size, of every file beside it; empty of a mix from before they
+            were recorded.
+    """
+
+    name: str
+    weights_digest: str
+    parents: list[MixParent]
+    alpha: float | None = None
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    grid: list[dict[str, Any]] = field(default_factory=list)
+    rule: str = ""
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    format: int = MIX_FORMAT
+
+
+def read_mix(folder: Path) -> MixRecord:
+    """Read ``mix.json``.
+
+    Raises:
+        ArtifactError: it is absent, of a newer format, or has other keys.
+    """
+    path = folder / MIX
+    values = parse_json(read_bytes(path, error=ArtifactError), path, error=ArtifactError)
+    if not isinstance(values, dict) or values.get("format") != MIX_FORMAT:
+        found = values.get("format") if isinstance(values, dict) else values
+        raise ArtifactError(f"{path}: format {shown(found)}; this ptft reads {MIX_FORMAT}")
+    check_mix_values(values, str(path))
+    try:
+        parents = [MixParent(**parent) for parent in values["parents"]]
+        return MixRecord(**{**values, "parents": parents})
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: {error}") from None

@@ -14,9 +14,10 @@ import numpy as np
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from ptft.artifact import FolderFiles, ModelInfo, read_mix, verify_files
+from ptft.artifact import FolderFiles, ModelInfo, verify_files
 from ptft.errors import ArtifactError, PtftError
 from ptft.files.bounds import read_bytes
+from ptft.model_record import read_mix
 from ptft.onnx.golden import Golden, allowed, compare_golden, read_golden
 from serving.admission import Cost
 from serving.asked import Asked

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ptft.artifact import FolderFiles, MixRecord, read_mix, read_model_info
+from ptft.artifact import FolderFiles, read_model_info
 from ptft.beside.class_part import ClassPart
 from ptft.model.fetch import fetch_source
+from ptft.model_record import MixRecord, read_mix
 from ptft.model_source import HubRevision, LocalSource, Mix, ModelFolder, finished_run, resolve
 from ptft.recipe.publication import public_place
 from ptft.report.neighbours.record import Answer

@@ -14,12 +14,12 @@ from ptft.artifact import (
     FolderFiles,
     ModelInfo,
     read_json,
-    read_mix,
     read_model_info,
     verify_files,
     write_atomic,
 )
 from ptft.cyclonedx import Component, bill, licences, pypi_component
+from ptft.model_record import read_mix
 from ptft.onnx.served import absent_on_purpose
 from ptft.pages.markdown import card_metadata, metadata_licence
 from ptft.recipe import DataSection, MixtureData, Recipe, ScenesData, load_foreign

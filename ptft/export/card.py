@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ptft.artifact import FolderFiles, MixRecord, ModelInfo
+from ptft.artifact import FolderFiles, ModelInfo
 from ptft.errors import ArtifactError
 from ptft.export.card_front import data_words, front_matter
 from ptft.export.card_usage import usage
 from ptft.export.router_layout import ROUTER
 from ptft.model.spec import ModelSpec
+from ptft.model_record import MixRecord
 from ptft.pages.markdown import card_metadata, code, inline, row
 from ptft.printable import printable
 from ptft.recipe import ClassifyObjective, DetectObjective, Recipe

@@ -5,10 +5,11 @@ https://github.com/huggingface/hub-docs/blob/main/modelcard.md?plain=1
 
 from typing import Any
 
-from ptft.artifact import MixRecord, ModelInfo
+from ptft.artifact import ModelInfo
 from ptft.export.texts import offers_texts
 from ptft.model.licence import hub_bases
 from ptft.model.spec import ModelSpec
+from ptft.model_record import MixRecord
 from ptft.pages.markdown import replace_metadata
 from ptft.recipe import (
     TOWERS_OF,

@@ -6,11 +6,9 @@ from typing import Any
 
 from ptft.artifact import (
     FolderFiles,
-    MixRecord,
     RunFiles,
     file_sha256,
     read_json,
-    read_mix,
     read_model_info,
     verify_files,
 )
@@ -18,6 +16,7 @@ from ptft.errors import DigestError
 from ptft.model.fetch import fetch_source
 from ptft.model.licence import card_licence, common_licence, run_licence
 from ptft.model.source import open_clip_weights
+from ptft.model_record import MixRecord, read_mix
 from ptft.model_source import (
     Checkpoint,
     LocalSource,

@@ -11,13 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ptft.artifact import MixParent, MixRecord, RunFiles, hash_files, write_json
+from ptft.artifact import RunFiles, hash_files, write_json
 from ptft.errors import ArtifactError, UsageError
 from ptft.export.provenance import Provenance, read_provenance
 from ptft.mix.choose import Choice, Grid
 from ptft.model import DualEncoder, load_model, save_model
 from ptft.model.average import check_alike, interpolate, soup
 from ptft.model.store import WEIGHTS
+from ptft.model_record import MixParent, MixRecord
 from ptft.model_source import HubRevision, resolve
 from ptft.speech import tell
 

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
-from ptft.artifact import FolderFiles, RunFiles, read_json, read_mix
+from ptft.artifact import FolderFiles, RunFiles, read_json
 from ptft.compat import import_open_clip, import_timm
 from ptft.errors import ArtifactError, ModelError, PtftError
+from ptft.model_record import read_mix
 from ptft.model_source import Checkpoint, Mix, Run, resolve_folder
 from ptft.pages.markdown import UNKNOWN, card_metadata, metadata_licence
 from ptft.reach import hub_at_hand

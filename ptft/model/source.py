@@ -175,7 +175,7 @@ def _from_open_clip_folder(folder: Path, label: str) -> DualEncoder:
         reader,
         ImagePreprocess.from_config(preprocess_cfg, unsaid=reading),
         base=label,
-        aligned=False if info is not None and info.texts == "refused" else None,
+        aligned=False if info is not None and _never_aligned(info) else None,
     )
     state = read_safetensors(weights)
     biased = "logit_bias" in state or config.get("init_logit_bias") is not None
@@ -204,6 +204,12 @@ def _add_head(model: DualEncoder, folder: Path) -> None:
     if "keys" in state:
         model.head.remember(state["keys"], state["labels"], alpha=1.0, beta=1.0)
     model.head.load_state_dict(state)
+
+
+def _never_aligned(info: ModelInfo) -> bool:
+    """Whether it is on record that its towers never learned together; a refusal says so too, in
+    folders from before there was a key of its own."""
+    return info.aligned is False or info.texts == "refused"
 
 
 def _info(folder: Path) -> ModelInfo | None:

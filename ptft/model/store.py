@@ -14,14 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ptft.artifact import (
-    FolderFiles,
-    RunFiles,
-    read_json,
-    read_mix,
-    read_model_info,
-    verify_files,
-)
+from ptft.artifact import FolderFiles, RunFiles, read_json, read_model_info, verify_files
 from ptft.errors import ArtifactError, DigestError, ModelError
 from ptft.files.bounds import Bounds
 from ptft.files.digests import Held
@@ -33,7 +26,7 @@ from ptft.model.foreign import check_architecture
 from ptft.model.names import check_fit, fit_state_dict
 from ptft.model.spec import HF_TEXT, SPEC, ModelSpec, load_spec, save_spec
 from ptft.model.towers import build_towers, seeded
-from ptft.model_record import recorded_files
+from ptft.model_record import read_mix, recorded_files
 
 __all__ = [
     "MODEL",

@@ -1,6 +1,7 @@
 """A classifier whose text tower never learned says so, wherever it is asked."""
 
 import io
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -145,6 +146,29 @@ def test_the_folder_and_its_card_say_so(tuned: tuple[Path, Path]) -> None:
         None, InitSection.model_validate({"from": str(folder)}), ClassifyObjective(), seed=0
     )
     assert again.spec.aligned is False
+
+
+@pytest.mark.parametrize("names", [0.24, 0.9])  # refused, and warned alone
+def test_the_record_outlives_a_second_export(
+    tuned: tuple[Path, Path], names: float, tmp_path: Path
+) -> None:
+    """Of a model that is only warned class names find enough, and that it never learned them
+    remains true of whatever begins with it."""
+    run_folder = shutil.copytree(tuned[0], tmp_path / "run")
+    metrics = read_json(run_folder / RunFiles.METRICS)
+    metrics["classify"] |= {"zero_shot_top1": names}
+    write_json(run_folder / RunFiles.METRICS, metrics)
+    source = run_folder
+    for number in range(2):
+        folder = tmp_path / f"model{number}"
+        export_model(source, folder, precisions=["fp32"], progress=lambda _: None)
+        info = read_model_info(folder)
+        assert info.texts == ("warned" if names > 0.5 else "refused")
+        assert info.texts_reason.endswith(
+            "its towers never learned together, only its classifier did"
+        )
+        assert load_model(folder).spec.aligned is False
+        source = folder
 
 
 def test_the_service_refuses_texts_and_answers_pictures(tuned: tuple[Path, Path]) -> None:

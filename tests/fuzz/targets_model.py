@@ -12,14 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save
 
-from ptft.artifact import (
-    FolderFiles,
-    ModelInfo,
-    hash_files,
-    read_mix,
-    read_model_info,
-    write_model_info,
-)
+from ptft.artifact import FolderFiles, ModelInfo, hash_files, read_model_info, write_model_info
 from ptft.checkpoint.folder import read_state
 from ptft.compat import import_open_clip
 from ptft.files.arrays import read_arrays
@@ -28,6 +21,7 @@ from ptft.model.fetch import read_safetensors
 from ptft.model.foreign import check_architecture, check_folder_configs
 from ptft.model.spec import load_spec
 from ptft.model.store import hold
+from ptft.model_record import read_mix
 from ptft.onnx.check import check_onnx_file
 from ptft.onnx.golden import read_golden
 from ptft.preprocess import ImagePreprocess, TextTokenizer

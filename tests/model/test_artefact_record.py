@@ -14,8 +14,6 @@ from safetensors.numpy import save_file
 
 from ptft.artifact import (
     FolderFiles,
-    MixParent,
-    MixRecord,
     RunFiles,
     hash_files,
     read_json,
@@ -31,6 +29,7 @@ from ptft.files.tensors import TensorFiles
 from ptft.model import load_model, save_model
 from ptft.model.spec import load_spec
 from ptft.model.store import hold
+from ptft.model_record import MixParent, MixRecord
 from ptft.onnx.golden import read_golden
 from serving.model import verify_model
 from serving.settings import Settings

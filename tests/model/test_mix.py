@@ -8,15 +8,7 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from ptft.artifact import (
-    FolderFiles,
-    RunFiles,
-    file_sha256,
-    read_json,
-    read_mix,
-    read_model_info,
-    write_json,
-)
+from ptft.artifact import FolderFiles, RunFiles, file_sha256, read_json, read_model_info, write_json
 from ptft.cli.main import app
 from ptft.errors import ArtifactError, DigestError, ModelError, PtftError, UsageError
 from ptft.evaluate import evaluate
@@ -25,6 +17,7 @@ from ptft.mix import Choice, mix
 from ptft.model import DualEncoder, build_model, load_model, save_model
 from ptft.model.average import interpolate
 from ptft.model.store import WEIGHTS
+from ptft.model_record import read_mix
 from ptft.recipe import InitSection, Recipe, dump_recipe, load_recipe, recipe_digest
 from ptft.recipe.load import parse_recipe
 from ptft.runs.folder import RunStatus, start_run, write_run
