@@ -74,6 +74,11 @@ class Metrics:
         self.batch_seconds = self._histogram(
             "batch_seconds", "Seconds of one batch in a tower", _SECONDS, "kind"
         )
+        self.mirrored_requests = self._counter(
+            "mirrored_requests", "Requests that another release was asked as well", "outcome"
+        )
+        same = "Items of mirrored requests, by whether both releases give the same best answer"
+        self.mirrored_items = self._counter("mirrored_items", same, "outcome")
         self._budgets = {
             name: (self._gauge(name, what), self._gauge(limit, f"{what}: allowed"))
             for name, (limit, what) in BUDGETS.items()
@@ -88,14 +93,9 @@ class Metrics:
         self.drift_moved = self._gauge(
             "drift_moved", "1 where ptft_drift_value is beyond its band, NaN for too few", "kind"
         )
-        self.model_info = self._gauge(
-            "model_info",
-            "1, labelled with the model that is served",
-            "model",
-            "digest",
-            "precision",
-            "provider",
-        )
+        what = "1, labelled with the model that is served"
+        labels = ("model", "digest", "precision", "provider")
+        self.model_info = self._gauge("model_info", what, *labels)
         self.batch_limit = self._gauge(
             "batch_limit_items", "Images or texts that may run through a tower at once", "kind"
         )

@@ -26,6 +26,7 @@ from serving.drift import Movement
 from serving.embed import embed_image, embed_text, served_model
 from serving.frame import Cors, Direct, Frame, Guarded
 from serving.immich import predict
+from serving.mirror import Mirrored
 from serving.openai import embeddings, list_models, one_model
 from serving.page import page
 from serving.rank import rerank, similarity
@@ -67,6 +68,7 @@ def create_app(read_settings: Callable[[], Settings]) -> FastAPI:
     posts = {path: one for one in ROUTES if one.method == "POST" for path in (one.path, *one.also)}
     endpoints = {path: _endpoint(one) for path, one in posts.items()}
     app.add_middleware(Direct, endpoints=endpoints, routes=posts)
+    app.add_middleware(Mirrored, mirror=lambda: app.state.serving.mirror, paths=frozenset(posts))
     for around in (Guarded, Cors, Frame):  # the last is the outermost
         app.add_middleware(around, state=lambda: app.state.serving)
     app.state.golden_check = GoldenCheck()

@@ -119,6 +119,9 @@ class Settings:
             is an error.
         provider_options: ``PTFT_PROVIDER_OPTIONS``, of the provider that is asked for, as
             onnxruntime names them: ``device_id=1,gpu_mem_limit=4294967296``.
+        mirror_url: ``PTFT_MIRROR_URL``, of another release, which is asked a share of the requests
+            as well; nobody gets its answers, they are counted (``serving.mirror``).
+        mirror_share: ``PTFT_MIRROR_SHARE``, that share.
         cache_bytes: ``PTFT_CACHE_BYTES``, of embeddings that are kept for who sends the same bytes
             again; 0 for none.
     """
@@ -165,6 +168,8 @@ class Settings:
     url_s: float = 5.0
     provider: str = "auto"
     provider_options: tuple[tuple[str, str], ...] = ()
+    mirror_url: str = ""
+    mirror_share: float = 0.05
     cache_bytes: int = 0
 
 
@@ -240,8 +245,10 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         otlp_endpoint=_otlp_endpoint(given, environment),
         provider=choice("PROVIDER", default.provider, _PROVIDERS),
         provider_options=_provider_options(given),
+        mirror_url=given.text("MIRROR_URL") and given.address("MIRROR_URL", path=False),
+        mirror_share=given.share("MIRROR_SHARE", default.mirror_share),
         cache_bytes=number("CACHE_BYTES", default.cache_bytes, 0),
-        trace_ratio=given.within("TRACE_RATIO", default.trace_ratio, 0, 1, "a share, {:g} to {:g}"),
+        trace_ratio=given.share("TRACE_RATIO", default.trace_ratio),
         aliases=given.listed("ALIASES"),
         dimensions=given.numbers("DIMENSIONS"),
         url_hosts=_hosts(given),
@@ -298,9 +305,9 @@ def _otlp_endpoint(given: Variables, environment: Mapping[str, str]) -> str:
     """Where traces go; empty for nowhere."""
     own, standard = given.text("OTLP_ENDPOINT"), environment.get(OTLP_ENDPOINT, "").strip()
     if own:
-        given.address("OTLP_ENDPOINT", own, path=True)
+        given.address("OTLP_ENDPOINT", path=True)
     elif standard:
-        Variables(environment, "").address(OTLP_ENDPOINT, standard, path=True)
+        Variables(environment, "").address(OTLP_ENDPOINT, path=True)
     found = own or standard
     if found and not _is_there("opentelemetry.exporter.otlp.proto.http"):
         what = "the exporter is missing; pip install opentelemetry-exporter-otlp-proto-http"
@@ -316,15 +323,10 @@ def _is_there(module: str) -> bool:
 
 
 def _provider_options(given: Variables) -> tuple[tuple[str, str], ...]:
-    name, found = "PROVIDER_OPTIONS", {}
-    for pair in given.listed(name):
-        key, equals, value = pair.partition("=")
-        if not key.strip() or not equals or key.strip() in found:
-            raise given.wrong(name, pair, "allowed: NAME=VALUE,NAME=VALUE, each name once")
-        found[key.strip()] = value.strip()
+    found = given.pairs("PROVIDER_OPTIONS")
     if found and given.text("PROVIDER") not in ("cuda", "tensorrt", "openvino"):
         what = "allowed: with PTFT_PROVIDER=cuda, tensorrt or openvino"
-        raise given.wrong(name, given.text(name), what)
+        raise given.wrong("PROVIDER_OPTIONS", given.text("PROVIDER_OPTIONS"), what)
     return tuple(found.items())
 
 

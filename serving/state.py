@@ -27,6 +27,7 @@ from serving.health import Health
 from serving.logs import write_logs
 from serving.memory import give_back_at_once
 from serving.metrics import Metrics
+from serving.mirror import Mirror
 from serving.model import open_index, open_model, verify_model
 from serving.other_model import check_digest
 from serving.phases import NOT_TIMED, Phases
@@ -63,6 +64,15 @@ class State:
         self.fetcher = Fetcher(
             settings.url_hosts, seconds=settings.url_s, max_bytes=settings.max_body_bytes
         )
+        self.mirror: Mirror | None = None
+        if settings.mirror_url:
+            self.mirror = Mirror(
+                settings.mirror_url,
+                settings.mirror_share,
+                max_bytes=settings.max_body_bytes,
+                seconds=settings.timeout_s,
+                metrics=self.metrics,
+            )
         self.encoder: Encoder | None = None
         self.drift = Drift()
         self._worker = Worker()
@@ -88,6 +98,8 @@ class State:
         self.health.stop()
         await asyncio.to_thread(self.traces.close)
         await self.fetcher.close()
+        if self.mirror is not None:
+            await self.mirror.close()
         parts: list[Pool | Encoder] = [self.parsing]
         if self.encoder is not None:
             parts.append(self.encoder)

@@ -44,6 +44,10 @@ class Variables:
         """Seconds, from ``low`` to an hour."""
         return self.within(name, fallback, low, 3600, "seconds from {:g} to {:g}")
 
+    def share(self, name: str, fallback: float) -> float:
+        """A share of 1."""
+        return self.within(name, fallback, 0, 1, "a share, {:g} to {:g}")
+
     def within(self, name: str, fallback: float, low: float, high: float, what: str) -> float:
         """A number between two; ``what`` says so in a message, with a place for each of them."""
         raw = self.text(name)
@@ -82,6 +86,16 @@ class Variables:
                 raise self.wrong(name, one, "allowed: whole numbers from 1, by commas")
         return tuple(map(int, found))
 
+    def pairs(self, name: str) -> dict[str, str]:
+        """``NAME=VALUE``, separated by commas."""
+        found: dict[str, str] = {}
+        for pair in self.listed(name):
+            key, equals, value = (part.strip() for part in pair.partition("="))
+            if not key or not equals or key in found:
+                raise self.wrong(name, pair, "allowed: NAME=VALUE,NAME=VALUE, each name once")
+            found[key] = value
+        return found
+
     def digest(self, name: str) -> str:
         """``sha256:`` and 64 hex digits, or nothing."""
         digest = self.text(name)
@@ -91,8 +105,13 @@ class Variables:
             raise self.wrong(name, digest, "allowed: sha256: and 64 hex digits")
         return digest
 
-    def address(self, name: str, raw: str, *, path: bool) -> str:
-        """http:// or https://, a host, and perhaps a port; and a path where there may be one."""
+    def address(self, name: str, raw: str | None = None, *, path: bool) -> str:
+        """http:// or https://, a host, and perhaps a port; and a path where there may be one.
+
+        Args:
+            raw: one of those that the variable holds; None: all that it holds.
+        """
+        raw = self.text(name) if raw is None else raw
         try:
             parts = urlsplit(raw)
             good = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.username

@@ -38,7 +38,7 @@ Drop = Annotated[
 ]
 AtMost = Annotated[
     list[str] | None,
-    typer.Option(metavar="FIGURE=VALUE", help="Of --watch: errors=0.001, slower=1.5, drift=0"),
+    typer.Option(metavar="FIGURE=VALUE", help="Of --watch: errors=0.001, slower=1.5, ..."),
 ]
 Watch = Annotated[
     float, typer.Option(min=0, metavar="SECONDS", help="Compare both services while they run.")

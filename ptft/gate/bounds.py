@@ -20,8 +20,9 @@ FIGURES = (
 )
 """Of a model on a probe set, shares of 1; more is better. ``agreement``: with the live release."""
 
-WATCHED = ("errors", "slower", "drift")
-"""Of two services while they run; less is better."""
+WATCHED = ("errors", "slower", "drift", "disagreement")
+"""Of two services while they run; less is better. ``disagreement``: on requests of the live release
+that are mirrored to the other (``PTFT_MIRROR_URL``)."""
 
 BoundKind = Literal["at-least", "drop", "at-most"]
 _ALLOWED: dict[BoundKind, tuple[str, ...]] = {

@@ -1,4 +1,4 @@
-"""Two services while they run, by what each counts itself: errors, latency, drift.
+"""Two services while they run, by what each counts itself: errors, latency, drift, disagreement.
 
 A name may stand for several pods: each address that it has is scraped, and their counts are summed.
 """
@@ -32,11 +32,13 @@ class Counts:
         requests: answered, by status.
         buckets: requests that took at most so many seconds, cumulative.
         moved: kinds of input that have drifted from training.
+        mirrored: items that the other release was asked as well, by outcome.
     """
 
     requests: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     buckets: dict[float, float] = field(default_factory=lambda: defaultdict(float))
     moved: set[str] = field(default_factory=set)
+    mirrored: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
 def watch(
@@ -52,7 +54,8 @@ def watch(
     Args:
         new, live: addresses.
         bounds: of ``errors`` (share of answers that are 5xx), ``slower`` (its 95th percentile by
-            the live one's) and ``drift`` (kinds of input that moved).
+            the live one's), ``drift`` (kinds of input that moved) and ``disagreement`` (share
+            of the live one's mirrored items whose best answer is another).
         ask: asks both once.
 
     Raises:
@@ -90,6 +93,9 @@ def watch(
         ),
     }
     most = {one.name: one.value for one in bounds}
+    differ = _disagreement(before[1], after[1])
+    if "disagreement" in most or not math.isnan(differ[0]):
+        said["disagreement"] = differ
     return [
         # NaN is within no bound
         Check(name, name not in most or value <= most[name], _bounded(words, most.get(name)))
@@ -107,6 +113,15 @@ def _requests(before: Counts, after: Counts) -> dict[str, float]:
         status: count - before.requests.get(status, 0.0) for status, count in after.requests.items()
     }
     return {status: max(count, 0.0) for status, count in found.items()}
+
+
+def _disagreement(before: Counts, after: Counts) -> tuple[float, str]:
+    other, same = (
+        max(after.mirrored[one] - before.mirrored[one], 0.0) for one in ("other", "same")
+    )
+    if not other + same:
+        return math.nan, "no request was mirrored"
+    return other / (other + same), f"{other / (other + same):.4g} of {other + same:.0f} items"
 
 
 def _share(requests: Mapping[str, float]) -> float:
@@ -178,5 +193,7 @@ def read_counts(text: str, into: Counts) -> None:
             into.requests[labels["status"]] += float(value)
         elif name == "ptft_request_seconds_bucket":
             into.buckets[float(labels["le"])] += float(value)
+        elif name == "ptft_mirrored_items_total":
+            into.mirrored[labels["outcome"]] += float(value)
         elif name == "ptft_drift_moved" and float(value) == 1:
             into.moved.add(labels["kind"])

@@ -22,7 +22,10 @@ from serving.settings import PREFIX, RELATIONS, Settings
 __all__ = ["files", "leaves", "settings_of_the_service", "value_name", "wanted"]
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "ptft"
-BY_OTHER_VALUES = {"model", "model_digest", "model_signed_by", "keys_file", "index"}
+BY_OTHER_VALUES = {
+    *("model", "model_digest", "model_signed_by", "keys_file", "index"),
+    *("mirror_url", "mirror_share"),
+}
 """Settings whose values are not in the section ``serving``."""
 
 _WIDTH = 100

@@ -183,3 +183,31 @@ def test_another_source(ptft_chart: ChartUnderTest) -> None:
 def test_what_is_refused(ptft_chart: ChartUnderTest, values: dict[str, Any], said: str) -> None:
     with pytest.raises(helm.HelmError, match=said):
         ptft_chart.render(values)
+
+
+def test_what_the_release_is_asked_goes_to_the_canary_as_well(ptft_chart: ChartUnderTest) -> None:
+    peer = {"podSelector": {"matchLabels": {"team": "search"}}}
+    values = {**CANARY, "canary.mirror": 0.05, "networkPolicy": {"enabled": True, "from": [peer]}}
+    release = ptft_chart.render(values)
+    found = by_name(release, "Deployment")
+    given = [
+        environment(named(found[name]["spec"]["template"]["spec"]["containers"], "server"))
+        for name in ("demo-ptft", "demo-ptft-canary")
+    ]
+    assert given[0]["PTFT_MIRROR_URL"] == "http://demo-ptft-canary:80"
+    assert given[0]["PTFT_MIRROR_SHARE"] == "0.05"
+    assert not any("MIRROR" in name for name in given[1])
+    policy = release.get("NetworkPolicy")["spec"]
+    (out,) = [one for one in policy["egress"] if "to" in one]
+    component = "app.kubernetes.io/component"
+    assert out["to"][0]["podSelector"]["matchLabels"][component] == "canary"
+    assert [
+        one["podSelector"]["matchLabels"].get(component) for one in policy["ingress"][0]["from"]
+    ] == ["test", "gate", "server", None]
+
+
+def test_nothing_is_mirrored_to_no_canary(ptft_chart: ChartUnderTest) -> None:
+    with pytest.raises(helm.HelmError, match=r"canary.mirror \(0.05\) needs canary.enabled"):
+        ptft_chart.render({"canary.mirror": 0.05})
+    with pytest.raises(helm.HelmError, match=r"needs canary\.mirror: nothing would be counted"):
+        ptft_chart.render({**CANARY, "canary.compare.atMost.disagreement": 0.1})

@@ -22,7 +22,7 @@ def test_settings_are_those_of_the_service(ptft_chart: ChartUnderTest) -> None:
     values = {"serving": changed["serving"], "model": {"digest": changed["model"]["digest"]}}
     values["model"] |= {"path": "/srv/model", "signature": changed["model"]["signature"]}
     values["search"] = {"claim": "index"}
-    values["metrics"] = {"scrape": "none"}
+    values |= {"metrics": {"scrape": "none"}, "canary": {"enabled": True, "mirror": 0.5}}
     given = {
         name: value
         for name, value in environment(ptft_chart.render(values=values).server).items()
@@ -70,6 +70,8 @@ def test_settings_are_those_of_the_service(ptft_chart: ChartUnderTest) -> None:
         provider="cuda",
         provider_options=(("device_id", "1"),),
         cache_bytes=9,
+        mirror_url="http://demo-ptft-canary:80",
+        mirror_share=0.5,
         aliases=("other", "another"),
         dimensions=(9,),
         url_hosts=("a.example",),

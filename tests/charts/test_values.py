@@ -91,6 +91,7 @@ NEEDED: dict[str, dict[str, Any]] = {  # the start of a key -> what it needs to 
     "gate.keySecret": {"gate.keySecret.name": "key"},
     "canary": {"canary.enabled": True, "autoscaling.enabled": False},
     "canary.enabled": {},
+    "canary.compare.atMost.disagreement": {"canary.enabled": True, "canary.mirror": 0.1},
     "canary.header": ROUTE,
     "canary.httpRoute": ROUTE,
 }

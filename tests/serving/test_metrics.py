@@ -123,7 +123,8 @@ def test_every_metric_is_documented(client: Client, sketched: Path) -> None:
         for names, labels in rows
         for name in re.findall(r"`(ptft_\w+)`", names)
     }
-    with client(cache_bytes=10**6, model=sketched) as ask:
+    mirror = {"mirror_url": "http://127.0.0.1:9", "mirror_share": 0.0}
+    with client(cache_bytes=10**6, model=sketched, **mirror) as ask:
         ask.post("/v1/embed/text", json={"texts": ["a"]})
         ask.get("/nothing")
         found = scrape(ask)

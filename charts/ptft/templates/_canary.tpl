@@ -9,7 +9,13 @@
 {{- end -}}
 {{- end -}}
 {{- $_ := set $values "model" (mergeOverwrite $values.model (deepCopy $canary.model)) -}}
+{{- $_ := set $values.canary "mirror" 0 -}}
 {{ toJson $values }}
+{{- end }}
+
+{{/* Whether what the release is asked goes to the canary as well; empty where not. */}}
+{{- define "ptft.mirrors" -}}
+{{- if and .Values.canary.enabled (gt (float64 .Values.canary.mirror) 0.0) }}true{{ end -}}
 {{- end }}
 
 {{/* Whether pods of the running release are already what these values ask for:
@@ -32,6 +38,12 @@
 {{- $weight := int $canary.weight -}}
 {{- if and $weight (not $canary.enabled) }}
 {{- fail (printf "canary.weight (%d) needs canary.enabled" $weight) }}
+{{- end }}
+{{- if and (gt (float64 $canary.mirror) 0.0) (not $canary.enabled) }}
+{{- fail (printf "canary.mirror (%v) needs canary.enabled" $canary.mirror) }}
+{{- end }}
+{{- if and (not (kindIs "invalid" $canary.compare.atMost.disagreement)) $canary.enabled (not (include "ptft.mirrors" .)) }}
+{{- fail (printf "canary.compare.atMost.disagreement (%v) needs canary.mirror: nothing would be counted" $canary.compare.atMost.disagreement) }}
 {{- end }}
 {{- if and (eq $canary.by "nginx") $canary.enabled (not .Values.ingress.enabled) }}
 {{- fail "canary.by (nginx) needs ingress.enabled, whose rules the canary's share" }}

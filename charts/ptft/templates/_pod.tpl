@@ -107,6 +107,10 @@ env:
   {{- if .Values.search.claim }}
   - {name: PTFT_INDEX, value: /index}
   {{- end }}
+  {{- if include "ptft.mirrors" . }}
+  - {name: PTFT_MIRROR_URL, value: {{ printf "http://%s:%v" (include "ptft.nameOf" (list . "canary")) .Values.service.port | quote }}}
+  - {name: PTFT_MIRROR_SHARE, value: {{ .Values.canary.mirror | quote }}}
+  {{- end }}
   {{- with .Values.extraEnv }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
