@@ -18,7 +18,8 @@ from ptft.preprocess import ImagePreprocess, decode_image
 from ptft.preprocess.decoding import too_many_pixels
 from ptft.preprocess.frame import Frame, frame_of
 from ptft.preprocess.orientation import jpeg_orientation
-from ptft.preprocess.picture_header import PILLOW_NAMES, PictureHeader, read_header
+from ptft.preprocess.picture_header import PILLOW_NAMES, PictureHeader, format_of, read_header
+from ptft.preprocess.picture_parts import needed
 from serving.settings import Settings
 
 __all__ = ["Picture", "Pictures", "decoding_memory"]
@@ -65,16 +66,20 @@ class Pictures:
 
     def look(self, data: bytes, name: str) -> Picture | SampleError:
         """What decoding would take, or why it is not to be decoded; reads the header alone."""
-        header = read_header(data)
-        formats = self._settings.formats
-        if header is None or header.format not in formats:
-            what = f"a picture of format {header.format}" if header else "not a picture"
+        kind, formats = format_of(data), self._settings.formats
+        if kind not in formats:
+            what = f"a picture of format {kind}" if kind else "not a picture"
             return SampleError(
                 f"{name}: {what} ({len(data)} bytes); allowed: {', '.join(formats)} (PTFT_FORMATS)",
                 "corrupt" if data else "empty",
             )
-        if not header.pixels:
-            return SampleError(f"{name}: a {header.format} whose header has no size", "corrupt")
+        try:
+            needed(data)
+        except SampleError as error:
+            return SampleError(f"{name}: {error}", error.fault)
+        header = read_header(data)
+        if header is None or not header.pixels:
+            return SampleError(f"{name}: a {kind} whose header has no size", "corrupt")
         if header.pixels > self._settings.max_pixels:
             return too_many_pixels(name, header.size, self._settings.max_pixels)
         scale = self._scale(header)

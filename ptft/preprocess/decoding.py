@@ -24,8 +24,18 @@ from ptft.preprocess.depth import (
     unread_tiff,
 )
 from ptft.preprocess.orientation import orientation_of, turn
+from ptft.preprocess.picture_parts import icon_size, needed
 
-__all__ = ["MAX_PIXELS", "OLDER", "READING", "Reading", "decode_image", "to_rgb", "too_many_pixels"]
+__all__ = [
+    "MAX_PIXELS",
+    "OLDER",
+    "READING",
+    "Reading",
+    "decode_image",
+    "open_picture",
+    "to_rgb",
+    "too_many_pixels",
+]
 
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused before they are decoded, unless told otherwise."""
@@ -123,21 +133,16 @@ def decode_image(
             whose samples lie outside the range that they can be known to have.
     """
     try:
-        allowed = _available() if formats is None else list(formats)
-        with Image.open(io.BytesIO(data), formats=allowed) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise too_many_pixels(name, (width, height), max_pixels)
+        _check_size(icon_size(data), max_pixels)
+        with open_picture(data, formats) as image:
+            _check_size(image.size, max_pixels)
             if least is not None:
                 image.draft(None, least)  # of other formats it changes nothing
-            try:
-                rgb = to_rgb(image, reading, read_png_header(data))
-            except SampleError as error:
-                raise SampleError(f"{name}: {error}", error.fault) from None
+            rgb = to_rgb(image, reading, read_png_header(data))
             rgb.info = {}  # nobody turns it again, or takes one of its colours for transparent
             return rgb
-    except SampleError:
-        raise
+    except SampleError as error:
+        raise SampleError(f"{name}: {error}", error.fault) from None
     except UnidentifiedImageError:
         if (tiff := unread_tiff(data)) is not None:
             raise SampleError(
@@ -148,6 +153,21 @@ def decode_image(
         raise SampleError(f"{name}: not a picture ({len(data)} bytes)", fault) from None
     except Exception as error:  # a decoder may raise anything on broken bytes
         raise SampleError(f"{name}: {type(error).__name__}: {error}") from None
+
+
+def open_picture(data: bytes, formats: Collection[str] | None = None) -> ImageFile.ImageFile:
+    """Pillow's picture of a file's bytes, which is not decoded yet (an ICO is).
+
+    Args:
+        formats: Pillow's names of those that may be opened; all of ``FORMATS`` by default.
+
+    Raises:
+        SampleError: it has too many parts (:mod:`ptft.preprocess.picture_parts`); the message does
+            not name the sample.
+        Exception: whatever Pillow raises where the bytes are none that it opens.
+    """
+    allowed = _available() if formats is None else list(formats)
+    return Image.open(io.BytesIO(needed(data)), formats=allowed)
 
 
 def to_rgb(
@@ -177,9 +197,16 @@ def to_rgb(
 
 def too_many_pixels(name: str, size: tuple[int, int], max_pixels: int) -> SampleError:
     """What is wrong with a picture of this width and height."""
-    return SampleError(
-        f"{name}: {size[0]}x{size[1]} pixels; allowed: at most {max_pixels}", "oversized"
-    )
+    return SampleError(f"{name}: {_too_many(size, max_pixels)}", "oversized")
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    if size[0] * size[1] > max_pixels:
+        raise SampleError(_too_many(size, max_pixels), "oversized")
+
+
+def _too_many(size: tuple[int, int], max_pixels: int) -> str:
+    return f"{size[0]}x{size[1]} pixels; allowed: at most {max_pixels}"
 
 
 def _from_deep(image: Image.Image, reading: Reading, png: PngHeader | None) -> Image.Image:

@@ -52,6 +52,9 @@ def orientation_of(image: Image.Image) -> int:
 def jpeg_orientation(data: bytes) -> int:
     """The same of a JPEG's bytes, within microseconds; what is unusual about them Pillow reads.
 
+    Args:
+        data: that ``ptft.preprocess.picture_parts`` has held to its bounds.
+
     Raises:
         Exception: whatever Pillow raises where the bytes are none that it opens.
     """

@@ -12,7 +12,14 @@ dearest kind of file of each format; tests/preprocess/test_picture_header.py hol
 import struct
 from dataclasses import dataclass
 
-__all__ = ["BYTES_A_PIXEL", "NS_A_PIXEL", "PILLOW_NAMES", "PictureHeader", "read_header"]
+__all__ = [
+    "BYTES_A_PIXEL",
+    "NS_A_PIXEL",
+    "PILLOW_NAMES",
+    "PictureHeader",
+    "format_of",
+    "read_header",
+]
 
 PILLOW_NAMES = {
     "jpeg": ("JPEG", "MPO"),  # an MPO's first picture
@@ -55,6 +62,7 @@ _AVIF_BRANDS = (b"avif", b"avis")
 _COEFFICIENTS = 8  # bytes a pixel: 16 bits of each of up to four channels
 _ALPHA = 10  # bytes a pixel of laying it on a background
 _NS_SCAN, _NS_SCANS = 2.5, 10.0  # CPU time a pixel of reading them
+_NS_RUNS = 250  # CPU time a pixel of the dearest BMP in runs: each of one pixel
 _BOXES = 1 << 16  # bytes of an AVIF or HEIC in which its items are described
 
 
@@ -66,6 +74,7 @@ class PictureHeader:
         format: a key of :data:`PILLOW_NAMES`.
         size: width and height of what is decoded, in pixels; (0, 0) where only the decoder knows.
         alpha: of a PNG or BMP, whether pixels may be transparent.
+        runs: of a BMP, whether it is coded in runs, which Pillow decodes in Python.
         scans: of a JPEG, whether it is decoded in several: all coefficients are held until the
             last, whatever it is reduced to.
     """
@@ -74,6 +83,7 @@ class PictureHeader:
     size: tuple[int, int]
     scans: bool = False
     alpha: bool = False
+    runs: bool = False
 
     @property
     def pixels(self) -> int:
@@ -87,7 +97,7 @@ class PictureHeader:
 
     def seconds(self, scale: int = 1) -> float:
         """CPU seconds of decoding; reading a JPEG's coefficients takes the same at every scale."""
-        pixels = NS_A_PIXEL[self.format] / scale**2
+        pixels = _NS_RUNS if self.runs else NS_A_PIXEL[self.format] / scale**2
         coefficients = 0.0 if self.format != "jpeg" else _NS_SCANS if self.scans else _NS_SCAN
         return self.pixels * (pixels + coefficients) * 1e-9
 
@@ -98,19 +108,21 @@ def read_header(data: bytes) -> PictureHeader | None:
     A file that is broken behind its first bytes gives a size of (0, 0): its decoder will say what
     is wrong with it.
     """
-    name = _format(data)
+    name = format_of(data)
     if name is None:
         return None
     try:
         if name == "jpeg":
             return PictureHeader(name, *_jpeg(data))
         alpha = name in _ALPHAS and _ALPHAS[name](data)
-        return PictureHeader(name, _SIZES[name](data), alpha=alpha)
+        runs = name == "bmp" and _bmp_runs(data)
+        return PictureHeader(name, _SIZES[name](data), alpha=alpha, runs=runs)
     except (struct.error, IndexError, ValueError):
         return PictureHeader(name, (0, 0))
 
 
-def _format(data: bytes) -> str | None:
+def format_of(data: bytes) -> str | None:
+    """A key of :data:`PILLOW_NAMES`, by a file's first bytes; None where they are none."""
     start = data[:16]
     if start.startswith(b"\xff\xd8\xff"):
         return "jpeg"
@@ -179,6 +191,11 @@ def _bmp(data: bytes) -> tuple[int, int]:
 def _bmp_alpha(data: bytes) -> bool:
     (bits,) = struct.unpack_from("<H", data, 28)
     return bits == 32
+
+
+def _bmp_runs(data: bytes) -> bool:
+    (length,) = struct.unpack_from("<I", data, 14)
+    return length >= 40 and struct.unpack_from("<I", data, 30)[0] in (1, 2)  # RLE8, RLE4
 
 
 def _webp(data: bytes) -> tuple[int, int]:

@@ -1,6 +1,5 @@
 """How pictures with boxes become a batch."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -19,6 +18,7 @@ from ptft.data.reading.read import none_readable, skip_of
 from ptft.data.reading.spec import BatchSpec
 from ptft.data.sample import Sample, SampleSet
 from ptft.errors import SampleError
+from ptft.preprocess.decoding import open_picture
 from ptft.preprocess.frame import Frame, frame_of
 from ptft.preprocess.images import ImagePreprocess
 from ptft.preprocess.orientation import orientation_of
@@ -90,7 +90,7 @@ def _turn_of(picture: Encoded | Image.Image) -> int:
     """EXIF's orientation of a picture as it is stored; 1: it is upright."""
     if isinstance(picture, Image.Image):
         return 1
-    with Image.open(io.BytesIO(picture.data)) as opened:  # it was decoded before
+    with open_picture(picture.data) as opened:  # it was decoded before
         opened.load()
         return orientation_of(opened)
 

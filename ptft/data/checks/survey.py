@@ -4,7 +4,6 @@ Counts and names are of all samples; what needs pictures is of some of them, spr
 all are asked for.
 """
 
-import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from ptft.data.reading.decode import Encoded
 from ptft.data.reading.faults import tolerated
 from ptft.data.sample import SampleSet
 from ptft.errors import FAULTS, DataError, Fault, SampleError
+from ptft.preprocess.decoding import open_picture
 from ptft.preprocess.orientation import orientation_of
 
 __all__ = ["COMPARED", "Survey", "digests", "survey_split"]
@@ -274,7 +274,7 @@ class _Pictures:
             return
         pixels = picture.pixels()  # as a whole, as training reads it
         self._measure(name, pixels.shape[1], pixels.shape[0])
-        with Image.open(io.BytesIO(picture.data)) as image:
+        with open_picture(picture.data) as image:
             self.forms[f"{image.format} {image.mode}"] += 1
             if image.format == "PNG":
                 image.load()  # it may tell behind its pixels

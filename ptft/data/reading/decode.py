@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ptft.errors import SampleError
-from ptft.preprocess.decoding import MAX_PIXELS, READING, Reading, decode_image, too_many_pixels
+from ptft.preprocess.decoding import MAX_PIXELS, READING, Reading, decode_image
 from ptft.preprocess.images import Augmentation, ImagePreprocess, random_crop, vary
 from ptft.preprocess.orientation import jpeg_orientation, turn_pixels
+from ptft.preprocess.picture_parts import needed
 
 __all__ = [
     "CropDraw",
@@ -72,17 +73,18 @@ class Encoded:
     def _jpeg(self, reading: Reading) -> NDArray[np.uint8] | None:
         """The pixels, or None where Pillow has to decide what the bytes are worth."""
         try:
+            needed(self.data)
             height, width, colours, _ = simplejpeg.decode_jpeg_header(self.data)
             if colours not in _PLAIN:
                 return None
             if width * height > self.max_pixels:
-                raise too_many_pixels(self.name, (width, height), self.max_pixels)
+                return None
             pixels = np.empty((height, width, 3), np.uint8)
             simplejpeg.decode_jpeg(self.data, "RGB", buffer=pixels)
             if reading.orient:
                 pixels = turn_pixels(pixels, jpeg_orientation(self.data))
-        except SampleError:
-            raise
+        except SampleError as error:
+            raise SampleError(f"{self.name}: {error}", error.fault) from None
         except Exception:  # whatever is odd about it, Pillow says it, or reads it all the same
             return None
         return pixels
