@@ -128,7 +128,8 @@ class Ticket:
                     retry_after=budgets.retry_after(),
                 )
         for budget, amount, held, *_ in parts:
-            budget.take(amount, held, self.caller)
+            if amount:
+                budget.take(amount, held, self.caller)
         self.cost = whole
 
     def _share(self, budget: Budget) -> str:
@@ -206,7 +207,8 @@ class Ticket:
             (budgets.list_work, lists[0]),
             (budgets.list_memory, lists[1]),
         ):
-            budget.give(amount, None, self.caller)
+            if amount:
+                budget.give(amount, None, self.caller)
 
 
 def _shown(amount: float) -> str:

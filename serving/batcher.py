@@ -11,13 +11,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
+from functools import partial
 
 import numpy as np
 
 from serving.lanes import Lanes, Waiting
 from serving.phases import NOT_TIMED, Phases
+from serving.threads import Threads, settle
 
 __all__ = ["LONGEST_S", "Batcher"]
 
@@ -64,7 +65,7 @@ class Batcher:
         self.max_batch = max_batch
         self._observe = observe
         self._lanes: Lanes[Item] = Lanes()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ptft-{name}")
+        self._thread = Threads(1, f"ptft-{name}")
         self._worker: asyncio.Task[None] | None = None
         self._started: float | None = None  # of the batch that runs now, monotonic
 
@@ -127,7 +128,7 @@ class Batcher:
 
     def close(self) -> None:
         """Begin no more batches."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.close()
 
     async def _work(self) -> None:
         try:
@@ -152,13 +153,14 @@ class Batcher:
         return batch
 
     async def _run_batch(self, batch: list[Waiting[Item]]) -> None:
-        loop = asyncio.get_running_loop()
+        ran: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
         self._started = time.monotonic()
         for one in batch:
             one.item[2].enter("engine")
         try:
             items = [one.item[0] for one in batch]
-            rows = await loop.run_in_executor(self._thread, self._run, items)
+            self._thread.call(partial(settle, ran), self._run, items)
+            rows = await ran
         except Exception as error:
             self.failed = time.monotonic()
             self.failing_since = self.failing_since or self.failed

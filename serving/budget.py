@@ -45,6 +45,7 @@ class Budget:
 
     def __init__(self, limit: float, *, alone: bool = False) -> None:
         self.limit = limit
+        self._small_most = limit * _SMALL
         self.most = limit if alone else limit * _FOR_LARGE  # that one request can be given
         self.taken = 0.0
         self._small = 0.0  # of it, by those that hold little
@@ -68,7 +69,7 @@ class Budget:
 
     def _free(self, amount: float) -> float:
         """Room for a request that would hold so much in all."""
-        if self._is_small(amount):
+        if amount <= self._small_most:
             return max(self.limit - self.taken, self.limit * (1 - _FOR_LARGE) - self._small)
         return self.limit * _FOR_LARGE - self.taken
 
@@ -90,10 +91,8 @@ class Budget:
         """
         held = amount if held is None else held
         self._change(held, held - amount, caller)
-        self._let_in()
-
-    def _is_small(self, amount: float) -> bool:
-        return amount <= self.limit * _SMALL
+        if self._queue:
+            self._let_in()
 
     def _change(self, before: float, after: float, caller: str) -> None:
         self.taken = max(0.0, self.taken + after - before)
@@ -101,9 +100,8 @@ class Budget:
             self._of[caller] += after - before  # type: ignore[assignment]  # a Counter of floats
             if self._of[caller] < ROUNDING:
                 del self._of[caller]
-        for held, sign in ((before, -1), (after, 1)):
-            if self._is_small(held):
-                self._small += sign * held
+        small = self._small_most
+        self._small += (after if after <= small else 0.0) - (before if before <= small else 0.0)
         if self.taken < ROUNDING:
             self.taken = self._small = 0.0
             self._of.clear()
@@ -167,7 +165,7 @@ class Budget:
             amount, held = wanted.amount, wanted.held
             if self.taken > held and not self.is_share(amount, held, wanted.caller):
                 return False  # by its own caller, which is nothing to those of others
-            small = self._is_small(amount + held)
+            small = amount + held <= self._small_most
             fits = not waiting[small] and self.fits(amount, held)
             if waiting[False]:
                 fits = fits and self._small + amount <= self.limit * (1 - _FOR_LARGE)

@@ -6,8 +6,11 @@ own fair queues, where a request (its ``Ticket``) has a lane. What a request is 
 deadline or by its client, leaves the queues with it.
 """
 
+from __future__ import annotations  # those of functions within others would be made anew each time
+
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TypeVar
 
@@ -43,7 +46,6 @@ _TEXTS_AT_ONCE, _CHARACTERS_AT_ONCE = 4, 200  # tokenised in less time than a th
 _S_A_CHARACTER = 2.5e-6  # CPU seconds of cleaning and tokenising, of the dearest kind
 _CHARACTERS_A_TOKEN = 2  # fewer than in any language but those whose words are short anyway
 _BYTES_A_VALUE = 12  # of a number in JSON
-_SHORT_TEXT = "a photo of a cat"
 
 T = TypeVar("T")
 
@@ -103,7 +105,7 @@ class Encoder:
         golden.check_tokens(tokens)
         if self._size is None:
             most = MOST_ON_GPU if self.model.on_gpu else MOST
-            (short,) = tokenizer([_SHORT_TEXT])  # long ones have LONGEST_S
+            (short,) = tokenizer(["a photo of a cat"])  # long ones have LONGEST_S
             for tower in self.towers:
                 item = short if tower is self.texts else golden.pixels[0]
                 cost = partial(self._cost_of_batch, tower, item)
@@ -187,7 +189,7 @@ class Encoder:
             keep: answer from the cache, and put into it.
         """
         cache = self.cache if keep else None
-        ahead = asyncio.Semaphore(AHEAD)
+        ahead = asyncio.Semaphore(AHEAD) if len(pictures) > AHEAD else nullcontext()
 
         async def one(picture: Picture | SampleError) -> NDArray[np.float32] | SampleError:
             if isinstance(picture, SampleError):
@@ -209,26 +211,24 @@ class Encoder:
 
         return list(await all_or_none(one(picture) for picture in pictures))
 
-    async def decode(self, ticket: Ticket, picture: Picture) -> NDArray[np.uint8] | SampleError:
-        """One picture to pixels, or why there are none."""
-        return await self._decode(ticket, picture, self.pictures.decode)
-
-    async def decode_framed(
+    def decode(
         self, ticket: Ticket, picture: Picture
-    ) -> tuple[NDArray[np.uint8], Frame] | SampleError:
-        """The same, and how the upright picture lies in them."""
-        return await self._decode(ticket, picture, self.pictures.decode_framed)
+    ) -> Coroutine[None, None, NDArray[np.uint8] | SampleError]:
+        """One picture to pixels, or why there are none."""
+        return self._decode(ticket, picture, self.pictures.decode)
 
-    async def _decode(self, ticket: Ticket, picture: Picture, decode: Callable[[Picture], T]) -> T:
-        cost = {"memory": picture.memory, "seconds": picture.seconds}
+    def decode_framed(
+        self, ticket: Ticket, picture: Picture
+    ) -> Coroutine[None, None, tuple[NDArray[np.uint8], Frame] | SampleError]:
+        """The same, and how the upright picture lies in them."""
+        return self._decode(ticket, picture, self.pictures.decode_framed)
+
+    def _decode(
+        self, ticket: Ticket, picture: Picture, decode: Callable[[Picture], T]
+    ) -> Coroutine[None, None, T]:
         self._metrics.pixels.inc(picture.header.pixels)
-        return await self._decoding.run(
-            ticket,
-            decode,
-            picture,
-            phases=ticket.phases,
-            **cost,  # type: ignore[arg-type]
-        )
+        run = partial(self._decoding.run, ticket, decode, picture, phases=ticket.phases)
+        return run(memory=picture.memory, seconds=picture.seconds)
 
     async def embed(self, ticket: Ticket, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Pixels (H, W, 3) to an embedding (D,)."""

@@ -5,28 +5,52 @@ The ticket lives until the answer is written: a client that reads slowly is char
 for it.
 """
 
+import random
 import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
+from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.asked import CALLER, DIGEST_HEADER, REFUSED, REQUEST_ID, TICKET
+from serving.document import Route
 from serving.guard import PROBES
 from serving.logs import CURRENT_ID, log_access
 from serving.refusal import Refusal
 from serving.state import State, refuse
 
-__all__ = ["Cors", "Direct", "Frame", "Guarded"]
+__all__ = ["App", "Cors", "Direct", "Frame", "Guarded"]
 
 _ID_HEADER = b"x-request-id"
 _ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _NOT_ASKED = PROBES | {"/metrics"}  # by nobody who waits for an embedding
 _SECRETS = (b"authorization", b"x-api-key")
+
+
+class App(FastAPI):
+    """FastAPI behind everything that is around every request.
+
+    Attributes:
+        serving: the worker, once it has started.
+        outermost: what is asked first.
+
+    Middleware that it is told of stands within its own (errors, telemetry, a limit on bodies), each
+    of which costs as much as one of ours and does nothing for what is answered past its router.
+    """
+
+    serving: State
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.outermost: ASGIApp = super().__call__
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self
+        await self.outermost(scope, receive, send)
 
 
 class Frame:
@@ -102,11 +126,14 @@ class Guarded:
         self._app = app
         self._state = state
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """One request. Where nothing is to be done, nothing waits between: whatever stands in the
+        way of an answer is gone through again each time that it is waited for."""
+        if scope["type"] != "http" or not self._state().guard.needs_key(scope["path"]):
+            return self._app(scope, receive, send)
+        return self._ask(scope, receive, send)
+
+    async def _ask(self, scope: Scope, receive: Receive, send: Send) -> None:
         guard = self._state().guard
         try:
             leave = guard.enter(scope)
@@ -134,11 +161,10 @@ class Cors:
         self._state = state
         self._for: dict[tuple[str, ...], ASGIApp] = {(): app}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """One request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
         origins = self._state().settings.cors_origins
         if origins not in self._for:
             self._for[origins] = CORSMiddleware(
@@ -154,7 +180,7 @@ class Cors:
                 ),
                 expose_headers=("retry-after", "x-request-id", DIGEST_HEADER),
             )
-        await self._for[origins](scope, receive, send)
+        return self._for[origins](scope, receive, send)
 
 
 class Direct:
@@ -163,30 +189,28 @@ class Direct:
 
     Args:
         app: what answers all others.
-        endpoints: by path; they raise nothing.
-        routes: by path, for whoever asks the scope for its route.
+        state: of the worker, once it has started.
+        routes: by path.
     """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        endpoints: Mapping[str, Callable[[Request], Awaitable[Response]]],
-        routes: Mapping[str, object],
+        self, app: ASGIApp, state: Callable[[], State], routes: Mapping[str, Route]
     ) -> None:
         self._app = app
-        self._endpoints = endpoints
+        self._state = state
         self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        endpoint = None
-        if scope["type"] == "http" and scope["method"] == "POST":
-            endpoint = self._endpoints.get(scope["path"])
-        if endpoint is None or scope.get("root_path"):
+        route = None
+        if scope["type"] == "http" and scope["method"] == "POST" and not scope.get("root_path"):
+            route = self._routes.get(scope["path"])
+        if route is None:
             await self._app(scope, receive, send)
             return
-        scope["route"] = self._routes[scope["path"]]
-        response = await endpoint(Request(scope, receive, send))
+        scope["route"] = route
+        request = Request(scope, receive, send)
+        response = await self._state().answer(route.name, request, route.handler)
         await response(scope, receive, send)
 
 
@@ -200,4 +224,5 @@ def _request_id(scope: Scope) -> str:
             secrets.append(bytes(value))
     if _ID.fullmatch(given) and not any(given in secret for secret in secrets):
         return given.decode()
-    return uuid.uuid4().hex
+    # no secret; and what asks the system for chance lets go of the interpreter meanwhile
+    return f"{random.getrandbits(128):032x}"

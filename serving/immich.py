@@ -7,7 +7,6 @@ dimensions is served to it under such a name (``PTFT_ALIASES``). The shapes are 
 
 from typing import Any
 
-import orjson
 from starlette.responses import Response
 
 from ptft.errors import SampleError
@@ -21,6 +20,7 @@ from serving.openai import check_model
 from serving.pictures import Picture
 from serving.refusal import Refusal
 from serving.state import json_bytes
+from serving.strict_json import load_json
 
 __all__ = ["predict"]
 
@@ -68,10 +68,7 @@ async def _read(asked: Asked) -> Form:
 
 def _check_entries(asked: Asked, given: str | None) -> str:
     """``visual`` or ``textual``, of ``{"clip": {KIND: {"modelName", "options"}}}``."""
-    try:
-        entries = orjson.loads(given or "")
-    except orjson.JSONDecodeError:
-        raise Refusal(422, "invalid", "entries: missing, or not JSON") from None
+    entries = load_json((given or "").encode(), "entries")
     tasks = entries if isinstance(entries, dict) else {}
     if list(tasks) != ["clip"]:
         raise Refusal(422, "invalid", f"entries: {shown(entries)}; allowed: the task clip alone")

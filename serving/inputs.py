@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-import orjson
 from pydantic import BaseModel, ValidationError
 
 from ptft.errors import SampleError, suggest
@@ -22,6 +21,7 @@ from serving.phases import reads
 from serving.pictures import Picture
 from serving.refusal import Refusal
 from serving.settings import Settings
+from serving.strict_json import load_json
 
 __all__ = [
     "check_characters",
@@ -49,7 +49,6 @@ _TOKEN_IDS = re.compile(rb'"input"\s*:\s*\[\s*\[?\s*-?\d')
 _PIECE = 1 << 20  # characters of base64 that are decoded before others have their turn
 
 
-@reads
 async def read_images(
     asked: Asked, *, body: type[BaseModel], options: type[M], required: bool = True
 ) -> tuple[list[Picture | SampleError], M]:
@@ -106,7 +105,8 @@ async def read_image_lists(
             pictures.append(await read_strings(asked, strings, numbered(key, len(strings))))
         return pictures, options.model_construct(**{**_defaults(options), **rest})
     if media.startswith("image/") or media == "application/octet-stream":
-        values_of = _parse_pairs(request.query_params.multi_items(), options)
+        pairs = request.query_params.multi_items() if request.scope["query_string"] else ()
+        values_of = _parse_pairs(pairs, options)
         data = await read_body(request, asked.ticket, settings)
         picture = asked.encoder.pictures.look(bytes(data), "images[0]")
         asked.ticket.release_memory(len(data))
@@ -177,10 +177,7 @@ def _parse_json(body: bytearray, kind: type[M], settings: Settings) -> M:
         if _TOKEN_IDS.search(body):
             raise token_ids("input")
         raise Refusal(413, "too_many_items", f"{commas} commas; allowed: at most {_MAX_VALUES}")
-    try:
-        values = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Refusal(422, "invalid", f"body: not JSON: {error}") from None
+    values = load_json(body)
     body.clear()  # the values are copies
     if not isinstance(values, dict):
         raise Refusal(422, "invalid", f"body: {_shown(values)}; allowed: a JSON object")

@@ -26,7 +26,7 @@ def caller_of(lane: object) -> str:
     return str(getattr(lane, "caller", ""))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # each is one of its own
 class Waiting(Generic[T]):
     """An item in a queue, who waits for what comes of it, and what its turn costs."""
 
@@ -56,10 +56,12 @@ class _Caller(Generic[T]):
     """Lanes of one caller.
 
     Args:
+        name: of the caller.
         tag: of what was taken from any of them last.
     """
 
-    def __init__(self, tag: float) -> None:
+    def __init__(self, name: str, tag: float) -> None:
+        self.name = name
         self.tag = tag
         self.lanes: dict[object, _Lane[T]] = {}
         self.last = 0.0  # tag of the lane that something was taken from last
@@ -71,7 +73,8 @@ class _Caller(Generic[T]):
                 lane.queue.popleft()
             if not lane.queue:
                 del self.lanes[name]
-        return sorted(self.lanes.items(), key=lambda one: one[1].next_tag)
+        found = list(self.lanes.items())
+        return found if len(found) == 1 else sorted(found, key=lambda one: one[1].next_tag)
 
 
 class Lanes(Generic[T]):
@@ -80,6 +83,10 @@ class Lanes(Generic[T]):
     def __init__(self) -> None:
         self._callers: dict[str, _Caller[T]] = {}
         self._tag = 0.0  # of what was taken last
+
+    def __bool__(self) -> bool:
+        """Whether there may be any: what was given up counts until its turn comes."""
+        return bool(self._callers)
 
     def __len__(self) -> int:
         """Items that somebody still waits for."""
@@ -96,8 +103,11 @@ class Lanes(Generic[T]):
         Args:
             cost: of its turn, more than 0, in a unit that all items share.
         """
-        caller = self._callers.setdefault(caller_of(lane), _Caller(self._tag))
-        own = caller.lanes.setdefault(lane, _Lane(caller.last))
+        name = caller_of(lane)
+        if (caller := self._callers.get(name)) is None:
+            caller = self._callers[name] = _Caller(name, self._tag)
+        if (own := caller.lanes.get(lane)) is None:
+            own = caller.lanes[lane] = _Lane(caller.last)
         own.queue.append(Waiting(item, future, cost))
 
     def pop(self, allows: Callable[[T], bool] = lambda item: True) -> Waiting[T] | None:
@@ -113,6 +123,8 @@ class Lanes(Generic[T]):
                 self._tag = max(self._tag, caller.tag)
                 if not lane.queue:
                     del caller.lanes[name]
+                    if not caller.lanes:
+                        del self._callers[caller.name]
                 return found
         return None
 

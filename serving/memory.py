@@ -1,4 +1,4 @@
-"""The C library's memory, told to give back what is freed.
+"""Memory: the C library's is given back when it is freed, Python's is not looked through for ever.
 
 glibc maps large blocks apart and unmaps them when they are freed; but each one freed raises the
 size from which it does so, up to 32 MB, and from then on a picture's pixels come from heaps that
@@ -6,9 +6,10 @@ stay. A fixed threshold keeps a worker at what it holds, and not at what it once
 """
 
 import ctypes
+import gc
 import sys
 
-__all__ = ["give_back_at_once"]
+__all__ = ["freeze_what_is_there", "give_back_at_once"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 _LARGE = 4 << 20  # bytes; of smaller blocks there are many, and mapping each anew takes time:
@@ -26,3 +27,10 @@ def give_back_at_once() -> None:
         mallopt(_M_MMAP_THRESHOLD, _LARGE)
         mallopt(_M_TRIM_THRESHOLD, _KEPT)
         mallopt(_M_ARENA_MAX, _ARENAS)
+
+
+def freeze_what_is_there() -> None:
+    """Leave modules, the model and whatever else has come to stay out of every later collection,
+    each of which would follow all their references."""
+    gc.collect()
+    gc.freeze()

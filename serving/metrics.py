@@ -21,6 +21,7 @@ __all__ = ["BUDGETS", "Metrics"]
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 _SHORT = (0.0002, 0.0005, 0.001, 0.002)  # phases that are over at once
+_MOST_NOTED = 512  # a worker that is killed takes them along
 _ITEMS = (1, 2, 4, 8, 16, 32, 64)
 
 BUDGETS: Mapping[str, tuple[str, str]] = {
@@ -47,31 +48,33 @@ class Metrics:
         self._registry = CollectorRegistry()  # not the global one: tests make many apps
         self._on = on
         ProcessCollector(registry=self._registry)
-        self.requests = self._counter("requests", "Requests answered", "route", "status")
-        self.seconds = self._histogram(
+        self._noted: list[tuple[Any, str, float, tuple[str, ...]]] = []
+        self._requests = self._counter("requests", "Requests answered", "route", "status")
+        self._seconds = self._histogram(
             "request_seconds", "Seconds from a request's arrival to its answer", _SECONDS, "route"
         )
-        phase = self._histogram(
+        self._phases = self._histogram(
             "phase_seconds",
             "Seconds of a request while its body is read, its items are decoded or tokenised, "
             "wait, are in a tower, and its answer is written",
             _SHORT + _SECONDS,
             "phase",
         )
-        self._phases = {name: phase.labels(name) for name in PHASES}
+        for name in PHASES:
+            self._phases.labels(name)
         self.rejected = self._counter(
             "rejected", "Requests refused, by reason and name of the API key", "reason", "key"
         )
-        self.items = self._counter("items", "Images and texts answered", "kind", "outcome")
+        self._items = self._counter("items", "Images and texts answered", "kind", "outcome")
         self.tokens = self._counter("tokens", "Tokens of texts that were tokenised")
         self.pixels = self._counter("pixels", "Pixels of pictures decoded, as their headers say")
-        self.cache_items = self._counter(
+        self._cache_items = self._counter(
             "cache_items", "Images and texts that were looked for in the cache", "kind", "outcome"
         )
-        self.batch_items = self._histogram(
+        self._batch_items = self._histogram(
             "batch_items", "Images or texts that ran through a tower at once", _ITEMS, "kind"
         )
-        self.batch_seconds = self._histogram(
+        self._batch_seconds = self._histogram(
             "batch_seconds", "Seconds of one batch in a tower", _SECONDS, "kind"
         )
         self.mirrored_requests = self._counter(
@@ -106,6 +109,7 @@ class Metrics:
         Args:
             accept: the header of that name.
         """
+        self.write()
         registry = self._registry
         if ValueClass.__name__ == "MmapedValue":  # PROMETHEUS_MULTIPROC_DIR was set: files
             registry = CollectorRegistry()
@@ -113,6 +117,12 @@ class Metrics:
             ProcessCollector(registry=registry)
         encode, content_type = choose_encoder(accept)
         return encode(registry), content_type
+
+    def write(self) -> None:
+        """Put down what was noted; whoever scrapes does, and who stops has to."""
+        noted, self._noted = self._noted, []
+        for metric, how, amount, labels in noted:
+            getattr(metric.labels(*labels), how)(amount)
 
     def set_model(self, name: str, digest: str, precision: str, provider: str) -> None:
         """What is served."""
@@ -123,27 +133,32 @@ class Metrics:
         for kind, count in most.items():
             self.batch_limit.labels(kind).set(count)
 
+    def observe_answer(self, route: str, status: int, seconds: float) -> None:
+        """A request was answered, so long after it came."""
+        self._count(self._requests, 1, route, str(status))
+        self._observe(self._seconds, seconds, route)
+
     def observe_batch(self, kind: str, items: int, seconds: float) -> None:
         """One batch has run."""
-        self.batch_items.labels(kind).observe(items)
-        self.batch_seconds.labels(kind).observe(seconds)
+        self._observe(self._batch_items, items, kind)
+        self._observe(self._batch_seconds, seconds, kind)
 
     def observe_items(self, kind: str, succeeded: int, failed: int) -> None:
         """The items of one request."""
-        self.items.labels(kind, "ok").inc(succeeded)
+        self._count(self._items, succeeded, kind, "ok")
         if failed:
-            self.items.labels(kind, "failed").inc(failed)
+            self._count(self._items, failed, kind, "failed")
 
     def observe_cache(self, kind: str, hits: int, misses: int) -> None:
         """Items that were looked for in the cache; both series are there from the first on, so that
         the share of hits can be drawn before there is one."""
-        self.cache_items.labels(kind, "hit").inc(hits)
-        self.cache_items.labels(kind, "miss").inc(misses)
+        self._count(self._cache_items, hits, kind, "hit")
+        self._count(self._cache_items, misses, kind, "miss")
 
     def observe_phases(self, phases: Phases) -> None:
         """Where the seconds of one request went."""
         for phase, lasted in phases.lasted.items():
-            self._phases[phase].observe(lasted.seconds)
+            self._observe(self._phases, lasted.seconds, phase)
 
     def set_budgets(self, taken: Mapping[str, tuple[float, float]]) -> None:
         """Name, as in ``BUDGETS`` -> what is taken now, and the limit."""
@@ -160,6 +175,20 @@ class Metrics:
             self.drift_moved.labels(one.kind).set(_number(one.moved))
             for side, bound in (("low", one.low), ("high", one.high)):
                 self.drift_bound.labels(one.kind, side).set(_number(bound))
+
+    def _count(self, metric: Any, amount: float, *labels: str) -> None:
+        self._note((metric, "inc", amount, labels))
+
+    def _observe(self, metric: Any, amount: float, *labels: str) -> None:
+        self._note((metric, "observe", amount, labels))
+
+    def _note(self, noted: tuple[Any, str, float, tuple[str, ...]]) -> None:
+        """Keep it until there are many: together they take a fifth of what they take one at a time
+        between other things."""
+        if self._on:
+            self._noted.append(noted)
+            if len(self._noted) >= _MOST_NOTED:
+                self.write()
 
     def _counter(self, name: str, what: str, *labels: str) -> Any:
         return self._make(Counter, name, what, labels)

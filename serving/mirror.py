@@ -10,7 +10,7 @@ counted whether they were answered.
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -182,16 +182,19 @@ class Mirrored:
         self._mirror = mirror
         self._paths = paths
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """One request."""
         mirror = self._mirror() if scope["type"] == "http" else None
         copy = None
         if mirror is not None and scope["method"] == "POST" and scope["path"] in self._paths:
             copy = mirror.copy(scope)
         if mirror is None or copy is None:
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
+        return self._copied(mirror, copy, scope, receive, send)
 
+    async def _copied(
+        self, mirror: Mirror, copy: _Copy, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         async def receive_more() -> Message:
             message = await receive()
             if message["type"] == "http.request":

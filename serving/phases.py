@@ -43,36 +43,37 @@ class Phases:
 
     def __init__(self) -> None:
         self.lasted: dict[Phase, Lasted] = {}
-        self._inside: dict[Phase, int] = {}
-        self._since: dict[Phase, float] = {}
+        self._open: dict[Phase, list[float]] = {}  # when it began, and items inside
 
     def enter(self, phase: Phase) -> None:
         """An item begins it."""
-        inside = self._inside.get(phase, 0)
-        if not inside:
-            self._since[phase] = time.perf_counter()
-        self._inside[phase] = inside + 1
+        if (found := self._open.get(phase)) is not None:
+            found[1] += 1
+        else:
+            self._open[phase] = [time.perf_counter(), 1]
 
     def leave(self, phase: Phase) -> None:
         """An item is through; nothing where the request is over."""
-        inside = self._inside.get(phase, 0)
-        if inside == 1:
-            self._end(phase)
-        if inside:
-            self._inside[phase] = inside - 1
+        if (found := self._open.get(phase)) is None:
+            return
+        if found[1] > 1:
+            found[1] -= 1
+        else:
+            self._end(phase, self._open.pop(phase)[0])
 
     def finish(self) -> None:
         """The request is over, wherever its items are."""
-        for phase, inside in self._inside.items():
-            if inside:
-                self._end(phase)
-        self._inside = {}
+        while self._open:
+            phase, (since, _) = self._open.popitem()
+            self._end(phase, since)
 
-    def _end(self, phase: Phase) -> None:
-        since, now = self._since[phase], time.perf_counter()
-        lasted = self.lasted.setdefault(phase, Lasted(since, now))
-        lasted.last = now
-        lasted.seconds += now - since
+    def _end(self, phase: Phase, since: float) -> None:
+        now = time.perf_counter()
+        if (lasted := self.lasted.get(phase)) is None:
+            self.lasted[phase] = Lasted(since, now, now - since)
+        else:
+            lasted.last = now
+            lasted.seconds += now - since
 
 
 class _NotTimed(Phases):

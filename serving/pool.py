@@ -14,13 +14,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from serving.lanes import Lanes, Waiting
 from serving.phases import NOT_TIMED, Phases
+from serving.threads import Threads, settle
 
 __all__ = ["LIGHT_BYTES", "LIGHT_S", "Pool"]
 
@@ -56,10 +56,10 @@ class Pool:
         self._lanes: Lanes[_Job] = Lanes()
         self._threads = threads
         self._memory = memory
-        self._running: dict[Future[Any], tuple[_Job, float]] = {}
+        self._running: dict[Waiting[_Job], float] = {}
         name = f"ptft-{name}"
-        self._light = ThreadPoolExecutor(threads, thread_name_prefix=name)
-        self._heavy = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=_come_last)
+        self._light = Threads(threads, name)
+        self._heavy = Threads(threads, name, _come_last)
 
     async def run(
         self,
@@ -81,9 +81,12 @@ class Pool:
         heavy = memory > LIGHT_BYTES or seconds > LIGHT_S
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         job = _Job(function, arguments, memory, heavy, phases, copy_context())
-        self._lanes.push(lane, job, future, max(seconds, _LEAST_S))
-        phases.enter("queue")
-        self._dispatch()
+        if not self._lanes and self._allows()(job):  # nobody's turn but its own
+            self._start(Waiting(job, future, seconds))
+        else:
+            self._lanes.push(lane, job, future, max(seconds, _LEAST_S))
+            phases.enter("queue")
+            self._dispatch()
         return await future
 
     @property
@@ -94,26 +97,26 @@ class Pool:
     @property
     def memory(self) -> tuple[int, int]:
         """Bytes that running heavy jobs are estimated to take, and the budget."""
-        return sum(job.memory for job, _ in self._running.values() if job.heavy), self._memory
+        return sum(one.item.memory for one in self._running if one.item.heavy), self._memory
 
     def busy_for(self) -> float:
         """Seconds that the oldest running job has been running; 0 when idle."""
-        started = [began for _, began in list(self._running.values())]
+        started = list(self._running.values())
         return time.monotonic() - min(started) if started else 0.0
 
     def close(self) -> None:
         """Begin no more jobs."""
-        for pool in (self._light, self._heavy):
-            pool.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._light, self._heavy):
+            threads.close()
 
     def _dispatch(self) -> None:
-        while found := self._lanes.pop(self._allows()):
+        while self._lanes and (found := self._lanes.pop(self._allows())):
             self._start(found)
 
     def _allows(self) -> Callable[[_Job], bool]:
         """Which job may begin: a light one where a place is free, or the first heavy one if there
         is room for it."""
-        heavy = [job for job, _ in self._running.values() if job.heavy]
+        heavy = [one.item for one in self._running if one.item.heavy]
         light_places = self._threads - (len(self._running) - len(heavy))
         places = self._threads - len(heavy)
         free = self._memory - sum(job.memory for job in heavy)
@@ -130,27 +133,19 @@ class Pool:
         return allows
 
     def _start(self, waiting: Waiting[_Job]) -> None:
-        loop = asyncio.get_running_loop()
         job = waiting.item
         job.phases.leave("queue")
         job.phases.enter("decode")
-        threads = self._heavy if job.heavy else self._light
-        running = threads.submit(job.context.run, job.function, *job.arguments)
-        self._running[running] = (job, time.monotonic())
+        self._running[waiting] = time.monotonic()
 
-        def done() -> None:
-            del self._running[running]
+        def told(found: object, error: BaseException | None) -> None:
+            del self._running[waiting]
             job.phases.leave("decode")
-            if not waiting.future.done():
-                if running.cancelled():
-                    waiting.future.cancel()
-                elif (error := running.exception()) is not None:
-                    waiting.future.set_exception(error)
-                else:
-                    waiting.future.set_result(running.result())
+            settle(waiting.future, found, error)
             self._dispatch()
 
-        running.add_done_callback(lambda _: _call(loop, done))
+        threads = self._heavy if job.heavy else self._light
+        threads.call(told, job.context.run, job.function, *job.arguments)
 
 
 def _come_last() -> None:
@@ -160,8 +155,3 @@ def _come_last() -> None:
             own = threading.get_native_id()
             least = os.getpriority(os.PRIO_PROCESS, own) + _NICE
             os.setpriority(os.PRIO_PROCESS, own, least)
-
-
-def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(function)

@@ -8,6 +8,7 @@ refusal has one shape, see ``serving.refusal``.
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -24,7 +25,7 @@ from serving.detect import detect
 from serving.document import Route, describe
 from serving.drift import Movement
 from serving.embed import embed_image, embed_text, served_model
-from serving.frame import Cors, Direct, Frame, Guarded
+from serving.frame import App, Cors, Direct, Frame, Guarded
 from serving.immich import predict
 from serving.mirror import Mirrored
 from serving.openai import embeddings, list_models, one_model
@@ -50,13 +51,13 @@ def create_app(read_settings: Callable[[], Settings]) -> FastAPI:
     # Over 60 lines: every route with the sentence that the OpenAPI document has of it.
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, State]]:
-        state = app.state.serving = State(read_settings())
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, State]]:
+        state = app.serving = app.state.serving = State(read_settings())
         await state.start()
         yield {"serving": state}  # for serving.protocol
         await state.stop()
 
-    app = FastAPI(
+    app = App(
         title="ptft",
         version="1",
         lifespan=lifespan,
@@ -66,11 +67,11 @@ def create_app(read_settings: Callable[[], Settings]) -> FastAPI:
         exception_handlers={HTTPException: _no_such_route},
     )
     posts = {path: one for one in ROUTES if one.method == "POST" for path in (one.path, *one.also)}
-    endpoints = {path: _endpoint(one) for path, one in posts.items()}
-    app.add_middleware(Direct, endpoints=endpoints, routes=posts)
-    app.add_middleware(Mirrored, mirror=lambda: app.state.serving.mirror, paths=frozenset(posts))
-    for around in (Guarded, Cors, Frame):  # the last is the outermost
-        app.add_middleware(around, state=lambda: app.state.serving)
+    serving = partial(getattr, app, "serving")
+    app.outermost = Direct(app.outermost, serving, posts)
+    app.outermost = Mirrored(app.outermost, lambda: app.serving.mirror, frozenset(posts))
+    for around in (Guarded, Cors, Frame):
+        app.outermost = around(app.outermost, serving)
     app.state.golden_check = GoldenCheck()
     document = describe(ROUTES, "ptft", "1", __doc__ or "")
     app.openapi = lambda: document  # type: ignore[method-assign]

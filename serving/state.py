@@ -25,7 +25,7 @@ from serving.first_run import UNSERVABLE, Worker
 from serving.guard import Guard
 from serving.health import Health
 from serving.logs import write_logs
-from serving.memory import give_back_at_once
+from serving.memory import freeze_what_is_there, give_back_at_once
 from serving.metrics import Metrics
 from serving.mirror import Mirror
 from serving.model import open_index, open_model, verify_model
@@ -96,6 +96,7 @@ class State:
     async def stop(self) -> None:
         """Let go of the model; what does not let go of the process is left behind."""
         self.health.stop()
+        self.metrics.write()
         await asyncio.to_thread(self.traces.close)
         await self.fetcher.close()
         if self.mirror is not None:
@@ -135,6 +136,8 @@ class State:
         self.metrics.set_batches({tower.name: tower.max_batch for tower in encoder.towers})
         seconds = time.monotonic() - started
         logger.info("serving %s %s, loaded in %.1f s", info.name, info.digest, seconds)
+        if self.drain.installed:  # the process is ours
+            freeze_what_is_there()
         if info.texts != "yes":
             logger.warning("texts are %s: %s", info.texts, info.texts_reason)
         most = (encoder.images.max_batch, encoder.texts.max_batch)
@@ -188,8 +191,7 @@ class State:
         """Answer a request within its deadline, or say why not; count it either way."""
         started = time.perf_counter()
         response = await self._answer(request, handler)
-        self.metrics.requests.labels(route, str(response.status_code)).inc()
-        self.metrics.seconds.labels(route).observe(time.perf_counter() - started)
+        self.metrics.observe_answer(route, response.status_code, time.perf_counter() - started)
         return response
 
     async def _answer(

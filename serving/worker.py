@@ -38,6 +38,7 @@ def main() -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nothing here asks who or what stands before it
     )
     uvicorn.Server(config).run(sockets=[listening])
 

@@ -79,3 +79,29 @@ def test_texts_of_nothing_are_texts(plain_client: TestClient) -> None:
     body = {"texts": ["", "   ", "a\0b", "\N{GRINNING FACE}", "\u202e"]}
     found = plain_client.post("/v1/embed/text", json=body).json()["results"]
     assert [one["index"] for one in found if "embedding" in one] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        (b'{"texts": ["a"], "texts": ["b"]}', "texts"),
+        (b'{"texts": ["a"], "texts": ["\\u003a"]}', "texts"),  # as many colons as it should have
+        (b'{"texts": ["a:b"], "te\\u0078ts": ["a"]}', "texts"),
+        (b'{"texts": ["a"], "encoding_format": "float", "encoding_format": "float"}',
+         "encoding_format"),
+        (b'{"input": [{"text": "a", "text": "b"}]}', "text"),
+        (b'{"input": "a", "input": "b"}', "input"),
+    ],
+)  # fmt: skip
+def test_a_key_twice(plain_client: TestClient, body: bytes, key: str) -> None:
+    """Parsers take the last in silence."""
+    path = "/v1/embeddings" if b"input" in body else "/v1/embed/text"
+    answer = plain_client.post(path, content=body, headers=JSON)
+    assert refused(answer, 422) == f"{key}: given twice; allowed: once"
+    assert answer.json()["error"]["param"] == key
+
+
+def test_colons_elsewhere_are_no_keys(plain_client: TestClient) -> None:
+    body = b'{"texts": ["a: b", "\\u003a", "say \\"x\\": y", "::", "\\\\u003a", "\xef\xbc\x9a"]}'
+    answer = plain_client.post("/v1/embed/text", content=body, headers=JSON)
+    assert answer.is_success and len(answer.json()["results"]) == 6

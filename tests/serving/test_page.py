@@ -224,6 +224,57 @@ def test_the_keyboard_reaches_everything_in_order(tab: Tab, keyed: tuple[Server,
     assert reached == ["file", "texts", "go", "SUMMARY", "card", "A"]
 
 
+def test_boxes_lie_on_the_picture(tab: Tab, detector_folder: Path, tmp_path: Path) -> None:
+    """As ``/v1/detect`` has them, in a picture that EXIF turns; with nothing that axe minds."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter to the right
+    noise = np.random.default_rng(3).integers(0, 256, (5, 7, 3), np.uint8)
+    file = tmp_path / "turned.jpg"
+    Image.fromarray(noise).resize((300, 200), Image.Resampling.BICUBIC).save(file, exif=exif)
+    labels = ["red circle", "blue square"]
+    with serve_plain(tmp_path, {"PTFT_MODEL": str(detector_folder), "PTFT_THREADS": "1"}) as server:
+        tab.show_as(width=1200, scheme="light")
+        tab.open(server.url + "/")
+        tab.wait("!document.getElementById('about').hidden")
+        tab.run(f"document.getElementById('texts').value = {json.dumps(chr(10).join(labels))}")
+        tab.choose("#file", file)
+        tab.wait("document.getElementById('status').textContent.includes('Found')")
+        form = {"labels": labels, "templates": "{}", "threshold": 0.1, "most": 20, "nms": 0.6}
+        files = {"images": ("turned.jpg", file.read_bytes(), "image/jpeg")}
+        answer = httpx.post(f"{server.url}/v1/detect", data=form, files=files, timeout=60)
+        (found,) = answer.json()["results"]
+        assert (found["width"], found["height"]) == (200, 300)
+        assert len(found["boxes"]) > 1
+        marks = json.loads(tab.run(MARKS))
+        wanted = [
+            [x / 200, y / 300, right / 200, bottom / 300]
+            for x, y, right, bottom in (one["box"] for one in found["boxes"])
+        ]
+        np.testing.assert_allclose([one["box"] for one in reversed(marks)], wanted, atol=0.01)
+        said = [f"{one['label']} {100 * one['score']:.1f} %" for one in found["boxes"]]
+        assert [one["text"] for one in reversed(marks)] == said
+        rows = tab.run("document.getElementById('found-rows').rows.length")
+        assert rows == len(found["boxes"])
+        try:
+            tab.run(axe_script())
+        except Missing as missing:
+            pytest.skip(str(missing))
+        assert _violations(tab) == []
+
+
+MARKS = """(() => {
+  const whole = document.getElementById("preview").getBoundingClientRect();
+  return JSON.stringify([...document.querySelectorAll("#marks span")].map((mark) => {
+    const one = mark.getBoundingClientRect();
+    const box = [
+      (one.left - whole.left) / whole.width, (one.top - whole.top) / whole.height,
+      (one.right - whole.left) / whole.width, (one.bottom - whole.top) / whole.height,
+    ];
+    return { text: mark.textContent, box };
+  }));
+})()"""
+
+
 def _violations(tab: Tab) -> list[str]:
     found = json.loads(tab.run(AXE_RUN))
     return [f"{one['id']}: {[node['html'] for node in one['nodes']]}" for one in found]
