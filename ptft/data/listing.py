@@ -10,13 +10,18 @@ Links are followed, as torchvision's ImageFolder does; one that leads back into 
 """
 
 import os
+import time
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
 
+from ptft.data.kept import MANY, State, keep, kept, read_texts, settled, state_of, texts
 from ptft.data.packed import PackedTexts
 from ptft.errors import DataError, SampleError
 from ptft.files.own import open_plain
@@ -32,6 +37,7 @@ __all__ = [
     "is_picture",
     "list_pictures",
     "read_picture",
+    "walked_anew",
 ]
 
 MAX_PICTURE = 512 << 20
@@ -171,15 +177,72 @@ def is_hidden(name: str) -> bool:
 def list_pictures(folder: Path) -> Listing:
     """List the pictures below a folder; no file is looked at but by its name and kind.
 
+    A large listing is kept, and taken again while no folder of it has changed: a file that is put
+    there, taken away or renamed changes the times of its folder.
+
     Raises:
         DataError: a folder in it cannot be read.
     """
-    walk = _Walk()
+    place = folder.resolve()
+    listing = None if _anew.get() else _recall(place)
+    if listing is not None:
+        return listing
+    walk, looked = _Walk(), time.time()
     walk.enter(folder, "", (_identity(folder),), -1)
     walk.tables.sort(key=lambda name: name.split("/"))
     tops = np.repeat(np.array(walk.tops, np.int32), np.array(walk.counts, np.int64))
     pictures = PackedTexts(np.frombuffer(walk.text, np.uint8), np.frombuffer(walk.ends, np.int64))
-    return Listing(pictures, tops, walk.folders, walk.tables, walk.passed_over)
+    listing = Listing(pictures, tops, walk.folders, walk.tables, walk.passed_over)
+    if len(tops) < MANY or walk.loose or not settled(walk.entered.values(), looked):
+        return listing
+    return _keep(place, listing, walk.entered)
+
+
+@contextmanager
+def walked_anew(yes: bool = True) -> Iterator[None]:
+    """In here folders are walked whatever is kept of them, if ``yes``."""
+    token = _anew.set(yes or _anew.get())
+    try:
+        yield
+    finally:
+        _anew.reset(token)
+
+
+_anew: ContextVar[bool] = ContextVar("anew", default=False)
+
+
+def _keep(place: Path, listing: Listing, entered: dict[str, State]) -> Listing:
+    """Keep a listing and the states of its folders; the same one, mapped."""
+    over = listing.passed_over
+    about = texts(folders=listing.folders, tables=listing.tables, over=[over.counts, over.first])
+    inside = PackedTexts.pack(entered)
+    arrays = {
+        "text": listing.pictures.text,
+        "ends": listing.pictures.ends,
+        "tops": listing.tops,
+        "inside.text": inside.text,
+        "inside.ends": inside.ends,
+        "states": np.array(list(entered.values()), np.int64),
+    }
+    return _listing(keep(arrays | about, "listing", place))
+
+
+def _recall(place: Path) -> Listing | None:
+    """The listing that is kept of a folder, where all its folders are as they were."""
+    found = kept("listing", place)
+    if found is None:
+        return None
+    names = PackedTexts(found["inside.text"], found["inside.ends"])
+    for inside, state in zip(names, found["states"].tolist(), strict=True):
+        if state_of(f"{place}/{inside}") != tuple(state):
+            return None
+    return _listing(found)
+
+
+def _listing(found: dict[str, np.ndarray]) -> Listing:
+    pictures = PackedTexts(found["text"], found["ends"])
+    folders, tables = read_texts(found, "folders"), read_texts(found, "tables")
+    return Listing(pictures, found["tops"], folders, tables, PassedOver(*read_texts(found, "over")))
 
 
 def _is_table(inside: str) -> bool:
@@ -199,6 +262,8 @@ class _Walk:
     Attributes:
         text, ends: of the pictures' names, see ``PackedTexts``.
         tops, counts: runs of pictures that lie in one folder at the top.
+        entered: of each folder by its path inside the first one its state before it was listed.
+        loose: something was found that may change though its folder does not.
     """
 
     text: bytearray = field(default_factory=bytearray)
@@ -208,6 +273,8 @@ class _Walk:
     folders: list[str] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
     passed_over: PassedOver = field(default_factory=PassedOver)
+    entered: dict[str, State] = field(default_factory=dict)
+    loose: bool = False
 
     def enter(
         self, folder: Path | str, inside: str, above: tuple[tuple[int, int], ...], top: int
@@ -219,6 +286,9 @@ class _Walk:
             above: the folders on the way to it, itself the last.
             top: the number of the folder at the top that it lies in.
         """
+        state = state_of(folder)
+        self.loose |= state is None
+        self.entered[inside] = state or ()
         try:
             with os.scandir(folder) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
@@ -234,6 +304,7 @@ class _Walk:
                 pictures = []
                 self._enter_below(entry.path, f"{inside}{name}", above, top)
             elif not entry.is_file():
+                self.loose = True  # what it leads to may come
                 broken = entry.is_symlink()
                 kind = "broken links" if broken else "neither file nor folder"
                 self.passed_over.add(kind, f"{inside}{name}")

@@ -7,6 +7,7 @@ holds. Where the cache cannot be used (a full disk, say), arrays are pickled as 
 
 import hashlib
 import io
+import math
 import mmap
 import os
 import re
@@ -25,7 +26,7 @@ from ptft.data.cache_folder import CacheFolder
 from ptft.errors import DataError
 from ptft.files.own import open_own
 
-__all__ = ["LIMIT", "map_file", "map_kept", "pickle_mapped", "write_kept"]
+__all__ = ["LIMIT", "map_file", "map_kept", "pickle_mapped", "shared", "write_kept"]
 
 LIMIT = 16 << 30
 """Bytes that a cache of columns keeps, see ``CacheFolder.make_room``."""
@@ -34,7 +35,7 @@ _HOUR = 3600.0  # seconds
 _LEAST = 1 << 20  # bytes of an array; a smaller one is pickled as it is
 _FILE = re.compile(r"[0-9a-f]{32}\.bin")
 _NAMES = re.compile(rf"{_FILE.pattern}|room\.lock|\.[0-9a-f]{32}\.bin\.\d+\.partial")
-_Place = tuple[Path, str, tuple[int, ...]]
+_Place = tuple[Path, str, tuple[int, ...], int]  # file, type, shape, and where in it, in bytes
 
 
 def pickle_mapped(value: Any) -> bytes:
@@ -42,6 +43,15 @@ def pickle_mapped(value: Any) -> bytes:
     stream = io.BytesIO()
     _Pickler(stream).dump(value)
     return stream.getvalue()
+
+
+def shared(array: np.ndarray) -> np.ndarray:
+    """The same array; a large one mapped from the file that other processes will map, where one can
+    be kept."""
+    if array.nbytes < _LEAST or array.dtype.hasobject:
+        return array
+    place = _place_of(array)
+    return array if place is None else _mapped(*place)
 
 
 class _Pickler(ForkingPickler):
@@ -54,6 +64,7 @@ class _Pickler(ForkingPickler):
 
 
 _placed: dict[int, tuple[weakref.ref[np.ndarray], _Place]] = {}
+_files: dict[int, tuple[weakref.ref[np.ndarray], Path]] = {}  # of the cache, mapped as a whole
 
 
 def _place_of(array: np.ndarray) -> _Place | None:
@@ -61,6 +72,9 @@ def _place_of(array: np.ndarray) -> _Place | None:
     known = _placed.get(id(array))
     if known is not None and known[0]() is array and _touch(known[1][0]):
         return known[1]
+    within = _within(array)
+    if within is not None and _touch(within[0]):
+        return within
     rows = np.ascontiguousarray(array)
     digest = hashlib.blake2b(f"{array.dtype.str} {array.shape}".encode(), digest_size=16)
     digest.update(rows.data if rows.size else b"")
@@ -72,10 +86,21 @@ def _place_of(array: np.ndarray) -> _Place | None:
     if map_kept([name]) is None and write_kept([name], write) is None:
         return None
     path = platformdirs.user_cache_path("ptft") / "columns" / name
-    place = path, array.dtype.str, array.shape
+    place = path, array.dtype.str, array.shape, 0
     number = id(array)
     _placed[number] = weakref.ref(array, lambda _: _placed.pop(number, None)), place
     return place
+
+
+def _within(array: np.ndarray) -> _Place | None:
+    """Where an array lies that is a part of a file of the cache; None: it is none, or scattered."""
+    whole = array
+    while isinstance(whole.base, np.ndarray):
+        whole = whole.base
+    known = _files.get(id(whole))
+    if known is None or known[0]() is not whole or not array.flags.c_contiguous:
+        return None
+    return known[1], array.dtype.str, array.shape, array.ctypes.data - whole.ctypes.data
 
 
 def _touch(path: Path) -> bool:
@@ -149,9 +174,13 @@ def map_file(file: int) -> np.ndarray:
     return np.frombuffer(mmap.mmap(file, 0, access=mmap.ACCESS_READ), np.uint8)
 
 
-def _mapped(path: Path, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+def _mapped(path: Path, kind: str, shape: tuple[int, ...], offset: int = 0) -> np.ndarray:
     file = open_own(path, os.O_RDONLY)
     try:
-        return map_file(file).view(kind).reshape(shape)
+        whole = map_file(file)
     finally:
         os.close(file)
+    number = id(whole)
+    _files[number] = weakref.ref(whole, lambda _: _files.pop(number, None)), path
+    end = len(whole) if -1 in shape else offset + np.dtype(kind).itemsize * math.prod(shape)
+    return whole[offset:end].view(kind).reshape(shape)

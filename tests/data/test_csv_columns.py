@@ -10,8 +10,8 @@ import pytest
 from ptft.data import mapped, open_split
 from ptft.data.packed import PackedTexts
 from ptft.data.sources import csv_columns
-from ptft.data.sources.csv_columns import open_columns
-from ptft.data.sources.folder_rows import plain_paths, posix
+from ptft.data.sources.csv_columns import open_columns, plain_paths
+from ptft.data.sources.folder_rows import posix
 from ptft.data.sources.plain_rows import read_csv
 from ptft.errors import DataError
 from ptft.files.bounds import check_inside

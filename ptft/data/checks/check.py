@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ptft.data.checks.survey import Survey, survey_split
 from ptft.data.checks.twins import KnownPictures, Twins
+from ptft.data.listing import walked_anew
 from ptft.data.open import open_split
 from ptft.data.sample import SampleSet
 from ptft.data.sources.class_captions import ClassCaptions
@@ -114,7 +115,7 @@ def inspect_splits(
         uses: of the splits; several of one split are looked at once.
         objective: that learns from them; None: it is not known, and what is there is judged.
         seed: of the recipe, which draws what ``data.limit`` keeps.
-        every: decode every picture instead of some.
+        every: decode every picture instead of some, and walk folders whatever is kept of them.
         tell: told what is looked at, before it is.
         visit: given each split that could be opened and what was seen of it.
     """
@@ -126,7 +127,8 @@ def inspect_splits(
         label = f"{use.key}.{use.split}"
         tell(f"looking at {label}")
         try:
-            samples = open_split(use.section, use.split, seed=seed, key=use.key)
+            with walked_anew(every):
+                samples = open_split(use.section, use.split, seed=seed, key=use.key)
             survey = survey_split(samples, every=every, pictures=_reads_pictures(use, objective))
         except (DataError, RecipeError) as error:
             problems += str(error).split("\n")

@@ -20,6 +20,7 @@ from ptft.data.fields.labels import LabelReading, Learn, TextIs, decide
 from ptft.data.fields.marks import Marks, read_marks
 from ptft.data.fields.templates import Templates, is_there, plain_field
 from ptft.data.hashing import digest_of
+from ptft.data.mapped import shared
 from ptft.data.reading.decode import Encoded
 from ptft.data.reading.faults import tolerated
 from ptft.data.sample import Sample, SampleSet
@@ -288,7 +289,7 @@ class FieldSet(SampleSet):
         )
         self.classes = list(self.reading.names)
         if codes is not None:
-            self._labels = self._number_all(codes)
+            self._labels = shared(self._number_all(codes))
 
     def _told(self, value: Any) -> Any:
         """A label; None for what ``datasets`` writes where a class of its own list is not told."""
@@ -318,7 +319,7 @@ class FieldSet(SampleSet):
         same = self._same_pictures()
         if same is None or bool((same == np.arange(len(same))).all()):
             return
-        self._pictures = same
+        self._pictures = shared(same)
         labels = np.zeros_like(same) if self._labels is None else self._labels
         asked = self.section.join == "bytes" or self.section.picture_id is not None
         captions = self._has_captions and self._marks is None  # boxes are of a row

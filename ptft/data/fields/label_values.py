@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ptft.data.fields.templates import clean_text
+from ptft.data.kept import read_texts, texts
 from ptft.errors import DataError, SampleError
 
 __all__ = [
@@ -88,6 +89,15 @@ class LabelCodes:
         firsts = np.zeros(len(values), np.int64)
         firsts[codes[::-1]] = np.arange(len(codes))[::-1]
         return cls(values, firsts.tolist(), codes)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The same as arrays, to be kept; the values are those of a JSON."""
+        return {"codes": self.codes, **texts(values=self.values, firsts=self.firsts)}
+
+    @classmethod
+    def of_arrays(cls, found: Mapping[str, np.ndarray]) -> "LabelCodes":
+        """What ``arrays`` gave."""
+        return cls(read_texts(found, "values"), read_texts(found, "firsts"), found["codes"])
 
     def replaced(self, values: Mapping[int, Any]) -> "LabelCodes":
         """The same, with other values in some rows."""

@@ -15,25 +15,34 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow
+import pyarrow.compute as compute
 import pyarrow.csv
 
 from ptft.data.hashing import digest_of
+from ptft.data.kept import remembered
 from ptft.data.mapped import map_kept, write_kept
 from ptft.data.packed import PackedTexts
 from ptft.data.sources.plain_rows import check_size, column_names, read_cell
 from ptft.errors import DataError
 from ptft.files.own import open_plain
 
-__all__ = ["BLOCK", "LARGE", "CsvColumns", "open_columns"]
+__all__ = ["BLOCK", "FILE", "LARGE", "CsvColumns", "odd_paths", "open_columns", "plain_paths"]
+
+FILE = "file_name"
+"""The column that names a picture, as Hugging Face's ImageFolder has it."""
 
 LARGE = 16 << 20
 """Bytes of a file from which on it is read as columns."""
 
-BLOCK = 8 << 20
-"""Bytes that are parsed at once."""
+BLOCK = 1 << 20
+"""Bytes that are parsed at once, of which Arrow holds some tens; rows that are longer are read one
+by one."""
 
 _MAX_HEADER = 1 << 20  # bytes of the first line
 _MAX_CELL = 131_072  # characters, as Python's reader has it
+_PLAIN = r"^[A-Za-z0-9_-][A-Za-z0-9_. -]*(/[A-Za-z0-9_-][A-Za-z0-9_. -]*)*$"
+_MAX_PLAIN = 255  # bytes, which no part of such a path has more of
+_AT_ONCE = 1 << 20  # names that are looked at at once
 _QUOTE, _ENDS = ord('"'), np.frombuffer(b',\r\n"', np.uint8)
 
 
@@ -42,10 +51,12 @@ class CsvColumns(Sequence[dict[str, Any]]):
 
     Attributes:
         columns: of texts, by name.
+        state: what tells this state of the file from others.
     """
 
-    def __init__(self, columns: dict[str, PackedTexts]) -> None:
+    def __init__(self, columns: dict[str, PackedTexts], state: str) -> None:
         self.columns = columns
+        self.state = state
         self._count = len(next(iter(columns.values())))
 
     def __len__(self) -> int:
@@ -83,7 +94,24 @@ def open_columns(path: Path) -> CsvColumns | None:
         name: PackedTexts(found[2 * place], found[2 * place + 1].view(np.int64))
         for place, name in enumerate(names)
     }
-    return CsvColumns(columns) if len(next(iter(columns.values()))) else None
+    return CsvColumns(columns, key) if len(next(iter(columns.values()))) else None
+
+
+def odd_paths(columns: CsvColumns) -> np.ndarray:
+    """Rows, int64, whose path of a picture is not one of ``plain_paths``."""
+    names = columns.columns[FILE]
+    odd = remembered(lambda: {"odd": np.flatnonzero(~plain_paths(names))}, "odd", columns.state)
+    return odd["odd"]
+
+
+def plain_paths(names: PackedTexts) -> np.ndarray:
+    """Which texts are paths in ASCII that lie inside a folder, as a listing has them: bool (N,)."""
+    found = []
+    for first in range(0, len(names), _AT_ONCE):
+        some = names.between(first, first + _AT_ONCE).arrow()
+        short = compute.less_equal(compute.binary_length(some), _MAX_PLAIN)
+        found.append(compute.and_(compute.match_substring_regex(some, _PLAIN), short))
+    return np.concatenate([mask.to_numpy(zero_copy_only=False) for mask in found])
 
 
 def _read_names(path: Path, stream: BinaryIO) -> list[str] | None:

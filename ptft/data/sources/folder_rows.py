@@ -5,14 +5,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as compute
 
 from ptft.data.fields.joining import first_rows, repeated_numbers
 from ptft.data.fields.label_values import LabelCodes
 from ptft.data.fields.templates import clean_text
+from ptft.data.kept import Arrays, remembered
 from ptft.data.listing import Listing
 from ptft.data.packed import PackedTexts
-from ptft.data.sources.csv_columns import CsvColumns, open_columns
+from ptft.data.sources.csv_columns import FILE, CsvColumns, odd_paths, open_columns
 from ptft.data.sources.plain_rows import READ, read_cell
 from ptft.errors import DataError
 from ptft.files.bounds import check_inside
@@ -25,19 +25,12 @@ __all__ = [
     "class_rows",
     "find_table",
     "merged",
-    "plain_paths",
     "posix",
     "read_table",
     "unread_tables",
 ]
 
-FILE = "file_name"
-"""The column that names a picture, as Hugging Face's ImageFolder has it."""
-
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-_PLAIN = r"^[A-Za-z0-9_-][A-Za-z0-9_. -]*(/[A-Za-z0-9_-][A-Za-z0-9_. -]*)*$"
-_MAX_PLAIN = 255  # bytes, which no part of such a path has more of
-_AT_ONCE = 1 << 20  # names that are looked at at once
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
 
 
@@ -142,7 +135,7 @@ class ColumnRows:
 
     Args:
         rows: with a column ``file_name``.
-        odd: int64, rows whose path is not one of ``plain_paths``.
+        odd: of ``odd_paths``.
     """
 
     def __init__(self, rows: CsvColumns, odd: np.ndarray) -> None:
@@ -173,15 +166,21 @@ class ColumnRows:
 
     def same_paths(self) -> np.ndarray | None:
         """The first row with each row's path, int64 (R,); None where all differ."""
+        about = ("paths", self._rows.state)
+        # what is spelt as the disk has it may be spelt otherwise tomorrow
+        found = (self._same() if self._spelt else remembered(self._same, *about))["same"]
+        return found if len(found) else None
+
+    def _same(self) -> Arrays:
         ordered = self.path_hashes()
         ordered.sort()
         if not bool((ordered[1:] == ordered[:-1]).any()):
-            return None
+            return {"same": np.empty(0, np.int64)}
         del ordered  # as large as all the others; most tables have each path once
         rows = repeated_numbers(self.path_hashes().view(np.uint64))
         same = np.arange(len(self))
         same[rows] = rows[first_rows(posix(self.name(row)) for row in rows.tolist())]
-        return same
+        return {"same": same}
 
     def unnamed(self, pictures: PackedTexts) -> list[str]:
         """Pictures of a listing that no row names."""
@@ -291,7 +290,7 @@ def read_table(path: Path) -> MetadataRows | ColumnRows:
     """The rows of a metadata table. Raises DataError: it is broken, or names no picture."""
     columns = open_columns(path) if path.suffix.lower() == ".csv" else None
     if columns is not None and FILE in columns.columns:
-        odd = np.flatnonzero(~plain_paths(columns.columns[FILE]))
+        odd = odd_paths(columns)
         for number in odd.tolist():
             _check_row(path, number + 1, columns[number])
         return ColumnRows(columns, odd)
@@ -315,16 +314,6 @@ def _check_row(path: Path, number: int, row: Mapping[str, Any]) -> None:
 def posix(name: str) -> str:
     """A table's path as a listing has it."""
     return PurePosixPath(name.replace("\\", "/")).as_posix()
-
-
-def plain_paths(names: PackedTexts) -> np.ndarray:
-    """Which texts are paths in ASCII that lie inside a folder, as a listing has them: bool (N,)."""
-    found = []
-    for first in range(0, len(names), _AT_ONCE):
-        some = names.between(first, first + _AT_ONCE).arrow()
-        short = compute.less_equal(compute.binary_length(some), _MAX_PLAIN)
-        found.append(compute.and_(compute.match_substring_regex(some, _PLAIN), short))
-    return np.concatenate([mask.to_numpy(zero_copy_only=False) for mask in found])
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:

@@ -1,9 +1,8 @@
 """WebDataset tars as a sample set: any sample by number, in any process.
 
-Samples are found by an index (``tar_index``) and read by ``os.pread``; what of the tar is in memory
-is the operating system's business. Tars that lie elsewhere are fetched whole into a folder when one
-of their samples is first needed (``shard_cache``), then read like any other; so they are shuffled
-as wholes, and within a few of them at a time.
+Samples are found by an index (``tar.index``) and read by ``os.pread``. Tars that lie elsewhere are
+fetched whole into a folder when one of their samples is first needed (``tar.shard_cache``), then
+read like any other; so they are shuffled as wholes, and within a few of them at a time.
 """
 
 import json
@@ -27,6 +26,7 @@ from ptft.data.fields.joining import (
 from ptft.data.fields.label_values import LabelCodes
 from ptft.data.fields.labels import Learn
 from ptft.data.hashing import file_state
+from ptft.data.kept import Arrays, read_texts, texts
 from ptft.data.listing import IMAGE_EXTENSIONS, check_picture_size
 from ptft.data.tar.files import ShardSource, TarAhead, TarFiles, TarIndexes
 from ptft.data.tar.index import TarIndex
@@ -184,6 +184,17 @@ class Shards(FieldSet):
             return None
         if section.picture_id is not None:
             return first_rows(self._picture_ids())
+        found = self._tars.remembered(self._same, "same", section.join)
+        self.said += read_texts(found, "said")
+        return found["rows"] if len(found["rows"]) else None
+
+    def _same(self) -> Arrays:
+        """What ``_same_pictures`` gives, no rows in place of None, and what it says."""
+        before, same = len(self.said), self._look_for_same()
+        said, self.said = texts(said=self.said[before:]), self.said[:before]
+        return {"rows": np.empty(0, np.int64) if same is None else same, **said}
+
+    def _look_for_same(self) -> np.ndarray | None:
         if all(index.digests is not None for index in self._indexes()):
             return self._by_digests()
         if self._remote:
@@ -194,7 +205,7 @@ class Shards(FieldSet):
             )
             return None
         sizes = np.concatenate([index.picture_sizes() for index in self._indexes()])
-        if section.join == "auto" and int(sizes.sum()) > AUTO_BYTES:
+        if self.section.join == "auto" and int(sizes.sum()) > AUTO_BYTES:
             self.said.append(too_large(int(sizes.sum())))
             return None
         return same_bytes(sizes, self._read_tail, self._read_row)
@@ -274,7 +285,12 @@ class Shards(FieldSet):
     def _label_values(self) -> LabelCodes | None:
         if self._remote and (self.label_field != "cls" or not self._tars.labelled):
             return None  # it would take fetching everything
-        return LabelCodes.joined(map(self._labels_of, range(len(self._tar_sources))))
+
+        def look() -> Arrays:
+            shards = range(len(self._tar_sources))
+            return LabelCodes.joined(map(self._labels_of, shards)).arrays()
+
+        return LabelCodes.of_arrays(self._tars.remembered(look, "labels", self.label_field))
 
     def _labels_of(self, shard: int) -> LabelCodes:
         """The labels of a shard: by its index, where that has them."""

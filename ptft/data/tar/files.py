@@ -2,27 +2,31 @@
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ptft.data.hashing import digest_of
+from ptft.data.kept import MANY, Arrays, read_texts, remembered, settled, state_of, texts
 from ptft.data.listing import PassedOver
 from ptft.data.tar.index import FileState, TarIndex, index_tar
-from ptft.data.tar.index_file import load_index, read_head, read_index
+from ptft.data.tar.index_file import index_path, load_index, read_head, read_index
 from ptft.data.tar.remote import RemoteShard
 from ptft.data.tar.shard_cache import ShardCache
 from ptft.errors import DataError, SampleError
 from ptft.speech import Tell
 
-__all__ = ["ShardSource", "TarAhead", "TarFiles", "TarIndexes"]
+__all__ = ["LARGE_INDEXES", "ShardSource", "TarAhead", "TarFiles", "TarIndexes"]
 
 ShardSource = Path | RemoteShard
 
 _OPEN = 64  # files held open at once; a process may often have no more than 1,024
 _INDEXES = 256  # mapped at once; each holds a file open
+LARGE_INDEXES = 64 * MANY  # bytes of indexes from which on what they say is kept
 _AGAIN = 5  # times that a shard is fetched which other processes let go before it could be opened
 
 
@@ -39,6 +43,7 @@ class TarIndexes:
         counts: samples of each tar, int64.
         extensions: of all files.
         passed_over: files of local tars that belong to no sample.
+        state: what tells the tars and their indexes from others; None: nothing is kept of them.
         labelled: every fetched tar that has classes has them in its index.
 
     Raises:
@@ -52,28 +57,44 @@ class TarIndexes:
         self.extensions: set[str] = set()
         self.passed_over = PassedOver()
         self.labelled = True
-        counts = np.zeros(len(sources), np.int64)
+        self.counts = np.zeros(len(sources), np.int64)
         self._walked: dict[int, TarIndex] = {}
         self._files: dict[int, tuple[Path, FileState]] = {}
-        for number, source in enumerate(sources):
+        self.state = _state_of(sources)
+        heads = self.remembered(self._read, "heads")
+        self.counts, self.extensions = heads["counts"], set(read_texts(heads, "extensions"))
+        if self.state is not None:
+            self._files = dict(enumerate(map(_index_state, sources)))
+        self._prepare(tell)
+
+    def remembered(self, make: Callable[[], Arrays], *what: object) -> Arrays:
+        """What was found in these tars when they were opened before, else what ``make`` finds."""
+        return make() if self.state is None else remembered(make, "shards", *what, self.state)
+
+    def _read(self) -> Arrays:
+        """Counts and extensions of local tars, whose indexes are read and checked."""
+        for number, source in enumerate(self._sources):
             if isinstance(source, Path):
                 index = read_index(source) or index_tar(source)
                 if index.file is None:
                     self._walked[number] = index
                 else:
                     self._files[number] = index.file
-                counts[number] = len(index)
+                self.counts[number] = len(index)
                 self.extensions |= set(index.extensions)
                 self.passed_over.merge(index.passed_over)
+        return {"counts": self.counts, **texts(extensions=sorted(self.extensions))}
+
+    def _prepare(self, tell: Tell) -> None:
+        sources, cache = self._sources, self._cache
         remote = {n: source for n, source in enumerate(sources) if isinstance(source, RemoteShard)}
         for number, path in zip(
             remote, cache.prepare(list(remote.values()), tell) if remote else [], strict=True
         ):
             head = read_head(path)
-            counts[number] = head.count
+            self.counts[number] = head.count
             self.extensions |= set(head.extensions)
             self.labelled &= head.labelled or "cls" not in head.extensions
-        self.counts = counts
 
     def __getitem__(self, number: int) -> TarIndex:
         if number in self._walked:
@@ -93,6 +114,29 @@ class TarIndexes:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": {}}
+
+
+def _index_state(source: ShardSource) -> tuple[Path, FileState]:
+    assert isinstance(source, Path), "others have no state"
+    path = index_path(source)
+    state = path.stat()
+    return path, (state.st_size, state.st_mtime_ns, state.st_ino)
+
+
+def _state_of(sources: Sequence[ShardSource]) -> str | None:
+    """What tells these tars and their indexes from others; None where something of them has none,
+    is soon read again, or has just been written."""
+    looked, states = time.time(), []
+    for source in sources:
+        if not isinstance(source, Path):
+            return None
+        tar, index = state_of(source), state_of(index_path(source))
+        if tar is None or index is None:
+            return None
+        states += [tar, index]
+    if sum(state[2] for state in states[1::2]) < LARGE_INDEXES or not settled(states, looked):
+        return None
+    return digest_of(*states)
 
 
 class TarFiles:
