@@ -25,7 +25,16 @@ from ptft.files.arrays import check_header
 from ptft.files.atomic import shareable
 from ptft.files.bounds import Bounds, parse_json
 
-__all__ = ["TensorFiles", "is_sharded", "local_part", "tensor_file", "write_tensors"]
+__all__ = [
+    "LocalTensors",
+    "TensorFiles",
+    "is_sharded",
+    "local_part",
+    "local_tensors",
+    "tensor_file",
+    "write_local",
+    "write_tensors",
+]
 
 _MAX_RANKS = 65_536
 _ROWS = "rows"  # in the metadata: JSON, name -> [first row, rows of the whole]
@@ -50,19 +59,32 @@ def local_part(tensor: Tensor) -> Tensor:
     return sharded.to_local() if is_sharded([tensor]) else tensor
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, whole: bool = True) -> None:
-    """Write a file: of each sharded tensor the rows that are here, and the others as they are.
+@dataclass(frozen=True)
+class LocalTensors:
+    """What lies here of named tensors, to be written to one file.
+
+    Attributes:
+        tensors: detached, sharing the memory of those that they are of.
+        rows: of each sharded one the first row that is here, and the rows of the whole.
+        apart: whether no byte is of two of them, though they lie in one memory.
+    """
+
+    tensors: dict[str, Tensor]
+    rows: dict[str, list[int]]
+    apart: bool = False
+
+
+def local_tensors(tensors: Mapping[str, Tensor], *, whole: bool = True) -> LocalTensors:
+    """Of each sharded tensor the rows that are here, and the others as they are.
 
     Args:
-        whole: write tensors that are not sharded, which every rank has alike; one rank does.
+        whole: with tensors that are not sharded, which every rank has alike; one rank writes them.
 
     Raises:
-        OSError, SafetensorError: it cannot be written.
         ArtifactError: a tensor is sharded in another way than by rows.
     """
     kept: dict[str, Tensor] = {}
     rows: dict[str, list[int]] = {}
-    taken: set[int] = set()
     for name, tensor in tensors.items():
         local, first, total = _local(name, tensor)
         if total is None and not whole:
@@ -71,14 +93,35 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, whole: bool = Tr
             if len(local) == 0:
                 continue
             rows[name] = [first, total]
-        kept[name] = local.detach().cpu().contiguous()
+        kept[name] = local.detach()
+    return LocalTensors(kept, rows)
+
+
+def write_local(path: Path, part: LocalTensors) -> None:
+    """Write a file.
+
+    Raises:
+        OSError, SafetensorError: it cannot be written.
+    """
+    kept: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in part.tensors.items():
+        kept[name] = tensor.cpu().contiguous()
         place = kept[name].untyped_storage().data_ptr()
-        if place in taken:  # tied weights: safetensors keeps no two names for one memory
+        if (
+            place in taken and not part.apart
+        ):  # tied weights: safetensors keeps no two names for one memory
             kept[name] = kept[name].clone()
         taken.add(place)
-    metadata = {"format": "pt"} | ({_ROWS: json.dumps(rows)} if rows else {})
+    metadata = {"format": "pt"} | ({_ROWS: json.dumps(part.rows)} if part.rows else {})
     save_file(kept, path, metadata)
     shareable(path)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, whole: bool = True) -> None:
+    """Write what :func:`local_tensors` finds here, as :func:`write_local` does; both say what they
+    raise."""
+    write_local(path, local_tensors(tensors, whole=whole))
 
 
 class TensorFiles:

@@ -129,7 +129,8 @@ class RunSection(Section):
     cache: str | None = None
     """The folder of kept features. Absent: ``ptft/features`` in the platform's cache folder."""
     checkpoint_every: int = Field(default=200, ge=1)
-    """Steps between checkpoints; the last step always has one."""
+    """Steps between checkpoints, which are written while the steps go on; the last step always has
+    one."""
     keep: int = Field(default=2, ge=1)
     """Checkpoints kept; older ones are deleted once a newer one is complete."""
     evaluate_every: int | None = Field(default=None, ge=1)

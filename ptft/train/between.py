@@ -3,17 +3,23 @@
 from ptft.artifact import RunFiles
 from ptft.data.reading.batch import Skipped
 from ptft.data.reading.faults import Tally
+from ptft.errors import CheckpointError
 from ptft.runs.folder import write_run
 from ptft.train.context import RunContext
 from ptft.train.evaluations import evaluate_model, validate_if_due
 
-__all__ = ["after_step", "note_skipped"]
+__all__ = ["after_step", "leave", "note_skipped"]
 
 _EACH_SAID = 10  # skipped samples that are named one by one; then ever more rarely
 
 
 def after_step(
-    run: RunContext, figures: dict[str, float], skipped: Skipped, *, stopping: bool
+    run: RunContext,
+    figures: dict[str, float],
+    skipped: Skipped,
+    *,
+    stopping: bool,
+    written: bool,
 ) -> bool:
     """All that belongs after an update; whether the run ends with it.
 
@@ -21,9 +27,11 @@ def after_step(
         figures: of the step, over all ranks; the throughput is added.
         skipped: samples that the step could not read.
         stopping: whether a rank was asked to stop.
+        written: whether no rank writes a checkpoint any more.
 
     Raises:
         DataError: too many samples cannot be read.
+        CheckpointError: a checkpoint cannot be written.
     """
     state, report, settings = run.state, run.report, run.recipe.run
     progress = state.progress
@@ -38,8 +46,13 @@ def after_step(
     report.step(progress.seen, figures)
     if last or stopping or progress.step % settings.checkpoint_every == 0:
         with report.clock.paused():
-            _checkpoint(run)
+            _checkpoint(run, last=last or stopping)
+    elif written:
+        with report.clock.paused():
+            _settle(run)
     ends = stopping or state.over
+    if not (ends or last):
+        _prepare(run)
     if not ends:
         _show(run)
         if settings.evaluate_every and progress.step % settings.evaluate_every == 0 and not last:
@@ -71,17 +84,52 @@ def _count_skipped(run: RunContext, skipped: Skipped) -> None:
     tally.check(share, seen=progress.seen, size=size)
 
 
-def _checkpoint(run: RunContext) -> None:
-    """Write a checkpoint, the run's record and its page."""
-    progress = run.state.progress
-    progress.trackers = dict(run.report.tracker_state)
-    run.state.save(run.folder / RunFiles.CHECKPOINTS, keep=run.recipe.run.keep)
+def _checkpoint(run: RunContext, *, last: bool) -> None:
+    """Begin a checkpoint, once the one before is there; of the last step wait for it, too."""
+    _settle(run)
+    run.state.progress.trackers = dict(run.report.tracker_state)
+    run.state.save(run.folder / RunFiles.CHECKPOINTS, beside=not last)
+    if last:
+        _settle(run)
+
+
+def _settle(run: RunContext) -> None:
+    """Wait for the checkpoint that is being written, if one is; then write the run's record and its
+    page, and tell the mirror. Every rank calls it.
+
+    Raises:
+        CheckpointError: (on every rank) it cannot be written.
+    """
+    folder = run.folder / RunFiles.CHECKPOINTS
+    progress = run.state.saved_one(folder, keep=run.recipe.run.keep)
+    if progress is None:
+        return
     if run.world.first:
         run.record.follow(progress)
         write_run(run.folder, run.record)
         run.report.page()
     if run.mirror is not None:
         run.mirror.offer()
+
+
+def leave(run: RunContext) -> None:
+    """Wait for what this rank still writes, as the steps end, be it by an error; of a checkpoint
+    that is whole by then the record tells."""
+    try:
+        progress = run.state.background.close()
+    except CheckpointError as error:
+        run.report.message(str(error))
+        return
+    if progress is not None and run.world.first:
+        run.record.follow(progress)
+        write_run(run.folder, run.record)
+
+
+def _prepare(run: RunContext) -> None:
+    """Take the memory for copies of the state, if a checkpoint is to come beside the steps."""
+    state, every = run.state, run.recipe.run.checkpoint_every
+    if not state.background.prepared and every * (state.progress.step // every + 1) < run.steps:
+        state.prepare_saving()
 
 
 def _show(run: RunContext) -> None:

@@ -9,11 +9,10 @@ import torch
 from ptft.data import Batch
 from ptft.data.hashing import hash_integers
 from ptft.data.reading.batch import Skipped
-from ptft.distributed import World
 from ptft.objective import clamp_logit_scale
 from ptft.optim import Lbfgs, learning_rate_factor, set_learning_rate
 from ptft.train.batches import batches
-from ptft.train.between import after_step, note_skipped
+from ptft.train.between import after_step, leave, note_skipped
 from ptft.train.context import RunContext
 from ptft.train.evaluations import validate_if_due
 from ptft.train.gradients import Step
@@ -47,28 +46,41 @@ def train_steps(run: RunContext, stop: Stop) -> None:
         class_weights=setup.class_weights,
     )
     state.model.train()
-    for batch in batches(
-        recipe,
-        setup,
-        start=state.progress.seen,
-        end=total,
-        size=optim.global_batch,
-        workers=recipe.run.workers,
-        world=run.world,
-    ):
-        factor = learning_rate_factor(optim, state.progress.seen, total)
-        set_learning_rate(state.optimizer.param_groups, factor)
-        agreed = _agree(_gradients(run, step, batch), batch, stop, run.world)
-        agreed.figures["lr"] = optim.lr * factor
-        agreed.figures["grad_norm"] = _clip(run, optim.clip_grad_norm)
-        _guard(run, agreed.figures, batch)
-        _update(run, step, batch, agreed.figures)
-        clamp_logit_scale(objective, state.model)
-        state.advance(optim.global_batch)
-        if after_step(run, agreed.figures, agreed.skipped, stopping=agreed.stopping):
-            break
+    if stop.deadline is not None:
+        stop.deadline.saving = state.background.expected_seconds
+    try:
+        for batch in batches(
+            recipe,
+            setup,
+            start=state.progress.seen,
+            end=total,
+            size=optim.global_batch,
+            workers=recipe.run.workers,
+            world=run.world,
+        ):
+            if _take(run, step, batch, stop):
+                break
+    finally:
+        leave(run)
     assert state.saved == state.progress.seen, "a run ends on a checkpoint"
     note_skipped(run)
+
+
+def _take(run: RunContext, step: Step, batch: Batch, stop: Stop) -> bool:
+    """A step, and all that belongs after it; whether the run ends with it."""
+    state, objective, optim = run.state, run.recipe.objective, run.recipe.optim
+    factor = learning_rate_factor(optim, state.progress.seen, run.record.total)
+    set_learning_rate(state.optimizer.param_groups, factor)
+    agreed = _agree(_gradients(run, step, batch), batch, stop, run)
+    agreed.figures["lr"] = optim.lr * factor
+    agreed.figures["grad_norm"] = _clip(run, optim.clip_grad_norm)
+    _guard(run, agreed.figures, batch)
+    _update(run, step, batch, agreed.figures)
+    clamp_logit_scale(objective, state.model)
+    state.advance(optim.global_batch)
+    return after_step(
+        run, agreed.figures, agreed.skipped, stopping=agreed.stopping, written=agreed.written
+    )
 
 
 def _gradients(run: RunContext, step: Step, batch: Batch) -> dict[str, float]:
@@ -92,23 +104,31 @@ class _Agreed:
     Attributes:
         figures: means over the ranks.
         stopping: whether one of them was asked to stop; each then knows why.
+        written: whether a checkpoint was begun that no rank writes any more.
         skipped: samples that could not be read.
     """
 
     figures: dict[str, float]
     stopping: bool
+    written: bool
     skipped: Skipped
 
 
-def _agree(own: Mapping[str, float], batch: Batch, stop: Stop, world: World) -> _Agreed:
+def _agree(own: Mapping[str, float], batch: Batch, stop: Stop, run: RunContext) -> _Agreed:
     """Make one of what the ranks have to say, in one message."""
-    asked = {"stop": float(stop.asked()), "skipped": float(len(batch.skipped))}
+    world, writer = run.world, run.state.background
+    asked = {
+        "stop": float(stop.asked()),
+        "skipped": float(len(batch.skipped)),
+        "writing": float(writer.busy),
+    }
     figures = world.mean({**own, **asked})
     stopping, skips = figures.pop("stop") > 0, figures.pop("skipped") > 0
+    written = figures.pop("writing") == 0.0 and writer.pending
     parts = world.gather_objects(batch.skipped) if skips else []
     if stopping:
         stop.agree(world)
-    return _Agreed(figures, stopping, [skip for part in parts for skip in part])
+    return _Agreed(figures, stopping, written, [skip for part in parts for skip in part])
 
 
 def _clip(run: RunContext, limit: float | None) -> float:

@@ -48,22 +48,28 @@ class Reason:
     error: str = ""
 
 
+def _nothing() -> float:
+    return 0.0
+
+
 class Deadline:
     """When a part of a run has to be over, and whether another step still fits before that.
 
     Left for the last step and its checkpoint is as long as the longest step took so far (with the
-    evaluations and checkpoints between two), and 5 % of the limit, at most two minutes.
+    evaluations and the copies for checkpoints between two), and 5 % of the limit, at most two
+    minutes.
 
     Args:
         minutes: of the limit.
         began: when they began, by ``time.monotonic``.
-        more: seconds that are to be left beside that, asked anew each time (for an upload).
+
+    Attributes:
+        upload, saving: seconds that are to be left beside that, asked anew each time.
     """
 
-    def __init__(
-        self, minutes: float, began: float, *, more: Callable[[], float] = lambda: 0.0
-    ) -> None:
-        self.more = more
+    def __init__(self, minutes: float, began: float) -> None:
+        self.upload: Callable[[], float] = _nothing
+        self.saving: Callable[[], float] = _nothing
         self._end = began + 60 * minutes
         self._margin = min(_MOST, _MARGIN * 60 * minutes)
         self._longest = 0.0
@@ -75,7 +81,8 @@ class Deadline:
         if self._before is not None:
             self._longest = max(self._longest, now - self._before)
         self._before = now
-        return now + self._longest + self._margin + self.more() > self._end
+        left = self._longest + self._margin + self.upload() + self.saving()
+        return now + left > self._end
 
 
 class Stop:
@@ -188,7 +195,7 @@ def mirrored(
         mirror = part.mirror = Mirror(section, folder, log)
         part.stop.watch = mirror.trouble
         if part.stop.deadline is not None:
-            part.stop.deadline.more = mirror.expected_seconds
+            part.stop.deadline.upload = mirror.expected_seconds
 
     def finish() -> None:
         if part.mirror is not None:

@@ -1,4 +1,4 @@
-"""Checkpoints that two ranks wrote go on at one, two and four, sharded or not.
+"""Checkpoints that two ranks wrote beside a step go on at one, two and four, sharded or not.
 
 One process imports torch and forks into four ranks, which try every combination together.
 """
@@ -24,6 +24,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from ptft.checkpoint import (
+    Background,
     TrainProgress,
     checkpoints,
     load_checkpoint,
@@ -122,14 +123,7 @@ def child(rank: int, folder: Path, plain: DualEncoder) -> None:
     for saved in _PAIRS:
         if one := run(saved):
             one.steps(SAVED)
-            save_checkpoint(
-                folder / saved,
-                one.model,
-                one.optimizer,
-                one.progress,
-                one.averaged,
-                world=one.world,
-            )
+            save_beside(folder / saved, one)
     dist.barrier()
     found = {}
     for saved, resumed in [(saved, resumed) for saved, ways in _PAIRS.items() for resumed in ways]:
@@ -151,6 +145,16 @@ def child(rank: int, folder: Path, plain: DualEncoder) -> None:
         (folder / "found.json").write_text(json.dumps(found))
     dist.barrier()
     dist.destroy_process_group()
+
+
+def save_beside(folder: Path, one: Run) -> None:
+    """Save, with another step taken before it is known to be written."""
+    writer = Background(one.world)
+    writer.begin(folder, one.model, one.optimizer, one.progress, one.averaged, copied=True)
+    one.steps(SAVED + 1)
+    progress = writer.finish()
+    assert progress is not None and progress.step == SAVED
+    writer.close()
 
 
 def faults(folder: Path, run: Run) -> dict[str, Any]:

@@ -28,6 +28,14 @@ CASES: dict[str, tuple[int, dict[str, Any]]] = {
     ),
     "micro batches": (64, {"model": VIT, "optim": {"micro_batch": 16}}),
     "an adapter": (64, {"model": VIT, "adapt": {"kind": "lora"}}),
+    "a checkpoint beside the steps": (
+        16,
+        {
+            "model": {**VIT, "image": "vit_small_patch16_224"},
+            "optim": {"ema": 0.9},
+            "run": {"checkpoint_every": 1},
+        },
+    ),
 }
 
 FEW = ("transformer", "micro batches")
@@ -35,11 +43,12 @@ FEW = ("transformer", "micro batches")
 
 def recipe(folder: Path, batch: int, changes: dict[str, Any]) -> dict[str, Any]:
     optim = {"samples_seen": 2 * batch, "global_batch": batch, "precision": "fp32"}
+    run = {"dir": str(folder), "workers": 0, "page": False, "trackers": [], "threads": 1}
     return {
         "name": "mine",
         "data": {"kind": "scenes", "size": 96, "train": 4 * batch, "val": 16, "test": 16},
-        "run": {"dir": str(folder), "workers": 0, "page": False, "trackers": [], "threads": 1},
         **changes,
+        "run": {**run, **changes.get("run", {})},
         "optim": {**optim, **changes.get("optim", {})},
     }
 

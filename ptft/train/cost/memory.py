@@ -39,8 +39,9 @@ def predict_memory(recipe: Recipe) -> dict[str, Any]:
         Samples of the training set, parameters (all and learning), and GiB for weights, gradients
         with optimiser state, the average of the weights, the best ones, the start that they are
         held to, the teacher, activations, what is needed for moments, copies in which an adapter is
-        merged, the process itself, and their sum; and ``expected_gib``, no bound but what a process
-        most likely grows by.
+        merged, the copy that a checkpoint is written from beside the steps (none where the last
+        step's is the only one), the process itself, and their sum; and ``expected_gib``, no bound
+        but what a process most likely grows by.
 
     Raises:
         DataError, ModelError, RecipeError: as training would.
@@ -83,18 +84,30 @@ def memory_parts(recipe: Recipe, setup: Setup, kept: int, at_once: int) -> dict[
     pairs = 0 if classify else _loss_numbers(size, model.spec.embed_dim) * _FLOAT
     activations = kept * at_once + pairs
     merges = isinstance(recipe.adapt, AdapterSection)
+    average = learning * _FLOAT if recipe.optim.ema is not None else 0
+    best = learning * _FLOAT if recipe.stops_early is not None else 0
+    moments = learning * _FLOAT * _ADAM_MOMENTS
     return {
         "weights": every * _FLOAT,
-        "gradients_and_optimizer": learning * _FLOAT * (1 + _ADAM_MOMENTS),
-        "average": learning * _FLOAT if recipe.optim.ema is not None else 0,
-        "best": learning * _FLOAT if recipe.stops_early is not None else 0,
+        "gradients_and_optimizer": learning * _FLOAT + moments,
+        "average": average,
+        "best": best,
         "start": learning * _FLOAT if recipe.regularise is not None else 0,
         "teacher": 0 if setup.teacher is None else _FLOAT * _numbers(setup.teacher.model),
         "activations": activations,
         "temporary": int(_TEMPORARY * activations),
         "merged": _MERGED * every * _FLOAT if merges else 0,
+        "checkpoint": every * _FLOAT + moments + average + best if _copies(recipe, setup) else 0,
         "process": _PROCESS,
     }
+
+
+def _copies(recipe: Recipe, setup: Setup) -> bool:
+    """Whether a checkpoint is written beside the steps; for that of the last one the run waits."""
+    if not setup.steps:
+        return False
+    steps = total_samples(recipe.optim, len(setup.samples)) // recipe.optim.global_batch
+    return recipe.run.checkpoint_every < steps
 
 
 def _expected(parts: dict[str, int], convolutions: float) -> float:

@@ -8,7 +8,7 @@ from ptft.cards import Machine, Offer
 from ptft.errors import RecipeError
 from ptft.optim import total_samples
 from ptft.recipe import Recipe
-from ptft.train.cost.count import StepCount, count_step
+from ptft.train.cost.count import count_step
 from ptft.train.cost.memory import memory_parts
 from ptft.train.cost.speed import card_speed
 from ptft.train.setup import Setup, set_up
@@ -51,7 +51,9 @@ def predict_on(recipe: Recipe, offer: Offer) -> dict[str, Any]:
     count = count_step(recipe, setup, precision=precision)
     share = size // machine.count
     micro = recipe.optim.micro_batch or share
-    memory = _memory(recipe, setup, count, offer, precision, min(micro, share))
+    parts = memory_parts(recipe, setup, count.kept, min(micro, share))
+    copy = parts.pop("checkpoint") / 2**30  # of all ranks together
+    memory = _memory(recipe, setup, parts, offer, precision, min(micro, share))
     speed = card_speed(machine.card, utilisation=offer.utilisation)
     again = count.forward * (1 - min(micro, share) / share)
     per_sample = count.flops + again
@@ -75,7 +77,7 @@ def predict_on(recipe: Recipe, offer: Offer) -> dict[str, Any]:
         "more, a run that waits for its data less",
         "arithmetic: counted on a step of two samples of the recipe's own data",
         f"memory: an upper bound, counted in {precision}; {_CONTEXT >> 30} GiB of it are assumed "
-        "for CUDA",
+        f"for CUDA; copies for checkpoints take {copy:.2f} GiB of main memory",
         f"card: {machine.card.source}",
     ]
     return found
@@ -90,11 +92,10 @@ def _precision(recipe: Recipe, machine: Machine) -> str:
 
 
 def _memory(
-    recipe: Recipe, setup: Setup, count: StepCount, offer: Offer, precision: str, at_once: int
+    recipe: Recipe, setup: Setup, parts: dict[str, int], offer: Offer, precision: str, at_once: int
 ) -> dict[str, Any]:
     """Of one GPU: its parts, whether they fit, and a micro batch that would."""
     machine = offer.machine
-    parts = memory_parts(recipe, setup, count.kept, at_once)
     shards = machine.count if recipe.run.parallel == "fsdp" else 1
     for name in ("weights", "gradients_and_optimizer", "average"):
         parts[name] = -(-parts[name] // shards)

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ptft.checkpoint import TrainProgress, prune_checkpoints, resume_checkpoint, save_checkpoint
+from ptft.checkpoint import Background, TrainProgress, prune_checkpoints, resume_checkpoint
 from ptft.data.reading.batch import Skipped
 from ptft.data.reading.faults import Tally
 from ptft.distributed import World
@@ -43,6 +43,7 @@ class TrainState:
         best: the best validated weights, where the recipe keeps them.
         progress: how far the run has come.
         saved: samples seen at the newest checkpoint; -1 before the first.
+        background: writes checkpoints.
     """
 
     parallel: Parallel
@@ -54,6 +55,7 @@ class TrainState:
     best: Best | None = None
     progress: TrainProgress = field(default_factory=TrainProgress)
     saved: int = -1
+    background: Background = field(default_factory=Background)
 
     @property
     def model(self) -> DualEncoder:
@@ -89,24 +91,44 @@ class TrainState:
         self.progress.skipped, self.progress.faults = tally.total, tally.state()
         return tally
 
-    def save(self, folder: Path, *, keep: int) -> None:
-        """Write a checkpoint, and delete all but the newest ``keep``; every rank calls it.
+    def save(self, folder: Path, *, beside: bool) -> None:
+        """Begin a checkpoint, to be waited for by :meth:`saved_one`; every rank calls it.
 
         Args:
             folder: the run's ``checkpoints``.
+            beside: the steps go on meanwhile, and change what is saved: it is copied first.
 
         Raises:
-            CheckpointError: (on every rank) it cannot be written.
+            CheckpointError: (on every rank) it cannot be begun.
         """
         progress = self.progress
         progress.scaler = self.scaler.state_dict()
         progress.guard = dict(self.guard.state)
         progress.best = {} if self.best is None else dict(self.best.state)
         extra = extra_tensors(self.ema, self.best)
-        save_checkpoint(folder, self.model, self.optimizer, progress, extra, world=self.world)
-        if self.world.first:
-            prune_checkpoints(folder, keep, progress.step)
-        self.saved = progress.seen
+        self.background.begin(folder, self.model, self.optimizer, progress, extra, copied=beside)
+
+    def prepare_saving(self) -> None:
+        """Take the memory that :meth:`save` copies to, beside the steps."""
+        extra = extra_tensors(self.ema, self.best)
+        self.background.prepare(self.model, self.optimizer, extra)
+
+    def saved_one(self, folder: Path, *, keep: int) -> TrainProgress | None:
+        """Wait for the checkpoint that is being written, and delete all but the newest ``keep``;
+        every rank calls it.
+
+        Returns:
+            Where the run stood at it; None: none is being written.
+
+        Raises:
+            CheckpointError: (on every rank) it cannot be written.
+        """
+        progress = self.background.finish()
+        if progress is not None:
+            if self.world.first:
+                prune_checkpoints(folder, keep, progress.step)
+            self.saved = progress.seen
+        return progress
 
     def restore(self, folder: Path, *, say: Callable[[str], None]) -> None:
         """Go on from the newest checkpoint that is whole, if there is one; every rank calls it.
@@ -164,4 +186,5 @@ def initial_state(recipe: Recipe, setup: Setup, world: World, total: int) -> Tra
         ema=None if recipe.optim.ema is None else Ema(setup.model, recipe.optim.ema),
         pull=pull_to_start(recipe, setup),
         best=keep_best(recipe, setup.model, total) if setup.steps else None,
+        background=Background(world),
     )
