@@ -25,6 +25,7 @@ from ptft.checkpoint.saving import CHECKPOINT_FORMAT, EXTRA, OPTIMIZER, TrainPro
 from ptft.distributed import ALONE, World
 from ptft.errors import CheckpointError
 from ptft.files.bounds import Bounds, shown
+from ptft.files.digests import Held
 from ptft.files.tensors import TensorFiles
 from ptft.model.encoder import DualEncoder
 from ptft.model.store import STATE, load_weights
@@ -66,7 +67,7 @@ def load_checkpoint(
         CheckpointError: (on every rank) it is incomplete, its bytes changed, or it fits another
             model. Nothing was filled unless it is whole.
     """
-    return _load(path, _verify(path, world), model, optimizer, extra or {}, world)
+    return _load(path, *_verify(path, world), model, optimizer, extra or {}, world)
 
 
 def resume_checkpoint(
@@ -94,11 +95,11 @@ def resume_checkpoint(
         with ExitStack() as held:
             try:
                 path = held.enter_context(seen_by_all(folder / name, world))
-                state = _verify(path, world)
+                state, kept = _verify(path, world)
             except CheckpointError as error:
                 say(f"{error}; going on from the one before")
                 continue
-            return _load(path, state, model, optimizer, extra or {}, world)
+            return _load(path, state, kept, model, optimizer, extra or {}, world)
     if names:
         say(f"{folder}: none of {len(names)} checkpoints is whole; starting again")
     return TrainProgress()
@@ -123,23 +124,26 @@ def prune_checkpoints(folder: Path, keep: int, step: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _verify(path: Path, world: World) -> dict[str, Any]:
-    """``state.json`` of a checkpoint that is whole; each rank reads a part of its files.
+def _verify(path: Path, world: World) -> tuple[dict[str, Any], Held]:
+    """``state.json`` of a checkpoint that is whole, and the files as they were then; each rank
+    reads a part of them.
 
     Raises:
         CheckpointError: (on every rank) it is not.
     """
     state: dict[str, Any] = {}
+    held: list[Held] = []
 
     def verify() -> dict[str, Any]:
         values = read_state(path)
         part = sorted(values["files"])[world.rank :: world.size]
-        verify_files(path, {name: values["files"][name] for name in part}, record=STATE)
+        files = {name: values["files"][name] for name in part}
+        held.append(verify_files(path, files, record=STATE))
         state.update(values)
         return {}
 
     together(world, verify)
-    return state
+    return state, held[0]
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -171,6 +175,7 @@ def read_state(path: Path) -> dict[str, Any]:
 def _load(
     path: Path,
     state: Mapping[str, Any],
+    held: Held,
     model: DualEncoder,
     optimizer: torch.optim.Optimizer,
     extra: Mapping[str, Tensor],
@@ -181,6 +186,7 @@ def _load(
         with TensorFiles(path, OPTIMIZER) as files:
             restore_optimizer(optimizer, state["optimizer"], files.read, where=str(path))
         _fill(extra, path)
+        held.check_unchanged()
         return {}
 
     together(world, fill)

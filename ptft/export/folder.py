@@ -216,9 +216,9 @@ def _alive(pid: str) -> bool:
 
 def _copy(path: Path, target: Path) -> None:
     if path.is_dir():
-        shutil.copytree(path, target)
+        shutil.copytree(path, target, symlinks=True)
     else:
-        shutil.copy2(path, target)
+        shutil.copy2(path, target, follow_symlinks=False)
 
 
 def _clients(model: DualEncoder, libraries: dict[str, Library]) -> dict[str, dict[str, str]]:

@@ -10,7 +10,6 @@ of the reference inputs. Weights that were merged, saved, read and exported have
 """
 
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,8 +25,9 @@ from torch import Tensor
 
 from ptft.artifact import FolderFiles, GoldenKeys, RunFiles
 from ptft.data.sources.scenes import Scenes
-from ptft.errors import ExportError, ParityError
+from ptft.errors import ArtifactError, ExportError, ParityError
 from ptft.evaluate.embed import evaluating
+from ptft.files.own import copy_plain
 from ptft.model import DualEncoder, check_merged
 from ptft.model.adapt import Reference, compare_outputs, read_reference, reference_inputs
 from ptft.model.adapt.saved import ADAPTER, ADAPTER_WEIGHTS
@@ -296,7 +296,10 @@ def ship_adapter(source: LocalSource, folder: Path) -> None:
     if adapter is not None:
         (folder / FolderFiles.ADAPTER).mkdir()
         for name in (ADAPTER, ADAPTER_WEIGHTS):
-            shutil.copyfile(adapter / name, folder / FolderFiles.ADAPTER / name)
+            try:
+                copy_plain(adapter / name, folder / FolderFiles.ADAPTER / name)
+            except OSError as error:
+                raise ArtifactError(f"{adapter / name}: {error.strerror or error}") from None
 
 
 def check_adapted(reference: Reference, model: DualEncoder, folder: Path) -> float:

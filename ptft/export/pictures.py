@@ -6,7 +6,6 @@ itself, or where the user asks for them: what lies on a disk may be anybody's.
 
 import base64
 import io
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import shorten, wrap
@@ -15,6 +14,8 @@ from typing import Any
 from PIL import Image
 
 from ptft.artifact import FolderFiles, RunFiles
+from ptft.errors import ArtifactError
+from ptft.files.own import copy_plain
 from ptft.model_source import LocalSource, ModelFolder, finished_run
 from ptft.printable import printable
 from ptft.recipe import Recipe, ScenesData
@@ -57,8 +58,16 @@ def write_pictures(
 
 
 def _place(path: Path, target: Path) -> None:
+    """A picture of somebody's folder, which is going to be published: no link leads elsewhere.
+
+    Raises:
+        ArtifactError: it is none.
+    """
     target.parent.mkdir(exist_ok=True)
-    shutil.copyfile(path, target)
+    try:
+        copy_plain(path, target, begins=b"\x89PNG\r\n\x1a\n")
+    except OSError as error:
+        raise ArtifactError(f"{path}: {error.strerror}; allowed: a PNG, and no link") from None
 
 
 def _drawn_by_ptft(recipe: Recipe | None) -> bool:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ptft.errors import ArtifactError, PtftError
 from ptft.files.bounds import Bounds, parse_json
-from ptft.files.own import open_plain
+from ptft.files.own import check_filled, open_plain
 
 __all__ = ["NUMPY", "check_header", "read_arrays", "read_metadata"]
 
@@ -36,6 +36,7 @@ def check_header(path: Path, *, error: type[PtftError] = ArtifactError) -> dict[
     """
     try:
         with BufferedReader(open_plain(path)) as stream:
+            check_filled(stream.fileno(), path)
             size = stream.seek(0, 2)
             stream.seek(0)
             length = int.from_bytes(stream.read(8), "little")

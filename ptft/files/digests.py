@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ptft.errors import DigestError
+from ptft.files.own import check_filled, open_plain
 
 __all__ = [
     "CLOCK_TICK",
@@ -37,8 +38,13 @@ _KEPT = 1 << 20  # bytes of one remembered file that are read
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 (hex) of a file's bytes, read through one small buffer."""
-    with path.open("rb", buffering=0) as stream:
+    """sha256 (hex) of a file's bytes, read through one small buffer.
+
+    Raises:
+        OSError: it cannot be read, is no plain file, or most of its size is holes.
+    """
+    with open_plain(path) as stream:
+        check_filled(stream.fileno(), path)
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -61,6 +67,9 @@ class Held:
 
     states: Mapping[Path, list[int]]
     unheld: str = ""
+
+    def __or__(self, other: "Held") -> "Held":
+        return Held({**self.states, **other.states}, self.unheld or other.unheld)
 
     def check_unchanged(self) -> None:
         """To be called once they were opened by their names again: nobody has put others there.

@@ -6,13 +6,25 @@ cut short or locked could be a link to one of this user's other files; so none i
 
 import errno
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Collection
 from io import FileIO
 from pathlib import Path
 
-__all__ = ["check_own_folder", "check_own_tree", "is_own_file", "open_own", "open_plain"]
+__all__ = [
+    "check_filled",
+    "check_own_folder",
+    "check_own_tree",
+    "copy_plain",
+    "is_own_file",
+    "open_own",
+    "open_plain",
+]
+
+_MOST_HOLES = 1 << 30  # bytes, beyond as many as there are data: what reading takes is bounded
+_MOST_PIECES = 65_536  # of data between holes
 
 _MESSAGES = {errno.ELOOP: "a link, which is not followed", errno.ENXIO: "a pipe, not a file"}
 
@@ -58,6 +70,54 @@ def open_plain(path: Path) -> FileIO:
             raise IsADirectoryError(errno.EISDIR, "a folder, not a file", str(path))
         raise OSError(errno.EINVAL, "not a plain file", str(path))
     return FileIO(file, "rb")
+
+
+def check_filled(file: int, path: Path) -> None:
+    """Hold an open file's size to be of bytes that lie on the disk: one of terabytes may be nothing
+    but holes, which take a second a gigabyte to read. Disks that know no holes have none.
+
+    Raises:
+        OSError: most of it is holes.
+    """
+    size = os.fstat(file).st_size
+    if size <= _MOST_HOLES or not hasattr(os, "SEEK_DATA"):
+        return
+    there = place = pieces = 0
+    while place < size and pieces < _MOST_PIECES:
+        try:
+            first = os.lseek(file, place, os.SEEK_DATA)
+            place = os.lseek(file, first, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # ENXIO: no data from there on
+                return  # the disk cannot tell
+            break
+        there, pieces = there + place - first, pieces + 1
+    os.lseek(file, 0, os.SEEK_SET)
+    if size - there > there + _MOST_HOLES:
+        raise OSError(
+            errno.EFBIG, f"{size} bytes of which {there} are there, the others holes", str(path)
+        )
+
+
+def copy_plain(source: Path, target: Path, *, begins: bytes = b"") -> None:
+    """Copy a plain file of somebody's folder, and never what a link leads to, to a new file.
+
+    Args:
+        begins: what its first bytes are.
+
+    Raises:
+        OSError: it is a link, or no plain file of that kind; or either cannot be opened.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0)
+    with os.fdopen(os.open(source, flags), "rb") as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a plain file", str(source))
+        check_filled(stream.fileno(), source)
+        if stream.read(len(begins)) != begins:
+            raise OSError(errno.EINVAL, "not a file of its kind", str(source))
+        stream.seek(0)
+        with target.open("xb") as copy:
+            shutil.copyfileobj(stream, copy, 1 << 20)
 
 
 def is_own_file(path: Path) -> bool:

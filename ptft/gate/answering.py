@@ -64,10 +64,11 @@ class FolderAnswers:
         info = self.info = read_model_info(folder)
         self.digest = info.digest
         here = {name: entry for name, entry in info.files.items() if (folder / name).is_file()}
-        verify_files(folder, here)
+        held = verify_files(folder, here)
         try_model(folder, info, precision)
         # on the CPU, so that the check needs no GPU that the running release holds
         self._model = OnnxModel(folder, info, precision, threads, Provider("cpu"))
+        held.check_unchanged()
         self._batch = 1 if precision == "int8" else _BATCH
 
     def golden(self) -> Check:

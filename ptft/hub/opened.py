@@ -17,6 +17,7 @@ from typing import Any
 
 from ptft.artifact import FolderFiles
 from ptft.errors import ArtifactError, DigestError
+from ptft.files.own import check_filled
 
 __all__ = ["OpenFile", "check_entries", "open_files"]
 
@@ -126,6 +127,11 @@ def _open(folder: Path, name: str, recorded: Mapping[str, Mapping[str, Any]]) ->
     if not stat.S_ISREG(state.st_mode):
         os.close(descriptor)
         raise _refused(folder, name, state.st_mode)
+    try:
+        check_filled(descriptor, folder / name)
+    except OSError as error:
+        os.close(descriptor)
+        raise ArtifactError(f"{folder}: {name}: {error.strerror}") from None
     if state.st_nlink > 1 and name not in recorded:
         os.close(descriptor)
         raise ArtifactError(

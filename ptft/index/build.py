@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo, read_model_info, verify_files
+from ptft.artifact import PRECISIONS, FolderFiles, read_model_info, verify_files
 from ptft.errors import ArtifactError, SampleError, UsageError, suggest
 from ptft.files.bounds import read_bytes
 from ptft.index.files import IndexInfo, write_picture_index
@@ -25,12 +25,14 @@ _BATCH = 16
 _QUALITY = 80  # of thumbnails
 
 
-def _verified(model: Path, precision: str) -> ModelInfo:
-    """What a model folder records of itself; the files that are read are held against it."""
+def _open(model: Path, precision: str, threads: int) -> OnnxModel:
+    """A model folder whose files, those that are read, are the ones that it records."""
     info = read_model_info(model)
     read = served_files(info, [precision], where=str(model / FolderFiles.INFO))
-    verify_files(model, {name: info.files[name] for name in read}, remember=True)
-    return info
+    held = verify_files(model, {name: info.files[name] for name in read}, remember=True)
+    towers = OnnxModel(model, info, precision, threads)
+    held.check_unchanged()
+    return towers
 
 
 def pictures_within(folder: Path) -> list[Path]:
@@ -75,8 +77,8 @@ def index_pictures(
         raise UsageError(f"{out} is there; allowed: a new folder")
     if not pictures.is_dir():
         raise UsageError(f"{pictures}: no such folder of pictures")
-    info = _verified(model, precision)
-    towers = OnnxModel(model, info, precision, threads)
+    towers = _open(model, precision, threads)
+    info = towers.info
     paths = pictures_within(pictures)
     names: list[str] = []
     small: list[bytes] = []

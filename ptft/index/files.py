@@ -90,7 +90,7 @@ class Index:
         info: its record.
         embeddings: float32 (N, D), mapped.
         rows: its N lines.
-        thumbnails: the file, or None.
+        thumbnails: the bytes of all, mapped, or None.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Index:
         info: IndexInfo,
         embeddings: NDArray[np.float32],
         rows: Sequence[dict[str, Any]],
-        thumbnails: Path | None,
+        thumbnails: NDArray[np.uint8] | None,
     ) -> None:
         self.info = info
         self._embeddings = embeddings
@@ -133,9 +133,7 @@ class Index:
         span = self._rows[row].get("thumbnail")
         if span is None or self._thumbnails is None:
             return None
-        with self._thumbnails.open("rb") as stream:
-            stream.seek(span[0])
-            return stream.read(span[1])
+        return bytes(self._thumbnails[span[0] : span[0] + span[1]])
 
 
 def write_picture_index(
@@ -224,11 +222,13 @@ def read_picture_index(folder: Path, *, digest: str, precision: str) -> Index:
             f"{folder}: made with {info.digest} in {info.precision}; allowed: {digest} in "
             f"{precision}, since embeddings of two models do not compare (ptft index makes one)"
         )
-    check_digests(folder, info.files, record=RECORD, remember=True)
+    held = check_digests(folder, info.files, record=RECORD, remember=True)
     embeddings = _map(folder / EMBEDDINGS, info)
-    thumbnails = folder / THUMBNAILS if THUMBNAILS in info.files else None
-    most = info.files[THUMBNAILS]["size"] if thumbnails else 0
-    return Index(info, embeddings, _read_rows(folder / ROWS, info.count, most), thumbnails)
+    most = info.files[THUMBNAILS]["size"] if THUMBNAILS in info.files else 0
+    rows = _read_rows(folder / ROWS, info.count, most)
+    thumbnails = np.memmap(folder / THUMBNAILS, np.uint8, "r") if most else None
+    held.check_unchanged()
+    return Index(info, embeddings, rows, thumbnails)
 
 
 def _map(path: Path, info: IndexInfo) -> NDArray[np.float32]:

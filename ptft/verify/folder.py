@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ptft.artifact import FolderFiles, ModelInfo, read_model_info, verify_files
 from ptft.errors import ArtifactError, DigestError, PtftError
+from ptft.files.digests import Held
 from ptft.hub.names import check_file_name
 from ptft.hub.pulled import changed_since_pull
 from ptft.onnx.served import absent_on_purpose
@@ -44,7 +45,8 @@ def check_folder(
         absent = absent_on_purpose(folder, info)
     except ArtifactError as error:
         return me, [*changed, broken("files", target, error)]
-    changed += [broken("files", target, problem) for problem in _changed(folder, info, absent)]
+    held, problems = _changed(folder, info, absent)
+    changed += [broken("files", target, problem) for problem in problems]
     links = changed or [holds("files", target, _counted(info, absent))]
     recipe = folder / FolderFiles.RECIPE
     recorded = info.published_recipe or info.recipe_digest
@@ -70,6 +72,10 @@ def check_folder(
             ran += check_towers(target, folder, info)
             ran += check_drawn(target, folder, info, draw)
     links += ran
+    try:
+        held.check_unchanged()
+    except DigestError as error:  # what was run is not what was held
+        links.append(broken("files", target, error))
     return me, links
 
 
@@ -82,15 +88,15 @@ def _counted(info: ModelInfo, absent: list[str]) -> str:
     )
 
 
-def _changed(folder: Path, info: ModelInfo, absent: list[str]) -> list[str]:
-    """Every file that is not the recorded one, is absent, or is not recorded; but for those that
-    the folder was pulled without."""
-    problems = []
+def _changed(folder: Path, info: ModelInfo, absent: list[str]) -> tuple[Held, list[str]]:
+    """The files that are the recorded ones; and each that is another, is absent, or is not
+    recorded, but for those that the folder was pulled without."""
+    held, problems = Held({}), []
     for name, recorded in info.files.items():
         if name in absent:
             continue
         try:
-            verify_files(folder, {name: recorded})
+            held |= verify_files(folder, {name: recorded})
         except DigestError as error:
             problems.append(str(error))
     present = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
@@ -101,7 +107,7 @@ def _changed(folder: Path, info: ModelInfo, absent: list[str]) -> list[str]:
             problems.append(f"{folder / name}: {FolderFiles.INFO} does not record it")
         except PtftError as error:
             problems.append(str(error))
-    return problems
+    return held, problems
 
 
 def _check_run(folder: Artefact, run: Artefact | None, published: str) -> Link:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from ptft.artifact import FolderFiles, RunFiles, write_json
+from ptft.errors import ArtifactError
 from ptft.export.pictures import write_pictures
 from ptft.model_source import Checkpoint, LocalSource, ModelFolder
 from ptft.recipe.load import parse_recipe
@@ -18,6 +19,7 @@ from ptft.report.neighbours.record import Answer, Found, Neighbours, Picture
 
 SCENES = {"kind": "scenes"}
 FOLDER = {"kind": "folder", "train": "a", "val": "b"}
+CURVES = b"\x89PNG\r\n\x1a\n, and curves"
 COLOURS = {"red": (250, 10, 10), "blue": (10, 10, 250)}
 
 
@@ -33,7 +35,7 @@ def final(tmp_path: Path) -> Checkpoint:
     run = tmp_path / "run"
     (run / RunFiles.FINAL).mkdir(parents=True)
     (run / RunFiles.RUN).write_text("{}")
-    (run / RunFiles.CURVES).write_bytes(b"curves")
+    (run / RunFiles.CURVES).write_bytes(CURVES)
     known = Neighbours(
         source="scenes, val: 2 of 2 pictures",
         texts="captions",
@@ -96,3 +98,17 @@ def test_nothing_to_show(final: Checkpoint, tmp_path: Path) -> None:
     for name in (RunFiles.CURVES, RunFiles.NEIGHBOURS):
         (final.folder.parent / name).unlink()
     assert written(final, tmp_path / "out", recipe(SCENES)) == {}
+
+
+@pytest.mark.parametrize("what", ["link", "text"])
+def test_a_file_of_this_machine_is_not_taken_for_a_picture(
+    final: Checkpoint, tmp_path: Path, what: str
+) -> None:
+    """Somebody's run says with a link what an export, and then a push, would publish."""
+    key, curves = tmp_path / "id_ed25519", final.folder.parent / RunFiles.CURVES
+    key.write_bytes(CURVES if what == "link" else b"-----BEGIN OPENSSH PRIVATE KEY-----")
+    curves.unlink()
+    curves.symlink_to(key) if what == "link" else curves.write_bytes(key.read_bytes())
+    with pytest.raises(ArtifactError, match=r"curves\.png: .*; allowed: a PNG, and no link$"):
+        written(final, tmp_path / "out", recipe(SCENES))
+    assert not list((tmp_path / "out").rglob("*.png"))

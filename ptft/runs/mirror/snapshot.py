@@ -16,6 +16,7 @@ from ptft.artifact import RunFiles, read_json
 from ptft.checkpoint import checkpoints
 from ptft.errors import ArtifactError, PtftError
 from ptft.files.bounds import check_names
+from ptft.files.own import check_filled
 from ptft.runs.folder import RunStatus
 from ptft.runs.mirror.manifest import Position
 
@@ -195,5 +196,10 @@ def _hold(snapshot: Snapshot, folder: Path, path: Path, sha256: str | None) -> N
         os.close(descriptor)
         snapshot.left_out.append(name)
         return
+    try:
+        check_filled(descriptor, path)
+    except OSError:
+        os.close(descriptor)
+        raise
     state = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
     snapshot.files.append(HeldFile(name, descriptor, found.st_size, state, sha256))

@@ -1,7 +1,7 @@
 """The place of a mirror: names below one address, read and written whole."""
 
 import hashlib
-import os
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -187,9 +187,9 @@ class MirrorStore:
     @staticmethod
     def _write_local(path: Path, pieces: Iterable[bytes]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
         try:
-            with unfinished.open("wb") as stream:
+            with unfinished.open("xb") as stream:  # not through a link that somebody put there
                 for piece in pieces:
                     stream.write(piece)
             unfinished.replace(path)
