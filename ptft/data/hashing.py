@@ -14,6 +14,7 @@ import numpy as np
 __all__ = [
     "digest_of",
     "file_state",
+    "first_of_permutation",
     "fraction",
     "hash_integers",
     "permutation",
@@ -47,6 +48,25 @@ def permutation(key: int, count: int) -> np.ndarray:
     return np.argsort(_stream(key, count), kind="stable")
 
 
+def first_of_permutation(key: int, count: int, limit: int, piece: int = 1 << 20) -> np.ndarray:
+    """Which numbers come first in ``permutation(key, count)``: ``limit`` of them, ascending, int64.
+
+    Memory is of ``limit`` and ``piece`` numbers, not of ``count``.
+    """
+    bits, numbers = np.empty(0, np.uint64), np.empty(0, np.int64)
+    for first in range(0, count, piece):
+        more = _stream(key, min(piece, count - first), first)
+        below = np.arange(len(more))
+        if 0 < limit <= len(bits):
+            below = np.flatnonzero(more < bits.max())
+        bits = np.concatenate([bits, more[below]])
+        numbers = np.concatenate([numbers, first + below])
+        if len(bits) > limit:  # no two are equal: the stream is a bijection of the numbers
+            least = np.argpartition(bits, limit)[:limit]
+            bits, numbers = bits[least], numbers[least]
+    return np.sort(numbers)
+
+
 def fraction(*keys: int) -> float:
     """Draw one number in [0, 1) by integers."""
     return (hash_integers(*keys) >> 11) * 2.0**-53
@@ -76,8 +96,10 @@ def file_state(path: Path, name: str) -> tuple[str, int, int]:
     return name, state.st_size, state.st_mtime_ns
 
 
-def _stream(key: int, count: int) -> np.ndarray:
-    state = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GOLDEN) + np.uint64(key & _MASK)
+def _stream(key: int, count: int, first: int = 0) -> np.ndarray:
+    state = np.arange(first + 1, first + count + 1, dtype=np.uint64) * np.uint64(
+        _GOLDEN
+    ) + np.uint64(key & _MASK)
     state = (state ^ state >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ state >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
     return state ^ state >> np.uint64(31)

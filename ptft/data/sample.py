@@ -10,9 +10,9 @@ from PIL import Image
 
 from ptft.data.boxes.box import Boxes
 from ptft.data.groups import places_within
-from ptft.data.hashing import digest_of, hash_integers, permutation
+from ptft.data.hashing import digest_of, first_of_permutation, hash_integers, permutation
 from ptft.data.reading.decode import Encoded
-from ptft.data.reading.order import BalancedOrder, Order, RunOrder
+from ptft.data.reading.order import ORDER, BalancedOrder, Order, OrderVersion, RunOrder
 from ptft.errors import DataError
 from ptft.preprocess.decoding import READING, Reading
 
@@ -159,14 +159,14 @@ class SampleSet(ABC):
     def expect(self, indices: np.ndarray) -> None:  # noqa: B027 - most sets are near
         """Announce samples that are read soon, about in this order: a set may fetch what is far."""
 
-    def order(self, seed: int) -> RunOrder:
+    def order(self, seed: int, version: OrderVersion = ORDER) -> RunOrder:
         """Give the order of a run: position -> number of a sample."""
         if self.resample == "class":
             labels = self.labels()
             assert labels is not None, "open_split refuses what has none"
-            return BalancedOrder(labels, seed)
+            return BalancedOrder(labels, seed, version)
         redraw = self.resample == "uniform"
-        return Order(len(self), seed, self.window, self.blocks, redraw)
+        return Order(len(self), seed, self.window, self.blocks, redraw, version)
 
 
 def draw_samples(
@@ -184,15 +184,16 @@ def draw_samples(
     Raises:
         DataError: ``shots``, and the classes cannot be read without the pictures.
     """
-    order = permutation(hash_integers(seed, _SUBSET), len(samples))
-    if shots is not None:
-        labels = samples.labels()
-        if labels is None:
-            raise DataError("data.shots: this set's classes are not known before it is read")
-        drawn = labels[order]
-        place, _ = places_within(drawn)
-        order = order[(place < shots) & (drawn >= 0)]
-    return np.sort(order[:limit])
+    key = hash_integers(seed, _SUBSET)
+    if shots is None:
+        return first_of_permutation(key, len(samples), len(samples) if limit is None else limit)
+    labels = samples.labels()
+    if labels is None:
+        raise DataError("data.shots: this set's classes are not known before it is read")
+    order = permutation(key, len(samples))
+    drawn = labels[order]
+    place, _ = places_within(drawn)
+    return np.sort(order[(place < shots) & (drawn >= 0)][:limit])
 
 
 def hold_out(samples: SampleSet, share: float) -> np.ndarray:

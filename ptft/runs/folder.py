@@ -18,6 +18,7 @@ from ptft import __version__
 from ptft.artifact import RunFiles, read_json, write_atomic, write_json
 from ptft.checkpoint import TrainProgress
 from ptft.data.reading.faults import Tally
+from ptft.data.reading.order import ORDER, OrderVersion
 from ptft.distributed import World
 from ptft.errors import ArtifactError, UsageError
 from ptft.files.own import check_own_tree, is_own_file, open_own
@@ -56,6 +57,7 @@ class RunRecord:
         files: name -> {"sha256", "size"} of every file in ``final``, once they are written; empty
             of a run of before this was recorded.
         features: towers whose kept features are read; None: not decided yet.
+        order: the version of the order in which samples come; 1 where that was not recorded yet.
         seen, total: samples.
         skipped, faults: samples that could not be read, in all and by the kind of fault.
         seconds: of training, over all its parts; without evaluations and checkpoints.
@@ -78,6 +80,7 @@ class RunRecord:
     device: str = ""
     precision: str = ""
     features: list[str] | None = None
+    order: OrderVersion = 1
     step: int = 0
     seen: int = 0
     total: int = 0
@@ -119,6 +122,7 @@ def start_run(folder: Path, recipe: Recipe, *, device: str, total: int) -> RunRe
         versions=_versions(),
         device=device,
         precision=recipe.optim.precision,
+        order=ORDER,
         total=total,
         licence=base_licence(recipe),
     )

@@ -23,6 +23,7 @@ from torch.distributed.tensor import DTensor
 from ptft.data import Batch, BatchSpec, KeptFeatures, train_batches
 from ptft.data.reading.batch import Pixels, Tokens
 from ptft.data.reading.loader import Workers
+from ptft.data.reading.order import ORDER, OrderVersion
 from ptft.data.sources.class_captions import ClassCaptions, same_class
 from ptft.distributed import ALONE, World
 from ptft.model import DualEncoder, packs_texts
@@ -52,14 +53,17 @@ def batches(
     size: int,
     workers: Workers,
     world: World = ALONE,
+    order: OrderVersion = ORDER,
 ) -> Iterator[Batch]:
     """A rank's part of each batch of ``size`` samples of the recipe's run, from sample ``start``
-    until ``end``; its pictures are on their way to the GPU, if there is one."""
+    until ``end``, in the order that the run began with; its pictures are on their way to the GPU,
+    if there is one."""
     model = setup.model.spec
     spec = BatchSpec(
         preprocess=model.preprocess,
         size=size,
         seed=recipe.seed,
+        order=order,
         tokenizer=model.tokenizer if needs_text(recipe.objective) else None,
         teacher_tokenizer=None if setup.teacher is None else setup.teacher.tokenizer,
         augment=recipe.augment,

@@ -57,6 +57,7 @@ def train_steps(run: RunContext, stop: Stop) -> None:
             size=optim.global_batch,
             workers=recipe.run.workers,
             world=run.world,
+            order=run.record.order,
         ):
             if _take(run, step, batch, stop):
                 break

@@ -74,7 +74,7 @@ def train_batches(
         DataError: (on iteration) no sample could be read, or a worker died.
     """
     made = BoxReader if spec.boxes else TrainReader
-    reader = made(samples, samples.order(spec.seed), spec)
+    reader = made(samples, samples.order(spec.seed, spec.order), spec)
     first = spec.rank * spec.share
     jobs = _Jobs(start + first, end + first, spec.size, spec.share)
     count = worker_count(workers, samples, len(jobs), spec.world)

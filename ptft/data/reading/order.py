@@ -3,18 +3,34 @@
 A run is one long row of positions 0, 1, 2, ...; position ``p`` lies in epoch ``p // N``, and every
 epoch visits each of the N samples once in an order of its own. Everything follows from the seed and
 the position alone, so a run's state is one integer, whatever the number of workers and ranks.
+
+What is shuffled together is an array of at most 2^20 numbers; of more, each is computed where it is
+looked up, so that no process holds an epoch. Version 1 held one of any length: runs that began with
+it go on with it.
 """
 
 import math
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from ptft.data.hashing import hash_integers, permutation
+from ptft.data.mapped import shared
+from ptft.data.shuffled import ShuffledNumbers
 
-__all__ = ["BalancedOrder", "Order", "RunOrder", "rng_for"]
+__all__ = ["ORDER", "BalancedOrder", "Order", "OrderVersion", "RunOrder", "rng_for"]
+
+OrderVersion = Literal[1, 2]
+"""Of the rules by which a run's order follows from its seed; they differ beyond 2^20 samples."""
+
+ORDER: OrderVersion = 2
+"""That of runs which begin now."""
+
+_MOST = 1 << 20  # numbers of a permutation that is an array, 4 bytes each
+_FEW = 64  # ... of one of very many; fewer numbers are too few for what is computed to be even
+_AHEAD = 1024  # numbers that are computed at once: 0.1 us each, one alone 3
 
 _ORDER, _BLOCKS, _REPLACE, _CHANCE = 0x6F72, 0x626C, 0x7265, 0x6368  # keep the draws apart
 _DRAW, _CLASS = 0x6472, 0x636C
@@ -50,10 +66,11 @@ class Order:
         seed: of the recipe.
         window: shuffle only within runs of this many samples, see ``SampleSet.window``.
         blocks: where pieces of the set begin, see ``SampleSet.blocks``; absent: windows are
-            visited in the order of the set. An epoch's order takes 4 bytes a sample (8 from 2^32
-            samples on) unless there is a window and no blocks.
+            visited in the order of the set.
         redraw: draw with replacement: at each position any of its window, by the seed and the
             position.
+        version: of the order.
+        most: samples that are shuffled together by an array, in version 2.
     """
 
     def __init__(
@@ -63,22 +80,29 @@ class Order:
         window: int | None = None,
         blocks: np.ndarray | None = None,
         redraw: bool = False,
+        version: OrderVersion = ORDER,
+        most: int = _MOST,
     ) -> None:
         self.count = count
         self.seed = seed
         self.window = count if window is None else min(window, count)
         self.blocks = blocks
         self.redraw = redraw
-        self._cached = lru_cache(maxsize=3)(self._shuffled)
+        self.version = version
+        self.most = most
+        self._cached = lru_cache(maxsize=3)(self._members)
         self._coming = lru_cache(maxsize=1)(self._two_windows)
         self._row = lru_cache(maxsize=2)(self._block_row)
 
     def __reduce__(self) -> tuple[type["Order"], tuple[object, ...]]:
-        return Order, (self.count, self.seed, self.window, self.blocks, self.redraw)
+        about = (self.window, self.blocks, self.redraw, self.version, self.most)
+        return Order, (self.count, self.seed, *about)
 
     def __getitem__(self, position: int) -> int:
         """The sample at a position."""
         members, place = self._find(position)
+        if isinstance(members, _Computed) and not self.redraw:
+            return members.next(place)
         return int(members[place])
 
     def replacements(self, position: int) -> Iterator[int]:
@@ -91,7 +115,8 @@ class Order:
             yield int(members[other])
 
     def coming(self, position: int) -> np.ndarray | None:
-        """The samples of the position's window, and of the next."""
+        """The samples of the position's window, and of the next; of windows that are no arrays the
+        first of each piece that reaches into them."""
         if self.blocks is None:
             return None
         epoch, within = divmod(position, self.count)
@@ -100,9 +125,16 @@ class Order:
     def _two_windows(self, epoch: int, number: int) -> np.ndarray:
         last = (number + 1) * self.window >= self.count
         following = (epoch + 1, 0) if last else (epoch, number + 1)
-        return np.concatenate([self._cached(epoch, number), self._cached(*following)])
+        return np.concatenate([self._reached(epoch, number), self._reached(*following)])
 
-    def _find(self, position: int) -> tuple[np.ndarray, int]:
+    def _reached(self, epoch: int, number: int) -> np.ndarray:
+        members = self._cached(epoch, number)
+        if not isinstance(members, _Computed):
+            return members
+        start = number * self.window
+        return self._row(epoch).pieces(start, start + len(members))
+
+    def _find(self, position: int) -> tuple["np.ndarray | _Computed", int]:
         """The window's samples in the epoch's order, and the place of a position among them."""
         epoch, within = divmod(position, self.count)
         number, place = divmod(within, self.window)
@@ -111,24 +143,65 @@ class Order:
             place = hash_integers(self.seed, _DRAW, position) * len(members) >> 64
         return members, place
 
-    def _shuffled(self, epoch: int, number: int) -> np.ndarray:
-        return _narrowed(self._order(epoch, number), self.count)
-
-    def _order(self, epoch: int, number: int) -> np.ndarray:
+    def _members(self, epoch: int, number: int) -> "np.ndarray | _Computed":
         start = number * self.window
-        stop = min(start + self.window, self.count)
+        size = min(start + self.window, self.count) - start
         key = hash_integers(self.seed, _ORDER, epoch, number)
-        if self.blocks is None:
-            return start + permutation(key, stop - start)
-        return self._row(epoch)[start:stop][permutation(key, stop - start)]
+        row = None if self.blocks is None else self._row(epoch)
+        if self.version > 1 and size > self.most:
+            return _Computed(key, size, start, row)
+        places = start + permutation(key, size)
+        return _narrowed(places if row is None else row.samples(places), self.count)
 
-    def _block_row(self, epoch: int) -> np.ndarray:
-        """All samples, their blocks in the epoch's order."""
+    def _block_row(self, epoch: int) -> "_BlockRow":
         assert self.blocks is not None
-        ends = np.append(self.blocks[1:], self.count)
         order = permutation(hash_integers(self.seed, _BLOCKS, epoch), len(self.blocks))
-        row = np.concatenate([np.arange(self.blocks[i], ends[i]) for i in order])
-        return _narrowed(row, self.count)
+        return _BlockRow(self.blocks, order, self.count)
+
+
+class _BlockRow:
+    """All samples, their blocks in the epoch's order."""
+
+    def __init__(self, blocks: np.ndarray, order: np.ndarray, count: int) -> None:
+        sizes = np.diff(blocks, append=count)[order]
+        self._ends = np.cumsum(sizes)
+        self._moves = blocks[order] - (self._ends - sizes)  # from a place of the row to its sample
+
+    def samples(self, places: np.ndarray) -> np.ndarray:
+        """The samples at places of the row, int64."""
+        found: np.ndarray = places + self._moves[self._ends.searchsorted(places, side="right")]
+        return found
+
+    def pieces(self, start: int, stop: int) -> np.ndarray:
+        """A sample of each block that lies in ``start:stop`` of the row, in the row's order."""
+        first, last = self._ends.searchsorted([start, stop - 1], side="right").tolist()
+        return self.samples(np.append(start, self._ends[first:last]))
+
+
+class _Computed:
+    """The samples of a window in the epoch's order, none of them kept."""
+
+    def __init__(self, key: int, size: int, start: int, row: _BlockRow | None) -> None:
+        self._numbers = ShuffledNumbers(key, size)
+        self._start, self._row = start, row
+        self._first = -1
+        self._some = np.empty(0, np.int64)
+
+    def __len__(self) -> int:
+        return self._numbers.count
+
+    def __getitem__(self, place: int) -> int:
+        number = self._start + self._numbers[place]
+        return number if self._row is None else int(self._row.samples(np.array([number]))[0])
+
+    def next(self, place: int) -> int:
+        """The sample at a place, the ones behind it being asked for soon."""
+        if not 0 <= place - self._first < len(self._some):
+            self._first = place - place % _AHEAD
+            places = np.arange(self._first, min(self._first + _AHEAD, len(self)))
+            numbers = self._start + self._numbers.at(places)
+            self._some = numbers if self._row is None else self._row.samples(numbers)
+        return int(self._some[place - self._first])
 
 
 class BalancedOrder:
@@ -138,20 +211,32 @@ class BalancedOrder:
     Args:
         labels: int64 (N,), -1 for none; at least one is there.
         seed: of the recipe.
+        version: of the order.
+        members: samples with a class, by class, where somebody has sorted them already.
     """
 
-    def __init__(self, labels: np.ndarray, seed: int) -> None:
+    def __init__(
+        self,
+        labels: np.ndarray,
+        seed: int,
+        version: OrderVersion = ORDER,
+        members: np.ndarray | None = None,
+    ) -> None:
         self.labels = labels
         self.seed = seed
-        by_class = np.argsort(labels, kind="stable")
-        self._members = by_class[int((labels < 0).sum()) :]
-        _, starts = np.unique(labels[self._members], return_index=True)
-        self._groups: list[np.ndarray] = np.split(self._members, starts[1:])
+        self.version = version
+        if members is None:
+            members = shared(np.argsort(labels, kind="stable")[int((labels < 0).sum()) :])
+        self._members = members
+        starts = np.flatnonzero(np.diff(labels[members])) + 1
+        self._groups: list[np.ndarray] = np.split(self._members, starts)
+        # orders of all classes are in use at once: together they would be as large as the set
+        self._most = _FEW if len(labels) > _MOST else _MOST
         self._orders: dict[int, Order] = {}
         self._round = lru_cache(maxsize=2)(self._shuffled)
 
-    def __reduce__(self) -> tuple[type["BalancedOrder"], tuple[np.ndarray, int]]:
-        return BalancedOrder, (self.labels, self.seed)
+    def __reduce__(self) -> tuple[type["BalancedOrder"], tuple[object, ...]]:
+        return BalancedOrder, (self.labels, self.seed, self.version, self._members)
 
     def __getitem__(self, position: int) -> int:
         number, turn = self._find(position)
@@ -181,8 +266,11 @@ class BalancedOrder:
 
     def _order(self, number: int) -> Order:
         if number not in self._orders:
-            seed = hash_integers(self.seed, _CLASS, _ORDER, number)
-            self._orders[number] = Order(len(self._groups[number]), seed)
+            seed, count = (
+                hash_integers(self.seed, _CLASS, _ORDER, number),
+                len(self._groups[number]),
+            )
+            self._orders[number] = Order(count, seed, version=self.version, most=self._most)
         return self._orders[number]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptft.data.reading.features import FeatureFile, TextFeatures
+from ptft.data.reading.order import ORDER, OrderVersion
 from ptft.errors import RecipeError
 from ptft.preprocess.images import Augmentation, ImagePreprocess
 
@@ -23,6 +24,7 @@ class BatchSpec:
         preprocess: of the model.
         size: samples of a batch over all ranks; each rank takes an equal part of them.
         seed: of the recipe.
+        order: the version of the order that the run began with.
         tokenizer: of the model; None where captions are not needed.
         teacher_tokenizer: of a teacher that reads other tokens.
         augment: the recipe's section; None gives the evaluation transform.
@@ -41,6 +43,7 @@ class BatchSpec:
     preprocess: ImagePreprocess
     size: int
     seed: int = 0
+    order: OrderVersion = ORDER
     tokenizer: Tokenizer | None = None
     teacher_tokenizer: Tokenizer | None = None
     augment: Augmentation | None = None

@@ -13,7 +13,7 @@ import numpy as np
 
 from ptft.data.hashing import digest_of
 from ptft.data.reading.batch import Batch
-from ptft.data.reading.order import RunOrder
+from ptft.data.reading.order import ORDER, OrderVersion, RunOrder
 from ptft.data.sample import Sample, SampleSet
 from ptft.errors import DataError, SampleError
 
@@ -100,8 +100,8 @@ class ClassCaptions(SampleSet):
     def expect(self, indices: np.ndarray) -> None:
         self.samples.expect(indices)
 
-    def order(self, seed: int) -> RunOrder:
-        return self.samples.order(seed)
+    def order(self, seed: int, version: OrderVersion = ORDER) -> RunOrder:
+        return self.samples.order(seed, version)
 
     def _of(self, label: int | None, name: str) -> tuple[str, ...]:
         if label is None:

@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from ptft.data.hashing import digest_of, hash_integers, permutation
-from ptft.data.reading.order import RunOrder
+from ptft.data.reading.order import ORDER, OrderVersion, RunOrder
 from ptft.data.sample import Sample, SampleSet
 from ptft.errors import DataError, RecipeError
 
@@ -146,8 +146,9 @@ class Mixture(Joined):
         part, own = order.draw(position)
         self.parts[part].look_ahead(order.orders[part], own)
 
-    def order(self, seed: int) -> "MixtureOrder":
-        orders = [part.order(hash_integers(seed, _PART, i)) for i, part in enumerate(self.parts)]
+    def order(self, seed: int, version: OrderVersion = ORDER) -> "MixtureOrder":
+        seeds = [hash_integers(seed, _PART, i) for i in range(len(self.parts))]
+        orders = [part.order(own, version) for part, own in zip(self.parts, seeds, strict=True)]
         return MixtureOrder(orders, self.draws, self.firsts[:-1].tolist(), seed)
 
 
