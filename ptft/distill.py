@@ -51,7 +51,7 @@ def contrast_distillation(
         keys_bd = world.gather(getattr(student, key))
         teachers_be = world.gather(getattr(teacher, key))
         queries_bd, teaching_be = getattr(student, query), getattr(teacher, query)
-        rows = max(1, TILE // len(keys_bd))
+        rows = max(1, TILE // 4 // len(keys_bd))  # autograd keeps several of a tile's size
         for start in range(0, len(queries_bd), rows):
             tile = slice(start, start + rows)
             arguments = (

@@ -2,10 +2,13 @@
 
 The logits are made a few rows at a time and never kept: a first pass takes each query's negatives
 together (a log-sum-exp over rows, a running one over columns), a second makes the same rows again
-and turns them into gradients at once. Memory beyond the features is their gradients and one tile.
+and turns them into gradients at once. Memory beyond the features is their gradients and two tiles.
 
 Inf-CLIP (Cheng et al. 2024) has the same idea as CUDA kernels. Here both passes are four matrix
-products in all, where the plain losses with autograd take six.
+products in all, where the plain losses with autograd take six. What is done to each logit besides
+costs as much as the products where those are fast, so there is little of it: one exponential a pass
+serves rows and columns (``_NARROW``), what is of positives alone is computed of them alone,
+scales are multiplied into rows, and tiles are made in the same memory again and again.
 
 Over W ranks each has the rows of its own images and gathers the texts alone: no logit is made
 twice. What belongs to a column (its negatives, its pull) is reduced over the ranks as B numbers,
@@ -28,7 +31,19 @@ from ptft.distributed import ALONE, World
 
 __all__ = ["TILE", "pair_groups", "tiled_clip_loss", "tiled_siglip_loss"]
 
-TILE = 2**20  # logits of a tile: 4 MiB in float32, and a handful of them at a time
+TILE = 2**22  # logits of a tile at most: 16 MiB in float32, and two of them at a time
+_ROWS = 256
+"""Of a tile at most. As measured at 4,096 to 16,384 pairs (`python -m tests.bench loss_memory`):
+with fewer the texts' gradients are read and written too often beside their product, with more
+nothing is won."""
+_PART = 32  # rows of a tile
+_NARROW = 40.0
+"""Largest difference of two queries' negatives (log-sum-exp) for which exp(logit - m) of one m
+stands for both directions: what float32 rounds to nothing there is below exp(-47) of either."""
+_LEAST = 1e-25
+"""Smallest sum of a column's exponentials, the largest being 1, that has lost nothing of note."""
+
+_Same = tuple[Tensor, Tensor]  # rows and columns of a tile
 
 
 def tiled_clip_loss(
@@ -81,49 +96,87 @@ def pair_groups(ids: Tensor) -> Tensor:
 
 
 class _Tiles:
-    """This rank's rows of the (B, B) cosines, tile by tile, and which pairs are of one caption.
+    """This rank's rows of the (B, B) logits, tile by tile, in memory that all tiles share.
 
     Attributes:
         image_rd: this rank's images (b, D).
         text_bd: the texts of all ranks (B, D).
-        ids: groups of the pairs of all ranks (B,), see ``pair_groups``.
+        counts_b: how many pairs have each one's caption, itself included, over all ranks.
         own: where this rank's pairs stand among all.
     """
 
     def __init__(
-        self, image_rd: Tensor, text_bd: Tensor, caption_ids: Tensor | None, world: World
+        self,
+        image_rd: Tensor,
+        text_bd: Tensor,
+        scale: Tensor,
+        caption_ids: Tensor | None,
+        world: World,
     ) -> None:
-        self.image_rd, self.text_bd, self.world = image_rd, text_bd, world
+        self.image_rd, self.text_bd, self.scale, self.world = image_rd, text_bd, scale, world
         size = len(text_bd)
-        self.ids = torch.arange(size, device=text_bd.device) if caption_ids is None else caption_ids
+        ids = torch.arange(size, device=text_bd.device) if caption_ids is None else caption_ids
+        _, place, count = ids.unique(return_inverse=True, return_counts=True)
+        self.counts_b = count[place].to(text_bd.dtype)
+        self._apart = len(count) == size
+        self._ids = ids
         self.own = slice(world.rank * len(image_rd), (world.rank + 1) * len(image_rd))
-        self.rows = max(1, TILE // size)
+        self._rows = min(len(image_rd), _ROWS, max(1, TILE // size))
+        self._rooms = [text_bd.new_empty((self._rows, size)) for _ in range(2)]
 
-    def __iter__(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Rows, their cosines (R, B), and a mask (R, B) of pairs of one caption."""
-        own_ids = self.ids[self.own]
-        for start in range(0, len(self.image_rd), self.rows):
-            rows = slice(start, start + self.rows)
-            cosine_rb = self.image_rd[rows] @ self.text_bd.T
-            yield rows, cosine_rb, own_ids[rows, None] == self.ids[None, :]
+    def __iter__(self) -> Iterator[tuple[slice, Tensor, _Same]]:
+        """Rows, their logits (R, B) without a bias, and which of them are of one caption."""
+        for start in range(0, len(self.image_rd), self._rows):
+            rows = slice(start, min(start + self._rows, len(self.image_rd)))
+            room_rb = self._rooms[0][: rows.stop - start]
+            yield rows, torch.mm(self.scaled(rows), self.text_bd.T, out=room_rb), self._same(rows)
+
+    def positives(self) -> Iterator[tuple[slice, _Same, Tensor]]:
+        """Rows, which of their pairs are of one caption, and the logits of those (P,)."""
+        if self._apart:
+            rows = slice(0, len(self.image_rd))
+            own_rd = self.text_bd[self.own]
+            yield rows, self._same(rows), torch.linalg.vecdot(self.scaled(rows), own_rd)
+            return
+        for rows, logits_rb, same in self:
+            yield rows, same, logits_rb[same]
+
+    def scaled(self, rows: slice) -> Tensor:
+        """Rows of the images, times the logit scale."""
+        return self.image_rd[rows] * self.scale
+
+    def spare(self, rows: slice) -> Tensor:
+        """Memory of a tile beside its logits."""
+        return self._rooms[1][: rows.stop - rows.start]
+
+    def _same(self, rows: slice) -> _Same:
+        if self._apart:
+            row = torch.arange(rows.stop - rows.start, device=self._ids.device)
+            return row, row + (self.own.start + rows.start)
+        same_rb = self._ids[self.own][rows, None] == self._ids[None, :]
+        row, column = torch.nonzero(same_rb, as_tuple=True)
+        return row, column
 
 
 class _Gradients:
     """Gradients of a loss by the logits, gathered tile by tile into those by its inputs."""
 
-    def __init__(self, tiles: _Tiles, scale: Tensor) -> None:
-        self.tiles, self.scale = tiles, scale
-        self.image_rd = torch.empty_like(tiles.image_rd)
-        self.text_bd = torch.zeros_like(tiles.text_bd)
-        self.scale_sum = torch.zeros_like(scale)
-        self.bias_sum = torch.zeros_like(scale)
+    def __init__(self, tiles: _Tiles) -> None:
+        self._tiles = tiles
+        self._image_rd = torch.empty_like(tiles.image_rd)
+        self._text_bd = torch.zeros_like(tiles.text_bd)
 
-    def add(self, rows: slice, cosine_rb: Tensor, by_logit_rb: Tensor) -> None:
-        self.scale_sum += (by_logit_rb * cosine_rb).sum()
-        self.bias_sum += by_logit_rb.sum()
-        by_logit_rb *= self.scale
-        self.image_rd[rows] = by_logit_rb @ self.tiles.text_bd
-        self.text_bd.addmm_(by_logit_rb.T, self.tiles.image_rd[rows])
+    def add(self, rows: slice, by_logit_rb: Tensor) -> None:
+        torch.mm(by_logit_rb, self._tiles.text_bd, out=self._image_rd[rows])
+        self._text_bd.addmm_(by_logit_rb.T, self._tiles.scaled(rows))
+
+    def by_inputs(self, factor: float) -> list[Tensor]:
+        """By images, texts and scale. The scale's is the sum of cosines times gradients, and so is
+        the product of the images with theirs."""
+        scale, image_rd = self._tiles.scale, self._tiles.image_rd
+        by_scale = torch.linalg.vecdot(self._image_rd, image_rd).sum() * factor
+        by_images = self._image_rd.mul_(scale * factor)
+        return [by_images, self._text_bd.mul_(factor), by_scale.reshape(scale.shape)]
 
 
 class _Clip(torch.autograd.Function):
@@ -136,31 +189,15 @@ class _Clip(torch.autograd.Function):
         caption_ids: Tensor | None,
         world: World,
     ) -> Tensor:
-        tiles, size = _Tiles(image_rd, text_bd, caption_ids, world), len(text_bd)
-        negatives_r, negatives_c = _negatives(tiles, scale)
-        positives_b = _counts(tiles)
-        positives_r = positives_b[tiles.own]
-        pull_c = _column_pulls(tiles, scale, negatives_c, positives_b)
-        gradients = _Gradients(tiles, scale)
-        total = text_bd.new_zeros(())
-        for rows, cosine_rb, same_rb in tiles:
-            logits_rb = cosine_rb * scale
-            by_logit_rb = torch.zeros_like(logits_rb)
-            # image to text, then text to image: the query's negatives, positives and pull
-            for negatives, count, pull in (
-                (negatives_r[rows, None], positives_r[rows, None], None),
-                (negatives_c[None, :], positives_b[None, :], pull_c[None, :]),
-            ):
-                gap_rb = negatives - logits_rb
-                share_rb = (gap_rb.sigmoid() / count).masked_fill_(~same_rb, 0.0)
-                total -= (F.logsigmoid(-gap_rb) / count).masked_fill_(~same_rb, 0.0).sum()
-                if pull is None:
-                    pull = share_rb.sum(dim=1, keepdim=True)
-                push_rb = (gap_rb.neg_().exp_() * pull).masked_fill_(same_rb, 0.0)
-                by_logit_rb += push_rb.sub_(share_rb)
-            gradients.add(rows, cosine_rb, by_logit_rb.div_(2 * size))
-        ctx.gradients = [gradients.image_rd, gradients.text_bd, gradients.scale_sum]
-        return world.sum_(total) / (2 * size)
+        tiles, size = _Tiles(image_rd, text_bd, scale, caption_ids, world), len(text_bd)
+        shares = _Shares(tiles, *_negatives(tiles))
+        gradients = _Gradients(tiles)
+        for rows, logits_rb, same in tiles:
+            row, column = shares.of_positives(rows, same, logits_rb[same])
+            by_logit_rb = shares.of_negatives(rows, logits_rb, tiles.spare(rows))
+            gradients.add(rows, by_logit_rb.index_put_(same, -(row + column)))
+        ctx.gradients = gradients.by_inputs(1 / (2 * size))
+        return world.sum_(shares.total) / (2 * size)
 
     @staticmethod
     def backward(ctx: Any, *by_loss: Tensor) -> tuple[Tensor | None, ...]:
@@ -178,19 +215,19 @@ class _Siglip(torch.autograd.Function):
         caption_ids: Tensor | None,
         world: World,
     ) -> Tensor:
-        tiles, size = _Tiles(image_rd, text_bd, caption_ids, world), len(text_bd)
-        gradients = _Gradients(tiles, scale)
-        total = text_bd.new_zeros(())
-        for rows, cosine_rb, same_rb in tiles:
-            logits_rb = torch.addcmul(bias, cosine_rb, scale)
-            wrong_rb = torch.where(same_rb, -logits_rb, logits_rb)
-            total -= F.logsigmoid(-wrong_rb).sum()
-            by_logit_rb = wrong_rb.sigmoid_().div_(size)
-            gradients.add(rows, cosine_rb, torch.where(same_rb, -by_logit_rb, by_logit_rb))
-        ctx.gradients = [
-            *(gradients.image_rd, gradients.text_bd),
-            *(gradients.scale_sum, gradients.bias_sum),
-        ]
+        tiles, size = _Tiles(image_rd, text_bd, scale, caption_ids, world), len(text_bd)
+        gradients = _Gradients(tiles)
+        total, by_bias = text_bd.new_zeros(()), torch.zeros_like(bias)
+        for rows, logits_rb, same in tiles:
+            positives = logits_rb.add_(bias)[same]
+            # -log sigmoid(-x) as of a negative, and of a positive -log sigmoid(x): less by x
+            total -= positives.sum()
+            for part_rb in logits_rb.split(_PART):  # log sigmoid takes two more of what it is given
+                total -= F.logsigmoid(-part_rb).sum()
+            by_logit_rb = logits_rb.sigmoid_().index_put_(same, -positives.neg().sigmoid())
+            by_bias += by_logit_rb.sum()
+            gradients.add(rows, by_logit_rb)
+        ctx.gradients = [*gradients.by_inputs(1 / size), by_bias.div_(size)]
         return world.sum_(total) / size
 
     @staticmethod
@@ -206,15 +243,89 @@ def _hand_over(ctx: Any, by_loss: Tensor) -> list[Tensor]:
     return [gradient.mul_(by_loss) for gradient in gradients]
 
 
-def _negatives(tiles: _Tiles, scale: Tensor) -> tuple[Tensor, Tensor]:
+class _Shares:
+    """Gradients of InfoNCE by the logits: what each query pulls its positives by, and pushes each
+    of its negatives by.
+
+    Args:
+        row_r, column_b: log-sum-exp of the negatives of each own image (b,) and each text (B,).
+
+    Attributes:
+        total: of the losses of own rows, in both directions.
+    """
+
+    def __init__(self, tiles: _Tiles, row_r: Tensor, column_b: Tensor) -> None:
+        self._row_r, self._column_b, self._tiles = row_r, column_b, tiles
+        self._pull_r, self._pull_b = torch.zeros_like(row_r), torch.zeros_like(column_b)
+        self.total = row_r.new_zeros(())
+        for rows, same, positives in tiles.positives():
+            row, column = self.of_positives(rows, same, positives)
+            self._pull_r[rows].index_add_(0, same[0], row)
+            self._pull_b.index_add_(0, same[1], column)
+            for negatives in self._queries(rows, same):
+                self.total -= (F.logsigmoid(positives - negatives) / self._count(same)).sum()
+        tiles.world.sum_(self._pull_b)
+        both = torch.cat([row_r, column_b])
+        both = both[both.isfinite()]
+        self._narrow = len(both) > 0 and bool(both.max() - both.min() <= _NARROW)
+        if self._narrow:
+            self._middle = (both.max() + both.min()) / 2
+            self._by_row = self._pull_r * (self._middle - row_r).exp()
+            self._by_column = self._pull_b * (self._middle - column_b).exp()
+
+    def of_positives(self, rows: slice, same: _Same, positives: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of positives, whose logits are (P,), times -1: as images' and as texts'."""
+        row, column = (
+            (negatives - positives).sigmoid() / self._count(same)
+            for negatives in self._queries(rows, same)
+        )
+        return row, column
+
+    def of_negatives(self, rows: slice, logits_rb: Tensor, spare_rb: Tensor) -> Tensor:
+        """Those of negatives, in place of the logits (R, B); of positives what comes is void."""
+        if self._narrow:
+            torch.add(self._by_row[rows, None], self._by_column[None, :], out=spare_rb)
+            return logits_rb.sub_(self._middle).exp_().mul_(spare_rb)
+        torch.sub(logits_rb, self._column_b[None, :], out=spare_rb).exp_().mul_(self._pull_b)
+        logits_rb.sub_(self._row_r[rows, None]).exp_().mul_(self._pull_r[rows, None])
+        return logits_rb.add_(spare_rb)
+
+    def _queries(self, rows: slice, same: _Same) -> tuple[Tensor, Tensor]:
+        """The negatives of each positive's image and text."""
+        return self._row_r[rows][same[0]], self._column_b[same[1]]
+
+    def _count(self, same: _Same) -> Tensor:
+        return self._tiles.counts_b[same[1]]
+
+
+def _negatives(tiles: _Tiles) -> tuple[Tensor, Tensor]:
     """Log-sum-exp of each own row's and each column's logits of other captions; -inf for none."""
-    row_r = torch.empty_like(tiles.image_rd[:, 0])
-    column_b = torch.full_like(tiles.text_bd[:, 0], -math.inf)
-    for rows, cosine_rb, same_rb in tiles:
-        others_rb = cosine_rb.mul_(scale).masked_fill_(same_rb, -math.inf)
-        row_r[rows] = others_rb.logsumexp(dim=1)
-        torch.logaddexp(column_b, others_rb.logsumexp(dim=0), out=column_b)
+    row_r, column_b = _negatives_at_once(tiles)
+    if column_b is None:
+        column_b = torch.full_like(tiles.text_bd[:, 0], -math.inf)
+        for _, logits_rb, same in tiles:
+            others_rb = logits_rb.index_put_(same, logits_rb.new_tensor(-math.inf))
+            torch.logaddexp(column_b, others_rb.logsumexp(dim=0), out=column_b)
     return row_r, _logsumexp_over_ranks(column_b, tiles.world)
+
+
+def _negatives_at_once(tiles: _Tiles) -> tuple[Tensor, Tensor | None]:
+    """Both by one exponential, less each row's largest; None of the columns, where one of them is
+    so far below the rest that float32 would lose it."""
+    row_r = torch.empty_like(tiles.image_rd[:, 0])
+    sum_b = torch.zeros_like(tiles.text_bd[:, 0])
+    top = sum_b.new_tensor(-math.inf)
+    for rows, logits_rb, same in tiles:
+        others_rb = logits_rb.index_put_(same, logits_rb.new_tensor(-math.inf))
+        most_r = others_rb.amax(dim=1)
+        most_r.masked_fill_(most_r == -math.inf, 0.0)  # a row without negatives
+        others_rb.sub_(most_r[:, None]).exp_()
+        row_r[rows] = others_rb.sum(dim=1).log_().add_(most_r)
+        before, top = top, torch.maximum(top, most_r.max())
+        sum_b.mul_((before - top).exp()).addmv_(others_rb.T, (most_r - top).exp_())
+    if bool(sum_b.min() < _LEAST):
+        return row_r, None
+    return row_r, sum_b.log_().add_(top)
 
 
 def _logsumexp_over_ranks(column_b: Tensor, world: World) -> Tensor:
@@ -223,21 +334,3 @@ def _logsumexp_over_ranks(column_b: Tensor, world: World) -> Tensor:
     top_b = world.max_(column_b.clone())
     top_b.masked_fill_(top_b == -math.inf, 0.0)  # a column without negatives stays at -inf
     return world.sum_((column_b - top_b).exp_()).log_().add_(top_b)
-
-
-def _counts(tiles: _Tiles) -> Tensor:
-    """How many pairs have each one's caption, itself included, over all ranks: (B,)."""
-    _, place, count = tiles.ids.unique(return_inverse=True, return_counts=True)
-    return count[place].to(tiles.text_bd.dtype)
-
-
-def _column_pulls(tiles: _Tiles, scale: Tensor, negatives_c: Tensor, positives_b: Tensor) -> Tensor:
-    """What each column's positives are pulled by in all; a pass only where a caption repeats."""
-    if bool((positives_b == 1).all()):
-        own_r = (tiles.image_rd * tiles.text_bd[tiles.own]).sum(dim=1) * scale
-        return (negatives_c - tiles.world.gather(own_r)).sigmoid()
-    pull_b = torch.zeros_like(negatives_c)
-    for _, cosine_rb, same_rb in tiles:
-        share_rb = (negatives_c[None, :] - cosine_rb.mul_(scale)).sigmoid_() / positives_b[None, :]
-        pull_b += share_rb.masked_fill_(~same_rb, 0.0).sum(dim=0)
-    return tiles.world.sum_(pull_b)

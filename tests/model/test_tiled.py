@@ -9,10 +9,10 @@ from ptft import objective, tiled
 N, D = 13, 6
 
 
-def leaves(captions: str) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+def leaves(captions: str, size: float = 14.0) -> tuple[list[torch.Tensor], torch.Tensor | None]:
     generator = torch.Generator().manual_seed(0)
     image, text = torch.randn(2, N, D, generator=generator, dtype=torch.float64)
-    scale, bias = torch.tensor([[14.0], [-3.0]], dtype=torch.float64)
+    scale, bias = torch.tensor([[size], [-3.0]], dtype=torch.float64)
     values = [F.normalize(image, dim=1), F.normalize(text, dim=1), scale, bias]
     ids = torch.tensor([ord(letter) for letter in captions]) if captions else None
     return [value.requires_grad_() for value in values], ids
@@ -27,14 +27,15 @@ def double(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "captions", ["", "abcdefghijklm", "abcabcabcabca", "aabbbcdefghij", "a" * N]
 )
+@pytest.mark.parametrize("size", [14.0, 400.0])  # one exponential for both directions, or each
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_equal_to_the_plain_loss(
-    monkeypatch: pytest.MonkeyPatch, rows: int, captions: str, kind: str
+    monkeypatch: pytest.MonkeyPatch, rows: int, captions: str, kind: str, size: float
 ) -> None:
     double(monkeypatch)
     monkeypatch.setattr(tiled, "TILE", rows * N)
-    ours, ids = leaves(captions)
-    theirs, _ = leaves(captions)
+    ours, ids = leaves(captions, size)
+    theirs, _ = leaves(captions, size)
     if kind == "clip":
         ours, theirs = ours[:3], theirs[:3]
         loss = tiled.tiled_clip_loss(*ours, ids)
@@ -47,6 +48,44 @@ def test_equal_to_the_plain_loss(
     (3.0 * plain).backward()
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine.grad, other.grad, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("below", [0.0, 0.7, 1.9], ids=["near", "apart", "far apart"])
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_float32_loses_nothing_at_clips_largest_scale(kind: str, below: float) -> None:
+    """One image, and one text, lies this much further from all others in cosine."""
+    angles = torch.linspace(0.0, 0.3, 40, dtype=torch.float64)
+    image, text = (torch.stack([angles.cos(), angles.sin()], dim=1) for _ in range(2))
+    turned = torch.tensor(1.0 - below, dtype=torch.float64).arccos()
+    image[7], text[30] = (torch.stack([way.cos(), way.sin()]) for way in (turned, -turned))
+    values = [image, text, torch.tensor([100.0]).double(), torch.tensor([-10.0]).double()]
+    values = values[: 3 if kind == "clip" else 4]
+    exact = [value.clone().requires_grad_() for value in values]
+    single = [value.float().requires_grad_() for value in values]
+    loss = {"clip": tiled.tiled_clip_loss, "siglip": tiled.tiled_siglip_loss}[kind]
+    losses = loss(*exact), loss(*single)
+    by_hand = [value.clone().requires_grad_() for value in values]
+    wanted = _by_hand(*by_hand)
+    torch.testing.assert_close(losses[0], wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(losses[1].double(), wanted, rtol=2e-5, atol=1e-6)
+    for value in (*losses, wanted):
+        value.backward()
+    for one, two, three in zip(exact, single, by_hand, strict=True):
+        assert one.grad is not None and two.grad is not None and three.grad is not None
+        torch.testing.assert_close(one.grad, three.grad, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(two.grad.double(), three.grad, rtol=2e-4, atol=2e-5)
+
+
+def _by_hand(
+    image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Both losses written out in float64, as autograd differentiates them."""
+    logits = scale * image @ text.T
+    if bias is None:
+        own = torch.arange(len(image))
+        return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+    signs = 2 * torch.eye(len(image), dtype=torch.float64) - 1
+    return -F.logsigmoid(signs * (logits + bias)).sum() / len(image)
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
