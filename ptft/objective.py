@@ -40,6 +40,7 @@ from ptft.recipe import (
     ClipObjective,
     DetectObjective,
     ObjectiveSection,
+    SelfSupervisedObjective,
     SiglipObjective,
     read_towers,
 )
@@ -59,8 +60,10 @@ __all__ = [
     "needs_pictures",
     "needs_text",
     "siglip_loss",
+    "views_loss",
 ]
 _LEAST_DOUBT = 1e-12  # of the focal factor, whose gradient has no end at 0 for a gamma below 1
+_STEADY = 1e-4  # under the root of a variance, whose gradient has no end at 0; as in VICReg
 TILED_FROM = 2048  # pairs of a batch: from here on the (B, B) logits are no longer kept
 
 
@@ -212,7 +215,7 @@ def check_widths(section: ObjectiveSection, embed_dim: int) -> None:
     Raises:
         RecipeError: a width is not below it.
     """
-    if isinstance(section, ClassifyObjective | DetectObjective) or not section.matryoshka:
+    if not isinstance(section, ClipObjective | SiglipObjective) or not section.matryoshka:
         return
     if (widest := section.matryoshka[-1]) >= embed_dim:
         raise RecipeError(
@@ -285,9 +288,31 @@ def siglip_loss(
     return -F.logsigmoid(torch.where(positive, logits_bb, -logits_bb)).sum() / len(logits_bb)
 
 
+def views_loss(section: SelfSupervisedObjective, views_bd: Tensor) -> ObjectiveOutput:
+    """VICReg (Bardes et al. 2022) of two views of each picture.
+
+    Args:
+        views_bd: L2-normalised (2N, D), N at least 2; rows 2i and 2i + 1 are of one picture. They
+            are multiplied by sqrt(D), so that isotropic ones have a variance of 1 a dimension.
+    """
+    views_bd = _single(views_bd) * math.sqrt(views_bd.shape[1])
+    apart = (views_bd[0::2] - views_bd[1::2]).square().mean()
+    lacking, shared = torch.zeros_like(apart), torch.zeros_like(apart)
+    for view_nd in (views_bd[0::2], views_bd[1::2]):
+        centred_nd = view_nd - view_nd.mean(dim=0)
+        covariance_dd = centred_nd.T @ centred_nd / (len(view_nd) - 1)
+        variance_d = covariance_dd.diagonal()
+        lacking = lacking + F.relu(1 - (variance_d + _STEADY).sqrt()).mean() / 2
+        others = covariance_dd.square().sum() - variance_d.square().sum()
+        shared = shared + others / len(variance_d)
+    loss = section.invariance * apart + section.variance * lacking + section.covariance * shared
+    scalars = {"apart": apart.item(), "lacking": lacking.item(), "shared": shared.item()}
+    return ObjectiveOutput(loss, scalars)
+
+
 def clamp_logit_scale(section: ObjectiveSection, model: DualEncoder) -> None:
     """Keep 1/temperature within [1, max_logit_scale], in place; call it after each step."""
-    if isinstance(section, DetectObjective):  # which reads it nowhere
+    if isinstance(section, DetectObjective | SelfSupervisedObjective):  # which read it nowhere
         return
     with torch.no_grad():
         model.logit_scale.clamp_(0.0, math.log(section.max_logit_scale))

@@ -4,12 +4,21 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ptft.compare.unlabelled_arms import Base, apply_unlabelled, run_values
 from ptft.errors import RecipeError
-from ptft.recipe import ClassifyObjective, Recipe
-from ptft.recipe.comparison import ArmKind, ArmSection, Comparison, Search
+from ptft.recipe import ClassifyObjective, Recipe, SelfTrainSection
+from ptft.recipe.comparison import UNLABELLED, ArmKind, ArmSection, Comparison, Search, can_be_base
 from ptft.recipe.load import parse_recipe, set_key
 
-__all__ = ["MIXES", "START", "STEPLESS", "arm_recipe", "cut_short", "first_recipe", "search_space"]
+__all__ = [
+    "MIXES",
+    "START",
+    "STEPLESS",
+    "arm_recipe",
+    "cut_short",
+    "first_recipe",
+    "search_space",
+]
 
 START: ArmKind = "zero_shot"
 """The kind of arm that is the starting model itself."""
@@ -51,6 +60,7 @@ def arm_recipe(
     seed: int,
     chosen: Mapping[str, Any],
     folder: str,
+    base: Base | None = None,
 ) -> Recipe:
     """Build the recipe of an arm that learns.
 
@@ -60,6 +70,7 @@ def arm_recipe(
         seed: of the cell: which labels, in which order.
         chosen: dotted keys and values of a trial.
         folder: where its run is to lie.
+        base: of an arm with unlabelled pictures; absent: the first that it could be.
 
     Raises:
         RecipeError: ``set`` or ``search`` names what a recipe does not have.
@@ -70,29 +81,28 @@ def arm_recipe(
     values["seed"] = comparison.seed + seed
     values |= {"evaluate": [], "early_stop": None}  # every arm takes all its steps
     values["data"]["shots" if classify else "limit"] = budget
+    unlabelled = values["data"].pop("unlabelled", None)
     if classify:  # a cell fits its own temperature, on no more of val than its budget allows
         values["objective"]["calibrate"] = False
     kept = [item.model_dump(mode="json")["data"] for item in comparison.compare.retain]
-    _apply_kind(values, arm.kind, kept, comparison.compare.replay, classify=classify)
+    kind, sets = arm.kind, {**arm.set, **chosen}
+    if kind in UNLABELLED:
+        base = base or Base(_first_base(comparison), {})
+        kind, sets = base.arm.kind, {**base.arm.set, **base.chosen, **sets}
+    _apply_kind(values, kind, kept, comparison.compare.replay, classify=classify)
     if arm.kind == "tip_adapter":  # chooses on what Target.val gives the others to choose on
         values["adapt"]["val_limit"] = min(samples, comparison.compare.val_most)
-    for key, value in {**arm.set, **chosen}.items():
+    if base is not None:
+        apply_unlabelled(values, arm.kind, unlabelled, base.model, classify=classify)
+    for key, value in sets.items():
         set_key(values, key, value, what=f"compare.arms.{arm.label}")
     # replay sees the target's samples as often as the others do, and retained ones beside them
     times = 1.0 + (comparison.compare.replay if arm.kind == "replay" else 0.0)
+    if arm.kind == "self_train":
+        times = 1 / (1 - SelfTrainSection.model_fields["share"].default)
     passes = 1.0 if arm.kind in STEPLESS else comparison.compare.samples_per_label
     _limit_length(values, passes=passes, samples=samples, times=times)
-    values["run"] |= {
-        "dir": folder,
-        "workers": 0,
-        "threads": 1,
-        "trackers": [],
-        "page": False,
-        "checkpoint_every": 1_000_000,
-        "evaluate_every": None,
-        "max_minutes": None,
-        "mirror": None,
-    }
+    values["run"] |= run_values(folder)
     return parse_recipe(values, where=f"compare.arms.{arm.label}")
 
 
@@ -124,7 +134,7 @@ def search_space(comparison: Comparison, arm: ArmSection) -> dict[str, Search | 
     """Give the keys and ranges that an arm's trials choose from; empty without a choice."""
     if arm.search is not None:
         return arm.search
-    if arm.kind in STEPLESS:
+    if arm.kind in (*STEPLESS, *UNLABELLED):  # these take what was chosen for their base
         return {}
     lr = _learning_rate(comparison, arm)
     return {"optim.lr": Search(low=lr / _FACTOR, high=lr * _FACTOR)}
@@ -221,9 +231,13 @@ def _apply_kind(
         case "replay":
             values["adapt"] = adapt
             values["data"] = _with_replay(values["data"], kept, replay, classify=classify)
-        case "zero_shot":
-            raise AssertionError("a zero-shot arm has no recipe")
+        case "zero_shot" | "self_train" | "adapt_unlabelled":
+            raise AssertionError("a zero-shot arm has no recipe, and others have their base's")
     values["optim"]["lr"] *= _FASTER.get(kind, 1.0)
+
+
+def _first_base(comparison: Comparison) -> ArmSection:
+    return next(arm for arm in comparison.compare.arms if can_be_base(arm.kind))
 
 
 def _with_replay(

@@ -20,7 +20,7 @@ __all__ = ["Board"]
 _MOST = 1 << 30  # bytes of a file that is brought here
 _STARTS = ("start_hits_val.json", "start_hits_test.json")
 _RECORDS = (RunFiles.DATA, "accepted.json", *_STARTS, QUERIES)
-_REPORT = ("results.json", "report.md", "report.html", "recommended.yaml")
+_REPORT = ("results.json", "report.md", "report.html", "recommended.yaml", "recommended_first.yaml")
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0  # seconds after a failure
 T = TypeVar("T")
 

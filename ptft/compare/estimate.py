@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from ptft.compare.arms import MIXES, STEPLESS, first_recipe
 from ptft.compare.target import Target
 from ptft.compare.task import starting_model
+from ptft.data import open_split
 from ptft.recipe import ArmSection, Comparison
+from ptft.recipe.comparison import UNLABELLED
 from ptft.threads import cpu_threads
 from ptft.train.cost.measure import measure_step
 from ptft.train.device import keep_freed_memory
@@ -55,9 +57,23 @@ def estimate(comparison: Comparison, jobs: Sequence[tuple[ArmSection, int]]) -> 
             speed = measure_step(recipe, steps=2).samples_per_second
             begun[arm.label] = time.process_time() - started, speed
         ready, speed = begun[arm.label]
-        seen = first_recipe(comparison, arm, budget, target.samples).optim.samples_seen or 0
+        own = first_recipe(comparison, arm, budget, target.samples).optim.samples_seen or 0
+        seen = own + _before(comparison, arm, own)
         estimates[-1] += (searched + section.seeds - 1) * (ready + seen / speed)
     return estimates
+
+
+def _before(comparison: Comparison, arm: ArmSection, seen: int) -> float:
+    """Samples that an arm with unlabelled pictures is shown, or labels, before its own training of
+    ``seen`` samples, of each seed."""
+    section = getattr(comparison.data, "unlabelled", None)
+    if arm.kind not in UNLABELLED or section is None:
+        return 0.0
+    pictures = len(open_split(section, "train", seed=comparison.seed, key="data.unlabelled"))
+    if arm.kind == "self_train":  # a teacher's steps on the labels, and its answers
+        return seen / 4 + pictures
+    views = 2 * comparison.compare.unlabelled_passes * pictures
+    return views / (comparison.compare.seeds * len(comparison.compare.budgets))
 
 
 def clock_minutes(cpu_seconds: float, jobs: int) -> tuple[float, str]:

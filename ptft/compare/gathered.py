@@ -24,6 +24,8 @@ class Arm:
         asked: what the rule goes by: validation, and the labels that other seeds learned from.
         val_kept, test_kept: hits on each retained set.
         low, high: band of the test figure.
+        base, unlabelled: of an arm that learned from pictures without labels, too: the labelled one
+            that it builds on, and how many pictures.
         cpu_seconds: of one training, with the search's shared among the seeds.
     """
 
@@ -53,6 +55,8 @@ class Arm:
     asked: Asked
     val_kept: dict[str, Hits]
     test_kept: dict[str, Hits]
+    base: str = ""
+    unlabelled: int = 0
 
 
 def gather(cells: Iterable[Cell], *, confidence: float) -> list[Arm]:
@@ -103,6 +107,8 @@ def _arm(name: str, budget: int, cells: list[Cell], *, confidence: float) -> Arm
         asked=_asked(cells),
         val_kept=_kept_hits([cell.val_kept for cell in cells]),
         test_kept=_kept_hits([cell.test_kept for cell in cells]),
+        base=cells[0].base,
+        unlabelled=cells[0].unlabelled,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from ptft.compare.arms import MIXES, STEPLESS, search_space
 from ptft.recipe import ArmSection, Comparison, deciding_values
+from ptft.recipe.comparison import UNLABELLED, can_be_base
 
 __all__ = ["CellKey", "Keys", "base_values"]
 
@@ -66,9 +67,25 @@ class Keys:
                 "retention_probability": section.retention_probability if section.retain else None,
                 "replay": section.replay if arm.kind == "replay" else None,
             }
+            if arm.kind in UNLABELLED:
+                decides["unlabelled"] = self._unlabelled(arm, budget)
             trials = section.trials if _searches(self._comparison, arm) else 1
             self._known[arm.label, budget] = CellKey(_digest(decides), trials)
         return self._known[arm.label, budget]
+
+    def _unlabelled(self, arm: ArmSection, budget: int) -> dict[str, Any]:
+        """What decides a cell beside its arm: the pictures, and the arms that it may build on."""
+        section = self._comparison.compare
+        values = deciding_values(self._comparison)
+        bases = [self.of(one, budget) for one in section.arms if can_be_base(one.kind)]
+        found = {
+            "pictures": values["data"].get("unlabelled"),
+            "bases": [[one.learned, one.trials] for one in bases],
+            "seeds": section.seeds,
+        }
+        if arm.kind == "adapt_unlabelled":
+            found["passes"] = section.unlabelled_passes
+        return found
 
 
 def base_values(comparison: Comparison) -> dict[str, Any]:
@@ -77,6 +94,7 @@ def base_values(comparison: Comparison) -> dict[str, Any]:
     values = deciding_values(comparison)
     section = values.pop("compare")
     del values["name"]
+    values["data"].pop("unlabelled", None)  # of some arms alone
     values["evaluate"] = values["evaluate"][:1]  # the target
     return {**values, "metric": section["metric"], "retain": section["retain"]}
 

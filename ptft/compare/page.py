@@ -14,7 +14,7 @@ from ptft.compare.queries import read_queries
 from ptft.compare.recommend import Recommendation, recommend
 from ptft.compare.results import Cell
 from ptft.compare.selected import selection_luck
-from ptft.compare.sentences import article, passed_over, sentences, unit
+from ptft.compare.sentences import article, passed_over, sentences, unit, worth_told
 from ptft.compare.tables import (
     TableRows,
     choices_table,
@@ -22,6 +22,7 @@ from ptft.compare.tables import (
     results_table,
     verdicts_table,
 )
+from ptft.compare.unlabelled_worth import unlabelled_worth
 from ptft.data import SampleSet
 from ptft.pages.document import render
 from ptft.pages.markdown import inline, row
@@ -82,7 +83,12 @@ def write_report(
     write_json(folder / "results.json", _values(comparison, found, left))
     if not found.chosen:
         return
-    said = [*sentences(comparison, found.arms, found.chosen), *passed_over(cells), *remarks]
+    said = [
+        *sentences(comparison, found.arms, found.chosen),
+        *worth_told(comparison, found.arms),
+        *passed_over(cells),
+        *remarks,
+    ]
     if left:
         said.append(f"Not finished: {left} cells are missing; run the same command again.")
     tables = _tables(comparison, found)
@@ -111,6 +117,10 @@ def _values(comparison: Comparison, found: Choices, left: int) -> dict[str, obje
         "retention": comparison.compare.retention,
         "arms": plain,
         "recommendations": [asdict(one) for one in found.chosen],
+        "unlabelled": [
+            asdict(one)
+            for one in unlabelled_worth(found.arms, confidence=comparison.compare.confidence)
+        ],
         "cells_left": left,
     }
 

@@ -10,16 +10,23 @@ from ptft.compare.arms import START, arm_recipe
 from ptft.compare.gathered import Arm
 from ptft.compare.recommend import Recommendation
 from ptft.compare.results import MIXED
+from ptft.compare.unlabelled_arms import Base, adapting_recipe
 from ptft.data import open_split
 from ptft.recipe import Comparison, Recipe
 from ptft.recipe.load import dump_recipe, parse_recipe
 
-__all__ = ["RECOMMENDED", "recommended_recipe", "write_recommended"]
+__all__ = ["FIRST", "FIRST_RUN", "RECOMMENDED", "recommended_recipe", "write_recommended"]
 
 RECOMMENDED = "recommended.yaml"
+FIRST = "recommended_first.yaml"
+"""What is trained before it, of an arm with unlabelled pictures."""
+
+FIRST_RUN = "runs/first"
 
 
-def recommended_recipe(comparison: Comparison, arm: Arm, *, samples: int, at: int) -> Recipe:
+def recommended_recipe(
+    comparison: Comparison, arm: Arm, *, samples: int, at: int, under: Arm | None = None
+) -> Recipe:
     """Build the recipe of an arm on all labels, with the hyperparameters that were chosen for it
     and as many passes over the labels as it had in the comparison.
 
@@ -27,6 +34,7 @@ def recommended_recipe(comparison: Comparison, arm: Arm, *, samples: int, at: in
         arm: that learns; of a mix it is what is mixed afterwards.
         samples: of ``data.train``.
         at: labelled samples in all at the arm's budget.
+        under: the labelled arm that one with unlabelled pictures builds on.
 
     Raises:
         RecipeError: the arm's keys make no recipe.
@@ -35,6 +43,10 @@ def recommended_recipe(comparison: Comparison, arm: Arm, *, samples: int, at: in
     section = next(one for one in comparison.compare.arms if one.label == label)
     chosen = {key: value for key, value in arm.chosen.items() if key != "alpha"}
     own = comparison.model_dump(mode="json", by_alias=True)
+    base = None
+    if under is not None:
+        below = next(one for one in comparison.compare.arms if one.label == under.name)
+        base = Base(below, under.chosen, FIRST_RUN)
 
     def values(labels: int) -> dict[str, Any]:
         recipe = arm_recipe(
@@ -45,6 +57,7 @@ def recommended_recipe(comparison: Comparison, arm: Arm, *, samples: int, at: in
             seed=0,
             chosen=chosen,
             folder="unused",
+            base=base,
         )
         return recipe.model_dump(mode="json", by_alias=True)
 
@@ -72,14 +85,32 @@ def write_recommended(
     """
     path = folder / RECOMMENDED
     arm = next(one for one in arms if (one.name, one.budget) == (last.arm, last.budget))
+    first = folder / FIRST
+    first.unlink(missing_ok=True)
     if arm.kind == START:
         path.unlink(missing_ok=True)
         return None
     train = open_split(comparison.data, "train", seed=comparison.seed)
     classes = len(train.classes or ()) if _per_class(comparison) else 1
-    recipe = recommended_recipe(comparison, arm, samples=len(train), at=arm.budget * classes)
+    at = arm.budget * classes
+    under = next(
+        (a for a in arms if a.base == "" and (a.name, a.budget) == (arm.base, arm.budget)), None
+    )
+    if under is not None:
+        before = _before(comparison, arm, under, samples=len(train), at=at)
+        told = f"# What {arm.name} begins with: ptft train {FIRST} run.dir={FIRST_RUN}\n\n"
+        write_atomic(first, told + dump_recipe(before))
+    recipe = recommended_recipe(comparison, arm, samples=len(train), at=at, under=under)
     write_atomic(path, _header(comparison, arm, len(train), classes) + dump_recipe(recipe))
     return path
+
+
+def _before(comparison: Comparison, arm: Arm, under: Arm, *, samples: int, at: int) -> Recipe:
+    """The recipe of a teacher on all labels, or of a start that adapts to the pictures."""
+    if arm.kind == "self_train":
+        return recommended_recipe(comparison, under, samples=samples, at=at)
+    recipe = adapting_recipe(comparison, pictures=arm.unlabelled, folder=FIRST_RUN)
+    return recipe.model_copy(update={"run": comparison.run.model_copy(update={"dir": None})})
 
 
 def _header(comparison: Comparison, arm: Arm, samples: int, classes: int) -> str:
@@ -90,6 +121,8 @@ def _header(comparison: Comparison, arm: Arm, samples: int, classes: int) -> str
         "data.train, with the hyperparameters that were chosen there and as many passes."
     )
     lines = textwrap.wrap(said, 96)
+    if arm.base:
+        lines.append(f"ptft train {FIRST} run.dir={FIRST_RUN}")
     lines.append(f"ptft train {RECOMMENDED} run.dir=runs/recommended")
     if "alpha" in arm.chosen:
         start = comparison.init.from_ if comparison.init else "START"

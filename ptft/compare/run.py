@@ -18,6 +18,7 @@ from ptft.compare.recorded_data import check_recorded_data
 from ptft.compare.results import Cell, Cells
 from ptft.compare.selected import luck_told, selection_luck
 from ptft.compare.target import Target
+from ptft.compare.unlabelled import check_unlabelled
 from ptft.compare.work import ArmJob, Shared, work
 from ptft.errors import ArtifactError, PtftError, UsageError
 from ptft.files.atomic import create_atomic, write_atomic
@@ -257,6 +258,7 @@ def _check(comparison: Comparison) -> Target:
     for arm in comparison.compare.arms:
         if arm.kind != START:
             first_recipe(comparison, arm, comparison.compare.budgets[0], target.samples)
+    check_unlabelled(comparison, target)
     return target
 
 

@@ -10,6 +10,7 @@ from ptft.compare.more_labels import more_labels
 from ptft.compare.recommend import Recommendation
 from ptft.compare.results import Cell
 from ptft.compare.stats import paired_interval
+from ptft.compare.unlabelled_worth import Worth, unlabelled_worth
 from ptft.model_source import Run, resolve
 from ptft.recipe import ClassifyObjective, Comparison
 
@@ -22,6 +23,7 @@ __all__ = [
     "sentences",
     "start_of",
     "unit",
+    "worth_told",
 ]
 
 _PASSED_OVER = {
@@ -161,6 +163,36 @@ def _sure(comparison: Comparison, last: Recommendation) -> str:
             f"{100 * last.kept_high:.1f} %."
         )
     return said
+
+
+def worth_told(comparison: Comparison, arms: Sequence[Arm]) -> list[str]:
+    """Say in a sentence for each budget what pictures without labels were worth there."""
+    return [
+        _worth(comparison, one)
+        for one in unlabelled_worth(arms, confidence=comparison.compare.confidence)
+    ]
+
+
+def _worth(comparison: Comparison, found: Worth) -> str:
+    said = (
+        f"{found.pictures:,} pictures without labels, at {found.budget:,} {unit(comparison)}: "
+        f"{found.arm} is {points((found.gain, found.low, found.high))} from {found.over}, the best "
+        "of the others on validation"
+    )
+    if found.high < 0.0:
+        return f"{said}: they did harm."
+    if not found.helps:
+        return f"{said}: that they help is not told from none."
+    if found.labels is None:
+        return f"{said}: they help, by more than the labels that were compared."
+    low, high = (
+        "beyond what was compared" if end is None else f"{end:.1f}"
+        for end in (found.labels_low, found.labels_high)
+    )
+    return (
+        f"{said}: 1,000 of them are worth about {found.labels:.1f} {unit(comparison)} more ({low} "
+        f"to {high}), on a line through the budgets."
+    )
 
 
 def _seeds(arm: Arm) -> str:

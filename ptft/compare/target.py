@@ -26,7 +26,7 @@ from ptft.model import DualEncoder
 from ptft.preprocess.images import ImagePreprocess
 from ptft.recipe import ClassifyObjective, Comparison, EvaluateItem
 
-__all__ = ["Target", "shares"]
+__all__ = ["Target", "pictures_of", "shares"]
 
 
 @dataclass(frozen=True)
@@ -163,10 +163,10 @@ class Target:
         """Refuse a retained set that holds a picture which any budget may learn from."""
         if not self.retained:
             return
-        learned = _pictures(self._learned())
+        learned = pictures_of(self._learned())
         for kept in self.retained:
             for split, samples in (("val", kept.val), ("test", kept.test)):
-                shared = learned.keys() & _pictures(samples).keys()
+                shared = learned.keys() & pictures_of(samples).keys()
                 if shared:
                     first = sorted(learned[digest] for digest in shared)[0]
                     raise DataError(
@@ -224,8 +224,9 @@ def _per_class(samples: SampleSet, classes: Sequence[str]) -> dict[str, int]:
     return {name: int((labels == number).sum()) for number, name in enumerate(classes)}
 
 
-def _pictures(samples: SampleSet | Iterator[tuple[SampleSet, int]]) -> dict[bytes, str]:
-    """Digest of each picture's pixels -> its sample's name; what cannot be read has none."""
+def pictures_of(samples: SampleSet | Iterator[tuple[SampleSet, int]]) -> dict[bytes, str]:
+    """Give the digest of each picture's pixels -> its sample's name; what cannot be read has
+    none."""
     if isinstance(samples, SampleSet):
         whole = samples
         samples = ((whole, index) for index in range(len(whole)))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ptft.artifact import read_json, write_json
-from ptft.compare.arms import MIXES, START, arm_recipe
+from ptft.compare.arms import MIXES, START
 from ptft.compare.count import count_training
 from ptft.compare.metric import Measurement, TextEmbeddings, bits
 from ptft.compare.peak import training_peak
@@ -24,6 +24,7 @@ from ptft.compare.selected import selection_luck
 from ptft.compare.stats import hits_of
 from ptft.compare.target import Target, shares
 from ptft.compare.trials import Searched, TrialWatch, search_trials
+from ptft.compare.unlabelled import Prepared, task_recipe
 from ptft.data import SampleSet
 from ptft.data.sample import Part
 from ptft.errors import TrainingError
@@ -124,6 +125,7 @@ class Task:
         self.folder = folder / "tasks" / (name or f"{arm.label}_{budget}")
         self.cells = Cells(folder, comparison)
         self.target = Target(comparison)
+        self.prepared: dict[int, Prepared] = {}  # by seed, of arms with unlabelled pictures
         self._peak = 0  # of a training, measured while this process holds little else
         if arm.kind != START and self.cells.missing_of(arm.label, budget):
             shutil.rmtree(self.folder / "run", ignore_errors=True)
@@ -216,6 +218,7 @@ class Task:
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         if watch:
             cpu, wall = cpu - watch.cpu, wall - watch.wall
+        before = self.prepared.get(seed)
         model = load_model(folder)
         self.give_head(model)
         flops, share = self._counted
@@ -224,8 +227,8 @@ class Task:
             Validation(self, lambda: model, seed),
             dict(chosen),
             Costs(
-                cpu_seconds=round(cpu, 2),
-                wall_seconds=round(wall, 2),
+                cpu_seconds=round(cpu + (before.cpu if before else 0.0), 2),
+                wall_seconds=round(wall + (before.wall if before else 0.0), 2),
                 gpu_seconds=round(wall, 2) if model.device.type == "cuda" else 0.0,
                 flops=flops,
                 peak_bytes=self._peak,
@@ -241,15 +244,7 @@ class Task:
             init_head(model, self.target.classes, objective, seed=self.comparison.seed)
 
     def _recipe(self, seed: int, chosen: Mapping[str, Any]) -> Recipe:
-        return arm_recipe(
-            self.comparison,
-            self.arm,
-            budget=self.budget,
-            samples=self.target.samples(self.budget),
-            seed=seed,
-            chosen=chosen,
-            folder=str(self.folder / "run"),
-        )
+        return task_recipe(self, seed, chosen)
 
     def mix_with_start(self, trained: TrainedArm, seed: int) -> None:
         """WiSE-FT: the mix that validation likes best among those that probably retain enough; of
@@ -289,7 +284,7 @@ class Task:
         model = validation.make()
         val = validation.val
         asked = self.target.val(self.budget, seed)
-        before, labels = validation.before, self.target.labels_before(self.budget, seed)
+        other, labels = validation.before, self.target.labels_before(self.budget, seed)
         test = self.target.measure(model, self.target.target.test, validation.embedded)
         kept = self.target.retained_measured(model, "test", validation.embedded)
         temperature = fit_temperature(*val.scores())
@@ -315,8 +310,10 @@ class Task:
                 costs=trained.costs,
                 trials=trained.trials,
                 val_of=_samples(val, asked),
-                before_of=_samples(before, labels) if before else [],
-                before_hits=bits(before) if before else "",
+                before_of=_samples(other, labels) if other else [],
+                before_hits=bits(other) if other else "",
+                base=before.base.arm.label if (before := self.prepared.get(seed)) else "",
+                unlabelled=before.pictures if before else 0,
                 val_kept={name: bits(one) for name, one in validation.kept.items()},
                 test_kept={name: bits(one) for name, one in kept.items()},
             )

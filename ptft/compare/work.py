@@ -14,6 +14,7 @@ from ptft.compare.processes import Processes
 from ptft.compare.results import MIXED, cell_name
 from ptft.errors import ModelError, TrainingError
 from ptft.recipe import ArmSection, Comparison
+from ptft.recipe.comparison import UNLABELLED, can_be_base
 from ptft.speech import say
 from ptft.train.part import Stop
 
@@ -146,7 +147,7 @@ class _Work:
         for name, job in self._left.items():
             if len(self._processes) >= section.jobs:
                 return
-            if name in self._processes or not self._take(name):
+            if name in self._processes or self._waits_for(job) or not self._take(name):
                 continue
             values = self._comparison.model_dump(mode="json", by_alias=True)
             own = f"{name}.{self._claims.worker}"
@@ -155,6 +156,13 @@ class _Work:
         if self._left and not self._processes and not self._waits:
             self._waits = True
             say(self._log, f"all that is left is being done by others; {self._far()}")
+
+    def _waits_for(self, job: ArmJob) -> bool:
+        """Whether it builds on one of several arms that are not all finished."""
+        return job.arm.kind in UNLABELLED and any(
+            other.budget == job.budget and can_be_base(other.arm.kind)
+            for other in self._left.values()
+        )
 
     def _take(self, name: str) -> bool:
         return self._board.patiently(lambda: self._claims.take(name, self._newest))

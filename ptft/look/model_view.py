@@ -78,8 +78,9 @@ def _default(why: str, recipe: Recipe | None = None) -> ModelView:
 
 def _templates(recipe: Recipe) -> tuple[str, ...]:
     objective = recipe.objective
-    paired = isinstance(objective, ClipObjective | SiglipObjective)
-    return tuple(objective.templates or ()) if paired else ()
+    if not isinstance(objective, ClipObjective | SiglipObjective):
+        return ()
+    return tuple(objective.templates or ())
 
 
 def _of_recipe(recipe: Recipe) -> tuple[ImagePreprocess, str | None]:

@@ -35,6 +35,7 @@ from ptft.recipe import (
     InitSection,
     ModelSection,
     ObjectiveSection,
+    SelfSupervisedObjective,
     SiglipObjective,
     TextTower,
     TowersModel,
@@ -299,7 +300,7 @@ def _fit_objective(model: DualEncoder, objective: ObjectiveSection, *, fresh: bo
     if fresh and isinstance(objective, ClipObjective | SiglipObjective):
         with torch.no_grad():
             model.logit_scale.fill_(math.log(1 / objective.init_temperature))
-    if isinstance(objective, ClipObjective | SiglipObjective):
+    if isinstance(objective, ClipObjective | SiglipObjective | SelfSupervisedObjective):
         model.drop_head()  # and the classes that the start was trained on
     config = copy.deepcopy(dict(model.spec.config))
     config.pop("init_logit_bias", None)

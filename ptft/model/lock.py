@@ -15,6 +15,7 @@ from ptft.recipe import (
     ObjectiveSection,
     ProbeAdapt,
     ProjectionAdapt,
+    SelfSupervisedObjective,
     SiglipObjective,
     TipAdapterAdapt,
     read_towers,
@@ -118,9 +119,10 @@ def active_batch_norm(model: DualEncoder) -> str | None:
 
 def scale_learns(adapt: AdaptSection, objective: ObjectiveSection) -> bool:
     """Whether the recipe lets the logit scale learn."""
+    reads_scale = not isinstance(objective, DetectObjective | SelfSupervisedObjective)
     if isinstance(adapt, AdapterSection):
-        return adapt.logit_scale and not isinstance(objective, DetectObjective)
-    if isinstance(adapt, TipAdapterAdapt) or isinstance(objective, DetectObjective):
+        return adapt.logit_scale and reads_scale
+    if isinstance(adapt, TipAdapterAdapt) or not reads_scale:
         return False
     return not (isinstance(adapt, ProbeAdapt) and isinstance(objective, ClassifyObjective))
 
@@ -159,7 +161,7 @@ def _apply_adapter(
         learns.append("head")
     if detect:
         learns += _let_detect(model)
-    if adapt.logit_scale and not detect:
+    if scale_learns(adapt, objective):
         model.logit_scale.requires_grad_(True)
         learns.append("logit scale")
         if isinstance(objective, SiglipObjective) and model.logit_bias is not None:

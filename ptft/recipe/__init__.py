@@ -21,7 +21,6 @@ from ptft.recipe.data import (
     ScenesData,
     ShardsData,
     TableData,
-    has_pictures,
 )
 from ptft.recipe.distill import DistillSection
 from ptft.recipe.early_stop import EarlyStopSection
@@ -51,6 +50,7 @@ from ptft.recipe.objective import (
     ClipObjective,
     DetectObjective,
     ObjectiveSection,
+    SelfSupervisedObjective,
     SiglipObjective,
     read_towers,
 )
@@ -68,7 +68,9 @@ from ptft.recipe.schema import (
     RunSection,
 )
 from ptft.recipe.sequence import GuardSection, StagedRecipe, StageSection
+from ptft.recipe.splits import has_pictures
 from ptft.recipe.stage import stage_recipe
+from ptft.recipe.unlabelled import SelfTrainSection
 
 __all__ = [
     "TOWERS_OF",
@@ -113,6 +115,8 @@ __all__ = [
     "RunSection",
     "ScenesData",
     "Search",
+    "SelfSupervisedObjective",
+    "SelfTrainSection",
     "ShardsData",
     "SiglipObjective",
     "StageSection",

@@ -21,7 +21,6 @@ from ptft.recipe.data import (
     ScenesData,
     ShardsData,
     TableData,
-    has_split,
 )
 from ptft.recipe.evaluation import EvaluateItem
 from ptft.recipe.model import ArchModel, TextTower, TowersModel
@@ -30,6 +29,7 @@ from ptft.recipe.optim import ADAMW, LBFGS, OptimSection, find_optimizer
 from ptft.recipe.paths import check_url, expand_paths, is_hub_id, is_url
 from ptft.recipe.schema import Recipe
 from ptft.recipe.sequence import StagedRecipe
+from ptft.recipe.splits import has_split
 from ptft.recipe.stage import stage_recipe
 
 __all__ = [
@@ -75,6 +75,8 @@ def splits_of(recipe: Recipe) -> Iterator[SplitUse]:
             yield SplitUse(f"guard.known.{number}", known, "train", None)
     else:
         yield SplitUse("data", recipe.data, "train", None)
+    if (unlabelled := getattr(recipe.data, "unlabelled", None)) is not None:
+        yield SplitUse("data.unlabelled", unlabelled, "train", None)
     if _chooses_by_val(recipe):
         yield SplitUse("data", recipe.data, "val", None)
     yield from evaluated_splits(recipe)
@@ -138,6 +140,8 @@ def check_recipe(recipe: Recipe) -> None:
         _check_source("init.from", recipe.init.from_)
     if recipe.distill is not None:
         _check_source("distill.from", recipe.distill.from_)
+    if recipe.self_train is not None:
+        _check_source("self_train.from", recipe.self_train.from_)
     check_optimizer(recipe.optim)
     _check_splits(splits_of(recipe))
     _check_pairs(recipe)

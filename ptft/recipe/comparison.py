@@ -9,11 +9,19 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from ptft.recipe.evaluation import EvaluateItem
-from ptft.recipe.objective import ClassifyObjective, DetectObjective
+from ptft.recipe.objective import ClassifyObjective, DetectObjective, SelfSupervisedObjective
 from ptft.recipe.schema import Recipe
 from ptft.recipe.section import Section
 
-__all__ = ["ArmKind", "ArmSection", "CompareSection", "Comparison", "Search"]
+__all__ = [
+    "UNLABELLED",
+    "ArmKind",
+    "ArmSection",
+    "CompareSection",
+    "Comparison",
+    "Search",
+    "can_be_base",
+]
 
 ArmKind = Literal[
     "zero_shot",
@@ -30,6 +38,8 @@ ArmKind = Literal[
     "projection",
     "tip_adapter",
     "replay",
+    "self_train",
+    "adapt_unlabelled",
 ]
 
 
@@ -71,6 +81,15 @@ class ArmSection(Section):
         return self.name or self.kind
 
 
+UNLABELLED: tuple[ArmKind, ...] = ("self_train", "adapt_unlabelled")
+"""Kinds that learn from pictures without labels, beside what the best labelled arm does."""
+
+
+def can_be_base(kind: ArmKind) -> bool:
+    """Whether an arm that learns from pictures without labels can build on one of a kind."""
+    return kind not in ("zero_shot", "scratch", "flyp", "tip_adapter", "replay", *UNLABELLED)
+
+
 def _arms() -> list[ArmSection]:
     kinds: tuple[ArmKind, ...] = ("zero_shot", "scratch", "probe", "full", "lora", "l2_sp")
     return [ArmSection(kind=kind) for kind in kinds]
@@ -108,6 +127,9 @@ class CompareSection(Section):
     """Least mean share of the starting model's figures on ``retain`` that a winner keeps."""
     retention_probability: float = Field(default=0.35, gt=0.0, lt=1.0)
     """Least probability, by what validation says, with which a winner keeps that share."""
+    unlabelled_passes: float = Field(default=4.0, gt=0.0)
+    """Of the ``adapt_unlabelled`` arm over ``data.unlabelled``, in two views each, before it sees a
+    label; it is done once for all budgets and seeds."""
     replay: float = Field(default=1.0, gt=0.0)
     """Retained samples that the ``replay`` arms see for each of the target's."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
@@ -141,14 +163,56 @@ class Comparison(Recipe):
 
     @model_validator(mode="after")
     def _head_for_all(self) -> "Comparison":
-        if isinstance(self.objective, DetectObjective):
+        if isinstance(self.objective, DetectObjective | SelfSupervisedObjective):
             raise ValueError(
-                "objective.kind: 'detect' is not compared yet; allowed: clip, siglip, classify"
+                f"objective.kind: {self.objective.kind!r} is not compared yet; allowed: clip, "
+                "siglip, classify"
             )
         if isinstance(self.objective, ClassifyObjective) and self.objective.head == "probe":
             raise ValueError(
                 "objective.head: 'probe' would begin every arm with a probe, as lp_ft does; "
                 "allowed: prompts, random"
+            )
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_what_is_there(cls, values: Any) -> Any:
+        """Where no arms are named, those join that read what the recipe has beside labels."""
+        if not isinstance(values, dict):
+            return values
+        section = values.get("compare") or {}
+        data, objective = values.get("data"), values.get("objective") or {}
+        if not isinstance(section, dict) or not isinstance(data, dict) or "arms" in section:
+            return values
+        more = []
+        if data.get("unlabelled") is not None:
+            one_label = isinstance(objective, dict) and objective.get("kind") == "classify"
+            more = [kind for kind in UNLABELLED if one_label or kind != "self_train"]
+        if not more:
+            return values
+        arms = [{"kind": one} for one in (*(arm.kind for arm in _arms()), *more)]
+        return {**values, "compare": {**section, "arms": arms}}
+
+    @model_validator(mode="after")
+    def _reads_unlabelled(self) -> "Comparison":
+        """Arms read ``data.unlabelled`` here, in place of a self_train section."""
+        if self.self_train is not None:
+            raise ValueError("self_train: of ptft train; allowed: null, and an arm of that kind")
+        arms = [arm for arm in self.compare.arms if arm.kind in UNLABELLED]
+        given = getattr(self.data, "unlabelled", None)
+        if given is not None and not arms:
+            raise ValueError(
+                "data.unlabelled: no arm reads it; allowed: null, or arms of the kinds "
+                f"{', '.join(UNLABELLED)}"
+            )
+        if given is None and arms:
+            raise ValueError(f"compare.arms.{arms[0].label}: data.unlabelled is missing")
+        labelled = [arm for arm in self.compare.arms if can_be_base(arm.kind)]
+        if arms and not labelled:
+            raise ValueError(
+                f"compare.arms.{arms[0].label}: no arm beside it that learns from labels by steps, "
+                "which it builds on; allowed: probe, full and others with it"
             )
         return self
 

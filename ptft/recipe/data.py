@@ -22,8 +22,6 @@ __all__ = [
     "ScenesData",
     "ShardsData",
     "TableData",
-    "has_pictures",
-    "has_split",
 ]
 
 INDIFFERENT = frozenset({"cache", "cache_gb", "max_skipped"})
@@ -45,6 +43,19 @@ class _Drawn(Section):
 
     shots: int | None = Field(default=None, ge=1)
     """Use only this many training samples of each class, drawn likewise."""
+
+    unlabelled: "PartData | None" = None
+    """Pictures without labels, a section of their own: its ``train``, of which neither labels nor
+    captions are read. ``self_train`` learns from them, and two arms of a comparison do."""
+
+    @field_validator("unlabelled")
+    @classmethod
+    def _is_plain(cls, given: "PartData | None") -> "PartData | None":
+        if given is not None and (given.unlabelled is not None or given.train is None):
+            raise ValueError("allowed: a data section with train, and no unlabelled of its own")
+        if given is not None and getattr(given, "image", "") is None:
+            raise ValueError("image: null, and pictures are read; allowed: their column")
+        return given
 
 
 class _Fields(_Drawn):
@@ -285,6 +296,10 @@ class BoxesData(Section):
 PartData = Annotated[ScenesData | ShardsData | FolderData | TableData, Field(discriminator="kind")]
 
 
+for _kind in (ScenesData, ShardsData, FolderData, TableData):
+    _kind.model_rebuild()  # of unlabelled
+
+
 class MixturePart(Section):
     """One of the sets of a mixture."""
 
@@ -329,18 +344,3 @@ DataSection = Annotated[
     ScenesData | ShardsData | FolderData | TableData | BoxesData | MixtureData,
     Field(discriminator="kind"),
 ]
-
-
-def has_split(section: DataSection, split: str) -> bool:
-    """Whether a data section has a split, of its own or held out of its training set."""
-    if isinstance(section, MixtureData):
-        return any(has_split(part.data, split) for part in section.parts)
-    held_out = split == "val" and getattr(section, "hold_out", None) is not None
-    return held_out or getattr(section, split) is not None
-
-
-def has_pictures(section: DataSection) -> bool:
-    """Whether the samples of a data section are said to have pictures."""
-    if isinstance(section, MixtureData):
-        return all(has_pictures(part.data) for part in section.parts)
-    return not isinstance(section, TableData) or section.image is not None

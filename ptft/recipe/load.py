@@ -155,6 +155,7 @@ def deciding_values(recipe: Recipe) -> dict[str, Any]:
     items = [*values["evaluate"], *(stage["evaluate"] for stage in stages)]
     sections = [values["data"], *(stage["data"] for stage in stages)]
     sections += (item["data"] for item in items if item["data"])
+    sections += [one["unlabelled"] for one in sections if one.get("unlabelled")]
     for section in sections:
         for part in [section, *(part["data"] for part in section.get("parts", []))]:
             for key in INDIFFERENT & part.keys():
@@ -180,8 +181,9 @@ def _drop_added(values: Any) -> None:
         if ADDED.keys() <= values.keys():
             for key in [key for key, default in ADDED.items() if values[key] == default]:
                 del values[key]
-        if values.get("lr_head", ()) is None:
-            del values["lr_head"]
+        for key in ("lr_head", "self_train", "unlabelled"):
+            if values.get(key, ()) is None:
+                del values[key]
         for entry in values.values():
             _drop_added(entry)
 

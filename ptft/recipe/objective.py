@@ -13,6 +13,7 @@ __all__ = [
     "ClipObjective",
     "DetectObjective",
     "ObjectiveSection",
+    "SelfSupervisedObjective",
     "SiglipObjective",
     "read_towers",
 ]
@@ -131,12 +132,35 @@ class DetectObjective(Section):
     """Of the generalised IoU of boxes, likewise."""
 
 
+class SelfSupervisedObjective(Section):
+    """Pictures alone: the image tower learns what two views of one picture have in common, and to
+    keep pictures apart, without labels or captions (VICReg, Bardes et al. 2022).
+
+    It takes no pairs of different pictures for negatives, so that small batches and pictures that
+    resemble each other serve. The embeddings themselves are what is held, without an expander: a
+    tower that was trained before is to stay useful as it is. A view is a sample seen: a batch holds
+    two of each picture, and ``augment`` has to leave something to chance. The text tower stays, and
+    a classifier's head is dropped.
+    """
+
+    kind: Literal["self_supervised"] = "self_supervised"
+    invariance: float = Field(default=25.0, gt=0.0)
+    """Weight of the squared distance of the two views of a picture."""
+    variance: float = Field(default=25.0, ge=0.0)
+    """Weight of what each dimension's standard deviation over the pictures lacks to 1, the
+    embeddings being of length sqrt(D)."""
+    covariance: float = Field(default=1.0, ge=0.0)
+    """Weight of the squared covariances of different dimensions."""
+
+
 ObjectiveSection = Annotated[
-    ClipObjective | SiglipObjective | ClassifyObjective | DetectObjective,
+    ClipObjective | SiglipObjective | ClassifyObjective | DetectObjective | SelfSupervisedObjective,
     Field(discriminator="kind"),
 ]
 
 
 def read_towers(objective: ObjectiveSection) -> tuple[Literal["image", "text"], ...]:
     """The towers that an objective reads."""
+    if isinstance(objective, SelfSupervisedObjective):
+        return ("image",)
     return TOWERS_OF[objective.reads if isinstance(objective, ClassifyObjective) else "both"]

@@ -6,7 +6,7 @@ from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from ptft.errors import suggest
 from ptft.recipe.adapt import Adapter, ProjectionAdapt, TipAdapterAdapt
-from ptft.recipe.data import DataSection, has_pictures
+from ptft.recipe.data import DataSection
 from ptft.recipe.distill import DistillSection
 from ptft.recipe.early_stop import EarlyStopSection
 from ptft.recipe.evaluation import (
@@ -22,6 +22,8 @@ from ptft.recipe.optim import OptimSection
 from ptft.recipe.paths import is_url
 from ptft.recipe.regularise import RegulariseSection
 from ptft.recipe.section import Section
+from ptft.recipe.splits import has_pictures
+from ptft.recipe.unlabelled import SelfTrainSection, unlabelled_problem, views_problem
 
 __all__ = [
     "AdaptSection",
@@ -189,6 +191,7 @@ class Recipe(Section):
     data: DataSection
     objective: ObjectiveSection = Field(default_factory=ClipObjective)
     distill: DistillSection | None = None
+    self_train: SelfTrainSection | None = None
     adapt: AdaptSection = Field(default_factory=FullAdapt)
     regularise: RegulariseSection | None = None
     early_stop: EarlyStopSection | Literal["auto"] | None = "auto"
@@ -268,6 +271,12 @@ class Recipe(Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"evaluate: two items are named {', '.join(twice)}; give each a name")
+        return self
+
+    @model_validator(mode="after")
+    def _reads_unlabelled(self) -> "Recipe":
+        if (problem := unlabelled_problem(self) or views_problem(self)) is not None:
+            raise ValueError(problem)
         return self
 
     @model_validator(mode="after")

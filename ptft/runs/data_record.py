@@ -229,6 +229,8 @@ def _models(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "init.from", recipe.init.from_
     if recipe.distill is not None:
         yield "distill.from", recipe.distill.from_
+    if recipe.self_train is not None:
+        yield "self_train.from", recipe.self_train.from_
     name = recipe.model.pretrained if isinstance(recipe.model, ArchModel) else None
     if name is not None and Path(name).expanduser().exists():  # else a tag, which is a version
         yield "model.pretrained", name

@@ -31,8 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from ptft.data import Batch, KeptFeatures
-from ptft.errors import RecipeError, TrainingError
-from ptft.model import DualEncoder, active_batch_norm
+from ptft.errors import TrainingError
 from ptft.objective import (
     Features,
     ObjectiveOutput,
@@ -40,6 +39,7 @@ from ptft.objective import (
     features_loss,
     needs_pictures,
     needs_text,
+    views_loss,
 )
 from ptft.recipe import (
     ClassifyObjective,
@@ -47,16 +47,18 @@ from ptft.recipe import (
     DetectObjective,
     ObjectiveSection,
     OptimSection,
+    SelfSupervisedObjective,
     SiglipObjective,
 )
 from ptft.train.batches import grouped_tokens, images_to_device
 from ptft.train.boxes import batch_queries, boxes_loss
 from ptft.train.cost.clock import PartClock
 from ptft.train.device import RandomState, autocast
+from ptft.train.micro import micro_batch
 from ptft.train.parallel import Parallel
 from ptft.train.teacher import Teacher
 
-__all__ = ["Step", "loss_scaler", "micro_batch"]
+__all__ = ["Step", "loss_scaler"]
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ class Step:
             return self._classify(self.objective, batch)
         if isinstance(self.objective, DetectObjective):
             return self._detect(self.objective, batch)
+        if isinstance(self.objective, SelfSupervisedObjective):
+            return self._views(self.objective, batch)
         return self._contrast(self.objective, batch)
 
     def _contrast(
@@ -219,6 +223,18 @@ class Step:
 
         return self._singly(batch, answer)
 
+    def _views(self, objective: SelfSupervisedObjective, batch: Batch) -> ObjectiveOutput:
+        def answer(micro: _Micro) -> ObjectiveOutput:
+            with self._part("copy"):
+                assert isinstance(batch.images, Tensor), "views have no kept features"
+                images = images_to_device(batch.images[micro.images], self.model)
+            with self._part("forward"), autocast(self.precision, self.model.device):
+                views_bd, _ = self.parallel.forward(images)
+            with self._part("loss"):
+                return views_loss(objective, views_bd)
+
+        return self._singly(batch, answer)
+
     def _inputs(
         self, objective: ClassifyObjective, batch: Batch, rows: slice | Tensor
     ) -> tuple[Tensor | KeptFeatures | None, list[Tensor | KeptFeatures] | None]:
@@ -307,30 +323,6 @@ class Step:
 def loss_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
     """What keeps the gradients of fp16 from vanishing; in any other precision it does nothing."""
     return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-
-
-def micro_batch(optim: OptimSection, model: DualEncoder, ranks: int) -> int:
-    """Samples that a rank forwards at once.
-
-    Raises:
-        RecipeError: they do not divide the rank's share of the batch, or a batch norm would see
-            each micro batch's statistics in place of the batch's.
-    """
-    share = optim.global_batch // ranks
-    size = optim.micro_batch or share
-    if share % size:
-        raise RecipeError(
-            f"optim.micro_batch: {size}: does not divide a rank's {share} samples "
-            f"(optim.global_batch {optim.global_batch} over {ranks} ranks)"
-        )
-    norm = active_batch_norm(model)
-    if size < share and norm is not None:
-        raise RecipeError(
-            f"optim.micro_batch: {size}: {norm} is a batch norm, which would see {size} samples "
-            f"where the batch has {share}; allowed: adapt.freeze_norm: true, adapt.lock of that "
-            "tower, or no micro batch"
-        )
-    return size
 
 
 def _is_fixed(tower: nn.Module) -> bool:

@@ -13,6 +13,7 @@ from ptft.data.checks.marked import box_classes
 from ptft.data.reading.features import FeatureFile, TextFeatures
 from ptft.data.reading.loader import worker_count
 from ptft.data.sources.class_captions import ClassCaptions
+from ptft.data.sources.two_views import TwoViews
 from ptft.distributed import ALONE, World
 from ptft.errors import ModelError, RecipeError, TrainingError
 from ptft.evaluate import add_cache, probe_head
@@ -31,7 +32,17 @@ from ptft.model_source import model_folder
 from ptft.objective import check_widths, class_weights, needs_text
 from ptft.optim import total_samples
 from ptft.preprocess.decoding import Reading
-from ptft.recipe import ClassifyObjective, DetectObjective, Recipe, RunSection, TipAdapterAdapt
+from ptft.recipe import (
+    ClassifyObjective,
+    ClipObjective,
+    DetectObjective,
+    Recipe,
+    RunSection,
+    SelfSupervisedObjective,
+    SiglipObjective,
+    TipAdapterAdapt,
+)
+from ptft.train.self_training import with_pseudo_labels
 from ptft.train.teacher import Teacher, load_teacher
 
 __all__ = ["Setup", "choose_device", "keep_reading", "set_up"]
@@ -81,14 +92,19 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     """
     model = build_model(recipe.model, recipe.init, recipe.objective, seed=recipe.seed)
     check_widths(recipe.objective, model.spec.embed_dim)
-    samples = open_split(recipe.data, "train", seed=recipe.seed)
+    labelled = open_split(recipe.data, "train", seed=recipe.seed)
+    samples, told = with_pseudo_labels(recipe, labelled, device)
     if isinstance(recipe.objective, DetectObjective):
         prepare_detector(model, recipe.objective, box_classes(samples), seed=recipe.seed)
-    elif not isinstance(recipe.objective, ClassifyObjective) and recipe.objective.templates:
+    elif (
+        isinstance(recipe.objective, ClipObjective | SiglipObjective) and recipe.objective.templates
+    ):
         samples = ClassCaptions(samples, recipe.objective.templates)
         model.spec = model.spec.with_(  # what it learns to tell apart, for who serves it
             classes=tuple(samples.classes or ()), templates=samples.templates
         )
+    elif isinstance(recipe.objective, SelfSupervisedObjective):
+        samples = _paired(samples, world)
     check_captions(samples, recipe.objective)
     random_head = False
     if isinstance(recipe.objective, ClassifyObjective):
@@ -101,7 +117,7 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
             seed=recipe.seed,
             fit=lambda: probe_head(
                 model.to(device),
-                samples,
+                labelled,
                 seed=recipe.seed,
                 workers=recipe.run.workers,
                 reads=reads,
@@ -118,7 +134,7 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     _refuse_lone_samples(recipe, model, world)
     steps = total_samples(recipe.optim, len(samples)) // recipe.optim.global_batch
     readers = max(1, worker_count(recipe.run.workers, samples, steps, world.size))
-    notes = [*remembered, *samples.notes(world.size * readers)]
+    notes = [*told, *remembered, *samples.notes(world.size * readers)]
     if needs_text(recipe.objective):
         notes += cut_notes(samples, model.spec.tokenizer, stops=model.spec.text_stops)
     if recipe.augment.patch_dropout:
@@ -133,6 +149,20 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
         random_head=random_head,
         class_weights=_class_weights(recipe, samples, device),
     )
+
+
+def _paired(samples: SampleSet, world: World) -> SampleSet:
+    """Every picture twice in a row.
+
+    Raises:
+        RecipeError: among ranks, which would each hold their own views against each other.
+    """
+    if world.size > 1:
+        raise RecipeError(
+            f"objective.kind: 'self_supervised' on {world.size} ranks: the pictures of a batch are "
+            "held against each other; allowed: one process"
+        )
+    return TwoViews(samples)
 
 
 def _class_weights(recipe: Recipe, samples: SampleSet, device: torch.device) -> Tensor | None:

@@ -86,7 +86,7 @@ data: {kind: shards, train: [a, 1]}
 
 objective: {kind: clap}
     objective.kind: 'clap': not allowed; did you mean 'clip'?
-    (allowed: classify, clip, detect, siglip)
+    (allowed: classify, clip, detect, self_supervised, siglip)
 
 adapt: {kind: loar}
     adapt.kind: 'loar': not allowed; did you mean 'lora'?

@@ -18,8 +18,8 @@ from ptft.recipe import (
     SiglipObjective,
 )
 from ptft.recipe.check import SplitUse, splits_of
-from ptft.recipe.data import has_pictures
 from ptft.recipe.objective import ObjectiveSection, read_towers
+from ptft.recipe.splits import has_pictures
 from ptft.speech import Tell
 
 __all__ = [
@@ -160,7 +160,7 @@ def check_captions(
         if labels is not None and len(seen) < 2:
             only = [samples.classes[number] for number in seen] if samples.classes else []
             raise DataError(_one_class(key, only))
-    single = isinstance(objective, ClassifyObjective | DetectObjective)
+    single = not isinstance(objective, ClipObjective | SiglipObjective)
     if single or len(samples) < 2 or samples.in_order:
         return
     step = max(1, len(samples) // _CAPTIONS)
@@ -236,6 +236,8 @@ def _reads_pictures(use: SplitUse, objective: ObjectiveSection | None) -> bool:
 def _meaningless(found: Checked, objective: ObjectiveSection | None) -> Iterator[str]:
     """What makes a loss or a figure of a split mean nothing."""
     survey, label = found.survey, found.label
+    if all(use.key.endswith(".unlabelled") for use in found.uses):
+        return  # of which neither labels nor captions are read
     kinds: set[str] = {use.item.kind for use in found.uses if use.item is not None}
     labelled = kinds & {"zero_shot", "probe", "classify"}
     paired = objective if isinstance(objective, ClipObjective | SiglipObjective) else None

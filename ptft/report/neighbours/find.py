@@ -26,7 +26,7 @@ from ptft.recipe import (
     ZeroShotEvaluation,
 )
 from ptft.recipe.check import Split
-from ptft.recipe.data import has_split
+from ptft.recipe.splits import has_split
 from ptft.report.neighbours.record import Answer, Neighbours, read_neighbours
 from ptft.report.neighbours.search import NotSearchableError, search_samples
 
@@ -111,7 +111,7 @@ def _answers(neighbours: Neighbours, search: Callable[[], list[Answer]]) -> list
 def _templates(recipe: Recipe, item: EvaluateItem | None = None) -> list[str]:
     """Prompts for classes: the objective's, else a zero-shot evaluation's own."""
     own = item.templates if isinstance(item, ZeroShotEvaluation) else []
-    return recipe.objective.templates or own
+    return getattr(recipe.objective, "templates", None) or own
 
 
 def _which(recipe: Recipe) -> tuple[DataSection, Split, list[str]]:
