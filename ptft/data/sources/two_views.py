@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ptft.data.reading.order import RunOrder
+from ptft.data.reading.order import ORDER, OrderVersion, RunOrder
 from ptft.data.sample import Part, Sample, SampleSet
 
 __all__ = ["PairedOrder", "TwoViews"]
@@ -44,8 +44,8 @@ class TwoViews(Part):
         assert isinstance(order, PairedOrder)
         self.samples.look_ahead(order.pictures, position // 2)
 
-    def order(self, seed: int) -> "PairedOrder":
-        return PairedOrder(self.samples.order(seed))
+    def order(self, seed: int, version: OrderVersion = ORDER) -> "PairedOrder":
+        return PairedOrder(self.samples.order(seed, version))
 
 
 class PairedOrder:
