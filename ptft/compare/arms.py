@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from ptft.compare.unlabelled_arms import Base, apply_unlabelled, run_values
 from ptft.errors import RecipeError
-from ptft.recipe import ClassifyObjective, Recipe, SelfTrainSection
+from ptft.recipe import ClassifyObjective, DetectObjective, Recipe, SelfTrainSection
 from ptft.recipe.comparison import UNLABELLED, ArmKind, ArmSection, Comparison, Search, can_be_base
 from ptft.recipe.load import parse_recipe, set_key
 
@@ -48,6 +48,16 @@ _FASTER: dict[ArmKind, float] = {
 }
 """How much higher a learning rate suits few fresh weights than all the old ones."""
 
+_NOT_OF_BOXES: tuple[ArmKind, ...] = (
+    "lp_ft",
+    "flyp",
+    "tip_adapter",
+    "projection",
+    "replay",
+    *UNLABELLED,
+)
+"""Kinds that learn from classes, captions or pictures without labels: of boxes there is none."""
+
 _FACTOR = 3.0  # a search goes from a third of the rate to three times it
 
 
@@ -80,6 +90,12 @@ def arm_recipe(
     values["name"] = f"{comparison.name}-{arm.label}"
     values["seed"] = comparison.seed + seed
     values |= {"evaluate": [], "early_stop": None}  # every arm takes all its steps
+    if isinstance(comparison.objective, DetectObjective) and arm.kind in _NOT_OF_BOXES:
+        others = ", ".join(kind for kind in get_args(ArmKind) if kind not in _NOT_OF_BOXES)
+        raise RecipeError(
+            f"compare.arms.{arm.label}.kind: {arm.kind!r} with objective.kind 'detect'; allowed: "
+            f"{others}"
+        )
     values["data"]["shots" if classify else "limit"] = budget
     unlabelled = values["data"].pop("unlabelled", None)
     if classify:  # a cell fits its own temperature, on no more of val than its budget allows

@@ -5,8 +5,8 @@ import time
 from collections.abc import Sequence
 
 from ptft.compare.arms import MIXES, STEPLESS, first_recipe
+from ptft.compare.start import starting_model
 from ptft.compare.target import Target
-from ptft.compare.task import starting_model
 from ptft.data import open_split
 from ptft.recipe import ArmSection, Comparison
 from ptft.recipe.comparison import UNLABELLED
@@ -28,7 +28,7 @@ def estimate(comparison: Comparison, jobs: Sequence[tuple[ArmSection, int]]) -> 
     keep_freed_memory()  # as training does, in whose process a model is evaluated
     started = time.process_time()
     target = Target(comparison)
-    model = starting_model(comparison, target)
+    model, _ = starting_model(comparison, target)
     target.cache_pictures(model.spec.preprocess)
     target.measure(model, target.target.test)  # the pictures are read once
     first, started = time.process_time() - started, time.process_time()

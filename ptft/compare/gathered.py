@@ -40,8 +40,8 @@ class Arm:
     val_retention: float
     test_retention: float
     test_retained: dict[str, float]
-    ece: float
-    ece_scaled: float
+    ece: float | None
+    ece_scaled: float | None
     trainable_share: float
     cpu_seconds: float
     wall_seconds: float
@@ -91,8 +91,8 @@ def _arm(name: str, budget: int, cells: list[Cell], *, confidence: float) -> Arm
         val_retention=mean(cell.val_retention for cell in cells),
         test_retention=mean(cell.test_retention for cell in cells),
         test_retained={key: mean(cell.test_retained[key] for cell in cells) for key in names},
-        ece=mean(cell.ece for cell in cells),
-        ece_scaled=mean(cell.ece_scaled for cell in cells),
+        ece=_mean_told(cell.ece for cell in cells),
+        ece_scaled=_mean_told(cell.ece_scaled for cell in cells),
         trainable_share=costs[0].trainable_share,
         cpu_seconds=mean(cost.cpu_seconds for cost in costs)
         + sum(cost.search_cpu_seconds for cost in costs) / len(costs),
@@ -112,18 +112,23 @@ def _arm(name: str, budget: int, cells: list[Cell], *, confidence: float) -> Arm
     )
 
 
+def _mean_told(values: Iterable[float | None]) -> float | None:
+    """The mean of what cells tell; None where they do not."""
+    told = [value for value in values if value is not None]
+    return float(np.mean(told)) if told else None
+
+
 def _asked(cells: Sequence[Cell]) -> Asked:
     """All that the seeds were asked. Where a sample is not one query, nothing tells which queries
     of two seeds are the same; then each has its own."""
     rows: list[dict[object, float]] = []
     for cell in cells:
         val: Sequence[object] = cell.val_of or [(cell.seed, n) for n in range(len(cell.val_hits))]
-        row: dict[object, float] = {
-            ("val", one): float(hit) for one, hit in zip(val, cell.val_hits, strict=True)
-        }
+        hits = hits_of([cell.val_hits])[0].tolist()
+        row: dict[object, float] = {("val", one): hit for one, hit in zip(val, hits, strict=True)}
         if cell.before_of:
-            before = zip(cell.before_of, cell.before_hits, strict=True)
-            row |= {("train", one): float(hit) for one, hit in before}
+            before = zip(cell.before_of, hits_of([cell.before_hits])[0].tolist(), strict=True)
+            row |= {("train", one): hit for one, hit in before}
         rows.append(row)
     queries = sorted({query for row in rows for query in row}, key=repr)
     hits_sq = np.array([[row.get(query, np.nan) for query in queries] for row in rows])

@@ -7,10 +7,13 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
+from ptft.compare.boxes import BoxMeasurement, measure_boxes
+from ptft.compare.stats import AnswerRow
 from ptft.data import SampleSet
 from ptft.errors import RecipeError, suggest
 from ptft.evaluate import embed_split, embed_texts
-from ptft.evaluate.figures import cut_figures
+from ptft.evaluate.calibrate import fit_temperature
+from ptft.evaluate.figures import calibration_errors, cut_figures
 from ptft.evaluate.ranks import ClassRanks, RetrievalRanks, Way, rank_captions, rank_labels
 from ptft.evaluate.run import reads_of
 from ptft.model import DualEncoder
@@ -27,7 +30,9 @@ from ptft.recipe import (
 __all__ = [
     "Measurement",
     "TextEmbeddings",
+    "answers_of",
     "bits",
+    "calibrated",
     "default_metric",
     "measure_metric",
     "retained_metric",
@@ -99,14 +104,32 @@ def bits(measured: Measurement) -> str:
     return "".join(str(int(hit)) for hit in measured.hits.tolist())
 
 
+def answers_of(measured: Measurement | BoxMeasurement) -> AnswerRow:
+    """What a cell keeps of the queries, in their order."""
+    return bits(measured) if isinstance(measured, Measurement) else measured.hits.tolist()
+
+
+def calibrated(
+    val: Measurement | BoxMeasurement, test: Measurement | BoxMeasurement
+) -> tuple[float | None, float | None, float | None]:
+    """The temperature that fits ``val``, and the calibration error on ``test`` before and after;
+    None of boxes, whose scores are no shares of one answer."""
+    if isinstance(val, BoxMeasurement) or isinstance(test, BoxMeasurement):
+        return None, None, None
+    temperature = fit_temperature(*val.scores())
+    ece, ece_scaled = calibration_errors(test.blocks(), (1.0, temperature))
+    return temperature, ece, ece_scaled
+
+
 def default_metric(item: EvaluateItem, wanted: str | None = None, key: str = "evaluate.0") -> str:
     """Give the metric that is wanted, or else the first one of the evaluation's kind.
 
     Raises:
         RecipeError: the evaluation has no such metric.
     """
-    if isinstance(item, ProbeEvaluation | DetectEvaluation):
-        raise RecipeError(f"{key}.kind: {item.kind!r}; allowed: retrieval, zero_shot, classify")
+    if isinstance(item, ProbeEvaluation):
+        allowed = "retrieval, zero_shot, classify, detect"
+        raise RecipeError(f"{key}.kind: {item.kind!r}; allowed: {allowed}")
     known = metrics_of(item)
     if wanted is None:
         return known[0]
@@ -124,6 +147,8 @@ def retained_metric(item: EvaluateItem, key: str) -> str:
     """
     if isinstance(item, RetrievalEvaluation):
         return f"recall@{min(item.ks)}"
+    if isinstance(item, DetectEvaluation):  # a share of a precision is no mean over queries
+        raise RecipeError(f"{key}.kind: {item.kind!r}; allowed: retrieval, zero_shot, classify")
     return default_metric(item, key=key)
 
 
@@ -134,7 +159,7 @@ def measure_metric(
     samples: SampleSet,
     metric: str,
     embedded: TextEmbeddings | None = None,
-) -> Measurement:
+) -> Measurement | BoxMeasurement:
     """Run one evaluation of a model on a set.
 
     Args:
@@ -143,10 +168,13 @@ def measure_metric(
         embedded: captions that this model has embedded before; those of this set are added.
 
     Raises:
-        DataError: the set lacks captions or labels, or has a class that the head does not know.
-        ModelError: ``classify``, and the model has no head.
+        DataError: the set lacks captions, labels or boxes, or has a class that the head does not
+            know.
+        ModelError: ``classify`` or ``detect``, and the model has no head for it.
     """
-    assert not isinstance(item, ProbeEvaluation | DetectEvaluation), "default_metric refuses it"
+    if isinstance(item, DetectEvaluation):
+        return measure_boxes(model, item, samples, metric)
+    assert not isinstance(item, ProbeEvaluation), "default_metric refuses it"
     found = embed_split(model, samples, batch=item.batch, workers=0, reads=reads_of(item, model))
     ranks: RetrievalRanks | ClassRanks
     ways: tuple[Way, ...] = ()

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ptft.artifact import read_json, write_json
+from ptft.compare.boxes import BoxMeasurement
 from ptft.compare.metric import Measurement
 from ptft.data import SampleSet
 from ptft.evaluate.ranks import ClassRanks
@@ -36,10 +37,12 @@ def read_queries(folder: Path) -> ClassQueries | None:
     return ClassQueries(**read_json(path)) if path.is_file() else None
 
 
-def said_of(measured: Measurement, samples: SampleSet, folder: Path) -> list[int]:
+def said_of(measured: Measurement | BoxMeasurement, samples: SampleSet, folder: Path) -> list[int]:
     """The class that is said of each query, by its number in the folder's queries, which the first
     who measures writes; empty where queries are no pictures of classes."""
-    if not isinstance(measured.ranks, ClassRanks) or measured.places is None:
+    if isinstance(measured, BoxMeasurement) or not isinstance(measured.ranks, ClassRanks):
+        return []
+    if measured.places is None:
         return []
     places, labels = measured.places.tolist(), measured.ranks.labels_n.tolist()
     kept = read_queries(folder)

@@ -10,6 +10,7 @@ from ptft.compare.arms import START, arm_recipe
 from ptft.compare.gathered import Arm
 from ptft.compare.recommend import Recommendation
 from ptft.compare.results import MIXED
+from ptft.compare.sentences import unit
 from ptft.compare.unlabelled_arms import Base, adapting_recipe
 from ptft.data import open_split
 from ptft.recipe import Comparison, Recipe
@@ -101,7 +102,7 @@ def write_recommended(
         told = f"# What {arm.name} begins with: ptft train {FIRST} run.dir={FIRST_RUN}\n\n"
         write_atomic(first, told + dump_recipe(before))
     recipe = recommended_recipe(comparison, arm, samples=len(train), at=at, under=under)
-    write_atomic(path, _header(comparison, arm, len(train), classes) + dump_recipe(recipe))
+    write_atomic(path, _header(comparison, arm, len(train)) + dump_recipe(recipe))
     return path
 
 
@@ -113,10 +114,10 @@ def _before(comparison: Comparison, arm: Arm, under: Arm, *, samples: int, at: i
     return recipe.model_copy(update={"run": comparison.run.model_copy(update={"dir": None})})
 
 
-def _header(comparison: Comparison, arm: Arm, samples: int, classes: int) -> str:
-    unit = f"{arm.budget:,} labels" + (" of each class" if classes > 1 else "")
+def _header(comparison: Comparison, arm: Arm, samples: int) -> str:
+    labels = f"{arm.budget:,} {unit(comparison)}"
     said = (
-        f"{arm.name} as `ptft compare` recommends it at {unit} (test {100 * arm.test:.1f} %, "
+        f"{arm.name} as `ptft compare` recommends it at {labels} (test {100 * arm.test:.1f} %, "
         f"{100 * arm.low:.1f} to {100 * arm.high:.1f}), here on all {samples:,} samples of "
         "data.train, with the hyperparameters that were chosen there and as many passes."
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from ptft.artifact import read_json, write_json
 from ptft.compare.keys import CellKey, Keys
+from ptft.compare.stats import AnswerRow
 from ptft.errors import ArtifactError
 from ptft.recipe import Comparison
 
@@ -74,9 +75,11 @@ class Cell:
         budget, seed: which labels it saw; the start saw none, but is chosen by as many.
         chosen: hyperparameters of the best trial, and ``alpha`` of a mix.
         val, test: the target's metric, shares of 1.
-        val_hits, test_hits: 0 or 1 for each query, for paired intervals.
+        val_hits, test_hits: 0 or 1 for each query, for paired intervals; of a detector a value for
+            each picture.
         val_retained, test_retained: figures on each retained set, as shares of the start's.
-        ece, ece_scaled: calibration error on test, before and after temperature scaling on val.
+        ece, ece_scaled: calibration error on test, before and after temperature scaling on val;
+            None of a detector.
         temperature: that scaling's.
         passed_over: counts of what of test was left out or cut, by name; only those above 0.
         test_said: the class that is said of each query of test, by its number in ``ClassQueries``;
@@ -97,20 +100,20 @@ class Cell:
     chosen: dict[str, Any]
     val: float
     test: float
-    val_hits: str
-    test_hits: str
+    val_hits: AnswerRow
+    test_hits: AnswerRow
     val_retained: dict[str, float]
     test_retained: dict[str, float]
-    ece: float
-    ece_scaled: float
-    temperature: float
+    ece: float | None
+    ece_scaled: float | None
+    temperature: float | None
     passed_over: dict[str, int] = field(default_factory=dict)
     test_said: list[int] = field(default_factory=list)
     costs: Costs = field(default_factory=Costs)
     trials: list[TrialRecord] = field(default_factory=list)
     val_of: list[int] = field(default_factory=list)
     before_of: list[int] = field(default_factory=list)
-    before_hits: str = ""
+    before_hits: AnswerRow = ""
     base: str = ""
     unlabelled: int = 0
     val_kept: dict[str, str] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from ptft.compare.results import Cell
 from ptft.compare.stats import paired_interval
 from ptft.compare.unlabelled_worth import Worth, unlabelled_worth
 from ptft.model_source import Run, resolve
-from ptft.recipe import ClassifyObjective, Comparison
+from ptft.recipe import ClassifyObjective, Comparison, DetectObjective
 
 __all__ = [
     "article",
@@ -37,7 +37,7 @@ def unit(comparison: Comparison) -> str:
     """What a budget counts."""
     if isinstance(comparison.objective, ClassifyObjective):
         return "labels of each class"
-    return "labels"
+    return "pictures" if isinstance(comparison.objective, DetectObjective) else "labels"
 
 
 def find_arm(arms: Sequence[Arm], name: str, budget: int) -> Arm:
@@ -108,7 +108,7 @@ def _reached(comparison: Comparison, taken: Arm) -> str:
     queries = taken.test_sq.shape[1]
     said = (
         f"It reaches {100 * taken.test:.1f} % on test ({100 * taken.low:.1f} to "
-        f"{100 * taken.high:.1f}; {queries:,} queries)"
+        f"{100 * taken.high:.1f}; {queries:,} {_queries(comparison)})"
     )
     if not section.retain:
         return (
@@ -132,11 +132,14 @@ def _rule(comparison: Comparison, arms: Sequence[Arm], last: Recommendation) -> 
         if section.retain
         else ""
     )
+    detect = isinstance(comparison.objective, DetectObjective)
+    each = "" if detect else f", each {100 / queries:.1f} points"  # a precision has no such step
     as_good = [name for name in last.equals if name != best.name]
     among = f" ({', '.join(as_good)})" if as_good else " (there is none)"
     said = (
-        f"The rule, on validation and the labels of other seeds ({queries:,} queries, each "
-        f"{100 / queries:.1f} points): {kept}the one that is expected to be highest ({best.name}, "
+        f"The rule, on validation and the labels of other seeds ({queries:,} "
+        f"{_queries(comparison)}{each}): {kept}the one that is expected to be highest "
+        f"({best.name}, "
         f"{100 * last.figures[best.name]:.1f} %); of it and those at most "
         f"{100 * section.margin:g} point(s) lower that cannot be told from it{among}, the one that "
         f"did best at other budgets: {taken.name}, {100 * last.figures[taken.name]:.1f} %. "
@@ -146,6 +149,10 @@ def _rule(comparison: Comparison, arms: Sequence[Arm], last: Recommendation) -> 
         return f"{said} On test it is the best candidate too."
     ahead = gain_of(find_arm(arms, last.test_best, last.budget), taken, section.confidence)
     return f"{said} On test {last.test_best} was ahead by {points(ahead)}."
+
+
+def _queries(comparison: Comparison) -> str:
+    return "pictures" if isinstance(comparison.objective, DetectObjective) else "queries"
 
 
 def _sure(comparison: Comparison, last: Recommendation) -> str:

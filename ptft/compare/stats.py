@@ -6,18 +6,22 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COUNTS_AT_ONCE", "Hits", "band", "hits_of", "paired_interval"]
+__all__ = ["COUNTS_AT_ONCE", "AnswerRow", "Hits", "band", "hits_of", "paired_interval"]
 
 _DRAWS = 2000
 COUNTS_AT_ONCE = 1 << 20
 """How often queries occur in draws, as many as are held at once: 8 MiB."""
 
 Hits = NDArray[np.float64]
-"""(S, Q): S seeds, Q queries; 1 where the right answer was found, NaN where it was not asked."""
+"""(S, Q): S seeds, Q queries; 1 where the right answer was found (of a detector the value of the
+picture, :mod:`ptft.evaluate.picture_precision`), NaN where it was not asked."""
+
+AnswerRow = str | list[float]
+"""A row of them as a cell keeps it: "0", "1" and "-" (not asked), or values."""
 
 
-def hits_of(rows: Sequence[str]) -> Hits:
-    """Read a row of "0", "1" and "-" (not asked) for each seed."""
+def hits_of(rows: Sequence[AnswerRow]) -> Hits:
+    """Read a row for each seed."""
     width = min(len(row) for row in rows)
     return np.array(
         [[math.nan if bit == "-" else float(bit) for bit in row[:width]] for row in rows]

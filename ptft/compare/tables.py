@@ -78,6 +78,7 @@ def results_table(
 ) -> TableRows:
     """Tabulate all figures that a second run repeats: none of them is a time."""
     retains = bool(comparison.compare.retain)
+    calibrated = any(arm.ece is not None for arm in arms)
     rows = [
         [
             "labels",
@@ -87,8 +88,7 @@ def results_table(
             "test",
             "band",
             *["retention"] * retains,
-            "ece",
-            "ece scaled",
+            *["ece", "ece scaled"] * calibrated,
             "learns",
             "GFLOP",
             "seeds",
@@ -105,8 +105,7 @@ def results_table(
                 _percent(arm.test),
                 f"{_percent(arm.low)} to {_percent(arm.high)}",
                 *[_percent(arm.test_retention)] * retains,
-                _percent(arm.ece),
-                _percent(arm.ece_scaled),
+                *[_percent(e) for e in (arm.ece, arm.ece_scaled) if e is not None],
                 f"{100 * arm.trainable_share:.3g}",
                 f"{arm.flops / 1e9:,.1f}",
                 f"{arm.seeds}",

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ptft.compare.boxes import BoxMeasurement, has_things
 from ptft.compare.cached_set import CachedSet, Room
 from ptft.compare.metric import (
     Measurement,
@@ -24,7 +25,7 @@ from ptft.data.sample import Part, draw_samples, draw_val
 from ptft.errors import DataError, RecipeError, SampleError
 from ptft.model import DualEncoder
 from ptft.preprocess.images import ImagePreprocess
-from ptft.recipe import ClassifyObjective, Comparison, EvaluateItem
+from ptft.recipe import ClassifyObjective, Comparison, DetectEvaluation, EvaluateItem
 
 __all__ = ["Target", "pictures_of", "shares"]
 
@@ -40,12 +41,14 @@ class _Set:
     test: SampleSet
 
     def cached(self, preprocess: ImagePreprocess, room: Room) -> "_Set":
+        if isinstance(self.item, DetectEvaluation):  # boxes are in pixels of the picture as it is
+            return self
         val, test = (CachedSet(one, preprocess, room) for one in (self.val, self.test))
         return replace(self, val=val, test=test)
 
     def measure(
         self, model: DualEncoder, samples: SampleSet, embedded: TextEmbeddings | None
-    ) -> Measurement:
+    ) -> Measurement | BoxMeasurement:
         return measure_metric(model, self.item, samples, self.metric, embedded)
 
 
@@ -91,7 +94,8 @@ class Target:
         room."""
         room = Room()
         self.target = self.target.cached(preprocess, room)
-        self._learned_from = CachedSet(self.train, preprocess, room)
+        if not isinstance(self.target.item, DetectEvaluation):
+            self._learned_from = CachedSet(self.train, preprocess, room)
         self.retained = [kept.cached(preprocess, room) for kept in self.retained]
 
     def samples(self, budget: int) -> int:
@@ -122,23 +126,36 @@ class Target:
 
     def measure(
         self, model: DualEncoder, samples: SampleSet, embedded: TextEmbeddings | None = None
-    ) -> Measurement:
+    ) -> Measurement | BoxMeasurement:
         """Measure a model by the target's metric on some of its samples.
 
         Args:
             embedded: captions that this model has embedded before.
+
+        Raises:
+            DataError: as :func:`ptft.compare.metric.measure_metric`.
         """
         return self.target.measure(model, samples, embedded)
+
+    def asks(self, samples: SampleSet) -> bool:
+        """Whether there is anything in samples that a model can be asked for."""
+        item = self.target.item
+        return len(samples) > 0 and (
+            not isinstance(item, DetectEvaluation) or has_things(samples, item)
+        )
 
     def retained_measured(
         self, model: DualEncoder, split: str, embedded: TextEmbeddings | None = None
     ) -> dict[str, Measurement]:
         """Measure each retained set, by its name."""
         embedded = {} if embedded is None else embedded
-        return {
-            kept.name: kept.measure(model, kept.val if split == "val" else kept.test, embedded)
-            for kept in self.retained
-        }
+        found = {}
+        for kept in self.retained:
+            samples = kept.val if split == "val" else kept.test
+            one = kept.measure(model, samples, embedded)
+            assert isinstance(one, Measurement), "retained_metric refuses boxes"
+            found[kept.name] = one
+        return found
 
     @cached_property
     def labels_left(self) -> int:

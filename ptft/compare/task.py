@@ -14,13 +14,15 @@ from typing import Any
 
 from ptft.artifact import read_json, write_json
 from ptft.compare.arms import MIXES, START
+from ptft.compare.boxes import BoxMeasurement
 from ptft.compare.count import count_training
-from ptft.compare.metric import Measurement, TextEmbeddings, bits
+from ptft.compare.metric import Measurement, TextEmbeddings, answers_of, bits, calibrated
 from ptft.compare.peak import training_peak
 from ptft.compare.posterior import kept_belief
 from ptft.compare.queries import said_of
 from ptft.compare.results import MIXED, Cell, Cells, Costs, TrialRecord
 from ptft.compare.selected import selection_luck
+from ptft.compare.start import starting_model
 from ptft.compare.stats import hits_of
 from ptft.compare.target import Target, shares
 from ptft.compare.trials import Searched, TrialWatch, search_trials
@@ -28,9 +30,7 @@ from ptft.compare.unlabelled import Prepared, task_recipe
 from ptft.data import SampleSet
 from ptft.data.sample import Part
 from ptft.errors import TrainingError
-from ptft.evaluate.calibrate import fit_temperature
-from ptft.evaluate.figures import calibration_errors
-from ptft.model import DualEncoder, build_model, init_head, load_model
+from ptft.model import DualEncoder, init_head, load_model
 from ptft.model.average import interpolate
 from ptft.recipe import ArmSection, ClassifyObjective, Comparison, Recipe
 from ptft.speech import SILENT
@@ -38,7 +38,7 @@ from ptft.threads import cpu_threads
 from ptft.train import train
 from ptft.train.context import Observer
 
-__all__ = ["Task", "TrainedArm", "Validation", "starting_model"]
+__all__ = ["Task", "TrainedArm", "Validation"]
 
 
 class Validation:
@@ -57,16 +57,16 @@ class Validation:
         self._seed = seed
 
     @cached_property
-    def val(self) -> Measurement:
+    def val(self) -> Measurement | BoxMeasurement:
         return self._asked(self._task.target.val(self._task.budget, self._seed))
 
     @cached_property
-    def before(self) -> Measurement | None:
+    def before(self) -> Measurement | BoxMeasurement | None:
         """On the labels that earlier seeds learned from; None where there are none."""
         labels = self._task.target.labels_before(self._task.budget, self._seed)
-        return self._asked(labels) if len(labels) else None
+        return self._asked(labels) if self._task.target.asks(labels) else None
 
-    def _asked(self, samples: SampleSet) -> Measurement:
+    def _asked(self, samples: SampleSet) -> Measurement | BoxMeasurement:
         return self._task.target.measure(self.make(), samples, self.embedded)
 
     @cached_property
@@ -130,7 +130,7 @@ class Task:
         if arm.kind != START and self.cells.missing_of(arm.label, budget):
             shutil.rmtree(self.folder / "run", ignore_errors=True)
             self._peak = training_peak(self._recipe(0, {}))
-        self.start = starting_model(comparison, self.target)
+        self.start, self._new_detector = starting_model(comparison, self.target)
         self.target.cache_pictures(self.start.spec.preprocess)
         self.luck = selection_luck(comparison)
         self.start_val = self._of_start("val")
@@ -259,9 +259,9 @@ class Task:
         def validate(share: float) -> Validation:
             if share == 1.0:
                 return trained.validation
-            return Validation(
-                self, partial(interpolate, self.start, trained.validation.make(), share), seed
-            )
+            learned, new = trained.validation.make(), self._new_detector
+            make = partial(interpolate, self.start, learned, share, new_detector=new)
+            return Validation(self, make, seed)
 
         label = f"{self.arm.label}{MIXED}"
         if seed and (first := self.cells.read(label, self.budget, 0)) is not None:
@@ -287,8 +287,7 @@ class Task:
         other, labels = validation.before, self.target.labels_before(self.budget, seed)
         test = self.target.measure(model, self.target.target.test, validation.embedded)
         kept = self.target.retained_measured(model, "test", validation.embedded)
-        temperature = fit_temperature(*val.scores())
-        ece, ece_scaled = calibration_errors(test.blocks(), (1.0, temperature))
+        temperature, ece, ece_scaled = calibrated(val, test)
         self.cells.write(
             Cell(
                 arm=label or self.arm.label,
@@ -298,8 +297,8 @@ class Task:
                 chosen=trained.chosen,
                 val=val.value,
                 test=test.value,
-                val_hits=bits(val),
-                test_hits=bits(test),
+                val_hits=answers_of(val),
+                test_hits=answers_of(test),
                 val_retained=validation.retained,
                 test_retained=shares(kept, self.start_test),
                 ece=ece,
@@ -311,23 +310,13 @@ class Task:
                 trials=trained.trials,
                 val_of=_samples(val, asked),
                 before_of=_samples(other, labels) if other else [],
-                before_hits=bits(other) if other else "",
+                before_hits=answers_of(other) if other else "",
                 base=before.base.arm.label if (before := self.prepared.get(seed)) else "",
                 unlabelled=before.pictures if before else 0,
                 val_kept={name: bits(one) for name, one in validation.kept.items()},
                 test_kept={name: bits(one) for name, one in kept.items()},
             )
         )
-
-
-def starting_model(comparison: Comparison, target: Target) -> DualEncoder:
-    """Build what every arm but scratch begins with; for classes with the head of their names."""
-    model = build_model(
-        comparison.model, comparison.init, comparison.objective, seed=comparison.seed
-    )
-    if isinstance(comparison.objective, ClassifyObjective):
-        init_head(model, target.classes, comparison.objective, seed=comparison.seed)
-    return model.eval()
 
 
 def _artefact_bytes(folder: Path) -> int:
@@ -337,6 +326,6 @@ def _artefact_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in kept.rglob("*.safetensors"))
 
 
-def _samples(measured: Measurement, asked: Part) -> list[int]:
+def _samples(measured: Measurement | BoxMeasurement, asked: Part) -> list[int]:
     """Numbers of the samples that are the queries; none where a sample is not one query."""
     return asked.indices.tolist() if len(measured.hits) == len(asked) else []

@@ -21,7 +21,9 @@ __all__ = ["check_alike", "interpolate", "soup"]
 _ORIGIN = ("pretrained", "hf_model_name", "hf_tokenizer_name", "init_logit")
 
 
-def interpolate(start: DualEncoder, trained: DualEncoder, alpha: float) -> DualEncoder:
+def interpolate(
+    start: DualEncoder, trained: DualEncoder, alpha: float, *, new_detector: bool = False
+) -> DualEncoder:
     """(1 - alpha) * start + alpha * trained, as a new model of the trained one's kind.
 
     Only floating-point tensors are mixed: counters of batch norms are the trained model's, and so
@@ -29,6 +31,7 @@ def interpolate(start: DualEncoder, trained: DualEncoder, alpha: float) -> DualE
 
     Args:
         alpha: share of the trained weights; 0 is the start, 1 the trained model.
+        new_detector: the start's detector has learned nothing, and the trained one's stays.
 
     Raises:
         ModelError: the two are not of one architecture.
@@ -37,6 +40,8 @@ def interpolate(start: DualEncoder, trained: DualEncoder, alpha: float) -> DualE
     before = start.state_dict()
     if start.head is not None and _head_of(start) != _head_of(trained):
         before = {name: value for name, value in before.items() if not name.startswith("head.")}
+    if new_detector:
+        before = {name: one for name, one in before.items() if not name.startswith("detector.")}
     state = trained.state_dict()
     for name, after in state.items():
         other = before.get(name)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from ptft.recipe.evaluation import EvaluateItem
-from ptft.recipe.objective import ClassifyObjective, DetectObjective, SelfSupervisedObjective
+from ptft.recipe.objective import ClassifyObjective, SelfSupervisedObjective
 from ptft.recipe.schema import Recipe
 from ptft.recipe.section import Section
 
@@ -115,7 +115,8 @@ class CompareSection(Section):
     than the median of the finished trials at that point; one that retains too little is liked less
     than any that retains enough. Empty: every trial takes all its steps."""
     metric: str | None = None
-    """Of the target's evaluation; absent: ``top1``, or ``i2t_recall@k`` of its smallest k."""
+    """Of the target's evaluation; absent: ``top1``, ``i2t_recall@k`` of its smallest k, or ``map``
+    of boxes (``ap50`` and ``ap75`` are the others)."""
     samples_per_label: float = Field(default=20.0, gt=0.0)
     """Length of training in passes over a budget's samples, at most the recipe's own length."""
     val_most: int = Field(default=512, ge=1)
@@ -163,10 +164,10 @@ class Comparison(Recipe):
 
     @model_validator(mode="after")
     def _head_for_all(self) -> "Comparison":
-        if isinstance(self.objective, DetectObjective | SelfSupervisedObjective):
+        if isinstance(self.objective, SelfSupervisedObjective):
             raise ValueError(
                 f"objective.kind: {self.objective.kind!r} is not compared yet; allowed: clip, "
-                "siglip, classify"
+                "siglip, classify, detect"
             )
         if isinstance(self.objective, ClassifyObjective) and self.objective.head == "probe":
             raise ValueError(
@@ -229,6 +230,12 @@ class Comparison(Recipe):
     def _has_target(self) -> "Comparison":
         if not self.evaluate:
             raise ValueError("evaluate: empty; its first item is what the arms are compared by")
+        kinds = (self.objective.kind == "detect", self.evaluate[0].kind == "detect")
+        if kinds[0] != kinds[1]:
+            raise ValueError(
+                f"evaluate.0.kind: {self.evaluate[0].kind!r} with objective.kind "
+                f"{self.objective.kind!r}; allowed: 'detect' with 'detect', and with nothing else"
+            )
         if (
             self.init is None
             and not self.starts_trained
