@@ -20,8 +20,10 @@ from ptft.recipe import Recipe, check_evaluations, check_recipe, load_evaluation
 from ptft.speech import tell
 
 if TYPE_CHECKING:
+    from ptft.data import SampleSet
     from ptft.evaluate import Figures
     from ptft.evaluate.class_answers import ClassAnswers
+    from ptft.evaluate.detect import Detections
     from ptft.model import DualEncoder
     from ptft.speech import ProgressCallback
     from ptft.train import TrainResult
@@ -192,7 +194,7 @@ def measure_beside(
     if page is not None and not page.parent.is_dir():
         raise UsageError(f"--page: {str(page)!r}: no such folder: {str(page.parent)!r}")
     loaded = _evaluations(models[0], recipe, overrides)
-    from ptft.beside import class_part, measured_model, write_beside
+    from ptft.beside import box_part, class_part, measured_model, write_beside
     from ptft.evaluate.class_answers import ClassAnswers
     from ptft.report.neighbours.find import find_answers
     from ptft.report.neighbours.record import Neighbours
@@ -202,7 +204,8 @@ def measure_beside(
     for name in models:
         model = _read(name, loaded, verify, tell)
         classed: dict[str, ClassAnswers] = {}
-        found[name] = _figures(model, loaded, tell, count, classed)
+        kept: dict[str, tuple[SampleSet, Detections]] = {}
+        found[name] = _figures(model, loaded, tell, count, classed, kept)
         if per_class:
             for label, answers in classed.items():
                 own = {each: one._asdict() for each, one in answers.per_class().items()}
@@ -218,7 +221,8 @@ def measure_beside(
                 for item in loaded.evaluate
                 if item.label in classed
             }
-            shown.append(measured_model(name, found[name], nearest_found, parts))
+            boxes = {label: box_part(*one) for label, one in kept.items()}
+            shown.append(measured_model(name, found[name], nearest_found, parts, boxes))
     if page is not None:
         write_beside(page, loaded, shown, nearest)
     return found
@@ -258,6 +262,7 @@ def _figures(
     tell: Callable[[str], None],
     count: "ProgressCallback | None",
     classed: "dict[str, ClassAnswers] | None" = None,
+    keep: "dict[str, tuple[SampleSet, Detections]] | None" = None,
 ) -> "dict[str, Figures]":
     from ptft.evaluate import evaluate as run
 
@@ -269,6 +274,7 @@ def _figures(
         seed=loaded.seed,
         progress=count,
         tell=tell,
+        keep=keep,
         classed=classed,
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ptft.artifact import FolderFiles, read_model_info
+from ptft.beside.box_part import BoxPart
 from ptft.beside.class_part import ClassPart
 from ptft.model.fetch import fetch_source
 from ptft.model_record import MixRecord, read_mix
@@ -31,6 +32,7 @@ class MeasuredModel:
         origins: digests and what else its artefact records, by their names.
         command: what takes it on: it is served, exported, or pulled.
         classes: what it said class by class, by the evaluation's name.
+        boxes: what it found in pictures, likewise.
     """
 
     name: str
@@ -40,6 +42,7 @@ class MeasuredModel:
     origins: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
     classes: Mapping[str, ClassPart] = field(default_factory=dict)
+    boxes: Mapping[str, BoxPart] = field(default_factory=dict)
 
 
 def measured_model(
@@ -47,6 +50,7 @@ def measured_model(
     figures: Mapping[str, Mapping[str, Any]],
     answers: Mapping[str, list[Answer]],
     classes: Mapping[str, ClassPart] | None = None,
+    boxes: Mapping[str, BoxPart] | None = None,
 ) -> MeasuredModel:
     """Put what was measured beside what the artefact says of itself.
 
@@ -62,7 +66,8 @@ def measured_model(
         name = read_model_info(found.folder).name
         command = f"PTFT_MODEL={shlex.quote(place)} bentoml serve serving.service:Ptft"
     origins = _origins(found)
-    return MeasuredModel(name, place, figures, answers, origins, command, classes or {})
+    parts = (classes or {}, boxes or {})
+    return MeasuredModel(name, place, figures, answers, origins, command, *parts)
 
 
 def _origins(source: LocalSource) -> dict[str, str]:

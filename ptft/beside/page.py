@@ -52,7 +52,7 @@ def write_beside(
         title=", ".join(names),
         generator=f"ptft {__version__}",
         style="beside.css",
-        shared=["nearest.css", "classes.css"],
+        shared=["nearest.css", "classes.css", "boxes.css"],
         recipe=recipe.name,
         names=names,
         now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -45,7 +45,8 @@ def command(
             "--page",
             parser=local_path,
             help="Write a page there: figures, what each model finds nearest, digests; of "
-            "classes which are taken for which, how sure it is, and its worst mistakes.",
+            "classes which are taken for which, how sure it is, and its worst mistakes; of boxes "
+            "the pictures with what is there and what was found.",
         ),
     ] = None,
     per_class: _PerClass = False,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ptft.api import measure_beside
 from ptft.artifact import RunFiles
 from ptft.data.boxes.box import Boxes
 from ptft.evaluate.detect import Detections, detect_figures, precision_curves
@@ -26,6 +27,25 @@ def detected(*rows: tuple[tuple[float, ...], int, float]) -> FoundBoxes:
         np.array([row[2] for row in rows], np.float32),
         np.array([row[1] for row in rows], np.int64),
     )
+
+
+@pytest.fixture(scope="module")
+def found_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a detector."""
+    folder = tmp_path_factory.mktemp("found") / "run"
+    run(
+        folder,
+        model__image_size=160,
+        data__size=64,
+        data__train=8,
+        data__val=6,
+        objective={"kind": "detect"},
+        optim__samples_seen=4,
+        optim__global_batch=4,
+        evaluate=[{"kind": "detect", "name": "seen"}],
+        run__neighbours=False,
+    )
+    return folder
 
 
 @pytest.fixture
@@ -87,20 +107,25 @@ def test_the_area_below_a_curve_is_the_precision_that_is_told(seen: Detections) 
         assert np.mean(curve) == pytest.approx(figures["ap50_by_class"][name], abs=1e-3)
 
 
-def test_the_page_shows_pictures_curves_and_mistakes(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    run(
-        folder,
-        model__image_size=160,
-        data__size=64,
-        data__train=8,
-        data__val=6,
-        objective={"kind": "detect"},
-        optim__samples_seen=4,
-        optim__global_batch=4,
-        evaluate=[{"kind": "detect", "name": "seen"}],
-        run__neighbours=False,
-    )
+def test_an_evaluation_s_page_shows_the_same(found_run: Path, tmp_path: Path) -> None:
+    """What ``ptft evaluate --page`` shows of a run is what the run's own page shows."""
+    page = tmp_path / "page.html"
+    [figures] = measure_beside([str(found_run)], None, [], page=page).values()
+    text = page.read_text()
+    shown, own = Read(text), Read((found_run / RunFiles.PAGE).read_text())
+    assert len(shown.all("image")) == len(own.all("image")) == 6
+
+    def titles(read: Read) -> list[str]:
+        told = [words for tag, words in read.texts if tag == "title" and ": " in words]
+        return [words for words in told if not words.startswith("run, ")]  # a bar of the chart
+
+    assert titles(shown) == titles(own) and len(titles(own)) >= 12
+    assert figures["seen"]["boxes"] == 12
+    assert "seen, box by box" in text and "precision over recall" in text
+
+
+def test_the_page_shows_pictures_curves_and_mistakes(found_run: Path) -> None:
+    folder = found_run
     shown = read_boxes(folder)["seen"]
     assert len(shown.pictures) == 6 and len(shown.curves) == 8
     assert shown.counts["missed"] + shown.counts.get("found", 0) == 12
