@@ -95,6 +95,7 @@ class FolderFiles:
     TEXT_ONNX = "onnx/text_model.onnx"
     VISION_ONNX = "onnx/vision_model.onnx"
     DETECT_ONNX = "onnx/detector_model.onnx"  # detectors, see ptft.onnx.boxes
+    OWLVIT_ONNX = "onnx/model.onnx"  # detectors that OWL-ViT is: boxes of given texts, in one
     PREPROCESS_ONNX = "onnx/preprocess.onnx"  # uint8 (height, width, 3) -> pixel_values
     HEAD = "head.safetensors"  # classifiers: weight (C, W), bias (C,); logits of what
     # ModelInfo.reads names, f of W numbers: ModelInfo.logit_scale * f @ weight.T + bias; of a

@@ -1,16 +1,24 @@
 """One pushed model folder serves every client: each pulls it from a Hub and embeds as ptft does."""
 
+import json
+import subprocess
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from huggingface_hub import constants
 
+from ptft.model.detecting import query_embeddings
+from ptft.preprocess.frame import frame_of
 from tests.clients.environments import NODE, cache_folder, find
 from tests.clients.harness import CLIENTS, ENVIRONMENTS, Bench, scenes
+from tests.support.detectors import lively_detector
 from tests.support.hub_parts import TOKEN
 from tests.support.loopback_hub import LoopbackHub
+from tests.support.torch_boxes import best_boxes
 
 NAMES = (
     "clip",
@@ -63,3 +71,39 @@ def test_clients_of_other_environments(bench: Bench, environment: str) -> None:
     if find(environment, cache_folder()) is None:
         pytest.skip("its environment is not there; `make clients` makes it")
     assert wrong(bench, environment, cache_folder()) == []
+
+
+def test_transformers_js_finds_what_the_checkpoint_finds(
+    detector_folder: Path, tmp_path: Path
+) -> None:
+    """`pipeline("zero-shot-object-detection")` from the folder, on pictures of the model's size,
+    which neither side resizes."""
+    environment = find(NODE, cache_folder())
+    if environment is None:
+        pytest.skip("its environment is not there; `make clients` makes it")
+    model, labels = lively_detector(), ["a red circle", "a blue square", "a star over a tree"]
+    frame = frame_of((64, 64), (64, 64), "squash")
+    pictures, wanted = [], []
+    for number, picture in enumerate(scenes(2, 64)):
+        picture = picture.resize((64, 64))
+        pictures.append(tmp_path / f"{number}.png")
+        picture.save(pictures[-1])
+        images = torch.from_numpy(model.spec.preprocess(picture)[None])
+        with torch.no_grad():
+            answers = model.detect(images, query_embeddings(model, labels, ["{}"]))
+        wanted.append(best_boxes(answers.logits[0], answers.boxes[0], frame, most=100))
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
+    script = Path(__file__).parent / "clients" / "transformers_js_boxes.mjs"
+    words = ["node", script, environment, detector_folder, tmp_path / "labels.json", *pictures]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert sum(map(len, told)) > 20
+    for found, want in zip(told, wanted, strict=True):
+        assert len(found) == int((want.scores > 0.02).sum())
+        for row, one in enumerate(found):
+            assert one["label"] == labels[want.labels[row]]
+            assert one["score"] == pytest.approx(want.scores[row], abs=1e-4)
+            sides = [one["box"][side] for side in ("xmin", "ymin", "xmax", "ymax")]
+            # whole pixels, which it leaves to reach beyond the picture
+            assert np.clip(sides, 0, 64) == pytest.approx(want.corners[row], abs=1.0)

@@ -243,6 +243,12 @@ def _exported(info: ModelInfo, spec: ModelSpec, metrics: dict[str, Any]) -> str:
             "",
             f"{how} and gave the same {same}, the largest difference being {difference:.2e}.",
         ]
+    if "owlvit_onnx" in metrics:
+        lines += [
+            "",
+            f"`{FolderFiles.OWLVIT_ONNX}` gives the checkpoint's boxes and logits, the largest "
+            f"difference being {metrics['owlvit_onnx']:.2e}.",
+        ]
     lines += ["", _loss(metrics)]
     left_out = metrics["left_out"].items()
     lines += [f"\n{code(name)} is left out: {inline(reason)}." for name, reason in left_out]

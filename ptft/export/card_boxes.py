@@ -20,6 +20,18 @@ for one in detector(picture, candidate_labels=[{texts}], threshold=0.1):
 ```
 """
 
+_JAVASCRIPT = """\
+In a browser or Node, of `onnx/model.onnx`; JavaScript's own resize differs a little from Python's:
+
+```js
+import {{ pipeline }} from "@huggingface/transformers";
+
+const task = "zero-shot-object-detection";
+const detector = await pipeline(task, "you/model", {{ dtype: "fp32" }});
+console.log(await detector("picture.jpg", {texts}, {{ threshold: 0.1 }}));
+```
+"""
+
 _ONNX = """\
 The boxes, after the lines above; `onnx/detector_model.onnx` knows no texts, so that pictures that
 are asked for different things run in one batch:
@@ -48,7 +60,12 @@ curl http://localhost:3000/v1/detect -F images=@picture.jpg --form-string {label
 
 def detector_pipeline(texts: str, loads: str) -> list[str]:
     """The section of transformers, where it loads a detector."""
-    return ["### transformers\n", filled(_PIPELINE, texts=texts, loads=loads)]
+    return [
+        "### transformers\n",
+        filled(_PIPELINE, texts=texts, loads=loads),
+        "### transformers.js\n",
+        filled(_JAVASCRIPT, texts=f"[{texts}]"),
+    ]
 
 
 def detector_onnx() -> str:

@@ -20,6 +20,8 @@ from ptft.errors import ExportError, PtftError, UsageError, suggest
 from ptft.export.card import Kept, make_card, read_kept
 from ptft.export.library_files import Library, write_library_files
 from ptft.export.model_files import portable, write_model_files
+from ptft.export.owlvit import OWLVIT
+from ptft.export.owlvit_onnx import write_owlvit_onnx
 from ptft.export.parity import check_adapted, find_reference, make_golden, save_golden, ship_adapter
 from ptft.export.pictures import write_pictures
 from ptft.export.pixels import check_preprocess, write_preprocess
@@ -117,6 +119,10 @@ def export_model(
             pictures=calibration_pictures(model, origin.recipe),
             say=say,
         )
+        whole = None
+        if libraries["transformers"].loads == OWLVIT:
+            say(f"writing {FolderFiles.OWLVIT_ONNX}, and holding it against the golden boxes")
+            whole = write_owlvit_onnx(model, golden, folder)
         say("writing how pictures become pixels, and holding it against the model's way")
         write_preprocess(model.spec.preprocess, folder / FolderFiles.PREPROCESS_ONNX)
         pixels = check_preprocess(model.spec.preprocess, folder / FolderFiles.PREPROCESS_ONNX)
@@ -130,6 +136,8 @@ def export_model(
         if no_sketch is not None:
             say(f"{FolderFiles.SKETCH} is left out: {no_sketch}")
         metrics = _metrics(origin, written, quality, libraries) | {"pixels": pixels}
+        if whole is not None:
+            metrics["owlvit_onnx"] = whole
         texts = judge_texts(model.spec, task_of(model), metrics["evaluation"])
         metrics["texts"] = asdict(texts)
         if texts.reason:

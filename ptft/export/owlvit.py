@@ -12,7 +12,10 @@ from ptft.export.transformers_towers import clip_image, clip_text
 from ptft.model import DualEncoder
 from ptft.onnx.golden import Golden
 
-__all__ = ["check_owlvit", "convert_detector", "owlvit_processor"]
+__all__ = ["OWLVIT", "check_owlvit", "convert_detector", "owlvit_processor"]
+
+OWLVIT = "OwlViTForObjectDetection"
+"""The class of transformers."""
 
 
 @torch.no_grad()
@@ -63,14 +66,14 @@ def _convert(model: DualEncoder) -> Converted:
     for name, tensor in detector.state_dict().items():
         state[name] = tensor
     config: dict[str, Any] = {
-        "architectures": ["OwlViTForObjectDetection"],
+        "architectures": [OWLVIT],
         "model_type": "owlvit",
         "dtype": "float32",
         "projection_dim": width,
         "vision_config": {"model_type": "owlvit_vision_model", **image.config},
         "text_config": {"model_type": "owlvit_text_model", **text.config},
     }
-    return Converted("OwlViTForObjectDetection", config, state)
+    return Converted(OWLVIT, config, state)
 
 
 def owlvit_processor(processor: dict[str, Any] | None) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from ptft.export.graph import write_graph
 from ptft.export.library_files import write_library_files
 from ptft.export.model_files import write_model_files
 from ptft.export.owlvit import check_owlvit, convert_detector
+from ptft.export.owlvit_onnx import write_owlvit_onnx
 from ptft.export.parity import compare_places, make_golden
 from ptft.export.quality import Quality
 from ptft.export.towers import (
@@ -30,6 +31,7 @@ from ptft.export.towers import (
     detector_tower,
     expected_outputs,
     image_batches,
+    towers_of,
 )
 from ptft.model import load_model
 from ptft.model.detecting import prepare_detector, query_embeddings
@@ -100,6 +102,46 @@ def test_onnx_finds_what_the_checkpoint_finds(detector_folder: Path) -> None:
             assert np.allclose(found.scores, theirs.scores, atol=1e-4)
             assert np.allclose(found.corners, theirs.corners, atol=1e-2)
             assert (found.labels == theirs.labels).all() and len(found.labels) > 1
+
+
+def test_one_file_finds_what_transformers_finds(detector_folder: Path) -> None:
+    """``onnx/model.onnx``, with another number of pictures and of texts than it was held with, some
+    of them padded."""
+    from transformers import OwlViTForObjectDetection
+
+    theirs = OwlViTForObjectDetection.from_pretrained(detector_folder).eval()
+    model = lively_detector()
+    names = [*CLASSES, "a red star over a blue square"]
+    tokens = model.spec.tokenizer.trim(model.spec.tokenizer(names))
+    images = np.stack([model.spec.preprocess(one) for one in (scene(), scene(40, 70))])
+    mask = np.ones_like(tokens)
+    session = onnxruntime.InferenceSession(detector_folder / FolderFiles.OWLVIT_ONNX)
+    inputs = {"input_ids": tokens, "attention_mask": mask, "pixel_values": images}
+    logits, boxes = session.run(["logits", "pred_boxes"], inputs)
+    with torch.no_grad():
+        wanted = theirs(
+            input_ids=torch.from_numpy(tokens).repeat(2, 1),
+            attention_mask=torch.from_numpy(mask).repeat(2, 1),
+            pixel_values=torch.from_numpy(images),
+        )
+    assert logits.shape == (2, 16, 4) and wanted.logits.std() > 0.05
+    assert np.abs(logits - wanted.logits.numpy()).max() < 1e-4
+    assert np.abs(boxes - wanted.pred_boxes.numpy()).max() < 1e-5
+    card = (detector_folder / FolderFiles.CARD).read_text()
+    assert "`onnx/model.onnx` gives the checkpoint's boxes and logits" in card
+
+
+def test_the_one_file_is_held_against_the_golden_boxes(tmp_path: Path) -> None:
+    model = lively_detector()
+    golden = make_golden(model)
+    write_model_files(model, tmp_path)
+    for file, tower in towers_of(model).items():
+        write_graph(tower, tmp_path / file)
+    assert write_owlvit_onnx(model, golden, tmp_path) < 1e-4
+    assert golden.detect_boxes is not None
+    wrong = replace(golden, detect_boxes=golden.detect_boxes + np.float32(0.01))
+    with pytest.raises(ParityError, match="boxes or logits differ"):
+        write_owlvit_onnx(model, wrong, tmp_path)
 
 
 def test_what_is_unlikely_or_not_finite_is_not_told() -> None:
