@@ -243,14 +243,14 @@ def _evaluate(path: Path, held: bool) -> None:
 def _read_parquet(path: Path, held: bool) -> None:
     if not held:
         from ptft.data.parquet import file as parquet_file
-        from ptft.data.parquet.footer import Chunk, Group
+        from ptft.data.parquet.footer import Group
 
         def groups(path: Path) -> list[Group]:
             about = pyarrow.parquet.read_metadata(path)
             names = [about.schema.column(n).path.split(".") for n in range(about.num_columns)]
-            chunks = tuple(Chunk(tuple(name), (), 0, 0, 0, 0) for name in names)
+            paths = tuple(map(tuple, names))
             rows = (about.row_group(n).num_rows for n in range(about.num_row_groups))
-            return [Group(count, chunks) for count in rows]
+            return [Group(count, paths) for count in rows]
 
         parts: Any = parquet_file
         parts.read_footer = groups

@@ -168,10 +168,10 @@ def test_a_footer_says_what_pyarrow_says(tmp_path: Path) -> None:
     metadata = pyarrow.parquet.ParquetFile(path).metadata
     for number, group in enumerate(read_footer(path)):
         theirs = metadata.row_group(number)
-        assert group.rows == theirs.num_rows and len(group.chunks) == theirs.num_columns
-        for place, chunk in enumerate(group.chunks):
-            column = theirs.column(place)
-            assert ".".join(chunk.path) == column.path_in_schema
+        assert group.rows == theirs.num_rows and len(group.paths) == theirs.num_columns
+        for place, path in enumerate(group.paths):
+            chunk, column = group.chunk(place), theirs.column(place)
+            assert ".".join(path) == ".".join(chunk.path) == column.path_in_schema
             assert chunk.values == column.num_values
             assert chunk.size == column.total_uncompressed_size
             assert chunk.packed == column.total_compressed_size
@@ -232,7 +232,7 @@ def test_what_is_read_at_once_is_what_is_read_value_by_value(
     headers = [
         whole[chunk.start : chunk.start + 200]
         for group in read_footer(path)
-        for chunk in group.chunks
+        for chunk in map(group.chunk, range(len(group.paths)))
     ]
 
     def read(number: int) -> object:
@@ -242,7 +242,10 @@ def test_what_is_read_at_once_is_what_is_read_value_by_value(
                 return pages.parse_header(_changed(headers[number % len(headers)], random))
             changed = _changed(end, random)
             path.write_bytes(b"PAR1" + changed + len(changed).to_bytes(4, "little") + b"PAR1")
-            return read_footer(path)
+            return [
+                (group.rows, group.paths, *map(group.chunk, range(len(group.paths))))
+                for group in read_footer(path)
+            ]
         except (ValueError, IndexError) as error:
             return str(error)
 

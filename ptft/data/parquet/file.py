@@ -54,7 +54,7 @@ def open_parquet(path: Path, groups: Sequence[Group]) -> pyarrow.parquet.Parquet
             metadata = plain.metadata
         columns = [metadata.schema.column(place) for place in range(metadata.num_columns)]
         names = [column.path for column in columns]
-        if any([".".join(chunk.path) for chunk in group.chunks] != names for group in groups):
+        if any(list(map(".".join, group.paths)) != names for group in groups):
             raise DataError(f"{path}: a row group of other columns than the schema's")
         return pyarrow.parquet.ParquetFile(
             path, metadata=metadata, read_dictionary=_byte_columns(metadata)
@@ -173,9 +173,10 @@ def _check_group(
     widest, schema = None, file.metadata.schema
     with open_plain(path) as stream:
         end = os.fstat(stream.fileno()).st_size
-        for place, chunk in enumerate(group.chunks):
-            if names is not None and chunk.path[0] not in names:
+        for place, column in enumerate(group.paths):
+            if names is not None and column[0] not in names:
                 continue
+            chunk = group.chunk(place)
             about = schema.column(place)
             what = f"{path}: {where}: column {'.'.join(chunk.path)}"
             if chunk.start < 4 or chunk.start + chunk.packed > end:

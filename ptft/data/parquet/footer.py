@@ -16,6 +16,7 @@ from ptft.data.parquet.thrift import (
     I32,
     I64,
     LIST,
+    NOT_NEGATIVE,
     SHORT,
     STRUCT,
     VARINT,
@@ -52,10 +53,26 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """A row group."""
+    """A row group. What is said of a column is read when it is asked for: of a file of many columns
+    and groups most are never.
+
+    Attributes:
+        rows: how many.
+        paths: of its columns, see :class:`Chunk`.
+        footer: the file's, which all its groups share.
+        places: where in it the columns' entries begin.
+    """
 
     rows: int
-    chunks: tuple[Chunk, ...]
+    paths: tuple[tuple[str, ...], ...]
+    footer: bytes = b""
+    places: tuple[int, ...] = ()
+
+    def chunk(self, number: int) -> Chunk:
+        """What is said of a column. Raises ValueError: it contradicts itself."""
+        reader = Compact(self.footer)
+        reader.place = self.places[number]
+        return _chunk(reader)
 
 
 def read_footer(path: Path) -> list[Group]:
@@ -92,36 +109,54 @@ def _groups(reader: Compact) -> list[Group]:
 
 
 def _group(reader: Compact) -> Group:
-    rows, chunks = -1, []
+    rows = -1
+    paths: list[tuple[str, ...]] = []
+    places: list[int] = []
     for field, type_ in reader.fields():
         if field == 1 and type_ == LIST:
             count, inner = reader.elements()
             if count and inner != STRUCT:
                 raise ValueError("columns that are none")
-            chunks = [_chunk(reader) for _ in range(count)]
+            paths, places = [], []
+            for _ in range(count):
+                places.append(reader.place)
+                paths.append(_named(reader))
         elif field == 3 and type_ == I64:
             rows = reader.signed()
         else:
             reader.skip(type_)
     if rows < 0:
         raise ValueError("a row group of no number of rows")
-    return Group(rows, tuple(chunks))
+    return Group(rows, tuple(paths), reader.data, tuple(places))
 
 
 @cache
 def footer_pattern() -> re.Pattern[bytes]:
     """A column's entry as most writers make it: encodings, name, values, size, packed, and where
     its pages and its dictionary begin."""
-    number = b"(" + VARINT + b")"
+    number = b"(" + NOT_NEGATIVE + b")"
     encodings = b"|".join(rb"\x%02x[\x00-\x7f]{%d}" % (n << 4 | I32, n) for n in range(1, 8))
     names = b"|".join(rb"\x%02x(?:%s){%d}" % (n << 4 | BINARY, SHORT, n) for n in range(1, 5))
     return re.compile(
         rb"(?:\x26" + VARINT + rb")?+\x1c"  # where it lies in the file, and what it is:
         rb"\x15" + VARINT + rb"\x19(" + encodings + rb")\x19(" + names + rb")\x15" + VARINT
-        + 3 * (rb"\x16" + number) + rb"\x26" + number + rb"(?:\x26" + number + rb")?+"
+        + 3 * (rb"\x16" + number) + rb"\x26" + number + rb"(?:\x26(" + VARINT + rb"))?+"
         + 2 * fields_pattern(),
         re.DOTALL,
     )  # fmt: skip
+
+
+def _named(reader: Compact) -> tuple[str, ...]:
+    """The path of a column, of whose entry the rest is passed over where it is as usual: no object
+    is made of each, which Python would look through again and again for garbage."""
+    usual = footer_pattern().match(reader.data, reader.place)
+    if usual is None:
+        return _chunk(reader).path
+    second = usual[7] or b"\0"
+    if second[0] & 1 or not (usual[6] + second).strip(b"\x80\0"):  # negative; it lies nowhere
+        return _chunk(reader).path
+    reader.place = usual.end()
+    return _path(usual[2])
 
 
 def _chunk(reader: Compact) -> Chunk:

@@ -214,11 +214,11 @@ class ParquetRows:
     def _picture_bytes(self) -> int:
         """Of the picture column as read, over all row groups."""
         return sum(
-            chunk.size
+            group.chunk(place).size
             for groups in self._footers
             for group in groups
-            for chunk in group.chunks
-            if chunk.path[0] == self._picture
+            for place, path in enumerate(group.paths)
+            if path[0] == self._picture
         )
 
 

@@ -7,6 +7,7 @@ __all__ = [
     "I32",
     "I64",
     "LIST",
+    "NOT_NEGATIVE",
     "SHORT",
     "STRUCT",
     "VARINT",
@@ -21,6 +22,9 @@ _TRUE, _FALSE, _BYTE, _I16, I32, I64, _DOUBLE, BINARY, LIST, _SET, _MAP, STRUCT 
 # Patterns of bytes, for structs of which a file has very many: those of the usual forms match, and
 # those of any other are read value by value.
 VARINT = rb"[\x80-\xff]{0,9}+[\x00-\x7f]"
+_EVEN = b"[" + b"".join(rb"\x%02x" % byte for byte in range(0x80, 0x100, 2)) + b"]"
+_EVEN_LAST = b"[" + b"".join(rb"\x%02x" % byte for byte in range(0, 0x80, 2)) + b"]"
+NOT_NEGATIVE = b"(?>" + _EVEN_LAST + b"|" + _EVEN + rb"[\x80-\xff]{0,8}+[\x00-\x7f])"
 SHORT = b"(?>" + b"|".join(rb"\x%02x.{%d}" % (n, n) for n in range(64)) + b")"  # a text's bytes
 
 
