@@ -8,7 +8,7 @@ are read as dictionaries, a copy of each value and a number a row, and the rest 
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,11 @@ from ptft.errors import DataError
 from ptft.files.own import open_plain
 
 __all__ = [
+    "PART_BYTES",
     "check_indices",
     "column_codes",
     "column_values",
+    "group_parts",
     "open_parquet",
     "parquet_errors",
     "read_group",
@@ -37,6 +39,10 @@ _VALUES_A_BYTE = 64  # of a file; a column of nothing but nulls may have far mor
 _FREE_VALUES = 4 << 20  # that a file of any size may have
 _RATIO = 256  # bytes unpacked for one packed; texts and tables of numbers reach 10 to 50
 _FREE_BYTES = 64 << 20  # that a column of any size may unpack to
+PART_BYTES = 256 << 20
+"""Unpacked, of a part of a row group at most; who asks for parts asks for far fewer."""
+
+_BUFFER = 1 << 20  # bytes of a column that are read from the disk at once, of a group in parts
 _PREFIXED = 7  # DELTA_BYTE_ARRAY: each value goes on from the one before: any size from few bytes
 
 
@@ -92,21 +98,74 @@ def read_group(
     """
     with parquet_errors(path):
         names = list(columns) if columns is not None else None
-        widest = _check_group(file, path, groups[number], f"row group {number}", names)
+        widest, _ = _check_group(file, path, groups[number], f"row group {number}", names)
         if widest is None:
             table = file.read_row_group(number, columns=names, use_threads=False)
         else:
             table = _read_in_parts(file, path, number, names, widest)
         if table.num_rows != groups[number].rows:
             raise ValueError(f"{table.num_rows:,} rows where it says {groups[number].rows:,}")
-        for name, kind in zip(table.column_names, table.schema.types, strict=True):
-            nested = pyarrow.types.is_nested(kind)
-            if nested or pyarrow.types.is_dictionary(kind):
-                for chunk in table[name].chunks:
-                    check_indices(chunk)
-            if nested:
-                _check_unpacked(table[name], path, name)
+        _check_table(table, path)
         return table
+
+
+def _check_table(table: pyarrow.Table, path: Path) -> None:
+    for name, kind in zip(table.column_names, table.schema.types, strict=True):
+        nested = pyarrow.types.is_nested(kind)
+        if nested or pyarrow.types.is_dictionary(kind):
+            for chunk in table[name].chunks:
+                check_indices(chunk)
+        if nested:
+            _check_unpacked(table[name], path, name)
+
+
+def group_parts(
+    file: pyarrow.parquet.ParquetFile,
+    path: Path,
+    groups: Sequence[Group],
+    number: int,
+    columns: Sequence[str],
+    rows: int,
+) -> Iterator[pyarrow.Table]:
+    """A row group in tables of ``rows`` rows, the last of fewer; no more of it is in memory.
+
+    Args:
+        file, path, groups, number, columns: as of ``read_group``.
+
+    Raises:
+        DataError: (on iteration) as ``read_group`` does.
+    """
+    group, names, seen = groups[number], list(columns), 0
+    where = f"{path}: row group {number}"
+    with parquet_errors(path), ExitStack() as held:
+        widest, dictionary = _check_group(file, path, group, f"row group {number}", names)
+        # a dictionary grows with what was read: of texts and bytes each row has its own copy, and
+        # so few rows are read at once that copies of a dictionary's longest value do no harm
+        opened = held.enter_context(
+            pyarrow.parquet.ParquetFile(
+                path, metadata=file.metadata, buffer_size=_BUFFER, pre_buffer=False
+            )
+        )
+        at_once = min(rows, max(1, _FREE_BYTES // max(widest or 0, dictionary, 1)))
+        most, size = _most_bytes(path.stat().st_size), 0
+        waiting, there, held_bytes = list[pyarrow.RecordBatch](), 0, 0
+        for batch in opened.iter_batches(
+            at_once, row_groups=[number], columns=names, use_threads=False
+        ):
+            waiting.append(batch)
+            seen, there = seen + len(batch), there + len(batch)
+            size, held_bytes = size + batch.nbytes, held_bytes + batch.nbytes
+            if size > most or held_bytes > PART_BYTES:
+                raise DataError(f"{where}: more than {min(most, PART_BYTES):,} bytes unpacked")
+            if there < rows and seen < group.rows:
+                continue
+            table = pyarrow.Table.from_batches(waiting)
+            _check_table(table, path)
+            yield table.slice(0, rows)
+            waiting = table.slice(rows).to_batches()
+            there, held_bytes = sum(map(len, waiting)), sum(each.nbytes for each in waiting)
+        if waiting or seen != group.rows:
+            raise ValueError(f"{seen:,} rows where it says {group.rows:,}")
 
 
 def column_values(column: pyarrow.ChunkedArray, path: Path, name: str) -> list[Any]:
@@ -164,13 +223,14 @@ def _check_group(
     group: Group,
     where: str,
     names: Sequence[str] | None,
-) -> int | None:
+) -> tuple[int | None, int]:
     """Hold the column chunks that are to be read against their size.
 
     Returns:
-        Bytes of the largest page of one that packs values by prefixes; None where none does.
+        Bytes of the largest page of one that packs values by prefixes, None where none does; and of
+        the largest dictionary.
     """
-    widest, schema = None, file.metadata.schema
+    widest, schema, dictionary = None, file.metadata.schema, 0
     with open_plain(path) as stream:
         end = os.fstat(stream.fileno()).st_size
         for place, column in enumerate(group.paths):
@@ -199,7 +259,8 @@ def _check_group(
                 )
             if _PREFIXED in chunk.encodings:
                 widest = max(widest or 1, *(page.size for page in pages), 1)
-    return widest
+            dictionary = max(dictionary, *(page.size for page in pages if not page.values), 0)
+    return widest, dictionary
 
 
 def _walk(file: int, start: int, size: int, what: str) -> list[Page]:

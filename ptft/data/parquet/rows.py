@@ -1,4 +1,8 @@
-"""Rows of parquet files, read by row group when one of their rows is wanted."""
+"""Rows of parquet files, read by row group when one of their rows is wanted; large groups in parts.
+
+Pages lie behind each other, and only a reader that passed through those before finds a row in one.
+So a part is read by going on from the one before it, or, after a jump back, from the group's start.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +20,7 @@ from ptft.data.fields.labels import TextIs
 from ptft.data.hashing import file_state
 from ptft.data.parquet.file import (
     column_codes,
+    group_parts,
     open_parquet,
     parquet_errors,
     read_group,
@@ -24,10 +29,14 @@ from ptft.data.parquet.file import (
 from ptft.data.parquet.footer import Group
 from ptft.errors import DataError, SampleError
 
-__all__ = ["KEPT_BYTES", "ParquetRows", "schema_names"]
+__all__ = ["AT_ONCE", "KEPT_BYTES", "ParquetRows", "schema_names"]
 
 KEPT_BYTES = 512 << 20  # bytes of decoded row groups that a process keeps at most
+AT_ONCE = 64 << 20
+"""Bytes of the columns in use of a row group, up to which they are read at once."""
+_PARTS = 4  # of so many bytes, of a larger one
 _OPEN = 64  # files held open at once
+_READING = 16  # groups that are being read in parts; each has a page of each column in memory
 _SETS = 8  # whose equal pictures a process remembers: a set is opened several times in a run
 _SAME: dict[tuple[tuple[str, ...], str], np.ndarray] = {}
 
@@ -76,7 +85,10 @@ class ParquetRows:
             raise DataError(f"{self._paths[0]}: no rows")
         self._picture = ""
         self._fields: list[str] = []
+        self._part_rows: dict[_Columns, np.ndarray] = {}  # of each group
         self._kept = _Kept()
+        self._reading: dict[_Of, tuple[int, Iterator[pyarrow.Table]]] = {}  # next part, and on
+        self._broken: dict[_Of, tuple[int, str]] = {}  # from this part on, and why
         self._files: dict[int, pyarrow.parquet.ParquetFile] = {}
 
     def __len__(self) -> int:
@@ -84,6 +96,9 @@ class ParquetRows:
 
     def use(self, picture: str | None, fields: Sequence[str]) -> None:
         self._fields = list(fields)
+        self._part_rows = {
+            columns: self._rows_of_parts(columns) for columns in (tuple(fields), (picture or "",))
+        }
         if picture is None:
             return
         kind = self._schema.field(picture).type
@@ -111,12 +126,13 @@ class ParquetRows:
         group, within = self._find(index)
         if not self._fields:
             return {}
-        table = self._read(group, tuple(self._fields))
-        return {name: self._cell(table, name, within) for name in self._fields}
+        table, row = self._find_part(group, within, tuple(self._fields))
+        return {name: self._cell(table, name, row) for name in self._fields}
 
     def picture(self, index: int) -> Any:
         group, within = self._find(index)
-        return self._cell(self._read(group, (self._picture,)), self._picture, within)
+        table, row = self._find_part(group, within, (self._picture,))
+        return self._cell(table, self._picture, row)
 
     @staticmethod
     def _cell(table: pyarrow.Table, name: str, row: int) -> Any:
@@ -159,22 +175,20 @@ class ParquetRows:
 
     def _digests(self) -> Iterator[bytes | None]:
         """Of the picture of each row, None for none; row groups are read one after another."""
-        for file, number in self._groups:
+        columns = (self._picture,)
+        for (file, number), rows in zip(
+            self._groups, self._part_rows[columns].tolist(), strict=True
+        ):
+            path, groups, seen = self._paths[file], self._footers[file], 0
             try:
-                path, groups = self._paths[file], self._footers[file]
-                table = read_group(self._open(file), path, groups, number, [self._picture])
+                for table in group_parts(self._open(file), path, groups, number, columns, rows):
+                    seen += table.num_rows
+                    yield from map(_digest, table[self._picture])
             except DataError:  # reading its samples says so
-                yield from (None for _ in range(self._footers[file][number].rows))
-                continue
-            for cell in table[self._picture]:
-                value = cell["bytes"] if isinstance(cell, pyarrow.StructScalar) else cell
-                if isinstance(value, pyarrow.DictionaryScalar):
-                    value = value.value
-                data = value.as_buffer() if value.is_valid else None
-                yield None if data is None else digest_picture(data)
+                yield from (None for _ in range(groups[number].rows - seen))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": _Kept(), "_files": {}}
+        return {**self.__dict__, "_kept": _Kept(), "_reading": {}, "_broken": {}, "_files": {}}
 
     def __del__(self) -> None:
         for file in getattr(self, "_files", {}).values():
@@ -186,21 +200,66 @@ class ParquetRows:
         group = int(np.searchsorted(self._firsts, index, side="right")) - 1
         return group, index - int(self._firsts[group])
 
-    def _read(self, group: int, columns: tuple[str, ...]) -> pyarrow.Table:
-        """Columns of one row group, from memory where they were read lately."""
-        table = self._kept.get((group, columns))
+    def _rows_of_parts(self, columns: "_Columns") -> np.ndarray:
+        """How many rows of each group are read at once: int64 (G,)."""
+        found = []
+        for file, number in self._groups:
+            group = self._footers[file][number]
+            size = sum(chunk.size for chunk in group.chunks if chunk.path[0] in columns)
+            part = max(1, group.rows * AT_ONCE // _PARTS // max(size, 1))
+            found.append(group.rows if size <= AT_ONCE else min(group.rows, part))
+        return np.array(found, np.int64)
+
+    def _find_part(self, group: int, within: int, columns: "_Columns") -> tuple[pyarrow.Table, int]:
+        """Columns of a part of a row group, from memory where they were read lately, and the place
+        of a row in it."""
+        part, row = divmod(within, int(self._part_rows[columns][group]))
+        of = (group, columns)
+        broken, why = self._broken.get(of, (part + 1, ""))
+        if part >= broken:
+            raise SampleError(why, "unreadable")
+        table = self._kept.get((of, part))
         if table is None:
-            file, number = self._groups[group]
-            path = self._paths[file]
-            try:
-                table = read_group(self._open(file), path, self._footers[file], number, columns)
-            except DataError as error:
-                text = str(error).removeprefix(f"{path}: ").removeprefix(f"row group {number}: ")
-                raise SampleError(
-                    f"{path.name}: row group {number}: {text}", "unreadable"
-                ) from None
-            self._kept.put((group, columns), table)
+            table = self._read_on(of, part)
+        return table, row
+
+    def _read_on(self, of: "_Of", part: int) -> pyarrow.Table:
+        """Read a part of a group, and what lies before it where that was not read just now."""
+        group, columns = of
+        file, number = self._groups[group]
+        path = self._paths[file]
+        place, parts = self._reading.pop(of, (part + 1, None))
+        if parts is None or place > part:
+            place, parts = 0, self._parts(of)
+        try:
+            while True:
+                table = next(parts)
+                self._kept.put((of, place), table)
+                place += 1
+                if place > part:
+                    break
+        except DataError as error:
+            text = str(error).removeprefix(f"{path}: ").removeprefix(f"row group {number}: ")
+            why = f"{path.name}: row group {number}: {text}"
+            if place:  # to find that out again would take reading all that lies before
+                self._broken[of] = place, why
+            raise SampleError(why, "unreadable") from None
+        if place * int(self._part_rows[columns][group]) < self._footers[file][number].rows:
+            self._reading[of] = place, parts  # last in the dict: most recently read
+        while len(self._reading) > _READING:
+            del self._reading[next(iter(self._reading))]
         return table
+
+    def _parts(self, of: "_Of") -> Iterator[pyarrow.Table]:
+        """The parts of a group, one after the other."""
+        group, columns = of
+        file, number = self._groups[group]
+        about = (self._open(file), self._paths[file], self._footers[file], number, columns)
+        rows = int(self._part_rows[columns][group])
+        if rows == self._footers[file][number].rows:
+            yield read_group(*about)
+        else:
+            yield from group_parts(*about, rows)
 
     def _open(self, number: int) -> pyarrow.parquet.ParquetFile:
         file = self._files.pop(number, None)
@@ -222,20 +281,33 @@ class ParquetRows:
         )
 
 
+def _digest(cell: pyarrow.Scalar) -> bytes | None:
+    """Of the picture of a cell; None where there is none."""
+    value = cell["bytes"] if isinstance(cell, pyarrow.StructScalar) else cell
+    if isinstance(value, pyarrow.DictionaryScalar):
+        value = value.value
+    data = value.as_buffer() if value.is_valid else None
+    return None if data is None else digest_picture(data)
+
+
+_Columns = tuple[str, ...]
+_Of = tuple[int, _Columns]  # a row group, and what of it
+
+
 class _Kept:
-    """Row groups in memory, the least recently used let go beyond ``KEPT_BYTES`` bytes."""
+    """Parts of row groups in memory, the least recently used let go beyond ``KEPT_BYTES`` bytes."""
 
     def __init__(self) -> None:
-        self._tables: dict[tuple[int, tuple[str, ...]], pyarrow.Table] = {}
+        self._tables: dict[tuple[_Of, int], pyarrow.Table] = {}
         self._bytes = 0
 
-    def get(self, key: tuple[int, tuple[str, ...]]) -> pyarrow.Table | None:
+    def get(self, key: tuple[_Of, int]) -> pyarrow.Table | None:
         table = self._tables.pop(key, None)
         if table is not None:
             self._tables[key] = table
         return table
 
-    def put(self, key: tuple[int, tuple[str, ...]], table: pyarrow.Table) -> None:
+    def put(self, key: tuple[_Of, int], table: pyarrow.Table) -> None:
         self._tables[key] = table
         self._bytes += table.nbytes
         while self._bytes > KEPT_BYTES and len(self._tables) > 1:
