@@ -28,7 +28,7 @@ from ptft.errors import TrainingError
 
 __all__ = ["ALONE", "World", "join_world", "meeting_place"]
 
-T = TypeVar("T")
+K, T = TypeVar("K"), TypeVar("T")
 _PATIENCE = timedelta(hours=12)  # ranks wait this long for the first to evaluate or save
 
 
@@ -63,6 +63,16 @@ class World:
         """
         return tensor if self.tensors is None else _Gather.apply(tensor, self)
 
+    def gather_ids(self, ids: Tensor) -> Tensor:
+        """As :meth:`gather`, of integers; those of the host on their way through the host alone,
+        so that no rank waits for a GPU."""
+        group = self.tensors if ids.is_cuda else self.host
+        if group is None:
+            return ids
+        every = ids.new_empty((self.size * len(ids), *ids.shape[1:]))
+        dist.all_gather_single(every, ids.contiguous(), group=group)
+        return every
+
     def sum_(self, tensor: Tensor) -> Tensor:
         """Sum over the ranks, in place; returned for convenience. Not differentiable."""
         if self.tensors is not None:
@@ -75,7 +85,7 @@ class World:
             dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.tensors)
         return tensor
 
-    def mean(self, figures: Mapping[str, float]) -> dict[str, float]:
+    def mean(self, figures: Mapping[K, float]) -> dict[K, float]:
         """Mean of each figure over the ranks; every rank gets the same. One small message."""
         if self.host is None:
             return dict(figures)

@@ -34,6 +34,7 @@ from torch import Tensor
 
 from ptft.distributed import ALONE, World
 from ptft.errors import RecipeError, TrainingError, suggest
+from ptft.files.tensors import send
 from ptft.model.encoder import DualEncoder
 from ptft.recipe import (
     ClassifyObjective,
@@ -75,7 +76,8 @@ class Features:
         image_bd, text_bd: L2-normalised (b, D); row i of one belongs to the other's.
         log_scale: (1,), the model's logit scale (a logarithm).
         bias: (1,), the model's logit bias (SigLIP), or None.
-        caption_ids: int64 (b,) or (b, 2), see ``pair_groups``.
+        caption_ids: int64 (b,) or (b, 2), see ``pair_groups``; on the host, or whoever asks what
+            repeats waits for the device.
     """
 
     image_bd: Tensor
@@ -87,10 +89,16 @@ class Features:
 
 @dataclass(frozen=True)
 class ObjectiveOutput:
-    """A scalar loss that carries gradients, and plain figures for the log."""
+    """A scalar loss that carries gradients, and figures for the log.
+
+    Attributes:
+        loss: 0-d.
+        scalars: 0-d each, without a graph and where the loss is: who reads one waits for the
+            device.
+    """
 
     loss: Tensor
-    scalars: dict[str, float] = field(default_factory=dict)
+    scalars: dict[str, Tensor] = field(default_factory=dict)
 
 
 def needs_text(section: ObjectiveSection) -> bool:
@@ -137,8 +145,7 @@ def classify_loss(
             loss_b = loss_b * weights_c[labels]
         loss = loss_b.mean()
     hits = (logits_bc.detach().argmax(1) == labels).float().mean()
-    shown = {"accuracy": hits.item(), "logit_scale": log_scale.detach().exp().item()}
-    return ObjectiveOutput(loss, shown)
+    return ObjectiveOutput(loss, {"accuracy": hits, "logit_scale": _shown_scale(log_scale)})
 
 
 def class_weights(
@@ -177,10 +184,10 @@ def features_loss(
     Its value is the whole batch's on every rank; its gradients by this rank's features and by the
     scale and bias are shares whose sum over the ranks is the whole batch's gradient.
     """
-    scalars = {"logit_scale": features.log_scale.detach().exp().item()}
+    scalars = {"logit_scale": _shown_scale(features.log_scale)}
     if isinstance(section, SiglipObjective):
         assert features.bias is not None
-        scalars["logit_bias"] = features.bias.detach().item()
+        scalars["logit_bias"] = features.bias.detach().reshape(())
     loss = _pairs_loss(section, features, world)
     if widths := section.matryoshka or ():
         losses = [loss, *(_pairs_loss(section, _cut(features, width), world) for width in widths)]
@@ -236,8 +243,8 @@ def clip_loss(
     Args:
         image_bd, text_bd: L2-normalised features (B, D); row i of one belongs to the other's.
         scale: (1,), 1/temperature, multiplies the cosine similarities.
-        caption_ids: (B,) or (B, 2), see ``pair_groups``. With P(i) the pairs of i's group, row i's
-            loss is the mean over j in P(i) of -log(e_ij / (e_ij + sum of e_ik, k not in P(i))).
+        caption_ids: (B,) or (B, 2), see ``pair_groups``, on the host at best. With P(i) the pairs
+            of i's group, row i's loss is the mean over j in P(i) of -log(e_ij / (e_ij + sum of e_ik, k not in P(i))).
         world: whose pairs all belong to the batch; rows above are this rank's.
 
     Returns:
@@ -247,7 +254,7 @@ def clip_loss(
     if world.size > 1 or len(image_bd) >= TILED_FROM:
         return tiled_clip_loss(image_bd, text_bd, scale, caption_ids, world)
     logits_bb = scale * (image_bd @ text_bd.T)
-    same_bb = _same_caption(caption_ids)
+    same_bb = _same_caption(caption_ids, logits_bb.device)
     if same_bb is None:
         target = torch.arange(len(logits_bb), device=logits_bb.device)
         return (F.cross_entropy(logits_bb, target) + F.cross_entropy(logits_bb.T, target)) / 2
@@ -282,7 +289,7 @@ def siglip_loss(
     if world.size > 1 or len(image_bd) >= TILED_FROM:
         return tiled_siglip_loss(image_bd, text_bd, scale, bias, caption_ids, world)
     logits_bb = scale * (image_bd @ text_bd.T) + bias
-    positive = _same_caption(caption_ids)
+    positive = _same_caption(caption_ids, logits_bb.device)
     if positive is None:
         positive = torch.eye(len(logits_bb), dtype=torch.bool, device=logits_bb.device)
     return -F.logsigmoid(torch.where(positive, logits_bb, -logits_bb)).sum() / len(logits_bb)
@@ -318,12 +325,19 @@ def clamp_logit_scale(section: ObjectiveSection, model: DualEncoder) -> None:
         model.logit_scale.clamp_(0.0, math.log(section.max_logit_scale))
 
 
-def _same_caption(caption_ids: Tensor | None) -> Tensor | None:
+def _same_caption(caption_ids: Tensor | None, device: torch.device) -> Tensor | None:
     """bool (B, B), true where two pairs are of one group; None where all groups differ."""
     if caption_ids is None:
         return None
     group = pair_groups(caption_ids)
-    return None if len(group.unique()) == len(group) else group[:, None] == group[None, :]
+    if len(group.unique()) == len(group):
+        return None
+    group = send(group, device)
+    return group[:, None] == group[None, :]
+
+
+def _shown_scale(log_scale: Tensor) -> Tensor:
+    return log_scale.detach().exp().reshape(())
 
 
 def _single(tensor: Tensor) -> Tensor:

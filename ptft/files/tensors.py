@@ -31,6 +31,7 @@ __all__ = [
     "is_sharded",
     "local_part",
     "local_tensors",
+    "send",
     "tensor_file",
     "write_local",
     "write_tensors",
@@ -57,6 +58,14 @@ def local_part(tensor: Tensor) -> Tensor:
     tensor = tensor.detach()
     sharded: Any = tensor
     return sharded.to_local() if is_sharded([tensor]) else tensor
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on a device. To a GPU it goes from pinned memory: the copy is under way
+    when this returns, and the host waits for nothing."""
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from ptft.data.reading.loader import Workers
 from ptft.data.reading.order import ORDER, OrderVersion
 from ptft.data.sources.class_captions import ClassCaptions, same_class
 from ptft.distributed import ALONE, World
+from ptft.files.tensors import send as send_tensor
 from ptft.model import DualEncoder, packs_texts
 from ptft.objective import needs_labels, needs_pictures, needs_text
 from ptft.recipe import DetectObjective, Recipe
@@ -91,7 +92,7 @@ def images_to_device(images: Pixels | KeptFeatures, model: DualEncoder) -> Tenso
     are."""
     if isinstance(images, KeptFeatures):
         return images.to(model.device)
-    return model.normalise(images.to(model.device, non_blocking=True))
+    return model.normalise(send_tensor(images, model.device))
 
 
 @overload
@@ -103,7 +104,7 @@ def tokens_to_device(tokens: Tokens | KeptFeatures, model: DualEncoder) -> Token
     as they are."""
     if isinstance(tokens, KeptFeatures):
         return tokens.to(model.device)
-    return torch.from_numpy(model.spec.tokenizer.trim(tokens.numpy())).to(model.device)
+    return send_tensor(torch.from_numpy(model.spec.tokenizer.trim(tokens.numpy())), model.device)
 
 
 AHEAD_BYTES = 1 << 30

@@ -8,9 +8,30 @@ from ptft.runs.folder import write_run
 from ptft.train.context import RunContext
 from ptft.train.evaluations import evaluate_model, validate_if_due
 
-__all__ = ["after_step", "leave", "note_skipped"]
+__all__ = ["after_step", "leave", "must_read", "note_skipped"]
 
 _EACH_SAID = 10  # skipped samples that are named one by one; then ever more rarely
+
+
+def must_read(run: RunContext, *, stopping: bool) -> bool:
+    """Whether the figures of the step under way must be known before its update: on a CPU always,
+    else where it is logged, or where something is saved, validated or shown after it.
+
+    Args:
+        stopping: whether a rank was asked to stop.
+    """
+    state, settings, best = run.state, run.recipe.run, run.state.best
+    step = state.progress.step + 1
+    last = state.progress.seen + run.recipe.optim.global_batch >= run.record.total
+    every = (settings.log_every, settings.checkpoint_every, settings.evaluate_every)
+    return (
+        stopping
+        or last
+        or state.model.device.type == "cpu"
+        or any(number and step % number == 0 for number in every)
+        or (best is not None and best.is_due(step, last=last))
+        or (run.observer is not None and run.observer.number(step, run.steps) is not None)
+    )
 
 
 def after_step(
@@ -24,7 +45,8 @@ def after_step(
     """All that belongs after an update; whether the run ends with it.
 
     Args:
-        figures: of the step, over all ranks; the throughput is added.
+        figures: of the newest step whose figures were read, over all ranks; the throughput is
+            added. None were read yet: empty.
         skipped: samples that the step could not read.
         stopping: whether a rank was asked to stop.
         written: whether no rank writes a checkpoint any more.

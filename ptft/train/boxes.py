@@ -83,4 +83,4 @@ def boxes_loss(
     """The loss of a micro batch's pictures, see :func:`ptft.detection.detect_loss`."""
     weights = (section.class_weight, section.l1_weight, section.giou_weight)
     loss, parts = detect_loss(PlaceAnswers(logits, boxes), targets, weights=weights, costs=weights)
-    return ObjectiveOutput(loss, {name: value.item() for name, value in parts.items()})
+    return ObjectiveOutput(loss, {name: value.detach() for name, value in parts.items()})

@@ -25,13 +25,13 @@ that is cheaper (:mod:`ptft.train.batches`).
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from statistics import fmean
 
 import torch
 from torch import Tensor, nn
 
 from ptft.data import Batch, KeptFeatures
 from ptft.errors import TrainingError
+from ptft.files.tensors import send
 from ptft.objective import (
     Features,
     ObjectiveOutput,
@@ -180,9 +180,11 @@ class Step:
             outputs.append(ObjectiveOutput(output.loss.detach(), output.scalars))
         loss = torch.stack([output.loss for output in outputs]).mean()
         names = outputs[0].scalars
-        return ObjectiveOutput(
-            loss, {name: fmean(output.scalars[name] for output in outputs) for name in names}
-        )
+        shown = {
+            name: torch.stack([output.scalars[name] for output in outputs]).double().mean()
+            for name in names
+        }
+        return ObjectiveOutput(loss, shown)
 
     def _classify(self, objective: ClassifyObjective, batch: Batch) -> ObjectiveOutput:
         def answer(micro: _Micro) -> ObjectiveOutput:
@@ -190,7 +192,7 @@ class Step:
             labels = None if batch.labels is None else batch.labels[rows]
             with self._part("copy"):
                 images, tokens = self._inputs(objective, batch, rows)
-                labels = None if labels is None else labels.to(self.model.device)
+                labels = None if labels is None else send(labels, self.model.device)
             with self._part("forward"), autocast(self.precision, self.model.device):
                 logits_bc, _ = self.parallel.forward(images, tokens, logits=True)
             with self._part("loss"):
@@ -291,10 +293,10 @@ class Step:
         bias = self.model.logit_bias
         return Features(
             _leaf(image_bd),
-            _leaf(text_bd[places.to(text_bd.device)]),
+            _leaf(text_bd[send(places, text_bd.device)]),
             _leaf(self.model.logit_scale),
             None if bias is None else _leaf(bias),
-            batch.caption_ids.to(image_bd.device),
+            batch.caption_ids,
         )
 
     def _back(
@@ -305,7 +307,7 @@ class Step:
         last: bool,
     ) -> None:
         """One backward pass from a micro batch's embeddings; with the last, from the scale too."""
-        texts = micro.texts.to(features.text_bd.device)
+        texts = send(micro.texts, features.text_bd.device)
         ends: list[tuple[Tensor | None, Tensor | None]] = [
             (encoded[0], _gradient(features.image_bd)[micro.images]),
             (encoded[1], _gradient(features.text_bd)[texts]),

@@ -1,8 +1,11 @@
 """When to stop a run that goes wrong, and what to tell of the batch at which it did.
 
-Three things stop a run before the weights take any of it: a loss that is not finite, a gradient
-that is not (under fp16 once the loss is not scaled up any more; before that the scaler skips the
-step and scales less), and a loss that explodes.
+Three things stop a run: a loss that is not finite, a gradient that is not (under fp16 once the loss
+is not scaled up any more; before that the scaler skips the step and scales less), and a loss that
+explodes. On a CPU it stops before the weights take any of it. On a GPU the figures of several steps
+are read at once (:mod:`ptft.train.readings`), so it stops up to ``run.log_every`` steps later, but
+for the same step and in the same words; and no weights are saved, validated or evaluated whose
+steps the guard has not seen.
 
 Explosion: cross-entropies and the sigmoid loss count nats, so they are held by difference and not
 by ratio (fine-tuning may start at 0.01). The loss is averaged over about the last 20 steps; once
@@ -68,7 +71,7 @@ class Guard:
         self.recent: deque[_Figures] = deque(maxlen=_RECENT)
 
     def check(self, step: int, loss: float, grad_norm: float, *, loss_scale: float) -> str | None:
-        """Why the run must stop before this step's update, or None.
+        """Why the run must stop at this step, or None.
 
         Args:
             loss_scale: what the loss was multiplied by (fp16); at most 1 without.

@@ -1,10 +1,15 @@
-"""The steps of a run: batch, gradients, agreement among ranks, guard, update, clamp, record."""
+"""The steps of a run: batch, gradients, agreement among ranks, guard, update, clamp, record.
+
+On a GPU the host asks for a step and goes on; what came of it is read later, that of several steps
+at once (:mod:`ptft.train.readings`). Of those steps the guard sees each, in order, and nothing of
+their weights leaves the process before it has.
+"""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ptft.data import Batch
 from ptft.data.hashing import hash_integers
@@ -12,15 +17,18 @@ from ptft.data.reading.batch import Skipped
 from ptft.objective import clamp_logit_scale
 from ptft.optim import Lbfgs, learning_rate_factor, set_learning_rate
 from ptft.train.batches import batches
-from ptft.train.between import after_step, leave, note_skipped
+from ptft.train.between import after_step, leave, must_read, note_skipped
 from ptft.train.context import RunContext
 from ptft.train.evaluations import validate_if_due
 from ptft.train.gradients import Step
 from ptft.train.guard import describe_batch, stop_run
 from ptft.train.parallel import whole_tensor
 from ptft.train.part import Stop
+from ptft.train.readings import Readings
 
 __all__ = ["train_steps"]
+
+_LOSS_SCALE = "loss_scale"  # among the figures of a step in fp16; for the guard alone
 
 
 def train_steps(run: RunContext, stop: Stop) -> None:
@@ -34,6 +42,7 @@ def train_steps(run: RunContext, stop: Stop) -> None:
     """
     recipe, state, setup = run.recipe, run.state, run.setup
     objective, optim, total = recipe.objective, recipe.optim, run.record.total
+    readings = Readings(run.world)
     validate_if_due(run)
     if state.over:  # resumed after its last step
         return
@@ -59,7 +68,7 @@ def train_steps(run: RunContext, stop: Stop) -> None:
             world=run.world,
             order=run.record.order,
         ):
-            if _take(run, step, batch, stop):
+            if _take(run, step, batch, stop, readings):
                 break
     finally:
         leave(run)
@@ -67,32 +76,39 @@ def train_steps(run: RunContext, stop: Stop) -> None:
     note_skipped(run)
 
 
-def _take(run: RunContext, step: Step, batch: Batch, stop: Stop) -> bool:
+def _take(run: RunContext, step: Step, batch: Batch, stop: Stop, readings: Readings) -> bool:
     """A step, and all that belongs after it; whether the run ends with it."""
     state, objective, optim = run.state, run.recipe.objective, run.recipe.optim
     factor = learning_rate_factor(optim, state.progress.seen, run.record.total)
     set_learning_rate(state.optimizer.param_groups, factor)
-    agreed = _agree(_gradients(run, step, batch), batch, stop, run)
-    agreed.figures["lr"] = optim.lr * factor
-    agreed.figures["grad_norm"] = _clip(run, optim.clip_grad_norm)
-    _guard(run, agreed.figures, batch)
-    _update(run, step, batch, agreed.figures)
+    found = _gradients(run, step, batch)
+    agreed = _agree(batch, stop, run)
+    found["grad_norm"] = _clip(run, optim.clip_grad_norm)
+    first = state.progress.seen + run.world.rank * len(batch.names)
+    readings.take(state.progress.step + 1, first, batch, found)
+    if readings.full or must_read(run, stopping=agreed.stopping):
+        _read(run, readings)
+        readings.newest["lr"] = optim.lr * factor
+    _update(run, step, batch, found)
     clamp_logit_scale(objective, state.model)
     state.advance(optim.global_batch)
     return after_step(
-        run, agreed.figures, agreed.skipped, stopping=agreed.stopping, written=agreed.written
+        run, readings.newest, agreed.skipped, stopping=agreed.stopping, written=agreed.written
     )
 
 
-def _gradients(run: RunContext, step: Step, batch: Batch) -> dict[str, float]:
-    """Put the gradients of a batch on the weights; this rank's figures, the loss among them."""
+def _gradients(run: RunContext, step: Step, batch: Batch) -> dict[str, Tensor]:
+    """Put the gradients of a batch on the weights; this rank's figures, the loss among them, 0-d
+    each on the device."""
     state = run.state
     state.optimizer.zero_grad(set_to_none=True)
     # dropout is a function of the samples seen, too: nothing of it has to be saved
     torch.manual_seed(hash_integers(run.recipe.seed, state.progress.seen, run.world.rank))
     output = step(batch)
     state.scaler.unscale_(state.optimizer)
-    figures = {"loss": output.loss.item(), **output.scalars}
+    figures = {"loss": output.loss, **output.scalars}
+    if state.scaler.is_enabled():
+        figures[_LOSS_SCALE] = state.scaler.scale(torch.ones_like(output.loss))
     if state.pull is not None:
         figures["pull"] = state.pull.add_gradients(run.world)
     return figures
@@ -103,57 +119,52 @@ class _Agreed:
     """What all ranks say of a step.
 
     Attributes:
-        figures: means over the ranks.
         stopping: whether one of them was asked to stop; each then knows why.
         written: whether a checkpoint was begun that no rank writes any more.
         skipped: samples that could not be read.
     """
 
-    figures: dict[str, float]
     stopping: bool
     written: bool
     skipped: Skipped
 
 
-def _agree(own: Mapping[str, float], batch: Batch, stop: Stop, run: RunContext) -> _Agreed:
-    """Make one of what the ranks have to say, in one message."""
+def _agree(batch: Batch, stop: Stop, run: RunContext) -> _Agreed:
+    """Make one of what the ranks have to say, in one message from host to host."""
     world, writer = run.world, run.state.background
     asked = {
         "stop": float(stop.asked()),
         "skipped": float(len(batch.skipped)),
         "writing": float(writer.busy),
     }
-    figures = world.mean({**own, **asked})
-    stopping, skips = figures.pop("stop") > 0, figures.pop("skipped") > 0
-    written = figures.pop("writing") == 0.0 and writer.pending
+    said = world.mean(asked)
+    stopping, skips = said["stop"] > 0, said["skipped"] > 0
+    written = said["writing"] == 0.0 and writer.pending
     parts = world.gather_objects(batch.skipped) if skips else []
     if stopping:
         stop.agree(world)
-    return _Agreed(figures, stopping, written, [skip for part in parts for skip in part])
+    return _Agreed(stopping, written, [skip for part in parts for skip in part])
 
 
-def _clip(run: RunContext, limit: float | None) -> float:
+def _clip(run: RunContext, limit: float | None) -> Tensor:
     """Scale the gradients to a norm of ``limit`` at most, if there is one; the norm before that."""
     norm = torch.nn.utils.clip_grad_norm_(run.state.learning, math.inf if limit is None else limit)
-    return float(whole_tensor(norm).item())
+    return whole_tensor(norm)
 
 
-def _guard(run: RunContext, figures: Mapping[str, float], batch: Batch) -> None:
-    """Stop before the update, where the loss or the gradient tells that the run goes wrong."""
-    state = run.state
-    reason = state.guard.check(
-        state.progress.step + 1,
-        figures["loss"],
-        figures["grad_norm"],
-        loss_scale=state.scaler.get_scale(),
-    )
-    if reason is not None:
-        first = state.progress.seen + run.world.rank * len(batch.names)
-        samples = describe_batch(batch, first, run.setup)
-        raise stop_run(reason, state.guard, samples, run.folder, run.world)
+def _read(run: RunContext, readings: Readings) -> None:
+    """Read the steps that were not read before; stop the run where the loss or the gradient of one
+    tells that it goes wrong."""
+    guard = run.state.guard
+    for one in readings.read():
+        scale, loss = one.figures.pop(_LOSS_SCALE, 1.0), one.figures["loss"]
+        reason = guard.check(one.step, loss, one.figures["grad_norm"], loss_scale=scale)
+        if reason is not None:
+            samples = describe_batch(one.batch, one.first, run.setup)
+            raise stop_run(reason, guard, samples, run.folder, run.world)
 
 
-def _update(run: RunContext, step: Step, batch: Batch, figures: Mapping[str, float]) -> None:
+def _update(run: RunContext, step: Step, batch: Batch, figures: dict[str, Tensor]) -> None:
     """Update the weights by the gradients on them; a line search runs the batch again."""
     state = run.state
     if isinstance(state.optimizer, Lbfgs):
@@ -165,6 +176,6 @@ def _update(run: RunContext, step: Step, batch: Batch, figures: Mapping[str, flo
     state.scaler.update()
 
 
-def _minimised(figures: Mapping[str, float]) -> float:
-    """What the gradients are of."""
-    return figures["loss"] + figures.get("pull", 0.0)
+def _minimised(figures: dict[str, Tensor]) -> float:
+    """What the gradients are of; a line search asks for it wherever it puts the weights."""
+    return figures["loss"].item() + (figures["pull"].item() if "pull" in figures else 0.0)

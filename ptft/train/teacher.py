@@ -12,6 +12,7 @@ from ptft.data.reading.batch import Pixels, Tokens
 from ptft.distill import Pairs, class_distillation, contrast_distillation, feature_distance
 from ptft.distributed import ALONE, World
 from ptft.errors import ModelError
+from ptft.files.tensors import send
 from ptft.model import DualEncoder, class_head, join_embeddings, load_model, rows_for
 from ptft.objective import Features, ObjectiveOutput, needs_text
 from ptft.preprocess import TextTokenizer
@@ -62,16 +63,16 @@ class Teacher:
         )
         teacher = self._pairs(batch, micro, precision, student.image_bd.dtype)
         section, loss = self.section, output.loss
-        scalars = {**output.scalars, "objective_loss": loss.item()}
+        scalars = {**output.scalars, "objective_loss": loss.detach()}
         if section.weight:
             taught = contrast_distillation(
                 student, teacher, temperature=section.temperature, world=world
             )
-            scalars["distill_loss"] = taught.item()
+            scalars["distill_loss"] = taught.detach()
             loss = loss + section.weight * taught
         if section.features:
             apart = feature_distance(student, teacher, world)
-            scalars["feature_distance"] = apart.item()
+            scalars["feature_distance"] = apart.detach()
             loss = loss + section.features * apart
         return ObjectiveOutput(loss, scalars)
 
@@ -96,7 +97,7 @@ class Teacher:
             input_bw = self._inputs(batch, rows, precision)
             teaching_bc = self.model.class_logits(input_bw)[:, self.order].to(logits_bc.dtype)
         taught = class_distillation(logits_bc, teaching_bc, temperature=self.section.temperature)
-        scalars = {"objective_loss": output.loss.item(), "distill_loss": taught.item()}
+        scalars = {"objective_loss": output.loss.detach(), "distill_loss": taught.detach()}
         loss = output.loss + self.section.weight * taught
         return ObjectiveOutput(loss, {**output.scalars, **scalars})
 
@@ -119,13 +120,13 @@ class Teacher:
 
     def _images(self, pixels: Tensor, precision: str) -> Tensor:
         with autocast(precision, self.model.device):
-            images = self.model.normalise(pixels.to(self.model.device, non_blocking=True))
+            images = self.model.normalise(send(pixels, self.model.device))
             return _single(F.normalize(self.model.encode_image(images), dim=-1))
 
     def _texts(self, tokens: Tensor, precision: str) -> Tensor:
         tokenizer = self.model.spec.tokenizer
         with autocast(precision, self.model.device):
-            trimmed = torch.from_numpy(tokenizer.trim(tokens.numpy())).to(self.model.device)
+            trimmed = send(torch.from_numpy(tokenizer.trim(tokens.numpy())), self.model.device)
             return _single(F.normalize(self.model.encode_text(trimmed), dim=-1))
 
 

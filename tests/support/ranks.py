@@ -79,7 +79,7 @@ def learn(name: str, how: str, world: World) -> dict[str, torch.Tensor]:
         optimizer.zero_grad(set_to_none=True)
         output = step(_rows(batch(model, seed=number), world))
         loss = world.mean({"loss": output.loss.item()})["loss"]
-        penalty = 0.0 if pull is None else pull.add_gradients(world)
+        penalty = 0.0 if pull is None else pull.add_gradients(world).item()
         learning = [p for group in optimizer.param_groups for p in group["params"]]
         norm = whole_tensor(torch.nn.utils.clip_grad_norm_(learning, 1.0))
         optimizer.step()

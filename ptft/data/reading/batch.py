@@ -7,6 +7,7 @@ import torch
 
 from ptft.data.boxes.box import Boxes
 from ptft.errors import Fault, SampleError
+from ptft.files.tensors import send
 from ptft.preprocess.frame import Frame
 
 __all__ = [
@@ -46,8 +47,8 @@ class KeptFeatures:
         return type(self)(self.rows[places])
 
     def to(self, device: torch.device) -> Self:
-        """The same on a device; from pinned memory the copy is under way when this returns."""
-        return type(self)(self.rows.to(device, non_blocking=True))
+        """The same on a device, see :func:`ptft.files.tensors.send`."""
+        return type(self)(send(self.rows, device))
 
 
 class Skip(NamedTuple):

@@ -47,13 +47,13 @@ class Pull:
         return f"{len(self.names)} tensors are held to their start by {self.strength:.3g}"
 
     @torch.no_grad()
-    def add_gradients(self, world: World) -> float:
+    def add_gradients(self, world: World) -> Tensor:
         """Add 2 * lambda * (w - w0) to the gradients, which are no longer scaled.
 
         A weight without a gradient is left so: nothing moves it.
 
         Returns:
-            The penalty, of all ranks' shards together.
+            The penalty, of all ranks' shards together: float64, 0-d, on the device.
         """
         squares: list[Tensor] = []
         for weight, start in zip(self._weights, self._start, strict=True):
@@ -61,10 +61,8 @@ class Pull:
             squares.append(moved.square().sum(dtype=torch.float64))
             if weight.grad is not None:
                 local_part(weight.grad).add_(moved, alpha=2.0 * self.strength)
-        penalty = self.strength * torch.stack(squares).sum().item()
-        if self._sharded:
-            penalty = world.mean({"pull": penalty})["pull"] * world.size
-        return penalty
+        penalty = self.strength * torch.stack(squares).sum()
+        return world.sum_(penalty) if self._sharded else penalty
 
 
 def pull_to_start(recipe: Recipe, setup: Setup) -> Pull | None:
