@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ptft.files.tensors import send
 from ptft.model.detector import PlaceAnswers
 
 __all__ = [
@@ -59,11 +60,11 @@ class Targets:
     def to(self, device: torch.device) -> "Targets":
         """The same on a device."""
         return Targets(
-            self.boxes.to(device),
-            self.labels.to(device),
-            self.asked.to(device),
-            self.crowds.to(device),
-            self.crowd_labels.to(device),
+            send(self.boxes, device),
+            send(self.labels, device),
+            send(self.asked, device),
+            send(self.crowds, device),
+            send(self.crowd_labels, device),
         )
 
 
@@ -86,12 +87,13 @@ def detect_loss(
         A 0-d float32 tensor, and the means of its parts (``class``, ``l1``, ``giou``), detached.
     """
     logits, boxes = found.logits.float(), found.boxes.float()
-    parts = []
-    for logits_nq, boxes_n4, target in zip(logits, boxes, targets, strict=True):
-        places, which = match_boxes(logits_nq.detach(), boxes_n4.detach(), target, costs=costs)
-        parts.append(_picture_loss(logits_nq, boxes_n4, target, places, which))
+    matches = match_boxes(logits.detach(), boxes.detach(), targets, costs=costs)
+    parts = [
+        _picture_loss(logits_nq, boxes_n4, target, *match)
+        for logits_nq, boxes_n4, target, match in zip(logits, boxes, targets, matches, strict=True)
+    ]
     mean_3 = torch.stack(parts).mean(dim=0)
-    loss = (mean_3 * mean_3.new_tensor(weights)).sum()
+    loss = (mean_3 * send(torch.tensor(weights, dtype=mean_3.dtype), mean_3.device)).sum()
     shown = mean_3.detach()
     return loss, {"class": shown[0], "l1": shown[1], "giou": shown[2]}
 
@@ -114,35 +116,48 @@ def _picture_loss(
 
 @torch.no_grad()
 def match_boxes(
-    logits_nq: Tensor,
-    boxes_n4: Tensor,
-    target: Targets,
+    logits_bnq: Tensor,
+    boxes_bn4: Tensor,
+    targets: Sequence[Targets],
     *,
     costs: tuple[float, float, float] = (1.0, 1.0, 1.0),
-) -> tuple[Tensor, Tensor]:
+) -> list[tuple[Tensor, Tensor]]:
     """Give each box of a picture a place of its own, so that the sum of costs is least.
 
     The cost of a place for a box: the focal loss of its class there as a yes less that as a no, the
-    L1 distance, and the negative generalised IoU.
+    L1 distance, and the negative generalised IoU. The assignment is SciPy's, on the host, which
+    waits for the device once for all pictures.
 
     Returns:
-        int64 (T,) each: places, and the numbers of the boxes that they are given; as many as there
-        are places at most.
+        Of each picture int64 (T,) twice: places, and the numbers of the boxes that they are given;
+        as many as there are places at most.
     """
     from scipy.optimize import linear_sum_assignment
 
-    if len(target.boxes) == 0:
-        none = torch.zeros(0, dtype=torch.int64, device=logits_nq.device)
-        return none, none
+    made = [
+        _match_costs(logits_nq, boxes_n4, target, costs)
+        for logits_nq, boxes_n4, target in zip(logits_bnq, boxes_bn4, targets, strict=True)
+    ]
+    flat = torch.cat([cost_nt.flatten() for cost_nt in made]).cpu()
+    parts = flat.split([cost_nt.numel() for cost_nt in made])
+    found = []
+    for part, cost_nt in zip(parts, made, strict=True):
+        places, which = linear_sum_assignment(part.view(cost_nt.shape).numpy())
+        device = logits_bnq.device
+        found.append((send(torch.as_tensor(places), device), send(torch.as_tensor(which), device)))
+    return found
+
+
+def _match_costs(
+    logits_nq: Tensor, boxes_n4: Tensor, target: Targets, costs: tuple[float, float, float]
+) -> Tensor:
+    """Of each place for each box, float64 (N, T)."""
     logits_nt = logits_nq[:, target.labels].double()
     yes = _focal(logits_nt, 1.0, ALPHA)
     no = _focal(-logits_nt, 1.0, 1 - ALPHA)
     l1 = torch.cdist(boxes_n4.double(), target.boxes.double(), p=1)
     giou = generalized_iou(corners(boxes_n4.double()), corners(target.boxes.double()))
-    cost_nt = costs[0] * (yes - no) + costs[1] * l1 - costs[2] * giou
-    places, which = linear_sum_assignment(cost_nt.cpu().numpy())
-    device = logits_nq.device
-    return torch.as_tensor(places, device=device), torch.as_tensor(which, device=device)
+    return costs[0] * (yes - no) + costs[1] * l1 - costs[2] * giou
 
 
 def sigmoid_focal(

@@ -28,7 +28,8 @@ from ptft.errors import TrainingError
 
 __all__ = ["ALONE", "World", "join_world", "meeting_place"]
 
-K, T = TypeVar("K"), TypeVar("T")
+K = TypeVar("K")
+T = TypeVar("T")
 _PATIENCE = timedelta(hours=12)  # ranks wait this long for the first to evaluate or save
 
 

@@ -244,7 +244,8 @@ def clip_loss(
         image_bd, text_bd: L2-normalised features (B, D); row i of one belongs to the other's.
         scale: (1,), 1/temperature, multiplies the cosine similarities.
         caption_ids: (B,) or (B, 2), see ``pair_groups``, on the host at best. With P(i) the pairs
-            of i's group, row i's loss is the mean over j in P(i) of -log(e_ij / (e_ij + sum of e_ik, k not in P(i))).
+            of i's group, row i's loss is the mean over j in P(i) of
+            -log(e_ij / (e_ij + sum of e_ik, k not in P(i))).
         world: whose pairs all belong to the batch; rows above are this rank's.
 
     Returns:

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ptft.errors import ModelError
+from ptft.files.tensors import send
 from ptft.model.trunk import project
 
 __all__ = ["Detector", "DetectorSpec", "PlaceAnswers", "box_bias", "build_detector", "similar"]
@@ -181,7 +182,7 @@ class Detector(nn.Module):
 
     def boxes(self, places_bnf: Tensor, grid: tuple[int, int]) -> Tensor:
         """Centre x, centre y, width, height in (0, 1): (B, N, 4)."""
-        bias_n4 = box_bias(grid).to(places_bnf.device)
+        bias_n4 = send(box_bias(grid), places_bnf.device)
         return (self.box_head(places_bnf).float() + bias_n4).sigmoid()
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ptft.data.reading.batch import KeptFeatures
 from ptft.errors import ModelError
+from ptft.files.tensors import send
 from ptft.model.classifier import Classifier
 from ptft.model.detector import Detector, PlaceAnswers
 from ptft.model.exported import is_exported
@@ -83,8 +84,8 @@ class DualEncoder(nn.Module):
         """
         preprocess = self.spec.preprocess
         channels = pixels.permute(0, 3, 1, 2).contiguous(memory_format=self.memory_format)
-        mean = torch.tensor(preprocess.mean, device=channels.device)[:, None, None]
-        std = torch.tensor(preprocess.std, device=channels.device)[:, None, None]
+        mean = send(torch.tensor(preprocess.mean), channels.device)[:, None, None]
+        std = send(torch.tensor(preprocess.std), channels.device)[:, None, None]
         return (channels.float() / 255.0 - mean) / std
 
     def encode_image(self, images: Tensor) -> Tensor:

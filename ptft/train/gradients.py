@@ -215,7 +215,7 @@ class Step:
                 assert isinstance(batch.images, Tensor), "places have no kept features"
                 images = images_to_device(batch.images[micro.images], self.model)
                 targets = queries.targets(batch, micro.images, self.model.device)
-                tokens = queries.tokens.to(self.model.device)
+                tokens = send(queries.tokens, self.model.device)
             with self._part("forward"), autocast(self.precision, self.model.device):
                 logits, boxes = self.parallel.forward(
                     images, tokens, boxes=len(objective.templates)

@@ -15,13 +15,13 @@ from torch import Tensor
 from ptft.data import Batch
 from ptft.distributed import World
 
-__all__ = ["MOST_UNREAD", "Reading", "Readings"]
+__all__ = ["MOST_UNREAD", "Readings", "StepFigures"]
 
 MOST_UNREAD = 100  # steps: the names and captions of their batches are kept for the guard
 
 
 @dataclass(frozen=True)
-class Reading:
+class StepFigures:
     """What a step came to.
 
     Attributes:
@@ -58,7 +58,7 @@ class Readings:
         kept = replace(batch, images=None, boxes=None)
         self._unread.append((step, first, kept, dict(figures)))
 
-    def read(self) -> list[Reading]:
+    def read(self) -> list[StepFigures]:
         """All steps that were taken and not read, in order; the one time that the host waits."""
         taken, self._unread = self._unread, []
         flat = [figure.reshape(()).double() for *_, figures in taken for figure in figures.values()]
@@ -66,6 +66,6 @@ class Readings:
         values = dict(zip(keys, torch.stack(flat).tolist(), strict=True)) if flat else {}
         means = self._world.mean(values)
         return [
-            Reading(step, first, batch, {name: means[step, name] for name in figures})
+            StepFigures(step, first, batch, {name: means[step, name] for name in figures})
             for step, first, batch, figures in taken
         ]

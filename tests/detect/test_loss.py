@@ -76,7 +76,7 @@ def test_the_assignment_is_the_best_of_all(seed: int) -> None:
         itertools.permutations(range(PLACES), 3),
         key=lambda places: sum(cost_by_hand(found, target, p, t) for t, p in enumerate(places)),
     )
-    places, which = match_boxes(found.logits, found.boxes, target)
+    [(places, which)] = match_boxes(found.logits[None], found.boxes[None], [target])
     assert dict(zip(which.tolist(), places.tolist(), strict=True)) == dict(enumerate(best))
 
 
@@ -85,7 +85,7 @@ def test_the_loss_is_that_of_a_loop_by_hand(seed: int) -> None:
     batch = [made(10 * seed + n, boxes=n) for n in (0, 1, 3)]
     wanted = np.zeros(3)
     for found, target in batch:
-        places, which = match_boxes(found.logits, found.boxes, target)
+        [(places, which)] = match_boxes(found.logits[None], found.boxes[None], [target])
         given = {(int(p), int(target.labels[t])) for p, t in zip(places, which, strict=True)}
         by_class = sum(
             focal_by_hand(float(found.logits[n, q]), (n, q) in given)
@@ -140,7 +140,7 @@ def test_what_a_picture_was_not_annotated_for_moves_nothing() -> None:
 def test_a_crowd_is_neither_right_nor_wrong() -> None:
     found, target = made(5, boxes=1)
     label = int(target.labels[0])
-    places, _ = match_boxes(found.logits, found.boxes, target)
+    [(places, _)] = match_boxes(found.logits[None], found.boxes[None], [target])
     whole = torch.tensor([[0.5, 0.5, 1.0, 1.0]])  # everything lies in it
     crowded = Targets(
         target.boxes.float(), target.labels, target.asked, whole, torch.tensor([label])
@@ -154,7 +154,7 @@ def test_a_crowd_is_neither_right_nor_wrong() -> None:
 
 def test_more_boxes_than_places_leave_some_without() -> None:
     found, target = made(1, boxes=PLACES + 3)
-    places, which = match_boxes(found.logits, found.boxes, target)
+    [(places, which)] = match_boxes(found.logits[None], found.boxes[None], [target])
     assert sorted(places.tolist()) == list(range(PLACES))
     assert len(set(which.tolist())) == PLACES
 
