@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ptft.distributed import ALONE, World
+from ptft.files.tensors import send
 
 __all__ = ["TILE", "pair_groups", "tiled_clip_loss", "tiled_siglip_loss"]
 
@@ -72,7 +73,8 @@ def tiled_siglip_loss(
 
 
 def _gather_ids(caption_ids: Tensor | None, world: World) -> Tensor | None:
-    return None if caption_ids is None else pair_groups(world.gather(caption_ids))
+    """Groups of the pairs of all ranks, where the ids are: on the host nobody waits for a GPU."""
+    return None if caption_ids is None else pair_groups(world.gather_ids(caption_ids))
 
 
 def pair_groups(ids: Tensor) -> Tensor:
@@ -103,6 +105,7 @@ class _Tiles:
         text_bd: the texts of all ranks (B, D).
         counts_b: how many pairs have each one's caption, itself included, over all ranks.
         own: where this rank's pairs stand among all.
+        asks: whether the device may be asked for a number: it is a CPU, which has it.
     """
 
     def __init__(
@@ -115,12 +118,15 @@ class _Tiles:
     ) -> None:
         self.image_rd, self.text_bd, self.scale, self.world = image_rd, text_bd, scale, world
         size = len(text_bd)
-        ids = torch.arange(size, device=text_bd.device) if caption_ids is None else caption_ids
-        _, place, count = ids.unique(return_inverse=True, return_counts=True)
-        self.counts_b = count[place].to(text_bd.dtype)
-        self._apart = len(count) == size
-        self._ids = ids
+        self.asks = image_rd.device.type == "cpu"
         self.own = slice(world.rank * len(image_rd), (world.rank + 1) * len(image_rd))
+        self.counts_b = text_bd.new_ones(size)
+        self._apart = caption_ids is None or len(caption_ids.unique()) == size
+        if caption_ids is not None and not self._apart:
+            counts_b, row_p, column_p = _pairs(caption_ids, self.own)
+            self.counts_b = send(counts_b, text_bd.device).to(text_bd.dtype)
+            self._ends = counts_b[self.own].cumsum(0).tolist()  # of each own row's positives
+            self._row_p, self._column_p = (send(p, text_bd.device) for p in (row_p, column_p))
         self._rows = min(len(image_rd), _ROWS, max(1, TILE // size))
         self._rooms = [text_bd.new_empty((self._rows, size)) for _ in range(2)]
 
@@ -151,11 +157,23 @@ class _Tiles:
 
     def _same(self, rows: slice) -> _Same:
         if self._apart:
-            row = torch.arange(rows.stop - rows.start, device=self._ids.device)
+            row = torch.arange(rows.stop - rows.start, device=self.text_bd.device)
             return row, row + (self.own.start + rows.start)
-        same_rb = self._ids[self.own][rows, None] == self._ids[None, :]
-        row, column = torch.nonzero(same_rb, as_tuple=True)
-        return row, column
+        places = slice(self._ends[rows.start - 1] if rows.start else 0, self._ends[rows.stop - 1])
+        return self._row_p[places] - rows.start, self._column_p[places]
+
+
+def _pairs(ids: Tensor, own: slice) -> tuple[Tensor, Tensor, Tensor]:
+    """How many pairs are of each one's group (B,); and all such pairs of own rows with any column,
+    row by row: rows counted from the first own one, and columns, (P,) each."""
+    _, group_b, count = ids.unique(return_inverse=True, return_counts=True)
+    counts_b, by_group = count[group_b], group_b.argsort(stable=True)
+    begin_b = (count.cumsum(0) - count)[group_b]
+    many_r = counts_b[own]
+    row_p = torch.arange(len(many_r), device=ids.device).repeat_interleave(many_r)
+    before_r = many_r.cumsum(0) - many_r
+    number_p = torch.arange(len(row_p), device=ids.device) - before_r[row_p]
+    return counts_b, row_p, by_group[begin_b[own][row_p] + number_p]
 
 
 class _Gradients:
@@ -265,9 +283,11 @@ class _Shares:
             for negatives in self._queries(rows, same):
                 self.total -= (F.logsigmoid(positives - negatives) / self._count(same)).sum()
         tiles.world.sum_(self._pull_b)
+        self._narrow = False
         both = torch.cat([row_r, column_b])
-        both = both[both.isfinite()]
-        self._narrow = len(both) > 0 and bool(both.max() - both.min() <= _NARROW)
+        if tiles.asks:
+            both = both[both.isfinite()]
+            self._narrow = len(both) > 0 and bool(both.max() - both.min() <= _NARROW)
         if self._narrow:
             self._middle = (both.max() + both.min()) / 2
             self._by_row = self._pull_r * (self._middle - row_r).exp()
@@ -300,12 +320,16 @@ class _Shares:
 
 def _negatives(tiles: _Tiles) -> tuple[Tensor, Tensor]:
     """Log-sum-exp of each own row's and each column's logits of other captions; -inf for none."""
-    row_r, column_b = _negatives_at_once(tiles)
-    if column_b is None:
+    row_r, column_b = _negatives_at_once(tiles) if tiles.asks else (None, None)
+    if row_r is None or column_b is None:
+        row_r = torch.empty_like(tiles.image_rd[:, 0]) if row_r is None else row_r
         column_b = torch.full_like(tiles.text_bd[:, 0], -math.inf)
-        for _, logits_rb, same in tiles:
-            others_rb = logits_rb.index_put_(same, logits_rb.new_tensor(-math.inf))
+        nothing = column_b.new_full((), -math.inf)
+        for rows, logits_rb, same in tiles:
+            others_rb = logits_rb.index_put_(same, nothing)
             torch.logaddexp(column_b, others_rb.logsumexp(dim=0), out=column_b)
+            if not tiles.asks:
+                row_r[rows] = others_rb.logsumexp(dim=1)
     return row_r, _logsumexp_over_ranks(column_b, tiles.world)
 
 

@@ -42,10 +42,14 @@ class Readings:
 
     Args:
         world: the ranks, which take the same steps and read together.
+
+    Attributes:
+        newest: figures of the newest step that was read; empty before the first.
     """
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self.newest: dict[str, float] = {}
         self._unread: list[tuple[int, int, Batch, dict[str, Tensor]]] = []
 
     @property
@@ -65,7 +69,9 @@ class Readings:
         keys = [(step, name) for step, *_, figures in taken for name in figures]
         values = dict(zip(keys, torch.stack(flat).tolist(), strict=True)) if flat else {}
         means = self._world.mean(values)
-        return [
+        found = [
             StepFigures(step, first, batch, {name: means[step, name] for name in figures})
             for step, first, batch, figures in taken
         ]
+        self.newest = found[-1].figures if found else self.newest
+        return found

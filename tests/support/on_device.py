@@ -1,6 +1,7 @@
 """Tensors of the second device, its pinned memory and random numbers; see ``second_device.py``."""
 
 import contextlib
+import threading
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -54,6 +55,12 @@ class OnDevice(torch.Tensor):
         """Take the memory of another tensor, as ``tensor.data = other`` does."""
         assert (other.shape, other.stride()) == (self.shape, self.stride()), "of another shape"
         self.held = other.held
+
+    def cpu(self, *arguments: Any, **options: Any) -> Tensor:
+        """Seen by the modes, which are the main thread's; another thread holds up no step."""
+        if threading.current_thread() is threading.main_thread():
+            return super().cpu(*arguments, **options)
+        return self.held.clone()
 
     def record_stream(self, stream: object) -> None:
         """Its memory is the host's, which keeps it."""

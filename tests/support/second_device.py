@@ -114,7 +114,8 @@ class _Operations(TorchDispatchMode):
             return
         going_on = kwargs.get("non_blocking", False) or (name == "copy_" and args[2:] == (True,))
         if not goes:
-            self.seen.wait("a copy to the host")
+            if not (going_on and target is not None and target in self.pinned):
+                self.seen.wait("a copy to the host")
         elif not going_on and (source.ndim or name == "_to_copy"):
             self.seen.wait("a copy to the device")
         elif going_on and source not in self.pinned:
@@ -237,12 +238,18 @@ class _Stream:
 @contextlib.contextmanager
 def second_device() -> Iterator[Seen]:
     """A device for this process, until the end of the block; tensors there are lost with it."""
-    seen, random = Seen(), Random()
-    operations = _Operations(seen, Pinned(), random)
+    seen, random, pinned = Seen(), Random(), Pinned()
+    operations = _Operations(seen, pinned, random)
     plain = torch.autocast
 
     def autocast(device_type: str, *arguments: Any, **options: Any) -> Any:
         return plain("cpu", *arguments, **options)  # by the lists of the kernels that compute here
+
+    empty = torch.empty
+
+    def pinnable(*arguments: Any, pin_memory: bool = False, **options: Any) -> Tensor:
+        made = empty(*arguments, **options)  # by whichever thread
+        return pinned.add(made) if pin_memory else made
 
     instead: dict[str, Any] = {
         "_lazy_init": lambda: None,
@@ -262,6 +269,7 @@ def second_device() -> Iterator[Seen]:
         for name, made in instead.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, made))
         stack.enter_context(mock.patch.object(torch, "autocast", autocast))
+        stack.enter_context(mock.patch.object(torch, "empty", pinnable))
         group = partial(_grouped, torch._C._group_tensors_by_device_and_dtype)
         name = "_group_tensors_by_device_and_dtype"
         stack.enter_context(mock.patch.object(torch._C, name, group))

@@ -18,9 +18,9 @@ from ptft.artifact import RunFiles
 from ptft.distributed import ALONE
 from ptft.errors import TrainingError
 from ptft.train import loop
+from ptft.train.device import RandomState
 from ptft.train.gradients import Step
 from ptft.train.parallel import share
-from ptft.train.random_state import RandomState
 from ptft.train.readings import MOST_UNREAD, Readings
 from tests.support import steps
 from tests.support.rehearsal import rehearse
