@@ -36,6 +36,7 @@ from ptft.distributed import ALONE, World
 from ptft.errors import RecipeError, TrainingError, suggest
 from ptft.files.tensors import send
 from ptft.model.encoder import DualEncoder
+from ptft.positives import pair_groups
 from ptft.recipe import (
     ClassifyObjective,
     ClipObjective,
@@ -45,7 +46,7 @@ from ptft.recipe import (
     SiglipObjective,
     read_towers,
 )
-from ptft.tiled import pair_groups, tiled_clip_loss, tiled_siglip_loss
+from ptft.tiled import tiled_clip_loss, tiled_siglip_loss
 
 __all__ = [
     "TILED_FROM",
@@ -314,8 +315,8 @@ def views_loss(section: SelfSupervisedObjective, views_bd: Tensor) -> ObjectiveO
         others = covariance_dd.square().sum() - variance_d.square().sum()
         shared = shared + others / len(variance_d)
     loss = section.invariance * apart + section.variance * lacking + section.covariance * shared
-    scalars = {"apart": apart.item(), "lacking": lacking.item(), "shared": shared.item()}
-    return ObjectiveOutput(loss, scalars)
+    parts = {"apart": apart, "lacking": lacking, "shared": shared}
+    return ObjectiveOutput(loss, {name: part.detach() for name, part in parts.items()})
 
 
 def clamp_logit_scale(section: ObjectiveSection, model: DualEncoder) -> None:

@@ -29,8 +29,9 @@ from torch import Tensor
 
 from ptft.distributed import ALONE, World
 from ptft.files.tensors import send
+from ptft.positives import pair_groups, positive_pairs
 
-__all__ = ["TILE", "pair_groups", "tiled_clip_loss", "tiled_siglip_loss"]
+__all__ = ["TILE", "tiled_clip_loss", "tiled_siglip_loss"]
 
 TILE = 2**22  # logits of a tile at most: 16 MiB in float32, and two of them at a time
 _ROWS = 256
@@ -77,26 +78,6 @@ def _gather_ids(caption_ids: Tensor | None, world: World) -> Tensor | None:
     return None if caption_ids is None else pair_groups(world.gather_ids(caption_ids))
 
 
-def pair_groups(ids: Tensor) -> Tensor:
-    """Which pairs are not each other's negatives: int64 (B,), equal for pairs of one group.
-
-    Args:
-        ids: (B,), as it is returned; or (B, 2), of captions and pictures: pairs that have either in
-            common are of one group, and so are those that a chain of such pairs links.
-    """
-    if ids.ndim == 1:
-        return ids
-    columns = [column.unique(return_inverse=True)[1] for column in ids.unbind(dim=1)]
-    group = torch.arange(len(ids), device=ids.device)
-    while True:
-        before = group
-        for column in columns:  # each takes the least number among those it is equal to
-            least = torch.full_like(group, len(ids)).scatter_reduce_(0, column, group, "amin")
-            group = least[column]
-        if torch.equal(before, group):
-            return group
-
-
 class _Tiles:
     """This rank's rows of the (B, B) logits, tile by tile, in memory that all tiles share.
 
@@ -123,7 +104,7 @@ class _Tiles:
         self.counts_b = text_bd.new_ones(size)
         self._apart = caption_ids is None or len(caption_ids.unique()) == size
         if caption_ids is not None and not self._apart:
-            counts_b, row_p, column_p = _pairs(caption_ids, self.own)
+            counts_b, row_p, column_p = positive_pairs(caption_ids, self.own)
             self.counts_b = send(counts_b, text_bd.device).to(text_bd.dtype)
             self._ends = counts_b[self.own].cumsum(0).tolist()  # of each own row's positives
             self._row_p, self._column_p = (send(p, text_bd.device) for p in (row_p, column_p))
@@ -161,19 +142,6 @@ class _Tiles:
             return row, row + (self.own.start + rows.start)
         places = slice(self._ends[rows.start - 1] if rows.start else 0, self._ends[rows.stop - 1])
         return self._row_p[places] - rows.start, self._column_p[places]
-
-
-def _pairs(ids: Tensor, own: slice) -> tuple[Tensor, Tensor, Tensor]:
-    """How many pairs are of each one's group (B,); and all such pairs of own rows with any column,
-    row by row: rows counted from the first own one, and columns, (P,) each."""
-    _, group_b, count = ids.unique(return_inverse=True, return_counts=True)
-    counts_b, by_group = count[group_b], group_b.argsort(stable=True)
-    begin_b = (count.cumsum(0) - count)[group_b]
-    many_r = counts_b[own]
-    row_p = torch.arange(len(many_r), device=ids.device).repeat_interleave(many_r)
-    before_r = many_r.cumsum(0) - many_r
-    number_p = torch.arange(len(row_p), device=ids.device) - before_r[row_p]
-    return counts_b, row_p, by_group[begin_b[own][row_p] + number_p]
 
 
 class _Gradients:

@@ -23,10 +23,10 @@ from ptft.data.sources.mixture import Mixture
 from ptft.data.tar.index_file import write_index
 from ptft.errors import SampleError
 from ptft.evaluate import evaluate
+from ptft.positives import pair_groups
 from ptft.preprocess import ImagePreprocess
 from ptft.recipe import RetrievalEvaluation
 from ptft.recipe.data import DataSection, FolderData, ShardsData, TableData
-from ptft.tiled import pair_groups
 from tests.support.shards import write_tar
 from tests.support.tiny import arch_section, build
 
