@@ -1,6 +1,7 @@
 """Shards that lie elsewhere: fetched once, kept within bounds, read as if they were here."""
 
 import multiprocessing
+import os
 import shutil
 import threading
 import time
@@ -113,6 +114,27 @@ def test_the_cache_keeps_its_size_and_the_oldest_go(store: Path) -> None:
     assert 1 <= fetched(store.parent / "tight") <= 5
     roomy = open_split(section(store, shuffle_shards=1), "train")
     assert same(alone, joined(batches_of(roomy, end=144)))
+
+
+def test_indexes_that_nobody_has_used_of_late_go(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = store.parent / "cache"
+    before = open_split(section(store), "train")
+    mine = sorted(path.name for path in cache.glob("*.index"))
+    others = [cache / f"{digit * 32}.index" for digit in "ab"]
+    long_ago = time.time() - 7200
+    for path in others:
+        path.write_bytes(bytes(1000))
+    os.utime(others[0], (long_ago, long_ago))
+    for name in mine:
+        os.utime(cache / name, (long_ago - 1, long_ago - 1))
+    monkeypatch.setattr(shard_cache, "INDEX_BYTES", 1)
+    open_split(section(store), "train")
+    assert sorted(path.name for path in cache.glob("*.index")) == sorted([*mine, others[1].name])
+    for name in mine:  # another process has let them go meanwhile
+        (cache / name).unlink()
+    assert [before.name(number) for number in (0, 47)] == ["s-0.tar/000", "s-5.tar/047"]
 
 
 def test_shards_that_come_at_once_do_not_fill_it_beyond_its_size(

@@ -3,8 +3,9 @@
 ``<key>.tar`` is a whole shard and ``<key>.index`` its index; the key is of the address, size and
 version, so a shard that was changed is another one. A shard is fetched by the one process that
 holds ``<key>.lock`` while the others wait, beside its place, and renamed when complete. When it is
-opened its time is set anew; beyond the size of the folder the oldest go. A process that has one of
-these open goes on reading it: the system keeps the bytes until it closes the file.
+opened its time is set anew; beyond the size of the folder the oldest go. Indexes have a bound of
+their own; those of a set that was opened within the hour stay. A process that has one of these open
+goes on reading it: the system keeps the bytes until it closes the file.
 
 Files of any other name are not its own: a folder that holds one is refused (``cache_folder``).
 """
@@ -27,14 +28,19 @@ from ptft.errors import DataError
 from ptft.files.own import open_own
 from ptft.speech import Tell
 
-__all__ = ["ShardCache"]
+__all__ = ["INDEX_BYTES", "ShardCache"]
+
+INDEX_BYTES = 16 << 30
+"""Of indexes, that a cache keeps: some 61 a sample."""
 
 _WAITS = (1.0, 4.0)  # seconds before a failed download is tried again
 _MANY = 200  # indexes that take more than a moment
 _AT_ONCE = 8  # indexes fetched at once
 _WHOLE_AT_ONCE = 2  # shards fetched at once to be indexed; each fills a disk and a network
 
+_HOUR = 3600.0  # seconds
 _TAR = re.compile(r"[0-9a-f]{32}\.tar")
+_INDEX = re.compile(r"[0-9a-f]{32}\.index")
 _NAMES = re.compile(
     r"[0-9a-f]{32}\.(tar|index|lock)|room\.lock|\.[0-9a-f]{32}\.(tar|index)(\.\d+)?\.partial"
 )
@@ -121,7 +127,12 @@ class ShardCache:
                 if time.monotonic() - said > 10.0:
                     said = time.monotonic()
                     tell(f"{done:,} of {len(bare):,} shards indexed")
-        return [self._index_path(shard) for shard in shards]
+        paths = [self._index_path(shard) for shard in shards]
+        for path in paths:
+            self._touch(path)
+        with self._cache.lock("room.lock"):  # of this set all have just been used
+            self._cache.make_room(0, INDEX_BYTES, _INDEX, rest=_HOUR)
+        return paths
 
     def _index_path(self, shard: RemoteShard) -> Path:
         return self.folder / f"{shard.index_key}.index"
@@ -205,7 +216,7 @@ class ShardCache:
             yield
 
     def _touch(self, path: Path) -> bool:
-        """Mark a shard as just read, so that it is deleted later; False where it is not here."""
+        """Mark a file as just read, so that it is deleted later; False where it is not here."""
         if self._cache.holds(path.name) is None:
             return False
         try:
