@@ -26,10 +26,23 @@ from ptft.errors import ModelError
 from ptft.files.tensors import send
 from ptft.model.trunk import project
 
-__all__ = ["Detector", "DetectorSpec", "PlaceAnswers", "box_bias", "build_detector", "similar"]
+__all__ = [
+    "PRIOR",
+    "SCALE",
+    "Detector",
+    "DetectorSpec",
+    "PlaceAnswers",
+    "box_bias",
+    "build_detector",
+    "similar",
+]
 
-_PRIOR = 0.01  # probability of every query at every place, before anything is learned
-_SCALE = 10.0  # of the similarities at the start
+PRIOR = 0.01
+"""Probability of every query at every place, before anything is learned."""
+
+SCALE = 10.0
+"""Of the similarities at the start."""
+
 _EPS = 1e-6  # as OWL-ViT normalises
 
 
@@ -245,9 +258,9 @@ def _start(detector: Detector, tower: Any) -> None:
     for part in (head.logit_shift, head.logit_scale, detector.box_head.dense2):
         part.weight.zero_()
         part.bias.zero_()
-    head.logit_scale.bias.fill_(_SCALE - 1)
-    prior = torch.log(torch.tensor(_PRIOR / (1 - _PRIOR)))
-    head.logit_shift.bias.fill_(float(prior) / _SCALE)
+    head.logit_scale.bias.fill_(SCALE - 1)
+    prior = torch.log(torch.tensor(PRIOR / (1 - PRIOR)))
+    head.logit_shift.bias.fill_(float(prior) / SCALE)
     if detector.pyramid is not None:  # what is known already decides at first
         head.dense0.weight.mul_(0.1)
         head.dense0.bias.zero_()

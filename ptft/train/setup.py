@@ -9,7 +9,6 @@ from torch import Tensor
 from ptft.data import SampleSet, open_split, open_val
 from ptft.data.checks.check import check_captions, check_classes
 from ptft.data.checks.cut import cut_notes
-from ptft.data.checks.marked import box_classes
 from ptft.data.reading.features import FeatureFile, TextFeatures
 from ptft.data.reading.loader import worker_count
 from ptft.data.sources.class_captions import ClassCaptions
@@ -23,7 +22,6 @@ from ptft.model import (
     apply_adapt,
     build_model,
     init_head,
-    prepare_detector,
     set_patch_dropout,
 )
 from ptft.model.fetch import fetch_source
@@ -42,6 +40,7 @@ from ptft.recipe import (
     SiglipObjective,
     TipAdapterAdapt,
 )
+from ptft.train.prior import put_detector
 from ptft.train.self_training import with_pseudo_labels
 from ptft.train.teacher import Teacher, load_teacher
 
@@ -95,7 +94,7 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     labelled = open_split(recipe.data, "train", seed=recipe.seed)
     samples, told = with_pseudo_labels(recipe, labelled, device)
     if isinstance(recipe.objective, DetectObjective):
-        prepare_detector(model, recipe.objective, box_classes(samples), seed=recipe.seed)
+        put_detector(model.to(device), samples, recipe.objective, seed=recipe.seed)
     elif (
         isinstance(recipe.objective, ClipObjective | SiglipObjective) and recipe.objective.templates
     ):
