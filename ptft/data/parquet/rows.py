@@ -28,6 +28,7 @@ from ptft.data.parquet.file import (
 )
 from ptft.data.parquet.footer import Group
 from ptft.errors import DataError, SampleError
+from ptft.speech import counted
 
 __all__ = ["AT_ONCE", "KEPT_BYTES", "ParquetRows", "schema_names"]
 
@@ -65,7 +66,7 @@ class ParquetRows:
         self._groups: list[tuple[int, int]] = []  # (file, row group of it)
         self._footers: list[list[Group]] = []  # of each file
         counts: list[int] = []
-        for number, path in enumerate(self._paths):
+        for number, path in enumerate(counted(paths, "opening parquet files", len(paths))):
             groups, schema = _footer(path)
             if number == 0:
                 self._schema = schema
@@ -176,9 +177,8 @@ class ParquetRows:
     def _digests(self) -> Iterator[bytes | None]:
         """Of the picture of each row, None for none; row groups are read one after another."""
         columns = (self._picture,)
-        for (file, number), rows in zip(
-            self._groups, self._part_rows[columns].tolist(), strict=True
-        ):
+        groups_of = counted(self._groups, "comparing pictures of row groups", len(self._groups))
+        for (file, number), rows in zip(groups_of, self._part_rows[columns].tolist(), strict=True):
             path, groups, seen = self._paths[file], self._footers[file], 0
             try:
                 for table in group_parts(self._open(file), path, groups, number, columns, rows):
@@ -205,7 +205,7 @@ class ParquetRows:
         found = []
         for file, number in self._groups:
             group = self._footers[file][number]
-            size = sum(chunk.size for chunk in group.chunks if chunk.path[0] in columns)
+            size = _size(group, columns)
             part = max(1, group.rows * AT_ONCE // _PARTS // max(size, 1))
             found.append(group.rows if size <= AT_ONCE else min(group.rows, part))
         return np.array(found, np.int64)
@@ -272,13 +272,13 @@ class ParquetRows:
 
     def _picture_bytes(self) -> int:
         """Of the picture column as read, over all row groups."""
-        return sum(
-            group.chunk(place).size
-            for groups in self._footers
-            for group in groups
-            for place, path in enumerate(group.paths)
-            if path[0] == self._picture
-        )
+        return sum(_size(group, (self._picture,)) for groups in self._footers for group in groups)
+
+
+def _size(group: Group, columns: tuple[str, ...]) -> int:
+    """Of columns of a group as read, in bytes."""
+    wanted = (place for place, path in enumerate(group.paths) if path[0] in columns)
+    return sum(group.chunk(place).size for place in wanted)
 
 
 def _digest(cell: pyarrow.Scalar) -> bytes | None:
