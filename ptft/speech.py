@@ -7,9 +7,11 @@ name. Who uses the library decides what becomes of them; the command shows them 
 """
 
 import logging
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ptft.printable import printable
 
@@ -20,6 +22,7 @@ __all__ = [
     "ProgressCallback",
     "Tell",
     "advance",
+    "counted",
     "said_by_another",
     "say",
     "tell",
@@ -31,6 +34,8 @@ LOG = logging.getLogger("ptft")
 SILENT = logging.getLogger("ptft.silent")
 """Of work that nobody is told of: a trial, a rank that is not the first."""
 SILENT.disabled = True
+_SOON, _MOVE, _LINE = 2.0, 0.25, 10.0  # seconds until a bar is seen, it moves, a line is said
+_T = TypeVar("_T")
 _told: set[str] = set()  # lines of which each is said once
 _by_another = False  # by another process
 
@@ -109,3 +114,28 @@ def advance(log: logging.Logger, bar: Bar, **fields: object) -> None:
         text = printable(f"{bar.what}: {bar.done:,} of {bar.total:,}  {bar.figures}".rstrip())
         extra = {"bar": bar, "fields": {"done": bar.done, "total": bar.total, **fields}}
         log.debug("%s", text, extra=extra, stacklevel=2)
+
+
+def counted(things: Iterable[_T], what: str, total: int) -> Iterator[_T]:
+    """The same things. What takes more than 2 s has a bar with their rate and the time that is
+    left, and for who sees none a line every 10 s."""
+    began = moved = said = time.monotonic()
+    seen, done = False, 0
+    try:
+        for thing in things:
+            now = time.monotonic()
+            if now - began > _SOON and now - moved > _MOVE and not _by_another:
+                moved, seen = now, True
+                rate = done / (now - began)
+                left = f"{(total - done) / rate:,.0f} s left" if rate else ""
+                bar = Bar(what, done, total, f"{rate:,.1f} a second", left)
+                advance(LOG, bar)
+                if now - said > _LINE:
+                    said = now
+                    text = f"{what}: {done:,} of {total:,}  {bar.figures}  {left}".rstrip()
+                    say(LOG, text, for_bar=True, what=what, done=done, total=total, rate=rate)
+            yield thing
+            done += 1
+    finally:
+        if seen:
+            advance(LOG, Bar(what, done, total, over=True))

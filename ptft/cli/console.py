@@ -54,11 +54,15 @@ class TrainingBar(Progress):
         )
 
     def show(self, bar: Bar) -> None:
-        """Where it stands now."""
-        if not self.tasks:
-            self.add_task(printable(bar.what), total=bar.total, figures="", left="")
-        for task in self.task_ids:
-            self.update(task, completed=bar.done, figures=bar.figures, left=bar.left)
+        """Where it stands now; what goes on within it has a bar of its own, while it does."""
+        known = {task.fields["what"]: task.id for task in self.tasks}
+        if bar.what not in known:
+            known[bar.what] = self.add_task(
+                printable(bar.what), total=bar.total, what=bar.what, figures="", left=""
+            )
+        self.update(known[bar.what], completed=bar.done, figures=bar.figures, left=bar.left)
+        if bar.over and len(known) > 1:
+            self.remove_task(known[bar.what])
 
     def get_renderables(self) -> Iterator[RenderableType]:
         yield self.make_tasks_table(self.tasks)

@@ -135,7 +135,8 @@ class _Shown(logging.Handler):
         if self._bar is None:
             self._bar = TrainingBar(self.console)
             self._bar.start()
+        several = len(self._bar.tasks) > 1
         self._bar.show(bar)
-        if bar.over:
+        if bar.over and not several:
             self._bar.stop()
             self._bar = None

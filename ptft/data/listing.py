@@ -25,6 +25,7 @@ from ptft.data.kept import MANY, State, keep, kept, read_texts, settled, state_o
 from ptft.data.packed import PackedTexts
 from ptft.errors import DataError, SampleError
 from ptft.files.own import open_plain
+from ptft.speech import counted
 
 __all__ = [
     "IMAGE_EXTENSIONS",
@@ -295,7 +296,8 @@ class _Walk:
         except OSError as error:
             raise DataError(f"{folder}: {error.strerror or error}") from None
         pictures: list[str] = []
-        for entry in entries:
+        top_level = len(above) == 1
+        for entry in counted(entries, "listing folders", len(entries)) if top_level else entries:
             name = entry.name
             if is_hidden(name):
                 self.passed_over.add("hidden or of the system", f"{inside}{name}")

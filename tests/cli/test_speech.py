@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ptft.cli.console import Steps
+from ptft import speech
+from ptft.cli.console import Steps, TrainingBar
 from ptft.cli.speech import LogFormat, fail, listen, stderr
 from ptft.export import export_model
 from ptft.model import save_model
-from ptft.speech import LOG, Bar, advance, say, tell, warn
+from ptft.speech import LOG, Bar, advance, counted, said_by_another, say, tell, warn
 from ptft.verify import verify
 from tests.support.tiny import arch_section, build
 
@@ -105,6 +106,65 @@ def test_machines_read_an_object_a_line(capsys: pytest.CaptureFixture[str]) -> N
     assert (second["level"], second["message"]) == ("WARNING", "a split is small")
     assert (third["level"], third["done"], third["total"], third["loss"]) == ("DEBUG", 16, 64, 2.5)
     assert (last["level"], last["exit_code"]) == ("ERROR", 2)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every look at the clock finds it a second later."""
+    seconds = iter(range(1_000_000))
+    monkeypatch.setattr(speech.time, "monotonic", lambda: float(next(seconds)))
+
+
+@pytest.mark.usefixtures("slow")
+def test_what_is_counted_has_a_rate_and_an_end(capsys: pytest.CaptureFixture[str]) -> None:
+    end = listen(LogFormat.TEXT, quiet=False, verbose=False)
+    assert list(counted("abcdefghijklmnopqrstuvwxyz", "opening shards", 26)) == list(
+        "abcdefghijklmnopqrstuvwxyz"
+    )
+    end()
+    assert capsys.readouterr().err.splitlines() == [
+        "opening shards: 10 of 26  0.9 a second  18 s left",
+        "opening shards: 21 of 26  1.0 a second  5 s left",
+    ]
+    for log_format in LogFormat:
+        end = listen(log_format, quiet=True, verbose=False)
+        assert sum(counted(range(30), "opening shards", 30)) == 435
+        end()
+        assert capsys.readouterr().err == ""
+    end = listen(LogFormat.TEXT, quiet=False, verbose=True)
+    assert list(counted([1, 2], "opening shards", 2)) == [1, 2]
+    with said_by_another(True):
+        assert sum(counted(range(30), "opening shards", 30)) == 435
+    assert capsys.readouterr().err == "", "it took no time, or another says it"
+    for number in counted(range(5), "opening shards", 5):
+        if number == 3:
+            break
+    end()
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last == "opening shards: 3 of 5"
+
+
+@pytest.mark.usefixtures("slow")
+def test_machines_read_the_rate_and_see_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    end = listen(LogFormat.JSON, quiet=False, verbose=False)
+    assert sum(counted(range(15), "opening shards", 15)) == 105
+    end()
+    (line,) = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (line["what"], line["done"], line["total"]) == ("opening shards", 10, 15)
+    assert line["rate"] == pytest.approx(10 / 11)
+
+
+def test_a_bar_within_another_is_there_while_it_lasts() -> None:
+    bar = TrainingBar(Console(file=io.StringIO(), force_terminal=True, width=80))
+    bar.show(Bar("scenes", 16, 64))
+    bar.show(Bar("opening shards", 1, 9))
+    assert [(task.description, task.completed) for task in bar.tasks] == [
+        ("scenes", 16),
+        ("opening shards", 1),
+    ]
+    bar.show(Bar("opening shards", 9, 9, over=True))
+    bar.show(Bar("scenes", 32, 64))
+    assert [(task.description, task.completed) for task in bar.tasks] == [("scenes", 32)]
 
 
 def test_a_verb_and_its_error_as_machines_read_them(tmp_path: Path) -> None:

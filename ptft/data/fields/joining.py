@@ -13,6 +13,7 @@ import numpy as np
 
 from ptft.data.listing import begins_like_picture
 from ptft.errors import SampleError
+from ptft.speech import counted
 
 __all__ = [
     "AUTO_BYTES",
@@ -170,7 +171,7 @@ def _repeated(keys: Sequence[object], rows: Iterable[int]) -> list[int]:
 def _read(read: Callable[[int], bytes | None], rows: Sequence[int]) -> dict[int, bytes | None]:
     """What can be read of some rows; a picture that cannot is nobody's equal."""
     found: dict[int, bytes | None] = {}
-    for row in rows:
+    for row in counted(rows, "comparing pictures", len(rows)):
         try:
             found[row] = read(row)
         except SampleError:

@@ -25,6 +25,7 @@ from ptft.data.packed import PackedTexts
 from ptft.data.sources.plain_rows import check_size, column_names, read_cell
 from ptft.errors import DataError
 from ptft.files.own import open_plain
+from ptft.speech import counted
 
 __all__ = ["BLOCK", "FILE", "LARGE", "CsvColumns", "odd_paths", "open_columns", "plain_paths"]
 
@@ -172,7 +173,8 @@ def _write(stream: BinaryIO, columns: int, files: Sequence[BinaryIO]) -> bool:
                 strings_can_be_null=False,
             ),
         )
-        for batch in reader:
+        blocks = -(-os.fstat(stream.fileno()).st_size // BLOCK)
+        for batch in counted(reader, "reading a table by MiB", blocks):
             for place, column in enumerate(batch.columns):
                 texts, lengths = _parts(column)
                 str(texts, "utf-8")

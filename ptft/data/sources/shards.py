@@ -35,7 +35,7 @@ from ptft.data.tar.shard_cache import ShardCache
 from ptft.errors import RecipeError, SampleError
 from ptft.recipe.data import ShardsData
 from ptft.recipe.paths import expand_paths, is_url
-from ptft.speech import tell
+from ptft.speech import counted, tell
 
 __all__ = ["Shards", "find_shards"]
 
@@ -287,7 +287,7 @@ class Shards(FieldSet):
             return None  # it would take fetching everything
 
         def look() -> Arrays:
-            shards = range(len(self._tar_sources))
+            shards = counted(range(count := len(self._tar_sources)), "reading labels", count)
             return LabelCodes.joined(map(self._labels_of, shards)).arrays()
 
         return LabelCodes.of_arrays(self._tars.remembered(look, "labels", self.label_field))

@@ -18,7 +18,7 @@ from ptft.data.tar.index_file import index_path, load_index, read_head, read_ind
 from ptft.data.tar.remote import RemoteShard
 from ptft.data.tar.shard_cache import ShardCache
 from ptft.errors import DataError, SampleError
-from ptft.speech import Tell
+from ptft.speech import Tell, counted
 
 __all__ = ["LARGE_INDEXES", "ShardSource", "TarAhead", "TarFiles", "TarIndexes"]
 
@@ -73,7 +73,8 @@ class TarIndexes:
 
     def _read(self) -> Arrays:
         """Counts and extensions of local tars, whose indexes are read and checked."""
-        for number, source in enumerate(self._sources):
+        sources = counted(self._sources, "opening shards", len(self._sources))
+        for number, source in enumerate(sources):
             if isinstance(source, Path):
                 index = read_index(source) or index_tar(source)
                 if index.file is None:

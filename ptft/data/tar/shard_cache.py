@@ -26,7 +26,7 @@ from ptft.data.tar.index_file import check_index, load_index, read_head, save_in
 from ptft.data.tar.remote import RemoteShard, download
 from ptft.errors import DataError
 from ptft.files.own import open_own
-from ptft.speech import Tell
+from ptft.speech import Tell, counted
 
 __all__ = ["INDEX_BYTES", "ShardCache"]
 
@@ -114,7 +114,7 @@ class ShardCache:
         if len(beside) > _MANY:
             tell(f"fetching the indexes of {len(beside):,} shards")
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(self._index_file, beside))
+            list(counted(pool.map(self._index_file, beside), "fetching indexes", len(beside)))
         if bare:
             size = sum(shard.size for shard in bare) / 1e9
             tell(
@@ -122,11 +122,7 @@ class ShardCache:
                 f"({size:,.2f} GB, once); `ptft data index` writes it beside them"
             )
         with ThreadPoolExecutor(_WHOLE_AT_ONCE) as pool:
-            said = time.monotonic()
-            for done, _ in enumerate(pool.map(self._index_file, bare), start=1):
-                if time.monotonic() - said > 10.0:
-                    said = time.monotonic()
-                    tell(f"{done:,} of {len(bare):,} shards indexed")
+            list(counted(pool.map(self._index_file, bare), "indexing shards", len(bare)))
         paths = [self._index_path(shard) for shard in shards]
         for path in paths:
             self._touch(path)
