@@ -1,21 +1,23 @@
 """Turns an arm of a comparison into the recipe that it stands for at one budget and seed."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 from ptft.compare.unlabelled_arms import Base, apply_unlabelled, run_values
 from ptft.errors import RecipeError
 from ptft.recipe import ClassifyObjective, DetectObjective, Recipe, SelfTrainSection
 from ptft.recipe.comparison import UNLABELLED, ArmKind, ArmSection, Comparison, Search, can_be_base
+from ptft.recipe.evaluation import EvaluateItem, RetrievalEvaluation
 from ptft.recipe.load import parse_recipe, set_key
+from ptft.recipe.optim import LBFGS
+from ptft.recipe.splits import has_split
 
 __all__ = [
     "MIXES",
     "START",
     "STEPLESS",
     "arm_recipe",
-    "cut_short",
     "first_recipe",
     "search_space",
 ]
@@ -58,6 +60,8 @@ _NOT_OF_BOXES: tuple[ArmKind, ...] = (
 )
 """Kinds that learn from classes, captions or pictures without labels: of boxes there is none."""
 
+_SOLVED = 100  # passes of a line search at most, as of finetune/few-shot-emoji
+_HELD = Search(low=3e-3, high=3.0)  # of a head made of prompts; 1 / shots at 1 to 300 of them
 _FACTOR = 3.0  # a search goes from a third of the rate to three times it
 
 
@@ -100,7 +104,7 @@ def arm_recipe(
     unlabelled = values["data"].pop("unlabelled", None)
     if classify:  # a cell fits its own temperature, on no more of val than its budget allows
         values["objective"]["calibrate"] = False
-    kept = [item.model_dump(mode="json")["data"] for item in comparison.compare.retain]
+    kept = comparison.compare.retain
     kind, sets = arm.kind, {**arm.set, **chosen}
     if kind in UNLABELLED:
         base = base or Base(_first_base(comparison), {})
@@ -152,31 +156,15 @@ def search_space(comparison: Comparison, arm: ArmSection) -> dict[str, Search | 
         return arm.search
     if arm.kind in (*STEPLESS, *UNLABELLED):  # these take what was chosen for their base
         return {}
+    objective = comparison.objective
+    classify = isinstance(objective, ClassifyObjective)
+    if arm.kind == "projection" and classify:  # which is solved
+        return {}
     lr = _learning_rate(comparison, arm)
-    return {"optim.lr": Search(low=lr / _FACTOR, high=lr * _FACTOR)}
-
-
-def cut_short(comparison: Comparison, samples: Callable[[int], int]) -> str | None:
-    """Name in a sentence the budgets at which the recipe's own length gives fewer passes than
-    ``samples_per_label`` asks; None if there are none. An arm that has more to learn is far from
-    its best after few passes, and validation then says little of what it could do.
-
-    Args:
-        samples: labelled samples in all at a budget.
-    """
-    optim, section = comparison.optim, comparison.compare
-    wanted = section.samples_per_label
-    key = "epochs" if optim.samples_seen is None else "samples_seen"
-    length = getattr(optim, key)
-    passes = {b: length / (1 if key == "epochs" else samples(b)) for b in section.budgets}
-    cut = [f"{n:.1f} at {budget:,}" for budget, n in passes.items() if n < wanted]
-    if not cut:
-        return None
-    return (
-        f"optim.{key}: {length:,} cuts training to fewer passes over the labels than the "
-        f"{wanted:g} of compare.samples_per_label: {', '.join(cut)}. Arms with more to learn may "
-        "be short of it."
-    )
+    space: dict[str, Search | list[Any]] = {"optim.lr": Search(low=lr / _FACTOR, high=lr * _FACTOR)}
+    if arm.kind == "probe" and isinstance(objective, ClassifyObjective):
+        return space | ({"regularise.start": _HELD} if objective.head == "prompts" else {})
+    return space
 
 
 def _learning_rate(comparison: Comparison, arm: ArmSection) -> float:
@@ -188,7 +176,7 @@ def _learning_rate(comparison: Comparison, arm: ArmSection) -> float:
 def _apply_kind(
     values: dict[str, Any],
     kind: ArmKind,
-    kept: list[dict[str, Any]],
+    kept: Sequence[EvaluateItem],
     replay: float,
     *,
     classify: bool,
@@ -197,6 +185,10 @@ def _apply_kind(
     # Over 60 lines: a case for each kind of arm, read as a table.
     adapt = values["adapt"] if values["adapt"]["kind"] == "full" else {"kind": "full"}
     match kind:
+        case "probe" if classify and values["objective"]["head"] == "prompts":
+            values["adapt"] = {"kind": kind}  # held to what the texts say, as strongly as suits
+            values["regularise"] = {"start": "auto"}
+            values["optim"]["weight_decay"] = 0.0
         case "scratch":
             if values["init"] is not None:
                 values["init"]["weights"] = False
@@ -221,13 +213,7 @@ def _apply_kind(
                 raise RecipeError(
                     "compare.arms: flyp learns classes as captions; with captions 'full' is it"
                 )
-            if values["objective"]["reads"] == "text":
-                raise RecipeError(
-                    "compare.arms: flyp holds class names against pictures; objective.reads 'text' "
-                    "has none"
-                )
-            templates = values["objective"]["templates"]
-            values["objective"] = {"kind": "clip", "templates": templates}
+            values["objective"] = {"kind": "clip", "templates": _as_captions(values)}
             values["adapt"] = adapt
         case "l2_sp":
             values["adapt"] = adapt
@@ -237,6 +223,8 @@ def _apply_kind(
             values["adapt"] = {"kind": "projection", "logit_scale": False}
             values["regularise"] = {"start": "auto"}
             values["optim"]["weight_decay"] = 0.0
+            if classify:
+                _solve(values)
         case "tip_adapter":
             if not classify:
                 raise RecipeError(
@@ -246,28 +234,77 @@ def _apply_kind(
             values["adapt"] = {"kind": "tip_adapter"}
         case "replay":
             values["adapt"] = adapt
-            values["data"] = _with_replay(values["data"], kept, replay, classify=classify)
+            templates = _as_captions(values) if classify else None
+            values["data"] = _with_replay(values["data"], templates, kept, replay)
         case "zero_shot" | "self_train" | "adapt_unlabelled":
             raise AssertionError("a zero-shot arm has no recipe, and others have their base's")
     values["optim"]["lr"] *= _FASTER.get(kind, 1.0)
+
+
+def _solve(values: dict[str, Any]) -> None:
+    """Let a last projection be solved, as ``finetune/few-shot-emoji`` does it, on features that are
+    computed once: no rate is left to choose."""
+    values["augment"] |= {"crop_scale": [1.0, 1.0], "flip": False, "colour_jitter": 0.0}
+    values["optim"] |= {
+        "optimizer": LBFGS,
+        "optimizer_args": {},
+        "clip_grad_norm": None,
+        "micro_batch": None,
+        "warmup": 0.0,
+        "schedule": "constant",
+        "precision": "fp32",
+        **dict.fromkeys(("lr_image", "lr_text", "lr_head", "layer_decay", "betas", "eps")),
+    }
 
 
 def _first_base(comparison: Comparison) -> ArmSection:
     return next(arm for arm in comparison.compare.arms if can_be_base(arm.kind))
 
 
-def _with_replay(
-    target: dict[str, Any], kept: list[dict[str, Any]], replay: float, *, classify: bool
-) -> dict[str, Any]:
-    """Mix the target's labels with the training splits of the retained sets, in equal parts."""
-    if classify or not kept:
+def _as_captions(values: dict[str, Any]) -> list[str]:
+    """Make a classifier's recipe one of class names as captions; the templates of these."""
+    objective = values["objective"]
+    if objective["reads"] == "text":
         raise RecipeError(
-            "compare.arms: replay mixes captions of compare.retain into the target's; allowed with "
-            "captions and at least one retained set"
+            "compare.arms: flyp and replay hold class names against pictures; objective.reads "
+            "'text' has none"
         )
-    parts = [{"data": target, "weight": float(len(kept)), "name": "target"}]
-    for number, data in enumerate(kept):
-        parts.append({"data": data, "weight": replay, "name": f"kept{number}"})
+    values["objective"] = {"kind": "clip"}
+    templates: list[str] = objective["templates"]
+    return templates
+
+
+def _with_replay(
+    target: dict[str, Any],
+    templates: list[str] | None,
+    kept: Sequence[EvaluateItem],
+    replay: float,
+) -> dict[str, Any]:
+    """Mix the target's labels with the training splits of the retained sets, in equal parts.
+
+    Args:
+        templates: of a target whose labels are classes, which are learned as captions then.
+    """
+    parts = [{"data": target, "weight": float(len(kept)), "name": "target", "templates": templates}]
+    for number, item in enumerate(kept):
+        if item.data is None or not has_split(item.data, "train"):
+            raise RecipeError(
+                f"compare.arms: replay: compare.retain.{item.label} has no data.train to learn "
+                "from; allowed: retained sets that have one"
+            )
+        part = {
+            "data": item.data.model_dump(mode="json"),
+            "weight": replay,
+            "name": f"kept{number}",
+        }
+        if not isinstance(item, RetrievalEvaluation):  # labels, of its own classes
+            part["templates"] = getattr(item, "templates", None) or ["a photo of a {}."]
+        parts.append(part)
+    if not kept:
+        raise RecipeError(
+            "compare.arms: replay mixes what compare.retain has to learn from into the target's; "
+            "allowed with at least one retained set"
+        )
     return {"kind": "mixture", "parts": parts}
 
 
@@ -279,6 +316,9 @@ def _limit_length(values: dict[str, Any], *, passes: float, samples: int, times:
         wanted = min(wanted, optim["samples_seen"])
     else:
         wanted = min(wanted, optim["epochs"] * samples)
+    if optim["optimizer"] == LBFGS:  # a batch is all there is, and a pass costs no picture
+        optim |= {"global_batch": samples, "samples_seen": _SOLVED * samples, "epochs": None}
+        return
     batch = min(optim["global_batch"], samples)
     seen = math.ceil(times * max(batch, math.ceil(wanted)))
     optim |= {"global_batch": batch, "samples_seen": seen, "epochs": None}

@@ -24,6 +24,7 @@ class Arm:
         asked: what the rule goes by: validation, and the labels that other seeds learned from.
         val_kept, test_kept: hits on each retained set.
         low, high: band of the test figure.
+        passes: over the labels; 0 where the arm takes no steps, or that is not on record.
         base, unlabelled: of an arm that learned from pictures without labels, too: the labelled one
             that it builds on, and how many pictures.
         cpu_seconds: of one training, with the search's shared among the seeds.
@@ -57,6 +58,7 @@ class Arm:
     test_kept: dict[str, Hits]
     base: str = ""
     unlabelled: int = 0
+    passes: float = 0.0
 
 
 def gather(cells: Iterable[Cell], *, confidence: float) -> list[Arm]:
@@ -109,6 +111,7 @@ def _arm(name: str, budget: int, cells: list[Cell], *, confidence: float) -> Arm
         test_kept=_kept_hits([cell.test_kept for cell in cells]),
         base=cells[0].base,
         unlabelled=cells[0].unlabelled,
+        passes=cells[0].passes,
     )
 
 

@@ -69,6 +69,8 @@ class Keys:
             }
             if arm.kind in UNLABELLED:
                 decides["unlabelled"] = self._unlabelled(arm, budget)
+            if arm.kind in ("probe", "projection") and "head" in self._base["objective"]:
+                decides["way"] = 2  # a probe is held to its texts, a projection solved: not before
             trials = section.trials if _searches(self._comparison, arm) else 1
             self._known[arm.label, budget] = CellKey(_digest(decides), trials)
         return self._known[arm.label, budget]

@@ -88,6 +88,7 @@ class Cell:
         val_of: numbers in ``val`` of the queries; empty where a sample is not one query.
         before_of, before_hits: the same of labels that earlier seeds learned from, and this one
             did not.
+        passes: over the labels, of an arm that takes steps; 0 where that is not on record.
         base, unlabelled: the labelled arm that it builds on, and how many pictures without labels
             it learned from; "" and 0 of arms that learn from labels alone.
         val_kept, test_kept: 0 or 1 for each query of each retained set.
@@ -116,6 +117,7 @@ class Cell:
     before_hits: AnswerRow = ""
     base: str = ""
     unlabelled: int = 0
+    passes: float = 0.0
     val_kept: dict[str, str] = field(default_factory=dict)
     test_kept: dict[str, str] = field(default_factory=dict)
 

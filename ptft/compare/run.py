@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ptft.artifact import RunFiles
-from ptft.compare.arms import START, cut_short, first_recipe, search_space
+from ptft.compare.arms import START, first_recipe, search_space
 from ptft.compare.board import Board
 from ptft.compare.claims import Claims
 from ptft.compare.keys import Keys, base_values
+from ptft.compare.passes import cut_short
 from ptft.compare.recorded_data import check_recorded_data
 from ptft.compare.results import Cell, Cells
 from ptft.compare.selected import luck_told, selection_luck

@@ -30,6 +30,16 @@ def shown_name(arm: Arm) -> str:
     return f"{base} mixed, {alpha:g} of it" if isinstance(alpha, float) else f"{base} mixed"
 
 
+def _cut(arm: Arm, comparison: Comparison) -> str:
+    """Say that an arm was not measured at its length, where the recipe's own cut it short."""
+    asked = comparison.compare.samples_per_label
+    if not 0.0 < arm.passes < asked:
+        return ""
+    return (
+        f" (cut short at {arm.passes:.3g} of {asked:g} passes: what it could reach is not measured)"
+    )
+
+
 def choices_table(
     comparison: Comparison, arms: Sequence[Arm], chosen: Sequence[Recommendation]
 ) -> TableRows:
@@ -99,7 +109,9 @@ def results_table(
         rows.append(
             [
                 f"{arm.budget:,}",
-                shown_name(arm) + (" *" if (arm.budget, arm.name) in taken else ""),
+                shown_name(arm)
+                + _cut(arm, comparison)
+                + (" *" if (arm.budget, arm.name) in taken else ""),
                 _percent(arm.val),
                 *[_percent(arm.val_retention)] * retains,
                 _percent(arm.test),

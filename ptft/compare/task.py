@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ptft.artifact import read_json, write_json
-from ptft.compare.arms import MIXES, START
+from ptft.compare.arms import MIXES, START, STEPLESS
 from ptft.compare.boxes import BoxMeasurement
 from ptft.compare.count import count_training
 from ptft.compare.metric import Measurement, TextEmbeddings, answers_of, bits, calibrated
+from ptft.compare.passes import passes_of
 from ptft.compare.peak import training_peak
 from ptft.compare.posterior import kept_belief
 from ptft.compare.queries import said_of
@@ -243,6 +244,12 @@ class Task:
         if model.head is None and isinstance(objective, ClassifyObjective):
             init_head(model, self.target.classes, objective, seed=self.comparison.seed)
 
+    @property
+    def _passes(self) -> float:
+        if self.arm.kind in STEPLESS:
+            return 0.0
+        return passes_of(self.comparison, self.target.samples(self.budget))
+
     def _recipe(self, seed: int, chosen: Mapping[str, Any]) -> Recipe:
         return task_recipe(self, seed, chosen)
 
@@ -311,6 +318,7 @@ class Task:
                 val_of=_samples(val, asked),
                 before_of=_samples(other, labels) if other else [],
                 before_hits=answers_of(other) if other else "",
+                passes=self._passes,
                 base=before.base.arm.label if (before := self.prepared.get(seed)) else "",
                 unlabelled=before.pictures if before else 0,
                 val_kept={name: bits(one) for name, one in validation.kept.items()},

@@ -148,6 +148,7 @@ def _open_mixture(
     section: MixtureData, split: Split, seed: int, classes: Sequence[str] | None, key: str
 ) -> SampleSet:
     """``train``: all the parts, drawn from by their weights; else those that have the split."""
+    from ptft.data.sources.class_captions import ClassCaptions
     from ptft.data.sources.mixture import Joined, Mixture
 
     has = [split == "train" or has_split(part.data, split) for part in section.parts]
@@ -158,6 +159,10 @@ def _open_mixture(
     parts = [
         open_split(part.data, split, seed=seed, classes=classes, key=f"{key}.parts.{number}.data")
         for number, part in zip(numbers, chosen, strict=True)
+    ]
+    parts = [
+        ClassCaptions(part, one.templates, alone=False) if one.templates else part
+        for part, one in zip(parts, chosen, strict=True)
     ]
     names = [part.name or "" for part in chosen]
     try:

@@ -87,12 +87,36 @@ UNLABELLED: tuple[ArmKind, ...] = ("self_train", "adapt_unlabelled")
 
 def can_be_base(kind: ArmKind) -> bool:
     """Whether an arm that learns from pictures without labels can build on one of a kind."""
-    return kind not in ("zero_shot", "scratch", "flyp", "tip_adapter", "replay", *UNLABELLED)
+    return kind not in (
+        "zero_shot",
+        "scratch",
+        "flyp",
+        "tip_adapter",
+        "projection",
+        "replay",
+        *UNLABELLED,
+    )
 
 
 def _arms() -> list[ArmSection]:
     kinds: tuple[ArmKind, ...] = ("zero_shot", "scratch", "probe", "full", "lora", "l2_sp")
-    return [ArmSection(kind=kind) for kind in kinds]
+    thin = ArmSection(kind="lora", name="lora_r2", set={"adapt.rank": 2, "adapt.alpha": 4})
+    return [*(ArmSection(kind=kind) for kind in kinds), thin]
+
+
+def _learnable(item: Any) -> bool:
+    """Whether the plain values of a retained evaluation have a side to learn from."""
+    data = item.get("data") if isinstance(item, dict) else None
+    return isinstance(data, dict) and (
+        data.get("kind") == "scenes" or data.get("train") is not None
+    )
+
+
+def _paired(objective: Any) -> bool:
+    """Whether what an objective reads can be learned as pictures with captions."""
+    if not isinstance(objective, dict) or objective.get("kind") == "detect":
+        return False
+    return bool(objective.get("reads", "image") == "image")
 
 
 class CompareSection(Section):
@@ -186,13 +210,16 @@ class Comparison(Recipe):
         data, objective = values.get("data"), values.get("objective") or {}
         if not isinstance(section, dict) or not isinstance(data, dict) or "arms" in section:
             return values
-        more = []
-        if data.get("unlabelled") is not None:
+        more: list[ArmKind] = []
+        items = section.get("retain") or []
+        if items and all(_learnable(item) for item in items) and _paired(objective):
+            more.append("replay")
+        if data.get("unlabelled") is not None and _paired(objective):
             one_label = isinstance(objective, dict) and objective.get("kind") == "classify"
-            more = [kind for kind in UNLABELLED if one_label or kind != "self_train"]
+            more += [kind for kind in UNLABELLED if one_label or kind != "self_train"]
         if not more:
             return values
-        arms = [{"kind": one} for one in (*(arm.kind for arm in _arms()), *more)]
+        arms = [arm.model_dump() for arm in _arms()] + [{"kind": one} for one in more]
         return {**values, "compare": {**section, "arms": arms}}
 
     @model_validator(mode="after")

@@ -308,6 +308,10 @@ class MixturePart(Section):
     """Of its draws beside the other parts'; any scale. Shares are exact to 1 in 4,096."""
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")
     """Before the names of its samples, in reports."""
+    templates: list[Annotated[str, Field(pattern=r"\{\}")]] | None = Field(
+        default=None, min_length=1
+    )
+    """Its captions are its class names in these (``{}``), so that it mixes with sets of others."""
 
 
 class MixtureData(Section):

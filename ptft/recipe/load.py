@@ -184,6 +184,8 @@ def _drop_added(values: Any) -> None:
         for key in ("lr_head", "self_train", "unlabelled"):
             if values.get(key, ()) is None:
                 del values[key]
+        if "weight" in values and values.get("templates", ()) is None:
+            del values["templates"]  # of a mixture's part
         for entry in values.values():
             _drop_added(entry)
 

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from ptft.compare import ComparisonOutcome, compare
-from ptft.compare.arms import arm_recipe, cut_short
+from ptft.compare.arms import arm_recipe
 from ptft.compare.cached_set import CachedSet, Room
 from ptft.compare.estimate import estimate
 from ptft.compare.keys import Keys
+from ptft.compare.passes import cut_short
 from ptft.compare.target import Target
 from ptft.compare.work import ArmJob
 from ptft.data.sample import draw_samples

@@ -28,20 +28,22 @@ class ClassCaptions(SampleSet):
     Args:
         samples: a set with classes.
         templates: with ``{}`` where the name goes.
+        alone: False: among sets of other classes, or of none; then it tells of no classes itself.
 
     Raises:
         DataError: the set has no classes.
     """
 
-    def __init__(self, samples: SampleSet, templates: Sequence[str]) -> None:
+    def __init__(self, samples: SampleSet, templates: Sequence[str], *, alone: bool = True) -> None:
         if not samples.classes:
+            key = "objective.templates" if alone else "templates"
             raise DataError(
-                "objective.templates: captions of class names need data with classes; "
+                f"{key}: captions of class names need data with classes; "
                 "see data.label and data.classes"
             )
         self.samples = samples
         self.templates = tuple(templates)
-        self.classes = samples.classes
+        self.classes = samples.classes if alone else None
         self.window, self.blocks = samples.window, samples.blocks
         self.resample = samples.resample
         self._captions = [

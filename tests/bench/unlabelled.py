@@ -1,0 +1,98 @@
+"""What pictures without labels add to few labels: groceries, and one style of emoji.
+
+Groceries at 2 and 4 labels a class, from MobileNetV2; the pictures without labels are those of the
+training split, of which nothing but the pixels is read. Emoji at 64 captions of `fluenthc`, from
+`ptft train pretrain/emoji` (its time is apart); there a teacher has no classes to name, so that the
+start that adapts is the only arm. Each arm is held against the labelled arm that is best on test,
+which is harder than against the one that validation likes best.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+from ptft.compare.gathered import Arm, gather
+from ptft.compare.results import MIXED, Cells
+from ptft.compare.stats import paired_interval
+from ptft.recipe.load import load_comparison
+from tests.bench._parts import ptft, shared_data
+
+__all__ = ["BARS", "run"]
+
+_SETS = {"grocery_2": 2, "grocery_4": 4, "emoji_64": 64}
+BARS = {f"{name}_points": (">=", 3.0) for name in _SETS}
+BARS |= {f"{name}_low_points": (">=", 0.0) for name in _SETS}
+
+_LABELLED = "{kind: zero_shot}, {kind: full}, {kind: lp_ft}"
+_SMALLER = (
+    "optim.samples_seen=16",
+    "optim.global_batch=16",
+    "compare.unlabelled_passes=0.5",
+    "compare.seeds=1",
+    "data.test=../shared/data/grocery/val-*.tar",
+)
+
+
+def run(*, smoke: bool = False) -> dict[str, float]:
+    shared_data("grocery", "mobilenetv2", "emoji")
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        for budget in (2,) if smoke else (2, 4):
+            figures |= _figures(f"grocery_{budget}", *_grocery(folder, budget, smoke=smoke))
+        if not smoke:  # the start of the emoji takes minutes
+            figures |= _figures("emoji_64", *_emoji(folder))
+    return figures
+
+
+def _grocery(folder: Path, budget: int, *, smoke: bool) -> tuple[list[Arm], float]:
+    few = ", limit: 64" if smoke else ""
+    labelled = "{kind: zero_shot}, {kind: probe}" if smoke else _LABELLED
+    options = [
+        f"data.unlabelled={{kind: shards, train: ../shared/data/grocery/train-*.tar{few}}}",
+        f"compare.arms=[{labelled}, {{kind: self_train}}, {{kind: adapt_unlabelled}}]",
+        f"compare.budgets=[{budget}]",
+        *(_SMALLER if smoke else ()),
+    ]
+    return _compared("compare/grocery", folder / f"grocery{budget}", options, smoke=smoke)
+
+
+def _emoji(folder: Path) -> tuple[list[Arm], float]:
+    start = folder / "start"
+    ptft("train", "pretrain/emoji", f"run.dir={start}", "run.trackers=[]", smoke=False)
+    options = [
+        f"init.from={start}",
+        "data.unlabelled={kind: shards, train: ../shared/data/emoji/fluenthc/train-*.tar}",
+        "compare.arms=[{kind: zero_shot}, {kind: full}, {kind: l2_sp}, {kind: adapt_unlabelled}]",
+        "compare.budgets=[64]",
+        "compare.wise=[]",
+        "compare.retain=[]",
+    ]
+    return _compared("compare/emoji", folder / "emoji", options, smoke=False)
+
+
+def _compared(
+    recipe: str, folder: Path, options: list[str], *, smoke: bool
+) -> tuple[list[Arm], float]:
+    minutes = ptft("compare", recipe, f"run.dir={folder}", *options, smoke=smoke)
+    print((folder / "report.md").read_text().partition("## What it took here")[0])
+    comparison = load_comparison(folder / "recipe.yaml")
+    cells = Cells(folder, comparison).all()
+    return gather(cells, confidence=comparison.compare.confidence), minutes
+
+
+def _figures(name: str, arms: list[Arm], minutes: float) -> dict[str, float]:
+    """Of the better of the two arms: what it gains over the best labelled one, in points."""
+    plain = [arm for arm in arms if not arm.name.endswith(MIXED)]
+    best = max((arm for arm in plain if not arm.base), key=lambda arm: arm.test)
+    found: dict[str, float] = {f"{name}_minutes": round(minutes, 1)}
+    gains: list[tuple[float, float]] = []
+    for arm in plain:
+        if not arm.base:
+            continue
+        low, high = paired_interval(arm.test_sq, best.test_sq, confidence=0.95)
+        gains.append((100 * (arm.test - best.test), 100 * low))
+        said = {"arm": arm.name, "over": best.name, "gain": gains[-1][0], "low": 100 * low}
+        print(json.dumps({"set": name, **said, "high": 100 * high}))
+    gain, low = max(gains)
+    return {**found, f"{name}_points": round(gain, 2), f"{name}_low_points": round(low, 2)}
