@@ -225,6 +225,8 @@ async function boxes(texts, signal) {
     mark.style.top = share(top, one.height);
     mark.style.width = share(right - left, one.width);
     mark.style.height = share(bottom - top, one.height);
+    mark.classList.toggle("right", left + right > one.width); // its words stay on the picture
+    mark.classList.toggle("top", top < one.height / 10);
     return mark;
   });
   at("marks").replaceChildren(...marks.reverse()); // the surest on top

@@ -17,12 +17,14 @@ decoded.
 import asyncio
 import contextlib
 import json
+import math
 import os
 import re
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -34,7 +36,7 @@ from ptft.export import export_model
 from ptft.model import build_model, save_model
 from ptft.onnx.model import OnnxModel
 from ptft.onnx.processor import saturation_note
-from ptft.preprocess import decode_image
+from ptft.preprocess import ImagePreprocess, decode_image
 from ptft.preprocess.picture_header import read_header
 from ptft.recipe import ArchModel, ClipObjective
 from tests.bench._client import in_turn, post
@@ -131,18 +133,48 @@ class Loop:
                 turns = [
                     self._pictures[n % len(self._pictures)] for n in range(count, count + batch)
                 ]
-                pixels = [self._model.preprocess.pixels(self._decode(data)) for data in turns]
+                pixels = [self._model.preprocess.pixels(self.decode(data)) for data in turns]
                 self._model.encode_images(list(self._model.preprocess.normalise(np.stack(pixels))))
             else:
                 self._model.encode_texts(list(self._model.tokenizer([TEXT] * batch)))
             count += batch
         return (time.process_time() - started) / count * 1e3
 
-    def _decode(self, data: bytes) -> Image.Image:
+    def decode(self, data: bytes) -> Image.Image:
         """Reduced as the service reduces it."""
         header = read_header(data)
         assert header is not None
         return decode_image(data, name="x", least=self._model.preprocess.least_size(header.size))
+
+
+def parts(folder: Path, data: bytes, seconds: float) -> dict[str, float]:
+    """CPU-ms that a picture takes in this process, by what is done with it: what both precisions
+    share, and each tower with one at once and with four."""
+    loop = Loop(folder, "fp32", (data,))
+    image = loop.decode(data)
+    preprocess = read_model_info(folder).preprocess
+    make = ImagePreprocess.from_config(preprocess)
+    found = {
+        "decode": _each(lambda: loop.decode(data), 1, seconds),
+        "resize": _each(lambda: make.pixels(image), 1, seconds),
+    }
+    for precision in ("fp32", "int8"):
+        model = OnnxModel(folder, read_model_info(folder), precision, 1)
+        for count in (1, 4):
+            batch = make.normalise(np.stack([make.pixels(image)] * count))
+            run = partial(model.encode_images, batch)
+            found[f"{precision}, {count} at once"] = _each(run, count, seconds)
+    return found
+
+
+def _each(work: Callable[[], object], count: int, seconds: float) -> float:
+    """Least CPU-ms of an item: whatever else the machine does only adds."""
+    least, end = math.inf, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        started = time.process_time()
+        work()
+        least = min(least, time.process_time() - started)
+    return least / count * 1e3
 
 
 def make_folder(home: Path, *, smoke: bool) -> Path:
@@ -215,7 +247,9 @@ def run(*, smoke: bool = False) -> dict[str, float]:
                 found = measure(each, seconds)
                 limit = each.loop(max(1, round(found.batch)), seconds / 4)
                 table[each.name].append((found, limit))
+        alone = parts(folder, picture(SMALL), seconds / 3)
     show(table, load)
+    print("in this process: " + ", ".join(f"{name} {ms:.2f}" for name, ms in alone.items()))
     return figures(table)
 
 

@@ -233,7 +233,7 @@ def test_boxes_lie_on_the_picture(tab: Tab, detector_folder: Path, tmp_path: Pat
     Image.fromarray(noise).resize((300, 200), Image.Resampling.BICUBIC).save(file, exif=exif)
     labels = ["red circle", "blue square"]
     with serve_plain(tmp_path, {"PTFT_MODEL": str(detector_folder), "PTFT_THREADS": "1"}) as server:
-        tab.show_as(width=1200, scheme="light")
+        tab.show_as(width=360, scheme="light")
         tab.open(server.url + "/")
         tab.wait("!document.getElementById('about').hidden")
         tab.run(f"document.getElementById('texts').value = {json.dumps(chr(10).join(labels))}")
@@ -255,6 +255,10 @@ def test_boxes_lie_on_the_picture(tab: Tab, detector_folder: Path, tmp_path: Pat
         assert [one["text"] for one in reversed(marks)] == said
         rows = tab.run("document.getElementById('found-rows').rows.length")
         assert rows == len(found["boxes"])
+        assert tab.run("document.documentElement.scrollWidth") <= 360
+        right = "document.getElementById('shown').getBoundingClientRect().right"
+        words = "[...document.querySelectorAll('#marks b')]"
+        assert tab.run(f"{words}.every(one => one.getBoundingClientRect().right <= {right} + 1)")
         try:
             tab.run(axe_script())
         except Missing as missing:
