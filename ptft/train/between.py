@@ -10,8 +10,6 @@ from ptft.train.evaluations import evaluate_model, validate_if_due
 
 __all__ = ["after_step", "leave", "must_read", "note_skipped"]
 
-_EACH_SAID = 10  # skipped samples that are named one by one; then ever more rarely
-
 
 def must_read(run: RunContext, *, stopping: bool) -> bool:
     """Whether the figures of the step under way must be known before its update: on a CPU always,
@@ -98,9 +96,8 @@ def _count_skipped(run: RunContext, skipped: Skipped) -> None:
     before, progress = run.state.progress.skipped, run.state.progress
     tally = run.state.count_skipped(skipped)
     run.report.skipped(progress.seen, skipped)
-    if before < _EACH_SAID or before.bit_length() < tally.total.bit_length():
-        first = skipped[0]
-        run.report.message(f"skipped {first.name}: {first.reason} ({tally.total} so far)")
+    if (line := tally.line(skipped[0], before=before, seen=progress.seen)) is not None:
+        run.report.message(line)
     share = getattr(run.recipe.data, "max_skipped", 1.0)  # scenes have no such key
     size = min(len(run.setup.samples), run.record.total)
     tally.check(share, seen=progress.seen, size=size)

@@ -198,3 +198,20 @@ def test_patience_is_no_part_of_what_a_run_is(tmp_path: Path) -> None:
     assert recipe_digest(mixed[0]) == recipe_digest(mixed[1])
     larger = recipe(tmp_path, **_on(section, max_pixels=1))
     assert recipe_digest(one) != recipe_digest(larger)
+
+
+def test_of_many_faults_the_rates_are_said_and_an_example() -> None:
+    tally, lines = Tally(), []
+    for step in range(1, 5001):
+        fault = "empty" if step % 4 == 0 else "corrupt"
+        before = tally.total
+        tally.add([Skip(f"picture {step}", "cut short", fault)])
+        newest = Skip(f"picture {step}", "cut short", fault)
+        lines.append(tally.line(newest, before=before, seen=100 * step))
+    said = [line for line in lines if line is not None]
+    assert said[0] == "skipped picture 1: cut short (1 so far)" and lines[9] is not None
+    assert len(said) == 10 + 9, "16, 32, ... 4096: not a line a sample"
+    assert said[-1] == (
+        "skipped 4,096 of 409,600 samples: 3,072 corrupt, 1,024 empty (1.00%), such as picture "
+        "4096: cut short"
+    )

@@ -13,6 +13,7 @@ from ptft.errors import FAULTS, DataError
 
 __all__ = ["Tally", "tolerated"]
 
+_EACH_SAID = 10  # skipped samples of which examples are said; then ever more rarely
 _JUDGED_AFTER = 1000  # samples; a share of fewer says little
 _ENOUGH = 10  # different bad samples, in a set that allows more than so many
 _NAMED = 20  # different bad samples that are remembered
@@ -96,6 +97,22 @@ class Tally:
             f"{self.summary(seen)}; allowed: {share:.3%} of those seen (data.max_skipped: "
             f"{share:g}). First: {names}"
         )
+
+    def line(self, newest: Skip, *, before: int, seen: int) -> str | None:
+        """What is said of samples that were just skipped: of each step that skips one of the first
+        10 an example, then, whenever there are twice as many, their rates with one.
+
+        Args:
+            newest: one of them.
+            before: skipped samples without them.
+            seen: samples so far.
+        """
+        example = f"{newest.name}: {newest.reason}"
+        if before < _EACH_SAID:
+            return f"skipped {example} ({self.total} so far)"
+        if before.bit_length() == self.total.bit_length():
+            return None
+        return f"{self.summary(seen)} ({self.total / seen:.2%}), such as {example}"
 
     def summary(self, seen: int) -> str:
         """Such as ``skipped 12 of 10,000 samples: 7 corrupt, 5 empty``."""
