@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from ptft.data import kept as kept_files
@@ -14,18 +16,24 @@ from ptft.data import listing, mapped, open_split
 from ptft.data.kept import keep, kept
 from ptft.data.listing import list_pictures, walked_anew
 from ptft.data.mapped import pickle_mapped, shared
+from ptft.data.parquet import rows as parquet_rows
 from ptft.data.sources import csv_columns, folder_rows
 from ptft.data.sources.shards import Shards
 from ptft.data.tar import files
 from ptft.data.tar.index_file import write_index
-from ptft.recipe.data import FolderData, ShardsData
-from tests.support.shards import picture, write_tar
+from ptft.recipe.data import FolderData, ShardsData, TableData
+from tests.support.shards import picture, write_parquet, write_tar
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every set is a large one, that nobody has changed of late."""
-    for module, name in ((listing, "MANY"), (files, "LARGE_INDEXES"), (csv_columns, "LARGE")):
+    for module, name in (
+        (listing, "MANY"),
+        (parquet_rows, "MANY"),
+        (files, "LARGE_INDEXES"),
+        (csv_columns, "LARGE"),
+    ):
         monkeypatch.setattr(module, name, 0)
     monkeypatch.setattr(kept_files, "REST", -3600.0)
     monkeypatch.setattr(mapped.platformdirs, "user_cache_path", lambda name: tmp_path / name)
@@ -159,6 +167,26 @@ def test_what_was_changed_just_now_is_not_kept(
     (tmp_path / "pictures/a/1.png").write_bytes(picture(1))
     list_pictures(tmp_path / "pictures")
     assert not list(cache.glob("*.bin"))
+
+
+def test_labels_of_a_parquet_file_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_parquet(tmp_path / "a.parquet", 25)
+    section = TableData(train=str(path), image="image", label="kind", join="none")
+    before = open_split(section, "train").labels()
+    with monkeypatch.context() as again:
+        forbid(again, parquet_rows, "read_group")
+        after = open_split(section, "train").labels()
+        assert before is not None and after is not None and np.array_equal(before, after)
+    write_parquet(path, 25, first=1)
+    changed = open_split(section, "train").labels()
+    assert changed is not None and changed.tolist() == [n % 3 for n in range(1, 26)]
+    numbers = pyarrow.table({"image": [picture(1)] * 3, "kind": [1.0, 2.0, 1.0]})
+    pyarrow.parquet.write_table(numbers, path)  # no text and no whole number: not kept
+    for _ in range(2):
+        labels = open_split(section, "train").labels()
+        assert labels is not None and labels.tolist() == [0, 1, 0]
 
 
 def test_paths_of_a_table_are_held_against_each_other_once(

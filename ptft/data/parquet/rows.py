@@ -5,6 +5,7 @@ So a part is read by going on from the one before it, or, after a jump back, fro
 """
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from ptft.data.boxes.objects import feature_names
 from ptft.data.fields.joining import AUTO_BYTES, digest_picture, first_rows, too_large
 from ptft.data.fields.label_values import LabelCodes
 from ptft.data.fields.labels import TextIs
-from ptft.data.hashing import file_state
+from ptft.data.hashing import digest_of, file_state
+from ptft.data.kept import MANY, keep, kept, settled, state_of
 from ptft.data.parquet.file import (
     column_codes,
     group_parts,
@@ -145,7 +147,21 @@ class ParquetRows:
     def column(self, name: str) -> LabelCodes | None:
         if self.window is not None and self.blocks is None:
             return None
-        return LabelCodes.joined(self._codes(file, group, name) for file, group in self._groups)
+        state = self._state()
+        if state is not None and (found := kept("parquet", name, state)) is not None:
+            return LabelCodes.of_arrays(found)
+        codes = LabelCodes.joined(self._codes(file, group, name) for file, group in self._groups)
+        if state is not None and {type(value) for value in codes.values} <= {str, int}:
+            codes = LabelCodes.of_arrays(keep(codes.arrays(), "parquet", name, state))
+        return codes
+
+    def _state(self) -> str | None:
+        """What tells the files from others; None where they are small or were just written."""
+        looked, states = time.time(), [state_of(path) for path in self._paths]
+        there = [state for state in states if state is not None]
+        if len(self) < MANY or len(there) < len(states) or not settled(there, looked):
+            return None
+        return digest_of(*there)
 
     def _codes(self, file: int, group: int, name: str) -> LabelCodes:
         path = self._paths[file]
