@@ -26,7 +26,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from ptft.errors import TrainingError
 
-__all__ = ["ALONE", "World", "join_world", "meeting_place"]
+__all__ = ["ALONE", "World", "join_world", "meeting_place", "told_of_the_lost"]
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -226,6 +226,26 @@ def join_world(device: str, environment: Mapping[str, str] = os.environ) -> Iter
         yield World(rank, size, local, restarts, dist.group.WORLD, host)
     finally:
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def told_of_the_lost(world: World) -> Iterator[None]:
+    """Inside, a rank that is gone is one line; torch tells of a connection and its traceback.
+
+    Raises:
+        TrainingError: another rank or its machine is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        of_ranks = isinstance(error, dist.DistError) or "/gloo/" in str(error)  # gloo has no class
+        if world.size == 1 or not of_ranks:
+            raise
+        told = str(error).splitlines()[0]
+        raise TrainingError(
+            f"rank {world.rank}: another rank or its machine is gone; the same command with "
+            f"--resume auto goes on from the newest checkpoint ({told})"
+        ) from error
 
 
 def meeting_place(environment: Mapping[str, str], rank: int, size: int, restarts: int) -> Any:
