@@ -25,6 +25,7 @@ __all__ = [
     "check_model_values",
     "check_tokenizer_values",
     "read_mix",
+    "recorded_figures",
     "recorded_files",
 ]
 
@@ -170,6 +171,16 @@ def _check_notes(values: Any, where: str) -> None:
             inner = Bounds(entry, f"{where}: {key}: {name}")
             for what, said in inner.values.items():
                 inner.check_text(said, what, MAX_TEXT)
+
+
+def recorded_figures(values: Any, where: str) -> dict[str, dict[str, Any]]:
+    """Name of an evaluation -> its figures.
+
+    Raises:
+        ArtifactError: naming ``where``; they are no objects.
+    """
+    found = Bounds(values, where).values
+    return {name: Bounds(one, f"{where}: {name[:80]!r}").values for name, one in found.items()}
 
 
 def recorded_files(values: Any, path: Path) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ptft.artifact import read_json, write_json
+from ptft.artifact import write_json
 from ptft.compare.boxes import BoxMeasurement
 from ptft.compare.metric import Measurement
 from ptft.data import SampleSet
 from ptft.evaluate.ranks import ClassRanks
+from ptft.files.typed import read_as
 
 __all__ = ["QUERIES", "ClassQueries", "read_queries", "said_of"]
 
@@ -34,7 +35,7 @@ class ClassQueries:
 def read_queries(folder: Path) -> ClassQueries | None:
     """What test asks, of a comparison's folder; None where it has no classes."""
     path = folder / QUERIES
-    return ClassQueries(**read_json(path)) if path.is_file() else None
+    return read_as(path, ClassQueries) if path.is_file() else None
 
 
 def said_of(measured: Measurement | BoxMeasurement, samples: SampleSet, folder: Path) -> list[int]:

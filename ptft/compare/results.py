@@ -14,6 +14,7 @@ from ptft.artifact import read_json, write_json
 from ptft.compare.keys import CellKey, Keys
 from ptft.compare.stats import AnswerRow
 from ptft.errors import ArtifactError
+from ptft.files.bounds import Bounds
 from ptft.recipe import Comparison
 
 __all__ = ["MIXED", "Cell", "Cells", "Costs", "TrialRecord", "cell_name"]
@@ -216,10 +217,13 @@ def cell_name(arm: str, budget: int, seed: int, key: CellKey) -> str:
 
 def _read(path: Path) -> tuple[str, Cell]:
     """What a cell's models learned from, and the cell."""
-    values = read_json(path)
-    learned = values.pop("of", "")
-    costs, trials = Costs(**values["costs"]), [TrialRecord(**one) for one in values["trials"]]
-    return learned, Cell(**{**values, "costs": costs, "trials": trials})
+    values = Bounds(read_json(path), str(path)).values
+    try:
+        learned = values.pop("of", "")
+        costs, trials = Costs(**values["costs"]), [TrialRecord(**one) for one in values["trials"]]
+        return learned, Cell(**{**values, "costs": costs, "trials": trials})
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: no cell of a comparison: {error}") from None
 
 
 def _mean(shares: dict[str, float]) -> float:

@@ -19,7 +19,8 @@ from ptft.artifact import (
     write_atomic,
 )
 from ptft.cyclonedx import Component, bill, licences, pypi_component
-from ptft.model_record import read_mix
+from ptft.files.bounds import Bounds
+from ptft.model_record import read_mix, recorded_figures
 from ptft.onnx.served import absent_on_purpose
 from ptft.pages.markdown import card_metadata, metadata_licence
 from ptft.recipe import DataSection, MixtureData, Recipe, ScenesData, load_foreign
@@ -148,7 +149,8 @@ def _model_card(folder: Path, info: ModelInfo, data: list[Component]) -> dict[st
         parameters["datasets"] = [{"ref": one["bom-ref"]} for one in data]
     card: dict[str, Any] = {"modelParameters": parameters}
     path = folder / FolderFiles.METRICS
-    figures = read_json(path).get("evaluation", {}) if path.is_file() else {}
+    said = Bounds(read_json(path), str(path)).values if path.is_file() else {}
+    figures = recorded_figures(said.get("evaluation", {}), f"{path}: evaluation")
     measured = [
         {"type": str(key), "value": str(value), "slice": str(name)}
         for name, values in figures.items()

@@ -13,10 +13,11 @@ from ptft.artifact import (
     verify_files,
 )
 from ptft.errors import DigestError
+from ptft.files.bounds import Bounds
 from ptft.model.fetch import fetch_source
 from ptft.model.licence import card_licence, common_licence, run_licence
 from ptft.model.source import open_clip_weights
-from ptft.model_record import MixRecord, read_mix
+from ptft.model_record import MixRecord, read_mix, recorded_figures
 from ptft.model_source import (
     Checkpoint,
     LocalSource,
@@ -108,7 +109,8 @@ def _of_run(source: LocalSource, run: Path, folder: Path) -> Provenance:
         if record.weights_digest is not None:
             _check_weights(folder, weights, record.weights_digest, RunFiles.RUN)
         if (run / RunFiles.METRICS).is_file():  # it belongs to the final weights alone
-            evaluation = read_json(run / RunFiles.METRICS)
+            metrics = run / RunFiles.METRICS
+            evaluation = recorded_figures(read_json(metrics), str(metrics))
     return Provenance(
         source=source,
         folder=folder,
@@ -150,6 +152,7 @@ def _of_model_folder(source: ModelFolder) -> Provenance:
     verify_files(folder, present)  # a snapshot may lack files that a model is not loaded from
     recipe = folder / FolderFiles.RECIPE
     metrics = folder / FolderFiles.METRICS
+    said = Bounds(read_json(metrics), str(metrics)).values if metrics.is_file() else {}
     return Provenance(
         source=source,
         folder=folder,
@@ -157,7 +160,7 @@ def _of_model_folder(source: ModelFolder) -> Provenance:
         recipe=load_foreign(recipe) if recipe.is_file() else None,
         recipe_digest=info.recipe_digest,
         weights_digest=info.weights_digest,
-        evaluation=read_json(metrics)["evaluation"] if metrics.is_file() else {},
+        evaluation=recorded_figures(said.get("evaluation", {}), f"{metrics}: evaluation"),
         licence=card_licence(folder / FolderFiles.CARD),
         mix=read_mix(folder) if (folder / FolderFiles.MIX).is_file() else None,
     )

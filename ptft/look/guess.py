@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ptft.artifact import read_json
 from ptft.data.listing import is_hidden
 from ptft.errors import DataError, RecipeError
+from ptft.files.bounds import Bounds
 from ptft.look.first_row import first_row
 from ptft.recipe.paths import expand_paths, is_url
 
@@ -109,15 +110,19 @@ def _of_folder(folder: Path) -> Guess:
 def _of_saved(folder: Path) -> Guess:
     """A dataset, or several by the names of their splits, as ``datasets`` saves them."""
     path = folder / _SAVED[0]
-    names = read_json(path).get("splits", []) if path.is_file() else ["train"]
+    names = ["train"]
+    if path.is_file():
+        said = Bounds(read_json(path), str(path), DataError)
+        said.texts("splits", 1000, 500)
+        names = said.values.get("splits", [])
     found = {_SPLIT_OF[name] for name in names if name in _SPLIT_OF}
     if not found:
         raise DataError(
             f"{path}: splits {', '.join(names) or 'none'}; allowed: one of {', '.join(_SPLIT_OF)}"
         )
     splits = [split for split in SPLITS if split in found]
-    said = [f"saved by datasets: {', '.join(splits)}"]
-    return Guess({"kind": "table", **{split: str(folder) for split in splits}}, said)
+    told = [f"saved by datasets: {', '.join(splits)}"]
+    return Guess({"kind": "table", **{split: str(folder) for split in splits}}, told)
 
 
 def _tables_or_tars(folder: Path) -> bool:

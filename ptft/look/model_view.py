@@ -6,6 +6,7 @@ from typing import Any
 
 from ptft.artifact import FolderFiles, read_json, read_model_info
 from ptft.errors import PtftError
+from ptft.files.bounds import Bounds
 from ptft.model_source import HubRevision, model_folder, resolve
 from ptft.preprocess import ImagePreprocess
 from ptft.preprocess.cleaning import CLEANERS
@@ -110,9 +111,12 @@ def _of_source(source: str) -> tuple[ImagePreprocess, str | None]:
     if (folder / FolderFiles.INFO).is_file():
         info = read_model_info(folder)
         return ImagePreprocess.from_config(info.preprocess), info.tokenizer.get("clean")
-    values = read_json(folder / FolderFiles.OPEN_CLIP_CONFIG)
-    size = values["model_cfg"]["vision_cfg"]["image_size"]
-    config = {"size": size, **values.get("preprocess_cfg", {})}
+    path = folder / FolderFiles.OPEN_CLIP_CONFIG
+    values = Bounds(read_json(path), str(path)).values
+    config = Bounds(values.get("model_cfg"), f"{path}: model_cfg").values
+    vision = Bounds(config.get("vision_cfg"), f"{path}: model_cfg: vision_cfg").values
+    given = Bounds(values.get("preprocess_cfg", {}), f"{path}: preprocess_cfg").values
+    config = {"size": vision.get("image_size"), **given}
     return ImagePreprocess.from_config(config, unsaid=READING), None
 
 

@@ -227,7 +227,8 @@ def _text(cfg: Bounds, where: str, hf_folder: Path | None) -> float:
                 "hf_text beside this file, or a recipe that names it in model.text"
             )
         check_folder_configs(hf_folder)
-        config = read_json(hf_folder / "config.json")
+        place = hf_folder / "config.json"
+        config = Bounds(read_json(place), str(place), ModelError).values
         width = _first(config, "hidden_size", "d_model", "dim")
         layers = _first(config, "num_hidden_layers", "num_layers", "n_layers", "encoder_layers")
         return float(layers) * 4 * width**2 + _first(config, "vocab_size") * width

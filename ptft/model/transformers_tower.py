@@ -11,6 +11,7 @@ import torch
 from ptft.artifact import read_json
 from ptft.compat import import_open_clip
 from ptft.errors import ModelError, suggest
+from ptft.files.bounds import Bounds
 from ptft.model.fetch import fetch_snapshot
 from ptft.model.foreign import check_folder_configs
 from ptft.recipe import TowersModel
@@ -50,13 +51,13 @@ def find_text(section: TowersModel) -> TransformersText:
     assert isinstance(section.text, str)
     local = Path(section.text).expanduser()
     if local.is_dir():
-        config = read_json(local / "config.json")
+        config = _config(local)
         found = TransformersText(section.text, local, True, _title(local, config))
     else:
         patterns = (*_CONFIG, "*.safetensors") if section.text_weights else _CONFIG
         folder = fetch_snapshot(section.text, patterns)
         name = section.text.partition("@")[0]
-        config = read_json(folder / "config.json")
+        config = _config(folder)
         found = TransformersText(name, folder, False, name)
     check_folder_configs(found.folder)
     import_open_clip()
@@ -146,3 +147,8 @@ def _title(folder: Path, config: Mapping[str, Any]) -> str:
         )
     )
     return f"{kind}{width}x{layers}" if width and layers else str(kind)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    return Bounds(read_json(path), str(path), ModelError).values

@@ -6,6 +6,7 @@ from typing import Any
 
 from ptft.artifact import RunFiles, file_sha256, read_json, verify_files
 from ptft.errors import DigestError, PtftError
+from ptft.files.bounds import Bounds
 from ptft.model_record import recorded_files
 from ptft.recipe import load_foreign, recipe_digest
 from ptft.recipe.publication import published_recipe
@@ -24,7 +25,7 @@ def check_run(target: str, run: Path, folder: Path) -> tuple[Artefact, list[Link
     Raises:
         ArtifactError: ``run.json`` cannot be read.
     """
-    record = read_json(run / RunFiles.RUN)
+    record = Bounds(read_json(run / RunFiles.RUN), str(run / RunFiles.RUN)).values
     recipe = str(record.get("recipe_digest") or "")
     links = [check_recipe_digest(target, run / RunFiles.RECIPE, recipe, RunFiles.RUN)]
     path, wanted = folder / RunFiles.WEIGHTS, record.get("weights_digest")

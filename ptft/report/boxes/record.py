@@ -5,12 +5,11 @@ import io
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ptft.artifact import read_json, write_json
+from ptft.artifact import write_json
 from ptft.data import SampleSet
 from ptft.errors import PtftError
 from ptft.evaluate.detect import Detections, precision_curves
@@ -22,6 +21,7 @@ from ptft.evaluate.mistakes import (
     count_judged,
     judge_picture,
 )
+from ptft.files.typed import read_as
 
 __all__ = [
     "BOXES_FILE",
@@ -91,28 +91,12 @@ def read_boxes(folder: Path) -> dict[str, EvaluatedBoxes]:
     """Read it again; empty where there is none.
 
     Raises:
-        ArtifactError: the file is no JSON.
+        ArtifactError: the file is no JSON, or holds values of other types.
     """
     path = folder / BOXES_FILE
     if not path.is_file():
         return {}
-    return {name: _read(values) for name, values in read_json(path).items()}
-
-
-def _read(values: Mapping[str, Any]) -> EvaluatedBoxes:
-    pictures = [
-        FoundPicture(
-            **{
-                **picture,
-                "boxes": [
-                    JudgedBox(**{**box, "corners": tuple(box["corners"])})
-                    for box in picture["boxes"]
-                ],
-            }
-        )
-        for picture in values["pictures"]
-    ]
-    return EvaluatedBoxes(**{**values, "pictures": pictures})
+    return read_as(path, dict[str, EvaluatedBoxes])
 
 
 def found_boxes(samples: SampleSet, detections: Detections) -> EvaluatedBoxes:

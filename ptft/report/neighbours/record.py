@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from ptft.artifact import RunFiles, read_json
+from ptft.artifact import RunFiles
+from ptft.files.typed import read_as
 
 __all__ = ["Answer", "Found", "Neighbours", "Picture", "read_neighbours"]
 
@@ -73,16 +74,9 @@ def read_neighbours(folder: Path) -> Neighbours | None:
     """Read what was found so far; None where nothing was asked.
 
     Raises:
-        ArtifactError: the file is no JSON.
+        ArtifactError: the file is no JSON, or holds values of other types.
     """
     path = folder / RunFiles.NEIGHBOURS
     if not path.is_file():
         return None
-    values: dict[str, Any] = read_json(path)
-    pictures = {key: Picture(**picture) for key, picture in values.pop("pictures").items()}
-    for stage in ("before", "after"):
-        values[stage] = [
-            Answer(**{**answer, "found": [Found(**found) for found in answer["found"]]})
-            for answer in values[stage]
-        ]
-    return Neighbours(**values, pictures=pictures)
+    return read_as(path, Neighbours)
