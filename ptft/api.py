@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ptft.evaluate import Figures
     from ptft.evaluate.class_answers import ClassAnswers
     from ptft.evaluate.detect import Detections
+    from ptft.evaluate.label_answers import LabelAnswers
     from ptft.model import DualEncoder
     from ptft.speech import ProgressCallback
     from ptft.train import TrainResult
@@ -196,6 +197,7 @@ def measure_beside(
     loaded = _evaluations(models[0], recipe, overrides)
     from ptft.beside import box_part, class_part, measured_model, write_beside
     from ptft.evaluate.class_answers import ClassAnswers
+    from ptft.evaluate.label_answers import LabelAnswers
     from ptft.report.neighbours.find import find_answers
     from ptft.report.neighbours.record import Neighbours
 
@@ -203,7 +205,7 @@ def measure_beside(
     found, shown = {}, []
     for name in models:
         model = _read(name, loaded, verify, tell)
-        classed: dict[str, ClassAnswers] = {}
+        classed: dict[str, ClassAnswers | LabelAnswers] = {}
         kept: dict[str, tuple[SampleSet, Detections]] = {}
         found[name] = _figures(model, loaded, tell, count, classed, kept)
         if per_class:
@@ -261,7 +263,7 @@ def _figures(
     loaded: Recipe,
     tell: Callable[[str], None],
     count: "ProgressCallback | None",
-    classed: "dict[str, ClassAnswers] | None" = None,
+    classed: "dict[str, ClassAnswers | LabelAnswers] | None" = None,
     keep: "dict[str, tuple[SampleSet, Detections]] | None" = None,
 ) -> "dict[str, Figures]":
     from ptft.evaluate import evaluate as run

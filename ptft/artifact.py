@@ -48,6 +48,7 @@ _LATER: dict[str, Any] = {
     "texts": "yes",
     "texts_reason": "",
     "aligned": None,
+    "thresholds": [],
 }
 
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".joblib"})
@@ -130,6 +131,7 @@ class GoldenKeys:
     TEXT_EMBEDS = "text_embeds"  # float32 (T, D), not normalised
     CLASS_LOGITS = "class_logits"  # float32, classifiers only: (N, C) of the pictures, (T, C) of
     # the texts, or of both (min(N, T), C), the first pictures with the first texts
+    CLASS_THRESHOLDS = "class_thresholds"  # float64 (C,), of ModelInfo.thresholds, or absent
     DETECT_LOGITS, DETECT_BOXES = "detect_logits", "detect_boxes"  # float32 (N, P, T), (N, P, 4)
     TEXTS = "texts"  # in the file's metadata: a JSON list of the T texts
 
@@ -149,6 +151,8 @@ class ModelInfo:
         classes: names of the head's rows in their order, of boxes, or of captions; or none.
         templates: prompts that made the head or the captions, or that zero-shot evaluation used;
             ``{}`` is the class.
+        thresholds: of a classifier that tells each class by itself, with a sigmoid of its logits:
+            the probability from which each is told; empty: one class, by a softmax.
         reads: what L2-normalised embedding the head is for; of both the image's comes first.
         tokenizer: keyword arguments of ``ptft.preprocess.TextTokenizer`` but for the file.
         preprocess: what ``ptft.preprocess.ImagePreprocess.from_config`` reads.
@@ -189,6 +193,7 @@ class ModelInfo:
     texts: Literal["yes", "warned", "refused"] = "yes"
     texts_reason: str = ""
     aligned: Literal[False] | None = None
+    thresholds: list[float] = field(default_factory=list)
     format: int = FORMAT
 
     @cached_property

@@ -23,6 +23,7 @@ __all__ = [
     "MixRecord",
     "check_mix_values",
     "check_model_values",
+    "check_thresholds",
     "check_tokenizer_values",
     "read_mix",
     "recorded_figures",
@@ -48,7 +49,7 @@ _KEYS = {
     *("name", "task", "embed_dim", "context_length", "image_size", "logit_scale", "logit_bias"),
     *("recipe_digest", "weights_digest", "tokenizer", "preprocess", "classes", "templates"),
     *("files", "clients", "versions", "reads", "published_recipe", "format"),
-    *("matryoshka", "texts", "texts_reason", "aligned"),
+    *("matryoshka", "texts", "texts_reason", "aligned", "thresholds"),
 }
 _NEEDED = (
     *("name", "task", "embed_dim", "context_length", "image_size", "logit_scale", "logit_bias"),
@@ -84,6 +85,8 @@ def check_model_values(values: Any, where: str) -> None:
     bounds.number("logit_bias", -MAX_BIAS, MAX_BIAS)
     _check_widths(values, bounds)
     bounds.texts("classes", MAX_CLASSES, MAX_TEXT)
+    if values.get("thresholds"):
+        check_thresholds(values, bounds)
     bounds.texts("templates", MAX_CLASSES, MAX_TEXT)
     if Bounds(values["tokenizer"], f"{where}: tokenizer").values:  # {}: of no text tower
         check_tokenizer_values(values["tokenizer"], f"{where}: tokenizer")
@@ -102,6 +105,20 @@ def _check_widths(values: Any, bounds: Bounds) -> None:
         bounds.refuse("matryoshka", widths, "a list of widths")
     for width in widths:
         bounds.check_whole(width, "matryoshka", 1, values["embed_dim"])
+
+
+def check_thresholds(values: Any, bounds: Bounds) -> None:
+    """Hold ``thresholds`` to one probability a class.
+
+    Raises:
+        PtftError: as ``bounds`` has it.
+    """
+    found, count = values["thresholds"], len(values.get("classes", ()))
+    if not isinstance(found, list) or len(found) != count:
+        bounds.refuse("thresholds", found, f"a list of {count}, one a class")
+    for one in found:
+        if isinstance(one, bool) or not isinstance(one, int | float) or not 0.0 < one < 1.0:
+            bounds.refuse("thresholds", one, "numbers above 0 and below 1")
 
 
 def check_tokenizer_values(values: Any, where: str, error: type[PtftError] = ArtifactError) -> None:

@@ -58,6 +58,7 @@ __all__ = [
     "classify_loss",
     "clip_loss",
     "features_loss",
+    "labels_loss",
     "needs_labels",
     "needs_pictures",
     "needs_text",
@@ -126,7 +127,7 @@ def classify_loss(
 ) -> ObjectiveOutput:
     """Cross-entropy of logits (b, C), each sample's times the weight of its class and the focal
     factor, and the mean over samples (not over their weights, so that micro batches and ranks add
-    up); ``log_scale`` is shown, not used.
+    up); ``log_scale`` is shown, not used. Labels bool (b, C) are those of :func:`labels_loss`.
 
     Raises:
         TrainingError: the data has no labels.
@@ -134,6 +135,8 @@ def classify_loss(
     if labels is None:
         raise TrainingError("objective.kind: 'classify' needs labels, and the data has none")
     logits_bc = _single(logits_bc)
+    if labels.dim() == 2:
+        return labels_loss(section, logits_bc, labels, log_scale, weights_c)
     smoothing = section.label_smoothing
     if weights_c is None and not section.focal:
         loss = F.cross_entropy(logits_bc, labels, label_smoothing=smoothing)
@@ -149,13 +152,45 @@ def classify_loss(
     return ObjectiveOutput(loss, {"accuracy": hits, "logit_scale": _shown_scale(log_scale)})
 
 
+def labels_loss(
+    section: ClassifyObjective,
+    logits_bc: Tensor,
+    has_bc: Tensor,
+    log_scale: Tensor,
+    weights_c: Tensor | None = None,
+) -> ObjectiveOutput:
+    """Binary cross-entropy of the sigmoid of logits (b, C), of each class by itself; the mean over
+    samples and classes. Where a sample has a class, it is multiplied by the class's weight.
+
+    Args:
+        has_bc: bool (b, C), which classes each sample has.
+        log_scale: is shown, not used.
+    """
+    target_bc = has_bc.to(logits_bc.dtype)
+    smoothed_bc = target_bc * (1 - section.label_smoothing) + section.label_smoothing / 2
+    loss_bc = F.binary_cross_entropy_with_logits(
+        logits_bc, smoothed_bc, pos_weight=weights_c, reduction="none"
+    )
+    if section.focal:
+        right_bc = torch.where(has_bc, logits_bc, -logits_bc)  # its sigmoid is the truth's
+        doubt_bc = torch.sigmoid(-right_bc).clamp(min=_LEAST_DOUBT)
+        loss_bc = loss_bc * doubt_bc**section.focal
+    right = ((logits_bc.detach() > 0) == has_bc).float().mean()
+    shown = {"accuracy": right.item(), "logit_scale": log_scale.detach().exp().item()}
+    return ObjectiveOutput(loss_bc.mean(), shown)
+
+
 def class_weights(
-    section: ClassifyObjective, classes: Sequence[str], labels_n: NDArray[np.int64] | None
+    section: ClassifyObjective,
+    classes: Sequence[str],
+    counts_c: NDArray[np.int64] | None,
+    samples: int | None = None,
 ) -> Tensor | None:
     """The weight of each class, float32 (C,); None where all weigh the same.
 
     Args:
-        labels_n: of the training samples, -1 for none; None where they cannot be read alone.
+        counts_c: training samples of each class; None where they cannot be read alone.
+        samples: of which each has any number of the classes; None: each has one.
 
     Raises:
         RecipeError: a name is no class, or there is nothing to count.
@@ -164,12 +199,14 @@ def class_weights(
     if wanted is None:
         return None
     if wanted == "balanced":
-        if labels_n is None:
+        if counts_c is None:
             raise RecipeError(
                 "objective.class_weights: 'balanced': the labels of data.train cannot be read "
                 "without its pictures; allowed: weights by name"
             )
-        counts_c = np.bincount(labels_n[labels_n >= 0], minlength=len(classes))
+        if samples is not None:
+            weights_c = (samples - counts_c) / np.maximum(counts_c, 1)
+            return torch.tensor(np.where(counts_c, weights_c, 1.0)).float()
         return torch.tensor(counts_c.sum() / (len(classes) * np.maximum(counts_c, 1))).float()
     for name in wanted:
         if name not in classes:

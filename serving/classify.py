@@ -33,6 +33,7 @@ from serving.waiting import items_with_queries
 
 __all__ = ["classify"]
 
+_MOST = 5  # classes of an answer, where not more are asked for and they exclude each other
 _BYTES_A_CLASS = 64  # of an answer, and its share of the arithmetic
 
 
@@ -56,11 +57,13 @@ async def classify(asked: Asked) -> Response:
     if zero_shot:
         refuse_texts(info)
         check_labels(asked, labels, templates)
-    _charge_answer(asked, max(len(pictures), len(texts)), labels, options.top_k)
+    each = bool(info.thresholds) and not zero_shot
+    top_k = options.top_k or (len(labels) if each else _MOST)
+    _charge_answer(asked, max(len(pictures), len(texts)), labels, top_k)
     sets = (labels, templates) if zero_shot else None
     found, class_cd = await _encode(asked, pictures, texts, sets)
     size = len(found) * len(labels) * _BYTES_A_CLASS
-    return await asked.apart(size, _answer, asked, found, class_cd, labels, options.top_k)
+    return await asked.apart(size, _answer, asked, found, class_cd, labels, top_k)
 
 
 async def _encode(
@@ -99,14 +102,17 @@ def _answer(
         if isinstance(one, SampleError):
             results.append({"index": index, "error": failure(one)})
             continue
+        told: dict[str, Any] = {}
         if class_cd is None:
             probabilities = model.head_probabilities(one[None])[0]
             own.append(probabilities)
+            if model.info.thresholds:
+                told["labels"] = model.told(probabilities)
         else:
             probabilities = model.zero_shot_probabilities(one[None], class_cd)[0]
         best = np.argsort(-probabilities, kind="stable")[:top_k]
         classes = [{"label": labels[c], "probability": float(probabilities[c])} for c in best]
-        results.append({"index": index, "classes": classes})
+        results.append({"index": index, "classes": classes, **told})
     if own:
         asked.drift.observe_classes(np.stack(own))
     return write(asked, "results", results, status_of(found))

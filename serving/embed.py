@@ -68,6 +68,7 @@ async def served_model(asked: Asked) -> Response:
         "texts": info.texts,
         "texts_reason": info.texts_reason,
         "classes": info.classes,
+        "thresholds": info.thresholds,
         "templates": info.templates,
         "weights_digest": info.weights_digest,
         "recipe_digest": info.recipe_digest,

@@ -3,6 +3,7 @@
 
 const at = (id) => document.getElementById(id);
 const KEPT = 8; // class tables, and rows of an index, at most
+const TOP = 5; // classes of a table
 const BOXES = { threshold: 0.1, most: 20, nms: 0.6 };
 let key = ""; // in memory alone
 let model = null;
@@ -246,22 +247,23 @@ async function classes(texts, signal) {
   let found;
   let names = [""];
   if (model.reads === "image") {
-    found = await ask("v1/classify?top_k=5", raw(signal));
+    found = await ask(`v1/classify?top_k=${TOP}`, raw(signal));
   } else if (model.reads === "text") {
     names = texts.slice(0, KEPT);
-    found = await ask("v1/classify", json({ texts: names, top_k: 5 }, signal));
+    found = await ask("v1/classify", json({ texts: names, top_k: TOP }, signal));
   } else {
     names = [`The picture with: ${texts[0]}`];
     const form = new FormData();
     form.append("images", picture);
     form.append("texts", texts[0]);
-    form.append("top_k", "5");
+    form.append("top_k", String(TOP));
     found = await ask("v1/classify", { method: "POST", body: form, signal });
   }
-  const tables = found.results.map((one, i) => classTable(names[i], one.classes));
+  const tables = found.results.map((one, i) => classTable(names[i], one.classes, one.labels));
   at("class-tables").replaceChildren(...tables);
   at("classes").hidden = false;
-  const best = found.results[0].classes[0];
+  const { classes: [best], labels } = found.results[0];
+  if (labels) return `Classes: ${labels.join(", ") || "none"}.`;
   return `Class: ${best.label}, ${percent(best.probability)}.`;
 }
 
@@ -290,11 +292,12 @@ async function nearest(texts, signal) {
   return `Nearest of the index: ${found.results[0].name}.`;
 }
 
-function classTable(name, found) {
+function classTable(name, found, told) {
   const head = element("tr", null, element("th", "Class"), element("th", "Probability"));
   for (const cell of head.children) cell.scope = "col";
   const rows = found.map((one) => barRow(one.label, one.probability));
-  if (rows.length) rows[0].className = "best";
+  const best = told ?? found.slice(0, 1).map((one) => one.label);
+  found.forEach((one, i) => best.includes(one.label) && (rows[i].className = "best"));
   const table = element("table", null, element("thead", null, head), element("tbody", null, ...rows));
   if (name) table.prepend(element("caption", name));
   return table;

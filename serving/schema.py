@@ -94,7 +94,14 @@ class LabelOptions(RequestBody):
 class ClassifyOptions(LabelOptions):
     """Texts to classify, and labels for zero-shot; without labels, the model's own classes."""
 
-    top_k: Annotated[int, Field(ge=1)] = 5
+    top_k: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="classes of an answer; absent: 5, or all of a model that tells each class "
+            "by itself",
+        ),
+    ] = None
     texts: (
         Annotated[
             list[Text],
@@ -204,6 +211,13 @@ class Classified(BaseModel):
 
     index: int
     classes: list[ClassProbability] | None = None
+    labels: Annotated[
+        list[str] | None,
+        Field(
+            description="classes that reach their thresholds, the most probable first; of a model "
+            "whose classes do not exclude each other"
+        ),
+    ] = None
     error: Failure | None = None
 
 
@@ -255,6 +269,10 @@ class ServedModel(NamedAnswer):
     ]
     texts_reason: Annotated[str, Field(description="what was measured; empty with yes")]
     classes: list[str]
+    thresholds: Annotated[
+        list[float],
+        Field(description="of classes that do not exclude each other: told from these on"),
+    ]
     templates: list[str]
     weights_digest: str
     recipe_digest: str

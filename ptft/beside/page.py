@@ -58,7 +58,7 @@ def write_beside(
         now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         said=[_sentence(recipe, models[0], model) for model in models[1:]],
         chart=_chart(recipe, models),
-        rows=[_row(item, models) for item in recipe.evaluate],
+        rows=[_row(item, recipe, models) for item in recipe.evaluate],
         tables={item.label: _figures(item.label, models) for item in recipe.evaluate},
         searches=_searches(models, nearest or {}),
         models=models,
@@ -77,8 +77,8 @@ def _told_apart(models: Sequence[MeasuredModel]) -> list[MeasuredModel]:
     return [replace(model, name=name) for model, name in zip(models, numbered, strict=True)]
 
 
-def _metric(item: EvaluateItem) -> str:
-    return metrics_of(item)[0]
+def _metric(item: EvaluateItem, recipe: Recipe) -> str:
+    return metrics_of(item, recipe.data)[0]
 
 
 def _metric_text(metric: str) -> str:
@@ -86,8 +86,10 @@ def _metric_text(metric: str) -> str:
     return f"{rest}, {_WAYS[way]}" if way in _WAYS else metric
 
 
-def _chance(item: EvaluateItem, figures: Mapping[str, Any]) -> float | None:
-    chance = figures.get(_metric(item).replace("recall", "chance"), figures.get("chance"))
+def _chance(item: EvaluateItem, recipe: Recipe, figures: Mapping[str, Any]) -> float | None:
+    metric = _metric(item, recipe)
+    names = {"map": "map_chance", "top1": "chance"}
+    chance = figures.get(names.get(metric, metric.replace("recall", "chance")))
     return None if chance is None else float(chance)
 
 
@@ -99,20 +101,21 @@ class _Cell:
     change: str
 
 
-def _values(item: EvaluateItem, models: Sequence[MeasuredModel]) -> list[float]:
-    return [float(model.figures[item.label][_metric(item)]) for model in models]
+def _values(item: EvaluateItem, recipe: Recipe, models: Sequence[MeasuredModel]) -> list[float]:
+    metric = _metric(item, recipe)
+    return [float(model.figures[item.label][metric]) for model in models]
 
 
 def _row(
-    item: EvaluateItem, models: Sequence[MeasuredModel]
+    item: EvaluateItem, recipe: Recipe, models: Sequence[MeasuredModel]
 ) -> tuple[str, str, str, list[_Cell], int]:
     """Name, metric, chance, a cell for each model, and which of them is the best."""
-    first, *others = values = _values(item, models)
+    first, *others = values = _values(item, recipe, models)
     cells = [_Cell(figure_text(True, first), "")]
     cells += [_Cell(figure_text(True, value), _change(first, value)) for value in others]
-    chance = _chance(item, models[0].figures[item.label])
+    chance = _chance(item, recipe, models[0].figures[item.label])
     shown = "\u2013" if chance is None else figure_text(True, chance)
-    return item.label, _metric_text(_metric(item)), shown, cells, values.index(max(values))
+    return item.label, _metric_text(_metric(item, recipe)), shown, cells, values.index(max(values))
 
 
 def _change(first: float, value: float) -> str:
@@ -125,7 +128,7 @@ def _sentence(recipe: Recipe, first: MeasuredModel, model: MeasuredModel) -> str
     """What a model gains and what it keeps, of all evaluations."""
     parts = []
     for item in recipe.evaluate:
-        was, now = _values(item, [first, model])
+        was, now = _values(item, recipe, [first, model])
         change = _change(was, now)
         of = "of " if change.startswith("keeps") else "on "
         parts.append(f"{change} {of}{item.label}")
@@ -140,7 +143,7 @@ def _chart(recipe: Recipe, models: Sequence[MeasuredModel]) -> Chart:
     for place, model in enumerate(models):
         bars = []
         for group, item in enumerate(groups):
-            (value,) = _values(item, [model])
+            (value,) = _values(item, recipe, [model])
             left = group + (1.0 - _HIGHEST) / 2 + place * width
             said = f"{model.name}, {item.label}: {figure_text(True, value)}"
             bars.append(HistogramBar(left, left + width, value, said))
@@ -148,7 +151,7 @@ def _chart(recipe: Recipe, models: Sequence[MeasuredModel]) -> Chart:
         colour = _OTHER_COLOURS[(place - 1) % len(_OTHER_COLOURS)] if place else _FIRST_COLOUR
         marks.append(Mark(name=model.name, colour=colour, bars=bars))
     ticks = [(group + 0.5, item.label) for group, item in enumerate(groups)]
-    metrics = list(dict.fromkeys(_metric_text(_metric(item)) for item in groups))
+    metrics = list(dict.fromkeys(_metric_text(_metric(item, recipe)) for item in groups))
     return Chart(
         "; ".join(metrics),
         "; ".join(words),

@@ -1,4 +1,5 @@
-"""``ptft predict``: what a detector finds, as COCO's JSON and as pictures with boxes."""
+"""``ptft predict``: what a detector finds, as COCO's JSON and as pictures with boxes; or which of
+several classes pictures have."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,12 +10,15 @@ from ptft.cli.arguments import local_path
 
 if TYPE_CHECKING:
     from ptft.evaluate.predict import BoxQuery
+    from ptft.model import DualEncoder
+    from ptft.speech import ProgressCallback
 
 __all__ = ["EXAMPLE", "command"]
 
 EXAMPLE = (
     "ptft predict runs/cells photos --out found\n"
-    'ptft predict models/scenes photos --out found --texts "a red circle" --nms 0.5'
+    'ptft predict models/scenes photos --out found --texts "a red circle" --nms 0.5\n'
+    "ptft predict runs/scenes-labels photos --out found"
 )
 
 
@@ -22,7 +26,8 @@ def command(
     model: Annotated[
         str,
         typer.Argument(
-            help="A run, checkpoint or model folder of a detector, or org/repo@revision."
+            help="A run, checkpoint or model folder of a detector or of a classifier by "
+            "data.labels: many, or org/repo@revision."
         ),
     ],
     pictures: Annotated[
@@ -57,7 +62,9 @@ def command(
     """Find things in pictures with a detector. Prints the JSON that was written.
 
     FOLDER/boxes.json is a data set of COCO's, each annotation with its score; FOLDER/pictures has
-    the boxes drawn. A picture that cannot be read is named, counted and left out.
+    the boxes drawn. A classifier of several classes a picture writes FOLDER/labels.jsonl: of each
+    picture the classes that reach their thresholds, and the probability of every class. A picture
+    that cannot be read is named, counted and left out.
     """
     from ptft.evaluate.predict import BoxQuery
 
@@ -82,6 +89,8 @@ def _look(model: str, places: list[Path], out: Path, query: "BoxQuery", *, draw:
         steps("loading the model")
         loaded = load_model(model).to("cuda" if torch.cuda.is_available() else "cpu")
         steps("looking")
+        if loaded.spec.thresholds is not None:
+            return _tell_labels(loaded, pictures, out, query, steps.count)
         drawn = out / "pictures" if draw else None
         values, skipped = predict_boxes(loaded, pictures, query, drawn=drawn, count=steps.count)
         out.mkdir(parents=True, exist_ok=True)
@@ -89,3 +98,30 @@ def _look(model: str, places: list[Path], out: Path, query: "BoxQuery", *, draw:
     left = f", {skipped} left out" if skipped else ""
     boxes, images = len(values["annotations"]), len(values["images"])
     return f"{out / 'boxes.json'}: {boxes} boxes in {images} pictures{left}"
+
+
+def _tell_labels(
+    model: "DualEncoder",
+    pictures: dict[str, Path],
+    out: Path,
+    query: "BoxQuery",
+    count: "ProgressCallback",
+) -> str:
+    """Of a classifier whose classes do not exclude each other: what was told, in a line."""
+    import json
+
+    from ptft.artifact import write_atomic
+    from ptft.errors import UsageError
+    from ptft.evaluate.predict_labels import predict_labels
+
+    if query.texts or query.templates or query.nms is not None:
+        raise UsageError(
+            "--texts, --templates, --nms: of a detector; this model tells its own classes"
+        )
+    lines, skipped = predict_labels(model, pictures, count=count)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "labels.jsonl"
+    write_atomic(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    left = f", {skipped} left out" if skipped else ""
+    told = sum(len(line["labels"]) for line in lines)
+    return f"{path}: {told} classes in {len(lines)} pictures{left}"

@@ -109,9 +109,13 @@ class AsyncServiceClient:
         *,
         labels: Sequence[str] | None = None,
         templates: Sequence[str] | None = None,
-        top_k: int = 5,
+        top_k: int | None = None,
     ) -> list[ItemClasses]:
-        """Pictures, texts or pairs to the model's classes, or zero-shot to ``labels``."""
+        """Pictures, texts or pairs to the model's classes, or zero-shot to ``labels``.
+
+        Args:
+            top_k: classes of an answer; absent: 5, or all that do not exclude each other.
+        """
         asked = questions.classes_question(pictures, texts, labels, templates, top_k, self._batch)
         return await self._ask(asked)
 

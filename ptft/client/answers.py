@@ -44,6 +44,7 @@ class ServiceModel:
         precision: of the ONNX files that run.
         texts: ``refused`` where it answers no texts, ``warned`` where they hardly find its
             pictures, else ``yes``.
+        thresholds: of classes that do not exclude each other, in their order; empty of others.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ServiceModel:
     classes: tuple[str, ...]
     precision: str
     texts: str = "yes"
+    thresholds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,13 @@ class ItemClasses:
     Attributes:
         classes: label and probability, the most probable first.
         failed: why there are none; "" else.
+        labels: of a model whose classes do not exclude each other, those that reach their
+            thresholds; None of any other.
     """
 
     classes: tuple[tuple[str, float], ...] = ()
     failed: str = ""
+    labels: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -175,6 +180,7 @@ def read_model(values: Mapping[str, Any]) -> ServiceModel:
         classes=tuple(values["classes"]),
         precision=values["precision"],
         texts=values.get("texts", "yes"),
+        thresholds=tuple(values.get("thresholds", ())),
     )
 
 
@@ -195,7 +201,8 @@ def read_classes(answers: Answers, count: int) -> list[ItemClasses]:
     for place, one in _results(answers):
         if "classes" in one:
             pairs = tuple((each["label"], each["probability"]) for each in one["classes"])
-            found[place] = ItemClasses(pairs)
+            told = one.get("labels")
+            found[place] = ItemClasses(pairs, labels=None if told is None else tuple(told))
         else:
             found[place] = ItemClasses(failed=one["error"]["message"])
     return found

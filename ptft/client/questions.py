@@ -61,13 +61,13 @@ def classes_question(
     texts: Sequence[str],
     labels: Sequence[str] | None,
     templates: Sequence[str] | None,
-    top_k: int,
+    top_k: int | None,
     batch: int,
 ) -> Question[list[ItemClasses]]:
     """``/v1/classify``."""
     if pictures and texts and len(pictures) != len(texts):
         raise ValueError(f"{len(pictures)} pictures and {len(texts)} texts: allowed: one each")
-    values: dict[str, Any] = {"top_k": top_k}
+    values: dict[str, Any] = {} if top_k is None else {"top_k": top_k}
     if labels is not None:
         values["labels"] = list(labels)
     if templates is not None:

@@ -7,7 +7,15 @@ from typing import Any, get_args
 from ptft.compare.unlabelled_arms import Base, apply_unlabelled, run_values
 from ptft.errors import RecipeError
 from ptft.recipe import ClassifyObjective, DetectObjective, Recipe, SelfTrainSection
-from ptft.recipe.comparison import UNLABELLED, ArmKind, ArmSection, Comparison, Search, can_be_base
+from ptft.recipe.comparison import (
+    UNLABELLED,
+    ArmKind,
+    ArmSection,
+    Comparison,
+    Search,
+    can_be_base,
+    per_class,
+)
 from ptft.recipe.evaluation import EvaluateItem, RetrievalEvaluation
 from ptft.recipe.load import parse_recipe, set_key
 from ptft.recipe.optim import LBFGS
@@ -100,7 +108,7 @@ def arm_recipe(
             f"compare.arms.{arm.label}.kind: {arm.kind!r} with objective.kind 'detect'; allowed: "
             f"{others}"
         )
-    values["data"]["shots" if classify else "limit"] = budget
+    values["data"]["shots" if per_class(comparison) else "limit"] = budget
     unlabelled = values["data"].pop("unlabelled", None)
     if classify:  # a cell fits its own temperature, on no more of val than its budget allows
         values["objective"]["calibrate"] = False

@@ -46,7 +46,7 @@ class CachedSet(SampleSet):
     ) -> None:
         self.samples = samples
         self._room = room or Room()
-        self.classes = samples.classes
+        self.classes, self.label_sets = samples.classes, samples.label_sets
         self.preprocess = preprocess
         self._kept: dict[int, Sample] = {}
 

@@ -14,18 +14,21 @@ from ptft.errors import RecipeError, suggest
 from ptft.evaluate import embed_split, embed_texts
 from ptft.evaluate.calibrate import fit_temperature
 from ptft.evaluate.figures import calibration_errors, cut_figures
+from ptft.evaluate.label_scores import LabelScores, picture_ranks, score_labels
 from ptft.evaluate.ranks import ClassRanks, RetrievalRanks, Way, rank_captions, rank_labels
 from ptft.evaluate.run import reads_of
 from ptft.model import DualEncoder
 from ptft.model.spec import ModelSpec
 from ptft.recipe import (
     ClassifyEvaluation,
+    DataSection,
     DetectEvaluation,
     EvaluateItem,
     ProbeEvaluation,
     RetrievalEvaluation,
     metrics_of,
 )
+from ptft.recipe.splits import has_many_labels
 
 __all__ = [
     "Measurement",
@@ -61,7 +64,7 @@ class Measurement:
         classes: names of the classes that ``ranks`` has, in their order; empty for a retrieval.
     """
 
-    ranks: RetrievalRanks | ClassRanks
+    ranks: RetrievalRanks | ClassRanks | LabelScores
     hits: Tensor
     ways: tuple[Way, ...]
     skipped: int
@@ -79,10 +82,10 @@ class Measurement:
         """Scaled scores of blocks of queries (of both ways the images') with every candidate, and
         which candidates are right: float and bool (B, candidates), on the CPU. They are computed
         each time: of many queries they take far more room than the embeddings."""
-        if isinstance(self.ranks, ClassRanks):
-            blocks = self.ranks.blocks()
-        else:
+        if isinstance(self.ranks, RetrievalRanks):
             blocks = self.ranks.blocks(self.ways[0], self.scale)
+        else:
+            blocks = self.ranks.blocks()
         return ((scores.cpu(), own.cpu()) for scores, own in blocks)
 
     def scores(self) -> tuple[Tensor, Tensor]:
@@ -121,8 +124,14 @@ def calibrated(
     return temperature, ece, ece_scaled
 
 
-def default_metric(item: EvaluateItem, wanted: str | None = None, key: str = "evaluate.0") -> str:
-    """Give the metric that is wanted, or else the first one of the evaluation's kind.
+def default_metric(
+    item: EvaluateItem, data: DataSection, wanted: str | None = None, key: str = "evaluate.0"
+) -> str:
+    """Give the metric that is wanted, or else the first one of the evaluation's kind. Of several
+    classes a sample it is a mean over samples, whose error is known, and no mAP.
+
+    Args:
+        data: of the comparison, for an item without its own.
 
     Raises:
         RecipeError: the evaluation has no such metric.
@@ -130,7 +139,9 @@ def default_metric(item: EvaluateItem, wanted: str | None = None, key: str = "ev
     if isinstance(item, ProbeEvaluation):
         allowed = "retrieval, zero_shot, classify, detect"
         raise RecipeError(f"{key}.kind: {item.kind!r}; allowed: {allowed}")
-    known = metrics_of(item)
+    classed = not isinstance(item, RetrievalEvaluation | DetectEvaluation)
+    several = classed and has_many_labels(item.data or data)
+    known = ["all_first"] if several else metrics_of(item, data)
     if wanted is None:
         return known[0]
     if wanted not in known:
@@ -138,7 +149,7 @@ def default_metric(item: EvaluateItem, wanted: str | None = None, key: str = "ev
     return wanted
 
 
-def retained_metric(item: EvaluateItem, key: str) -> str:
+def retained_metric(item: EvaluateItem, data: DataSection, key: str) -> str:
     """The metric of a retained set: the kind's first, but of a retrieval both ways at once, since
     twice the queries tell a small loss from chance better.
 
@@ -149,7 +160,7 @@ def retained_metric(item: EvaluateItem, key: str) -> str:
         return f"recall@{min(item.ks)}"
     if isinstance(item, DetectEvaluation):  # a share of a precision is no mean over queries
         raise RecipeError(f"{key}.kind: {item.kind!r}; allowed: retrieval, zero_shot, classify")
-    return default_metric(item, key=key)
+    return default_metric(item, data, key=key)
 
 
 @torch.no_grad()
@@ -164,7 +175,7 @@ def measure_metric(
 
     Args:
         item: of a recipe; its data and split are ``samples`` already.
-        metric: one of :func:`ptft.recipe.metrics_of`, or of :func:`retained_metric`.
+        metric: as of :func:`default_metric` or of :func:`retained_metric`.
         embedded: captions that this model has embedded before; those of this set are added.
 
     Raises:
@@ -176,7 +187,7 @@ def measure_metric(
         return measure_boxes(model, item, samples, metric)
     assert not isinstance(item, ProbeEvaluation), "default_metric refuses it"
     found = embed_split(model, samples, batch=item.batch, workers=0, reads=reads_of(item, model))
-    ranks: RetrievalRanks | ClassRanks
+    ranks: RetrievalRanks | ClassRanks | LabelScores
     ways: tuple[Way, ...] = ()
     places: Tensor | None = None
     classes: Sequence[str] = ()
@@ -186,6 +197,10 @@ def measure_metric(
         way, _, k = metric.rpartition("recall@")
         ways = _WAYS[way]
         hits = torch.cat([ranks.of(one) for one in ways]) < int(k)
+    elif found.has is not None:
+        ranks = score_labels(model, item, found, split="the set")
+        rows, worst_q = picture_ranks(ranks)
+        hits, places = worst_q < 1, ranks.places_n[rows]
     else:
         ranks = rank_labels(model, item, found, split="the set")
         hits = ranks.ranks_n < 1

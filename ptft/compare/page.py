@@ -113,7 +113,9 @@ def _values(comparison: Comparison, found: Choices, left: int) -> dict[str, obje
     ]
     return {
         "name": comparison.name,
-        "metric": default_metric(comparison.evaluate[0], comparison.compare.metric),
+        "metric": default_metric(
+            comparison.evaluate[0], comparison.data, comparison.compare.metric
+        ),
         "retention": comparison.compare.retention,
         "arms": plain,
         "recommendations": [asdict(one) for one in found.chosen],
@@ -172,7 +174,7 @@ def _page(
     classes: ClassView | None,
 ) -> str:
     section = comparison.compare
-    metric = default_metric(comparison.evaluate[0], section.metric)
+    metric = default_metric(comparison.evaluate[0], comparison.data, section.metric)
     last = found.chosen[-1]
     own = [arm for arm in found.arms if arm.budget == last.budget]
     charts = [label_curves(found.arms, found.chosen, metric, unit(comparison))]

@@ -14,6 +14,7 @@ from ptft.compare.sentences import unit
 from ptft.compare.unlabelled_arms import Base, adapting_recipe
 from ptft.data import open_split
 from ptft.recipe import Comparison, Recipe
+from ptft.recipe.comparison import per_class
 from ptft.recipe.load import dump_recipe, parse_recipe
 
 __all__ = ["FIRST", "FIRST_RUN", "RECOMMENDED", "recommended_recipe", "write_recommended"]
@@ -92,7 +93,7 @@ def write_recommended(
         path.unlink(missing_ok=True)
         return None
     train = open_split(comparison.data, "train", seed=comparison.seed)
-    classes = len(train.classes or ()) if _per_class(comparison) else 1
+    classes = len(train.classes or ()) if per_class(comparison) else 1
     at = arm.budget * classes
     under = next(
         (a for a in arms if a.base == "" and (a.name, a.budget) == (arm.base, arm.budget)), None
@@ -131,7 +132,3 @@ def _header(comparison: Comparison, arm: Arm, samples: int) -> str:
             f"ptft mix runs/recommended models/mixed --base {start} --alpha {arm.chosen['alpha']}"
         )
     return "".join(f"# {line}\n" for line in lines) + "\n"
-
-
-def _per_class(comparison: Comparison) -> bool:
-    return comparison.objective.kind == "classify"

@@ -6,9 +6,8 @@ from statistics import fmean
 from typing import Any
 
 from ptft.artifact import RunFiles
-from ptft.compare.metric import default_metric
 from ptft.model_source import Run, resolve
-from ptft.recipe import Comparison, DataSection, Recipe
+from ptft.recipe import Comparison, DataSection, Recipe, metrics_of
 from ptft.recipe.publication import load_foreign
 from ptft.report.curves import read_series
 
@@ -56,7 +55,7 @@ def _share_of_best(run: Path, recipe: Recipe) -> float:
     section, target = recipe.stops_early, recipe.early_stop_target
     assert section is not None and target is not None
     series = read_series(run)
-    metric = f"{target.label}/{default_metric(target, section.metric)}"
+    metric = f"{target.label}/{section.metric or metrics_of(target, recipe.data)[0]}"
     looks = [value for _, value in series.get(metric, ())]
     best = max(looks, default=0.0)
     if not 0.0 < best <= 1.0:

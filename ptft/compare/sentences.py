@@ -13,6 +13,7 @@ from ptft.compare.stats import paired_interval
 from ptft.compare.unlabelled_worth import Worth, unlabelled_worth
 from ptft.model_source import Run, resolve
 from ptft.recipe import ClassifyObjective, Comparison, DetectObjective
+from ptft.recipe.comparison import per_class
 
 __all__ = [
     "article",
@@ -35,8 +36,10 @@ _PASSED_OVER = {
 
 def unit(comparison: Comparison) -> str:
     """What a budget counts."""
-    if isinstance(comparison.objective, ClassifyObjective):
+    if per_class(comparison):
         return "labels of each class"
+    if isinstance(comparison.objective, ClassifyObjective):
+        return "labelled samples"
     return "pictures" if isinstance(comparison.objective, DetectObjective) else "labels"
 
 

@@ -25,7 +25,8 @@ from ptft.data.sample import Part, draw_samples, draw_val
 from ptft.errors import DataError, RecipeError, SampleError
 from ptft.model import DualEncoder
 from ptft.preprocess.images import ImagePreprocess
-from ptft.recipe import ClassifyObjective, Comparison, DetectEvaluation, EvaluateItem
+from ptft.recipe import Comparison, DetectEvaluation, EvaluateItem
+from ptft.recipe.comparison import per_class
 
 __all__ = ["Target", "pictures_of", "shares"]
 
@@ -72,7 +73,7 @@ class Target:
         self.comparison = comparison
         section = comparison.compare
         item = comparison.evaluate[0]
-        metric = default_metric(item, section.metric)
+        metric = default_metric(item, comparison.data, section.metric)
         data = item.data or comparison.data
         self.train = open_split(comparison.data, "train", seed=comparison.seed)
         self._learned_from: SampleSet = self.train
@@ -85,7 +86,7 @@ class Target:
             open_split(data, "test", seed=comparison.seed, classes=classes or None),
         )
         self.retained = [_open_retained(item, comparison.seed) for item in section.retain]
-        self.per_class = isinstance(comparison.objective, ClassifyObjective)
+        self.per_class = per_class(comparison)
         self._check_budgets(section.budgets)
         self._check_shared()
 
@@ -226,7 +227,7 @@ def _open_retained(item: EvaluateItem, seed: int) -> _Set:
     name = item.name or item.kind
     if item.data is None:
         raise RecipeError(f"compare.retain.{name}.data: missing; what is to be retained?")
-    metric = retained_metric(item, f"compare.retain.{name}")
+    metric = retained_metric(item, item.data, f"compare.retain.{name}")
     val = open_split(item.data, "val", seed=seed, key=f"compare.retain.{name}.data")
     test = open_split(item.data, "test", seed=seed, key=f"compare.retain.{name}.data")
     return _Set(name, item, metric, val, test)

@@ -23,7 +23,7 @@ from ptft.compare.posterior import kept_belief
 from ptft.compare.queries import said_of
 from ptft.compare.results import MIXED, Cell, Cells, Costs, TrialRecord
 from ptft.compare.selected import selection_luck
-from ptft.compare.start import starting_model
+from ptft.compare.start import put_head, starting_model
 from ptft.compare.stats import hits_of
 from ptft.compare.target import Target, shares
 from ptft.compare.trials import Searched, TrialWatch, search_trials
@@ -31,9 +31,9 @@ from ptft.compare.unlabelled import Prepared, task_recipe
 from ptft.data import SampleSet
 from ptft.data.sample import Part
 from ptft.errors import TrainingError
-from ptft.model import DualEncoder, init_head, load_model
+from ptft.model import DualEncoder, load_model
 from ptft.model.average import interpolate
-from ptft.recipe import ArmSection, ClassifyObjective, Comparison, Recipe
+from ptft.recipe import ArmSection, Comparison, Recipe
 from ptft.speech import SILENT
 from ptft.threads import cpu_threads
 from ptft.train import train
@@ -240,9 +240,8 @@ class Task:
 
     def give_head(self, model: DualEncoder) -> None:
         """Give classes that were learned as captions a head of their prompts."""
-        objective = self.comparison.objective
-        if model.head is None and isinstance(objective, ClassifyObjective):
-            init_head(model, self.target.classes, objective, seed=self.comparison.seed)
+        if model.head is None:
+            put_head(model, self.target, self.comparison)
 
     @property
     def _passes(self) -> float:

@@ -180,7 +180,11 @@ class _Look:
         except SampleError:  # it is skipped, as long as it stays so
             captions, label = ("",), -1
         classes = self.samples.classes
-        kind = classes[label] if classes and label is not None and label >= 0 else ""
+        kind = ""
+        if classes and label is not None and label >= 0:
+            kind = ", ".join(self.samples.label_names(label))
+        if self.samples.label_sets is not None:
+            label = None  # a number of the set's own order, which a longer set may have otherwise
         # rows of a table have no names of their own, and their places are told by the order
         parts = [name if _named(here) else "", f"{label} {kind}", *captions]
         digest = hashlib.blake2b(digest_size=8)

@@ -11,6 +11,7 @@ from PIL import Image
 from ptft.data.boxes.box import Boxes
 from ptft.data.groups import places_within
 from ptft.data.hashing import digest_of, first_of_permutation, hash_integers, permutation
+from ptft.data.label_sets import LabelSets
 from ptft.data.reading.decode import Encoded
 from ptft.data.reading.order import ORDER, BalancedOrder, Order, OrderVersion, RunOrder
 from ptft.errors import DataError
@@ -40,7 +41,8 @@ class Sample:
         name: of the sample within its set, for people.
         picture: of any size; encoded, or drawn (RGB).
         captions: texts that describe it; none where the set only has classes.
-        label: its class as a number below ``len(classes)``, or None.
+        label: its class as a number below ``len(classes)``, or None; where a sample may have
+            several, the number of its set among ``SampleSet.label_sets``.
         boxes: what is marked in it, or None where nobody says.
     """
 
@@ -74,10 +76,13 @@ class SampleSet(ABC):
             that are read as a whole; they are shuffled as wholes, then within windows.
         resample: how a run draws from the set, see ``order``.
         box_classes: names of what boxes mark, in the order of their numbers, or None: no boxes.
+        label_sets: which classes the numbers of labels stand for, where a sample may have several;
+            None: a label is a class.
     """
 
     classes: list[str] | None = None
     box_classes: list[str] | None = None
+    label_sets: LabelSets | None = None
     window: int | None = None
     blocks: np.ndarray | None = None
     resample: Resample = "none"
@@ -112,8 +117,23 @@ class SampleSet(ABC):
         return []
 
     def labels(self) -> np.ndarray | None:
-        """Classes of all samples, int64 (N,), -1 for none; None where that needs every picture."""
+        """Labels of all samples, int64 (N,), -1 for none; None where that needs every picture."""
         return None
+
+    def label_names(self, label: int) -> list[str]:
+        """The names of the class that a label is, or of the several that it stands for."""
+        names = self.classes or []
+        numbers = [label] if self.label_sets is None else self.label_sets[label]
+        return [names[number] for number in numbers]
+
+    def class_counts(self) -> np.ndarray | None:
+        """Samples of each class, int64 (C,); None as of :meth:`labels`, or without classes."""
+        labels = self.labels()
+        if labels is None or self.classes is None:
+            return None
+        if self.label_sets is not None:
+            return self.label_sets.counts(labels)
+        return np.bincount(labels[labels >= 0], minlength=len(self.classes))
 
     def describe(self, index: int) -> tuple[tuple[str, ...], int | None]:
         """The captions and the label of a sample, its picture undecoded. Raises SampleError."""
@@ -205,6 +225,8 @@ def hold_out(samples: SampleSet, share: float) -> np.ndarray:
     order = permutation(hash_integers(_HELD_OUT), len(samples))
     labels = samples.labels()
     groups = np.zeros(len(samples), np.int64) if labels is None else labels
+    if labels is not None and samples.label_sets is not None:
+        groups = samples.label_sets.rarest(labels)  # so that it is not all on one side
     first = _first_of_picture(samples)
     order = order[first[order] == order]
     held = np.zeros(len(samples), bool)
@@ -234,6 +256,7 @@ class Part(SampleSet):
         self.samples = samples
         self.classes = samples.classes
         self.box_classes = samples.box_classes
+        self.label_sets = samples.label_sets
         self.indices = indices
         if samples.window is not None:
             # half as far as the whole set's windows reach, so that one lies in two of them at most

@@ -31,8 +31,10 @@ class SplitEmbeddings:
             or both, the image's before the text's.
         indices: int64 (N,), the samples' places in their set.
         captions: the texts of each sample.
-        labels: int64 (N,), -1 for none; None where the set has no classes.
+        labels: int64 (N,), -1 for none; None where the set has no classes, or several a sample.
         classes: their names.
+        has: bool (N, C), which classes each sample has; None where it has one. ``told`` says of
+            which samples that is known.
         skipped: the samples that could not be read.
         pictures: of each sample a number that all samples of one picture share, see
             ``SampleSet.picture_of``; empty where that is not known.
@@ -45,6 +47,15 @@ class SplitEmbeddings:
     classes: list[str] | None
     skipped: Skipped = field(default_factory=list)
     pictures: list[int] = field(default_factory=list)
+    has: Tensor | None = None
+    told: Tensor | None = None
+
+    def several(self) -> tuple[Tensor, Tensor] | None:
+        """Embeddings of the samples whose classes are told, and which each has, bool (N, C); None
+        where samples have one class."""
+        if self.has is None or self.told is None:
+            return None
+        return self.inputs_nw[self.told], self.has[self.told]
 
     def by_picture(self) -> tuple[Tensor, list[tuple[str, ...]]]:
         """Merge samples that show one picture, such as rows of several classes.
@@ -121,14 +132,21 @@ def embed_split(
         texts = [own[0] for own in captions]
         texts_nd = embed_texts(model, texts, batch=batch, progress=progress)
     found = torch.cat(indices) if indices else torch.empty(0, dtype=torch.int64)
+    numbers = torch.cat(labels) if labels else None
+    has = told = None
+    if numbers is not None and samples.label_sets is not None:
+        has, told = torch.from_numpy(samples.label_sets.multi_hot(numbers.numpy())), numbers >= 0
+        numbers = None
     return SplitEmbeddings(
         inputs_nw=join_embeddings(images_nd, texts_nd, reads),
         indices=found,
         captions=captions,
-        labels=torch.cat(labels) if labels else None,
+        labels=numbers,
         classes=samples.classes,
         skipped=skipped,
         pictures=[samples.picture_of(index) for index in found.tolist()],
+        has=has,
+        told=told,
     )
 
 

@@ -14,6 +14,7 @@ from ptft.model.spec import ModelSpec
 __all__ = [
     "BINS",
     "accuracy_figures",
+    "binned_gap",
     "calibration_error",
     "calibration_errors",
     "cut_figures",
@@ -85,7 +86,7 @@ def accuracy_figures(ranks: ClassRanks) -> dict[str, float | int]:
     seen_c = torch.bincount(ranks.labels_n, minlength=classes).double()
     right_c = torch.zeros_like(seen_c).index_add_(0, ranks.labels_n, right_n)
     figures["mean_per_class"] = float((right_c[seen_c > 0] / seen_c[seen_c > 0]).mean())
-    figures["ece"] = _gap(ranks.sure_n, ranks.right_n)
+    figures["ece"] = binned_gap(ranks.sure_n, ranks.right_n)
     figures["chance"] = 1.0 / classes
     figures["images"] = total
     figures["classes"] = classes
@@ -130,10 +131,10 @@ def calibration_errors(
             confidence_b, predicted_b = scaled_bc.double().softmax(dim=1).max(dim=1)
             sure[place].append(confidence_b)
             right[place].append(own_bc.gather(1, predicted_b[:, None])[:, 0])
-    return [_gap(torch.cat(s), torch.cat(r)) for s, r in zip(sure, right, strict=True)]
+    return [binned_gap(torch.cat(s), torch.cat(r)) for s, r in zip(sure, right, strict=True)]
 
 
-def _gap(sure_n: Tensor, right_n: Tensor) -> float:
+def binned_gap(sure_n: Tensor, right_n: Tensor) -> float:
     """Mean of |accuracy - confidence| of each sample's bin."""
     bin_n = (sure_n * BINS).ceil().long().clamp(1, BINS) - 1
     gap = torch.zeros(BINS, dtype=torch.float64, device=sure_n.device)

@@ -142,7 +142,10 @@ def predict_boxes(
         if "{}" not in template:
             raise UsageError(f"--templates {template!r}: lacks {{}}, where the text goes")
     if model.detector is None:
-        raise ModelError(f"{model.spec.name}: ptft predict needs a detector; this model has none")
+        raise ModelError(
+            f"{model.spec.name}: ptft predict needs a detector, or a head for several classes a "
+            "picture (data.labels: many); this model has neither"
+        )
     classes = list(wanted.texts) or list(model.detector.spec.classes)
     templates = list(wanted.templates) or list(model.detector.spec.templates)
     coco, skipped, done = _Coco(classes), 0, 0

@@ -150,10 +150,15 @@ def rank_labels(
 
     Raises:
         DataError: no sample has a label, or the head knows no class of that name.
-        ModelError: ``classify``, and the model has no head.
+        ModelError: ``classify``, and the model has no head, or one for several classes a sample.
     """
     if isinstance(item, ClassifyEvaluation) and model.head is None:
         raise ModelError(f"{model.spec.name}: evaluate: classify needs a head; this model has none")
+    if isinstance(item, ClassifyEvaluation) and model.spec.thresholds is not None:
+        raise ModelError(
+            f"{model.spec.name}: evaluate: classify, data.labels 'one'; the model has a head for "
+            "several classes a sample"
+        )
     inputs_nw, labels_n, classes = _labelled(model, item, found, split)
     if isinstance(item, ZeroShotEvaluation):
         rows_cw = rows_for(class_head(model, classes, item.templates), item.reads)

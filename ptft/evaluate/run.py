@@ -13,6 +13,8 @@ from ptft.evaluate.class_answers import ClassAnswers
 from ptft.evaluate.detect import Detections, detect_figures, detect_split
 from ptft.evaluate.embed import SplitEmbeddings, embed_split, embed_texts
 from ptft.evaluate.figures import accuracy_figures, cut_figures, recall_figures
+from ptft.evaluate.label_answers import LabelAnswers
+from ptft.evaluate.label_scores import label_figures, label_ranks, score_labels
 from ptft.evaluate.ranks import ClassRanks, rank_captions, rank_labels, rank_probe
 from ptft.model import DualEncoder
 from ptft.recipe import (
@@ -53,7 +55,7 @@ def evaluate(
     embedded: EmbeddedSplits | None = None,
     tell: Tell | None = None,
     keep: dict[str, tuple[SampleSet, Detections]] | None = None,
-    classed: dict[str, ClassAnswers] | None = None,
+    classed: dict[str, ClassAnswers | LabelAnswers] | None = None,
 ) -> dict[str, Figures]:
     """Run a recipe's evaluations of a model.
 
@@ -187,13 +189,18 @@ class _Splits:
 def _by_names(model: DualEncoder, item: ClassifyEvaluation, found: SplitEmbeddings) -> float:
     """What the names of the head's classes find of the same pictures, by the text tower: tuning
     taught the head, and may have left the texts behind."""
-    templates = list(model.spec.templates) or ZeroShotEvaluation().templates
-    asked = ZeroShotEvaluation(templates=templates, batch=item.batch)
-    ranks = rank_labels(model, asked, found, split=item.split)
+    ranks = rank_labels(model, _named(model, item), found, split=item.split)
     return float((ranks.ranks_n < 1).double().mean())
 
 
-def _figures(splits: _Splits, item: EvaluateItem) -> tuple[Figures, ClassAnswers | None]:
+def _named(model: DualEncoder, item: ClassifyEvaluation) -> ZeroShotEvaluation:
+    templates = list(model.spec.templates) or ZeroShotEvaluation().templates
+    return ZeroShotEvaluation(templates=templates, batch=item.batch)
+
+
+def _figures(
+    splits: _Splits, item: EvaluateItem
+) -> tuple[Figures, ClassAnswers | LabelAnswers | None]:
     """Figures, and the answers where the item is about classes."""
     assert not isinstance(item, DetectEvaluation), "it embeds nothing"
     model, found = splits.model, splits.get(item)
@@ -203,6 +210,14 @@ def _figures(splits: _Splits, item: EvaluateItem) -> tuple[Figures, ClassAnswers
         ids_m = torch.tensor([text_id(text) for text in queries.captions]).to(model.device)
         recall = recall_figures(queries, ks=item.ks, caption_ids_m=ids_m)
         return {**recall, **cut_figures(queries.captions, model.spec)}, None
+    if found.has is not None:
+        assert not isinstance(item, ProbeEvaluation), "the schema refuses it"
+        scores = score_labels(model, item, found, split=item.split)
+        figures = label_figures(scores)
+        if isinstance(item, ClassifyEvaluation) and model.spec.reads == "image":
+            named = score_labels(model, _named(model, item), found, split=item.split)
+            figures["zero_shot_top1"] = float((label_ranks(named) < 1).double().mean())
+        return {**figures}, LabelAnswers(scores)
     if not isinstance(item, ProbeEvaluation):
         ranks = rank_labels(model, item, found, split=item.split)
         figures = accuracy_figures(ranks)

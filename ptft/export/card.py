@@ -113,6 +113,12 @@ def _summary(info: ModelInfo, spec: ModelSpec) -> str:
         )
         reads = {"image": "images", "text": "texts", "both": "images with their texts"}[info.reads]
         lines.append(f"It has a classifier of {reads}, {len(info.classes)} classes: {names}.")
+        if info.thresholds:
+            lines.append(
+                "Its classes do not exclude each other: each has a sigmoid of its own, and is told "
+                f"from its threshold on, which validation chose for the best F1 (`thresholds` in "
+                f"`{FolderFiles.INFO}`, {min(info.thresholds):.3g} to {max(info.thresholds):.3g})."
+            )
     if info.texts != "yes":
         lines.append(f"**{_TEXTS[info.texts]}**: {inline(info.texts_reason)}.")
     if info.task == "detect":

@@ -140,7 +140,7 @@ def _result(
         },
         "metrics": [
             {"type": _metric_type(key), "name": key, "value": figures[key]}
-            for key in metrics_of(item)
+            for key in metrics_of(item, data)
             if key in figures
         ],
     }
@@ -149,4 +149,6 @@ def _result(
 def _metric_type(key: str) -> str:
     if key in ("map", "ap50", "ap75"):
         return "mean_average_precision"
+    if key.endswith("_f1"):
+        return "f1"
     return "recall" if "recall@" in key else "accuracy"

@@ -188,18 +188,18 @@ head = load_file("head.safetensors")
 if "keys" in head:  # the cache of a Tip-Adapter
     near = np.exp(-head["beta"] * (1 - image @ head["keys"].T))
     logits += head["alpha"] * near @ np.eye(len(info["classes"]), dtype="f4")[head["labels"]]
-print(info["classes"][int(logits[0].argmax())])
+{said}
 ```
 """
+_ONE = 'print(info["classes"][int(logits[0].argmax())])'
+_EACH = """\
+likely = 1 / (1 + np.exp(-logits[0].astype("f8")))
+print([one for one, p, t in zip(info["classes"], likely, info["thresholds"]) if p >= t])"""
 
 _UPRIGHT = 'ImageOps.exif_transpose(Image.open("picture.jpg"))'
 
 _INPUTS = {"image": "image", "text": "texts", "both": "both"}
-_READ = {
-    "image": "",
-    "text": "",
-    "both": "both = np.concatenate([image, texts[:1]], axis=1)  # a picture and its text\n",
-}
+_BOTH = "both = np.concatenate([image, texts[:1]], axis=1)  # a picture and its text\n"
 
 _PTFT = """\
 ```sh
@@ -246,7 +246,9 @@ def usage(info: ModelInfo, spec: ModelSpec, files: list[str]) -> str:
     if info.task == "detect":
         parts.append(detector_onnx())
     if FolderFiles.HEAD in files:
-        parts.append(filled(_HEAD, read=_READ[info.reads], inputs=_INPUTS[info.reads]))
+        said = _EACH if info.thresholds else _ONE
+        read, inputs = _BOTH if info.reads == "both" else "", _INPUTS[info.reads]
+        parts.append(filled(_HEAD, read=read, inputs=inputs, said=said))
     if FolderFiles.RECIPE in files:
         parts += ["### ptft\n", filled(_PTFT)]
     base = public_place(spec.base or "the base")
@@ -342,9 +344,7 @@ def _text_cfg(spec: ModelSpec) -> dict[str, Any]:
 
 def _texts(info: ModelInfo) -> list[str]:
     """Two texts of the kind that the model knows."""
-    if len(info.classes) > 1:
-        template = info.templates[0] if info.templates else "{}"
-        names = [template.replace("{}", name) for name in info.classes[:2]]
-    else:
-        names = ["a photo of a cat", "a photo of a dog"]
-    return names
+    if len(info.classes) < 2:
+        return ["a photo of a cat", "a photo of a dog"]
+    template = info.templates[0] if info.templates else "{}"
+    return [template.replace("{}", name) for name in info.classes[:2]]

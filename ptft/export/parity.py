@@ -97,9 +97,15 @@ def embed_golden(model: DualEncoder, pixels: NDArray[np.uint8], texts: Sequence[
             image_embeds=model.encode_image(images).float().cpu().numpy(),
             text_embeds=text_td.float().cpu().numpy(),
             class_logits=None if model.head is None else _class_logits(model, images, ids),
+            class_thresholds=_thresholds(model),
             detect_logits=None if found is None else found.logits.float().cpu().numpy(),
             detect_boxes=None if found is None else found.boxes.float().cpu().numpy(),
         )
+
+
+def _thresholds(model: DualEncoder) -> NDArray[np.float64] | None:
+    found = model.spec.thresholds
+    return None if found is None else np.array(found, np.float64)
 
 
 def _class_logits(model: DualEncoder, images: Tensor, tokens: Tensor) -> NDArray[np.float32]:
@@ -121,6 +127,8 @@ def save_golden(golden: Golden, path: Path) -> None:
     }
     if golden.class_logits is not None:
         tensors[GoldenKeys.CLASS_LOGITS] = golden.class_logits
+    if golden.class_thresholds is not None:
+        tensors[GoldenKeys.CLASS_THRESHOLDS] = golden.class_thresholds
     if golden.detect_logits is not None and golden.detect_boxes is not None:
         tensors[GoldenKeys.DETECT_LOGITS] = golden.detect_logits
         tensors[GoldenKeys.DETECT_BOXES] = golden.detect_boxes

@@ -35,8 +35,11 @@ __all__ = ["Change", "Quality", "calibration_pictures"]
 
 PICTURES = 128
 
-_SHARES = ("i2t_recall@", "t2i_recall@", "top1", "top5", "mean_per_class", "map", "ap50", "ap75")
-_DECIDING = ("top1", "map")
+_SHARES = (
+    *("i2t_recall@", "t2i_recall@", "top1", "top5", "mean_per_class", "map", "ap50", "ap75"),
+    *("micro_f1", "macro_f1"),
+)
+_DECIDING = ("map", "top1")  # where classes do not exclude each other there are both
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ class Quality:
             name: {
                 key: value
                 for key, value in figures.items()
-                if key.startswith(_SHARES) and isinstance(value, float)
+                if key.startswith(_SHARES) and "chance" not in key and isinstance(value, float)
             }
             for name, figures in results.items()
         }

@@ -83,6 +83,7 @@ def make_record(
         matryoshka=origin.widths,
         texts=texts.offered,
         texts_reason=texts.reason,
+        thresholds=list(spec.thresholds or ()),
         aligned=False if spec.aligned is False else None,
     )
 

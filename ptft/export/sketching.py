@@ -106,7 +106,9 @@ def _embed(
     rows = {"image": images_nd, "text": texts_nd}
     read = [rows[tower] for tower in TOWERS_OF[model.spec.reads]]
     if model.head is not None and all(len(one) == len(embedded.captions) for one in read):
-        classes_nc = model.class_logits(torch.cat(read, dim=1)).softmax(dim=1)
+        logits_nc = model.class_logits(torch.cat(read, dim=1))
+        each = model.spec.thresholds is not None
+        classes_nc = logits_nc.sigmoid() if each else logits_nc.softmax(dim=1)
     if len(set(texts)) < 2 * SMALLEST:  # names of a few classes are no texts that anyone would send
         texts_nd = texts_nd[:0]
     return _Embedded(images_nd.numpy(), texts_nd.numpy(), classes_nc.numpy())

@@ -98,7 +98,9 @@ def _show(samples: SampleSet, index: int, view: ModelView, pictures: bool) -> Sa
 
 
 def _class(samples: SampleSet, label: int | None) -> str | None:
-    return None if label is None or samples.classes is None else samples.classes[label]
+    if label is None or samples.classes is None:
+        return None
+    return ", ".join(samples.label_names(label))
 
 
 def _texts(captions: Iterable[str], view: ModelView) -> tuple[str, ...]:

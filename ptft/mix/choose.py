@@ -121,7 +121,11 @@ class Grid:
     def _check_names(self, wanted: str | None) -> str:
         """The metric, once every name is known."""
         items = {item.name or item.kind: item for item in self.recipe.evaluate}
-        known = [f"{name}.{figure}" for name, item in items.items() for figure in metrics_of(item)]
+        known = [
+            f"{name}.{figure}"
+            for name, item in items.items()
+            for figure in metrics_of(item, self.recipe.data)
+        ]
         if not known:
             raise UsageError("--recipe: evaluate: empty; name what to choose by")
         metric = wanted or known[0]

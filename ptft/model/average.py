@@ -113,8 +113,8 @@ def check_alike(
             )
 
 
-def _head_of(model: DualEncoder) -> tuple[tuple[str, ...], str]:
-    return model.spec.classes, model.spec.reads
+def _head_of(model: DualEncoder) -> tuple[tuple[str, ...], str, bool]:
+    return model.spec.classes, model.spec.reads, model.spec.thresholds is None
 
 
 def _check_cache(one: DualEncoder, other: DualEncoder) -> None:

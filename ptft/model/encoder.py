@@ -231,14 +231,21 @@ class DualEncoder(nn.Module):
         bias: Tensor | None = None,
         *,
         reads: Reads = "image",
+        thresholds: Sequence[float] | None = None,
     ) -> None:
         """Put a head on the model: rows ``weight`` (C, W), and ``bias`` (C,) or zeros.
 
         Args:
             reads: the embedding that the rows are for; W is D, or 2D for ``both``.
+            thresholds: see ``ModelSpec``.
         """
         names = tuple(classes)
-        self.spec = self.spec.with_(classes=names, templates=tuple(templates), reads=reads)
+        self.spec = self.spec.with_(
+            classes=names,
+            templates=tuple(templates),
+            reads=reads,
+            thresholds=None if thresholds is None else tuple(thresholds),
+        )
         assert weight.shape == (len(names), self.spec.head_width)
         head = Classifier(weight.shape[1], weight.shape[0]).to(self.device)
         with torch.no_grad():
@@ -261,7 +268,7 @@ class DualEncoder(nn.Module):
     def drop_head(self) -> None:
         """Take the head away, with its class names."""
         self.head = None
-        self.spec = self.spec.with_(classes=(), templates=(), reads="image")
+        self.spec = self.spec.with_(classes=(), templates=(), reads="image", thresholds=None)
 
     def lock(self, towers: Iterable[str]) -> None:
         """Keep towers in eval mode, whatever :meth:`train` says; their projections follow it."""

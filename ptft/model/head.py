@@ -13,13 +13,15 @@ from ptft.model.towers import seeded
 from ptft.preprocess import TextTokenizer
 from ptft.recipe import TOWERS_OF, ClassifyObjective, Reads
 
-__all__ = ["FitHead", "class_head", "init_head", "rows_for"]
+__all__ = ["EVEN", "FitHead", "class_head", "init_head", "rows_for"]
 
 FitHead = Callable[[], tuple[Tensor, Tensor]]
 """Fits a probe to a model, and gives it as rows (C, W) and biases (C,) of the model's head, W being
 the width of what it reads."""
 
 _BATCH = 256  # prompts encoded at once
+EVEN = 0.5
+"""The probability from which a class is told before thresholds are chosen: more likely than not."""
 
 
 @torch.no_grad()
@@ -78,6 +80,7 @@ def init_head(
     *,
     seed: int,
     fit: FitHead | None = None,
+    many: bool = False,
 ) -> bool:
     """Put a head on the model as the recipe's objective says.
 
@@ -86,6 +89,7 @@ def init_head(
 
     Args:
         fit: the probe, called where ``section.head`` is ``probe`` and no head stays.
+        many: the classes do not exclude each other; each is told from ``EVEN`` on.
 
     Returns:
         Whether its rows were drawn at random just now.
@@ -99,11 +103,13 @@ def init_head(
     if twice:
         raise ModelError(f"data.classes: named twice: {', '.join(twice)}")
     reads = section.reads
-    if model.head is not None and (model.spec.classes, model.spec.reads) == (tuple(classes), reads):
+    same = (model.spec.classes, model.spec.reads) == (tuple(classes), reads)
+    if model.head is not None and same and (model.spec.thresholds is not None) == many:
         return False
+    told = [EVEN] * len(classes) if many else None
     if section.head == "prompts":
         rows = rows_for(class_head(model, classes, section.templates), reads)
-        model.set_head(rows, classes, section.templates, reads=reads)
+        model.set_head(rows, classes, section.templates, reads=reads, thresholds=told)
     elif section.head == "probe":
         assert fit is not None, "a probe is fitted by the caller, who has the data"
         rows, bias = fit()
@@ -112,5 +118,5 @@ def init_head(
         with seeded(seed):
             width = model.spec.embed_dim * len(TOWERS_OF[reads])
             rows = F.normalize(torch.randn(len(classes), width), dim=-1)
-        model.set_head(rows, classes, (), reads=reads)
+        model.set_head(rows, classes, (), reads=reads, thresholds=told)
     return section.head == "random"

@@ -72,7 +72,7 @@ def load_untrained(source: str | Path, *, seed: int) -> DualEncoder:
     Raises: as :func:`load_model`.
     """
     model = load_model(source)
-    spec = model.spec.with_(classes=(), templates=(), reads="image", aligned=False)
+    spec = model.spec.with_(classes=(), templates=(), reads="image", thresholds=None, aligned=False)
     kept = {name: value for name, value in model.state_dict().items() if name == "logit_bias"}
     return shell(spec, model_folder(fetch_source(source)), kept, seed=seed)
 
@@ -199,7 +199,13 @@ def _add_head(model: DualEncoder, folder: Path) -> None:
             f"in {FolderFiles.INFO}, and {', '.join(sorted(FolderFiles.HEAD_CACHE))} or none of "
             "them"
         )
-    model.set_head(state["weight"], info.classes, info.templates, reads=info.reads)
+    model.set_head(
+        state["weight"],
+        info.classes,
+        info.templates,
+        reads=info.reads,
+        thresholds=info.thresholds or None,
+    )
     assert model.head is not None
     if "keys" in state:
         model.head.remember(state["keys"], state["labels"], alpha=1.0, beta=1.0)

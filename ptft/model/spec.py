@@ -9,7 +9,13 @@ from typing import Any
 from ptft.artifact import FolderFiles, RunFiles, read_json, write_json
 from ptft.errors import ModelError
 from ptft.files.bounds import Bounds, shown
-from ptft.model_record import MAX_CLASSES, MAX_SIDE, MAX_TEXT, check_tokenizer_values
+from ptft.model_record import (
+    MAX_CLASSES,
+    MAX_SIDE,
+    MAX_TEXT,
+    check_thresholds,
+    check_tokenizer_values,
+)
 from ptft.preprocess import ImagePreprocess, TextTokenizer
 from ptft.recipe import TOWERS_OF, Reads
 
@@ -18,7 +24,7 @@ __all__ = ["HF_TEXT", "SPEC", "ModelSpec", "load_spec", "save_spec"]
 SPEC = RunFiles.SPEC
 HF_TEXT = "hf_text"  # folder of a transformers text tower's config.json
 _FORMAT = 1
-_LATER = ("detector", "aligned")  # keys that are written where they say something
+_LATER = ("detector", "aligned", "thresholds")  # keys that are written where they say something
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class ModelSpec:
         adapter: the adapter in the model: its ``section`` of the recipe and the digest of the
             ``base`` it was put on; None without one, and once it is merged.
         detector: what the head for boxes is made of; None without one.
+        thresholds: of a head that tells each class by itself, with a sigmoid: the probability from
+            which each is told; None: one class a sample, by a softmax.
         aligned: whether images and texts ever learned together, by an objective that holds them
             against each other or in the weights that the model started from; None: not recorded.
     """
@@ -63,6 +71,7 @@ class ModelSpec:
     adapter: Mapping[str, Any] | None = None
     detector: Mapping[str, Any] | None = None
     aligned: bool | None = None
+    thresholds: tuple[float, ...] | None = None
 
     @property
     def embed_dim(self) -> int:
@@ -133,7 +142,7 @@ def load_spec(folder: Path) -> ModelSpec:
     del values["format"]
     _check(values, str(path))
     try:
-        size = values.pop("timm_input_size")
+        size, thresholds = values.pop("timm_input_size"), values.pop("thresholds", None)
         preprocess = ImagePreprocess.from_config(values.pop("preprocess"))
         arguments = values.pop("tokenizer")
         check_tokenizer_values(arguments, f"{path}: tokenizer", ModelError)
@@ -144,6 +153,7 @@ def load_spec(folder: Path) -> ModelSpec:
             timm_input_size=tuple(size) if size else None,
             classes=tuple(values.pop("classes")),
             templates=tuple(values.pop("templates")),
+            thresholds=None if thresholds is None else tuple(thresholds),
             **values,
         )
     except (KeyError, TypeError) as error:
@@ -166,6 +176,8 @@ def _check(values: dict[str, Any], where: str) -> None:
     bounds.choice("reads", tuple(TOWERS_OF))
     if values.get("aligned") is not None:
         bounds.flag("aligned")
+    if values.get("thresholds") is not None:
+        check_thresholds(values, bounds)
     size = values["timm_input_size"]
     if size is not None and (not isinstance(size, list) or len(size) != 2):
         bounds.refuse("timm_input_size", size, "null, or height and width")

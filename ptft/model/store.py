@@ -130,7 +130,13 @@ def shell(spec: ModelSpec, folder: Path, state: dict[str, Tensor], *, seed: int 
                     f"{folder / SPEC}: {len(spec.classes)} classes; the head has "
                     f"{len(state['head.weight'])} rows"
                 )
-            model.set_head(state["head.weight"], spec.classes, spec.templates, reads=spec.reads)
+            model.set_head(
+                state["head.weight"],
+                spec.classes,
+                spec.templates,
+                reads=spec.reads,
+                thresholds=spec.thresholds,
+            )
         if spec.detector is not None:
             restore_detector(model)
         if model.head is not None and "head.keys" in state:

@@ -18,7 +18,7 @@ from ptft.errors import ArtifactError
 from ptft.files.arrays import read_arrays, read_metadata
 from ptft.files.bounds import Bounds
 from ptft.onnx.boxes import place_boxes, place_logits, sigmoid
-from ptft.onnx.model import OnnxModel, softmax
+from ptft.onnx.model import OnnxModel, class_probabilities
 from ptft.onnx.processor import saturation_note
 
 __all__ = [
@@ -40,10 +40,14 @@ _KINDS = {  # tensor -> its type and the number of its dimensions
     GoldenKeys.IMAGE_EMBEDS: ("float32", 2),
     GoldenKeys.TEXT_EMBEDS: ("float32", 2),
     GoldenKeys.CLASS_LOGITS: ("float32", 2),
+    GoldenKeys.CLASS_THRESHOLDS: ("float64", 1),
     GoldenKeys.DETECT_LOGITS: ("float32", 3),
     GoldenKeys.DETECT_BOXES: ("float32", 3),
 }
-_OPTIONAL = (GoldenKeys.CLASS_LOGITS, GoldenKeys.DETECT_LOGITS, GoldenKeys.DETECT_BOXES)
+_OPTIONAL = (
+    *(GoldenKeys.CLASS_LOGITS, GoldenKeys.CLASS_THRESHOLDS),
+    *(GoldenKeys.DETECT_LOGITS, GoldenKeys.DETECT_BOXES),
+)
 TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.15}
 """Largest difference of an entry of an L2-normalised embedding, by precision.
 
@@ -66,6 +70,7 @@ class Golden:
             (min(N, T), C), the first pictures with the first texts; or None without a head.
         detect_logits, detect_boxes: float32 (N, P, T), of each text at each place of a picture, and
             (N, P, 4), centre, width and height as shares of it; or None without a detector.
+        class_thresholds: of classes that do not exclude each other, or None.
     """
 
     pixels: NDArray[np.uint8]
@@ -76,6 +81,47 @@ class Golden:
     class_logits: NDArray[np.float32] | None
     detect_logits: NDArray[np.float32] | None = None
     detect_boxes: NDArray[np.float32] | None = None
+    class_thresholds: NDArray[np.float64] | None = None
+
+    @property
+    def class_probabilities(self) -> NDArray[np.float32]:
+        """What ``class_logits`` are as probabilities."""
+        assert self.class_logits is not None
+        return class_probabilities(self.class_logits, each=self.class_thresholds is not None)
+
+    def check_thresholds(self, recorded: Sequence[float]) -> None:
+        """Hold the thresholds that a model tells its classes by against the checkpoint's.
+
+        Raises:
+            ArtifactError: naming the first that differs.
+        """
+        known = () if self.class_thresholds is None else tuple(self.class_thresholds.tolist())
+        if known != tuple(recorded):
+            pairs = zip(known, recorded, strict=False)
+            place = next((n for n, (one, own) in enumerate(pairs) if one != own), None)
+            what = f"{len(recorded)} thresholds; the checkpoint had {len(known)}"
+            if place is not None:
+                what = f"threshold {recorded[place]} of class {place}, not {known[place]}"
+            raise ArtifactError(f"{what}: other classes would be told")
+
+    def check_told(self, told: Sequence[Sequence[int]], precision: str) -> None:
+        """Hold the classes that were told of each input against what the logits say, but for those
+        that are as near to a threshold as the precision may move them.
+
+        Raises:
+            ArtifactError: naming the first input and class.
+        """
+        if self.class_thresholds is None:
+            return
+        beyond_nc = self.class_probabilities - self.class_thresholds
+        near = allowed(GoldenKeys.CLASS_LOGITS, precision)
+        for place, (own, beyond_c) in enumerate(zip(told, beyond_nc, strict=True)):
+            for number, beyond in enumerate(beyond_c.tolist()):
+                if abs(beyond) > near and (beyond > 0) != (number in own):
+                    raise ArtifactError(
+                        f"input {place}: class {number} is {'not ' * (beyond > 0)}told, "
+                        f"{abs(beyond):.3f} {'above' if beyond > 0 else 'below'} its threshold"
+                    )
 
     def check_tokens(self, tokens: NDArray[np.int64]) -> None:
         """Hold the tokens of ``texts`` against the recorded ones.
@@ -121,6 +167,7 @@ def read_golden(folder: Path) -> Golden:
         class_logits=tensors.get(GoldenKeys.CLASS_LOGITS),
         detect_logits=tensors.get(GoldenKeys.DETECT_LOGITS),
         detect_boxes=tensors.get(GoldenKeys.DETECT_BOXES),
+        class_thresholds=tensors.get(GoldenKeys.CLASS_THRESHOLDS),
     )
     pictures, rows = len(golden.pixels), len(golden.tokens)
     if len(golden.image_embeds) != pictures or {rows, len(golden.text_embeds)} != {len(texts)}:
@@ -179,7 +226,7 @@ def differences(
     if text_td is not None:
         pairs[GoldenKeys.TEXT_EMBEDS] = (text_td, _unit(golden.text_embeds))
     if golden.class_logits is not None and class_nc is not None:
-        pairs[GoldenKeys.CLASS_LOGITS] = (class_nc, softmax(golden.class_logits))
+        pairs[GoldenKeys.CLASS_LOGITS] = (class_nc, golden.class_probabilities)
     if golden.detect_logits is not None and golden.detect_boxes is not None and found is not None:
         logits, boxes = found
         pairs[GoldenKeys.DETECT_LOGITS] = (sigmoid(logits), sigmoid(golden.detect_logits))
@@ -230,6 +277,7 @@ def compare_golden(
     if model.has_head:
         both = min(len(image_nd), len(text_td)) if model.info.reads == "both" else None
         class_nc = model.head_probabilities(model.head_input(image_nd[:both], text_td[:both]))
+        golden.check_thresholds(model.info.thresholds)
     found = None
     if model.has_detector:
         if golden.detect_logits is None:

@@ -15,13 +15,20 @@ from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo
 from ptft.errors import ArtifactError
 from ptft.files.arrays import read_arrays
 from ptft.model_record import check_tokenizer_values
-from ptft.onnx.boxes import MORE
+from ptft.onnx.boxes import MORE, sigmoid
 from ptft.onnx.check import check_onnx_file
 from ptft.onnx.provider import ON_GPU, Provider
 from ptft.onnx.session import Session
 from ptft.preprocess import ImagePreprocess, TextTokenizer
 
-__all__ = ["OnnxModel", "check_recorded", "softmax", "tower_file", "tower_names"]
+__all__ = [
+    "OnnxModel",
+    "check_recorded",
+    "class_probabilities",
+    "softmax",
+    "tower_file",
+    "tower_names",
+]
 
 _MAX_VALUES = 2**29  # of one-hot rows of a Tip-Adapter: 2 GiB
 _ANY = Provider()
@@ -139,7 +146,8 @@ class OnnxModel:
         """What the head reads (B, W) to probabilities (B, C) of ``info.classes``.
 
         As ``ptft.model.DualEncoder.class_logits``: exp(logit_scale) * (f . W^T) + b, and of a
-        Tip-Adapter alpha * exp(-beta * (1 - f . keys^T)) times the keys' one-hot labels.
+        Tip-Adapter alpha * exp(-beta * (1 - f . keys^T)) times the keys' one-hot labels; then a
+        softmax, or where the classes do not exclude each other a sigmoid of each.
         """
         assert self._head is not None
         head = self._head
@@ -147,7 +155,14 @@ class OnnxModel:
         if "keys" in head:
             near_bk = np.exp(-head["beta"] * (1.0 - input_bw @ head["keys"].T))
             logits_bc += head["alpha"] * (near_bk @ head["values"])
-        return softmax(logits_bc)
+        return class_probabilities(logits_bc, each=bool(self.info.thresholds))
+
+    def told(self, probabilities_c: NDArray[np.float32]) -> list[str]:
+        """Of classes that do not exclude each other those that reach their thresholds, the most
+        probable first."""
+        reached = np.flatnonzero(probabilities_c >= np.array(self.info.thresholds))
+        order = np.argsort(-probabilities_c[reached], kind="stable")
+        return [self.info.classes[place] for place in reached[order].tolist()]
 
     def zero_shot_probabilities(
         self, input_bw: NDArray[np.float32], class_cd: NDArray[np.float32]
@@ -241,6 +256,12 @@ def _load_head(folder: Path, info: ModelInfo) -> dict[str, NDArray[np.float32]] 
 def _normalise(features_bd: NDArray[np.float32]) -> NDArray[np.float32]:
     # 1e-12 is what torch.nn.functional.normalize has
     return features_bd / np.maximum(np.linalg.norm(features_bd, axis=1, keepdims=True), 1e-12)
+
+
+def class_probabilities(logits_bc: NDArray[np.float32], *, each: bool) -> NDArray[np.float32]:
+    """Logits (B, C) of a head to probabilities: by a softmax, or of ``each`` by itself; these are
+    float64, for a threshold may lie nearer to 1 than float32 can tell."""
+    return sigmoid(logits_bc.astype(np.float64)) if each else softmax(logits_bc)
 
 
 def softmax(logits_bc: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -29,7 +29,7 @@ from ptft.recipe.optim import ADAMW, LBFGS, OptimSection, find_optimizer
 from ptft.recipe.paths import check_url, expand_paths, is_hub_id, is_url
 from ptft.recipe.schema import Recipe
 from ptft.recipe.sequence import StagedRecipe
-from ptft.recipe.splits import has_split
+from ptft.recipe.splits import has_many_labels, has_split
 from ptft.recipe.stage import stage_recipe
 
 __all__ = [
@@ -94,7 +94,9 @@ def evaluated_splits(recipe: Recipe) -> Iterator[SplitUse]:
 
 def _chooses_by_val(recipe: Recipe) -> bool:
     objective, adapt = recipe.objective, recipe.adapt
-    calibrates = isinstance(objective, ClassifyObjective) and objective.calibrate
+    calibrates = isinstance(objective, ClassifyObjective) and (
+        objective.calibrate or (has_many_labels(recipe.data) and has_split(recipe.data, "val"))
+    )
     return calibrates or (isinstance(adapt, TipAdapterAdapt) and adapt.chooses)
 
 

@@ -12,6 +12,7 @@ from ptft.recipe.evaluation import EvaluateItem
 from ptft.recipe.objective import ClassifyObjective, SelfSupervisedObjective
 from ptft.recipe.schema import Recipe
 from ptft.recipe.section import Section
+from ptft.recipe.splits import has_many_labels
 
 __all__ = [
     "UNLABELLED",
@@ -21,6 +22,7 @@ __all__ = [
     "Comparison",
     "Search",
     "can_be_base",
+    "per_class",
 ]
 
 ArmKind = Literal[
@@ -139,8 +141,9 @@ class CompareSection(Section):
     than the median of the finished trials at that point; one that retains too little is liked less
     than any that retains enough. Empty: every trial takes all its steps."""
     metric: str | None = None
-    """Of the target's evaluation; absent: ``top1``, ``i2t_recall@k`` of its smallest k, or ``map``
-    of boxes (``ap50`` and ``ap75`` are the others)."""
+    """Of the target's evaluation; absent: ``top1`` (``all_first`` where ``data.labels`` is
+    ``many``), ``i2t_recall@k`` of its smallest k, or ``map`` of boxes (``ap50`` and ``ap75`` are
+    the others)."""
     samples_per_label: float = Field(default=20.0, gt=0.0)
     """Length of training in passes over a budget's samples, at most the recipe's own length."""
     val_most: int = Field(default=512, ge=1)
@@ -179,6 +182,12 @@ class CompareSection(Section):
         if sorted(set(self.budgets)) != self.budgets:
             raise ValueError(f"budgets {self.budgets}: allowed: ascending, each once")
         return self
+
+
+def per_class(recipe: Recipe) -> bool:
+    """Whether a budget of labels is one of each class: not where a sample may have several, which
+    would be a label of each."""
+    return isinstance(recipe.objective, ClassifyObjective) and not has_many_labels(recipe.data)
 
 
 class Comparison(Recipe):

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from ptft.recipe.fields import Fields
 from ptft.recipe.section import Section
 
 __all__ = [
@@ -27,14 +28,17 @@ __all__ = [
 INDIFFERENT = frozenset({"cache", "cache_gb", "max_skipped"})
 """Keys of a data section that change no weight, so that a run may go on with another value."""
 
-ADDED = {"join": "auto", "picture_id": None, "boxes": None, "box_format": "auto"}
+ADDED = {
+    **{"join": "auto", "picture_id": None, "boxes": None, "box_format": "auto"},
+    **{"labels": "one", "label_separator": None},
+}
 """Keys that came later, with what was done before there was a choice; left out of digests so."""
 
 Paths = str | list[str]
 """A path, a glob or a brace pattern (``shard-{0000..0099}.tar``), or a list of them."""
 
 
-class _Drawn(Section):
+class Drawn(Section):
     """How much of the training set is used."""
 
     limit: int | None = Field(default=None, ge=1)
@@ -58,108 +62,7 @@ class _Drawn(Section):
         return given
 
 
-class _Fields(_Drawn):
-    """How the fields of a sample become captions and a label."""
-
-    captions: list[str] = Field(default=["{txt}"], min_length=1)
-    """Templates over a sample's fields, one caption each (``"{name}, {keywords}"``). A field that
-    is a list gives one caption an entry when it stands alone, else it is joined by commas. Training
-    draws one of a sample's captions each time it is seen."""
-
-    label: str | None = None
-    """The field that holds the class: a name, or a whole number that is a place in the names which
-    the source itself gives (``ClassLabel``) or ``classes`` lists; where nobody gives names, the
-    number is the name. Absent: ``cls`` where shards have it, the folder's name for ``folder``."""
-
-    classes: str | list[str] | None = None
-    """Class names in the order of their numbers: a list, a text file with one a line, or a JSON
-    file (a list of names, or of objects with ``text`` or ``name``). Absent: the distinct labels,
-    sorted."""
-
-    boxes: str | None = None
-    """The field that says what is marked in a picture, as detection sets of Hugging Face have it in
-    ``objects``: ``{"bbox": [...], "category": [...]}`` or a list of such, ``iscrowd`` and
-    ``difficult`` beside them. Then ``classes`` names what boxes mark; absent: the names of the
-    source, or those that occur."""
-
-    box_format: Literal["auto", "xywh", "xyxy", "cxcywh"] = "auto"
-    """The four numbers of a box: corner and size, two corners, centre and size; in pixels, or in
-    shares of the picture where none is above 1. ``auto``: what all of them fit alone, or an
-    error."""
-
-    resample: Literal["none", "uniform", "class"] = "none"
-    """How training draws. ``none``: every sample once an epoch; ``uniform``: with replacement;
-    ``class``: every class equally often, its samples in turn (those without a label never). An
-    epoch is as many draws as there are samples."""
-
-    join: Literal["auto", "bytes", "none"] = "auto"
-    """Whether rows of one picture (a row for each of its captions) are one sample. ``auto``: rows
-    that name one file, and rows of equal picture bytes where the pictures of the set are 1 GiB or
-    less together (or their digests stand in the shards' index); ``bytes``: of whatever size;
-    ``none``: every row is a picture of its own. Rows with a class (``label``) are joined by
-    ``bytes`` or ``picture_id`` alone, and never to those of another class; but no ``hold_out``
-    parts rows of one picture, and no batch or retrieval takes them for different ones."""
-
-    picture_id: str | None = None
-    """The field that says which picture a row shows (``image_id``), in place of file and bytes."""
-
-    hold_out: float | None = Field(default=None, gt=0.0, lt=1.0)
-    """Where there is no ``val``: it is this share of ``train``, which no run learns from; of each
-    class alike, and the same for every seed. What has one picture is on one side."""
-
-    max_pixels: int = Field(default=64_000_000, ge=1)
-    """A picture of more pixels is refused before it is decoded, and counted as oversized."""
-
-    max_skipped: float = Field(default=0.01, ge=0.0, le=1.0)
-    """Largest share of the samples seen that may be skipped for a fault; beyond it the run stops.
-    Judged once 1,000 samples were seen, or the whole set where it is smaller. One bad sample alone
-    never stops a run; nor, in a set of which this share is ten samples or more, do ten different
-    ones. 0: the first one does. Labels that are no class are held to the same share of the set
-    when it is opened."""
-
-    @model_validator(mode="after")
-    def _one_val(self) -> "_Fields":
-        if self.picture_id is not None and self.join != "auto":
-            raise ValueError(
-                f"picture_id: {self.picture_id!r} beside join: {self.join}; allowed: one of them"
-            )
-        if self.boxes is not None and self.label is not None:
-            raise ValueError(
-                f"boxes: {self.boxes!r} beside label: {self.label!r}; allowed: one of them, since "
-                "classes names the classes of either"
-            )
-        if self.boxes is None and self.box_format != "auto":
-            raise ValueError(f"box_format: {self.box_format!r} without boxes; allowed: auto")
-        if self.boxes is not None and getattr(self, "streaming", False):
-            raise ValueError(
-                f"boxes: {self.boxes!r} with streaming: true: what is marked is read before "
-                "training; allowed: streaming: false"
-            )
-        if self.hold_out is not None and getattr(self, "val", None) is not None:
-            raise ValueError(f"hold_out: {self.hold_out} beside val; allowed: one of them")
-        return self
-
-    @field_validator("captions")
-    @classmethod
-    def _plain_fields(cls, templates: list[str]) -> list[str]:
-        from string import Formatter
-
-        for template in templates:
-            try:
-                parts = list(Formatter().parse(template))
-            except ValueError as error:
-                raise ValueError(f"caption template {template!r}: {error}") from None
-            for _, name, spec, conversion in parts:
-                plain = name is None or (name.strip() and not set(name) & set("[]{}"))
-                if not plain or spec or conversion:
-                    raise ValueError(
-                        f"caption template {template!r}: a field is a column's name in braces, "
-                        f"not {{{name}}}"
-                    )
-        return templates
-
-
-class ScenesData(_Drawn):
+class ScenesData(Drawn):
     """Images of coloured shapes with compositional captions, drawn from a seed.
 
     A share of the combinations is never drawn for ``train``; ``val`` and ``test`` hold only those.
@@ -180,9 +83,18 @@ class ScenesData(_Drawn):
     """Share of the combinations that training never shows."""
     seed: int = Field(default=0, ge=0)
     """Of the drawing; apart from the recipe's seed, so that runs share their data."""
+    labels: Literal["one", "many"] = "one"
+    """The classes of a scene: the shape of its first thing; or ``many``, the colours and the shapes
+    of both."""
+
+    @model_validator(mode="after")
+    def _several(self) -> "ScenesData":
+        if self.labels == "many" and self.shots is not None:
+            raise ValueError(f"shots: {self.shots} with labels: many; allowed: null, or limit")
+        return self
 
 
-class ShardsData(_Fields):
+class ShardsData(Fields, Drawn):
     """WebDataset tars: ``key.jpg`` beside ``key.txt`` and/or ``key.cls`` and/or ``key.json``.
 
     The fields of a sample are its extensions and the keys of its JSON.
@@ -211,7 +123,7 @@ class ShardsData(_Fields):
     ones are shuffled freely."""
 
 
-class FolderData(_Fields):
+class FolderData(Fields, Drawn):
     """ImageFolder layout (``split/class/picture.jpg``), or pictures with a metadata table.
 
     A ``metadata.csv``, ``metadata.jsonl`` or ``metadata.parquet`` in the folder names one picture a
@@ -231,7 +143,7 @@ class FolderData(_Fields):
     """Templates over the columns, one caption each, as of ``shards``."""
 
 
-class TableData(_Fields):
+class TableData(Fields, Drawn):
     """Rows of parquet files or of a Hugging Face dataset; a column holds the picture.
 
     A split is a parquet path, glob or list, or ``org/name:split`` of a dataset on the Hub (or a
@@ -336,7 +248,7 @@ class MixtureData(Section):
             raise ValueError(f"parts: two are named {twice[0]!r}; allowed: different names")
         for number, part in enumerate(self.parts):
             given = getattr(part.data, "max_skipped", None)
-            if given not in (None, _Fields.model_fields["max_skipped"].default):
+            if given not in (None, Fields.model_fields["max_skipped"].default):
                 raise ValueError(
                     f"parts.{number}.data.max_skipped: {given}: set it on the mixture, which is "
                     "judged as a whole"

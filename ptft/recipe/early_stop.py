@@ -21,7 +21,8 @@ class EarlyStopSection(Section):
     """Name (or kind) of the item of ``evaluate``; absent: the first that reads ``val`` of the
     recipe's own data."""
     metric: str | None = None
-    """Of the target; absent: ``top1``, or ``i2t_recall@k`` of its smallest k."""
+    """Of the target; absent: ``top1`` (``map`` where ``data.labels`` is ``many``), or
+    ``i2t_recall@k`` of its smallest k."""
     every: PositiveInt | None = None
     """Steps between looks; absent: a tenth of the run. The last step always has one."""
     patience: int = Field(default=4, ge=1)

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, PositiveInt
 from ptft.recipe.data import DataSection
 from ptft.recipe.reads import Reads
 from ptft.recipe.section import Section
+from ptft.recipe.splits import has_many_labels
 
 __all__ = [
     "ClassifyEvaluation",
@@ -53,9 +54,15 @@ class RetrievalEvaluation(_Evaluation):
     ks: list[PositiveInt] = Field(default=[1, 5, 10], min_length=1)
     """The k of recall@k: the right answer is among the first k."""
 
+    @property
+    def recalls(self) -> list[str]:
+        """Names of its figures, the smallest k first."""
+        return [f"{way}_recall@{k}" for way in ("i2t", "t2i") for k in sorted(self.ks)]
+
 
 class ZeroShotEvaluation(_Evaluation):
-    """Accuracy of the class whose prompts' mean embedding is nearest."""
+    """Accuracy of the class whose prompts' mean embedding is nearest; of samples with several
+    classes each (``data.labels``) their mean average precision by these similarities."""
 
     kind: Literal["zero_shot"] = "zero_shot"
     reads: Reads = "image"
@@ -75,7 +82,8 @@ class ProbeEvaluation(_Evaluation):
 
 
 class ClassifyEvaluation(_Evaluation):
-    """Accuracy of the model's own trained head, on what it reads."""
+    """Accuracy of the model's own trained head, on what it reads; where it learned several classes
+    a sample (``data.labels``) their mean average precision, and F1 at the head's thresholds."""
 
     kind: Literal["classify"] = "classify"
 
@@ -105,10 +113,17 @@ EvaluateItem = Annotated[
 ]
 
 
-def metrics_of(item: EvaluateItem) -> list[str]:
-    """Names of the figures that models can be compared by: shares of 1, more is better."""
+def metrics_of(item: EvaluateItem, data: DataSection) -> list[str]:
+    """Names of the figures that models can be compared by: shares of 1, more is better.
+
+    Args:
+        data: of the recipe, for an item without its own.
+    """
     if isinstance(item, RetrievalEvaluation):
-        return [f"{way}_recall@{k}" for way in ("i2t", "t2i") for k in sorted(item.ks)]
+        return item.recalls
     if isinstance(item, DetectEvaluation):
         return ["map", "ap50", "ap75"]
-    return ["top1"]
+    if not has_many_labels(item.data or data):
+        return ["top1"]
+    by_threshold = ["micro_f1", "macro_f1"] if isinstance(item, ClassifyEvaluation) else []
+    return ["map", *by_threshold, "top1", "all_first"]

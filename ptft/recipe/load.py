@@ -181,6 +181,8 @@ def _drop_added(values: Any) -> None:
         if ADDED.keys() <= values.keys():
             for key in [key for key, default in ADDED.items() if values[key] == default]:
                 del values[key]
+        if values.get("kind") == "scenes" and values.get("labels") == "one":
+            del values["labels"]
         for key in ("lr_head", "self_train", "unlabelled"):
             if values.get(key, ()) is None:
                 del values[key]

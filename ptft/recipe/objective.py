@@ -68,7 +68,9 @@ class SiglipObjective(Section):
 
 
 class ClassifyObjective(Section):
-    """Cross-entropy on a head over what is embedded of a sample, one row a class."""
+    """Cross-entropy on a head over what is embedded of a sample, one row a class; where a sample
+    may have several (``data.labels``) binary cross-entropy of each class by itself, with a sigmoid,
+    and after training a threshold for each, which ``data.val`` chooses."""
 
     kind: Literal["classify"] = "classify"
     reads: Reads = "image"
@@ -84,12 +86,15 @@ class ClassifyObjective(Section):
     templates: list[Template] = Field(default=["a photo of a {}."], min_length=1)
     """Prompts; ``{}`` is the class name."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of the target that is spread evenly over all classes."""
+    """Share of the target that is spread evenly over all classes; of several classes a sample over
+    yes and no of each."""
     class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0.0)]] | None = None
     """What a sample's loss is multiplied by, by its class: ``balanced`` is N / (C * N_c) of N
     training samples of C classes, so that rare ones count as much as frequent ones, and the weights
     are 1 on average; or weights by name, of which those that are not named are 1.
-    ``data.resample: class`` draws rare classes more often instead; allowed is one of them."""
+    ``data.resample: class`` draws rare classes more often instead; allowed is one of them. Of
+    several classes a sample it is what the loss of a class that is there is multiplied by, and
+    ``balanced`` is the samples without it over those with it."""
     focal: float = Field(default=0.0, ge=0.0, le=10.0)
     """The focal loss's gamma (Lin et al. 2017): the loss is multiplied by (1 - p)^gamma, p being
     the probability of the right class, so that what is sure already counts less. 0 is

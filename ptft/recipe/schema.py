@@ -22,6 +22,7 @@ from ptft.recipe.optim import OptimSection
 from ptft.recipe.paths import is_url
 from ptft.recipe.regularise import RegulariseSection
 from ptft.recipe.section import Section
+from ptft.recipe.several import check_several
 from ptft.recipe.splits import has_pictures
 from ptft.recipe.unlabelled import SelfTrainSection, unlabelled_problem, views_problem
 
@@ -280,6 +281,11 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _one_or_several(self) -> "Recipe":
+        check_several(self)
+        return self
+
+    @model_validator(mode="after")
     def _balances_once(self) -> "Recipe":
         balanced = getattr(self.objective, "class_weights", None) == "balanced"
         if balanced and getattr(self.data, "resample", "none") == "class":
@@ -300,7 +306,7 @@ class Recipe(Section):
                 f"early_stop: {wanted} an item of evaluate that reads val; test splits choose "
                 "nothing"
             )
-        known = metrics_of(target)
+        known = metrics_of(target, self.data)
         if section.metric is not None and section.metric not in known:
             hint = suggest(section.metric, known)
             raise ValueError(f"early_stop.metric: {section.metric!r}; {hint}")

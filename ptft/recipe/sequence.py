@@ -90,10 +90,10 @@ class StagedRecipe(Recipe):
                 "clip, siglip (classes are learned by objective.templates)"
             )
         for item in self.columns:
-            if self.metric is not None and self.metric not in metrics_of(item):
+            known = metrics_of(item, self.data)
+            if self.metric is not None and self.metric not in known:
                 raise ValueError(
-                    f"metric: {self.metric!r}: not of {item.label}; allowed: "
-                    f"{', '.join(metrics_of(item))}"
+                    f"metric: {self.metric!r}: not of {item.label}; allowed: {', '.join(known)}"
                 )
         return self
 
@@ -110,4 +110,4 @@ class StagedRecipe(Recipe):
 
     def metric_of(self, item: EvaluateItem) -> str:
         """The figure of a column that the table shows."""
-        return self.metric or metrics_of(item)[0]
+        return self.metric or metrics_of(item, self.data)[0]

@@ -2,7 +2,7 @@
 
 from ptft.recipe.data import DataSection, MixtureData, TableData
 
-__all__ = ["has_pictures", "has_split"]
+__all__ = ["has_many_labels", "has_pictures", "has_split"]
 
 
 def has_split(section: DataSection, split: str) -> bool:
@@ -18,3 +18,10 @@ def has_pictures(section: DataSection) -> bool:
     if isinstance(section, MixtureData):
         return all(has_pictures(part.data) for part in section.parts)
     return not isinstance(section, TableData) or section.image is not None
+
+
+def has_many_labels(section: DataSection) -> bool:
+    """Whether a sample of a data section may have several classes."""
+    if isinstance(section, MixtureData):
+        return any(has_many_labels(part.data) for part in section.parts)
+    return getattr(section, "labels", "one") == "many"

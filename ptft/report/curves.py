@@ -23,8 +23,11 @@ _LABELS = {
 }
 _SHARES = ("recall@", "top1", "top5", "mean_per_class", "ece")  # of an evaluation, to be drawn
 _BOUNDS = ("chance",)  # shares too, but the same all along
-_PRECISIONS = ("map", "ap50", "ap75")  # of a detector, by their whole names
-_BOXES = ("map_small", "map_medium", "map_large", "ar1", "ar10", "ar100")  # shares, not drawn
+_PRECISIONS = ("map", "ap50", "ap75", "micro_f1", "macro_f1")  # by their whole names
+_BOXES = (
+    *("micro_f1_even", "macro_f1_even", "all_first"),
+    *("map_small", "map_medium", "map_large", "ar1", "ar10", "ar100"),
+)  # shares, not drawn
 _LOOKED_AT = ("recall@", "top1", "ece")  # of an evaluation, what people look at first
 
 

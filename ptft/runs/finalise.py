@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ptft.artifact import RunFiles, hash_files
 from ptft.data import open_val
-from ptft.evaluate import calibrate_head
+from ptft.evaluate import calibrate_head, choose_thresholds
 from ptft.evaluate.calibrate import Calibration
 from ptft.model import (
     DualEncoder,
@@ -19,9 +19,10 @@ from ptft.model import (
 from ptft.model.adapt import Reference, reference_outputs
 from ptft.model.store import WEIGHTS
 from ptft.recipe import AdapterSection, AdaptSection, ClassifyObjective, Recipe
+from ptft.recipe.splits import has_split
 from ptft.runs.folder import RunRecord
 
-__all__ = ["calibrate", "save_final"]
+__all__ = ["calibrate", "save_final", "threshold"]
 
 
 def calibrate(model: DualEncoder, recipe: Recipe) -> Calibration | None:
@@ -34,6 +35,20 @@ def calibrate(model: DualEncoder, recipe: Recipe) -> Calibration | None:
         return None
     val = open_val(recipe.data, None, seed=recipe.seed, classes=model.spec.classes)
     return calibrate_head(model, val, workers=recipe.run.workers)
+
+
+def threshold(model: DualEncoder, recipe: Recipe) -> str | None:
+    """Choose from which probability a head tells each class, where it tells each by itself.
+
+    Returns:
+        What that did, for people; None where there is no such head.
+    """
+    if model.spec.thresholds is None or not isinstance(recipe.objective, ClassifyObjective):
+        return None
+    if not has_split(recipe.data, "val"):
+        return "each class is told from a half on: data has no val to choose thresholds by"
+    val = open_val(recipe.data, None, seed=recipe.seed, classes=model.spec.classes)
+    return str(choose_thresholds(model, val, workers=recipe.run.workers))
 
 
 def save_final(folder: Path, model: DualEncoder, recipe: Recipe, record: RunRecord) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from ptft.data import Batch, BatchSpec, KeptFeatures, train_batches
+from ptft.data.label_sets import LabelSets
 from ptft.data.reading.batch import Pixels, Tokens
 from ptft.data.reading.loader import Workers
 from ptft.data.reading.order import ORDER, OrderVersion
@@ -80,7 +81,18 @@ def batches(
     read = train_batches(setup.samples, spec, start=start, end=end, workers=workers)
     if isinstance(setup.samples, ClassCaptions):
         read = same_class(read)
+    if setup.samples.label_sets is not None:
+        read = _several(read, setup.samples.label_sets)
     return copy_ahead(read, setup.model.device)
+
+
+def _several(batches: Iterator[Batch], sets: LabelSets) -> Iterator[Batch]:
+    """Batches whose labels are which classes each sample has, bool (B, C), in place of numbers."""
+    with closing(batches):  # type: ignore[type-var]
+        for batch in batches:
+            assert batch.labels is not None, "the set has classes"
+            found = torch.from_numpy(sets.multi_hot(batch.labels.numpy()))
+            yield replace(batch, labels=found)
 
 
 @overload

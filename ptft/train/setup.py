@@ -15,7 +15,7 @@ from ptft.data.sources.class_captions import ClassCaptions
 from ptft.data.sources.two_views import TwoViews
 from ptft.distributed import ALONE, World
 from ptft.errors import ModelError, RecipeError, TrainingError
-from ptft.evaluate import add_cache, probe_head
+from ptft.evaluate import add_cache, fit_bias, probe_head
 from ptft.model import (
     DualEncoder,
     active_batch_norm,
@@ -105,7 +105,7 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     elif isinstance(recipe.objective, SelfSupervisedObjective):
         samples = _paired(samples, world)
     check_captions(samples, recipe.objective)
-    random_head = False
+    random_head, before, begun = False, model.head, []
     if isinstance(recipe.objective, ClassifyObjective):
         check_classes(recipe, samples.classes or ())
         reads = recipe.objective.reads
@@ -121,7 +121,10 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
                 workers=recipe.run.workers,
                 reads=reads,
             ),
+            many=samples.label_sets is not None,
         )
+        if samples.label_sets is not None and model.head is not before:
+            begun.append(fit_bias(model.to(device), samples, workers=recipe.run.workers))
         if recipe.objective.calibrate:  # at the end of the run would be late to find it missing
             open_val(recipe.data, None, seed=recipe.seed, classes=samples.classes)
     model = model.to(device)
@@ -133,7 +136,7 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     _refuse_lone_samples(recipe, model, world)
     steps = total_samples(recipe.optim, len(samples)) // recipe.optim.global_batch
     readers = max(1, worker_count(recipe.run.workers, samples, steps, world.size))
-    notes = [*told, *remembered, *samples.notes(world.size * readers)]
+    notes = [*told, *begun, *remembered, *samples.notes(world.size * readers)]
     if needs_text(recipe.objective):
         notes += cut_notes(samples, model.spec.tokenizer, stops=model.spec.text_stops)
     if recipe.augment.patch_dropout:
@@ -168,8 +171,11 @@ def _class_weights(recipe: Recipe, samples: SampleSet, device: torch.device) -> 
     if not isinstance(recipe.objective, ClassifyObjective):
         return None
     counted = recipe.objective.class_weights == "balanced"
-    labels = samples.labels() if counted else None
-    found = class_weights(recipe.objective, samples.classes or (), labels)
+    counts = samples.class_counts() if counted else None
+    told = None
+    if samples.label_sets is not None and (labels := samples.labels()) is not None:
+        told = int((labels >= 0).sum())
+    found = class_weights(recipe.objective, samples.classes or (), counts, told)
     return None if found is None else found.to(device)
 
 

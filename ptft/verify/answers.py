@@ -9,7 +9,7 @@ import numpy as np
 from ptft.artifact import PRECISIONS, ModelInfo
 from ptft.errors import PtftError
 from ptft.onnx.golden import TOLERANCE, Golden, allowed, differences, read_golden, run_onnx
-from ptft.onnx.model import OnnxModel, softmax, tower_file, tower_names
+from ptft.onnx.model import OnnxModel, tower_file, tower_names
 from ptft.onnx.trial import try_model
 from ptft.verify.link import Artefact, Link, broken, holds, unchecked
 
@@ -52,7 +52,7 @@ def check_torch(target: str, folder: Path) -> Link:
             rows / np.linalg.norm(rows, axis=1, keepdims=True)
             for rows in (again.image_embeds, again.text_embeds)
         )
-        classes = None if again.class_logits is None else softmax(again.class_logits)
+        classes = None if again.class_logits is None else again.class_probabilities
         boxes = None
         if again.detect_logits is not None and again.detect_boxes is not None:
             boxes = (again.detect_logits, again.detect_boxes)

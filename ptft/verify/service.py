@@ -102,6 +102,10 @@ def _compare(
                     post("/v1/classify", files=one, data={"top_k": str(top_k), **text})
                     for one, text in zip(pictures, said, strict=False)  # as many as both have
                 ]
+            if golden.class_thresholds is not None:
+                golden.check_thresholds(info.thresholds)
+                said_labels = [[labels.index(name) for name in one["labels"]] for one in asked]
+                golden.check_told(said_labels, precision)
             rows = [{c["label"]: c["probability"] for c in one["classes"]} for one in asked]
             class_nc = _rows([one[label] for label in labels] for one in rows)
         boxes = {}

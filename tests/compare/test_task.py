@@ -122,8 +122,9 @@ def test_captions_that_the_model_knows_give_the_same_figures(tmp_path: Path) -> 
 
 def test_what_is_retained_of_a_retrieval_counts_both_ways() -> None:
     model = build(towers_section())
-    item = RetrievalEvaluation(ks=[10, 5])
-    assert (default_metric(item), retained_metric(item, "key")) == ("i2t_recall@5", "recall@5")
+    item, data = RetrievalEvaluation(ks=[10, 5]), ScenesData()
+    found = default_metric(item, data), retained_metric(item, data, "key")
+    assert found == ("i2t_recall@5", "recall@5")
     samples = open_split(ScenesData(size=32, val=32, test=16, seed=0), "val", seed=0)
     ways = [f"{way}recall@5" for way in ("i2t_", "t2i_", "")]
     to_text, to_image, both = [measure_metric(model, item, samples, way) for way in ways]

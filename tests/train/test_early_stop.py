@@ -46,7 +46,8 @@ def judged(
     model = nn.Linear(1, 1, bias=False)
 
     def made(state: Any) -> Best:
-        return Best(model, EarlyStopSection(retain=[kept], **section), target, 100, state)
+        stop = EarlyStopSection(retain=[kept], **section)
+        return Best(model, stop, target, ScenesData(), 100, state)
 
     best, better, end = made({}), [], -1
     for number, (value, retained) in enumerate(looks):

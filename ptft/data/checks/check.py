@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ptft.data.checks.survey import Survey, survey_split
 from ptft.data.checks.twins import KnownPictures, Twins
 from ptft.data.listing import walked_anew
@@ -158,7 +160,7 @@ def check_captions(
         labels = samples.labels()
         seen = () if labels is None else set(labels[labels >= 0].tolist())
         if labels is not None and len(seen) < 2:
-            only = [samples.classes[number] for number in seen] if samples.classes else []
+            only = [", ".join(samples.label_names(number)) for number in seen]
             raise DataError(_one_class(key, only))
     single = not isinstance(objective, ClipObjective | SiglipObjective)
     if single or len(samples) < 2 or samples.in_order:
@@ -189,9 +191,8 @@ def check_classes(recipe: Recipe, known: Sequence[str]) -> None:
         if use.item is None or use.item.kind != "classify" or use.item.data is None:
             continue
         samples = open_split(use.section, use.split, seed=recipe.seed, key=use.key)
-        labels = samples.labels()
-        seen = [] if labels is None else sorted(set(labels[labels >= 0].tolist()))
-        for number in seen:
+        counts = samples.class_counts()
+        for number in [] if counts is None else np.flatnonzero(counts).tolist():
             name = (samples.classes or [])[number]
             if name not in known:
                 raise DataError(_stranger(f"{use.key}.{use.split}", name, known))

@@ -165,8 +165,8 @@ def survey_split(samples: SampleSet, *, every: bool = False, pictures: bool = Tr
     labels = samples.labels()
     counts = None
     if labels is not None and samples.classes is not None:
-        kinds = np.bincount(labels[labels >= 0], minlength=len(samples.classes))
-        counts = [int(count) for count in kinds]
+        kinds = samples.class_counts()
+        counts = [int(count) for count in (() if kinds is None else kinds)]
     return Survey(
         samples=len(samples),
         classes=samples.classes,
@@ -242,7 +242,9 @@ def _first(samples: SampleSet) -> Iterator[tuple[str, str | None, tuple[str, ...
             captions, label = samples.describe(index)
         except SampleError as error:
             captions, label = (f"({error})",), None
-        name = None if label is None or samples.classes is None else samples.classes[label]
+        name = None
+        if label is not None and samples.classes is not None:
+            name = ", ".join(samples.label_names(label))
         yield samples.name(index), name, captions
 
 

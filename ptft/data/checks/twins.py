@@ -82,4 +82,6 @@ class _Count:
 def _name(samples: SampleSet, index: int) -> str:
     labels = samples.labels()
     number = -1 if labels is None else int(labels[index])
-    return repr(samples.classes[number]) if samples.classes and number >= 0 else "no class"
+    if not samples.classes or number < 0:
+        return "no class"
+    return ", ".join(map(repr, samples.label_names(number))) or "no class"

@@ -13,24 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from ptft.data.fields.classes import load_classes
 from ptft.data.fields.joining import Groups, group_rows
-from ptft.data.fields.label_values import LabelCodes, LabelColumn
-from ptft.data.fields.labels import LabelReading, Learn, TextIs, decide
+from ptft.data.fields.label_values import LabelCodes
+from ptft.data.fields.labels import LabelReading, Learn, TextIs
 from ptft.data.fields.marks import Marks, read_marks
+from ptft.data.fields.set_labels import FieldSection, SetLabels, read_set_labels
 from ptft.data.fields.templates import Templates, is_there, plain_field
 from ptft.data.hashing import digest_of
 from ptft.data.mapped import shared
 from ptft.data.reading.decode import Encoded
-from ptft.data.reading.faults import tolerated
 from ptft.data.sample import Sample, SampleSet
-from ptft.errors import DataError, SampleError
-from ptft.recipe.data import INDIFFERENT, FolderData, ShardsData, TableData
+from ptft.errors import SampleError
+from ptft.recipe.data import INDIFFERENT, ShardsData
 
 __all__ = ["FieldSection", "FieldSet"]
-
-FieldSection = ShardsData | FolderData | TableData
-"""A data section whose samples have fields."""
 
 _NO_MEANING = {"train", "val", "test", "limit", "resample", *INDIFFERENT}  # of a sample's fields
 
@@ -62,7 +58,7 @@ class FieldSet(SampleSet):
         self._groups: Groups | None = None
         self._pictures: np.ndarray | None = None
         self._marks: Marks | None = None
-        self._schema = False
+        self._told: SetLabels | None = None
 
     @abstractmethod
     def _count_rows(self) -> int:
@@ -196,12 +192,10 @@ class FieldSet(SampleSet):
         name = self._row_name(row)
         fields = self._read_fields(row)
         label = None
-        if self.label_field is not None and self.reading is not None:
-            value = self._told(fields.get(self.label_field))
-            if is_there(value):
-                label = self.reading(value, name)
-                if "class" in self.templates.fields and label is not None:
-                    fields = {"class": self.reading.names[label], **fields}
+        if self.label_field is not None and self._told is not None:
+            label = self._told.of(fields.get(self.label_field), name)
+            if "class" in self.templates.fields and label is not None:
+                fields = {"class": self._told.words(label), **fields}
         plain = label is not None or self._marks is not None  # it may do without a caption
         return self.templates.fill(fields, name, labelled=plain), label
 
@@ -226,7 +220,10 @@ class FieldSet(SampleSet):
         kept = {key: value for key, value in fields.items() if value is not None}
         files = {"json": json.dumps(kept, ensure_ascii=False, allow_nan=False).encode("utf-8")}
         if label is not None and self.classes is not None:
-            files["cls"] = self.classes[label].encode("utf-8")
+            names = self.label_names(label)
+            several = self.label_sets is not None
+            text = json.dumps(names, ensure_ascii=False) if several else names[0]
+            files["cls"] = text.encode("utf-8")
         return files
 
     def packed_section(self, **paths: str) -> ShardsData:
@@ -235,7 +232,7 @@ class FieldSet(SampleSet):
         Args:
             paths: of the splits; and of ``classes``, where there are any.
         """
-        kept = ("resample", "max_skipped")
+        kept = ("resample", "max_skipped", "labels")
         values: dict[str, Any] = {**paths, **{key: getattr(self.section, key) for key in kept}}
         if not self.templates.lenient and self._groups is None:
             values["captions"] = self.section.captions
@@ -263,51 +260,22 @@ class FieldSet(SampleSet):
     def _read_labels(self, classes: Sequence[str] | None, learn: Learn) -> None:
         if self.label_field is None:
             return
-        key = f"data.label: {self.label_field!r}"
-        schema = self._schema_names()
-        self._schema = schema is not None
-        values = self._label_values()
-        codes = LabelCodes.of(values) if values is not None else None
-        if codes is not None and self._schema:
-            codes = codes.without(lambda value: self._told(value) is None)
-        column = None if codes is None else LabelColumn.gather(codes, self._row_name, key)
-        if column is not None and not column:
-            if self.section.label is None:
-                return
-            raise DataError(
-                f"{key}: no sample has that field; the first has: "
-                f"{', '.join(sorted(self._read_fields(0))) or 'none'}"
-            )
-        self.reading = decide(
-            column,
+        self._told = read_set_labels(
+            self.section,
+            self.label_field,
+            self._label_values(),
             text_is=self.text_is,
-            schema=schema,
-            listed=load_classes(self.section.classes) if self.section.classes else None,
-            given=classes,
+            schema=self._schema_names(),
+            classes=classes,
             learn=learn,
-            key=key,
+            name=self._row_name,
+            first=lambda: self._read_fields(0),
         )
-        self.classes = list(self.reading.names)
-        if codes is not None:
-            self._labels = shared(self._number_all(codes))
-
-    def _told(self, value: Any) -> Any:
-        """A label; None for what ``datasets`` writes where a class of its own list is not told."""
-        return None if self._schema and value == -1 else value
-
-    def _number_all(self, column: LabelCodes) -> np.ndarray:
-        """The classes of all rows, -1 for none. Raises DataError where too many are of none."""
-        assert self.reading is not None
-        labels, stranger, count = self.reading.number(column, self._row_name)
-        if stranger is None:
-            return labels
-        # a few are slips of the pen, more are the wrong classes; a folder is no slip
-        most = 0 if self.text_is == "folder" else tolerated(self.section.max_skipped, len(labels))
-        so_many = f"so are the labels of {count:,} of {len(labels):,} samples"
-        if count > most or not (labels >= 0).any():
-            raise DataError(f"{stranger}; {so_many}")
-        self.said.append(f"without a class: {stranger}; {so_many}")
-        return labels
+        if self._told is not None:
+            self.reading, self.label_sets = self._told.reading, self._told.sets
+            self.classes = list(self.reading.names)
+            self._labels = None if self._told.rows is None else shared(self._told.rows)
+            self.said += self._told.said
 
     def _join(self) -> None:
         """Make one sample of the rows of one picture, where they have captions.

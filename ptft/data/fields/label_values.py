@@ -22,6 +22,7 @@ __all__ = [
     "is_number",
     "natural_classes",
     "read_label",
+    "read_labels",
     "to_number",
 ]
 
@@ -218,8 +219,36 @@ def read_label(value: Any, sample: str) -> Label | None:
     raise _no_label(sample, value, kind.get(type(value).__name__, type(value).__name__))
 
 
+def read_labels(value: Any, sample: str, separator: str | None) -> list[Label] | None:
+    """Several labels of a sample: a list, such a list written as a text, or a text with a
+    ``separator`` between them; one by itself is one, and an empty text or list is none of the
+    classes. None where nothing is told (null, NaN).
+
+    Raises:
+        SampleError: a label is neither a name nor a whole number; names the sample and the value.
+    """
+    if isinstance(value, bytes | bytearray | memoryview):
+        value = read_label(value, sample)
+        value = "" if value is None else value
+    if isinstance(value, str):
+        text = clean_text(value)
+        if _is_list(text):
+            value = _parse(text)
+        elif separator is not None:
+            value = text.split(separator)
+        else:
+            value = [text]
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple | set | frozenset):
+        read = (read_label(entry, sample) for entry in value)
+        return [label for label in read if label is not None]
+    label = read_label(value, sample)
+    return None if label is None else [label]
+
+
 def _no_label(sample: str, value: Any, what: str) -> SampleError:
-    several = " (several classes a picture are not supported)" if "list" in what else ""
+    several = " (several classes a picture: data.labels: many)" if "list" in what else ""
     shown = str(value) if isinstance(value, str) else repr(value)
     return SampleError(
         f"{sample}: label {shown[:SHOWN]} is {what}; {_ALLOWED}{several}", "mislabelled"
@@ -228,14 +257,19 @@ def _no_label(sample: str, value: Any, what: str) -> SampleError:
 
 def _is_list(text: str) -> bool:
     """Whether a text is a list or an object in JSON's or Python's spelling."""
+    return isinstance(_parse(text), list | dict | tuple | set)
+
+
+def _parse(text: str) -> Any:
+    """What a text in brackets holds; None where that is neither JSON nor Python."""
     if (text[:1], text[-1:]) not in (("[", "]"), ("{", "}"), ("(", ")")):
-        return False
+        return None
     for parse in (json.loads, ast.literal_eval):
         try:
-            return isinstance(parse(text), list | dict | tuple | set)
+            return parse(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
-    return False
+    return None
 
 
 def is_number(text: str) -> bool:

@@ -71,7 +71,8 @@ class Batch:
         tokens: the captions drawn, or their kept features; None where no tokenizer was given.
         caption_ids: int64 (B, 2), a number of the caption and one of the picture, each equal where
             these are; or (B,), classes where captions are made of these; None with ``tokens``.
-        labels: int64 (B,), -1 for none; None where the set has no classes.
+        labels: int64 (B,), -1 for none; None where the set has no classes. Where a sample may have
+            several, the numbers of their sets, or which it has, bool (B, C).
         names: of the samples.
         skipped: samples that stood in this batch's places and could not be read.
         teacher_tokens: the same captions as a teacher's own tokenizer has them.
@@ -101,7 +102,8 @@ class EvalBatch:
         images: uint8 (B, H, W, 3), not normalised; None where no picture is read.
         indices: int64 (B,), of the samples in their set.
         captions: of each sample, in words.
-        labels: int64 (B,), -1 for none; None where the set has no classes.
+        labels: int64 (B,), -1 for none, as ``Sample.label`` has them; None where the set has no
+            classes.
         skipped: samples that were left out.
     """
 

@@ -41,6 +41,11 @@ class ClassCaptions(SampleSet):
                 f"{key}: captions of class names need data with classes; "
                 "see data.label and data.classes"
             )
+        if samples.label_sets is not None:
+            raise DataError(
+                "objective.templates: with data.labels 'many': a caption names one class; allowed: "
+                "data.captions with {class}, or objective.kind: classify"
+            )
         self.samples = samples
         self.templates = tuple(templates)
         self.classes = samples.classes if alone else None

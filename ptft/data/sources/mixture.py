@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from ptft.data.hashing import digest_of, hash_integers, permutation
+from ptft.data.label_sets import LabelSets
 from ptft.data.reading.order import ORDER, OrderVersion, RunOrder
 from ptft.data.sample import Sample, SampleSet
 from ptft.errors import DataError, RecipeError
@@ -41,6 +42,14 @@ class Joined(SampleSet):
         self.names = list(names)
         self.firsts = np.cumsum([0, *(len(part) for part in parts)])
         self.classes = _common_classes(parts, names)
+        self._label_firsts = [0] * len(self.parts)
+        sets = [part.label_sets for part in parts if part.classes]
+        if found := [one for one in sets if one is not None]:
+            if len(found) < len(sets):
+                raise DataError("data.labels: 'many' of some and 'one' of others; allowed: of all")
+            self.label_sets = LabelSets.joined(found)
+            lengths = [0 if one.label_sets is None else len(one.label_sets) for one in self.parts]
+            self._label_firsts = np.cumsum([0, *lengths[:-1]]).tolist()
 
     def __len__(self) -> int:
         return int(self.firsts[-1])
@@ -48,7 +57,8 @@ class Joined(SampleSet):
     def __getitem__(self, index: int) -> Sample:
         part, within = self._find(index)
         sample = self.parts[part][within]
-        return Sample(self.name(index), sample.picture, sample.captions, sample.label)
+        label = self._numbered(part, sample.label)
+        return Sample(self.name(index), sample.picture, sample.captions, label)
 
     def name(self, index: int) -> str:
         part, within = self._find(index)
@@ -77,7 +87,11 @@ class Joined(SampleSet):
 
     def describe(self, index: int) -> tuple[tuple[str, ...], int | None]:
         part, within = self._find(index)
-        return self.parts[part].describe(within)
+        captions, label = self.parts[part].describe(within)
+        return captions, self._numbered(part, label)
+
+    def _numbered(self, part: int, label: int | None) -> int | None:
+        return None if label is None else label + self._label_firsts[part]
 
     def fingerprint(self) -> str | None:
         prints = [part.fingerprint() for part in self.parts]
@@ -87,11 +101,11 @@ class Joined(SampleSet):
         if self.classes is None:
             return None
         found = []
-        for part in self.parts:
+        for part, first in zip(self.parts, self._label_firsts, strict=True):
             labels = part.labels() if part.classes else np.full(len(part), -1, np.int64)
             if labels is None:
                 return None
-            found.append(labels)
+            found.append(np.where(labels >= 0, labels + first, -1))
         return np.concatenate(found)
 
     @property

@@ -14,6 +14,7 @@ from PIL import Image
 
 from ptft.data.boxes.box import Boxes
 from ptft.data.hashing import digest_of, hash_integers, permutation, uniforms
+from ptft.data.label_sets import LabelSets
 from ptft.data.sample import Sample, SampleSet
 from ptft.data.sources.drawing import COLOURS, PATTERNS, SIZES, Scene, Thing, draw_marked
 from ptft.data.sources.shapes import SHAPES
@@ -30,8 +31,8 @@ _WHAT, _HOW = 1, 2  # what a scene shows, and how it is drawn, are drawn apart
 
 class Scenes(SampleSet):
     """One split of the scenes of a data section. The class of a scene is the shape of its first
-    (left or upper) thing; its boxes mark both, each
-    of the class that its colour and shape name.
+    (left or upper) thing; where it may have several, they are the colours and the shapes of both.
+    Its boxes mark both, each of the class that its colour and shape name.
 
     Args:
         section: sizes, style, share held out and seed.
@@ -45,6 +46,9 @@ class Scenes(SampleSet):
         self.section = section
         self.split = split
         self.classes = list(SHAPES)
+        if section.labels == "many":
+            self.classes = [*COLOURS, *SHAPES]
+            self.label_sets = _COLOURS_AND_SHAPES
         held = held_out_pairs(section.held_out, section.seed)
         seen = np.setdiff1d(np.arange(_PAIRS), held)
         self._pairs: list[int] = (seen if split == "train" else held).tolist()
@@ -61,7 +65,7 @@ class Scenes(SampleSet):
         scene = self.scene(index)
         key = hash_integers(self.section.seed, _HOW, _SPLITS[self.split], index)
         pixels, corners = draw_marked(scene, self.section.style, self.section.size, key)
-        label = SHAPES.index(scene.first.shape)
+        label = self._label(scene)
         marked = [self._pairs.index(_pair(thing)) for thing in (scene.first, scene.second)]
         captions = captions_of(scene, self.split)
         boxes = Boxes.of(corners, marked)
@@ -75,14 +79,21 @@ class Scenes(SampleSet):
 
     def describe(self, index: int) -> tuple[tuple[str, ...], int]:
         scene = self.scene(index)
-        return captions_of(scene, self.split), SHAPES.index(scene.first.shape)
+        return captions_of(scene, self.split), self._label(scene)
 
     def fingerprint(self) -> str:
-        return digest_of(self.section.model_dump_json(), self.split)
+        plain = {"labels"} if self.section.labels == "one" else None  # as before there was a choice
+        return digest_of(self.section.model_dump_json(exclude=plain), self.split)
 
     def labels(self) -> np.ndarray:
-        shapes = [SHAPES.index(self.scene(index).first.shape) for index in range(len(self))]
-        return np.array(shapes, np.int64)
+        found = [self._label(self.scene(index)) for index in range(len(self))]
+        return np.array(found, np.int64)
+
+    def _label(self, scene: Scene) -> int:
+        """The class of a scene; of several the number of their set, which is that of both pairs."""
+        if self.label_sets is None:
+            return SHAPES.index(scene.first.shape)
+        return _pair(scene.first) * _PAIRS + _pair(scene.second)
 
     def scene(self, index: int) -> Scene:
         """What scene ``index`` shows; the same in both styles."""
@@ -160,6 +171,17 @@ def captions_of(scene: Scene, split: str) -> tuple[str, ...]:
         f"{one} {where} {other}",
         f"{one} and, {beyond}, {other}",
     )
+
+
+def _colours_and_shapes() -> LabelSets:
+    """The set of each pair of pairs of a colour and a shape."""
+    own = [(pair % len(COLOURS), len(COLOURS) + pair // len(COLOURS)) for pair in range(_PAIRS)]
+    return LabelSets.of(
+        (sorted({*first, *second}) for first in own for second in own), len(COLOURS) + len(SHAPES)
+    )
+
+
+_COLOURS_AND_SHAPES = _colours_and_shapes()
 
 
 def _pair(thing: Thing) -> int:

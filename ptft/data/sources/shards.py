@@ -297,6 +297,8 @@ class Shards(FieldSet):
         first, count = int(self._firsts[shard]), int(self._tars.counts[shard])
         index = self._tars[shard] if self.label_field == "cls" else None
         here = isinstance(self._tar_sources[shard], Path)
+        if here and self.section.labels == "many":
+            index = None  # it does not tell an empty cls from none
         if index is None or (here and index.labels is None):
             return LabelCodes.of(self._label_value(first + row) for row in range(count))
         if index.labels is None:

@@ -19,14 +19,14 @@ from ptft.model.adapt.attach import adapter_names, adapter_section, attach, base
 from ptft.model.adapt.reference import Reference, check_merged, reference_outputs
 from ptft.model.encoder import DualEncoder
 from ptft.model.fetch import read_safetensors
-from ptft.model_record import MAX_CLASSES, MAX_TEXT
+from ptft.model_record import MAX_CLASSES, MAX_TEXT, check_thresholds
 
 __all__ = ["ADAPTER", "ADAPTER_WEIGHTS", "load_adapter", "read_reference", "save_adapter"]
 
 ADAPTER = "adapter.json"
 ADAPTER_WEIGHTS = "adapter.safetensors"
 _FORMAT = 1
-_KEYS = ("format", "section", "base", "classes", "templates", "reads")
+_KEYS = ("format", "section", "base", "classes", "templates", "reads", "thresholds")
 _IMAGES, _TEXTS = "reference/images", "reference/texts"
 _SHOWN = 6  # names in a message
 
@@ -62,6 +62,7 @@ def save_adapter(model: DualEncoder, folder: Path) -> None:
             "classes": list(model.spec.classes),
             "templates": list(model.spec.templates),
             "reads": model.spec.reads,
+            **({} if model.spec.thresholds is None else {"thresholds": model.spec.thresholds}),
         },
     )
 
@@ -91,7 +92,13 @@ def load_adapter(base: DualEncoder, folder: Path) -> DualEncoder:
     attach(base, section, seed=0)
     if "head.weight" in state:
         reads = values.get("reads", "image")  # absent in adapters from before there was a choice
-        base.set_head(state["head.weight"], values["classes"], values["templates"], reads=reads)
+        base.set_head(
+            state["head.weight"],
+            values["classes"],
+            values["templates"],
+            reads=reads,
+            thresholds=values.get("thresholds"),
+        )
     if "logit_bias" in state and base.logit_bias is None:
         base.logit_bias = nn.Parameter(torch.zeros(1, device=base.device))
     own = base.state_dict()
@@ -131,6 +138,8 @@ def _read(folder: Path) -> Any:
     for key in ("classes", "templates"):
         bounds.texts(key, MAX_CLASSES, MAX_TEXT)
     bounds.choice("reads", ("image", "text", "both"))
+    if "thresholds" in values:
+        check_thresholds(values, bounds)
     return {"classes": [], "templates": [], **values}
 
 

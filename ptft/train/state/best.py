@@ -11,7 +11,7 @@ from typing import TypedDict
 from torch import nn
 
 from ptft.evaluate import Figures
-from ptft.recipe import EarlyStopSection, EvaluateItem, Recipe, metrics_of
+from ptft.recipe import DataSection, EarlyStopSection, EvaluateItem, Recipe, metrics_of
 from ptft.train.state.weight_copy import WeightCopy
 
 __all__ = ["Best", "BestState", "keep_best"]
@@ -44,6 +44,7 @@ class Best(WeightCopy):
         model: what learns.
         section: the recipe's.
         target: the item of ``evaluate`` that it means.
+        data: of the recipe, for a target without its own.
         steps: of the whole run.
         state: from a checkpoint, where the run goes on.
 
@@ -56,13 +57,15 @@ class Best(WeightCopy):
         model: nn.Module,
         section: EarlyStopSection,
         target: EvaluateItem,
+        data: DataSection,
         steps: int,
         state: BestState | None = None,
     ) -> None:
         super().__init__(model, _PREFIX)
         self.section = section
         self.target = target
-        self.metric = section.metric or metrics_of(target)[0]
+        self.metric = section.metric or metrics_of(target, data)[0]
+        self._data = data
         self.every = section.every or max(1, steps // 10)
         self.state: BestState = state or {}
         self.items: list[EvaluateItem] = [
@@ -92,7 +95,8 @@ class Best(WeightCopy):
         """
         target = float(figures[self.target.label][self.metric])
         kept = {
-            item.label: float(figures[item.label][metrics_of(item)[0]]) for item in self.items[1:]
+            item.label: float(figures[item.label][metrics_of(item, self._data)[0]])
+            for item in self.items[1:]
         }
         state: BestState = {"start": target, "retained_start": kept, **self.state}
         state["looked"] = step
@@ -125,7 +129,7 @@ def keep_best(recipe: Recipe, model: nn.Module, total: int) -> Best | None:
     section, target = recipe.stops_early, recipe.early_stop_target
     if section is None or target is None:
         return None
-    return Best(model, section, target, -(-total // recipe.optim.global_batch))
+    return Best(model, section, target, recipe.data, -(-total // recipe.optim.global_batch))
 
 
 def _mean_share(figures: dict[str, float], start: dict[str, float]) -> float:
