@@ -23,17 +23,14 @@ Choices worth knowing:
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ptft.distributed import ALONE, World
-from ptft.errors import RecipeError, TrainingError, suggest
+from ptft.errors import RecipeError, TrainingError
 from ptft.files.tensors import send
 from ptft.model.encoder import DualEncoder
 from ptft.positives import pair_groups
@@ -54,7 +51,6 @@ __all__ = [
     "ObjectiveOutput",
     "check_widths",
     "clamp_logit_scale",
-    "class_weights",
     "classify_loss",
     "clip_loss",
     "features_loss",
@@ -176,42 +172,8 @@ def labels_loss(
         doubt_bc = torch.sigmoid(-right_bc).clamp(min=_LEAST_DOUBT)
         loss_bc = loss_bc * doubt_bc**section.focal
     right = ((logits_bc.detach() > 0) == has_bc).float().mean()
-    shown = {"accuracy": right.item(), "logit_scale": log_scale.detach().exp().item()}
+    shown = {"accuracy": right, "logit_scale": _shown_scale(log_scale)}
     return ObjectiveOutput(loss_bc.mean(), shown)
-
-
-def class_weights(
-    section: ClassifyObjective,
-    classes: Sequence[str],
-    counts_c: NDArray[np.int64] | None,
-    samples: int | None = None,
-) -> Tensor | None:
-    """The weight of each class, float32 (C,); None where all weigh the same.
-
-    Args:
-        counts_c: training samples of each class; None where they cannot be read alone.
-        samples: of which each has any number of the classes; None: each has one.
-
-    Raises:
-        RecipeError: a name is no class, or there is nothing to count.
-    """
-    wanted = section.class_weights
-    if wanted is None:
-        return None
-    if wanted == "balanced":
-        if counts_c is None:
-            raise RecipeError(
-                "objective.class_weights: 'balanced': the labels of data.train cannot be read "
-                "without its pictures; allowed: weights by name"
-            )
-        if samples is not None:
-            weights_c = (samples - counts_c) / np.maximum(counts_c, 1)
-            return torch.tensor(np.where(counts_c, weights_c, 1.0)).float()
-        return torch.tensor(counts_c.sum() / (len(classes) * np.maximum(counts_c, 1))).float()
-    for name in wanted:
-        if name not in classes:
-            raise RecipeError(f"objective.class_weights: {name!r}: {suggest(name, classes)}")
-    return torch.tensor([wanted.get(name, 1.0) for name in classes])
 
 
 def features_loss(

@@ -27,7 +27,7 @@ from ptft.model import (
 from ptft.model.fetch import fetch_source
 from ptft.model.spec import load_spec
 from ptft.model_source import model_folder
-from ptft.objective import check_widths, class_weights, needs_text
+from ptft.objective import check_widths, needs_text
 from ptft.optim import total_samples
 from ptft.preprocess.decoding import Reading
 from ptft.recipe import (
@@ -40,6 +40,7 @@ from ptft.recipe import (
     SiglipObjective,
     TipAdapterAdapt,
 )
+from ptft.train.class_weights import class_weights
 from ptft.train.prior import put_detector
 from ptft.train.self_training import with_pseudo_labels
 from ptft.train.teacher import Teacher, load_teacher
@@ -105,28 +106,7 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     elif isinstance(recipe.objective, SelfSupervisedObjective):
         samples = _paired(samples, world)
     check_captions(samples, recipe.objective)
-    random_head, before, begun = False, model.head, []
-    if isinstance(recipe.objective, ClassifyObjective):
-        check_classes(recipe, samples.classes or ())
-        reads = recipe.objective.reads
-        random_head = init_head(
-            model,
-            samples.classes,
-            recipe.objective,
-            seed=recipe.seed,
-            fit=lambda: probe_head(
-                model.to(device),
-                labelled,
-                seed=recipe.seed,
-                workers=recipe.run.workers,
-                reads=reads,
-            ),
-            many=samples.label_sets is not None,
-        )
-        if samples.label_sets is not None and model.head is not before:
-            begun.append(fit_bias(model.to(device), samples, workers=recipe.run.workers))
-        if recipe.objective.calibrate:  # at the end of the run would be late to find it missing
-            open_val(recipe.data, None, seed=recipe.seed, classes=samples.classes)
+    random_head, begun = _begin_head(recipe, model, samples, labelled, device)
     model = model.to(device)
     model.image.to(memory_format=model.memory_format)
     remembered = []
@@ -151,6 +131,43 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
         random_head=random_head,
         class_weights=_class_weights(recipe, samples, device),
     )
+
+
+def _begin_head(
+    recipe: Recipe,
+    model: DualEncoder,
+    samples: SampleSet,
+    labelled: SampleSet,
+    device: torch.device,
+) -> tuple[bool, list[str]]:
+    """Put a classifier's head on.
+
+    Args:
+        labelled: of the samples, those that a probe is fitted to.
+
+    Returns:
+        Whether its rows were drawn at random, and what there is to say of it.
+    """
+    objective, before = recipe.objective, model.head
+    if not isinstance(objective, ClassifyObjective):
+        return False, []
+    check_classes(recipe, samples.classes or ())
+    several, workers = samples.label_sets is not None, recipe.run.workers
+    random_head = init_head(
+        model,
+        samples.classes,
+        objective,
+        seed=recipe.seed,
+        fit=lambda: probe_head(
+            model.to(device), labelled, seed=recipe.seed, workers=workers, reads=objective.reads
+        ),
+        many=several,
+    )
+    if objective.calibrate:  # at the end of the run would be late to find it missing
+        open_val(recipe.data, None, seed=recipe.seed, classes=samples.classes)
+    if several and model.head is not before:
+        return random_head, [fit_bias(model.to(device), samples, workers=workers)]
+    return random_head, []
 
 
 def _paired(samples: SampleSet, world: World) -> SampleSet:

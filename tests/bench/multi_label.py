@@ -1,7 +1,7 @@
 """Several classes a picture: what tuning gives over class names, and thresholds over a half.
 
 A start learns scenes by captions (a third of `pretrain/scenes`, its time is apart). Asked for the
-colours and shapes of scenes by their names it has an mAP; `finetune/scenes-labels` is then trained
+colours and shapes of scenes by their names it has an mAP; `multi_label.yaml` is then trained
 from it. Thresholds are chosen on val; all figures are of test, whose pairs of colour and shape no
 training shows, and are held against scikit-learn's of what the model gives there.
 """
@@ -33,6 +33,7 @@ BARS = {
 }
 
 _HERE = ("run.threads=1", "run.workers=0", "run.trackers=[]", "run.page=false")
+_RECIPE = Path(__file__).with_suffix(".yaml")
 _THIRD = ("optim.samples_seen=20480", "evaluate=[]")
 _SMALL = (
     *("data.train=64", "data.val=16", "data.test=16"),
@@ -49,7 +50,7 @@ def run(*, smoke: bool = False) -> dict[str, float]:
         pretraining = cpu_minutes() - before
         folder, before = Path(made) / "tuned", cpu_minutes()
         options = (f"init.from={start}", f"run.dir={folder}", *_HERE, *small)
-        ptft("train", "finetune/scenes-labels", *options, smoke=smoke)
+        ptft("train", _RECIPE, *options, smoke=smoke)
         tuning = cpu_minutes() - before
         test = json.loads((folder / "metrics.json").read_text())["test"]
         names = _names(start, Path(made), small, smoke=smoke)
@@ -76,7 +77,7 @@ def run(*, smoke: bool = False) -> dict[str, float]:
 def _names(start: Path, made: Path, small: tuple[str, ...], *, smoke: bool) -> float:
     """The mAP of the start on test, asked by class names."""
     path = made / "names.json"
-    asked = ("--recipe", "finetune/scenes-labels", "-o", path)
+    asked = ("--recipe", _RECIPE, "-o", path)
     items = 'evaluate=[{"kind":"zero_shot","split":"test","templates":["a {}","a {} thing"]}]'
     ptft("evaluate", start, *asked, items, *small[:3], smoke=smoke)
     return float(json.loads(path.read_text())["zero_shot"]["map"])

@@ -11,8 +11,9 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from ptft.distributed import ALONE
 from ptft.errors import RecipeError
-from ptft.objective import class_weights, classify_loss
+from ptft.objective import classify_loss
 from ptft.recipe import ClassifyObjective, Recipe, deciding_values
+from ptft.train.class_weights import class_weights
 from ptft.train.gradients import Step
 from ptft.train.parallel import share
 from ptft.train.setup import set_up

@@ -13,9 +13,10 @@ from ptft.artifact import RunFiles, read_json
 from ptft.errors import ModelError
 from ptft.evaluate import evaluate
 from ptft.model import load_model
-from ptft.objective import class_weights, classify_loss
+from ptft.objective import classify_loss
 from ptft.recipe import ClassifyEvaluation, ClassifyObjective, ScenesData, dump_recipe
 from ptft.runs.folder import read_run
+from ptft.train.class_weights import class_weights
 from ptft.train.setup import set_up
 from tests.support.runs import interrupt, largest_difference, recipe, run
 from tests.support.several import SEVERAL, json_folder

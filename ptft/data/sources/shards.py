@@ -285,6 +285,8 @@ class Shards(FieldSet):
     def _label_values(self) -> LabelCodes | None:
         if self._remote and (self.label_field != "cls" or not self._tars.labelled):
             return None  # it would take fetching everything
+        if self.section.labels == "many" and not self._remote:  # an index knows no empty cls
+            return LabelCodes.of(map(self._label_value, range(self._count_rows())))
 
         def look() -> Arrays:
             shards = counted(range(count := len(self._tar_sources)), "reading labels", count)
@@ -297,8 +299,6 @@ class Shards(FieldSet):
         first, count = int(self._firsts[shard]), int(self._tars.counts[shard])
         index = self._tars[shard] if self.label_field == "cls" else None
         here = isinstance(self._tar_sources[shard], Path)
-        if here and self.section.labels == "many":
-            index = None  # it does not tell an empty cls from none
         if index is None or (here and index.labels is None):
             return LabelCodes.of(self._label_value(first + row) for row in range(count))
         if index.labels is None:
@@ -310,8 +310,7 @@ class Shards(FieldSet):
         return found if set(values.values()) <= {None} else found.replaced(values)
 
     def _label_value(self, row: int) -> Any:
-        """The label of a row, None where it has none or its fields are broken (reading the
-        sample then says so)."""
+        """The label of a row, None where it has none or its fields are broken (reading says so)."""
         label = self.label_field or ""
         shard, within = self._find(row)
         place = self._tars[shard].members(within).get(label)
@@ -337,8 +336,7 @@ def _short_names(sources: Sequence[ShardSource]) -> list[str]:
 
 
 def _check_room(section: ShardsData, shards: Sequence[RemoteShard]) -> None:
-    """The window that is read and the one that is fetched meanwhile must fit, each of which may
-    reach into one shard more."""
+    """The windows that are read and fetched must fit; each may reach into one shard more."""
     size = sum(shard.size for shard in shards)
     most = 2 * (section.shuffle_shards + 1)
     if size <= section.cache_gb * 1e9 or not shards:
