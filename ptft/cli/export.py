@@ -40,6 +40,9 @@ def command(
     precision: Annotated[
         str, typer.Option("--precision", help="Of the ONNX towers; fp32 is always written.")
     ] = "fp32,fp16,int8",
+    clients: Annotated[
+        str, typer.Option("--for", help="Clients to write files for; ptft's own always are.")
+    ] = "open_clip,transformers,timm,sentence-transformers,onnx",
     max_loss: Annotated[
         float,
         typer.Option(
@@ -47,8 +50,7 @@ def command(
         ),
     ] = 1.0,
     measure: Annotated[
-        bool,
-        typer.Option(help="Run the recipe's evaluations with every ONNX file."),
+        bool, typer.Option(help="Run the recipe's evaluations with every ONNX file.")
     ] = True,
 ) -> None:
     """Write the model folder; every ONNX file is held against the checkpoint. Prints the folder.
@@ -67,6 +69,7 @@ def command(
             examples=examples,
             overwrite=overwrite,
             precisions=[part.strip() for part in precision.split(",") if part.strip()],
+            clients=[part.strip() for part in clients.split(",") if part.strip()],
             max_loss=max_loss,
             measure=measure,
             progress=steps,

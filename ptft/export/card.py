@@ -223,6 +223,9 @@ def _pictures(files: list[str]) -> list[str]:
 
 
 def _exported(info: ModelInfo, spec: ModelSpec, metrics: dict[str, Any]) -> str:
+    lines = ["ONNX files were not asked for (`ptft export --for`), and are not here."]
+    if metrics["pixels"] is None:
+        return "\n".join([*lines, *_loaded(info, metrics)]) + "\n"
     lines = [
         "Each ONNX file was run in a process of its own by onnxruntime with default options, and "
         "held against the checkpoint in torch. Differences are of normalised embeddings"
@@ -238,17 +241,7 @@ def _exported(info: ModelInfo, spec: ModelSpec, metrics: dict[str, Any]) -> str:
             f"| {inline(name)} | {size} | {figures['max_abs']:.2e} | {figures['min_cosine']:.8f} "
             f"| {lost} | {shapes} |"
         )
-    for name, difference in metrics["libraries"].items():
-        how = f"{name} loaded the folder as its {info.clients[name]['loads']}"
-        same = "embeddings"
-        if info.clients[name]["loads"] == ROUTER:
-            how = f"transformers loaded each tower of {name}' modules alone"
-        elif info.task == "detect" and name == "transformers":
-            same = "boxes and logits"
-        lines += [
-            "",
-            f"{how} and gave the same {same}, the largest difference being {difference:.2e}.",
-        ]
+    lines += _loaded(info, metrics)
     if "owlvit_onnx" in metrics:
         lines += [
             "",
@@ -277,6 +270,23 @@ def _exported(info: ModelInfo, spec: ModelSpec, metrics: dict[str, Any]) -> str:
         f"`{FolderFiles.INFO}` the digest of every file.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _loaded(info: ModelInfo, metrics: dict[str, Any]) -> list[str]:
+    """What libraries made of the folder."""
+    lines: list[str] = []
+    for name, difference in metrics["libraries"].items():
+        how = f"{name} loaded the folder as its {info.clients[name]['loads']}"
+        same = "embeddings"
+        if info.clients[name]["loads"] == ROUTER:
+            how = f"transformers loaded each tower of {name}' modules alone"
+        elif info.task == "detect" and name == "transformers":
+            same = "boxes and logits"
+        lines += [
+            "",
+            f"{how} and gave the same {same}, the largest difference being {difference:.2e}.",
+        ]
+    return lines
 
 
 def _loss(metrics: dict[str, Any]) -> str:

@@ -3,12 +3,13 @@
 from typing import Any
 
 from ptft.artifact import FolderFiles, ModelInfo
-from ptft.export.card_boxes import detector_onnx, detector_pipeline, detector_service
-from ptft.export.card_pictures import pictures_onnx, pictures_service, without_texts
+from ptft.export.card_boxes import detector_onnx, detector_pipeline
+from ptft.export.card_pictures import pictures_onnx, without_texts
+from ptft.export.card_service import service
 from ptft.export.router_layout import ROUTER
 from ptft.export.texts import offers_texts
 from ptft.model.spec import ModelSpec
-from ptft.pages.markdown import code, filled, literal, quoted
+from ptft.pages.markdown import code, filled, literal
 from ptft.preprocess.clip_vocabulary import END_OF_TEXT
 from ptft.recipe.publication import public_place
 
@@ -209,21 +210,6 @@ ptft evaluate . --recipe recipe.yaml
 As the start of a recipe of your own: `init: {{from: <this folder or its Hub id>}}`.
 """
 
-_SERVICE = """\
-From a checkout of ptft, with this folder's path in `PTFT_MODEL`:
-
-```sh
-bentoml serve serving.service:Ptft
-```
-
-```sh
-curl http://localhost:3000/v1/embed/text -H 'Content-Type: application/json' \\
-  -d {question}
-curl http://localhost:3000/v1/embed/image -F images=@picture.jpg
-curl http://localhost:3000/v1/classify {classify}
-```
-"""
-
 
 def usage(info: ModelInfo, spec: ModelSpec, files: list[str]) -> str:
     """Commands for every client that can load the folder, as Markdown.
@@ -242,8 +228,10 @@ def usage(info: ModelInfo, spec: ModelSpec, files: list[str]) -> str:
     if FolderFiles.OPEN_CLIP_CONFIG in files and asked:
         parts += ["### open_clip\n", filled(_OPEN_CLIP, texts=texts)]
     parts += _libraries(info, spec, files, texts)
-    parts += ["### onnxruntime\n", filled(_ONNX, texts=texts) if asked else pictures_onnx()]
-    if info.task == "detect":
+    served = FolderFiles.VISION_ONNX in files
+    if served:
+        parts += ["### onnxruntime\n", filled(_ONNX, texts=texts) if asked else pictures_onnx()]
+    if served and info.task == "detect":
         parts.append(detector_onnx())
     if FolderFiles.HEAD in files:
         said = _EACH if info.thresholds else _ONE
@@ -254,21 +242,8 @@ def usage(info: ModelInfo, spec: ModelSpec, files: list[str]) -> str:
     base = public_place(spec.base or "the base")
     if any(name.startswith(f"{FolderFiles.ADAPTER}/") for name in files):
         parts.append(filled(_ADAPTER, base=literal(base)))
-    # A model that was trained on classes answers with those, any other has to be told some.
-    named = [] if info.classes else _texts(info)
-    # --form-string, since -F reads a file where a text begins with @ or <
-    labels = "".join(f" --form-string {quoted(f'labels={text}')}" for text in named)
-    text = f" --form-string {quoted(f'texts={_texts(info)[0]}')}"
-    classify = {
-        "image": f"-F images=@picture.jpg{labels}",
-        "text": text.strip(),
-        "both": f"-F images=@picture.jpg{text}",
-    }[info.reads]
-    question = quoted(f'{{"texts": [{texts}]}}')
-    service = filled(_SERVICE, question=question, classify=classify)
-    parts += ["### The service\n", service if asked else pictures_service()]
-    if info.task == "detect":
-        parts.append(detector_service(info))
+    if served:
+        parts += service(info, _texts(info), asked=asked)
     commands = "\n".join(parts)
     if not reading.orient:  # of a model that saw pictures lie as they are stored
         commands = commands.replace(_UPRIGHT, 'Image.open("picture.jpg")')
@@ -316,7 +291,7 @@ def _libraries(info: ModelInfo, spec: ModelSpec, files: list[str], texts: str) -
         parts += _sentence_transformers(info, texts)
     if timm is not None:
         parts += ["### timm\n", filled(_TIMM, loads=timm)]
-    if embeds:
+    if embeds and FolderFiles.VISION_ONNX in files:
         usage = filled(
             _JAVASCRIPT,
             folder=code(f"models/{info.name}"),

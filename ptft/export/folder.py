@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +19,7 @@ from ptft.artifact import (
 from ptft.errors import ExportError, PtftError, UsageError, suggest
 from ptft.export.card import Kept, make_card, read_kept
 from ptft.export.library_files import Library, write_library_files
-from ptft.export.model_files import portable, write_model_files
+from ptft.export.model_files import map_weights, portable, write_model_files
 from ptft.export.owlvit import OWLVIT
 from ptft.export.owlvit_onnx import write_owlvit_onnx
 from ptft.export.parity import check_adapted, find_reference, make_golden, save_golden, ship_adapter
@@ -38,7 +38,12 @@ from ptft.recipe import RunSection, dump_recipe, recipe_digest
 from ptft.recipe.publication import public_text, published_recipe
 from ptft.speech import ProgressCallback, tell
 
-__all__ = ["export_model"]
+__all__ = ["CLIENTS", "export_model"]
+
+_LIBRARIES = ("transformers", "timm", "sentence-transformers")
+CLIENTS = ("open_clip", *_LIBRARIES, "onnx")
+"""What an export may be for."""
+_NOT_ASKED = "its files were not asked for (`ptft export --for`)"
 
 
 def export_model(
@@ -50,6 +55,7 @@ def export_model(
     examples: bool = False,
     overwrite: bool = False,
     precisions: Sequence[str] = tuple(PRECISIONS),
+    clients: Sequence[str] = CLIENTS,
     max_loss: float = MAX_LOSS,
     measure: bool = True,
     progress: Callable[[str], None] | None = None,
@@ -73,13 +79,17 @@ def export_model(
         precisions: of the ONNX towers, names of :data:`ptft.artifact.PRECISIONS`; fp32 is always
             written. A file of another precision that does not load, is not close to the model or
             costs too much is not: the reason is said, and stands in ``metrics.json``.
+        clients: that the folder is for, names of :data:`CLIENTS`. The weights that ptft reads,
+            which are open_clip's where it can express the model, the tokenizer and golden
+            embeddings are always written; ONNX files, which the service reads, only for ``onnx``,
+            and ``config.json`` with transformers' weights for any library that reads it.
         max_loss: points of recall or accuracy that such a file may cost.
         measure: run the recipe's evaluations with every file, where their data is here.
         progress: told what is being done, in words.
         count: told how many samples of an evaluation are done.
 
     Raises:
-        UsageError: a precision is unknown.
+        UsageError: a precision or a client is unknown.
         ExportError: ``out`` is taken, or a tower cannot be exported.
         ParityError: an ONNX file does not give the checkpoint's embeddings.
         AdaptError: it does not give those of the adapted model that was trained.
@@ -88,9 +98,8 @@ def export_model(
     # Over 60 lines: the files of a model folder, one after another, as a list of steps.
     say = progress or tell
     out = Path(out)
-    for precision in precisions:
-        if precision not in PRECISIONS:
-            raise UsageError(f"precision {precision!r}: {suggest(precision, PRECISIONS)}")
+    _check_known("precision", precisions, PRECISIONS)
+    _check_known("client", clients, CLIENTS)
     _check_place(out, overwrite)
     kept = read_kept(out / FolderFiles.CARD)
     origin = read_provenance(source)
@@ -103,34 +112,37 @@ def export_model(
         say("writing weights, tokenizer and golden embeddings")
         golden = make_golden(model)
         write_model_files(model, folder)
+        map_weights(model, folder)
         save_golden(golden, folder / FolderFiles.GOLDEN)
         ship_adapter(origin.source, folder)
-        say("writing what transformers and timm load, and holding it against the model")
-        libraries = write_library_files(model, golden, folder)
+        libraries = {name: Library(reason=_NOT_ASKED) for name in _LIBRARIES}
+        if {*clients} & {*_LIBRARIES}:
+            say("writing what transformers and timm load, and holding it against the model")
+            libraries = write_library_files(model, golden, folder)
+        measure = measure and "onnx" in clients
         if measure:
             say("measuring the model itself by its recipe's evaluations")
         quality = Quality(model, origin.recipe, measure=measure, count=count)
-        written = write_towers(
-            model,
-            folder,
-            precisions=[name for name in PRECISIONS if name == "fp32" or name in precisions],
-            quality=quality,
-            max_loss=max_loss,
-            pictures=calibration_pictures(model, origin.recipe),
-            say=say,
-        )
-        whole = None
-        if libraries["transformers"].loads == OWLVIT:
-            say(f"writing {FolderFiles.OWLVIT_ONNX}, and holding it against the golden boxes")
-            whole = write_owlvit_onnx(model, golden, folder)
-        say("writing how pictures become pixels, and holding it against the model's way")
-        write_preprocess(model.spec.preprocess, folder / FolderFiles.PREPROCESS_ONNX)
-        pixels = check_preprocess(model.spec.preprocess, folder / FolderFiles.PREPROCESS_ONNX)
+        written, pixels, whole = Written(), None, None
+        if "onnx" in clients:
+            written = write_towers(
+                model,
+                folder,
+                precisions=[name for name in PRECISIONS if name == "fp32" or name in precisions],
+                quality=quality,
+                max_loss=max_loss,
+                pictures=calibration_pictures(model, origin.recipe),
+                say=say,
+            )
+            if libraries["transformers"].loads == OWLVIT:
+                say(f"writing {FolderFiles.OWLVIT_ONNX}, and holding it against the golden boxes")
+                whole = write_owlvit_onnx(model, golden, folder)
+            pixels = _write_pixels(model, folder, say)
         for file, reason in written.left_out.items():
             say(f"{file} is left out: {reason}")
         if trained is not None:
             say("holding the files against the adapted model as it was trained")
-            check_adapted(trained, model, folder)
+            check_adapted(trained, model, folder if "onnx" in clients else None)
         say("sketching the embeddings of the training data")
         no_sketch = write_sketch(model, origin.recipe, folder / FolderFiles.SKETCH, count=count)
         if no_sketch is not None:
@@ -148,12 +160,26 @@ def export_model(
             write_json(folder / FolderFiles.MIX, asdict(origin.mix))
         write_pictures(origin.source, folder, origin.recipe, examples=examples)
         say("hashing what was written")
-        clients = _clients(model, libraries)
-        info = make_record(model, origin, name or origin.name, folder, clients, published, texts)
+        loads = _clients(model, libraries)
+        info = make_record(model, origin, name or origin.name, folder, loads, published, texts)
         _write_card(info, model, origin, metrics, folder, licence, kept)
         write_model_info(folder, info)
     say(f"{out}: {info.digest}")
     return info
+
+
+def _check_known(kind: str, asked: Sequence[str], known: Collection[str]) -> None:
+    for name in asked:
+        if name not in known:
+            raise UsageError(f"{kind} {name!r}: {suggest(name, known)}")
+    if kind == "client" and not asked:
+        raise UsageError(f"client: none; allowed: {', '.join(known)}")
+
+
+def _write_pixels(model: DualEncoder, folder: Path, say: Callable[[str], None]) -> dict[str, float]:
+    say("writing how pictures become pixels, and holding it against the model's way")
+    write_preprocess(model.spec.preprocess, folder / FolderFiles.PREPROCESS_ONNX)
+    return check_preprocess(model.spec.preprocess, folder / FolderFiles.PREPROCESS_ONNX)
 
 
 def _check_place(out: Path, overwrite: bool) -> None:

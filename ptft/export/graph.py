@@ -1,8 +1,7 @@
 """One tower of a torch model as an ONNX file, free of everything that is not the model.
 
 Opset 18: the one that torch's exporter writes without converting; onnxruntime reads it from
-1.14 on. Files over ``EXTERNAL_OVER`` bytes keep their weights in ``…onnx_data`` beside them, since
-protobuf ends at 2 GiB.
+1.14 on.
 """
 
 import logging
@@ -11,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
@@ -20,21 +18,16 @@ from torch import Tensor, nn
 from ptft.errors import ExportError
 from ptft.export.plain_ops import PlainOps
 from ptft.model.exported import as_exported
+from ptft.onnx.graph_file import save_graph, strip
 
 __all__ = [
-    "EXTERNAL_OVER",
     "OPSET",
     "Tower",
     "check_axes",
-    "consumers",
-    "save_graph",
-    "strip",
     "write_graph",
 ]
 
 OPSET = 18
-EXTERNAL_OVER = 1_800_000_000  # bytes of weights; below 2 GiB with room for the graph
-EXTERNAL_EACH = 1024  # bytes of a tensor that goes there; smaller ones stay in the graph
 
 
 @dataclass(frozen=True)
@@ -90,25 +83,6 @@ def write_graph(tower: Tower, path: Path) -> None:
     check_axes(path, tower)
 
 
-def strip(proto: onnx.ModelProto) -> None:
-    """Remove what tells of the machine and not of the model: stack traces, scopes, shapes between.
-
-    Intermediate shapes go too: onnxruntime infers them, and its quantiser fails on the exporter's.
-    """
-    proto.producer_name, proto.producer_version = "ptft", ""
-    proto.doc_string = ""
-    del proto.metadata_props[:]
-    graph = proto.graph
-    graph.name, graph.doc_string = "tower", ""
-    del graph.metadata_props[:]
-    del graph.value_info[:]
-    assert not proto.functions, "the exporter inlines its functions"
-    values = [*graph.input, *graph.output, *graph.initializer]
-    for item in [*values, *_nodes(graph)]:
-        item.doc_string = ""
-        del item.metadata_props[:]
-
-
 def _fold_reshapes(graph: onnx.GraphProto) -> None:
     """Give a weight the shape that it is read in: the exporter's optimiser leaves large ones, and
     what is no constant is not quantised."""
@@ -148,40 +122,6 @@ def check_axes(path: Path, tower: Tower) -> None:
     batch = graph.output[0].type.tensor_type.shape.dim[0].dim_param
     if batch != tower.axes[0][0]:
         raise ExportError(f"{path.name}: the batch of {tower.output_name} came out fixed")
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[Any]:
-    """Nodes, also those inside control flow, and what such an inner graph holds besides."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-                del inner.value_info[:]
-                yield inner
-                yield from inner.initializer
-                yield from _nodes(inner)
-
-
-def consumers(graph: onnx.GraphProto, name: str) -> list[onnx.NodeProto]:
-    """The nodes that read a value."""
-    return [node for node in graph.node if name in node.input]
-
-
-def save_graph(proto: onnx.ModelProto, path: Path) -> None:
-    """Write a model; with more than ``EXTERNAL_OVER`` bytes of weights, those go beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_name(f"{path.name}_data").unlink(missing_ok=True)  # onnx would write behind it
-    weights = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
-    if weights > EXTERNAL_OVER:
-        onnx.save(
-            proto,
-            path,
-            save_as_external_data=True,
-            location=path.name + "_data",
-            size_threshold=EXTERNAL_EACH,
-        )
-    else:
-        path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from ptft.artifact import FolderFiles, write_json
 from ptft.compat import prepare_torchvision
@@ -28,6 +27,7 @@ from ptft.export.router_layout import (
 )
 from ptft.export.timm_layout import TimmLayout, embed_by_timm, timm_layout
 from ptft.export.transformers_model import Converted, convert
+from ptft.files.tensors import write_tensors
 from ptft.model import DualEncoder
 from ptft.onnx.golden import Golden
 
@@ -77,10 +77,7 @@ def write_library_files(model: DualEncoder, golden: Golden, folder: Path) -> dic
         processor = owlvit_processor(processor)
         write_json(folder / FolderFiles.PREPROCESSOR, processor)
     if isinstance(converted, Converted):
-        tensors = {
-            name: tensor.detach().contiguous().clone() for name, tensor in converted.state.items()
-        }
-        save_file(tensors, folder / FolderFiles.TRANSFORMERS_WEIGHTS, metadata={"format": "pt"})
+        write_tensors(folder / FolderFiles.TRANSFORMERS_WEIGHTS, converted.state)
         if processor is None and isinstance(timm, TimmLayout):
             timm = "transformers would read its keys for those of an image processor"
     found = {"timm": _write_timm(model, golden, folder, converted, timm, processor)}

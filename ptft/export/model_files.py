@@ -36,9 +36,12 @@ from html.entities import name2codepoint
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ptft.artifact import FolderFiles, write_json
+from ptft.files.tensors import write_tensors
 from ptft.model import DualEncoder, open_clip_state_dict, save_model
 from ptft.model.spec import HF_TEXT, ModelSpec, save_spec
 from ptft.model.store import OWN_WEIGHTS, save_hf_config
@@ -48,6 +51,7 @@ from ptft.recipe.publication import public_place
 
 __all__ = [
     "TOKENIZER_CONFIG",
+    "map_weights",
     "portable",
     "write_head",
     "write_model_files",
@@ -74,11 +78,7 @@ def write_model_files(model: DualEncoder, folder: Path) -> None:
             folder / FolderFiles.OPEN_CLIP_CONFIG,
             {"model_cfg": config, "preprocess_cfg": spec.preprocess.open_clip_config()},
         )
-        tensors = {
-            name: tensor.detach().cpu().contiguous().clone()
-            for name, tensor in open_clip_state_dict(model).items()
-        }
-        save_file(tensors, folder / FolderFiles.OPEN_CLIP_WEIGHTS, metadata={"format": "pt"})
+        write_tensors(folder / FolderFiles.OPEN_CLIP_WEIGHTS, open_clip_state_dict(model))
     write_tokenizer_files(spec, folder)
     if config is not None and config["text_cfg"].get("hf_tokenizer_name") == HF_TEXT:
         # open_clip's hf-hub: makes a tokenizer of what lies there, an empty one of nothing
@@ -94,6 +94,28 @@ def write_model_files(model: DualEncoder, folder: Path) -> None:
         state = model.detector.state_dict()
         plain = {name: one.detach().cpu().contiguous() for name, one in state.items()}
         save_file(plain, folder / FolderFiles.DETECTOR, metadata={"format": "pt"})
+
+
+@torch.no_grad()
+def map_weights(model: DualEncoder, folder: Path) -> None:
+    """Let the weights of a model whose files were just written be the pages of its file: the system
+    reads them as they are needed, and has their memory back when it needs that.
+
+    Args:
+        model: contiguous weights of the types of the file; others stay where they are.
+    """
+    own = model.spec.open_clip_config is None
+    path = folder / (OWN_WEIGHTS if own else FolderFiles.OPEN_CLIP_WEIGHTS)
+    state = model.state_dict() if own else open_clip_state_dict(model)
+    names = {tensor.data_ptr(): name for name, tensor in state.items()}
+    with safe_open(path, framework="pt") as file:
+        for weight in [*model.parameters(), *model.buffers()]:
+            name = names.get(weight.data_ptr())
+            if name is None or not weight.is_contiguous():
+                continue
+            mapped = file.get_tensor(name)
+            if mapped.dtype == weight.dtype and mapped.numel() == weight.numel():
+                weight.data = mapped.view(weight.shape)
 
 
 def portable(spec: ModelSpec) -> ModelSpec:

@@ -12,10 +12,11 @@ from onnx import TensorProto, helper
 
 from ptft.artifact import FolderFiles
 from ptft.errors import ExportError, ParityError
-from ptft.export.graph import OPSET, save_graph, strip
+from ptft.export.graph import OPSET
 from ptft.model import DualEncoder
 from ptft.onnx.boxes import MORE
 from ptft.onnx.golden import TOLERANCE, Golden
+from ptft.onnx.graph_file import save_graph, strip
 
 __all__ = ["write_owlvit_onnx"]
 

@@ -17,11 +17,11 @@ from ptft.evaluate.embed import evaluating
 from ptft.export.graph import Tower, check_axes, write_graph
 from ptft.export.parity import TEXTS, Parity, golden_pictures, measure_parity
 from ptft.export.quality import Quality
-from ptft.export.quantise import write_half, write_int8
 from ptft.model import DualEncoder
 from ptft.onnx.golden import TOLERANCE
 from ptft.onnx.model import tower_file
 from ptft.onnx.processor import saturation_note
+from ptft.onnx.quantise import convert_apart
 
 __all__ = [
     "MAX_LOSS",
@@ -216,7 +216,8 @@ class Precisions:
             relative = path.relative_to(self.folder).as_posix()
             say(f"{relative}: {_HOW[name]}holding it against torch, measuring it")
             try:
-                _convert(name, path, self.folder / self.file, self.pictures)
+                if name != "fp32":
+                    convert_apart(name, path, self.folder / self.file, self.pictures)
                 check_axes(path, self.tower)
                 parity = measure_parity(path, self.batches, expected, tolerance=TOLERANCE[name])
                 written.parity[relative] = self._measured(parity, name, path)
@@ -250,22 +251,6 @@ class Precisions:
                 f"{path.name}: loses {change.lost:.2f} points of {what}; allowed: {self.max_loss:g}"
             )
         return replace(parity, change=change.figures, lost=change.lost)
-
-
-def _convert(name: str, path: Path, plain: Path, pictures: NDArray[np.float32]) -> None:
-    """Write ``path`` in a precision from the float32 file.
-
-    Raises:
-        ExportError: the tower has something that cannot be converted.
-    """
-    try:
-        if name == "fp16":
-            write_half(path, plain)
-        elif name == "int8":
-            write_int8(path, plain, pictures)
-    except Exception as error:  # onnxruntime's converters raise many kinds
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ExportError(f"{path.name}: cannot be converted: {reason[0]}") from error
 
 
 def image_batches(model: DualEncoder) -> dict[str, NDArray[np.float32]]:

@@ -23,7 +23,7 @@ from ptft.model.adapt import rebuild
 from ptft.model.detecting import restore_detector
 from ptft.model.encoder import DualEncoder
 from ptft.model.foreign import check_architecture
-from ptft.model.names import check_fit, fit_state_dict
+from ptft.model.names import check_fit
 from ptft.model.spec import HF_TEXT, SPEC, ModelSpec, load_spec, save_spec
 from ptft.model.towers import build_towers, seeded
 from ptft.model_record import read_mix, recorded_files
@@ -83,9 +83,10 @@ def load_stored(folder: Path) -> DualEncoder:
     spec = load_spec(folder)
     stem = _OWN if (folder / OWN_WEIGHTS).is_file() else MODEL
     with TensorFiles(folder, stem) as files:
-        state = {name: files.read(name) for name in files.names()}
-    model = shell(spec, folder, state)
-    fit_state_dict(model, state, source=files.label)
+        # what decides the parts; the rest is read into its place, and not held twice
+        deciding = [name for name in files.names() if name.startswith(("head.", "logit_"))]
+        model = shell(spec, folder, {name: files.read(name) for name in deciding})
+        _fill(model, files)
     return model
 
 
@@ -98,12 +99,16 @@ def load_weights(model: DualEncoder, folder: Path) -> None:
         ModelError: a weight does not fit.
         ArtifactError: a file is absent or damaged.
     """
-    own = model.state_dict()
     with TensorFiles(folder, MODEL) as files:
-        shapes = {name: files.shape(name) for name in files.names()}
-        check_fit(own, shapes, source=files.label)
-        for name, tensor in own.items():
-            files.fill(name, tensor)
+        _fill(model, files)
+
+
+def _fill(model: DualEncoder, files: TensorFiles) -> None:
+    own = model.state_dict()
+    shapes = {name: files.shape(name) for name in files.names()}
+    check_fit(own, shapes, source=files.label)
+    for name, tensor in own.items():
+        files.fill(name, tensor)
 
 
 def shell(spec: ModelSpec, folder: Path, state: dict[str, Tensor], *, seed: int = 0) -> DualEncoder:

@@ -81,9 +81,9 @@ def _export(
     """
     from ptft.evaluate.embed import evaluating
     from ptft.export.graph import write_graph
-    from ptft.export.quantise import learns_ranges, write_half, write_int8
     from ptft.export.towers import towers_of
     from ptft.model import load_model
+    from ptft.onnx.quantise import learns_ranges, write_half, write_int8
 
     model = load_model(folder).cpu().float().eval()
     with evaluating(model):

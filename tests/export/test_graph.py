@@ -13,6 +13,7 @@ from ptft.errors import ExportError, ParityError
 from ptft.export import graph
 from ptft.export.graph import Tower, check_axes, write_graph
 from ptft.export.parity import compare_embeddings, measure_parity, run_apart
+from ptft.onnx import graph_file
 
 
 class Pooled(nn.Module):
@@ -43,7 +44,7 @@ def test_any_batch_and_length_also_with_weights_outside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, external: bool
 ) -> None:
     if external:
-        monkeypatch.setattr(graph, "EXTERNAL_OVER", 1000)
+        monkeypatch.setattr(graph_file, "EXTERNAL_OVER", 1000)
     module = Pooled()
     path = tmp_path / "text_model.onnx"
     write_graph(tower(module), path)

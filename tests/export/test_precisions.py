@@ -10,14 +10,15 @@ import torch
 
 from ptft.artifact import FolderFiles
 from ptft.errors import UsageError
-from ptft.export import export_model, graph, quantise
+from ptft.export import export_model
 from ptft.export.graph import Tower, write_graph
 from ptft.export.parity import run_apart
 from ptft.export.quality import Quality, calibration_pictures
-from ptft.export.quantise import convolves, write_half, write_int8
 from ptft.export.towers import image_tower, write_towers
+from ptft.onnx import graph_file, quantise
 from ptft.onnx.model import tower_file
 from ptft.onnx.processor import saturation_note
+from ptft.onnx.quantise import convolves, write_half, write_int8
 from ptft.recipe import Recipe
 from ptft.recipe.load import parse_recipe
 from tests.support import tiny
@@ -100,8 +101,8 @@ def test_a_file_of_each_precision_loads_in_a_process_of_its_own(
     ends the process."""
     path = tmp_path / "other.onnx"
     if external:
-        monkeypatch.setattr(graph, "EXTERNAL_OVER", 100)
-        monkeypatch.setattr(graph, "EXTERNAL_EACH", 100)
+        monkeypatch.setattr(graph_file, "EXTERNAL_OVER", 100)
+        monkeypatch.setattr(graph_file, "EXTERNAL_EACH", 100)
     for number in range(2):
         if precision == "fp16":
             write_half(path, attention)

@@ -12,8 +12,8 @@ from PIL import Image
 
 from ptft.artifact import FolderFiles, hash_files, read_model_info, write_model_info
 from ptft.errors import UsageError
-from ptft.export.quantise import write_int8
 from ptft.onnx.model import tower_file
+from ptft.onnx.quantise import write_int8
 from ptft.verify import Link, verify
 from ptft.verify.drawn import check_drawn, new_input_draw
 

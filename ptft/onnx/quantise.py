@@ -10,18 +10,72 @@ Which way to 8 bits depends on what the weights are, since each is slow or inexa
   have one scale a column. Token embeddings are 8 bits too, and read as they are needed.
 
 Weights use all 8 bits. Processors without VNNI (before 2019) may saturate 16-bit sums on them.
+
+A file is made in a process that ends (:func:`convert_apart`), which imports no torch. The graph is
+read with its weights once; what onnxruntime copies and infers shapes of has them outside.
 """
 
-from collections.abc import Iterator
+import mmap
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ptft.export.graph import consumers, save_graph, strip
+from ptft.errors import ExportError
+from ptft.onnx.graph_file import EXTERNAL_EACH, consumers, save_graph, strip
 
-__all__ = ["convolves", "learns_ranges", "write_half", "write_int8"]
+__all__ = ["convert_apart", "convolves", "learns_ranges", "write_half", "write_int8"]
+
+
+def convert_apart(name: str, path: Path, plain: Path, pictures: NDArray[np.float32]) -> None:
+    """Write ``path`` in a precision, ``fp16`` or ``int8``, from the float32 file, in a process of
+    its own.
+
+    Args:
+        pictures: see :func:`write_int8`.
+
+    Raises:
+        ExportError: the tower has something that cannot be converted.
+    """
+    with tempfile.TemporaryDirectory(prefix=".convert-", dir=path.parent) as scratch:
+        shown = Path(scratch, "pictures.npy")
+        if name == "int8" and learns_ranges(plain):
+            np.save(shown, pictures)
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "ptft.onnx.quantise", name, path, plain, shown],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(one for one in sys.path if one)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    if done.returncode < 0:
+        raise ExportError(f"{path.name}: its conversion was ended by signal {-done.returncode}")
+    if done.returncode > 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ExportError(f"{path.name}: cannot be converted: {last}")
+
+
+def _set_aside(plain: Path, scratch: str, change: Callable[[onnx.ModelProto], None]) -> Path:
+    """A float32 file, changed, with its weights beside it."""
+    proto = onnx.ModelProto()
+    with plain.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        proto.ParseFromString(memoryview(data))  # which reads no second copy into memory
+    onnx.load_external_data_for_model(proto, str(plain.parent))
+    change(proto)
+    path = Path(scratch, "plain.onnx")
+    onnx.save(
+        proto, path, save_as_external_data=True, location="weights", size_threshold=EXTERNAL_EACH
+    )
+    return path
 
 
 def write_half(path: Path, plain: Path) -> None:
@@ -32,9 +86,11 @@ def write_half(path: Path, plain: Path) -> None:
     """
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    proto = onnx.load(plain)
-    _transpose_after_products(proto.graph)
-    proto = convert_float_to_float16(proto, keep_io_types=True)
+    with tempfile.TemporaryDirectory(prefix=".half-", dir=path.parent) as scratch:
+        aside = _set_aside(plain, scratch, lambda proto: _transpose_after_products(proto.graph))
+        proto = convert_float_to_float16(str(aside), keep_io_types=True)
+    for tensor in proto.graph.initializer:
+        tensor.ClearField("data_location")  # they are inside again
     strip(proto)
     save_graph(proto, path)
 
@@ -97,30 +153,55 @@ def write_int8(
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
 
-    proto = onnx.load(plain)
-    # The mark of onnxruntime's own preparation, without which it warns: there is nothing to fold.
-    proto.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
-    if convolves(proto.graph) if calibrate is None else calibrate:
-        quantize_static(
-            proto,
-            path,
-            _Pictures(proto.graph.input[0].name, pictures),
-            op_types_to_quantize=list(_CALIBRATED),
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
-    else:
-        _split_gemm(proto.graph)
-        quantize_dynamic(proto, path, op_types_to_quantize=list(_DYNAMIC), per_channel=True)
+    learns = learns_ranges(plain) if calibrate is None else calibrate
+    with tempfile.TemporaryDirectory(prefix=".int8-", dir=path.parent) as scratch:
+        aside = _set_aside(plain, scratch, lambda proto: _prepare(proto, split=not learns))
+        if learns:
+            quantize_static(
+                aside,
+                path,
+                _Pictures(_input_name(plain), pictures),
+                op_types_to_quantize=list(_CALIBRATED),
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+            )
+        else:
+            with _inferred_once():
+                quantize_dynamic(aside, path, op_types_to_quantize=list(_DYNAMIC), per_channel=True)
     proto = onnx.load(path)
     strip(proto)
     save_graph(proto, path)
 
 
+def _prepare(proto: onnx.ModelProto, *, split: bool) -> None:
+    # The mark of onnxruntime's own preparation, without which it warns: there is nothing to fold.
+    proto.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
+    if split:
+        _split_gemm(proto.graph)
+
+
+@contextmanager
+def _inferred_once() -> Iterator[None]:
+    """Within, onnxruntime's quantiser takes a model whose shapes it has inferred as it is: it would
+    copy it twice to infer them again, behind a change of Gemms of which none are left."""
+    from onnxruntime.quantization import onnx_quantizer
+
+    again = onnx_quantizer.save_and_reload_model_with_shape_infer
+    onnx_quantizer.save_and_reload_model_with_shape_infer = lambda model: model
+    try:
+        yield
+    finally:
+        onnx_quantizer.save_and_reload_model_with_shape_infer = again
+
+
 def learns_ranges(plain: Path) -> bool:
     """Whether :func:`write_int8` reads pictures for this float32 file."""
     return convolves(onnx.load(plain, load_external_data=False).graph)
+
+
+def _input_name(plain: Path) -> str:
+    return str(onnx.load(plain, load_external_data=False).graph.input[0].name)
 
 
 def convolves(graph: onnx.GraphProto) -> bool:
@@ -186,3 +267,15 @@ def _split_gemm(graph: onnx.GraphProto) -> None:
     for tensor in list(graph.initializer):
         if tensor.name not in used:
             graph.initializer.remove(tensor)
+
+
+def _main(name: str, path: Path, plain: Path, shown: Path) -> None:
+    if name == "fp16":
+        write_half(path, plain)
+    else:
+        pictures = np.load(shown) if shown.is_file() else np.zeros((0, 3, 1, 1), np.float32)
+        write_int8(path, plain, pictures)
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], *map(Path, sys.argv[2:]))

@@ -1,0 +1,69 @@
+"""An ONNX graph on its way to a file: what is taken out of it, and where its weights go.
+
+Files over ``EXTERNAL_OVER`` bytes keep their weights in ``…onnx_data`` beside them, since protobuf
+ends at 2 GiB.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+__all__ = ["EXTERNAL_EACH", "EXTERNAL_OVER", "consumers", "save_graph", "strip"]
+
+EXTERNAL_OVER = 1_800_000_000  # bytes of weights; below 2 GiB with room for the graph
+EXTERNAL_EACH = 1024  # bytes of a tensor that goes there; smaller ones stay in the graph
+
+
+def strip(proto: onnx.ModelProto) -> None:
+    """Remove what tells of the machine and not of the model: stack traces, scopes, shapes between.
+
+    Intermediate shapes go too: onnxruntime infers them, and its quantiser fails on the exporter's.
+    """
+    proto.producer_name, proto.producer_version = "ptft", ""
+    proto.doc_string = ""
+    del proto.metadata_props[:]
+    graph = proto.graph
+    graph.name, graph.doc_string = "tower", ""
+    del graph.metadata_props[:]
+    del graph.value_info[:]
+    assert not proto.functions, "the exporter inlines its functions"
+    values = [*graph.input, *graph.output, *graph.initializer]
+    for item in [*values, *_nodes(graph)]:
+        item.doc_string = ""
+        del item.metadata_props[:]
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[Any]:
+    """Nodes, also those inside control flow, and what such an inner graph holds besides."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+                del inner.value_info[:]
+                yield inner
+                yield from inner.initializer
+                yield from _nodes(inner)
+
+
+def consumers(graph: onnx.GraphProto, name: str) -> list[onnx.NodeProto]:
+    """The nodes that read a value."""
+    return [node for node in graph.node if name in node.input]
+
+
+def save_graph(proto: onnx.ModelProto, path: Path) -> None:
+    """Write a model; with more than ``EXTERNAL_OVER`` bytes of weights, those go beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_name(f"{path.name}_data").unlink(missing_ok=True)  # onnx would write behind it
+    weights = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
+    if weights > EXTERNAL_OVER:
+        onnx.save(
+            proto,
+            path,
+            save_as_external_data=True,
+            location=path.name + "_data",
+            size_threshold=EXTERNAL_EACH,
+        )
+    else:
+        path.write_bytes(proto.SerializeToString(deterministic=True))
