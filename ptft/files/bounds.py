@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 MAX_JSON = 256 << 20  # bytes of a JSON file; the largest vocabulary in use has 35 MB
+_MAX_VALUES = 4 << 20  # of one JSON text: half a gigabyte or so once Python holds them
 _DIGITS = 40  # of a value that are shown
 _NAME = re.compile(r"[\w.+ -]+(/[\w.+ -]+)*", re.ASCII)
 _MAX_PART, _MAX_PATH = 255, 2048  # bytes of a name, characters of a path, as systems have them
@@ -47,14 +48,22 @@ def read_bytes(path: Path, *, limit: int = MAX_JSON, error: type[PtftError]) -> 
     return data
 
 
-def parse_json(data: bytes | str, where: object, *, error: type[PtftError]) -> Any:
+def parse_json(
+    data: bytes | str, where: object, *, most: int | None = _MAX_VALUES, error: type[PtftError]
+) -> Any:
     """JSON of bytes or text; no nesting and no number that Python cannot take.
 
+    Args:
+        most: values; a list that is empty takes three bytes there and sixty here. None: any number.
+
     Raises:
-        error: it is none, in one line.
+        error: it is none, or has more values, in one line.
     """
     try:
-        return json.loads(data if isinstance(data, str) else data.decode("utf-8"))
+        text = data if isinstance(data, str) else data.decode("utf-8")
+        if most is not None and len(text) > most and sum(map(text.count, ",[{")) > most:
+            raise error(f"{where}: more than {most} values; allowed: at most that")
+        return json.loads(text)
     except RecursionError:
         raise error(f"{where}: not JSON that is read here: nested too deep") from None
     except ValueError as reason:  # of JSON, of UTF-8, of a number of thousands of digits
