@@ -17,8 +17,7 @@ __all__ = ["EXAMPLE", "command"]
 
 EXAMPLE = (
     "ptft predict runs/cells photos --out found\n"
-    'ptft predict models/scenes photos --out found --texts "a red circle" --nms 0.5\n'
-    "ptft predict runs/scenes-labels photos --out found"
+    'ptft predict models/scenes photos --out found --texts "a red circle" --nms 0.5'
 )
 
 

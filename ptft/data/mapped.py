@@ -120,6 +120,8 @@ def _columns(folder: Path) -> CacheFolder:
 def map_kept(names: Sequence[str]) -> list[np.ndarray] | None:
     """Files of the cache, uint8 each; None where one is not there."""
     columns = _columns(platformdirs.user_cache_path("ptft") / "columns")
+    if not columns.path.is_dir():
+        return None  # and none is made for who only looks
     try:
         columns.ready()
         if not all(columns.holds(name) and _touch(columns.path / name) for name in names):

@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich.table import Table
 
-from ptft.artifact import ModelInfo
+from ptft.artifact import FolderFiles, ModelInfo
 from ptft.cli.console import Steps
 from ptft.cli.main import main
 from ptft.cli.speech import LogFormat, fail, listen, stderr
@@ -160,6 +160,7 @@ def card(name: str, *, of_classes: bool = True) -> str:
         "pixels": {"largest": 0, "share": 0},
     }
     files = ["preprocessor_config.json", "open_clip_config.json", "head.safetensors", "adapter/x"]
+    files += [FolderFiles.VISION_ONNX, FolderFiles.TEXT_ONNX]
     return make_card(info, spec, None, metrics, files, licence=None, kept=Kept())
 
 

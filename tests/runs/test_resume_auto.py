@@ -125,7 +125,10 @@ def test_what_is_left_before_a_limit() -> None:
     assert not Deadline(10, now).is_near()
     assert not Deadline(10, now - 9.4 * 60).is_near(), "30 s, 5 %, are left for a checkpoint"
     assert Deadline(10, now - 9.6 * 60).is_near()
-    assert Deadline(10, now - 9.4 * 60, more=lambda: 30.0).is_near()
+    for beside in ("upload", "saving"):
+        deadline = Deadline(10, now - 9.4 * 60)
+        setattr(deadline, beside, lambda: 30.0)
+        assert deadline.is_near(), beside
     assert Deadline(1000, now - 997 * 60).is_near() is False, "two minutes at most"
     assert Deadline(1000, now - 999 * 60).is_near()
 

@@ -52,8 +52,9 @@ def predict_on(recipe: Recipe, offer: Offer) -> dict[str, Any]:
     share = size // machine.count
     micro = recipe.optim.micro_batch or share
     parts = memory_parts(recipe, setup, count.kept, min(micro, share))
+    grows = sum(parts.values()) - sum(memory_parts(recipe, setup, count.kept, 0).values())
     copy = parts.pop("checkpoint") / 2**30  # of all ranks together
-    memory = _memory(recipe, setup, parts, offer, precision, min(micro, share))
+    memory = _memory(recipe, setup, parts, grows, offer, precision, min(micro, share))
     speed = card_speed(machine.card, utilisation=offer.utilisation)
     again = count.forward * (1 - min(micro, share) / share)
     per_sample = count.flops + again
@@ -92,9 +93,19 @@ def _precision(recipe: Recipe, machine: Machine) -> str:
 
 
 def _memory(
-    recipe: Recipe, setup: Setup, parts: dict[str, int], offer: Offer, precision: str, at_once: int
+    recipe: Recipe,
+    setup: Setup,
+    parts: dict[str, int],
+    grows: int,
+    offer: Offer,
+    precision: str,
+    at_once: int,
 ) -> dict[str, Any]:
-    """Of one GPU: its parts, whether they fit, and a micro batch that would."""
+    """Of one GPU: its parts, whether they fit, and a micro batch that would.
+
+    Args:
+        grows: bytes of the parts that are of what is forwarded at once.
+    """
     machine = offer.machine
     shards = machine.count if recipe.run.parallel == "fsdp" else 1
     for name in ("weights", "gradients_and_optimizer", "average"):
@@ -114,13 +125,12 @@ def _memory(
         "fits": total <= there,
     }
     if total > there:
-        found["advice"] = _smaller(recipe, parts, there, at_once)
+        found["advice"] = _smaller(recipe, parts, grows, there, at_once)
     return found
 
 
-def _smaller(recipe: Recipe, parts: dict[str, int], there: float, at_once: int) -> str:
+def _smaller(recipe: Recipe, parts: dict[str, int], grows: int, there: float, at_once: int) -> str:
     """The largest micro batch that fits, or what else makes it smaller."""
-    grows = parts["activations"] + parts["temporary"]
     rest = sum(parts.values()) - grows
     size = at_once
     while size > 1 and rest + grows * size / at_once > there:
