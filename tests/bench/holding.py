@@ -279,7 +279,7 @@ def _read_csv(path: Path, held: bool) -> None:
         def rows(path: Path) -> list[dict[str, Any]]:
             with path.open(encoding="utf-8-sig", newline="") as stream:
                 return [
-                    {name: plain_rows._cell(value) for name, value in row.items()}
+                    {name: plain_rows.read_cell(value) for name, value in row.items()}
                     for row in csv.DictReader(stream)
                 ]
 
