@@ -4,9 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from ptft.compare.arms import first_recipe, search_space
 from ptft.compare.gathered import gather
@@ -14,27 +12,15 @@ from ptft.compare.passes import passes_of
 from ptft.compare.results import Cells
 from ptft.compare.tables import results_table
 from ptft.compare.task import Task
-from ptft.model import save_model
 from ptft.recipe import Comparison, Recipe
-from tests.support.comparisons import cell
+from tests.support.comparisons import cell, write_colours
 from tests.support.comparisons import comparison as scenes
-from tests.support.tiny import build, towers_section
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Red and green pictures, four of each in each split, and an untrained model."""
-    made = tmp_path_factory.mktemp("classes")
-    rng = np.random.default_rng(0)
-    for split in ("train", "val", "test"):
-        for channel, name in enumerate(("red", "green")):
-            (made / split / name).mkdir(parents=True)
-            for number in range(4):
-                pixels = rng.integers(0, 120, (32, 32, 3), np.uint8)
-                pixels[..., channel] += 130
-                Image.fromarray(pixels).save(made / split / name / f"{number}.png")
-    save_model(build(towers_section()), made / "base")
-    return made
+    return write_colours(tmp_path_factory.mktemp("classes"))
 
 
 def comparison(folder: Path) -> Comparison:

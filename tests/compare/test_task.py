@@ -20,7 +20,6 @@ from ptft.compare.target import Target
 from ptft.compare.task import Task, TrainedArm, Validation
 from ptft.data import open_split, open_val
 from ptft.evaluate import evaluate
-from ptft.model import save_model
 from ptft.recipe import (
     ArmSection,
     ClassifyObjective,
@@ -34,6 +33,7 @@ from ptft.recipe import (
 )
 from ptft.recipe.comparison import ArmKind
 from ptft.recipe.load import load_comparison
+from tests.support.comparisons import write_colours
 from tests.support.shards import picture
 from tests.support.tiny import arch_section, build, towers_section
 
@@ -54,17 +54,7 @@ KINDS = (
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Red and green pictures, four of each in each split, and an untrained model."""
-    made = tmp_path_factory.mktemp("classes")
-    rng = np.random.default_rng(0)
-    for split in ("train", "val", "test"):
-        for channel, name in enumerate(("red", "green")):
-            (made / split / name).mkdir(parents=True)
-            for number in range(4):
-                pixels = rng.integers(0, 120, (32, 32, 3), np.uint8)
-                pixels[..., channel] += 130
-                Image.fromarray(pixels).save(made / split / name / f"{number}.png")
-    save_model(build(towers_section()), made / "base")
-    return made
+    return write_colours(tmp_path_factory.mktemp("classes"))
 
 
 def comparison(folder: Path) -> Comparison:

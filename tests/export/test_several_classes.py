@@ -2,16 +2,12 @@
 
 import io
 import json
-import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 import torch
-import uvicorn
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -28,9 +24,9 @@ from ptft.onnx.model import OnnxModel
 from ptft.pages.markdown import card_metadata
 from ptft.recipe import FolderData
 from ptft.verify import verify
-from serving.routes import create_app
 from serving.settings import Settings
 from tests.support.runs import recipe, run
+from tests.support.served import served
 from tests.support.several import SEVERAL
 
 
@@ -125,24 +121,12 @@ def test_what_is_told_is_held_but_near_a_threshold(exported: tuple[Path, Path]) 
 def test_the_service_and_its_client_tell_them(
     exported: tuple[Path, Path], pictures: list[bytes]
 ) -> None:
-    app = create_app(lambda: Settings(model=exported[1], threads=1))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.01)
-        url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        while httpx.get(f"{url}/readyz").status_code != 200:
-            time.sleep(0.05)
+    with served(Settings(model=exported[1], threads=1)) as url:
         with ServiceClient(url) as client:
             found = client.classify(pictures)
             few = client.classify(pictures[:1], top_k=2)
             about = client.model()
         links = verify([str(exported[1]), url])
-    finally:
-        server.should_exit = True
-        thread.join()
     for one, picture in zip(found, pictures, strict=True):
         scores, told = wanted(exported[0], picture)
         assert one.labels is not None and set(one.labels) == told

@@ -2,15 +2,11 @@
 
 import io
 import shutil
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import torch
-import uvicorn
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -43,6 +39,7 @@ from serving.settings import Settings
 from tests.serving.server import wait_until_ready
 from tests.support import tiny
 from tests.support.runs import recipe, run
+from tests.support.served import served
 
 CLASSES = ["one", "two", "three", "four"]
 FIGURES = {"zero_shot_top1": 0.24, "top1": 0.96, "chance": 0.25}
@@ -196,16 +193,7 @@ def test_the_service_refuses_texts_and_answers_pictures(tuned: tuple[Path, Path]
 
 def test_what_was_trained_is_shown_to_be_served_without_texts(tuned: tuple[Path, Path]) -> None:
     """The golden texts are held by the service itself, and a gate asks pictures alone."""
-    app = create_app(lambda: Settings(model=tuned[1], threads=1))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.01)
-        url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        while httpx.get(f"{url}/readyz").status_code != 200:
-            time.sleep(0.05)
+    with served(Settings(model=tuned[1], threads=1)) as url:
         links = verify([str(tuned[1]), url])
         assert {link.name: link.state for link in links if link.name.endswith("service fp32")} == {
             "golden service fp32": "ok"
@@ -214,6 +202,3 @@ def test_what_was_trained_is_shown_to_be_served_without_texts(tuned: tuple[Path,
             checks = gate(release, live=url, seconds=seconds)
             assert [check for check in checks if not check.ok] == []
             assert ("slower" in {check.name for check in checks}) == (seconds > 0)
-    finally:
-        server.should_exit = True
-        thread.join()

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from ptft.compare.gathered import Arm
 from ptft.compare.recommend import Recommendation, recommend
 from ptft.compare.results import Cell, Costs
@@ -48,6 +51,20 @@ def comparison(folder: Path, **section: Any) -> Comparison:
     path = folder / "comparison.yaml"
     path.write_text(json.dumps(values))
     return load_comparison(path)
+
+
+def write_colours(folder: Path) -> Path:
+    """Red and green pictures, four of each in each split, and an untrained model as ``base``."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        for channel, name in enumerate(("red", "green")):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(4):
+                pixels = rng.integers(0, 120, (32, 32, 3), np.uint8)
+                pixels[..., channel] += 130
+                Image.fromarray(pixels).save(folder / split / name / f"{number}.png")
+    save_model(build(towers_section()), folder / "base")
+    return folder
 
 
 def cell(

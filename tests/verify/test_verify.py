@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -14,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import uvicorn
 
 from ptft.artifact import (
     FolderFiles,
@@ -34,11 +31,12 @@ from ptft.recipe.load import parse_recipe
 from ptft.report.charts import plot_curves
 from ptft.runs.folder import RunStatus, start_run, write_run
 from ptft.verify import Link, verify
-from serving import embed, routes
+from serving import embed
 from serving.settings import Settings
 from tests.serving.checkpoint import make_model
 from tests.support.hub_parts import REPO_ID, TOKEN, run
 from tests.support.loopback_hub import LoopbackHub
+from tests.support.served import served
 
 # huggingface_hub sends LFS files to its own HTTP client in a deprecated way
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -87,20 +85,8 @@ def service() -> Start:
 
     @contextmanager
     def start(folder: Path) -> Iterator[str]:
-        app = routes.create_app(lambda: Settings(model=folder, max_batch=2))
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none"))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        try:
-            while app.state.serving.encoder is None:
-                time.sleep(0.01)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.should_exit = True
-            thread.join()
+        with served(Settings(model=folder, max_batch=2)) as url:
+            yield url
 
     return start
 
