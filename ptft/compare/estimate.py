@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from ptft.compare.arms import MIXES, STEPLESS, first_recipe
 from ptft.compare.start import starting_model
 from ptft.compare.target import Target
-from ptft.data import open_split
 from ptft.recipe import ArmSection, Comparison
 from ptft.recipe.comparison import UNLABELLED
 from ptft.threads import cpu_threads
 from ptft.train.cost.measure import measure_step
 from ptft.train.device import keep_freed_memory
+from ptft.train.self_training import unlabelled_pictures
 
 __all__ = ["clock_minutes", "estimate"]
 
@@ -37,6 +37,8 @@ def estimate(comparison: Comparison, jobs: Sequence[tuple[ArmSection, int]]) -> 
     sample = once / len(target.target.test)
     tests = sum(len(one.test) for one in (target.target, *target.retained))
     kept = sum(len(one.val) for one in target.retained)
+    unlabelled = unlabelled_pictures(comparison)
+    pictures = 0 if unlabelled is None else len(unlabelled)
     begun: dict[str, tuple[float, float]] = {}
     estimates: list[float] = []
     for arm, budget in jobs:
@@ -58,18 +60,16 @@ def estimate(comparison: Comparison, jobs: Sequence[tuple[ArmSection, int]]) -> 
             begun[arm.label] = time.process_time() - started, speed
         ready, speed = begun[arm.label]
         own = first_recipe(comparison, arm, budget, target.samples).optim.samples_seen or 0
-        seen = own + _before(comparison, arm, own)
+        seen = own + _before(comparison, arm, own, pictures)
         estimates[-1] += (searched + section.seeds - 1) * (ready + seen / speed)
     return estimates
 
 
-def _before(comparison: Comparison, arm: ArmSection, seen: int) -> float:
+def _before(comparison: Comparison, arm: ArmSection, seen: int, pictures: int) -> float:
     """Samples that an arm with unlabelled pictures is shown, or labels, before its own training of
     ``seen`` samples, of each seed."""
-    section = getattr(comparison.data, "unlabelled", None)
-    if arm.kind not in UNLABELLED or section is None:
+    if arm.kind not in UNLABELLED:
         return 0.0
-    pictures = len(open_split(section, "train", seed=comparison.seed, key="data.unlabelled"))
     if arm.kind == "self_train":  # a teacher's steps on the labels, and its answers
         return seen / 4 + pictures
     views = 2 * comparison.compare.unlabelled_passes * pictures

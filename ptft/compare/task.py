@@ -294,6 +294,7 @@ class Task:
         test = self.target.measure(model, self.target.target.test, validation.embedded)
         kept = self.target.retained_measured(model, "test", validation.embedded)
         temperature, ece, ece_scaled = calibrated(val, test)
+        before = self.prepared.get(seed)
         self.cells.write(
             Cell(
                 arm=label or self.arm.label,
@@ -318,7 +319,7 @@ class Task:
                 before_of=_samples(other, labels) if other else [],
                 before_hits=answers_of(other) if other else "",
                 passes=self._passes,
-                base=before.base.arm.label if (before := self.prepared.get(seed)) else "",
+                base=before.base.arm.label if before else "",
                 unlabelled=before.pictures if before else 0,
                 val_kept={name: bits(one) for name, one in validation.kept.items()},
                 test_kept={name: bits(one) for name, one in kept.items()},

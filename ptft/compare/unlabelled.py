@@ -15,12 +15,12 @@ from ptft.compare.arms import arm_recipe
 from ptft.compare.results import Cell
 from ptft.compare.target import Target, pictures_of
 from ptft.compare.unlabelled_arms import Base, adapting_recipe
-from ptft.data import open_split
 from ptft.errors import DataError, TrainingError
 from ptft.recipe import Comparison, Recipe, dump_recipe
 from ptft.recipe.comparison import UNLABELLED, can_be_base
 from ptft.speech import SILENT
 from ptft.train import train
+from ptft.train.self_training import unlabelled_pictures
 
 if TYPE_CHECKING:
     from ptft.compare.task import Task
@@ -96,10 +96,9 @@ def check_unlabelled(comparison: Comparison, target: Target) -> None:
     Raises:
         DataError: ``val`` or ``test`` has one of them; naming it.
     """
-    section = getattr(comparison.data, "unlabelled", None)
-    if section is None:
+    pictures = unlabelled_pictures(comparison)
+    if pictures is None:
         return
-    pictures = open_split(section, "train", seed=comparison.seed, key="data.unlabelled")
     learned = pictures_of(pictures)
     for split, samples in (("val", target.target.val), ("test", target.target.test)):
         shared = learned.keys() & pictures_of(samples).keys()
@@ -115,9 +114,9 @@ def _prepare(task: "Task", seed: int) -> Prepared:
     """Train what the arm needs first: of each seed the teacher, or once the adapted start."""
     comparison = task.comparison
     base = best_base(comparison, task.cells.all(), task.budget)
-    section = getattr(comparison.data, "unlabelled", None)
-    assert section is not None, "the recipe says so"
-    pictures = len(open_split(section, "train", seed=comparison.seed, key="data.unlabelled"))
+    found = unlabelled_pictures(comparison)
+    assert found is not None, "the recipe says so"
+    pictures = len(found)
     if task.arm.kind == "self_train":
         folder = task.folder / f"teacher{seed}"
         recipe = arm_recipe(

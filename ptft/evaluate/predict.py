@@ -5,8 +5,9 @@ annotation tools and ``data: {kind: boxes}`` read it: a start for annotating by 
 """
 
 import colorsys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,18 @@ from ptft.model.detecting import query_embeddings
 from ptft.onnx.boxes import FoundBoxes, surest_boxes
 from ptft.preprocess import decode_image
 from ptft.preprocess.decoding import MAX_PIXELS
-from ptft.preprocess.frame import Frame, frame_of
+from ptft.preprocess.frame import frame_of
 from ptft.speech import ProgressCallback, tell
 
-__all__ = ["BoxQuery", "draw_boxes", "named_pictures", "predict_boxes"]
+__all__ = [
+    "BoxQuery",
+    "PictureRead",
+    "draw_boxes",
+    "named_pictures",
+    "picture_batches",
+    "predict_boxes",
+    "says_nothing",
+]
 
 _BATCH = 16
 _LINE = 0.004  # of the longer side, that a box is drawn with
@@ -142,32 +151,31 @@ def predict_boxes(
         if "{}" not in template:
             raise UsageError(f"--templates {template!r}: lacks {{}}, where the text goes")
     if model.detector is None:
-        raise ModelError(
-            f"{model.spec.name}: ptft predict needs a detector, or a head for several classes a "
-            "picture (data.labels: many); this model has neither"
-        )
+        raise says_nothing(model)
     classes = list(wanted.texts) or list(model.detector.spec.classes)
     templates = list(wanted.templates) or list(model.detector.spec.templates)
+    preprocess = model.spec.preprocess
     coco, skipped, done = _Coco(classes), 0, 0
     with evaluating(model):
         queries_qd = query_embeddings(model, classes, templates)
-        for batch in _batches(model, pictures):
-            read = [one for one in batch if isinstance(one, _Read)]
+        for batch in picture_batches(model, pictures, _BATCH):
+            read = [one for one in batch if isinstance(one, PictureRead)]
             skipped += len(batch) - len(read)
             if read:
                 images = torch.from_numpy(np.stack([one.pixels for one in read]))
                 inputs = model.normalise(images.to(model.device))
                 logits_bnq, shares_bn4 = numbers_of(model.detect(inputs, queries_qd))
             for row, one in enumerate(read):
+                frame = frame_of(one.image.size, preprocess.size, preprocess.resize_mode)
                 found = surest_boxes(
                     logits_bnq[row],
                     shares_bn4[row],
-                    one.frame,
+                    frame,
                     most=wanted.most,
                     nms=wanted.nms,
                     threshold=wanted.threshold,
                 )
-                coco.add(one.name, one.frame.size, found)
+                coco.add(one.name, frame.size, found)
                 if drawn is not None:
                     path = drawn / f"{one.name}.jpg"
                     path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,35 +188,39 @@ def predict_boxes(
     return coco.values(), skipped
 
 
+def says_nothing(model: DualEncoder) -> ModelError:
+    """What is wrong with a model that has nothing to predict."""
+    return ModelError(
+        f"{model.spec.name}: ptft predict needs a detector, or a head for several classes a "
+        "picture (data.labels: many); this model has neither"
+    )
+
+
 @dataclass(frozen=True)
-class _Read:
+class PictureRead:
     """A picture, and what the model takes of it."""
 
     name: str
     image: Image.Image
     pixels: NDArray[np.uint8]
-    frame: Frame
 
 
-def _batches(model: DualEncoder, pictures: dict[str, Path]) -> Iterator[list[_Read | SampleError]]:
-    batch: list[_Read | SampleError] = []
-    for name, path in pictures.items():
-        batch.append(_read(model, name, path))
-        if len(batch) == _BATCH:
-            yield batch
-            batch = []
-    if batch:
+def picture_batches(
+    model: DualEncoder, pictures: Mapping[str, Path], size: int
+) -> Iterator[list[PictureRead | SampleError]]:
+    """Pictures, so many at once; of each that cannot be read it is said why."""
+    left = iter(pictures.items())
+    while batch := [_read(model, *both) for both in islice(left, size)]:
         yield batch
 
 
-def _read(model: DualEncoder, name: str, path: Path) -> _Read | SampleError:
+def _read(model: DualEncoder, name: str, path: Path) -> PictureRead | SampleError:
     """A picture; or why there is none, which is said."""
     preprocess = model.spec.preprocess
     try:
         data = read_picture(name, path, MAX_PIXELS)
         image = decode_image(data, name=name, reading=preprocess.reading)
-        frame = frame_of(image.size, preprocess.size, preprocess.resize_mode)
-        return _Read(name, image, preprocess.pixels(image), frame)
+        return PictureRead(name, image, preprocess.pixels(image))
     except SampleError as error:
         tell(f"left out: {error}")
         return error

@@ -4,8 +4,7 @@ The lines are those of a ``metadata.jsonl``: beside the pictures they are a data
 ``data: {kind: folder, label: labels, labels: many}`` reads, a start for labelling by hand.
 """
 
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ptft.data.listing import read_picture
-from ptft.errors import ModelError, SampleError, UsageError
+from ptft.errors import UsageError
 from ptft.evaluate.embed import evaluating
+from ptft.evaluate.predict import PictureRead, picture_batches, says_nothing
 from ptft.model import DualEncoder
-from ptft.preprocess import decode_image
-from ptft.preprocess.decoding import MAX_PIXELS
-from ptft.speech import ProgressCallback, tell
+from ptft.speech import ProgressCallback
 
 __all__ = ["predict_labels"]
 
@@ -48,24 +45,19 @@ def predict_labels(
     """
     spec = model.spec
     if spec.thresholds is None or spec.reads != "image":
-        raise ModelError(
-            f"{spec.name}: ptft predict needs a detector, or a head for several classes a picture "
-            "(data.labels: many); this model has neither"
-        )
+        raise says_nothing(model)
     lines: list[dict[str, Any]] = []
     done = 0
     with evaluating(model):
-        left = iter(pictures)
-        while names := list(islice(left, _BATCH)):
-            read = list(_read(model, {name: pictures[name] for name in names}))
+        for batch in picture_batches(model, pictures, _BATCH):
+            read = [one for one in batch if isinstance(one, PictureRead)]
             if read:
-                images = torch.from_numpy(np.stack([pixels for _, pixels in read]))
+                images = torch.from_numpy(np.stack([one.pixels for one in read]))
                 embedded = model.encode_image(model.normalise(images.to(model.device)))
                 logits = model.class_logits(F.normalize(embedded, dim=-1))
                 likely = logits.double().sigmoid().cpu().tolist()
-                for (name, _), row in zip(read, likely, strict=True):
-                    lines.append(_line(model, name, row))
-            done += len(names)
+                lines += [_line(model, a.name, row) for a, row in zip(read, likely, strict=True)]
+            done += len(batch)
             if count is not None:
                 count("pictures", done, len(pictures))
     if not lines:
@@ -86,15 +78,3 @@ def _line(model: DualEncoder, name: str, likely: list[float]) -> dict[str, Any]:
         "labels": labels,
         "scores": {label: round(one, 5) for label, one in scores.items()},
     }
-
-
-def _read(model: DualEncoder, pictures: Mapping[str, Path]) -> Iterator[tuple[str, np.ndarray]]:
-    """Those that can be read, at the model's size; of the others it is said why not."""
-    preprocess = model.spec.preprocess
-    for name, path in pictures.items():
-        try:
-            data = read_picture(name, path, MAX_PIXELS)
-            image = decode_image(data, name=name, reading=preprocess.reading)
-            yield name, preprocess.pixels(image)
-        except SampleError as error:
-            tell(f"left out: {error}")

@@ -6,7 +6,12 @@ from typing import Protocol
 from ptft.recipe.adapt import TipAdapterAdapt
 from ptft.recipe.data import DataSection
 from ptft.recipe.evaluation import ClassifyEvaluation, EvaluateItem, ProbeEvaluation
-from ptft.recipe.objective import ClassifyObjective, ObjectiveSection
+from ptft.recipe.objective import (
+    ClassifyObjective,
+    ClipObjective,
+    ObjectiveSection,
+    SiglipObjective,
+)
 from ptft.recipe.splits import has_many_labels
 
 __all__ = ["check_several"]
@@ -61,15 +66,11 @@ def check_several(recipe: _Whole) -> None:
 def _check_learning(recipe: _Whole) -> None:
     objective = recipe.objective
     beside = "with data.labels 'many'"
-    if (templates := getattr(objective, "templates", None)) and not isinstance(
-        objective, ClassifyObjective
-    ):
-        if objective.kind in ("clip", "siglip"):
-            raise ValueError(
-                f"objective.templates: {templates} {beside}: a caption names one class; allowed: "
-                "null, or objective.kind: classify"
-            )
-        return
+    if isinstance(objective, ClipObjective | SiglipObjective) and objective.templates:
+        raise ValueError(
+            f"objective.templates: {objective.templates} {beside}: a caption names one class; "
+            "allowed: null, or objective.kind: classify"
+        )
     if not isinstance(objective, ClassifyObjective):
         return
     if objective.head == "probe":

@@ -18,6 +18,7 @@ from ptft.data.reading.loader import marked_batches
 from ptft.data.sample import Part, draw_samples
 from ptft.errors import DataError
 from ptft.evaluate.embed import evaluating
+from ptft.evaluate.thresholds import prior_bias
 from ptft.model import DualEncoder
 from ptft.model.detecting import prepare_detector, query_embeddings
 from ptft.model.detector import PRIOR, SCALE, similar
@@ -27,7 +28,6 @@ __all__ = ["fit_prior", "put_detector"]
 
 _PICTURES = 16
 _REACH = 4.0  # of a shift: similarities lie between -1 and 1
-_STEPS = 50
 
 
 def put_detector(
@@ -72,13 +72,7 @@ def fit_prior(
     if not rows:
         raise DataError(f"data.train: none of {len(drawn)} pictures could be read")
     scale = SCALE if detector.pyramid is None else float(model.logit_scale.exp())
-    cosines = torch.cat(rows).double()
-    low, high = -_REACH, _REACH
-    for _ in range(_STEPS):
-        shift = (low + high) / 2
-        if float(((cosines + shift) * scale).sigmoid().mean()) < PRIOR:
-            low = shift
-        else:
-            high = shift
-    head.logit_shift.bias.fill_((low + high) / 2)
+    logits = torch.cat(rows).double()[:, None] * scale
+    shift = float(prior_bias(logits, logits.new_tensor([PRIOR]))) / scale
+    head.logit_shift.bias.fill_(min(max(shift, -_REACH), _REACH))
     head.logit_scale.bias.fill_(scale - 1.0 if scale >= 1.0 else float(np.log(scale)))

@@ -10,9 +10,21 @@ from ptft.evaluate.embed import embed_split
 from ptft.model import DualEncoder, load_model
 from ptft.recipe import Recipe, SelfTrainSection
 
-__all__ = ["with_pseudo_labels"]
+__all__ = ["unlabelled_pictures", "with_pseudo_labels"]
 
 _BATCH = 256  # pictures at once, as an evaluation has it unless told otherwise
+
+
+def unlabelled_pictures(recipe: Recipe) -> SampleSet | None:
+    """The set of ``data.unlabelled``; None where a recipe has none.
+
+    Raises:
+        DataError: as opening it does.
+    """
+    section = getattr(recipe.data, "unlabelled", None)
+    if section is None:
+        return None
+    return open_split(section, "train", seed=recipe.seed, key="data.unlabelled")
 
 
 def with_pseudo_labels(
@@ -32,15 +44,14 @@ def with_pseudo_labels(
         DataError: no picture can be read, or the labelled set has no classes.
         ModelError: the teacher has no head for these classes.
     """
-    section, unlabelled = recipe.self_train, getattr(recipe.data, "unlabelled", None)
-    if section is None or unlabelled is None:
+    section = recipe.self_train
+    if section is None or (pictures := unlabelled_pictures(recipe)) is None:
         return labelled, []
     classes = list(labelled.classes or [])
     if not classes:
         raise DataError("self_train: data.train has no classes; see data.label")
     teacher = load_model(section.from_).to(device)
     order = _class_order(teacher, section, classes)
-    pictures = open_split(unlabelled, "train", seed=recipe.seed, key="data.unlabelled")
     found = embed_split(
         teacher, pictures, batch=_BATCH, workers=recipe.run.workers, what="unlabelled pictures"
     )
