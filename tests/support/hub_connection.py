@@ -56,8 +56,9 @@ class Connection(BaseHTTPRequestHandler):
         cut = hub.faults.take("cut", call, len(body)) if call.method == "GET" else None
         end = int(cut.value) if cut else 0 if call.method == "HEAD" else len(body)
         call.status = None if cut else reply.status
+        call.sent = end  # before it leaves: a client may have read it and asked what was sent
         with suppress(ConnectionError):  # the client hung up, or was killed
-            call.sent = self.wfile.write(body[:end])
+            self.wfile.write(body[:end])
 
     def _refused(self, headers: dict[str, str]) -> int | None:
         """The status of a request that is larger than any client's here, before it is read."""
