@@ -153,8 +153,14 @@ class Mirror:
         elif answer.status_code != 200:
             self._count("failed", f"{copy.path}: {answer.status_code}")
         else:
+            try:
+                same, other = await asyncio.to_thread(
+                    _count_same, bytes(copy.answer), answer.content
+                )
+            except (LookupError, TypeError, ValueError) as error:
+                self._count("failed", f"{copy.path}: no such answer: {error}")
+                return
             self._count("answered")
-            same, other = await asyncio.to_thread(_count_same, bytes(copy.answer), answer.content)
             self._metrics.mirrored_items.labels("same").inc(same)
             self._metrics.mirrored_items.labels("other").inc(other)
 
@@ -244,7 +250,7 @@ def _best(row: dict[str, Any]) -> Any:
 
 
 def _count_same(own: bytes, other: bytes) -> tuple[int, int]:
-    """Items with the same best answer, and with another."""
-    pairs = list(zip(best_answers(own), best_answers(other), strict=False))
-    same = sum(a == b for a, b in pairs)
-    return same, len(pairs) - same
+    """Items with the same best answer, and with another or none."""
+    mine, theirs = best_answers(own), best_answers(other)
+    same = sum(a == b for a, b in zip(mine, theirs, strict=False))
+    return same, max(len(mine), len(theirs)) - same

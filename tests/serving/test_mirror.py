@@ -136,6 +136,24 @@ def test_what_is_held_for_it_is_bounded(client: Client, pictures: list[bytes]) -
     assert seen == []
 
 
+def test_an_answer_of_another_form_is_no_agreement(client: Client, pictures: list[bytes]) -> None:
+    go = threading.Event()
+    go.set()
+    kind = {"content-type": "image/png"}
+    for answer, counts in (
+        ({"results": []}, {"requests answered": 1, "items other": 1}),
+        ({"results": [{"classes": [{}]}]}, {"requests failed": 1}),
+    ):
+        with (
+            other_release(answer, go) as (url, _),
+            client(mirror_url=url, mirror_share=1.0) as asking,
+        ):
+            given = asking.post("/v1/classify", content=pictures[0], headers=kind)
+            assert given.status_code == 200
+            (most, *_) = sorted(counts)
+            assert counted(asking, most, 1) == counts
+
+
 def test_one_that_is_not_there_harms_nobody(client: Client) -> None:
     with client(mirror_url=f"http://127.0.0.1:{free_port()}", mirror_share=1.0) as asking:
         assert asking.post("/v1/embed/text", json={"texts": ["a cat"]}).status_code == 200
