@@ -75,6 +75,8 @@ async def _keep(listening: socket.socket, lock: int, wait_s: float) -> None:
     answering: set[asyncio.Task[None]] = set()
     while True:
         await asyncio.sleep(_LOOK_S)
+        if not answering and not _nobody(lock):
+            await _until_nobody(lock)
         while len(answering) < _MOST and _nobody(lock):
             try:
                 client, _ = listening.accept()
@@ -87,6 +89,21 @@ async def _keep(listening: socket.socket, lock: int, wait_s: float) -> None:
             task = loop.create_task(_answer(client, lock, wait_s))
             answering.add(task)
             task.add_done_callback(answering.discard)
+
+
+async def _until_nobody(lock: int) -> None:
+    """Wait until no worker accepts: the kernel says when, and nobody looks meanwhile."""
+    loop, left = asyncio.get_running_loop(), asyncio.Event()
+
+    def wait() -> None:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        with suppress(RuntimeError):  # the loop has been closed
+            loop.call_soon_threadsafe(left.set)
+
+    # a daemon: the process does not wait for it at its end
+    threading.Thread(target=wait, name="ptft-door-wait", daemon=True).start()
+    await left.wait()
 
 
 def _nobody(lock: int) -> bool:
