@@ -97,9 +97,13 @@ def file_state(path: Path, name: str) -> tuple[str, int, int]:
 
 
 def _stream(key: int, count: int, first: int = 0) -> np.ndarray:
-    state = np.arange(first + 1, first + count + 1, dtype=np.uint64) * np.uint64(
-        _GOLDEN
-    ) + np.uint64(key & _MASK)
-    state = (state ^ state >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ state >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return state ^ state >> np.uint64(31)
+    state = np.arange(first + 1, first + count + 1, dtype=np.uint64)
+    state *= np.uint64(_GOLDEN)
+    state += np.uint64(key & _MASK)
+    shifted = state >> np.uint64(30)  # in place from here on: what is freed is seldom given back
+    state ^= shifted
+    state *= np.uint64(0xBF58476D1CE4E5B9)
+    state ^= np.right_shift(state, np.uint64(27), out=shifted)
+    state *= np.uint64(0x94D049BB133111EB)
+    state ^= np.right_shift(state, np.uint64(31), out=shifted)
+    return state

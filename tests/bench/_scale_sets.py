@@ -2,8 +2,10 @@
 
 import csv
 import io
+import json
 import os
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -54,12 +56,19 @@ class Sets:
         with (folder / "metadata.csv").open("w", newline="") as stream:
             table = csv.writer(stream)
             table.writerow(("file_name", "text"))
-            for number, count in enumerate(pieces):
-                (folder / f"{number:04d}").symlink_to(self._outside(folder, count))
-                table.writerows(
-                    (f"{number:04d}/{n:06d}.jpg", f"a picture, of the colour number {n}")
-                    for n in range(count)
-                )
+            table.writerows(self._named(folder, pieces))
+
+    def _jsonl(self, folder: Path, pieces: list[int]) -> None:
+        with (folder / "metadata.jsonl").open("w") as stream:
+            for name, text in self._named(folder, pieces):
+                stream.write(json.dumps({"file_name": name, "text": text}) + "\n")
+
+    def _named(self, folder: Path, pieces: list[int]) -> Iterator[tuple[str, str]]:
+        """Pictures of a folder and what is said of them."""
+        for number, count in enumerate(pieces):
+            (folder / f"{number:04d}").symlink_to(self._outside(folder, count))
+            for n in range(count):
+                yield f"{number:04d}/{n:06d}.jpg", f"a picture, of the colour number {n}"
 
     def _outside(self, folder: Path, count: int) -> Path:
         """The pictures inside the folder itself, which its table may not lead out of."""

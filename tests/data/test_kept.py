@@ -16,6 +16,7 @@ from ptft.data import listing, mapped, open_split
 from ptft.data.kept import keep, kept
 from ptft.data.listing import list_pictures, walked_anew
 from ptft.data.mapped import pickle_mapped, shared
+from ptft.data.parquet import layout
 from ptft.data.parquet import rows as parquet_rows
 from ptft.data.sources import csv_columns, folder_rows
 from ptft.data.sources.shards import Shards
@@ -30,7 +31,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every set is a large one, that nobody has changed of late."""
     for module, name in (
         (listing, "MANY"),
-        (parquet_rows, "MANY"),
+        (layout, "MANY"),
         (files, "LARGE_INDEXES"),
         (csv_columns, "LARGE"),
     ):
@@ -177,6 +178,7 @@ def test_labels_of_a_parquet_file_are_read_once(
     before = open_split(section, "train").labels()
     with monkeypatch.context() as again:
         forbid(again, parquet_rows, "read_group")
+        forbid(again, layout, "row_groups")
         after = open_split(section, "train").labels()
         assert before is not None and after is not None and np.array_equal(before, after)
     write_parquet(path, 25, first=1)

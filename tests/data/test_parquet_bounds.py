@@ -123,7 +123,7 @@ def test_ordinary_tables_are_read_as_pyarrow_reads_them(tmp_path: Path) -> None:
             )
             groups = row_groups(path)
             with open_parquet(path, groups) as file:
-                parts = [read_group(file, path, groups, n, None) for n in range(len(groups))]
+                parts = [read_group(file, path, group, n, None) for n, group in enumerate(groups)]
             assert [row for part in parts for row in part.to_pylist()] == table.to_pylist()
     prefixed = tmp_path / "prefixed.parquet"
     pyarrow.parquet.write_table(
@@ -133,7 +133,7 @@ def test_ordinary_tables_are_read_as_pyarrow_reads_them(tmp_path: Path) -> None:
         column_encoding={"text": "DELTA_BYTE_ARRAY"},
     )
     with open_parquet(prefixed, row_groups(prefixed)) as file:
-        read = read_group(file, prefixed, row_groups(prefixed), 0, ["text"])
+        read = read_group(file, prefixed, row_groups(prefixed)[0], 0, ["text"])
         assert read["text"].to_pylist() == columns["text"]
 
 
@@ -186,7 +186,7 @@ def test_fewer_rows_than_a_group_says_are_told(tmp_path: Path) -> None:
         open_parquet(path, [group]) as file,
         pytest.raises(DataError, match="2 rows where it says 3"),
     ):
-        read_group(file, path, [group], 0, ["text"])
+        read_group(file, path, group, 0, ["text"])
 
 
 def test_a_footer_that_contradicts_itself_does_not_end_the_process(tmp_path: Path) -> None:

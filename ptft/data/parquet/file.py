@@ -7,7 +7,7 @@ are read as dictionaries, a copy of each value and a number a row, and the rest 
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,11 +46,11 @@ _BUFFER = 1 << 20  # bytes of a column that are read from the disk at once, of a
 _PREFIXED = 7  # DELTA_BYTE_ARRAY: each value goes on from the one before: any size from few bytes
 
 
-def open_parquet(path: Path, groups: Sequence[Group]) -> pyarrow.parquet.ParquetFile:
+def open_parquet(path: Path, groups: Iterable[Group]) -> pyarrow.parquet.ParquetFile:
     """A file whose texts and bytes are read as dictionaries.
 
     Args:
-        groups: as ``row_groups`` gives them.
+        groups: as ``row_groups`` gives them, of which the names of columns are held.
 
     Raises:
         DataError: it is no parquet.
@@ -81,7 +81,7 @@ def row_groups(path: Path) -> list[Group]:
 def read_group(
     file: pyarrow.parquet.ParquetFile,
     path: Path,
-    groups: Sequence[Group],
+    group: Group,
     number: int,
     columns: Sequence[str] | None,
 ) -> pyarrow.Table:
@@ -89,8 +89,8 @@ def read_group(
 
     Args:
         file: as ``open_parquet`` gives it.
-        groups: as ``row_groups`` gives them.
-        number: of the group.
+        group: one that ``row_groups`` gives.
+        number: its place among them.
         columns: by name; None: all.
 
     Raises:
@@ -98,13 +98,13 @@ def read_group(
     """
     with parquet_errors(path):
         names = list(columns) if columns is not None else None
-        widest, _ = _check_group(file, path, groups[number], f"row group {number}", names)
+        widest, _ = _check_group(file, path, group, f"row group {number}", names)
         if widest is None:
             table = file.read_row_group(number, columns=names, use_threads=False)
         else:
             table = _read_in_parts(file, path, number, names, widest)
-        if table.num_rows != groups[number].rows:
-            raise ValueError(f"{table.num_rows:,} rows where it says {groups[number].rows:,}")
+        if table.num_rows != group.rows:
+            raise ValueError(f"{table.num_rows:,} rows where it says {group.rows:,}")
         _check_table(table, path)
         return table
 
@@ -122,7 +122,7 @@ def _check_table(table: pyarrow.Table, path: Path) -> None:
 def group_parts(
     file: pyarrow.parquet.ParquetFile,
     path: Path,
-    groups: Sequence[Group],
+    group: Group,
     number: int,
     columns: Sequence[str],
     rows: int,
@@ -130,12 +130,12 @@ def group_parts(
     """A row group in tables of ``rows`` rows, the last of fewer; no more of it is in memory.
 
     Args:
-        file, path, groups, number, columns: as of ``read_group``.
+        file, path, group, number, columns: as of ``read_group``.
 
     Raises:
         DataError: (on iteration) as ``read_group`` does.
     """
-    group, names, seen = groups[number], list(columns), 0
+    names, seen = list(columns), 0
     where = f"{path}: row group {number}"
     with parquet_errors(path), ExitStack() as held:
         widest, dictionary = _check_group(file, path, group, f"row group {number}", names)

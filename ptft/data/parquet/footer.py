@@ -26,7 +26,7 @@ from ptft.data.parquet.thrift import (
 )
 from ptft.files.own import open_plain
 
-__all__ = ["Chunk", "Group", "footer_pattern", "read_footer"]
+__all__ = ["Chunk", "Group", "footer_bytes", "footer_pattern", "read_footer"]
 
 _MAGIC = b"PAR1"
 _MOST = 256 << 20  # bytes of a footer
@@ -75,6 +75,17 @@ class Group:
         return _chunk(reader)
 
 
+def footer_bytes(path: Path) -> bytes:
+    """The footer of a file, without its length. Raises as :func:`read_footer` does."""
+    with open_plain(path) as stream:
+        end = os.fstat(stream.fileno()).st_size
+        tail = os.pread(stream.fileno(), 8, max(0, end - 8))
+        length = int.from_bytes(tail[:4], "little")
+        if end < 12 or tail[4:] != _MAGIC or length > min(end - 12, _MOST):
+            raise ValueError("no parquet: its footer is missing, encrypted or cut")
+        return os.pread(stream.fileno(), length, end - 8 - length)
+
+
 def read_footer(path: Path) -> list[Group]:
     """The row groups of a file.
 
@@ -82,14 +93,7 @@ def read_footer(path: Path) -> list[Group]:
         ValueError: there is no footer, or not one that can be read.
         OSError: the file cannot be read.
     """
-    with open_plain(path) as stream:
-        end = os.fstat(stream.fileno()).st_size
-        tail = os.pread(stream.fileno(), 8, max(0, end - 8))
-        length = int.from_bytes(tail[:4], "little")
-        if end < 12 or tail[4:] != _MAGIC or length > min(end - 12, _MOST):
-            raise ValueError("no parquet: its footer is missing, encrypted or cut")
-        data = os.pread(stream.fileno(), length, end - 8 - length)
-    reader, groups = Compact(data), []
+    reader, groups = Compact(footer_bytes(path)), []
     try:
         for field, type_ in reader.fields():
             if field == 4 and type_ == LIST:

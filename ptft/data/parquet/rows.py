@@ -5,7 +5,6 @@ So a part is read by going on from the one before it, or, after a jump back, fro
 """
 
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,27 +17,23 @@ from ptft.data.boxes.objects import feature_names
 from ptft.data.fields.joining import AUTO_BYTES, digest_picture, first_rows, too_large
 from ptft.data.fields.label_values import LabelCodes
 from ptft.data.fields.labels import TextIs
-from ptft.data.hashing import digest_of, file_state
-from ptft.data.kept import MANY, keep, kept, settled, state_of
-from ptft.data.parquet.file import (
-    column_codes,
-    group_parts,
-    open_parquet,
-    parquet_errors,
-    read_group,
-    row_groups,
-)
+from ptft.data.hashing import file_state
+from ptft.data.kept import keep, kept
+from ptft.data.parquet.file import column_codes, group_parts, open_parquet, read_group
 from ptft.data.parquet.footer import Group
+from ptft.data.parquet.layout import Layout
 from ptft.errors import DataError, SampleError
 from ptft.speech import counted
 
-__all__ = ["AT_ONCE", "KEPT_BYTES", "ParquetRows", "schema_names"]
+__all__ = ["AT_ONCE", "KEPT_BYTES", "OPEN_BYTES", "ParquetRows", "schema_names"]
 
 KEPT_BYTES = 512 << 20  # bytes of decoded row groups that a process keeps at most
 AT_ONCE = 64 << 20
 """Bytes of the columns in use of a row group, up to which they are read at once."""
 _PARTS = 4  # of so many bytes, of a larger one
 _OPEN = 64  # files held open at once
+OPEN_BYTES = 16 << 20
+"""Bytes of the footers of open files together; what is made of one takes several times as much."""
 _READING = 16  # groups that are being read in parts; each has a page of each column in memory
 _SETS = 8  # whose equal pictures a process remembers: a set is opened several times in a run
 _SAME: dict[tuple[tuple[str, ...], str], np.ndarray] = {}
@@ -65,25 +60,12 @@ class ParquetRows:
         self._paths = list(paths)
         self.window = window
         self.blocks: np.ndarray | None = None
-        self._groups: list[tuple[int, int]] = []  # (file, row group of it)
-        self._footers: list[list[Group]] = []  # of each file
-        counts: list[int] = []
-        for number, path in enumerate(counted(paths, "opening parquet files", len(paths))):
-            groups, schema = _footer(path)
-            if number == 0:
-                self._schema = schema
-                self.columns = list(schema.names)
-            elif set(schema.names) != set(self.columns):
-                raise DataError(
-                    f"{path}: columns {', '.join(schema.names)}; {self._paths[0]} has "
-                    f"{', '.join(self.columns)}"
-                )
-            self._footers.append(groups)
-            for place, group in enumerate(groups):
-                if group.rows:
-                    self._groups.append((number, place))
-                    counts.append(group.rows)
-        self._firsts = np.cumsum([0, *counts])
+        self._layout = Layout(self._paths)
+        self._schema = self._layout.schema
+        self.columns = list(self._schema.names)
+        self._groups = np.flatnonzero(self._layout.rows_g)  # by the number of the layout
+        self._rows_g = self._layout.rows_g[self._groups]
+        self._firsts = np.concatenate([[0], np.cumsum(self._rows_g)])
         if not len(self):
             raise DataError(f"{self._paths[0]}: no rows")
         self._picture = ""
@@ -99,9 +81,9 @@ class ParquetRows:
 
     def use(self, picture: str | None, fields: Sequence[str]) -> None:
         self._fields = list(fields)
-        self._part_rows = {
-            columns: self._rows_of_parts(columns) for columns in (tuple(fields), (picture or "",))
-        }
+        wanted = [tuple(fields)] if picture is None else [tuple(fields), (picture,)]
+        self._part_rows = {columns: self._rows_of_parts(columns) for columns in wanted}
+        self._layout.let_go()
         if picture is None:
             return
         kind = self._schema.field(picture).type
@@ -122,7 +104,7 @@ class ParquetRows:
 
     def name(self, index: int) -> str:
         group, within = self._find(index)
-        file, number = self._groups[group]
+        file, number = self._layout.place(int(self._groups[group]))
         return f"{self._paths[file].name}/{number}/{within}"
 
     def fields(self, index: int) -> Mapping[str, Any]:
@@ -147,26 +129,17 @@ class ParquetRows:
     def column(self, name: str) -> LabelCodes | None:
         if self.window is not None and self.blocks is None:
             return None
-        state = self._state()
+        state = self._layout.state
         if state is not None and (found := kept("parquet", name, state)) is not None:
             return LabelCodes.of_arrays(found)
-        codes = LabelCodes.joined(self._codes(file, group, name) for file, group in self._groups)
+        codes = LabelCodes.joined(self._codes(group, name) for group in range(len(self._groups)))
         if state is not None and {type(value) for value in codes.values} <= {str, int}:
             codes = LabelCodes.of_arrays(keep(codes.arrays(), "parquet", name, state))
         return codes
 
-    def _state(self) -> str | None:
-        """What tells the files from others; None where they are small or were just written."""
-        looked, states = time.time(), [state_of(path) for path in self._paths]
-        there = [state for state in states if state is not None]
-        if len(self) < MANY or len(there) < len(states) or not settled(there, looked):
-            return None
-        return digest_of(*there)
-
-    def _codes(self, file: int, group: int, name: str) -> LabelCodes:
-        path = self._paths[file]
-        table = read_group(self._open(file), path, self._footers[file], group, [name])
-        return column_codes(table[name], path, name)
+    def _codes(self, group: int, name: str) -> LabelCodes:
+        about = self._about(group, (name,))
+        return column_codes(read_group(*about, [name])[name], about[1], name)
 
     def stored_files(self) -> list[Path]:
         return list(self._paths)
@@ -193,15 +166,15 @@ class ParquetRows:
     def _digests(self) -> Iterator[bytes | None]:
         """Of the picture of each row, None for none; row groups are read one after another."""
         columns = (self._picture,)
-        groups_of = counted(self._groups, "comparing pictures of row groups", len(self._groups))
-        for (file, number), rows in zip(groups_of, self._part_rows[columns].tolist(), strict=True):
-            path, groups, seen = self._paths[file], self._footers[file], 0
+        parts = self._part_rows[columns].tolist()
+        for group in counted(range(len(parts)), "comparing pictures of row groups", len(parts)):
+            seen = 0
             try:
-                for table in group_parts(self._open(file), path, groups, number, columns, rows):
+                for table in group_parts(*self._about(group, columns), columns, parts[group]):
                     seen += table.num_rows
                     yield from map(_digest, table[self._picture])
             except DataError:  # reading its samples says so
-                yield from (None for _ in range(groups[number].rows - seen))
+                yield from (None for _ in range(int(self._rows_g[group]) - seen))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": _Kept(), "_reading": {}, "_broken": {}, "_files": {}}
@@ -218,13 +191,10 @@ class ParquetRows:
 
     def _rows_of_parts(self, columns: "_Columns") -> np.ndarray:
         """How many rows of each group are read at once: int64 (G,)."""
-        found = []
-        for file, number in self._groups:
-            group = self._footers[file][number]
-            size = _size(group, columns)
-            part = max(1, group.rows * AT_ONCE // _PARTS // max(size, 1))
-            found.append(group.rows if size <= AT_ONCE else min(group.rows, part))
-        return np.array(found, np.int64)
+        size_g = self._layout.sizes(columns)[self._groups]
+        part_g = self._rows_g * (AT_ONCE / _PARTS) // np.maximum(size_g, 1)
+        part_g = np.clip(part_g, 1, self._rows_g).astype(np.int64)
+        return np.where(size_g <= AT_ONCE, self._rows_g, part_g)
 
     def _find_part(self, group: int, within: int, columns: "_Columns") -> tuple[pyarrow.Table, int]:
         """Columns of a part of a row group, from memory where they were read lately, and the place
@@ -242,7 +212,7 @@ class ParquetRows:
     def _read_on(self, of: "_Of", part: int) -> pyarrow.Table:
         """Read a part of a group, and what lies before it where that was not read just now."""
         group, columns = of
-        file, number = self._groups[group]
+        file, number = self._layout.place(int(self._groups[group]))
         path = self._paths[file]
         place, parts = self._reading.pop(of, (part + 1, None))
         if parts is None or place > part:
@@ -260,41 +230,45 @@ class ParquetRows:
             if place:  # to find that out again would take reading all that lies before
                 self._broken[of] = place, why
             raise SampleError(why, "unreadable") from None
-        if place * int(self._part_rows[columns][group]) < self._footers[file][number].rows:
+        if place * int(self._part_rows[columns][group]) < self._rows_g[group]:
             self._reading[of] = place, parts  # last in the dict: most recently read
         while len(self._reading) > _READING:
             del self._reading[next(iter(self._reading))]
+        pyarrow.default_memory_pool().release_unused()  # as much again as what is kept
         return table
 
     def _parts(self, of: "_Of") -> Iterator[pyarrow.Table]:
         """The parts of a group, one after the other."""
         group, columns = of
-        file, number = self._groups[group]
-        about = (self._open(file), self._paths[file], self._footers[file], number, columns)
+        about = self._about(group, columns)
         rows = int(self._part_rows[columns][group])
-        if rows == self._footers[file][number].rows:
-            yield read_group(*about)
+        if rows == self._rows_g[group]:
+            yield read_group(*about, columns)
         else:
-            yield from group_parts(*about, rows)
+            yield from group_parts(*about, columns, rows)
+
+    def _about(self, group: int, columns: "_Columns") -> "_About":
+        """What reading columns of a group takes."""
+        number = int(self._groups[group])
+        file, place = self._layout.place(number)
+        return self._open(file), self._paths[file], self._layout.group(number, columns), place
 
     def _open(self, number: int) -> pyarrow.parquet.ParquetFile:
         file = self._files.pop(number, None)
         if file is None:
-            file = open_parquet(self._paths[number], self._footers[number])
+            self._layout.check_same(number)
+            file = open_parquet(self._paths[number], self._layout.kinds(number))
         self._files[number] = file  # last in the dict: most recently read
-        while len(self._files) > _OPEN:
-            self._files.pop(next(iter(self._files))).close()
+        size = sum(map(self._layout.footer_size, self._files))
+        while len(self._files) > 1 and (len(self._files) > _OPEN or size > OPEN_BYTES):
+            oldest = next(iter(self._files))
+            self._files.pop(oldest).close()
+            size -= self._layout.footer_size(oldest)
         return file
 
     def _picture_bytes(self) -> int:
         """Of the picture column as read, over all row groups."""
-        return sum(_size(group, (self._picture,)) for groups in self._footers for group in groups)
-
-
-def _size(group: Group, columns: tuple[str, ...]) -> int:
-    """Of columns of a group as read, in bytes."""
-    wanted = (place for place, path in enumerate(group.paths) if path[0] in columns)
-    return sum(group.chunk(place).size for place in wanted)
+        return int(self._layout.sizes((self._picture,)).sum())
 
 
 def _digest(cell: pyarrow.Scalar) -> bytes | None:
@@ -308,6 +282,7 @@ def _digest(cell: pyarrow.Scalar) -> bytes | None:
 
 _Columns = tuple[str, ...]
 _Of = tuple[int, _Columns]  # a row group, and what of it
+_About = tuple[pyarrow.parquet.ParquetFile, Path, Group, int]  # what reads one, its place the last
 
 
 class _Kept:
@@ -329,15 +304,6 @@ class _Kept:
         while self._bytes > KEPT_BYTES and len(self._tables) > 1:
             oldest = next(iter(self._tables))
             self._bytes -= self._tables.pop(oldest).nbytes
-
-
-def _footer(path: Path) -> tuple[list[Group], pyarrow.Schema]:
-    """Row groups and schema. DataError where the file is no parquet."""
-    groups = row_groups(path)
-    with parquet_errors(path), pyarrow.parquet.ParquetFile(path) as file:
-        schema = file.schema_arrow
-        list(schema.names)  # raises where one is no UTF-8
-        return groups, schema
 
 
 def schema_names(schema: pyarrow.Schema, column: str) -> list[str] | None:

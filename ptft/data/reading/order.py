@@ -32,6 +32,8 @@ _MOST = 1 << 20  # numbers of a permutation that is an array, 4 bytes each
 _FEW = 64  # ... of one of very many; fewer numbers are too few for what is computed to be even
 _AHEAD = 1024  # numbers that are computed at once: 0.1 us each, one alone 3
 
+_AT_ONCE = 1 << 16  # places that are looked up at once
+
 _ORDER, _BLOCKS, _REPLACE, _CHANCE = 0x6F72, 0x626C, 0x7265, 0x6368  # keep the draws apart
 _DRAW, _CLASS = 0x6472, 0x636C
 _TRIES = 1000  # replacements that are tried for one sample; N - 1 where the set is smaller
@@ -150,8 +152,12 @@ class Order:
         row = None if self.blocks is None else self._row(epoch)
         if self.version > 1 and size > self.most:
             return _Computed(key, size, start, row)
-        places = start + permutation(key, size)
-        return _narrowed(places if row is None else row.samples(places), self.count)
+        places = permutation(key, size)
+        places += start
+        if row is not None:
+            for first in range(0, size, _AT_ONCE):
+                places[first : first + _AT_ONCE] = row.samples(places[first : first + _AT_ONCE])
+        return _narrowed(places, self.count)
 
     def _block_row(self, epoch: int) -> "_BlockRow":
         assert self.blocks is not None

@@ -18,22 +18,20 @@ import pyarrow
 import pyarrow.compute as compute
 import pyarrow.csv
 
+from ptft.data.fields.label_values import LabelCodes
 from ptft.data.hashing import digest_of
 from ptft.data.kept import remembered
 from ptft.data.mapped import map_kept, write_kept
 from ptft.data.packed import PackedTexts
-from ptft.data.sources.plain_rows import check_size, column_names, read_cell
+from ptft.data.sources.plain_rows import LARGE, check_size, column_names, read_cell
 from ptft.errors import DataError
 from ptft.files.own import open_plain
 from ptft.speech import counted
 
-__all__ = ["BLOCK", "FILE", "LARGE", "CsvColumns", "odd_paths", "open_columns", "plain_paths"]
+__all__ = ["BLOCK", "FILE", "CsvColumns", "odd_paths", "open_columns", "plain_paths"]
 
 FILE = "file_name"
 """The column that names a picture, as Hugging Face's ImageFolder has it."""
-
-LARGE = 16 << 20
-"""Bytes of a file from which on it is read as columns."""
 
 BLOCK = 1 << 20
 """Bytes that are parsed at once, of which Arrow holds some tens; rows that are longer are read one
@@ -59,6 +57,23 @@ class CsvColumns(Sequence[dict[str, Any]]):
         self.columns = columns
         self.state = state
         self._count = len(next(iter(columns.values())))
+
+    @property
+    def names(self) -> list[str]:
+        """Of all columns."""
+        return list(self.columns)
+
+    @property
+    def paths(self) -> PackedTexts:
+        """Of the column ``file_name``."""
+        return self.columns[FILE]
+
+    def column(self, name: str) -> LabelCodes:
+        """A column of all rows."""
+        if name not in self.columns:
+            return LabelCodes([], [], np.full(len(self), -1, np.int32))
+        values, codes = self.columns[name].encode()
+        return LabelCodes.coded([read_cell(value) for value in values], codes)
 
     def __len__(self) -> int:
         return self._count
@@ -98,10 +113,13 @@ def open_columns(path: Path) -> CsvColumns | None:
     return CsvColumns(columns, key) if len(next(iter(columns.values()))) else None
 
 
-def odd_paths(columns: CsvColumns) -> np.ndarray:
-    """Rows, int64, whose path of a picture is not one of ``plain_paths``."""
-    names = columns.columns[FILE]
-    odd = remembered(lambda: {"odd": np.flatnonzero(~plain_paths(names))}, "odd", columns.state)
+def odd_paths(paths: PackedTexts, state: str) -> np.ndarray:
+    """Rows, int64, whose path of a picture is not one of ``plain_paths``.
+
+    Args:
+        state: what tells the table that they are of from others.
+    """
+    odd = remembered(lambda: {"odd": np.flatnonzero(~plain_paths(paths))}, "odd", state)
     return odd["odd"]
 
 

@@ -12,8 +12,10 @@ from ptft.data.fields.templates import clean_text
 from ptft.data.kept import Arrays, remembered
 from ptft.data.listing import Listing
 from ptft.data.packed import PackedTexts
-from ptft.data.sources.csv_columns import FILE, CsvColumns, odd_paths, open_columns
-from ptft.data.sources.plain_rows import READ, read_cell
+from ptft.data.sources.csv_columns import FILE, CsvColumns, odd_paths
+from ptft.data.sources.json_rows import JsonRows
+from ptft.data.sources.plain_rows import READ
+from ptft.data.sources.plain_table import open_large
 from ptft.errors import DataError
 from ptft.files.bounds import check_inside
 
@@ -131,17 +133,17 @@ class MetadataRows:
 
 
 class ColumnRows:
-    """The rows of a large metadata table, in columns.
+    """The rows of a large metadata table, mapped.
 
     Args:
         rows: with a column ``file_name``.
         odd: of ``odd_paths``.
     """
 
-    def __init__(self, rows: CsvColumns, odd: np.ndarray) -> None:
+    def __init__(self, rows: CsvColumns | JsonRows, odd: np.ndarray) -> None:
         self._rows = rows
         self._odd: list[int] = odd.tolist()
-        self._names = rows.columns[FILE]
+        self._names = rows.paths
         self._spelt: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -201,14 +203,11 @@ class ColumnRows:
 
     def column(self, field: str) -> LabelCodes:
         """A field of all rows."""
-        if field not in self._rows.columns:
-            return LabelCodes([], [], np.full(len(self), -1, np.int32))
-        values, codes = self._rows.columns[field].encode()
-        return LabelCodes.coded([read_cell(value) for value in values], codes)
+        return self._rows.column(field)
 
     def columns(self) -> set[str]:
         """Names of all fields."""
-        return set(self._rows.columns)
+        return set(self._rows.names)
 
 
 def class_rows(listing: Listing, folder: Path, *, named: bool) -> ClassRows:
@@ -288,12 +287,12 @@ def unread_tables(listing: Listing) -> list[str]:
 
 def read_table(path: Path) -> MetadataRows | ColumnRows:
     """The rows of a metadata table. Raises DataError: it is broken, or names no picture."""
-    columns = open_columns(path) if path.suffix.lower() == ".csv" else None
-    if columns is not None and FILE in columns.columns:
-        odd = odd_paths(columns)
+    mapped = None if path.suffix.lower() == ".parquet" else open_large(path)
+    if mapped is not None and FILE in mapped.names:
+        odd = odd_paths(mapped.paths, mapped.state)
         for number in odd.tolist():
-            _check_row(path, number + 1, columns[number])
-        return ColumnRows(columns, odd)
+            _check_row(path, number + 1, mapped[number])
+        return ColumnRows(mapped, odd)
     read = {**READ, ".parquet": _read_parquet}
     rows = read[path.suffix.lower()](path)
     if not rows:
@@ -323,7 +322,7 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
     groups = row_groups(path)
     with open_parquet(path, groups) as file:
         for number in range(len(groups)):
-            table = read_group(file, path, groups, number, None)
+            table = read_group(file, path, groups[number], number, None)
             names = table.column_names
             columns = [column_values(table[name], path, name) for name in names]
             rows += [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)]

@@ -1,29 +1,29 @@
-"""Rows of CSV and JSON lines files: texts and labels, in memory."""
+"""Readers of CSV and JSON lines files: all rows, in memory."""
 
 import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ptft.data.fields.labels import TextIs
 from ptft.data.fields.templates import clean_text
-from ptft.data.hashing import file_state
 from ptft.errors import DataError
 
 __all__ = [
+    "LARGE",
     "READ",
-    "PlainRows",
     "check_size",
     "column_names",
+    "json_lines",
     "read_cell",
     "read_csv",
     "read_jsonl",
 ]
+
+LARGE = 16 << 20
+"""Bytes of a file from which on its rows are mapped from the cache."""
 
 _MAX_FILE = 4 << 30  # bytes: they are all in memory, as 10 million captions are
 _MAX_LINE = 4 << 20  # bytes of a line of JSON
@@ -126,7 +126,11 @@ def _not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """One object a line, blank lines left out. Raises DataError naming the file and the line."""
-    rows = []
+    return [row for _, row in json_lines(path)]
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Lines that are not blank and the object in each; raises (on iteration) as ``read_jsonl``."""
     check_size(path)
     with path.open("rb") as stream:
         lines = iter(lambda: stream.readline(_MAX_LINE + 1), b"")
@@ -138,7 +142,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line.decode("utf-8-sig"))
+                text = line.decode("utf-8-sig")
+                row = json.loads(text)
             except UnicodeDecodeError as error:
                 error.object = b"\n" * (number - 1) + line  # the line's number, in the message
                 error.start += number - 1
@@ -147,70 +152,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
                 raise DataError(f"{path}: line {number}: not JSON: {error}") from None
             if not isinstance(row, dict):
                 raise DataError(f"{path}: line {number}: {type(row).__name__}; allowed: an object")
-            rows.append(row)
-    return rows
+            yield text, row
 
 
 READ: dict[str, Callable[[Path], list[dict[str, Any]]]] = {".csv": read_csv, ".jsonl": read_jsonl}
-
-
-class PlainRows:
-    """Rows of files without pictures, file after file.
-
-    Args:
-        paths: of ``.csv`` or ``.jsonl`` files.
-
-    Raises:
-        DataError: a file cannot be read, or there is no row.
-    """
-
-    window: int | None = None
-    blocks: np.ndarray | None = None
-    text_is: TextIs
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = list(paths)
-        plain = any(path.suffix.lower() == ".csv" for path in paths)
-        self.text_is = "untyped" if plain else "typed"
-        self._rows: list[dict[str, Any]] = []
-        self._names: list[str] = []
-        for path in self._paths:
-            rows = READ[path.suffix.lower()](path)
-            self._rows += rows
-            self._names += [f"{path.name}/{number}" for number in range(len(rows))]
-        if not self._rows:
-            raise DataError(f"{self._paths[0]}: no rows")
-        self.columns = list(dict.fromkeys(key for row in self._rows for key in row))
-        self._fields: list[str] = []
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def use(self, picture: str | None, fields: Sequence[str]) -> None:
-        assert picture is None, "such files hold no pictures"
-        self._fields = list(fields)
-
-    def name(self, index: int) -> str:
-        return self._names[index]
-
-    def fields(self, index: int) -> Mapping[str, Any]:
-        row = self._rows[index]
-        return {name: row.get(name) for name in self._fields}
-
-    def picture(self, index: int) -> Any:
-        raise AssertionError("such files hold no pictures")
-
-    def column(self, name: str) -> list[Any]:
-        return [row.get(name) for row in self._rows]
-
-    def stored_files(self) -> list[Path]:
-        return list(self._paths)
-
-    def sources(self) -> list[object]:
-        return [file_state(path, path.name) for path in self._paths]
-
-    def class_names(self, name: str) -> list[str] | None:
-        return None
-
-    def same_pictures(self, auto: bool) -> None:
-        return None

@@ -167,7 +167,8 @@ def open_table(
 
 def _open_files(section: TableData, paths: Sequence[Path], key: str) -> Rows:
     from ptft.data.parquet.rows import ParquetRows
-    from ptft.data.sources.plain_rows import READ, PlainRows
+    from ptft.data.sources.plain_rows import READ
+    from ptft.data.sources.plain_table import PlainRows
 
     plain = [path for path in paths if path.suffix.lower() in READ]
     if plain and len(plain) < len(paths):
