@@ -245,7 +245,7 @@ def run(*, smoke: bool = False) -> dict[str, float]:
         for _ in range(rounds):
             for each in asked:
                 found = measure(each, seconds)
-                limit = each.loop(max(1, round(found.batch)), seconds / 4)
+                limit = each.loop(max(1, round(found.batch)), seconds)
                 table[each.name].append((found, limit))
         alone = parts(folder, picture(SMALL), seconds / 3)
     show(table, load)
