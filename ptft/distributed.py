@@ -6,7 +6,8 @@ second path for one process.
 
 Two process groups: tensors go through NCCL (CUDA) or gloo (CPU); small agreements on the host (a
 stop signal, a folder's name) and waiting for rank 0, which may evaluate for an hour, go through a
-gloo group of their own with a long timeout.
+gloo group of their own with a long timeout; a machine that is gone ends it sooner
+(:mod:`ptft.lost`).
 
 Gradients: a gather whose backward only keeps the caller's own part gives gradients that are W times
 too small or point elsewhere; :meth:`World.gather` sums the parts of all ranks (reduce-scatter).
@@ -25,8 +26,9 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from ptft.errors import TrainingError
+from ptft.lost import met, probed
 
-__all__ = ["ALONE", "World", "join_world", "meeting_place", "told_of_the_lost"]
+__all__ = ["ALONE", "World", "join_world", "meeting_place"]
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -186,15 +188,19 @@ ALONE = World()
 
 
 @contextlib.contextmanager
-def join_world(device: str, environment: Mapping[str, str] = os.environ) -> Iterator[World]:
+def join_world(
+    device: str, *, lost_after: float, environment: Mapping[str, str] = os.environ
+) -> Iterator[World]:
     """The world that torchrun describes in the environment, left again at the end.
 
     Args:
         device: ``cuda`` or ``cpu``: NCCL, with a GPU each by local rank, or gloo.
+        lost_after: seconds after which a machine that answers nothing is gone.
         environment: torchrun's variables; without them this process is alone.
 
     Raises:
-        TrainingError: the variables are incomplete, or there are fewer GPUs than ranks here.
+        TrainingError: the variables are incomplete, or there are fewer GPUs than ranks here; or the
+            ranks did not meet.
     """
     if "WORLD_SIZE" not in environment or "RANK" not in environment:
         yield ALONE
@@ -214,38 +220,20 @@ def join_world(device: str, environment: Mapping[str, str] = os.environ) -> Iter
             )
         place = torch.device("cuda", local)
         torch.cuda.set_device(place)
-    dist.init_process_group(
-        "nccl" if device == "cuda" else "gloo",
-        store=meeting_place(environment, rank, size, restarts),
-        rank=rank,
-        world_size=size,
-        device_id=place,
-    )
     try:
-        host = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        with met(rank, size), probed(lost_after):
+            dist.init_process_group(
+                "nccl" if device == "cuda" else "gloo",
+                store=meeting_place(environment, rank, size, restarts),
+                rank=rank,
+                world_size=size,
+                device_id=place,
+            )
+            host = dist.new_group(backend="gloo", timeout=_PATIENCE)
         yield World(rank, size, local, restarts, dist.group.WORLD, host)
     finally:
-        dist.destroy_process_group()
-
-
-@contextlib.contextmanager
-def told_of_the_lost(world: World) -> Iterator[None]:
-    """Inside, a rank that is gone is one line; torch tells of a connection and its traceback.
-
-    Raises:
-        TrainingError: another rank or its machine is gone.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        of_ranks = isinstance(error, dist.DistError) or "/gloo/" in str(error)  # gloo has no class
-        if world.size == 1 or not of_ranks:
-            raise
-        told = str(error).splitlines()[0]
-        raise TrainingError(
-            f"rank {world.rank}: another rank or its machine is gone; the same command with "
-            f"--resume auto goes on from the newest checkpoint ({told})"
-        ) from error
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def meeting_place(environment: Mapping[str, str], rank: int, size: int, restarts: int) -> Any:

@@ -12,7 +12,8 @@
     │   └── SignatureError     ... it is not signed with the key that is asked for
     ├── CheckpointError        a checkpoint cannot be written or read back
     ├── TrainingError          training cannot go on (a loss that is not finite, say)
-    │   └── MirrorError        ... its mirror cannot be reached, or is too far behind
+    │   ├── MirrorError        ... its mirror cannot be reached, or is too far behind
+    │   └── LostRankError      exit 76: ... another rank is gone; start this one again
     ├── ExportError            a model cannot be exported
     │   └── ParityError        ... an exported file does not give the model's own outputs
     ├── HubError               the Hub refused, or could not be reached
@@ -39,6 +40,7 @@ __all__ = [
     "Fault",
     "HubError",
     "LaunchError",
+    "LostRankError",
     "MirrorError",
     "MissingExtraError",
     "ModelError",
@@ -143,6 +145,12 @@ class TrainingError(PtftError):
 
 class MirrorError(TrainingError):
     """The mirror of a run cannot be read or written, or is too far behind."""
+
+
+class LostRankError(TrainingError):
+    """Another rank, or its machine, is gone; what is wrong, if anything is, is wrong there."""
+
+    exit_code = 76  # EX_PROTOCOL of sysexits.h: the remote system
 
 
 class ExportError(PtftError):

@@ -2,7 +2,8 @@
 
 Results go to stdout, logs and progress to stderr. Exit 0 success, 1 failure, 2 usage or recipe,
 75 when a run is out of time (or SIGUSR1 or SIGUSR2 warned it), 143 when SIGTERM and 130 when Ctrl-C
-stopped it, each after a checkpoint: at 75 and 143 start it again with --resume auto.
+stopped it, each after a checkpoint, 76 when another machine of the run is gone: at 75, 76 and 143
+start it again with --resume auto.
 """
 
 import importlib

@@ -11,20 +11,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ptft.errors import RecipeError, UsageError
+from ptft.errors import LostRankError, RecipeError, UsageError
 from ptft.launch.section import LaunchFile
 from ptft.recipe.comparison import Comparison
 from ptft.recipe.load import builtin_recipes, find_recipe, load_any
 from ptft.recipe.schema import Recipe
 
-__all__ = ["GO_ON", "MOUNTED", "NO_RANKS", "LaunchJob", "Ranks", "plan_job", "program"]
+__all__ = ["GO_ON", "LOST", "MOUNTED", "NO_RANKS", "LaunchJob", "Ranks", "plan_job", "program"]
 
 GO_ON = (75, 143)
 """Exit codes of a run that saved and is to be started again."""
+LOST = LostRankError.exit_code
+"""Exit code of a machine of several where another is gone: it is to be started again, too."""
 MOUNTED = "/mirror"
 """Where a bucket is mounted, where a system mounts buckets."""
 _MOST_BYTES = 65_536  # of a recipe file: Linux takes 131,072 as one argument of a program
 _PORT = 29_500  # torchrun's own default
+_MEETING = (
+    1800  # seconds to wait for the other machines: until a new one is found and has the image
+)
 _SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2"
 _LABEL = 40  # characters of a name: systems add theirs, and 63 are allowed
 
@@ -169,6 +174,7 @@ def _torchrun(job: LaunchJob, ranks: Ranks) -> list[str]:
     elif not ranks.given:
         words += ["--nnodes", str(job.nodes), "--node-rank", ranks.node]
         words += ["--master-addr", ranks.head, "--master-port", str(_PORT)]
+        words += ["--rdzv-conf", f"timeout={_MEETING}"]
     seconds = str(job.launch.grace_seconds)
     return [*words, "--signals-to-handle", _SIGNALS, "--shutdown-timeout", seconds]
 

@@ -1,7 +1,8 @@
 """A Job, a JobSet or a TrainJob of Kubernetes: one pod a node of the run.
 
-The pods hold to the restricted pod security standard. A pod that saved and stopped (75, 143), or
-that its node lost, is started again and not counted; others are, up to ``retries``.
+The pods hold to the restricted pod security standard. A pod that saved and stopped (75, 143), that
+lost another (76), or that its node lost, is started again and not counted; others are, up to
+``retries``, each by its own exit code.
 
 Forms: batch/v1 Job (https://kubernetes.io/docs/concepts/workloads/controllers/job/), JobSet
 v1alpha2 (https://jobset.sigs.k8s.io), TrainJob v1alpha1 (https://trainer.kubeflow.org).
@@ -12,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from ptft.errors import UsageError
-from ptft.launch.job import GO_ON, LaunchJob, Ranks, program
+from ptft.launch.job import GO_ON, LOST, LaunchJob, Ranks, program
 from ptft.launch.yaml_files import dump_documents
 
 __all__ = ["Form", "kubernetes_objects"]
@@ -154,11 +155,12 @@ def _trainjob(job: LaunchJob) -> list[dict[str, Any]]:
 
 
 def _job_spec(job: LaunchJob, pods: int, pod: dict[str, Any]) -> dict[str, Any]:
+    again = sorted((*GO_ON, LOST) if job.nodes > 1 else GO_ON)
     ignored = [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
         {
             "action": "Ignore",
-            "onExitCodes": {"containerName": _NODE, "operator": "In", "values": list(GO_ON)},
+            "onExitCodes": {"containerName": _NODE, "operator": "In", "values": again},
         },
     ]
     spec: dict[str, Any] = {

@@ -6,7 +6,7 @@ Directives are those of https://slurm.schedmd.com/sbatch.html.
 import math
 import shlex
 
-from ptft.launch.job import GO_ON, LaunchJob, Ranks, program
+from ptft.launch.job import GO_ON, LOST, LaunchJob, Ranks, program
 
 __all__ = ["slurm_script"]
 
@@ -29,9 +29,20 @@ def slurm_script(job: LaunchJob) -> str:
         'srun --kill-on-bad-exit=1 bash -c "$program" && code=0 || code=$?',
         "# a run that saved and stopped goes on in the next place that is free",
         f'case $code in {codes}) scontrol requeue "$SLURM_JOB_ID" ;; esac',
+        *(_again_without_one(job) if job.nodes > 1 else ()),
         "exit $code",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _again_without_one(job: LaunchJob) -> list[str]:
+    """Lines for a node that is gone, where Slurm has not noticed yet. Of all nodes srun gives the
+    highest code alone, so one that fails each time looks the same: this ends."""
+    few = f'[ "${{SLURM_RESTART_COUNT:-0}}" -lt {job.launch.retries} ]'
+    return [
+        "# another node is gone, or has failed: again, where it did not start too often already",
+        f'if [ $code = {LOST} ] && {few}; then scontrol requeue "$SLURM_JOB_ID"; fi',
+    ]
 
 
 def _options(job: LaunchJob) -> list[str]:

@@ -142,6 +142,10 @@ class RunSection(Section):
     """Minutes after which a limit outside ends the process: the run stops in good time before that,
     with a checkpoint and exit code 75, and ``--resume`` goes on. Counted from where ``ptft train``
     begins, over all stages."""
+    lost_after_seconds: float = Field(default=120.0, ge=1.0)
+    """Of several machines: one that answers nothing for so long is gone, and the ranks on the
+    others end with exit code 76. A rank that is busy, as the first is with an evaluation, is not
+    gone: its machine answers."""
     log_every: int = Field(default=10, ge=1)
     """Steps between lines of metrics."""
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = ["tensorboard"]

@@ -18,8 +18,9 @@ import torch
 from ptft.artifact import RunFiles, read_json
 from ptft.checkpoint import check_shared
 from ptft.data import kept_open
-from ptft.distributed import World, join_world, told_of_the_lost
+from ptft.distributed import World, join_world
 from ptft.errors import MirrorError, TrainingError
+from ptft.lost import told_of_the_lost
 from ptft.optim import check_whole_batch, total_samples
 from ptft.recipe import Recipe, RunSection
 from ptft.report.console import Mute, Report
@@ -120,13 +121,15 @@ def joined_world(
 
     Raises:
         MissingExtraError: a tracker of the recipe is not installed.
-        TrainingError: torchrun's environment is incomplete; or, of what goes on inside, the disk is
-            full, or another rank is gone.
+        TrainingError: torchrun's environment is incomplete, or the ranks did not meet; or, of what
+            goes on inside, the disk is full.
+        LostRankError: another rank is gone.
     """
     check_trackers(section)
-    with join_world(choose_device(section).type) as world:
+    device = choose_device(section).type
+    with join_world(device, lost_after=section.lost_after_seconds) as world:
         try:
-            with said_by_another(not world.first), told_of_the_lost(world):
+            with said_by_another(not world.first), told_of_the_lost(world.rank, world.size):
                 yield world, log if world.first else SILENT
         except OSError as error:
             if error.errno not in _NO_ROOM:
@@ -278,7 +281,7 @@ def _learn(
     for note in (*begun.notes, *_notes(begun, setup, state)):
         report.note(note)
     run = RunContext(recipe, folder, setup, state, record, report, observer, part.mirror)
-    with report, part.stop.armed(), told_of_the_lost(world):
+    with report, part.stop.armed(), told_of_the_lost(world.rank, world.size):
         if state.progress.seen == 0:
             note_neighbours(run, "before")
             validate(run)

@@ -170,5 +170,6 @@ def test_two_nodes_find_each_other_by_a_service() -> None:
     assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
     assert pod_of(job)["subdomain"] == service["metadata"]["name"]
     assert job["spec"]["completions"] == 2
-    ignored = [rule["action"] for rule in job["spec"]["podFailurePolicy"]["rules"]]
-    assert ignored == ["Ignore", "Ignore"]
+    gone, ended = job["spec"]["podFailurePolicy"]["rules"]
+    assert gone["action"] == ended["action"] == "Ignore"
+    assert ended["onExitCodes"]["values"] == [75, 76, 143]  # 76: the fault is the other pod's

@@ -116,6 +116,22 @@ def test_a_secret_that_is_not_there_ends_it_by_name(tmp_path: Path) -> None:
     assert recorder.called == []
 
 
+@pytest.mark.parametrize(
+    ("code", "starts", "again"),
+    [(0, 0, 0), (1, 0, 0), (75, 9, 1), (143, 9, 1), (76, 0, 1), (76, 2, 1), (76, 3, 0)],
+)
+def test_slurm_starts_again_what_saved_and_three_times_what_lost_a_node(
+    code: int, starts: int, again: int, tmp_path: Path
+) -> None:
+    """Of all nodes srun gives one code, so that a node that fails each time looks like one lost."""
+    recorder = Recorder(tmp_path / "a", srun=f"sys.exit({code})", scontrol="")
+    (words,) = nodes(rendered(SCENES, on=System.SLURM, nodes=2, retries=3), recorder)
+    told = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(starts)}
+    assert recorder.run(*words, **told).returncode == code
+    called = [one for one in recorder.called if one[:2] == ["scontrol", "requeue"]]
+    assert called == [["scontrol", "requeue", "7"]] * again
+
+
 @pytest.mark.parametrize("gpus", [1, 8])
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize(("on", "form"), FORMS, ids=lambda part: str(part))
@@ -151,6 +167,7 @@ def test_torchrun_is_told_of_ranks_as_the_system_numbers_them(
         head = "scenes-0.scenes" if form is Form.JOB else "scenes-node-0-0.scenes"
         assert (told.nnodes, told.node_rank) == ("2", 1)
         assert (told.master_addr, told.master_port) == (heads.get(on, head), 29500)
+        assert told.rdzv_conf == "timeout=1800"
 
 
 def test_what_a_system_is_not_told_is_said() -> None:

@@ -11,7 +11,7 @@ import pytest
 from ptft.launch.ranks import run_ranks
 
 RANK = """
-import os, signal, sys, time
+import contextlib, os, signal, sys, time
 from pathlib import Path
 way = sys.argv[1]
 if way == "signal":
@@ -21,6 +21,19 @@ if way == "signal":
     time.sleep(120)
 if way == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
+if way == "failed and lost":  # the first says so once the second has ended
+    place = Path(sys.argv[2], "second")
+    if os.environ["RANK"] == "1":
+        place.with_name("part").write_text(str(os.getpid()))
+        place.with_name("part").rename(place)
+        os._exit(5)
+    while not place.exists():
+        time.sleep(0.01)
+    stat = Path("/proc", place.read_text(), "stat")
+    with contextlib.suppress(OSError):
+        while stat.read_text().rpartition(")")[2].split()[0] != "Z":
+            time.sleep(0.01)
+    sys.exit(76)
 sys.exit(int(way))
 """
 
@@ -32,7 +45,9 @@ def options(folder: Path, way: str) -> list[str]:
     return [*words, "--signals-to-handle", "SIGTERM,SIGUSR2", str(script), way, str(folder)]
 
 
-@pytest.mark.parametrize(("way", "code"), [("0", 0), ("75", 75), ("killed", 137)])
+@pytest.mark.parametrize(
+    ("way", "code"), [("0", 0), ("75", 75), ("76", 76), ("failed and lost", 5), ("killed", 137)]
+)
 def test_the_code_is_that_of_a_rank(way: str, code: int, tmp_path: Path) -> None:
     kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
     try:
@@ -40,6 +55,13 @@ def test_the_code_is_that_of_a_rank(way: str, code: int, tmp_path: Path) -> None
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
+
+
+def test_machines_that_do_not_meet_are_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["--nproc-per-node", "1", "--nnodes", "2", "--node-rank", "0", "--master-addr"]
+    words += ["127.0.0.1", "--master-port", "0", "--rdzv-conf", "timeout=1", "-m", "nothing"]
+    assert run_ranks(words) == 1
+    assert "ptft: the machines of the run did not meet: Timed out" in capfd.readouterr().err
 
 
 def test_a_signal_reaches_the_ranks_and_means_start_again(tmp_path: Path) -> None:

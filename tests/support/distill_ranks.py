@@ -41,7 +41,7 @@ def answer(rank: int, port: int, answers: Any) -> None:
     os.environ.update(environment)
     torch.set_num_threads(1)
     half = slice(rank * PAIRS // 2, (rank + 1) * PAIRS // 2)
-    with join_world("cpu", environment) as world:
+    with join_world("cpu", lost_after=60, environment=environment) as world:
         student, teacher = made(1, rows=half), made(2, rows=half)
         loss = contrast_distillation(student, teacher, world=world)
         loss = loss + feature_distance(student, teacher, world)

@@ -142,7 +142,7 @@ def _rank(environment: dict[str, str], work: Any, arguments: tuple[Any, ...]) ->
 
 
 def _cases(folder: Path) -> None:
-    with join_world("cpu") as world:
+    with join_world("cpu", lost_after=60) as world:
         for case, (name, how, size) in CASES.items():
             if size == world.size:
                 found = learn(name, how, world)
@@ -152,7 +152,7 @@ def _cases(folder: Path) -> None:
 
 def _talk() -> None:
     """What ranks tell each other: values of any kind, and a failure, which all of them raise."""
-    with join_world("cpu") as world:
+    with join_world("cpu", lost_after=60) as world:
         kept = world.gather_objects({"rank": world.rank, "path": Path(str(world.rank)), "": None})
         assert [one["rank"] for one in kept] == [0, 1] and kept[1]["path"] == Path("1")
         assert world.broadcast(f"!{world.rank}" if world.first else None) == "!0"

@@ -98,11 +98,11 @@ def test_ranks_that_are_started_again_do_not_find_the_dead(monkeypatch: pytest.M
 
 
 def test_without_torchrun_a_process_is_alone() -> None:
-    with join_world("cpu", {}) as world:
+    with join_world("cpu", lost_after=60, environment={}) as world:
         assert world is ALONE
     with (
         pytest.raises(TrainingError, match="the environment of torchrun is incomplete"),
-        join_world("cpu", {"RANK": "0", "WORLD_SIZE": "2"}),
+        join_world("cpu", lost_after=60, environment={"RANK": "0", "WORLD_SIZE": "2"}),
     ):
         pass
 

@@ -7,8 +7,9 @@ from pathlib import Path
 RANK = """
 import os, sys
 import torch.distributed as dist
-from ptft.distributed import World, told_of_the_lost
-from ptft.errors import TrainingError
+from ptft.distributed import World
+from ptft.errors import LostRankError
+from ptft.lost import told_of_the_lost
 rank, place = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", store=dist.FileStore(place, 2), rank=rank, world_size=2)
 world = World(rank, 2, rank, 0, dist.group.WORLD, dist.group.WORLD)
@@ -16,14 +17,14 @@ assert world.mean({"rank": float(rank)}) == {"rank": 0.5}
 if rank == 1:
     os._exit(9)
 try:
-    with told_of_the_lost(world):
+    with told_of_the_lost(rank, 2):
         raise RuntimeError("of something else")
 except RuntimeError as error:
     assert str(error) == "of something else"
 try:
-    with told_of_the_lost(world):
+    with told_of_the_lost(rank, 2):
         world.barrier()
-except TrainingError as error:
+except LostRankError as error:
     print(error)
     os._exit(0)
 """
