@@ -85,8 +85,8 @@ def refuse_texts(info: ModelInfo) -> None:
         raise Refusal(
             422,
             "texts_refused",
-            f"{info.name} answers no texts: {info.texts_reason}; allowed: pictures, to embed or "
-            "for its own classes",
+            f"{info.name} answers no texts: {info.texts_reason}; allowed: pictures, to embed"
+            + " or for its own classes" * bool(info.classes),
         )
 
 

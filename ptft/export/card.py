@@ -26,8 +26,11 @@ __all__ = ["Kept", "make_card", "read_kept"]
 _KEEP = re.compile(r"<!-- keep (?P<name>[\w-]+) -->\n(?P<text>.*?)<!-- /keep (?P=name) -->", re.S)
 _NOTES = "notes"  # the block that every card has
 _TEXTS = {
-    "refused": "Its texts say nothing of a picture: ask its classifier, not its text tower",
-    "warned": "Ask its classifier, and trust no other text",
+    ("classify", "refused"): "Its texts say nothing of a picture: ask its classifier, not its text "
+    "tower",
+    ("classify", "warned"): "Ask its classifier, and trust no other text",
+    ("embed", "refused"): "Its texts say nothing of a picture",
+    ("embed", "warned"): "Its texts may say little of a picture",
 }
 _EMPTY = (
     "What people should know of this model. This block stays when the model is exported again.\n"
@@ -99,8 +102,10 @@ def make_card(
 
 def _summary(info: ModelInfo, spec: ModelSpec) -> str:
     height, width = info.image_size
+    pictures = (info.task, info.texts) == ("embed", "refused")
+    what = "images into a space" if pictures else "images and texts into one space"
     lines = [
-        f"Embeds images and texts into one space of {info.embed_dim} dimensions. Architecture: "
+        f"Embeds {what} of {info.embed_dim} dimensions. Architecture: "
         f"{inline(spec.name)}; images of {width}x{height} pixels, texts of up to "
         f"{info.context_length} tokens."
     ]
@@ -120,7 +125,7 @@ def _summary(info: ModelInfo, spec: ModelSpec) -> str:
                 f"`{FolderFiles.INFO}`, {min(info.thresholds):.3g} to {max(info.thresholds):.3g})."
             )
     if info.texts != "yes":
-        lines.append(f"**{_TEXTS[info.texts]}**: {inline(info.texts_reason)}.")
+        lines.append(f"**{_TEXTS[info.task, info.texts]}**: {inline(info.texts_reason)}.")
     if info.task == "detect":
         names = ", ".join(map(inline, info.classes[:10])) + (
             ", ..." if len(info.classes) > 10 else ""

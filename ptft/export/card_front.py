@@ -52,6 +52,8 @@ def front_matter(
     texts = offers_texts(info, spec)
     tags = ["ptft", "onnx", *["image-text"] * texts, *loads, *kinds]
     task = "object-detection" if detect else "image-classification"
+    if not texts and not classify:
+        task = "image-feature-extraction"
     values: dict[str, Any] = {
         "library_name": "open_clip" if spec.open_clip_config is not None else "onnx",
         "pipeline_tag": f"zero-shot-{task}" if texts else task,

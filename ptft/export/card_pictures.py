@@ -1,4 +1,4 @@
-"""The card's commands of a classifier that is not to be asked by texts: pictures alone."""
+"""The card's commands of a model that is not to be asked by texts: pictures alone."""
 
 from ptft.pages.markdown import filled
 
@@ -41,8 +41,7 @@ bentoml serve serving.service:Ptft
 
 ```sh
 curl http://localhost:3000/v1/embed/image -F images=@picture.jpg
-curl http://localhost:3000/v1/classify -F images=@picture.jpg
-```
+{classify}```
 """
 
 
@@ -56,6 +55,11 @@ def pictures_onnx() -> str:
     return filled(_ONNX)
 
 
-def pictures_service() -> str:
-    """The section of the service."""
-    return filled(_SERVICE)
+def pictures_service(*, classify: bool) -> str:
+    """The section of the service.
+
+    Args:
+        classify: whether it has classes of its own.
+    """
+    asked = "curl http://localhost:3000/v1/classify -F images=@picture.jpg\n" * classify
+    return filled(_SERVICE, classify=asked)

@@ -45,7 +45,7 @@ def service(info: ModelInfo, examples: Sequence[str], *, asked: bool) -> list[st
     }[info.reads]
     question = quoted(f'{{"texts": [{texts}]}}')
     shown = filled(_SERVICE, question=question, classify=classify)
-    parts = ["### The service\n", shown if asked else pictures_service()]
+    parts = ["### The service\n", shown if asked else pictures_service(classify=bool(info.classes))]
     if info.task == "detect":
         parts.append(detector_service(info))
     return parts

@@ -150,7 +150,8 @@ def export_model(
         metrics = _metrics(origin, written, quality, libraries) | {"pixels": pixels}
         if whole is not None:
             metrics["owlvit_onnx"] = whole
-        texts = judge_texts(model.spec, task_of(model), metrics["evaluation"])
+        objective = None if origin.recipe is None else origin.recipe.objective
+        texts = judge_texts(model.spec, task_of(model), metrics["evaluation"], objective)
         metrics["texts"] = asdict(texts)
         if texts.reason:
             say(f"texts are {texts.offered}: {texts.reason}")

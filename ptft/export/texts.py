@@ -1,10 +1,11 @@
-"""Whether an exported classifier may be asked by texts too, by what was measured of them.
+"""Whether an exported model may be asked by texts, by what was measured of them.
 
 ``classify`` on pictures teaches the image tower and a head, and no text. Where the two towers never
 learned together before, the export holds a text tower of random weights, whose embeddings say
 nothing of a picture; where they did, tuning may have moved the pictures away from their texts. So
 the class names are put to the test on the pictures that the head is measured on (the figure
-``zero_shot_top1`` of a ``classify`` evaluation).
+``zero_shot_top1`` of a ``classify`` evaluation). Pictures alone (``self_supervised``) teach no text
+either: a model without a head that learned from nothing else is asked by none.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, Literal
 
 from ptft.artifact import ModelInfo
 from ptft.model.spec import ModelSpec
+from ptft.recipe import ObjectiveSection, SelfSupervisedObjective
 
 __all__ = ["LEAST", "Texts", "judge_texts", "offers_texts"]
 
@@ -26,8 +28,8 @@ class Texts:
 
     Attributes:
         offered: ``yes``; ``warned``: where class names hardly find its pictures, or its towers
-            never learned together and they do, as what its head began with; ``refused``: where
-            they do not, and its towers never learned together.
+            never learned together and they do, as what its head began with, or its image tower
+            went on alone; ``refused``: where they do not, and its towers never learned together.
         reason: in words; empty with ``yes``.
         figures: what was measured, shares of 1: ``zero_shot_top1``, ``top1``, ``chance``.
     """
@@ -37,13 +39,24 @@ class Texts:
     figures: dict[str, float] | None = None
 
 
-def judge_texts(spec: ModelSpec, task: str, evaluation: dict[str, dict[str, Any]]) -> Texts:
-    """Say whether a classifier of pictures may be asked by texts; any other model may.
+def judge_texts(
+    spec: ModelSpec,
+    task: str,
+    evaluation: dict[str, dict[str, Any]],
+    objective: ObjectiveSection | None = None,
+) -> Texts:
+    """Say whether a classifier of pictures, or a model that learned from pictures alone, may be
+    asked by texts; any other may.
 
     Args:
         task: see ``ModelInfo``.
         evaluation: figures by the names of evaluations, of which the first of the head counts.
+        objective: that it last learned by, where that is known.
     """
+    if task == "embed" and spec.aligned is False:
+        return Texts("refused", "its towers never learned together")
+    if task == "embed" and isinstance(objective, SelfSupervisedObjective):
+        return Texts("warned", _MOVED)
     if task != "classify" or spec.reads != "image":
         return Texts()
     figures = next((one for one in evaluation.values() if "zero_shot_top1" in one), None)
@@ -70,4 +83,8 @@ def offers_texts(info: ModelInfo, spec: ModelSpec) -> bool:
     return info.texts == "yes" or (info.texts == "warned" and spec.aligned is not False)
 
 
+_MOVED = (
+    "its image tower went on learning from pictures alone, which moves them away from their texts; "
+    "what texts still find is only what an evaluation below says"
+)
 _NEVER = "its towers never learned together, only its classifier did"

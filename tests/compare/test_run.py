@@ -1,9 +1,7 @@
 """A whole comparison, at a tiny size, in its own processes."""
 
-import json
 import signal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,25 +20,8 @@ from ptft.errors import DataError, ModelError, RecipeError, UsageError
 from ptft.preprocess.images import ImagePreprocess
 from ptft.recipe import Comparison, MixtureData, ScenesData, dump_recipe
 from ptft.speech import SILENT
-from tests.support.comparisons import comparison
+from tests.support.comparisons import comparison, measured
 from tests.support.warm import Child, Warm
-
-
-def figures(folder: Path) -> Any:
-    """Everything measured, without what depends on the machine's load."""
-    cells = [json.loads(path.read_text()) for path in sorted((folder / "cells").iterdir())]
-    for cell in cells:
-        for name in (
-            "cpu_seconds",
-            "search_cpu_seconds",
-            "wall_seconds",
-            "gpu_seconds",
-            "peak_bytes",
-        ):
-            del cell["costs"][name]
-        for trial in cell["trials"]:
-            del trial["cpu_seconds"]
-    return cells
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +40,7 @@ def test_a_comparison_goes_on_from_its_finished_cells_and_says_the_same_again(
     arms = {(cell.arm, cell.seed) for cell in outcome.cells}
     assert arms == {(arm, seed) for arm in ("zero_shot", "full", "full+wise") for seed in (0, 1)}
     assert len({cell.chosen["alpha"] for cell in outcome.cells if cell.arm == "full+wise"}) == 1
-    first = figures(outcome.folder)
+    first = measured(outcome.folder)
     full = [cell for cell in first if cell["arm"] == "full"]
     assert full[0]["chosen"] and full[0]["costs"]["flops"] > 0
     assert full[0]["costs"]["trainable_share"] == 1.0
@@ -76,7 +57,7 @@ def test_a_comparison_goes_on_from_its_finished_cells_and_says_the_same_again(
     kept = stays.stat().st_mtime_ns
     lost.unlink()
     again = compare(wanted, log=SILENT)
-    assert figures(again.folder) == first
+    assert measured(again.folder) == first
     assert stays.stat().st_mtime_ns == kept
     rows = [line for line in stable.splitlines() if line.startswith("| 8 |")]
     assert rows and all(row in (again.folder / "report.md").read_text() for row in rows)
@@ -117,8 +98,8 @@ def test_workers_that_are_stopped_and_killed_leave_the_same_cells(
     last = wanted.model_copy(update={"run": wanted.run.model_copy(update=places)})
     outcome = compare(last, worker=True, log=SILENT)
     assert outcome.left == 0
-    assert figures(outcome.folder) == figures(alone.folder)
-    assert figures(mirror) == figures(alone.folder)
+    assert measured(outcome.folder) == measured(alone.folder)
+    assert measured(mirror) == measured(alone.folder)
     report = (mirror / "report.md").read_text().partition("## What it took here")[0]
     assert report == (alone.folder / "report.md").read_text().partition("## What it took here")[0]
     newest = [name.stem.rpartition(".")[0] for name in claims()]

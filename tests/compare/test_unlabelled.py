@@ -1,6 +1,7 @@
 """Arms that learn from pictures without labels, and what these are worth in labels."""
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ptft.compare import compare
+from ptft.compare import ComparisonOutcome, compare
 from ptft.compare.gathered import gather
 from ptft.compare.keys import Keys, base_values
 from ptft.compare.recommended import FIRST, FIRST_RUN, RECOMMENDED, write_recommended
@@ -20,11 +21,12 @@ from ptft.compare.unlabelled import best_base
 from ptft.compare.unlabelled_worth import Worth, unlabelled_worth
 from ptft.errors import DataError, RecipeError
 from ptft.model import save_model
-from ptft.recipe import Comparison, load_recipe
+from ptft.recipe import Comparison, dump_recipe, load_recipe
 from ptft.recipe.load import load_comparison
 from ptft.speech import SILENT
-from tests.support.comparisons import cell, choice_of
+from tests.support.comparisons import cell, choice_of, measured
 from tests.support.tiny import build, towers_section
+from tests.support.warm import Child, Warm
 
 ARMS = ("zero_shot", "probe", "full", "self_train", "adapt_unlabelled")
 
@@ -76,30 +78,70 @@ def wanted(folder: Path, run: Path, *, more: str | None = "more", **section: Any
     return load_comparison(path)
 
 
-def test_a_comparison_says_what_pictures_without_labels_are_worth(
-    folder: Path, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def alone(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Comparison, ComparisonOutcome]:
+    """A comparison by one process, which does first what others build on, whatever the order."""
     arms = [{"kind": kind} for kind in ("adapt_unlabelled", "self_train", "probe", "zero_shot")]
-    asked = wanted(folder, tmp_path / "run", arms=arms, budgets=[2], seeds=1, jobs=1)
-    outcome = compare(asked, log=SILENT)  # what others build on comes first, whatever the order
+    run = tmp_path_factory.mktemp("alone") / "run"
+    asked = wanted(folder, run, arms=arms, budgets=[2], seeds=1, jobs=1)
+    return asked, compare(asked, log=SILENT)
+
+
+def test_a_comparison_says_what_pictures_without_labels_are_worth(
+    alone: tuple[Comparison, ComparisonOutcome],
+) -> None:
+    asked, outcome = alone
+    run = outcome.folder
     assert outcome.left == 0
     cells = {one.arm: one for one in outcome.cells}
-    assert len(cells) == len(arms)
+    assert len(cells) == len(asked.compare.arms)
     for kind in ("self_train", "adapt_unlabelled"):
         assert (cells[kind].base, cells[kind].unlabelled) == ("probe", 8)
         paid = cells[kind].costs.cpu_seconds
         assert paid > cells["probe"].costs.cpu_seconds  # what comes before counts too
     assert (cells["probe"].base, cells["probe"].unlabelled) == ("", 0)
-    report = (tmp_path / "run" / "report.md").read_text()
+    report = (run / "report.md").read_text()
     assert "8 pictures without labels, at 2 labels of each class" in report
-    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    found = json.loads((run / "results.json").read_text())
     assert [one["over"] for one in found["unlabelled"]] == ["probe"]
     for number, kind in enumerate(("adapt_unlabelled", "self_train")):
-        (path,) = (tmp_path / "run" / "cells").glob(f"{kind}_2_0.*.json")
+        (path,) = (run / "cells").glob(f"{kind}_2_0.*.json")
         path.unlink()
-        Task(asked, asked.compare.arms[number], 2, tmp_path / "run").run()
-        again = Cells(tmp_path / "run", asked).read(kind, 2, 0)
+        Task(asked, asked.compare.arms[number], 2, run).run()
+        again = Cells(run, asked).read(kind, 2, 0)
         assert again is not None and again.test_hits == cells[kind].test_hits
+
+
+def test_workers_share_what_waits_for_what_others_do(
+    alone: tuple[Comparison, ComparisonOutcome], tmp_path: Path
+) -> None:
+    """Each has a disk of its own, so that a teacher or an adapted start of one that was killed is
+    made again; two others finish it, either of which may wait for what the other does.
+    """
+    mirror = tmp_path / "mirror"
+    places = {"dir": str(tmp_path / "last"), "mirror": str(mirror)}
+    asked = alone[0].model_copy(update={"run": alone[0].run.model_copy(update=places)})
+    recipe = tmp_path / "comparison.yaml"
+    recipe.write_text(dump_recipe(asked))
+    with Warm(tmp_path) as warm:
+
+        def worker(name: str) -> Child:
+            return warm.ptft("compare", recipe, f"run.dir={tmp_path / name}", "--worker")
+
+        killed = worker("killed")
+        waits = ("self_train", "adapt_unlabelled")
+        assert killed.wait_until(lambda: [p for k in waits for p in mirror.glob(f"claims/{k}*")])
+        killed.kill()
+        assert killed.wait() == -signal.SIGKILL
+        assert list(mirror.glob("cells/probe*")), "what they build on was done before"
+        beside = worker("beside")
+        outcome = compare(asked, worker=True, log=SILENT)
+        assert beside.wait() == 0, beside.err.read_text()
+    assert outcome.left == 0
+    for place in (outcome.folder, mirror, tmp_path / "beside"):
+        assert measured(place) == measured(alone[1].folder), place
 
 
 def test_the_base_is_what_validates_best_of_what_retains_enough(

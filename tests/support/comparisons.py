@@ -53,6 +53,23 @@ def comparison(folder: Path, **section: Any) -> Comparison:
     return load_comparison(path)
 
 
+def measured(folder: Path) -> Any:
+    """Everything measured of a comparison, without what depends on the machine's load."""
+    cells = [json.loads(path.read_text()) for path in sorted((folder / "cells").iterdir())]
+    for cell in cells:
+        for name in (
+            "cpu_seconds",
+            "search_cpu_seconds",
+            "wall_seconds",
+            "gpu_seconds",
+            "peak_bytes",
+        ):
+            del cell["costs"][name]
+        for trial in cell["trials"]:
+            del trial["cpu_seconds"]
+    return cells
+
+
 def write_colours(folder: Path) -> Path:
     """Red and green pictures, four of each in each split, and an untrained model as ``base``."""
     rng = np.random.default_rng(0)

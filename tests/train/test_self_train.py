@@ -1,6 +1,9 @@
 """Pictures without labels: which of a teacher's answers are kept, and a run that learns from
 them."""
 
+import shutil
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +12,20 @@ import pytest
 import torch
 from PIL import Image
 
+from ptft.artifact import RunFiles
 from ptft.data.sources.pseudo_labels import surest
-from ptft.errors import ModelError
-from ptft.recipe import Recipe, deciding_values
+from ptft.errors import DataError, ModelError
+from ptft.recipe import Recipe, deciding_values, dump_recipe
 from ptft.recipe.load import parse_recipe
 from ptft.sequence import run_recipe
 from ptft.speech import SILENT
 from ptft.train.self_training import with_pseudo_labels
+from tests.support.killed import warm
 from tests.support.recipe_values import problems, values
 from tests.support.runs import largest_difference
+from tests.support.warm import Warm, logged_steps
+
+__all__ = ["warm"]  # the fixture
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +41,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 pixels[..., number % 2 if split == "more" else channel] += 150
                 Image.fromarray(pixels).save(made / split / name / f"{number}.png")
     run_recipe(taught(made, "teacher", teacher=None), log=SILENT)
+    run_recipe(taught(made, "other", teacher=None, seed=1), log=SILENT)
     return made
+
+
+RUN = {"workers": 0, "trackers": [], "page": False}
 
 
 def taught(folder: Path, name: str, *, teacher: str | None, **changes: Any) -> Recipe:
@@ -49,7 +61,7 @@ def taught(folder: Path, name: str, *, teacher: str | None, **changes: Any) -> R
             "data": data,
             "objective": {"kind": "classify", "head": "random"},
             "optim": {"samples_seen": 64, "global_batch": 8, "lr": 3e-3, "precision": "fp32"},
-            "run": {"dir": str(folder / name), "workers": 0, "trackers": [], "page": False},
+            "run": RUN | {"dir": str(folder / name)},
             **changes,
         },
         where="test",
@@ -89,6 +101,50 @@ def test_a_student_is_the_same_each_time_and_learns_from_more(folder: Path) -> N
         run_recipe(taught(folder, name, teacher="teacher"), log=SILENT)
     assert largest_difference(folder / "student", folder / "again") == 0.0
     assert largest_difference(folder / "student", folder / "teacher") > 0.0
+
+
+def test_a_student_that_is_killed_at_any_point_ends_as_one_that_was_not(
+    warm: Warm, folder: Path, tmp_path: Path
+) -> None:
+    """Before its first step too, where the teacher labels: each life has the same labels."""
+    run = RUN | {"checkpoint_every": 5, "log_every": 1}
+    long = {"samples_seen": 320, "global_batch": 8, "lr": 3e-3, "precision": "fp32"}
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    for place in (whole, killed):
+        made = taught(
+            folder, "student", teacher="teacher", optim=long, run=run | {"dir": str(place)}
+        )
+        place.with_suffix(".yaml").write_text(dump_recipe(made))
+    assert warm.ptft("train", whole.with_suffix(".yaml")).wait() == 0
+    log = killed / RunFiles.LOG
+
+    def reached(step: int) -> Callable[[], bool]:
+        return lambda: any(one >= step for one in logged_steps(log))
+
+    moments = [(killed / RunFiles.RECIPE).is_file, *(reached(step) for step in (1, 8, 19))]
+    for moment in moments:
+        child = warm.ptft("train", killed.with_suffix(".yaml"), "--resume", "auto")
+        assert child.wait_until(moment), child.err.read_text()
+        child.kill()
+        assert child.wait() in (0, -signal.SIGKILL)  # 0: it was at its end
+    last = warm.ptft("train", killed.with_suffix(".yaml"), "--resume", "auto")
+    assert last.wait() == 0, last.err.read_text()
+    assert largest_difference(whole, killed) == 0.0
+    assert list(logged_steps(log)) == list(range(1, 41))
+
+
+def test_a_teacher_that_changed_since_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Its labels would be others than those of the first part."""
+    teacher = tmp_path / "teacher"
+    shutil.copytree(folder / "teacher", teacher)
+    run = RUN | {"dir": str(tmp_path / "run")}
+    short = taught(folder, "student", teacher=str(teacher), run=run | {"max_minutes": 1e-9})
+    assert run_recipe(short, log=SILENT).out_of_time  # after a step
+    shutil.rmtree(teacher)
+    shutil.copytree(folder / "other", teacher)
+    with pytest.raises(DataError) as refusal:
+        run_recipe(short, resume=True, log=SILENT)
+    assert "self_train.from: " in str(refusal.value)
 
 
 def test_a_teacher_of_other_classes_is_refused(folder: Path) -> None:
