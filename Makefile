@@ -8,7 +8,7 @@ LOCKED := $(PIP) --require-hashes --no-deps
 JOBS ?= 2 # processes of the tests, of one thread each
 COV ?= # COV=1: what of ptft and serving the tests run
 
-.PHONY: demo test whole rehearse e2e clients newest check types docs format clean help
+.PHONY: demo test whole rehearse gpu e2e clients newest check types docs format clean help
 
 help: ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/  /'
@@ -36,6 +36,9 @@ whole: $(STAMP) ## the tests that take minutes of a slow machine, too: every arc
 rehearse: $(STAMP) ## a GPU's mistakes without one: every kind of run on a second device that torch is made to see
 	$(BIN)/python -m pytest tests/train/test_rehearsal.py
 	$(BIN)/python -m tests.bench rehearse
+
+gpu: $(STAMP) ## on a GPU, less than eight minutes: its tests, training and serving beside others; into docs/results.md
+	$(BIN)/python -m tests.gpu
 
 clients: $(STAMP) ## environments of other clients of the model folder and the service (user's cache), and their tests
 	$(BIN)/python -m tests.clients
