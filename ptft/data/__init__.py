@@ -4,10 +4,9 @@ section of a recipe --open_split--> SampleSet --Order--> position of the run --l
 """
 
 from ptft.data.open import kept_open, open_split, open_val
-from ptft.data.reading.batch import Batch, EvalBatch, KeptFeatures
+from ptft.data.reading.batch import Batch, BatchSpec, EvalBatch, KeptFeatures
 from ptft.data.reading.loader import eval_batches, train_batches
 from ptft.data.reading.order import Order, rng_for
-from ptft.data.reading.spec import BatchSpec
 from ptft.data.sample import Sample, SampleSet, contact_sheet
 
 __all__ = [

@@ -9,9 +9,8 @@ import torch
 
 from ptft.data.hashing import text_id
 from ptft.data.open import open_split
-from ptft.data.reading.batch import EvalBatch
+from ptft.data.reading.batch import BatchSpec, EvalBatch
 from ptft.data.reading.loader import eval_batches, train_batches, worker_count
-from ptft.data.reading.spec import BatchSpec
 from ptft.data.sample import Sample, SampleSet
 from ptft.errors import DataError, RecipeError
 from ptft.preprocess import TextTokenizer, clip_bpe_json

@@ -4,10 +4,9 @@ import numpy as np
 import torch
 
 from ptft.data.open import open_split
-from ptft.data.reading.batch import Batch
+from ptft.data.reading.batch import Batch, BatchSpec
 from ptft.data.reading.loader import train_batches
 from ptft.data.reading.shared_buffers import SharedBuffers
-from ptft.data.reading.spec import BatchSpec
 from ptft.preprocess.images import ImagePreprocess
 from ptft.recipe import AugmentSection
 from ptft.recipe.data import ScenesData

@@ -11,9 +11,9 @@ from PIL import Image, ImageOps, features
 
 from ptft.data.open import open_split
 from ptft.data.packing.shard import pack_picture
+from ptft.data.reading.batch import BatchSpec
 from ptft.data.reading.decode import Encoded
 from ptft.data.reading.loader import eval_batches, train_batches
-from ptft.data.reading.spec import BatchSpec
 from ptft.preprocess import ImagePreprocess, decode_image
 from ptft.preprocess.decoding import OLDER, READING
 from ptft.recipe import AugmentSection

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ptft.data.reading.batch import Batch
+from ptft.data.reading.batch import Batch, BatchSpec
 from ptft.data.reading.loader import train_batches
-from ptft.data.reading.spec import BatchSpec
 from ptft.data.sample import SampleSet
 from ptft.preprocess.images import ImagePreprocess
 from ptft.recipe import AugmentSection

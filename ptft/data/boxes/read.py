@@ -11,11 +11,10 @@ from PIL import Image
 from ptft.data.boxes.box import Boxes, BoxTally, clean_boxes
 from ptft.data.boxes.vary import Marked, fit_marked, mosaic, vary_marked
 from ptft.data.hashing import fraction, hash_integers
-from ptft.data.reading.batch import Batch, MarkedBatch, Skipped
+from ptft.data.reading.batch import Batch, BatchSpec, MarkedBatch, Skipped
 from ptft.data.reading.decode import Encoded, stack
 from ptft.data.reading.order import RunOrder, rng_for
 from ptft.data.reading.read import none_readable, skip_of
-from ptft.data.reading.spec import BatchSpec
 from ptft.data.sample import Sample, SampleSet
 from ptft.errors import SampleError
 from ptft.preprocess.decoding import open_picture

@@ -19,11 +19,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ptft.data.boxes.read import BoxReader, EvalBoxReader
 from ptft.data.mapped import pickle_mapped
-from ptft.data.reading.batch import Batch, EvalBatch, MarkedBatch, PixelBlock, Skipped
+from ptft.data.reading.batch import Batch, BatchSpec, EvalBatch, MarkedBatch, PixelBlock, Skipped
 from ptft.data.reading.order import Order
 from ptft.data.reading.read import EvalReader, PixelReader, TrainReader
 from ptft.data.reading.shared_buffers import SharedBuffers, SharedReader
-from ptft.data.reading.spec import BatchSpec
 from ptft.data.sample import SampleSet
 from ptft.errors import DataError
 from ptft.preprocess.images import Augmentation, ImagePreprocess

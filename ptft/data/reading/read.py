@@ -11,12 +11,14 @@ from PIL import Image
 from ptft.data.hashing import fraction, text_id
 from ptft.data.reading.batch import (
     Batch,
+    BatchSpec,
     EvalBatch,
     KeptFeatures,
     PixelBlock,
     Pixels,
     Skip,
     Skipped,
+    Tokenizer,
 )
 from ptft.data.reading.decode import (
     CropDraw,
@@ -28,7 +30,6 @@ from ptft.data.reading.decode import (
     train_pixels,
 )
 from ptft.data.reading.order import RunOrder, rng_for
-from ptft.data.reading.spec import BatchSpec, Tokenizer
 from ptft.data.sample import Sample, SampleSet
 from ptft.errors import DataError, SampleError
 from ptft.preprocess.images import ImagePreprocess
