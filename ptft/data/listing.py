@@ -25,25 +25,20 @@ from ptft.data.kept import MANY, State, keep, kept, read_texts, settled, state_o
 from ptft.data.packed import PackedTexts
 from ptft.errors import DataError, SampleError
 from ptft.files.own import open_plain
+from ptft.preprocess.decoding import check_picture_size
 from ptft.speech import counted
 
 __all__ = [
     "IMAGE_EXTENSIONS",
-    "MAX_PICTURE",
     "Listing",
     "PassedOver",
     "begins_like_picture",
-    "check_picture_size",
     "is_hidden",
     "is_picture",
     "list_pictures",
     "read_picture",
     "walked_anew",
 ]
-
-MAX_PICTURE = 512 << 20
-"""Bytes of a picture's file, or 8 a pixel where more than 64 million are allowed: a TIFF of 64
-million pixels of 16 bits a channel has 384 MB."""
 
 IMAGE_EXTENSIONS = (
     *("jpg", "jpeg", "png", "webp", "bmp"),
@@ -73,13 +68,6 @@ def begins_like_picture(data: bytes) -> bool:
         or data[4:8] == b"ftyp"
         or (data[:1] == b"P" and data[1:2] in b"123456fFy" and data[2:3].isspace())
     )
-
-
-def check_picture_size(name: str, size: int, max_pixels: int) -> None:
-    """Hold a picture's file to bounds before it is read. Raises SampleError."""
-    most = max(MAX_PICTURE, 8 * max_pixels)
-    if size > most:
-        raise SampleError(f"{name}: {size:,} bytes; allowed: {most:,}", "oversized")
 
 
 def read_picture(name: str, path: Path, max_pixels: int, inside: Path | None = None) -> bytes:

@@ -27,10 +27,12 @@ from ptft.preprocess.orientation import orientation_of, turn
 from ptft.preprocess.picture_parts import icon_size, needed
 
 __all__ = [
+    "MAX_PICTURE",
     "MAX_PIXELS",
     "OLDER",
     "READING",
     "Reading",
+    "check_picture_size",
     "decode_image",
     "open_picture",
     "to_rgb",
@@ -39,6 +41,10 @@ __all__ = [
 
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused before they are decoded, unless told otherwise."""
+
+MAX_PICTURE = 512 << 20
+"""Bytes of a picture's file, or 8 a pixel where more than 64 million are allowed: a TIFF of 64
+million pixels of 16 bits a channel has 384 MB."""
 
 # Formats that Pillow reads by itself. Others start programs (EPS) or are of no use here.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
@@ -193,6 +199,13 @@ def to_rgb(
             refuse_lost_range(image, png)
         rgb = _on_background(image, reading.background, png)
     return turn(rgb, orientation)
+
+
+def check_picture_size(name: str, size: int, max_pixels: int) -> None:
+    """Hold a picture's file to bounds before it is read. Raises SampleError."""
+    most = max(MAX_PICTURE, 8 * max_pixels)
+    if size > most:
+        raise SampleError(f"{name}: {size:,} bytes; allowed: {most:,}", "oversized")
 
 
 def too_many_pixels(name: str, size: tuple[int, int], max_pixels: int) -> SampleError:

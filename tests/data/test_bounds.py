@@ -15,7 +15,6 @@ from safetensors.numpy import load_file, save_file
 
 from ptft.data.fields.classes import load_classes
 from ptft.data.fields.templates import MAX_CAPTION, clean_text
-from ptft.data.listing import MAX_PICTURE
 from ptft.data.open import open_split
 from ptft.data.reading.decode import Encoded
 from ptft.data.sources.plain_rows import read_csv, read_jsonl
@@ -23,6 +22,7 @@ from ptft.data.tar.index import index_tar
 from ptft.data.tar.index_file import index_path, load_index, write_index
 from ptft.errors import DataError, RecipeError, SampleError
 from ptft.preprocess.cleaning import bound_text
+from ptft.preprocess.decoding import MAX_PICTURE
 from ptft.recipe.data import FolderData, ShardsData
 from tests.fuzz.harness import alarm
 from tests.support.bounded import room

@@ -27,12 +27,13 @@ from ptft.data.fields.label_values import LabelCodes
 from ptft.data.fields.labels import Learn
 from ptft.data.hashing import file_state
 from ptft.data.kept import Arrays, read_texts, texts
-from ptft.data.listing import IMAGE_EXTENSIONS, check_picture_size
+from ptft.data.listing import IMAGE_EXTENSIONS
 from ptft.data.tar.files import ShardSource, TarAhead, TarFiles, TarIndexes
 from ptft.data.tar.index import TarIndex
 from ptft.data.tar.remote import RemoteShard, list_shards
 from ptft.data.tar.shard_cache import ShardCache
 from ptft.errors import RecipeError, SampleError
+from ptft.preprocess.decoding import check_picture_size
 from ptft.recipe.data import ShardsData
 from ptft.recipe.paths import expand_paths, is_url
 from ptft.speech import counted, tell
