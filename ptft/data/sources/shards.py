@@ -80,17 +80,17 @@ class Shards(FieldSet):
         classes: Sequence[str] | None = None,
         learn: Learn | None = None,
     ) -> None:
-        self._cache = cache = ShardCache(section.cache, section.cache_gb * 1e9)
         remote = [source for source in sources if isinstance(source, RemoteShard)]
+        cache = ShardCache(section.cache, section.cache_gb * 1e9) if remote else None
+        self._remote, self._cache = remote, cache
         _check_room(section, remote)
         self._tar_sources = list(sources)
         self._tars = TarIndexes(sources, cache, tell)
         self._firsts = np.cumsum([0, *self._tars.counts.tolist()])
         self._starts: list[int] = self._firsts.tolist()  # quicker to look up
-        self._remote = bool(remote)
         most = {"most": section.shuffle_shards + 2} if remote else {}  # an open one takes room
         self._files = TarFiles(sources, cache, **most)
-        self._ahead = TarAhead(cache)
+        self._ahead = None if cache is None else TarAhead(cache)
         self._names = _short_names(sources)
         if remote:
             self.blocks = self._firsts[:-1]
@@ -250,10 +250,9 @@ class Shards(FieldSet):
         return ShardsData(**{**values, **paths})
 
     def notes(self, readers: int) -> list[str]:
-        remote = [source for source in self._tar_sources if isinstance(source, RemoteShard)]
-        if not remote:
+        if self._cache is None:
             return list(self.said)
-        size = sum(shard.size for shard in remote) / 1e9
+        remote, size = self._remote, sum(shard.size for shard in self._remote) / 1e9
         notes = [
             *self.said,
             f"{len(remote):,} shards ({size:,.2f} GB) are fetched into {self._cache.folder}",
@@ -267,7 +266,7 @@ class Shards(FieldSet):
 
     def expect(self, indices: np.ndarray) -> None:
         """Begin to fetch the shards of these samples, in a thread."""
-        if not self._remote:
+        if self._ahead is None:
             return
         rows = indices if self._groups is None else self._groups.firsts[indices]
         numbers = np.searchsorted(self._firsts, rows, side="right") - 1

@@ -36,7 +36,7 @@ class TarIndexes:
 
     Args:
         sources: the tars.
-        cache: where fetched ones lie.
+        cache: where fetched ones lie; None where all are local.
         tell: told what takes long.
 
     Attributes:
@@ -50,7 +50,9 @@ class TarIndexes:
         DataError: a tar or its index is broken; named.
     """
 
-    def __init__(self, sources: Sequence[ShardSource], cache: ShardCache, tell: Tell) -> None:
+    def __init__(
+        self, sources: Sequence[ShardSource], cache: ShardCache | None, tell: Tell
+    ) -> None:
         self._sources = list(sources)
         self._cache = cache
         self._kept: dict[int, TarIndex] = {}
@@ -65,7 +67,8 @@ class TarIndexes:
         self.counts, self.extensions = heads["counts"], set(read_texts(heads, "extensions"))
         if self.state is not None:
             self._files = dict(enumerate(map(_index_state, sources)))
-        self._prepare(tell)
+        if cache is not None:
+            self._prepare(cache, tell)
 
     def remembered(self, make: Callable[[], Arrays], *what: object) -> Arrays:
         """What was found in these tars when they were opened before, else what ``make`` finds."""
@@ -86,12 +89,11 @@ class TarIndexes:
                 self.passed_over.merge(index.passed_over)
         return {"counts": self.counts, **texts(extensions=sorted(self.extensions))}
 
-    def _prepare(self, tell: Tell) -> None:
-        sources, cache = self._sources, self._cache
-        remote = {n: source for n, source in enumerate(sources) if isinstance(source, RemoteShard)}
-        for number, path in zip(
-            remote, cache.prepare(list(remote.values()), tell) if remote else [], strict=True
-        ):
+    def _prepare(self, cache: ShardCache, tell: Tell) -> None:
+        sources = enumerate(self._sources)
+        remote = {number: source for number, source in sources if isinstance(source, RemoteShard)}
+        paths = cache.prepare(list(remote.values()), tell)
+        for number, path in zip(remote, paths, strict=True):
             head = read_head(path)
             self.counts[number] = head.count
             self.extensions |= set(head.extensions)
@@ -107,6 +109,7 @@ class TarIndexes:
                 path, state = self._files[number]
                 index = load_index(path, source, state)
             else:
+                assert self._cache is not None, "what is fetched has a place"
                 index = self._cache.index(source)
         self._kept[number] = index  # last in the dict: most recently used
         while len(self._kept) > _INDEXES:
@@ -145,12 +148,12 @@ class TarFiles:
 
     Args:
         sources: the tars.
-        cache: where fetched ones lie.
+        cache: where fetched ones lie; None where all are local.
         most: files held open at once.
     """
 
     def __init__(
-        self, sources: Sequence[ShardSource], cache: ShardCache, most: int = _OPEN
+        self, sources: Sequence[ShardSource], cache: ShardCache | None, most: int = _OPEN
     ) -> None:
         self._sources = list(sources)
         self._cache = cache
@@ -197,19 +200,21 @@ class TarFiles:
         flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
         if isinstance(source, Path):
             return os.open(source, flags)
+        cache = self._cache
+        assert cache is not None, "what is fetched has a place"
         for _ in range(_AGAIN):
-            path = self._cache.fetch(source)
+            path = cache.fetch(source)
             assert path is not None, "it was waited for"
             try:
-                return self._cache.open(path)
+                return cache.open(path)
             except FileNotFoundError:
                 continue  # let go by another process in between
         raise DataError(
             f"{source.url}: let go as often as it was fetched; data.cache_gb is too small for "
-            f"what reads from {self._cache.folder}"
+            f"what reads from {cache.folder}"
         )
 
-    def __reduce__(self) -> tuple[type["TarFiles"], tuple[list[ShardSource], ShardCache, int]]:
+    def __reduce__(self) -> tuple[type["TarFiles"], tuple[Any, ...]]:
         return TarFiles, (self._sources, self._cache, self._most)  # a process opens its own
 
     def close(self) -> None:
