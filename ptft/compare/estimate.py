@@ -9,9 +9,8 @@ from ptft.compare.start import starting_model
 from ptft.compare.target import Target
 from ptft.recipe import ArmSection, Comparison
 from ptft.recipe.comparison import UNLABELLED
-from ptft.threads import cpu_threads
 from ptft.train.cost.measure import measure_step
-from ptft.train.device import keep_freed_memory
+from ptft.train.device import cpu_threads, keep_freed_memory
 from ptft.train.self_training import unlabelled_pictures
 
 __all__ = ["clock_minutes", "estimate"]

@@ -35,9 +35,9 @@ from ptft.model import DualEncoder, load_model
 from ptft.model.average import interpolate
 from ptft.recipe import ArmSection, Comparison, Recipe
 from ptft.speech import SILENT
-from ptft.threads import cpu_threads
 from ptft.train import train
 from ptft.train.context import Observer
+from ptft.train.device import cpu_threads
 
 __all__ = ["Task", "TrainedArm", "Validation"]
 

@@ -1,4 +1,4 @@
-"""How a device computes a step: number format, compiled blocks, kept memory, random numbers.
+"""How a device computes a step: number format, compiled blocks, threads, memory, random numbers.
 
 bf16 is slower than fp32 on CPUs without matrix units for it (0.64x was seen), and much faster on
 GPUs that have them, so a precision of ``auto`` times both on the recipe's own model.
@@ -11,6 +11,9 @@ Memory that a step frees is kept for the next one. glibc hands large blocks back
 asks for them anew, and the kernel clears each page again: a gradient of every weight and most
 activations, every step. With a small batch that is a fifth of a step on a CPU. Peak memory is the
 same.
+
+How many threads share a sum decides its last bits: a library that left their count changed would
+change the figures of whatever its caller computes next.
 """
 
 import contextlib
@@ -35,6 +38,7 @@ __all__ = [
     "RandomState",
     "autocast",
     "compile_blocks",
+    "cpu_threads",
     "keep_freed_memory",
     "measure_precision",
     "uncompiled",
@@ -167,6 +171,19 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and bool(mallopt(_TRIM_THRESHOLD, _NEVER) and mallopt(_MMAP_MAX, 0))
+
+
+@contextlib.contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """So many of torch's CPU threads inside, and the caller's own count again after it; None leaves
+    the count as it is."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

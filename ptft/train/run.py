@@ -35,9 +35,8 @@ from ptft.runs.folder import (
 )
 from ptft.runs.opening import Resume
 from ptft.speech import LOG, SILENT, said_by_another, say
-from ptft.threads import cpu_threads
 from ptft.train.context import Observer, RunContext
-from ptft.train.device import compile_blocks, keep_freed_memory, wants_compiling
+from ptft.train.device import compile_blocks, cpu_threads, keep_freed_memory, wants_compiling
 from ptft.train.evaluations import finish, note_neighbours, validate
 from ptft.train.kept_features import keep_features
 from ptft.train.loop import train_steps

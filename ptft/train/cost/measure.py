@@ -9,10 +9,9 @@ from ptft.errors import RecipeError
 from ptft.model import layer_depths
 from ptft.optim import Lbfgs, build_optimizer, total_samples
 from ptft.recipe import Recipe
-from ptft.threads import cpu_threads
 from ptft.train.batches import batches
 from ptft.train.cost.clock import PartClock
-from ptft.train.device import keep_freed_memory
+from ptft.train.device import cpu_threads, keep_freed_memory
 from ptft.train.gradients import Step
 from ptft.train.parallel import alone
 from ptft.train.preflight import choose_precision
