@@ -61,7 +61,7 @@ def _first_length(parameters: list[Tensor]) -> float:
 
 
 def check_whole_batch(section: OptimSection, samples: int, ranks: int) -> None:
-    """Check that every step of a line search sees the same loss.
+    """Check that every step of this line search sees the same loss.
 
     Args:
         samples: of the training set.
@@ -70,8 +70,6 @@ def check_whole_batch(section: OptimSection, samples: int, ranks: int) -> None:
     Raises:
         RecipeError: a batch is not the training set, or it is shared out.
     """
-    if section.optimizer != LBFGS:
-        return
     if section.global_batch != samples:
         raise RecipeError(
             f"optim.global_batch: {section.global_batch}, and the training set has {samples:,} "

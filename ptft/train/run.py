@@ -23,6 +23,7 @@ from ptft.errors import MirrorError, TrainingError
 from ptft.lost import told_of_the_lost
 from ptft.optim import check_whole_batch, total_samples
 from ptft.recipe import Recipe, RunSection
+from ptft.recipe.optim import LBFGS
 from ptft.report.console import Mute, Report
 from ptft.report.trackers import check_trackers
 from ptft.runs.data_record import RunOptions
@@ -227,7 +228,8 @@ def _prepare(begun: _Begun, held: ExitStack) -> tuple[Setup, RunRecord]:
     check_agreement(setup.model, len(setup.samples), world)
     total = 0
     if setup.steps:
-        check_whole_batch(begun.recipe.optim, len(setup.samples), world.size)
+        if begun.recipe.optim.optimizer == LBFGS:
+            check_whole_batch(begun.recipe.optim, len(setup.samples), world.size)
         total = total_samples(begun.recipe.optim, len(setup.samples))
     if record is None:
         recipe = begun.recipe

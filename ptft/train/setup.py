@@ -121,7 +121,7 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
         notes += cut_notes(samples, model.spec.tokenizer, stops=model.spec.text_stops)
     if recipe.augment.patch_dropout:
         notes.append(set_patch_dropout(model, recipe.augment.patch_dropout))
-    teacher = load_teacher(recipe, model)
+    teacher = None if recipe.distill is None else load_teacher(recipe, model)
     return Setup(
         model,
         samples,

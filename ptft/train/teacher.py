@@ -130,8 +130,8 @@ class Teacher:
             return _single(F.normalize(self.model.encode_text(trimmed), dim=-1))
 
 
-def load_teacher(recipe: Recipe, student: DualEncoder) -> Teacher | None:
-    """The teacher that the recipe names, on the student's device; None where it names none.
+def load_teacher(recipe: Recipe, student: DualEncoder) -> Teacher:
+    """The teacher that a recipe with ``distill`` names, on the student's device.
 
     Raises:
         ModelError: there is no such model, or it takes pictures of another size, or embeds in
@@ -139,8 +139,7 @@ def load_teacher(recipe: Recipe, student: DualEncoder) -> Teacher | None:
         HubError: it cannot be fetched.
     """
     section = recipe.distill
-    if section is None:
-        return None
+    assert section is not None, "only whoever names a teacher has one"
     model = load_model(section.from_).to(student.device)
     ours, theirs = student.spec, model.spec
     if theirs.preprocess.size != ours.preprocess.size:

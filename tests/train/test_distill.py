@@ -142,7 +142,6 @@ def test_micro_batches_have_the_whole_batchs_gradients(teacher_folder: Path, kin
     whole = steps.recipe(**changes)
     student = steps.learner(whole)
     teacher = load_teacher(whole, student)
-    assert teacher is not None
     steps.widen(teacher.model)
     one = steps.gradients(stepped(whole, teacher))
     cut = steps.gradients(stepped(steps.recipe(**changes, optim__micro_batch=4), teacher))
@@ -154,7 +153,6 @@ def test_micro_batches_have_the_whole_batchs_gradients(teacher_folder: Path, kin
 def test_a_teacher_is_left_alone(teacher_folder: Path) -> None:
     section = steps.recipe(distill={"from": str(teacher_folder)})
     teacher = load_teacher(section, steps.learner(section, double=False))
-    assert teacher is not None
     assert not teacher.model.training
     assert teacher.tokenizer is None, "the student's tokens are its own"
     assert not any(parameter.requires_grad for parameter in teacher.model.parameters())
@@ -168,7 +166,6 @@ def test_a_teachers_own_head_is_put_in_the_students_order(tmp_path: Path) -> Non
     section = steps.recipe(objective__kind="classify", distill={"from": str(tmp_path)})
     student = steps.learner(section, double=False)
     teacher = load_teacher(section, student)
-    assert teacher is not None
     assert student.spec.classes == ("cat", "dog", "sea")
     assert teacher.order is not None
     assert teacher.order.tolist() == [2, 0, 1]

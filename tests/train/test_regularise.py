@@ -115,7 +115,7 @@ def test_a_resumed_run_is_held_to_the_same_start(
     assert not any("start" in name for name in load_file(newest / "model.safetensors"))
 
 
-def set_up_with(folder: Path, **changes: Any) -> tuple[Setup, Pull | None]:
+def set_up_with(folder: Path, **changes: Any) -> tuple[Setup, Pull]:
     section = recipe(folder, **changes)
     setup = set_up(section, torch.device("cpu"))
     return setup, pull_to_start(section, setup)
@@ -123,7 +123,6 @@ def set_up_with(folder: Path, **changes: Any) -> tuple[Setup, Pull | None]:
 
 def test_auto_is_one_over_the_training_samples(base: Path, tmp_path: Path) -> None:
     setup, pull = set_up_with(tmp_path, **fine_tuning(base, "auto"))
-    assert pull is not None
     assert pull.strength == 1 / 80
     learning = {name for name, p in setup.model.named_parameters() if p.requires_grad}
     assert set(pull.names) == learning - {"logit_scale"}
@@ -140,7 +139,6 @@ def test_what_starts_at_random_is_not_held(tmp_path: Path) -> None:
     section = {"image": "test_vit", "image_size": 32, "text": str(folder), "embed_dim": 16}
     section["context_length"] = 16
     _, pull = set_up_with(tmp_path, model=section, regularise={"start": 0.1})
-    assert pull is not None
     assert all(name.startswith("text.transformer.") for name in pull.names)
     assert any("embeddings" in name for name in pull.names)
 
@@ -155,7 +153,6 @@ def test_a_head_is_held_unless_it_is_drawn_at_random(
     data = {"kind": "folder", "train": str(tmp_path / "data")}
     objective = {"kind": "classify", "head": head}
     _, pull = set_up_with(tmp_path, **fine_tuning(base, "auto", data=data, objective=objective))
-    assert pull is not None
     assert pull.strength == 1.0, "one over the shots"
     assert ("head.weight" in pull.names) == held
     assert not any(name.startswith("text.") for name in pull.names), "it does not learn"

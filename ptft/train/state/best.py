@@ -119,16 +119,15 @@ class Best(WeightCopy):
         )
 
 
-def keep_best(recipe: Recipe, model: nn.Module, total: int) -> Best | None:
-    """What the recipe asks for by ``early_stop``; None where it takes all its steps.
+def keep_best(recipe: Recipe, model: nn.Module, total: int) -> Best:
+    """What a recipe that may stop early asks for by ``early_stop``.
 
     Args:
         model: at the start, and sharded if it is to be.
         total: samples of the whole run.
     """
     section, target = recipe.stops_early, recipe.early_stop_target
-    if section is None or target is None:
-        return None
+    assert section is not None and target is not None, "others take all their steps"
     return Best(model, section, target, recipe.data, -(-total // recipe.optim.global_batch))
 
 

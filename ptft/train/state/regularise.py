@@ -65,16 +65,15 @@ class Pull:
         return world.sum_(penalty) if self._sharded else penalty
 
 
-def pull_to_start(recipe: Recipe, setup: Setup) -> Pull | None:
-    """The recipe's pull towards the weights as they stand; None where it asks for none.
+def pull_to_start(recipe: Recipe, setup: Setup) -> Pull:
+    """The pull of a recipe with ``regularise`` towards the weights as they stand.
 
     Call it before a checkpoint is read.
 
     Raises:
         RecipeError: all that learns starts at random.
     """
-    if recipe.regularise is None:
-        return None
+    assert recipe.regularise is not None, "only whoever asks for it is held"
     start = recipe.regularise.start
     held = {
         name: weight

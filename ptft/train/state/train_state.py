@@ -178,13 +178,14 @@ def initial_state(recipe: Recipe, setup: Setup, world: World, total: int) -> Tra
     optimizer: torch.optim.Optimizer = torch.optim.SGD([{"params": []}])  # that never steps
     if setup.steps:
         optimizer = build_optimizer(setup.model, recipe.optim, depths=depths)
+    stops = setup.steps and recipe.stops_early is not None
     return TrainState(
         parallel,
         optimizer,
         loss_scaler(recipe.optim.precision, setup.model.device),
         Guard(recipe.optim.stop_above),
         ema=None if recipe.optim.ema is None else Ema(setup.model, recipe.optim.ema),
-        pull=pull_to_start(recipe, setup),
-        best=keep_best(recipe, setup.model, total) if setup.steps else None,
+        pull=None if recipe.regularise is None else pull_to_start(recipe, setup),
+        best=keep_best(recipe, setup.model, total) if stops else None,
         background=Background(world),
     )
