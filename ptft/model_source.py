@@ -1,4 +1,6 @@
-"""What lies under a name that a model may be read from: told once, here, and nothing is fetched.
+"""What lies under a name that a model may be read from: told once, here.
+
+Nothing is fetched but by :func:`fetch_source`: a revision on the Hub, and of it no pickle.
 
 ===================  ================================================  ============================
 what is named        kind                                              told by
@@ -17,8 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ptft.artifact import FolderFiles, RunFiles
-from ptft.errors import ModelError, PtftError
-from ptft.recipe.paths import is_hub_id
+from ptft.errors import HubError, ModelError, PtftError
+from ptft.reach import hub_at_hand
+from ptft.recipe.paths import is_hub_id, split_hub_id
+from ptft.speech import tell_once
 
 __all__ = [
     "Checkpoint",
@@ -29,6 +33,8 @@ __all__ = [
     "ModelSource",
     "OpenClipFolder",
     "Run",
+    "fetch_snapshot",
+    "fetch_source",
     "finished_run",
     "model_folder",
     "near_names",
@@ -81,7 +87,7 @@ class OpenClipFolder(_Folder):
 
 @dataclass(frozen=True)
 class HubRevision:
-    """``org/repo`` or ``org/repo@revision``; :func:`ptft.model.fetch.fetch_source` fetches it."""
+    """``org/repo`` or ``org/repo@revision``; :func:`fetch_source` fetches it."""
 
     label: str
 
@@ -90,6 +96,7 @@ LocalSource = Run | Checkpoint | Mix | ModelFolder | OpenClipFolder
 ModelSource = LocalSource | HubRevision
 
 _CONFIGS = (RunFiles.SPEC, FolderFiles.OPEN_CLIP_CONFIG)
+_FETCHED = ("*.safetensors", "*.json", "*.txt", "*.yaml", "README.md")
 _ALLOWED = "a run, a checkpoint, a model folder, or org/repo@revision on the Hub"
 
 
@@ -113,6 +120,52 @@ def resolve(
     if is_hub_id(str(source)):
         return HubRevision(str(source))
     raise error(f"{source}: no such folder{near_names(path)}; allowed: {allowed}")
+
+
+def fetch_source(source: str | Path) -> LocalSource:
+    """What ``source`` names, fetched where that is a revision on the Hub.
+
+    Raises:
+        ModelError: nothing lies there that holds a model.
+        HubError: the Hub has no such repository or revision, or cannot be reached.
+    """
+    match resolve(source):
+        case HubRevision(label=label):
+            return resolve_folder(fetch_snapshot(label), label=label)
+        case found:
+            return found
+
+
+def fetch_snapshot(source: str, patterns: tuple[str, ...] = _FETCHED) -> Path:
+    """The local folder of ``org/repo@revision``, with safetensors, JSON and text files only.
+
+    Raises:
+        HubError: the Hub has no such repository or revision, or cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repo, _, revision = source.partition("@")
+    if "/" in repo:
+        repo, revision_or_none, _ = split_hub_id(source)
+        revision = revision_or_none or ""
+    here = f"no such folder here{near_names(Path(source))}"
+    with hub_at_hand() as absent:
+        if absent is None:
+            tell_once(f"{source}: from the Hub, unless the cache has it")
+        try:
+            folder = snapshot_download(
+                repo, revision=revision or None, allow_patterns=list(patterns)
+            )
+        except LocalEntryNotFoundError as error:
+            why = absent or "cannot reach the Hub"
+            raise HubError(f"{source}: {here}; not in the cache; {why}") from error
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            first = str(error).strip().split("\n")[0]
+            raise HubError(
+                f"{source}: {here}; cannot be fetched: {type(error).__name__}: {first}"
+            ) from error
+    return Path(folder)
 
 
 def resolve_folder(

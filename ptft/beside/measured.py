@@ -9,9 +9,16 @@ from typing import Any
 from ptft.artifact import FolderFiles, read_model_info
 from ptft.beside.box_part import BoxPart
 from ptft.beside.class_part import ClassPart
-from ptft.model.fetch import fetch_source
 from ptft.model_record import MixRecord, read_mix
-from ptft.model_source import HubRevision, LocalSource, Mix, ModelFolder, finished_run, resolve
+from ptft.model_source import (
+    HubRevision,
+    LocalSource,
+    Mix,
+    ModelFolder,
+    fetch_source,
+    finished_run,
+    resolve,
+)
 from ptft.recipe.publication import public_place
 from ptft.report.neighbours.record import Answer
 from ptft.report.throughput import duration

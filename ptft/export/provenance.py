@@ -14,7 +14,6 @@ from ptft.artifact import (
 )
 from ptft.errors import DigestError
 from ptft.files.bounds import Bounds
-from ptft.model.fetch import fetch_source
 from ptft.model.licence import card_licence, common_licence, run_licence
 from ptft.model.source import open_clip_weights
 from ptft.model_record import MixRecord, read_mix, recorded_figures
@@ -25,6 +24,7 @@ from ptft.model_source import (
     ModelFolder,
     OpenClipFolder,
     Run,
+    fetch_source,
     model_folder,
 )
 from ptft.recipe import Recipe, load_foreign, recipe_digest

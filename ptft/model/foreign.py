@@ -1,4 +1,4 @@
-"""Configurations of somebody else's: nothing in them runs, fetches, or takes more than is there.
+"""Files of somebody else's: nothing in them runs, fetches, or takes more than is there.
 
 transformers, timm and open_clip do what a configuration says: run a module of the repository
 (``auto_map``), fetch another one, read a pickle (``checkpoint_path``), build layers without end. A
@@ -13,9 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ptft.artifact import read_json
+from torch import Tensor
+
+from ptft.artifact import PICKLES, read_json
 from ptft.compat import import_open_clip
 from ptft.errors import ModelError
+from ptft.files.arrays import check_header
 from ptft.files.bounds import Bounds, shown
 from ptft.model_record import MAX_CONTEXT, MAX_SIDE, MAX_WIDTH
 
@@ -25,6 +28,7 @@ __all__ = [
     "check_architecture",
     "check_folder_configs",
     "check_timm_args",
+    "read_safetensors",
     "refuse_code",
 ]
 
@@ -64,6 +68,28 @@ _TIMM_ARGS = {
     *("scriptable", "exportable", "no_jit", "features_only", "model_name", "hf_hub_id"),
 }
 _CONFIGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file.
+
+    Raises:
+        ModelError: the file is absent, of another kind, or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if path.suffix in PICKLES:
+        raise ModelError(
+            f"{path}: a {path.suffix} file may run code when it is read; allowed: .safetensors"
+        )
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file")
+    check_header(path, error=ModelError)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{path}: not a safetensors file: {error}") from None
 
 
 @contextmanager

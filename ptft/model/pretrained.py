@@ -13,11 +13,11 @@ from ptft.artifact import FolderFiles, read_json
 from ptft.compat import import_open_clip
 from ptft.errors import HubError, ModelError, RecipeError, suggest
 from ptft.files.bounds import Bounds
-from ptft.model.fetch import fetch_source, read_safetensors
+from ptft.model.foreign import read_safetensors
 from ptft.model.source import open_clip_weights
 from ptft.model.spec import SPEC, load_spec
 from ptft.model.store import OWN_WEIGHTS, hold
-from ptft.model_source import model_folder
+from ptft.model_source import fetch_source, model_folder
 from ptft.reach import hub_at_hand
 from ptft.recipe import ArchModel
 from ptft.recipe.paths import is_hub_id

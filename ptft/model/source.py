@@ -12,15 +12,14 @@ from ptft.files.bounds import Bounds, shown
 from ptft.files.digests import Held
 from ptft.model.adapt import merge
 from ptft.model.encoder import DualEncoder
-from ptft.model.fetch import fetch_source, read_safetensors
-from ptft.model.foreign import check_architecture
+from ptft.model.foreign import check_architecture, read_safetensors
 from ptft.model.names import fit_state_dict, from_open_clip
 from ptft.model.spec import HF_TEXT, SPEC, ModelSpec, load_spec
 from ptft.model.store import OPEN_CLIP_WEIGHTS, WEIGHTS, hold, load_stored, shell
 from ptft.model.tokenizers import build_tokenizer
 from ptft.model.towers import build_towers, refuse_unsupported, seeded, text_trimmable
 from ptft.model_record import check_tokenizer_values
-from ptft.model_source import model_folder
+from ptft.model_source import fetch_source, model_folder
 from ptft.preprocess import ImagePreprocess, TextTokenizer
 from ptft.preprocess.decoding import READING
 

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from ptft.compat import import_timm
 from ptft.errors import HubError, ModelError, RecipeError, suggest
-from ptft.model.fetch import fetch_snapshot, read_safetensors
+from ptft.model.foreign import read_safetensors
 from ptft.model.names import fit_state_dict
 from ptft.model.towers import create_timm, default_pool
+from ptft.model_source import fetch_snapshot
 from ptft.reach import hub_at_hand
 from ptft.recipe import TowersModel
 from ptft.recipe.paths import is_hub_id

@@ -12,8 +12,8 @@ from ptft.artifact import read_json
 from ptft.compat import import_open_clip
 from ptft.errors import ModelError, suggest
 from ptft.files.bounds import Bounds
-from ptft.model.fetch import fetch_snapshot
 from ptft.model.foreign import check_folder_configs
+from ptft.model_source import fetch_snapshot
 from ptft.recipe import TowersModel
 from ptft.recipe.paths import is_hub_id
 

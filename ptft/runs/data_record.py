@@ -22,8 +22,7 @@ from ptft.data import SampleSet, open_split
 from ptft.data.identity import Identity, difference, identify, identify_files
 from ptft.distributed import World
 from ptft.errors import ArtifactError, DataError
-from ptft.model.fetch import fetch_source
-from ptft.model_source import model_folder
+from ptft.model_source import fetch_source, model_folder
 from ptft.recipe import (
     ArchModel,
     DataSection,

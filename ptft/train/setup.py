@@ -24,9 +24,8 @@ from ptft.model import (
     init_head,
     set_patch_dropout,
 )
-from ptft.model.fetch import fetch_source
 from ptft.model.spec import load_spec
-from ptft.model_source import model_folder
+from ptft.model_source import fetch_source, model_folder
 from ptft.objective import check_widths, needs_text
 from ptft.optim import total_samples
 from ptft.preprocess.decoding import Reading

@@ -17,8 +17,7 @@ from ptft.checkpoint.folder import read_state
 from ptft.compat import import_open_clip
 from ptft.files.arrays import read_arrays
 from ptft.files.tensors import TensorFiles
-from ptft.model.fetch import read_safetensors
-from ptft.model.foreign import check_architecture, check_folder_configs
+from ptft.model.foreign import check_architecture, check_folder_configs, read_safetensors
 from ptft.model.spec import load_spec
 from ptft.model.store import hold
 from ptft.model_record import read_mix

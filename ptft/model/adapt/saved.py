@@ -18,7 +18,7 @@ from ptft.files.bounds import Bounds, shown
 from ptft.model.adapt.attach import adapter_names, adapter_section, attach, base_digest
 from ptft.model.adapt.reference import Reference, check_merged, reference_outputs
 from ptft.model.encoder import DualEncoder
-from ptft.model.fetch import read_safetensors
+from ptft.model.foreign import read_safetensors
 from ptft.model_record import MAX_CLASSES, MAX_TEXT, check_thresholds
 
 __all__ = ["ADAPTER", "ADAPTER_WEIGHTS", "load_adapter", "read_reference", "save_adapter"]
