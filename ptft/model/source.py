@@ -55,7 +55,9 @@ def load_model(
         tell(held.unheld)
     has_open_clip = any((folder / name).is_file() for name in OPEN_CLIP_WEIGHTS)
     if (folder / SPEC).is_file() and not has_open_clip:
-        model = merge(load_stored(folder))
+        model = load_stored(folder)
+        if model.spec.adapter is not None:
+            model = merge(model)
     elif (folder / SPEC).is_file():
         model = _fill(load_spec(folder), folder)
     else:

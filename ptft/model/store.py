@@ -146,7 +146,8 @@ def shell(spec: ModelSpec, folder: Path, state: dict[str, Tensor], *, seed: int 
             restore_detector(model)
         if model.head is not None and "head.keys" in state:
             model.head.remember(state["head.keys"], state["head.labels"], alpha=1.0, beta=1.0)
-    rebuild(model)
+    if spec.adapter is not None:
+        rebuild(model)
     return model
 
 

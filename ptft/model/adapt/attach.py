@@ -74,9 +74,9 @@ def attach(model: DualEncoder, section: Adapter, *, seed: int) -> None:
 def rebuild(model: DualEncoder) -> None:
     """Put the adapter that a model's specification names into it, in place; its weights are still
     to be loaded."""
-    if model.spec.adapter is not None:
-        with seeded(0):
-            _put_in(model, adapter_section(model.spec.adapter))
+    assert model.spec.adapter is not None, "a plain model is built by its own parts"
+    with seeded(0):
+        _put_in(model, adapter_section(model.spec.adapter))
 
 
 def adapter_section(adapter: Mapping[str, Any]) -> Adapter:
