@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ptft.export.graph import Tower, write_graph
-from ptft.export.plain_ops import PlainOps
+from ptft.export.graph import PlainOps, Tower, write_graph
 from ptft.model.exported import as_exported
 from tests.support import tiny
 
