@@ -13,7 +13,7 @@ from typing import Any
 
 from ptft.artifact import RunFiles, hash_files, write_json
 from ptft.errors import ArtifactError, UsageError
-from ptft.export.provenance import Provenance, read_provenance
+from ptft.export.record import Provenance, read_provenance
 from ptft.mix.choose import Choice, Grid
 from ptft.model import DualEncoder, load_model, save_model
 from ptft.model.average import check_alike, interpolate, soup

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from ptft.cli.main import app
 from ptft.export import export_model
-from ptft.export.provenance import read_provenance
+from ptft.export.record import read_provenance
 from ptft.model import save_model
 from ptft.model.licence import run_licence
 from ptft.recipe import (
