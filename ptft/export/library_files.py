@@ -61,7 +61,7 @@ def write_library_files(model: DualEncoder, golden: Golden, folder: Path) -> dic
     Args:
         model: on the CPU, in eval mode.
         golden: its own embeddings, which the libraries have to give.
-        folder: holds open_clip's files already.
+        folder: holds open_clip's files already, and none of another export.
 
     Returns:
         ``transformers``, ``timm`` and ``sentence-transformers`` -> what it loads.
@@ -93,7 +93,6 @@ def write_library_files(model: DualEncoder, golden: Golden, folder: Path) -> dic
     else:
         found["transformers"] = Library(reason=converted)
     if detects:
-        remove_router(folder)
         found["sentence-transformers"] = Library(reason="it has no class that tells boxes")
     else:
         found["sentence-transformers"] = _write_router(model, golden, folder, found["transformers"])
@@ -104,7 +103,6 @@ def _write_router(
     model: DualEncoder, golden: Golden, folder: Path, transformers: Library
 ) -> Library:
     """What sentence-transformers loads: what transformers does, or else a router of its modules."""
-    remove_router(folder)
     if not (folder / FolderFiles.PREPROCESSOR).is_file():
         return Library(reason="no image processor of transformers makes its pixels")
     if transformers.loads is not None:
