@@ -1,28 +1,33 @@
 """Figures of an evaluation, each a view of its ranks: recall, accuracy, calibration, and counts."""
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ptft.data.checks.cut import count_cut
 from ptft.evaluate.class_ranks import ClassRanks, blocks_of
 from ptft.evaluate.ranks import RetrievalRanks
 from ptft.model.spec import ModelSpec
+from ptft.preprocess import TextTokenizer
 
 __all__ = [
     "BINS",
+    "Cut",
     "accuracy_figures",
     "binned_gap",
     "calibration_error",
     "calibration_errors",
+    "count_cut",
     "cut_figures",
     "expected_calibration_error",
     "recall_figures",
 ]
 
 BINS = 15  # as in Guo et al. 2017
+_AT_ONCE = 1024  # texts that are tokenised at once
 
 
 def recall_figures(
@@ -60,6 +65,35 @@ def recall_figures(
         _, inverse_m, counts = torch.unique(caption_ids_m, return_inverse=True, return_counts=True)
         figures["duplicate_captions"] = int((counts[inverse_m] > 1).sum())
     return figures
+
+
+class Cut(NamedTuple):
+    """How many texts were not read to their end.
+
+    Attributes:
+        early: end at a special token that they spell out, such as ``<end_of_text>``; the first one.
+        long: have more tokens than the model reads; the first one.
+    """
+
+    early: tuple[int, str]
+    long: tuple[int, str]
+
+
+def count_cut(texts: Sequence[str], tokenizer: TextTokenizer, *, stops: bool) -> Cut:
+    """Count the texts that a tokenizer does not read to their end.
+
+    Args:
+        stops: the text tower reads nothing behind the first end mark (``ModelSpec.text_stops``).
+    """
+    early: list[str] = []
+    long: list[str] = []
+    for start in range(0, len(texts), _AT_ONCE):
+        part = list(texts[start : start + _AT_ONCE])
+        tokens = tokenizer(part)
+        if stops:
+            early += [part[int(i)] for i in np.flatnonzero(tokenizer.ends_early(tokens))]
+        long += [part[int(i)] for i in np.flatnonzero(tokenizer.too_long(part, tokens))]
+    return Cut((len(early), early[0] if early else ""), (len(long), long[0] if long else ""))
 
 
 def cut_figures(captions: Sequence[str], spec: ModelSpec) -> dict[str, int]:

@@ -3,19 +3,20 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ptft.data import SampleSet, open_split, open_val
 from ptft.data.checks.check import check_captions, check_classes
-from ptft.data.checks.cut import cut_notes
 from ptft.data.reading.features import FeatureFile, TextFeatures
 from ptft.data.reading.loader import worker_count
 from ptft.data.sources.class_captions import ClassCaptions
 from ptft.data.sources.two_views import TwoViews
 from ptft.distributed import ALONE, World
-from ptft.errors import ModelError, RecipeError, TrainingError
+from ptft.errors import ModelError, RecipeError, SampleError, TrainingError
 from ptft.evaluate import add_cache, fit_bias, probe_head
+from ptft.evaluate.figures import count_cut
 from ptft.model import (
     DualEncoder,
     active_batch_norm,
@@ -28,6 +29,7 @@ from ptft.model.spec import load_spec
 from ptft.model_source import fetch_source, model_folder
 from ptft.objective import check_widths, needs_text
 from ptft.optim import total_samples
+from ptft.preprocess import TextTokenizer
 from ptft.preprocess.decoding import Reading
 from ptft.recipe import (
     ClassifyObjective,
@@ -44,7 +46,10 @@ from ptft.train.prior import put_detector
 from ptft.train.self_training import with_pseudo_labels
 from ptft.train.teacher import Teacher, load_teacher
 
-__all__ = ["Setup", "choose_device", "keep_reading", "set_up"]
+__all__ = ["Setup", "choose_device", "cut_notes", "keep_reading", "set_up"]
+
+_LOOKED = 1024  # samples whose captions are looked at for what is cut
+_SHOWN = 80  # characters of a caption
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,31 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
         random_head=random_head,
         class_weights=_class_weights(recipe, samples, device),
     )
+
+
+def cut_notes(samples: SampleSet, tokenizer: TextTokenizer, *, stops: bool) -> list[str]:
+    """What of a training set's captions will be cut short, judged by samples spread evenly."""
+    if samples.in_order:
+        return []
+    texts: list[str] = []
+    for index in np.linspace(0, len(samples) - 1, min(_LOOKED, len(samples))).astype(int):
+        try:
+            texts += samples.captions(int(index))
+        except SampleError:
+            continue  # counted and named as it is read
+    early, long = count_cut(texts, tokenizer, stops=stops)
+    notes = []
+    if early[0]:
+        notes.append(
+            f"{early[0]:,} of {len(texts):,} captions looked at end early, at a special token that "
+            f"they spell out: {early[1][:_SHOWN]!r}"
+        )
+    if long[0]:
+        notes.append(
+            f"{long[0]:,} of {len(texts):,} captions looked at are cut after "
+            f"{tokenizer.context_length} tokens: {long[1][:_SHOWN]!r}"
+        )
+    return notes
 
 
 def _begin_head(

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from ptft.data import open_split
-from ptft.data.checks.cut import count_cut, cut_notes
 from ptft.evaluate import evaluate
+from ptft.evaluate.figures import count_cut
 from ptft.recipe import FolderData, RetrievalEvaluation
+from ptft.train.setup import cut_notes
 from tests.support.shards import picture
 from tests.support.tiny import arch_section, build
 
