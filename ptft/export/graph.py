@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ptft.errors import ExportError
-from ptft.model.exported import as_exported
+from ptft.model.trunk import as_exported
 from ptft.onnx.graph_file import save_graph, strip
 
 __all__ = [

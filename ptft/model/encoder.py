@@ -21,10 +21,9 @@ from ptft.errors import ModelError
 from ptft.files.tensors import send
 from ptft.model.classifier import Classifier
 from ptft.model.detector import Detector, PlaceAnswers
-from ptft.model.exported import is_exported
 from ptft.model.spec import ModelSpec
 from ptft.model.towers import projection
-from ptft.model.trunk import image_trunk, project, text_trunk
+from ptft.model.trunk import image_trunk, is_exported, project, text_trunk
 from ptft.recipe import TOWERS_OF, Reads
 
 __all__ = ["DualEncoder", "join_embeddings"]

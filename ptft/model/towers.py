@@ -1,13 +1,15 @@
-"""Towers of an architecture, from open_clip's configuration of it, with random weights."""
+"""Towers of an architecture, from open_clip's configuration of it, with random weights; and which
+of their weights are the projection's."""
 
 import contextlib
 import copy
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ptft.compat import import_open_clip, import_timm
 from ptft.errors import ModelError
@@ -18,11 +20,14 @@ __all__ = [
     "build_towers",
     "create_timm",
     "default_pool",
+    "hash_tensor",
     "projection",
     "refuse_unsupported",
     "resize_timm",
     "seeded",
     "text_trimmable",
+    "trunk_digest",
+    "trunk_learns",
 ]
 
 
@@ -135,6 +140,40 @@ def projection(tower: Any) -> list[nn.Module | nn.Parameter]:
         if isinstance(part, nn.Parameter)
         or (isinstance(part, nn.Module) and next(part.parameters(), None) is not None)
     ]
+
+
+def trunk_learns(tower: Any) -> bool:
+    """Whether a weight of the tower before its projection requires a gradient."""
+    apart = _projected(tower)
+    return any(p.requires_grad for p in tower.parameters() if id(p) not in apart)
+
+
+def trunk_digest(tower: Any) -> str:
+    """sha256 of the trunk's weights and buffers with their names; the projection is left out."""
+    apart = _projected(tower)
+    digest = hashlib.sha256(type(tower).__name__.encode())
+    for name, tensor in tower.state_dict(keep_vars=True).items():
+        if id(tensor) not in apart:
+            hash_tensor(digest, name, tensor)
+    return digest.hexdigest()
+
+
+def hash_tensor(digest: "hashlib._Hash", name: str, tensor: Tensor) -> None:
+    """Add a tensor's name, type, shape and bytes to a digest."""
+    plain = tensor.detach().cpu().contiguous()
+    digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
+    digest.update(plain.view(-1).view(torch.uint8).numpy().data)
+
+
+def _projected(tower: Any) -> set[int]:
+    """Identities of the projection's weights and buffers."""
+    found: set[int] = set()
+    for part in projection(tower):
+        if isinstance(part, nn.Module):
+            found.update(map(id, (*part.parameters(), *part.buffers())))
+        else:
+            found.add(id(part))
+    return found
 
 
 def text_trimmable(config: Mapping[str, Any], text: Any, *, pad_id: int) -> bool:

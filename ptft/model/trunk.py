@@ -7,19 +7,23 @@ Of a transformer of which one position is pooled, the last block runs for that p
 keys and values are needed of every position; queries, output map and MLP at the others are work for
 nothing: 10 of its 12 square matrices. Leaving it out makes a step of a 12-layer tower 7 % shorter.
 The numbers are the same but for the order of additions, and for the last bits' sake it is done in
-training alone, and in exported graphs in its own way (:mod:`ptft.model.exported`): in eval mode a
-tower is open_clip's to the bit.
+training alone, and in exported graphs: in eval mode a tower is open_clip's to the bit.
 
 Where each position sees only those before it, what lies behind the pooled one is work for nothing
 too. On a CPU the rows up to it are packed and go through the maps and MLPs of all blocks without
 padding; attention alone sees it. On a GPU their number would have to be waited for.
 
-Shape letters: B batch, F width of a trunk's features, D width of the joint space, L text length, N
-rows of all texts that are not padding, H heads.
+An exported graph has the rows of all samples in one matrix: a map with its bias is one product of
+matrices there, and queries, keys and values need no more than one transposition.
+
+Shape letters: B batch, F width of a trunk's features, D width of the joint space, L length, N rows
+of all samples (packed: those that are not padding), H heads.
 """
 
-import hashlib
+import contextlib
 import math
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,20 +32,34 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ptft.errors import ModelError
-from ptft.model.exported import is_exported, run_whole, take
-from ptft.model.towers import projection
 
 __all__ = [
-    "hash_tensor",
+    "as_exported",
     "image_trunk",
+    "is_exported",
     "packs",
     "packs_texts",
     "project",
     "run_pooled",
     "text_trunk",
-    "trunk_digest",
-    "trunk_learns",
 ]
+
+_EXPORTED: ContextVar[bool] = ContextVar("exported", default=False)
+
+
+@contextlib.contextmanager
+def as_exported() -> Iterator[None]:
+    """Inside, towers in eval mode run as a graph that is exported has them."""
+    token = _EXPORTED.set(True)
+    try:
+        yield
+    finally:
+        _EXPORTED.reset(token)
+
+
+def is_exported() -> bool:
+    """Whether a graph is being exported."""
+    return _EXPORTED.get()
 
 
 def image_trunk(tower: Any, images: Tensor) -> Tensor:
@@ -111,40 +129,6 @@ def project(tower: Any, features: Tensor) -> Tensor:
             raise ModelError(f"{kind}: not a tower that ptft knows")
 
 
-def trunk_learns(tower: Any) -> bool:
-    """Whether a weight of the tower before its projection requires a gradient."""
-    apart = _projected(tower)
-    return any(p.requires_grad for p in tower.parameters() if id(p) not in apart)
-
-
-def trunk_digest(tower: Any) -> str:
-    """sha256 of the trunk's weights and buffers with their names; the projection is left out."""
-    apart = _projected(tower)
-    digest = hashlib.sha256(type(tower).__name__.encode())
-    for name, tensor in tower.state_dict(keep_vars=True).items():
-        if id(tensor) not in apart:
-            hash_tensor(digest, name, tensor)
-    return digest.hexdigest()
-
-
-def hash_tensor(digest: "hashlib._Hash", name: str, tensor: Tensor) -> None:
-    """Add a tensor's name, type, shape and bytes to a digest."""
-    plain = tensor.detach().cpu().contiguous()
-    digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
-    digest.update(plain.view(-1).view(torch.uint8).numpy().data)
-
-
-def _projected(tower: Any) -> set[int]:
-    """Identities of the projection's weights and buffers."""
-    found: set[int] = set()
-    for part in projection(tower):
-        if isinstance(part, nn.Module):
-            found.update(map(id, (*part.parameters(), *part.buffers())))
-        else:
-            found.add(id(part))
-    return found
-
-
 def _has_weights(module: nn.Module) -> bool:
     return next(module.parameters(), None) is not None
 
@@ -200,20 +184,62 @@ def run_pooled(
         mask_ll = torch.full((length, length), -math.inf, device=x_blf.device).triu(1)
     *before, last = transformer.resblocks
     if is_exported() and not transformer.training and _is_all_plain(transformer):
-        return run_whole(transformer.resblocks, x_blf, position_b, mask_ll)
+        return _run_whole(transformer.resblocks, x_blf, position_b, mask_ll)
     if not (transformer.training and _is_plain(transformer, last)):
-        return take(transformer(x_blf, attn_mask=mask_ll), position_b)
+        return _take(transformer(x_blf, attn_mask=mask_ll), position_b)
     if causal and isinstance(position_b, Tensor) and packs(transformer):
         x_blf = _run_packed(before, x_blf, position_b)
     else:
         for block in before:
             x_blf = block(x_blf, attn_mask=mask_ll)
     normed_blf = last.ln_1(x_blf)
-    query_b1f = take(normed_blf, position_b)[:, None]
+    query_b1f = _take(normed_blf, position_b)[:, None]
     row = None if mask_ll is None else _row(mask_ll, position_b, query_b1f, last.attn.num_heads)
     attended_bf = last.attention(query_b1f, normed_blf, normed_blf, attn_mask=row)[:, 0]
-    y_bf = take(x_blf, position_b) + last.ls_1(attended_bf)
+    y_bf = _take(x_blf, position_b) + last.ls_1(attended_bf)
     return y_bf + last.ls_2(last.mlp(last.ln_2(y_bf)))
+
+
+def _run_whole(
+    blocks: Any, x_blf: Tensor, position_b: Tensor | int, mask_ll: Tensor | None
+) -> Tensor:
+    """All blocks on all rows, but for the last, which is run at one position: (B, F)."""
+    *before, last = blocks
+    shape = x_blf.shape[:2]
+    x_nf = x_blf.flatten(0, 1)
+    for block in before:
+        query, key, value = _heads(block.attn, block.ln_1(x_nf), shape)
+        x_nf = x_nf + block.ls_1(_attended(block.attn, query, key, value, mask_ll))
+        x_nf = x_nf + block.ls_2(block.mlp(block.ln_2(x_nf)))
+    query, key, value = _heads(last.attn, last.ln_1(x_nf), shape)
+    query = _take(query.transpose(1, 2), position_b)[:, :, None]
+    row = None
+    if mask_ll is not None:
+        row = mask_ll[position_b]
+        row = row if isinstance(position_b, int) else row[:, None, None]  # (B, 1, 1, L)
+    y_bf = _take(x_nf.unflatten(0, shape), position_b)
+    y_bf = y_bf + last.ls_1(_attended(last.attn, query, key, value, row))
+    return y_bf + last.ls_2(last.mlp(last.ln_2(y_bf)))
+
+
+def _heads(attention: nn.MultiheadAttention, x_nf: Tensor, shape: Any) -> tuple[Tensor, ...]:
+    """Queries, keys and values, each (B, H, L, F / H); ``shape``: B and L."""
+    joint = F.linear(x_nf, attention.in_proj_weight, attention.in_proj_bias)
+    joint = joint.reshape(*shape, 3 * attention.num_heads, -1)
+    return joint.transpose(1, 2).chunk(3, dim=1)
+
+
+def _attended(
+    attention: nn.MultiheadAttention,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+) -> Tensor:
+    """(B, H, L, F / H) each to (B * L, F)."""
+    seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    out: Tensor = attention.out_proj(seen.transpose(1, 2).reshape(-1, attention.embed_dim))
+    return out
 
 
 def packs(transformer: Any) -> bool:
@@ -286,3 +312,10 @@ def _row(mask_ll: Tensor, position_b: Tensor | int, query_b1f: Tensor, heads: in
     if isinstance(position_b, int):
         return mask_ll[position_b].expand(query_b1f.shape[0] * heads, 1, -1)
     return mask_ll[position_b].repeat_interleave(heads, dim=0)[:, None]
+
+
+def _take(x_blf: Tensor, position_b: Tensor | int) -> Tensor:
+    """A row of each sample: (B, L, ...) -> (B, ...)."""
+    if isinstance(position_b, int):
+        return x_blf[:, position_b]
+    return x_blf[torch.arange(x_blf.shape[0], device=x_blf.device), position_b]

@@ -32,7 +32,7 @@ from ptft.data.reading.loader import pixel_blocks
 from ptft.distributed import World
 from ptft.errors import ModelError, RecipeError, SampleError
 from ptft.model import DualEncoder
-from ptft.model.trunk import trunk_digest, trunk_learns
+from ptft.model.towers import trunk_digest, trunk_learns
 from ptft.recipe import (
     AugmentSection,
     DetectObjective,

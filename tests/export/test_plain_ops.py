@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ptft.export.graph import PlainOps, Tower, write_graph
-from ptft.model.exported import as_exported
+from ptft.model.trunk import as_exported
 from tests.support import tiny
 
 

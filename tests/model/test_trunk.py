@@ -8,7 +8,8 @@ import torch
 from ptft.data import KeptFeatures
 from ptft.errors import ModelError
 from ptft.model import DualEncoder, apply_adapt
-from ptft.model.trunk import image_trunk, project, trunk_digest, trunk_learns
+from ptft.model.towers import trunk_digest, trunk_learns
+from ptft.model.trunk import image_trunk, project
 from ptft.recipe import ClipObjective, FullAdapt, SiglipObjective
 from tests.support import tiny
 

@@ -20,8 +20,7 @@ from ptft.model.adapt.reference import check_merged, compare_outputs, reference_
 from ptft.model.adapt.sites import Sites, find_sites
 from ptft.model.adapt.split import fuse_attention, split_attention
 from ptft.model.encoder import DualEncoder
-from ptft.model.towers import projection, seeded
-from ptft.model.trunk import hash_tensor
+from ptft.model.towers import hash_tensor, projection, seeded
 from ptft.recipe import (
     BottleneckAdapt,
     DoraAdapt,
