@@ -12,7 +12,7 @@ from ptft.pages.chart import Axis, Chart, Dot, Mark
 from ptft.pages.classes import ConfusionTable, Pair, ShownPicture, confused_pairs, confusion
 from ptft.pages.thumbnail import thumbnail_uri
 from ptft.recipe import EvaluateItem, Recipe
-from ptft.recipe.splits import has_pictures
+from ptft.recipe.data import has_pictures
 
 __all__ = ["ClassPart", "class_part"]
 

@@ -16,10 +16,10 @@ from ptft.recipe.comparison import (
     can_be_base,
     per_class,
 )
+from ptft.recipe.data import has_split
 from ptft.recipe.evaluation import EvaluateItem, RetrievalEvaluation
 from ptft.recipe.load import parse_recipe, set_key
 from ptft.recipe.optim import LBFGS
-from ptft.recipe.splits import has_split
 
 __all__ = [
     "MIXES",

@@ -28,7 +28,7 @@ from ptft.recipe import (
     RetrievalEvaluation,
     metrics_of,
 )
-from ptft.recipe.splits import has_many_labels
+from ptft.recipe.data import has_many_labels
 
 __all__ = [
     "Measurement",

@@ -21,9 +21,9 @@ from ptft.recipe.data import (
     ScenesData,
     ShardsData,
     TableData,
+    has_split,
 )
 from ptft.recipe.paths import expand_paths
-from ptft.recipe.splits import has_split
 
 __all__ = ["kept_open", "open_split", "open_val"]
 

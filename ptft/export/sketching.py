@@ -15,8 +15,7 @@ from ptft.errors import PtftError
 from ptft.evaluate.embed import embed_split, embed_texts
 from ptft.model import DualEncoder
 from ptft.recipe import TOWERS_OF, Recipe
-from ptft.recipe.data import DataSection
-from ptft.recipe.splits import has_pictures
+from ptft.recipe.data import DataSection, has_pictures
 from ptft.sketch import SMALLEST, Sketches, make_confidence, make_sketch
 from ptft.speech import ProgressCallback
 

@@ -17,11 +17,11 @@ from ptft.look.page import PageContent, SplitContent, render_page
 from ptft.look.samples import read_samples
 from ptft.recipe import DataSection, Recipe, StagedRecipe, find_recipe, has_pictures
 from ptft.recipe.check import SplitUse, splits_of
+from ptft.recipe.data import has_split
 from ptft.recipe.explain import explain
 from ptft.recipe.load import apply_override, load_any
 from ptft.recipe.paths import expand_paths, is_url
 from ptft.recipe.section import Section
-from ptft.recipe.splits import has_split
 
 __all__ = ["DataPage", "data_page"]
 

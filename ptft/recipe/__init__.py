@@ -21,6 +21,7 @@ from ptft.recipe.data import (
     ScenesData,
     ShardsData,
     TableData,
+    has_pictures,
 )
 from ptft.recipe.distill import DistillSection
 from ptft.recipe.early_stop import EarlyStopSection
@@ -68,7 +69,6 @@ from ptft.recipe.schema import (
     RunSection,
 )
 from ptft.recipe.sequence import GuardSection, StagedRecipe, StageSection
-from ptft.recipe.splits import has_pictures
 from ptft.recipe.stage import stage_recipe
 from ptft.recipe.unlabelled import SelfTrainSection
 

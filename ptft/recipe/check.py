@@ -21,6 +21,8 @@ from ptft.recipe.data import (
     ScenesData,
     ShardsData,
     TableData,
+    has_many_labels,
+    has_split,
 )
 from ptft.recipe.evaluation import EvaluateItem
 from ptft.recipe.model import ArchModel, TextTower, TowersModel
@@ -29,7 +31,6 @@ from ptft.recipe.optim import ADAMW, LBFGS, OptimSection, find_optimizer
 from ptft.recipe.paths import check_url, expand_paths, is_hub_id, is_url
 from ptft.recipe.schema import Recipe
 from ptft.recipe.sequence import StagedRecipe
-from ptft.recipe.splits import has_many_labels, has_split
 from ptft.recipe.stage import stage_recipe
 
 __all__ = [

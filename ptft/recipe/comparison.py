@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from ptft.recipe.data import has_many_labels
 from ptft.recipe.evaluation import EvaluateItem
 from ptft.recipe.objective import ClassifyObjective, SelfSupervisedObjective
 from ptft.recipe.schema import Recipe
 from ptft.recipe.section import Section
-from ptft.recipe.splits import has_many_labels
 
 __all__ = [
     "UNLABELLED",

@@ -4,10 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt
 
-from ptft.recipe.data import DataSection
+from ptft.recipe.data import DataSection, has_many_labels
 from ptft.recipe.reads import Reads
 from ptft.recipe.section import Section
-from ptft.recipe.splits import has_many_labels
 
 __all__ = [
     "ClassifyEvaluation",

@@ -6,7 +6,7 @@ from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from ptft.errors import suggest
 from ptft.recipe.adapt import Adapter, ProjectionAdapt, TipAdapterAdapt
-from ptft.recipe.data import DataSection
+from ptft.recipe.data import DataSection, has_pictures
 from ptft.recipe.distill import DistillSection
 from ptft.recipe.early_stop import EarlyStopSection
 from ptft.recipe.evaluation import (
@@ -23,7 +23,6 @@ from ptft.recipe.paths import is_url
 from ptft.recipe.regularise import RegulariseSection
 from ptft.recipe.section import Section
 from ptft.recipe.several import check_several
-from ptft.recipe.splits import has_pictures
 from ptft.recipe.unlabelled import SelfTrainSection, unlabelled_problem, views_problem
 
 __all__ = [

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ptft.recipe.adapt import TipAdapterAdapt
-from ptft.recipe.data import DataSection
+from ptft.recipe.data import DataSection, has_many_labels
 from ptft.recipe.evaluation import ClassifyEvaluation, EvaluateItem, ProbeEvaluation
 from ptft.recipe.objective import (
     ClassifyObjective,
@@ -12,7 +12,6 @@ from ptft.recipe.objective import (
     ObjectiveSection,
     SiglipObjective,
 )
-from ptft.recipe.splits import has_many_labels
 
 __all__ = ["check_several"]
 

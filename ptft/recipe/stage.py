@@ -4,11 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ptft.recipe.data import DataSection
+from ptft.recipe.data import DataSection, has_split
 from ptft.recipe.load import parse_recipe, set_key
 from ptft.recipe.schema import Recipe
 from ptft.recipe.sequence import StagedRecipe, StageSection
-from ptft.recipe.splits import has_split
 
 __all__ = ["stage_recipe"]
 

@@ -19,7 +19,7 @@ from ptft.model import (
 from ptft.model.adapt import Reference, reference_outputs
 from ptft.model.store import WEIGHTS
 from ptft.recipe import AdapterSection, AdaptSection, ClassifyObjective, Recipe
-from ptft.recipe.splits import has_split
+from ptft.recipe.data import has_split
 from ptft.runs.folder import RunRecord
 
 __all__ = ["calibrate", "save_final", "threshold"]

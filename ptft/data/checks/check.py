@@ -20,8 +20,8 @@ from ptft.recipe import (
     SiglipObjective,
 )
 from ptft.recipe.check import SplitUse, splits_of
+from ptft.recipe.data import has_pictures
 from ptft.recipe.objective import ObjectiveSection, read_towers
-from ptft.recipe.splits import has_pictures
 from ptft.speech import Tell
 
 __all__ = [

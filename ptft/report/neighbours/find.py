@@ -26,7 +26,7 @@ from ptft.recipe import (
     ZeroShotEvaluation,
 )
 from ptft.recipe.check import Split
-from ptft.recipe.splits import has_split
+from ptft.recipe.data import has_split
 from ptft.report.neighbours.record import Answer, Neighbours, read_neighbours
 from ptft.report.neighbours.search import NotSearchableError, search_samples
 
