@@ -34,6 +34,7 @@ from ptft.recipe.evaluation import (
     ZeroShotEvaluation,
     metrics_of,
 )
+from ptft.recipe.labels import SelfTrainSection
 from ptft.recipe.load import (
     builtin_recipes,
     deciding_values,
@@ -70,7 +71,6 @@ from ptft.recipe.schema import (
 )
 from ptft.recipe.sequence import GuardSection, StagedRecipe, StageSection
 from ptft.recipe.stage import stage_recipe
-from ptft.recipe.unlabelled import SelfTrainSection
 
 __all__ = [
     "TOWERS_OF",

@@ -16,14 +16,13 @@ from ptft.recipe.evaluation import (
     ZeroShotEvaluation,
     metrics_of,
 )
+from ptft.recipe.labels import SelfTrainSection, check_several, unlabelled_problem, views_problem
 from ptft.recipe.model import ArchModel, ModelSection
 from ptft.recipe.objective import ClipObjective, ObjectiveSection, read_towers
 from ptft.recipe.optim import OptimSection
 from ptft.recipe.paths import is_url
 from ptft.recipe.regularise import RegulariseSection
 from ptft.recipe.section import Section
-from ptft.recipe.several import check_several
-from ptft.recipe.unlabelled import SelfTrainSection, unlabelled_problem, views_problem
 
 __all__ = [
     "AdaptSection",

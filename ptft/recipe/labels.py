@@ -1,17 +1,28 @@
-"""What a recipe does of pictures without labels: a teacher gives them some, or none are needed."""
+"""What a recipe may ask of samples that have no label, or several classes each.
+
+A teacher labels pictures without a label, or none is needed; several classes a sample are
+``data.labels: many``.
+"""
 
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ptft.recipe.data import MixtureData
-from ptft.recipe.objective import ClassifyObjective, SelfSupervisedObjective
+from ptft.recipe.adapt import TipAdapterAdapt
+from ptft.recipe.data import MixtureData, has_many_labels
+from ptft.recipe.evaluation import ClassifyEvaluation, ProbeEvaluation
+from ptft.recipe.objective import (
+    ClassifyObjective,
+    ClipObjective,
+    SelfSupervisedObjective,
+    SiglipObjective,
+)
 from ptft.recipe.section import Section
 
 if TYPE_CHECKING:
     from ptft.recipe.schema import Recipe
 
-__all__ = ["SelfTrainSection", "unlabelled_problem", "views_problem"]
+__all__ = ["SelfTrainSection", "check_several", "unlabelled_problem", "views_problem"]
 
 
 class SelfTrainSection(Section):
@@ -75,3 +86,62 @@ def views_problem(recipe: "Recipe") -> str | None:
     if augment.crop_scale == (1.0, 1.0) and not chance:
         return f"augment: {by}: it leaves nothing to chance, and two views would be one picture"
     return None
+
+
+def check_several(recipe: "Recipe") -> None:
+    """Refuse what means nothing where a sample has several classes.
+
+    Raises:
+        ValueError: naming the key, its value and what is allowed.
+    """
+    data, objective = recipe.data, recipe.objective
+    evaluate = [*recipe.evaluate, *getattr(recipe.early_stop, "retain", ())]
+    many = has_many_labels(data)
+    if many:
+        _check_learning(recipe)
+    for number, item in enumerate(evaluate):
+        section, where = item.data or data, f"evaluate.{number}"
+        if has_many_labels(section) and isinstance(item, ProbeEvaluation):
+            raise ValueError(
+                f"{where}.kind: 'probe' with data.labels 'many': it fits one class a sample; "
+                "allowed: classify, zero_shot, retrieval"
+            )
+        head = isinstance(item, ClassifyEvaluation) and isinstance(objective, ClassifyObjective)
+        if head and has_many_labels(section) != many:
+            words = ("one", "many")
+            raise ValueError(
+                f"{where}.data.labels: {words[not many]!r}, and the head learns {words[many]!r} a "
+                f"sample (data.labels); allowed: {words[many]}"
+            )
+
+
+def _check_learning(recipe: "Recipe") -> None:
+    objective = recipe.objective
+    beside = "with data.labels 'many'"
+    if isinstance(objective, ClipObjective | SiglipObjective) and objective.templates:
+        raise ValueError(
+            f"objective.templates: {objective.templates} {beside}: a caption names one class; "
+            "allowed: null, or objective.kind: classify"
+        )
+    if not isinstance(objective, ClassifyObjective):
+        return
+    if objective.head == "probe":
+        raise ValueError(
+            f"objective.head: 'probe' {beside}: it fits one class each; allowed: prompts, random"
+        )
+    if objective.calibrate:
+        raise ValueError(
+            f"objective.calibrate: true {beside}, where a threshold for each class is chosen on "
+            "data.val in its place; allowed: false"
+        )
+    if isinstance(recipe.adapt, TipAdapterAdapt):
+        raise ValueError(
+            f"adapt.kind: 'tip_adapter' {beside}: it remembers pictures by one class; allowed: "
+            "another kind"
+        )
+    if recipe.distill is not None or recipe.self_train is not None:
+        key = "self_train" if recipe.distill is None else "distill"
+        raise ValueError(
+            f"{key}: {beside} and objective.kind 'classify': a teacher answers by one class; "
+            "allowed: null"
+        )
