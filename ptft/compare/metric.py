@@ -13,9 +13,10 @@ from ptft.data import SampleSet
 from ptft.errors import RecipeError, suggest
 from ptft.evaluate import embed_split, embed_texts
 from ptft.evaluate.calibrate import fit_temperature
+from ptft.evaluate.class_ranks import ClassRanks, rank_labels
 from ptft.evaluate.figures import calibration_errors, cut_figures
 from ptft.evaluate.label_scores import LabelScores, picture_ranks, score_labels
-from ptft.evaluate.ranks import ClassRanks, RetrievalRanks, Way, rank_captions, rank_labels
+from ptft.evaluate.ranks import RetrievalRanks, Way, rank_captions
 from ptft.evaluate.run import reads_of
 from ptft.model import DualEncoder
 from ptft.model.spec import ModelSpec

@@ -7,7 +7,7 @@ from ptft.artifact import write_json
 from ptft.compare.boxes import BoxMeasurement
 from ptft.compare.metric import Measurement
 from ptft.data import SampleSet
-from ptft.evaluate.ranks import ClassRanks
+from ptft.evaluate.class_ranks import ClassRanks
 from ptft.files.typed import read_as
 
 __all__ = ["QUERIES", "ClassQueries", "read_queries", "said_of"]

@@ -12,9 +12,9 @@ from torch import Tensor
 from ptft.data import SampleSet
 from ptft.data.reading.loader import Workers
 from ptft.errors import DataError
-from ptft.evaluate.class_ranks import blocks_of
 from ptft.evaluate.embed import embed_split
 from ptft.evaluate.figures import calibration_error
+from ptft.evaluate.ranks import blocks_of
 from ptft.model import DualEncoder
 
 __all__ = ["Calibration", "calibrate_head", "fit_temperature"]

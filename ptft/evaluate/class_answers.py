@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ptft.evaluate.class_ranks import ClassRanks
 from ptft.evaluate.figures import BINS
-from ptft.evaluate.ranks import ClassRanks
 
 __all__ = ["CalibrationBin", "ClassAnswers", "ClassFigures"]
 

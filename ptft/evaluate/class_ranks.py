@@ -4,26 +4,34 @@ Conventions are those of ``ptft.evaluate.ranks``; shape letters: N samples, B of
 width of what is scored.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ptft.errors import DataError
+from ptft.errors import DataError, ModelError, suggest
+from ptft.evaluate.embed import SplitEmbeddings
+from ptft.evaluate.probe import LinearProbe, choose_c, fit_probe
+from ptft.evaluate.ranks import blocks_of
+from ptft.model import DualEncoder, class_head, rows_for
+from ptft.recipe import (
+    ClassifyEvaluation,
+    EvaluateItem,
+    ProbeEvaluation,
+    ZeroShotEvaluation,
+)
 
 __all__ = [
-    "SCORES_AT_ONCE",
     "ClassRanks",
     "Score",
-    "blocks_of",
     "class_ranks",
     "rank_blocks",
     "rank_classes",
+    "rank_labels",
+    "rank_probe",
 ]
-
-SCORES_AT_ONCE = 1 << 24  # scores held at once: 64 MiB of float32
 
 Score = Callable[[Tensor], Tensor]
 """What a class head or a probe reads (B, W) -> its logits (B, C)."""
@@ -64,6 +72,76 @@ class ClassRanks:
             yield logits, F.one_hot(self.labels_n[rows], self.classes).bool()
 
 
+def rank_labels(
+    model: DualEncoder,
+    item: ZeroShotEvaluation | ClassifyEvaluation,
+    found: SplitEmbeddings,
+    *,
+    split: str,
+) -> ClassRanks:
+    """Rank the classes of a split by their prompts or by the model's head, on its device.
+
+    Zero-shot takes the class whose prompts' mean embedding is nearest (Radford et al. 2021, section
+    3.1), of the classes of the split's own set. A head's rows are matched to the set's classes by
+    name.
+
+    Args:
+        found: the split, with what the evaluation reads of it.
+        split: its name, for errors.
+
+    Raises:
+        DataError: no sample has a label, or the head knows no class of that name.
+        ModelError: ``classify``, and the model has no head, or one for several classes a sample.
+    """
+    if isinstance(item, ClassifyEvaluation) and model.head is None:
+        raise ModelError(f"{model.spec.name}: evaluate: classify needs a head; this model has none")
+    if isinstance(item, ClassifyEvaluation) and model.spec.thresholds is not None:
+        raise ModelError(
+            f"{model.spec.name}: evaluate: classify, data.labels 'one'; the model has a head for "
+            "several classes a sample"
+        )
+    inputs_nw, labels_n, classes = _labelled(model, item, found, split)
+    if isinstance(item, ZeroShotEvaluation):
+        rows_cw = rows_for(class_head(model, classes, item.templates), item.reads)
+        scale = model.logit_scale.exp()
+        return rank_blocks(
+            lambda rows_bw: scale * rows_bw @ rows_cw.T, inputs_nw, labels_n, len(classes)
+        )
+    labels_n = _renumbered(labels_n, classes, model.spec.classes, "the model's head")
+    head, scale = model.head, model.logit_scale.exp()  # not the model, which may be let go
+    assert head is not None
+    count = len(model.spec.classes)
+    return rank_blocks(lambda rows_bw: head.logits(rows_bw, scale), inputs_nw, labels_n, count)
+
+
+def rank_probe(
+    model: DualEncoder,
+    item: ProbeEvaluation,
+    found: SplitEmbeddings,
+    train: SplitEmbeddings,
+    *,
+    seed: int,
+    split: str,
+) -> tuple[ClassRanks, LinearProbe]:
+    """Rank classes by a probe that is fitted to ``train`` on the model's device.
+
+    Args:
+        seed: of the fifth of ``train`` that C is chosen on.
+        split: the name of the split that is ranked, for errors.
+
+    Raises:
+        DataError: no sample of either has a label, or ``train`` has no class of that name.
+    """
+    train_nw, train_n, classes = _labelled(model, item, train, "train")
+    inputs_nw, labels_n, given = _labelled(model, item, found, split)
+    labels_n = _renumbered(labels_n, given, classes, "train")
+    c = item.c
+    if c is None:
+        c = choose_c(train_nw, train_n, classes=len(classes), seed=seed)
+    probe = fit_probe(train_nw, train_n, classes=len(classes), c=c)
+    return rank_blocks(probe.logits, inputs_nw, labels_n, len(classes)), probe
+
+
 def rank_blocks(score: Score, inputs_nw: Tensor, labels_n: Tensor, classes: int) -> ClassRanks:
     """Rank the right class of each sample by its logits, a block of samples at a time.
 
@@ -96,13 +174,6 @@ def rank_blocks(score: Score, inputs_nw: Tensor, labels_n: Tensor, classes: int)
     )
 
 
-def blocks_of(queries: int, candidates: int) -> Iterator[slice]:
-    """Rows of a matrix of scores, as many at once as ``SCORES_AT_ONCE`` has room for."""
-    step = max(1, SCORES_AT_ONCE // max(1, candidates))
-    for start in range(0, queries, step):
-        yield slice(start, min(start + step, queries))
-
-
 def class_ranks(logits_nc: Tensor, labels_n: Tensor) -> Tensor:
     """Count the wrong classes that score at least as high as the right one: int64 (N,)."""
     own_n = logits_nc.gather(1, labels_n[:, None])
@@ -112,3 +183,33 @@ def class_ranks(logits_nc: Tensor, labels_n: Tensor) -> Tensor:
 def rank_classes(logits_nc: Tensor, labels_n: Tensor) -> ClassRanks:
     """:func:`rank_blocks` of logits that are there already."""
     return rank_blocks(lambda rows_bc: rows_bc, logits_nc, labels_n, logits_nc.shape[1])
+
+
+def _labelled(
+    model: DualEncoder, item: EvaluateItem, found: SplitEmbeddings, split: str
+) -> tuple[Tensor, Tensor, list[str]]:
+    """Embeddings (N, W), labels (N,) and class names, on the model's device."""
+    labelled = found.labelled()
+    if labelled is None or found.classes is None or len(labelled[1]) == 0:
+        raise DataError(
+            f"evaluate: {item.kind} needs labels, and no sample of {split} has one; see data.label"
+        )
+    inputs_nw, labels_n = labelled
+    return inputs_nw.to(model.device), labels_n.to(model.device), found.classes
+
+
+def _renumbered(
+    labels_n: Tensor, given: Sequence[str], wanted: Sequence[str], where: str
+) -> Tensor:
+    """Number labels as ``wanted`` numbers their names; a class that occurs and is not
+    among them is a DataError."""
+    if list(given) == list(wanted):
+        return labels_n
+    number = {name: index for index, name in enumerate(wanted)}
+    for label in torch.unique(labels_n).tolist():
+        if given[label] not in number:
+            raise DataError(
+                f"class {given[label]!r}: unknown to {where}; {suggest(given[label], wanted)}"
+            )
+    table = torch.tensor([number.get(name, -1) for name in given], device=labels_n.device)
+    return table[labels_n]

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ptft.evaluate.class_ranks import ClassRanks, blocks_of
-from ptft.evaluate.ranks import RetrievalRanks
+from ptft.evaluate.class_ranks import ClassRanks
+from ptft.evaluate.ranks import RetrievalRanks, blocks_of
 from ptft.model.spec import ModelSpec
 from ptft.preprocess import TextTokenizer
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ptft.errors import DataError, ModelError, suggest
-from ptft.evaluate.class_ranks import blocks_of
 from ptft.evaluate.embed import SplitEmbeddings
 from ptft.evaluate.figures import binned_gap
+from ptft.evaluate.ranks import blocks_of
 from ptft.model import DualEncoder, class_head, rows_for
 from ptft.recipe import ClassifyEvaluation, ZeroShotEvaluation
 

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ptft.errors import DataError
-from ptft.evaluate.class_ranks import blocks_of
+from ptft.evaluate.ranks import blocks_of
 
 __all__ = ["C_GRID", "EARLY", "LinearProbe", "choose_c", "fit_probe", "stratified_fifth"]
 

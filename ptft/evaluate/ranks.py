@@ -1,4 +1,5 @@
-"""Who is found: the rank of the right answer, query by query, for every kind of evaluation.
+"""Who is found: the rank of the right answer, query by query, of a retrieval; classes are ranked in
+``class_ranks`` by the same conventions.
 
 All figures and all hits are read off these ranks, so that two places that measure one model agree.
 
@@ -13,8 +14,7 @@ Conventions, in the field's terms (Karpathy & Fei-Fei 2015, as ALBEF and BLIP ev
   are all alike, then scores 0 and not 1; so does one that gives NaN, since what is not known to be
   worse counts as better.
 
-Shape letters: N samples, M texts, C classes, Q queries, D width of the joint space, W width of what
-a class head reads.
+Shape letters: N samples, M texts, Q queries, D width of the joint space.
 """
 
 import math
@@ -25,36 +25,27 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ptft.errors import DataError, ModelError, suggest
-from ptft.evaluate.class_ranks import ClassRanks, blocks_of, rank_blocks, rank_classes
+from ptft.errors import DataError
 from ptft.evaluate.embed import SplitEmbeddings
-from ptft.evaluate.probe import LinearProbe, choose_c, fit_probe
-from ptft.model import DualEncoder, class_head, rows_for
-from ptft.recipe import (
-    ClassifyEvaluation,
-    EvaluateItem,
-    ProbeEvaluation,
-    ZeroShotEvaluation,
-)
+from ptft.model import DualEncoder
 
 __all__ = [
+    "SCORES_AT_ONCE",
     "TIE",
-    "ClassRanks",
     "EmbedTexts",
     "RetrievalRanks",
     "Way",
+    "blocks_of",
     "caption_ranks",
     "image_ranks",
     "rank_captions",
-    "rank_classes",
-    "rank_labels",
-    "rank_probe",
     "rank_retrieval",
 ]
 
 TIE = 1e-6
 """Cosines closer than this are equal: a few times the rounding of a float32 dot product."""
 
+SCORES_AT_ONCE = 1 << 24  # scores held at once: 64 MiB of float32
 _EXACT = 1 << 24  # ones that float32 counts
 
 Way = Literal["i2t", "t2i"]
@@ -106,6 +97,13 @@ class RetrievalRanks:
             yield scaled_nd[asked_q[rows]] @ texts_md.T, own_bm
 
 
+def blocks_of(queries: int, candidates: int) -> Iterator[slice]:
+    """Rows of a matrix of scores, as many at once as ``SCORES_AT_ONCE`` has room for."""
+    step = max(1, SCORES_AT_ONCE // max(1, candidates))
+    for start in range(0, queries, step):
+        yield slice(start, min(start + step, queries))
+
+
 def rank_captions(
     model: DualEncoder, found: SplitEmbeddings, embed: EmbedTexts, *, split: str
 ) -> RetrievalRanks:
@@ -129,76 +127,6 @@ def rank_captions(
     owner_m = torch.arange(len(counts_n)).repeat_interleave(counts_n)
     texts_md = embed(texts).to(model.device)
     return rank_retrieval(inputs_nw.to(model.device), texts_md, owner_m.to(model.device), texts)
-
-
-def rank_labels(
-    model: DualEncoder,
-    item: ZeroShotEvaluation | ClassifyEvaluation,
-    found: SplitEmbeddings,
-    *,
-    split: str,
-) -> ClassRanks:
-    """Rank the classes of a split by their prompts or by the model's head, on its device.
-
-    Zero-shot takes the class whose prompts' mean embedding is nearest (Radford et al. 2021, section
-    3.1), of the classes of the split's own set. A head's rows are matched to the set's classes by
-    name.
-
-    Args:
-        found: the split, with what the evaluation reads of it.
-        split: its name, for errors.
-
-    Raises:
-        DataError: no sample has a label, or the head knows no class of that name.
-        ModelError: ``classify``, and the model has no head, or one for several classes a sample.
-    """
-    if isinstance(item, ClassifyEvaluation) and model.head is None:
-        raise ModelError(f"{model.spec.name}: evaluate: classify needs a head; this model has none")
-    if isinstance(item, ClassifyEvaluation) and model.spec.thresholds is not None:
-        raise ModelError(
-            f"{model.spec.name}: evaluate: classify, data.labels 'one'; the model has a head for "
-            "several classes a sample"
-        )
-    inputs_nw, labels_n, classes = _labelled(model, item, found, split)
-    if isinstance(item, ZeroShotEvaluation):
-        rows_cw = rows_for(class_head(model, classes, item.templates), item.reads)
-        scale = model.logit_scale.exp()
-        return rank_blocks(
-            lambda rows_bw: scale * rows_bw @ rows_cw.T, inputs_nw, labels_n, len(classes)
-        )
-    labels_n = _renumbered(labels_n, classes, model.spec.classes, "the model's head")
-    head, scale = model.head, model.logit_scale.exp()  # not the model, which may be let go
-    assert head is not None
-    count = len(model.spec.classes)
-    return rank_blocks(lambda rows_bw: head.logits(rows_bw, scale), inputs_nw, labels_n, count)
-
-
-def rank_probe(
-    model: DualEncoder,
-    item: ProbeEvaluation,
-    found: SplitEmbeddings,
-    train: SplitEmbeddings,
-    *,
-    seed: int,
-    split: str,
-) -> tuple[ClassRanks, LinearProbe]:
-    """Rank classes by a probe that is fitted to ``train`` on the model's device.
-
-    Args:
-        seed: of the fifth of ``train`` that C is chosen on.
-        split: the name of the split that is ranked, for errors.
-
-    Raises:
-        DataError: no sample of either has a label, or ``train`` has no class of that name.
-    """
-    train_nw, train_n, classes = _labelled(model, item, train, "train")
-    inputs_nw, labels_n, given = _labelled(model, item, found, split)
-    labels_n = _renumbered(labels_n, given, classes, "train")
-    c = item.c
-    if c is None:
-        c = choose_c(train_nw, train_n, classes=len(classes), seed=seed)
-    probe = fit_probe(train_nw, train_n, classes=len(classes), c=c)
-    return rank_blocks(probe.logits, inputs_nw, labels_n, len(classes)), probe
 
 
 def rank_retrieval(
@@ -274,33 +202,3 @@ def _count_below(scores_cx: Tensor, least_c: Tensor) -> Tensor:
     torch adds ones in the scores' own place 16 times as fast as it adds bools."""
     exact = torch.float32 if scores_cx.shape[1] <= _EXACT else torch.float64
     return scores_cx.lt_(least_c[:, None]).sum(dim=1, dtype=exact).long()
-
-
-def _labelled(
-    model: DualEncoder, item: EvaluateItem, found: SplitEmbeddings, split: str
-) -> tuple[Tensor, Tensor, list[str]]:
-    """Embeddings (N, W), labels (N,) and class names, on the model's device."""
-    labelled = found.labelled()
-    if labelled is None or found.classes is None or len(labelled[1]) == 0:
-        raise DataError(
-            f"evaluate: {item.kind} needs labels, and no sample of {split} has one; see data.label"
-        )
-    inputs_nw, labels_n = labelled
-    return inputs_nw.to(model.device), labels_n.to(model.device), found.classes
-
-
-def _renumbered(
-    labels_n: Tensor, given: Sequence[str], wanted: Sequence[str], where: str
-) -> Tensor:
-    """Number labels as ``wanted`` numbers their names; a class that occurs and is not
-    among them is a DataError."""
-    if list(given) == list(wanted):
-        return labels_n
-    number = {name: index for index, name in enumerate(wanted)}
-    for label in torch.unique(labels_n).tolist():
-        if given[label] not in number:
-            raise DataError(
-                f"class {given[label]!r}: unknown to {where}; {suggest(given[label], wanted)}"
-            )
-    table = torch.tensor([number.get(name, -1) for name in given], device=labels_n.device)
-    return table[labels_n]

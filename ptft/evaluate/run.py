@@ -10,12 +10,13 @@ from ptft.data import SampleSet, kept_open, open_split
 from ptft.data.hashing import text_id
 from ptft.data.reading.loader import Workers
 from ptft.evaluate.class_answers import ClassAnswers
+from ptft.evaluate.class_ranks import ClassRanks, rank_labels, rank_probe
 from ptft.evaluate.detect import Detections, detect_figures, detect_split
 from ptft.evaluate.embed import SplitEmbeddings, embed_split, embed_texts
 from ptft.evaluate.figures import accuracy_figures, cut_figures, recall_figures
 from ptft.evaluate.label_answers import LabelAnswers
 from ptft.evaluate.label_scores import label_figures, label_ranks, score_labels
-from ptft.evaluate.ranks import ClassRanks, rank_captions, rank_labels, rank_probe
+from ptft.evaluate.ranks import rank_captions
 from ptft.model import DualEncoder
 from ptft.recipe import (
     ClassifyEvaluation,

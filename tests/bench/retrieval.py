@@ -14,8 +14,7 @@ def run(*, smoke: bool = False) -> dict[str, float]:
     import torch
     import torch.nn.functional as F
 
-    from ptft.evaluate.class_ranks import blocks_of
-    from ptft.evaluate.ranks import rank_retrieval
+    from ptft.evaluate.ranks import blocks_of, rank_retrieval
 
     images, rounds = (1_000, 1) if smoke else (IMAGES, ROUNDS)
     torch.set_num_threads(1)

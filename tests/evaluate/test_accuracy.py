@@ -6,10 +6,10 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
 from ptft.errors import DataError
-from ptft.evaluate import class_ranks
+from ptft.evaluate import ranks
 from ptft.evaluate.calibrate import fit_temperature
+from ptft.evaluate.class_ranks import rank_classes
 from ptft.evaluate.figures import accuracy_figures, calibration_error
-from ptft.evaluate.ranks import rank_classes
 
 
 def scores(samples: int = 300, classes: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,7 +86,7 @@ def test_blocks_give_the_figures_of_the_whole(monkeypatch: pytest.MonkeyPatch, b
         return accuracy_figures(found), *ranks, fit_temperature(logits, own)
 
     whole = measured()
-    monkeypatch.setattr(class_ranks, "SCORES_AT_ONCE", block)
+    monkeypatch.setattr(ranks, "SCORES_AT_ONCE", block)
     assert measured() == whole
     sizes = [len(part) for part, _ in rank_classes(logits, labels).blocks()]
     assert sum(sizes) == 300 and max(sizes) == max(1, block // 12)

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from ptft.cli.main import app
 from ptft.evaluate.class_answers import ClassAnswers
+from ptft.evaluate.class_ranks import rank_classes
 from ptft.evaluate.figures import accuracy_figures, calibration_error
-from ptft.evaluate.ranks import rank_classes
 from ptft.pages.classes import confused_pairs, confusion
 from tests.support.runs import run
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from ptft.evaluate import class_ranks
 from ptft.evaluate import probe as probe_module
+from ptft.evaluate import ranks
 from ptft.evaluate.probe import C_FALLBACK, choose_c, fit_probe, stratified_fifth
 
 
@@ -20,9 +20,7 @@ def embeddings(per_class: int = 30, classes: int = 5) -> tuple[torch.Tensor, tor
 
 @pytest.mark.parametrize("c", [0.3, 10.0, 3000.0])
 def test_the_minimum_is_scikit_learns(monkeypatch: pytest.MonkeyPatch, c: float) -> None:
-    monkeypatch.setattr(
-        class_ranks, "SCORES_AT_ONCE", 64 * 24
-    )  # several pieces, the last one short
+    monkeypatch.setattr(ranks, "SCORES_AT_ONCE", 64 * 24)  # several pieces, the last one short
     x, y = embeddings()
     theirs = LogisticRegression(C=c, tol=1e-10, max_iter=20_000).fit(x.double().numpy(), y.numpy())
     ours = fit_probe(x, y, classes=5, c=c)

@@ -16,7 +16,8 @@ from ptft.compare.metric import measure_metric
 from ptft.data import open_split
 from ptft.errors import DataError, ModelError
 from ptft.evaluate import embed_split, evaluate
-from ptft.evaluate.ranks import rank_classes, rank_labels, rank_probe, rank_retrieval
+from ptft.evaluate.class_ranks import rank_classes, rank_labels, rank_probe
+from ptft.evaluate.ranks import rank_retrieval
 from ptft.model import DualEncoder
 from ptft.recipe import (
     ClassifyEvaluation,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ptft.errors import DataError
-from ptft.evaluate import class_ranks
+from ptft.evaluate import ranks
 from ptft.evaluate.ranks import TIE, caption_ranks, image_ranks
 from ptft.evaluate.retrieval import retrieval_figures
 
@@ -33,7 +33,7 @@ def by_hand(images: Tensor, texts: Tensor, image_of_text: list[int]) -> tuple[li
 
 @pytest.mark.parametrize("block", [7, 1 << 24])
 def test_ranks_equal_a_float64_loop(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr(class_ranks, "SCORES_AT_ONCE", block * 100)  # also in uneven pieces
+    monkeypatch.setattr(ranks, "SCORES_AT_ONCE", block * 100)  # also in uneven pieces
     images = normal(53, 16, 0)
     owner = [i for i in range(53) for _ in range(1 + i % 4)]
     texts = torch.nn.functional.normalize(images[owner] + 1.2 * normal(len(owner), 16, 1), dim=1)
@@ -128,7 +128,7 @@ def test_blocks_give_the_ranks_of_the_whole_matrix(
     monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
     """Images without a caption, captions in no order, ties, collapsed and broken embeddings."""
-    monkeypatch.setattr(class_ranks, "SCORES_AT_ONCE", block)
+    monkeypatch.setattr(ranks, "SCORES_AT_ONCE", block)
     generator = torch.Generator().manual_seed(3)
     for case in range(12):
         images, texts = normal(19, 8, case).double(), normal(31, 8, 100 + case).double()

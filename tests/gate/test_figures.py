@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from ptft.evaluate.class_ranks import rank_classes
 from ptft.evaluate.figures import accuracy_figures
 from ptft.evaluate.figures import recall_figures as by_torch
-from ptft.evaluate.ranks import rank_classes, rank_retrieval
+from ptft.evaluate.ranks import rank_retrieval
 from ptft.gate.figures import agreement, probe_accuracy, probe_recall
 
 
