@@ -35,6 +35,7 @@ __all__ = [
     "hash_files",
     "read_json",
     "read_model_info",
+    "tower_file",
     "verify_files",
     "write_atomic",
     "write_json",
@@ -56,6 +57,11 @@ PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", 
 
 PRECISIONS = {"fp32": "", "fp16": "_fp16", "int8": "_quantized"}
 """Name of a precision -> what stands before ``.onnx`` in the names of its files."""
+
+
+def tower_file(name: str, precision: str) -> str:
+    """Name of a tower's file by that of its fp32 file and a precision."""
+    return name.replace(".onnx", f"{PRECISIONS[precision]}.onnx")
 
 
 class RunFiles:

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from ptft.artifact import FolderFiles, ModelInfo, read_model_info, verify_files
+from ptft.artifact import FolderFiles, ModelInfo, read_model_info, tower_file, verify_files
 from ptft.errors import ArtifactError, DigestError
 from ptft.files.digests import Held
 from ptft.index import Index, read_picture_index
 from ptft.onnx.golden import check_golden
-from ptft.onnx.model import OnnxModel, check_recorded, tower_file, tower_names
+from ptft.onnx.model import OnnxModel, check_recorded, tower_names
 from ptft.onnx.provider import ON_GPU, PROVIDERS, Provider
 from ptft.onnx.served import precisions, read_names
 from ptft.onnx.trial import try_model

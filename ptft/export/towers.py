@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ptft.artifact import FolderFiles
+from ptft.artifact import FolderFiles, tower_file
 from ptft.errors import ExportError, ModelError, ParityError
 from ptft.evaluate.embed import evaluating
 from ptft.export.graph import Tower, check_axes, write_graph
@@ -19,7 +19,6 @@ from ptft.export.parity import TEXTS, Parity, golden_pictures, measure_parity
 from ptft.export.quality import Quality
 from ptft.model import DualEncoder
 from ptft.onnx.golden import TOLERANCE
-from ptft.onnx.model import tower_file
 from ptft.onnx.processor import saturation_note
 from ptft.onnx.quantise import convert_apart
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo
+from ptft.artifact import FolderFiles, ModelInfo, tower_file
 from ptft.errors import ArtifactError
 from ptft.files.arrays import read_arrays
 from ptft.model_record import check_tokenizer_values
@@ -26,7 +26,6 @@ __all__ = [
     "check_recorded",
     "class_probabilities",
     "softmax",
-    "tower_file",
     "tower_names",
 ]
 
@@ -213,11 +212,6 @@ def check_recorded(folder: Path, info: ModelInfo, name: str) -> None:
             f"{folder / name}: {FolderFiles.INFO} does not record it, and what is not recorded is "
             "not opened; export the model again"
         )
-
-
-def tower_file(name: str, precision: str) -> str:
-    """Name of a tower's file by that of its fp32 file and a precision."""
-    return name.replace(".onnx", f"{PRECISIONS[precision]}.onnx")
 
 
 def _load_head(folder: Path, info: ModelInfo) -> dict[str, NDArray[np.float32]] | None:

@@ -18,11 +18,12 @@ from ptft.artifact import (
     ModelInfo,
     read_json,
     read_model_info,
+    tower_file,
     verify_files,
     write_json,
 )
 from ptft.errors import ArtifactError, PtftError, UsageError
-from ptft.onnx.model import tower_file, tower_names
+from ptft.onnx.model import tower_names
 
 __all__ = [
     "Parts",

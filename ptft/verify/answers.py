@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ptft.artifact import PRECISIONS, ModelInfo
+from ptft.artifact import PRECISIONS, ModelInfo, tower_file
 from ptft.errors import PtftError
 from ptft.onnx.golden import TOLERANCE, Golden, allowed, differences, read_golden, run_onnx
-from ptft.onnx.model import OnnxModel, tower_file, tower_names
+from ptft.onnx.model import OnnxModel, tower_names
 from ptft.onnx.trial import try_model
 from ptft.verify.link import Artefact, Link, broken, holds, unchecked
 

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptft import __version__
-from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo
+from ptft.artifact import PRECISIONS, FolderFiles, ModelInfo, tower_file
 from ptft.errors import PtftError
 from ptft.onnx.check import check_onnx_file
 from ptft.onnx.file import Graph, Tensor
-from ptft.onnx.model import tower_file, tower_names
+from ptft.onnx.model import tower_names
 from ptft.verify.link import Link, broken, holds, unchecked
 
 __all__ = ["check_towers"]

@@ -18,11 +18,10 @@ import torch
 import torch.nn.functional as F
 from platformdirs import user_cache_path
 
-from ptft.artifact import FolderFiles, RunFiles, read_json
+from ptft.artifact import FolderFiles, RunFiles, read_json, tower_file
 from ptft.export.graph import write_graph
 from ptft.export.towers import image_tower, text_tower
 from ptft.model import DualEncoder, build_model, load_model
-from ptft.onnx.model import tower_file
 from ptft.onnx.quantise import convolves, write_int8
 from ptft.recipe import ArchModel, ClipObjective
 from tests.bench._parts import ptft, shared_data

@@ -24,6 +24,7 @@ from ptft.artifact import (
     RunFiles,
     read_json,
     read_model_info,
+    tower_file,
     verify_files,
 )
 from ptft.compat import import_open_clip
@@ -33,7 +34,6 @@ from ptft.export import folder as folder_module
 from ptft.export.parity import measure_parity
 from ptft.model import load_model
 from ptft.model.store import OWN_WEIGHTS
-from ptft.onnx.model import tower_file
 from ptft.onnx.processor import saturation_note
 from ptft.preprocess import ImagePreprocess, TextTokenizer
 from ptft.recipe import load_recipe, recipe_digest

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
-from ptft.artifact import FolderFiles
+from ptft.artifact import FolderFiles, tower_file
 from ptft.errors import UsageError
 from ptft.export import export_model
 from ptft.export.graph import Tower, write_graph
@@ -16,7 +16,6 @@ from ptft.export.parity import run_apart
 from ptft.export.quality import Quality, calibration_pictures
 from ptft.export.towers import image_tower, write_towers
 from ptft.onnx import graph_file, quantise
-from ptft.onnx.model import tower_file
 from ptft.onnx.processor import saturation_note
 from ptft.onnx.quantise import convolves, write_half, write_int8
 from ptft.recipe import Recipe

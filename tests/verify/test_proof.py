@@ -10,9 +10,8 @@ import pytest
 from onnx import helper, numpy_helper
 from PIL import Image
 
-from ptft.artifact import FolderFiles, hash_files, read_model_info, write_model_info
+from ptft.artifact import FolderFiles, hash_files, read_model_info, tower_file, write_model_info
 from ptft.errors import UsageError
-from ptft.onnx.model import tower_file
 from ptft.onnx.quantise import write_int8
 from ptft.verify import Link, verify
 from ptft.verify.drawn import check_drawn, new_input_draw
