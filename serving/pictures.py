@@ -17,9 +17,8 @@ from ptft.errors import SampleError
 from ptft.preprocess import ImagePreprocess, decode_image
 from ptft.preprocess.decoding import too_many_pixels
 from ptft.preprocess.frame import Frame, frame_of
-from ptft.preprocess.orientation import jpeg_orientation
 from ptft.preprocess.picture_header import PILLOW_NAMES, PictureHeader, format_of, read_header
-from ptft.preprocess.picture_parts import needed
+from ptft.preprocess.picture_parts import jpeg_orientation, needed
 from serving.settings import Settings
 
 __all__ = ["Picture", "Pictures", "decoding_memory"]

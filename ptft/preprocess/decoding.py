@@ -23,8 +23,7 @@ from ptft.preprocess.depth import (
     refuse_lost_range,
     unread_tiff,
 )
-from ptft.preprocess.orientation import orientation_of, turn
-from ptft.preprocess.picture_parts import icon_size, needed
+from ptft.preprocess.picture_parts import icon_size, needed, orientation_of, turn
 
 __all__ = [
     "MAX_PICTURE",
@@ -57,8 +56,8 @@ class Reading:
     """How what a file stores becomes upright RGB of 8 bits a channel.
 
     Attributes:
-        orient: turned as EXIF's Orientation says (see :mod:`ptft.preprocess.orientation`); else as
-            the pixels lie, but of a TIFF, which Pillow turns by itself.
+        orient: turned as EXIF's Orientation says (:func:`ptft.preprocess.picture_parts.turn`); else
+            as the pixels lie, but of a TIFF, which Pillow turns by itself.
         depth: of greyscale of more than 8 bits. ``file``: scaled from the range that the file says
             it has (see :mod:`ptft.preprocess.depth`). ``clip``: samples are cut to 0 to 255, so
             that most turn white; what Pillow's ``convert`` does.

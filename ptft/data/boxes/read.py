@@ -20,7 +20,7 @@ from ptft.errors import SampleError
 from ptft.preprocess.decoding import open_picture
 from ptft.preprocess.frame import Frame, frame_of
 from ptft.preprocess.images import ImagePreprocess
-from ptft.preprocess.orientation import orientation_of
+from ptft.preprocess.picture_parts import orientation_of
 
 __all__ = ["BoxReader", "EvalBoxReader", "read_marked"]
 

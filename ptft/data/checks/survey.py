@@ -20,7 +20,7 @@ from ptft.data.reading.faults import tolerated
 from ptft.data.sample import SampleSet
 from ptft.errors import FAULTS, DataError, Fault, SampleError
 from ptft.preprocess.decoding import open_picture
-from ptft.preprocess.orientation import orientation_of
+from ptft.preprocess.picture_parts import orientation_of
 
 __all__ = ["COMPARED", "Survey", "digests", "survey_split"]
 

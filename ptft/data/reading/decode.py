@@ -25,8 +25,7 @@ from PIL import Image
 from ptft.errors import SampleError
 from ptft.preprocess.decoding import MAX_PIXELS, READING, Reading, decode_image
 from ptft.preprocess.images import Augmentation, ImagePreprocess, random_crop, vary
-from ptft.preprocess.orientation import jpeg_orientation, turn_pixels
-from ptft.preprocess.picture_parts import needed
+from ptft.preprocess.picture_parts import jpeg_orientation, needed, turn_pixels
 
 __all__ = [
     "CropDraw",
