@@ -21,8 +21,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ptft.data.kept import MANY, State, keep, kept, read_texts, settled, state_of, texts
-from ptft.data.packed import PackedTexts
+from ptft.data.kept import (
+    MANY,
+    PackedTexts,
+    State,
+    keep,
+    kept,
+    read_texts,
+    settled,
+    state_of,
+    texts,
+)
 from ptft.errors import DataError, SampleError
 from ptft.files.own import open_plain
 from ptft.preprocess.decoding import check_picture_size

@@ -10,9 +10,9 @@ import pytest
 from ptft.data import open_split
 from ptft.data.fields.joining import first_digests, first_rows, group_rows, repeated_numbers
 from ptft.data.fields.label_values import LabelCodes
+from ptft.data.kept import PackedTexts
 from ptft.data.listing import list_pictures
 from ptft.data.mapped import pickle_mapped
-from ptft.data.packed import PackedTexts
 from ptft.data.sources.shards import Shards
 from ptft.data.tar.index_file import index_path, write_index
 from ptft.errors import DataError

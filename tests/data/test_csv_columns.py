@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ptft.data import mapped, open_split
-from ptft.data.packed import PackedTexts
+from ptft.data.kept import PackedTexts
 from ptft.data.sources import csv_columns
 from ptft.data.sources.csv_columns import open_columns, plain_paths
 from ptft.data.sources.folder_rows import posix

@@ -20,9 +20,8 @@ import pyarrow.csv
 
 from ptft.data.fields.label_values import LabelCodes
 from ptft.data.hashing import digest_of
-from ptft.data.kept import remembered
+from ptft.data.kept import PackedTexts, remembered
 from ptft.data.mapped import map_kept, write_kept
-from ptft.data.packed import PackedTexts
 from ptft.data.sources.plain_rows import LARGE, check_size, column_names, read_cell
 from ptft.errors import DataError
 from ptft.files.own import open_plain

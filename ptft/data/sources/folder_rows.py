@@ -9,9 +9,8 @@ import numpy as np
 from ptft.data.fields.joining import first_rows, repeated_numbers
 from ptft.data.fields.label_values import LabelCodes
 from ptft.data.fields.templates import clean_text
-from ptft.data.kept import Arrays, remembered
+from ptft.data.kept import Arrays, PackedTexts, remembered
 from ptft.data.listing import Listing
-from ptft.data.packed import PackedTexts
 from ptft.data.sources.csv_columns import FILE, CsvColumns, odd_paths
 from ptft.data.sources.json_rows import JsonRows
 from ptft.data.sources.plain_rows import READ

@@ -13,9 +13,8 @@ import numpy as np
 
 from ptft.data.fields.label_values import LabelCodes
 from ptft.data.hashing import digest_of
-from ptft.data.kept import keep, kept, state_of
+from ptft.data.kept import PackedTexts, keep, kept, state_of
 from ptft.data.mapped import map_kept, write_kept
-from ptft.data.packed import PackedTexts
 from ptft.data.sources.csv_columns import FILE
 from ptft.data.sources.plain_rows import LARGE, check_size, json_lines
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from ptft.data.fields.joining import digest_picture
 from ptft.data.fields.templates import clean_text
+from ptft.data.kept import PackedTexts
 from ptft.data.listing import IMAGE_EXTENSIONS, PassedOver, is_hidden
-from ptft.data.packed import PackedTexts
 from ptft.errors import DataError
 from ptft.files.own import open_plain
 from ptft.preprocess.decoding import MAX_PICTURE

@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ptft.artifact import write_atomic
+from ptft.data.kept import PackedTexts
 from ptft.data.mapped import map_file
-from ptft.data.packed import PackedTexts
 from ptft.data.tar.index import FileState, TarIndex, index_tar, probe_tar
 from ptft.errors import DataError
 from ptft.files.arrays import NUMPY
