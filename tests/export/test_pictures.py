@@ -12,7 +12,7 @@ from PIL import Image
 
 from ptft.artifact import FolderFiles, RunFiles, write_json
 from ptft.errors import ArtifactError
-from ptft.export.pictures import write_pictures
+from ptft.export.samples import write_pictures
 from ptft.model_source import Checkpoint, LocalSource, ModelFolder
 from ptft.recipe.load import parse_recipe
 from ptft.report.neighbours.record import Answer, Found, Neighbours, Picture

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ptft.data import open_split
-from ptft.export.sketching import write_sketch
+from ptft.export.samples import write_sketch
 from ptft.model import DualEncoder
 from ptft.recipe import Recipe
 from ptft.recipe.load import parse_recipe
@@ -42,7 +42,7 @@ def recipe(**data: object) -> Recipe:
 def test_it_is_of_samples_spread_over_training(
     model: DualEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ptft.export.sketching.SAMPLES", 64)
+    monkeypatch.setattr("ptft.export.samples.SAMPLES", 64)
     counted: list[tuple[str, int, int]] = []
     for name in ("one", "two"):
         reason = write_sketch(
