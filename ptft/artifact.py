@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ptft.errors import ArtifactError, DigestError
 from ptft.files.atomic import write_atomic
@@ -33,6 +33,7 @@ __all__ = [
     "RunFiles",
     "file_sha256",
     "hash_files",
+    "read_as",
     "read_json",
     "read_model_info",
     "tower_file",
@@ -41,6 +42,8 @@ __all__ = [
     "write_json",
     "write_model_info",
 ]
+
+T = TypeVar("T")
 
 FORMAT = 1  # of ptft.json; a reader refuses a newer one
 _LATER: dict[str, Any] = {
@@ -268,6 +271,23 @@ def read_json(path: Path) -> Any:
         ArtifactError: the file is absent, too large or no JSON.
     """
     return parse_json(read_bytes(path, error=ArtifactError), path, error=ArtifactError)
+
+
+def read_as(path: Path, kind: type[T]) -> T:
+    """What a file holds, as ``kind``: a dataclass, or a dict or list of such.
+
+    Raises:
+        ArtifactError: it is absent, no JSON, or a value is of another type; in one line.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    values = read_json(path)
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(str(part)[:40] for part in first["loc"])
+        raise ArtifactError(f"{path}: {key}: {first['msg']}") from None
 
 
 def write_model_info(folder: Path, info: ModelInfo) -> None:

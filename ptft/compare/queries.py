@@ -3,12 +3,11 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ptft.artifact import write_json
+from ptft.artifact import read_as, write_json
 from ptft.compare.boxes import BoxMeasurement
 from ptft.compare.metric import Measurement
 from ptft.data import SampleSet
 from ptft.evaluate.class_ranks import ClassRanks
-from ptft.files.typed import read_as
 
 __all__ = ["QUERIES", "ClassQueries", "read_queries", "said_of"]
 

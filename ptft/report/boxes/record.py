@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ptft.artifact import write_json
+from ptft.artifact import read_as, write_json
 from ptft.data import SampleSet
 from ptft.errors import PtftError
 from ptft.evaluate.detect import Detections, precision_curves
@@ -21,7 +21,6 @@ from ptft.evaluate.mistakes import (
     count_judged,
     judge_picture,
 )
-from ptft.files.typed import read_as
 
 __all__ = [
     "BOXES_FILE",

@@ -4,8 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ptft.artifact import RunFiles
-from ptft.files.typed import read_as
+from ptft.artifact import RunFiles, read_as
 
 __all__ = ["Answer", "Found", "Neighbours", "Picture", "read_neighbours"]
 
