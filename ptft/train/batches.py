@@ -27,10 +27,11 @@ from ptft.data.reading.loader import Workers
 from ptft.data.reading.order import ORDER, OrderVersion
 from ptft.data.sources.class_captions import ClassCaptions, same_class
 from ptft.distributed import ALONE, World
+from ptft.errors import RecipeError
 from ptft.files.tensors import send as send_tensor
-from ptft.model import DualEncoder, packs_texts
+from ptft.model import DualEncoder, active_batch_norm, packs_texts
 from ptft.objective import needs_labels, needs_pictures, needs_text
-from ptft.recipe import DetectObjective, Recipe
+from ptft.recipe import DetectObjective, OptimSection, Recipe
 from ptft.train.setup import Setup
 
 __all__ = [
@@ -41,9 +42,34 @@ __all__ = [
     "cut_by_length",
     "grouped_tokens",
     "images_to_device",
+    "micro_batch",
     "one_ahead",
     "tokens_to_device",
 ]
+
+
+def micro_batch(optim: OptimSection, model: DualEncoder, ranks: int) -> int:
+    """Samples that a rank forwards at once.
+
+    Raises:
+        RecipeError: they do not divide the rank's share of the batch, or a batch norm would see
+            each micro batch's statistics in place of the batch's.
+    """
+    share = optim.global_batch // ranks
+    size = optim.micro_batch or share
+    if share % size:
+        raise RecipeError(
+            f"optim.micro_batch: {size}: does not divide a rank's {share} samples "
+            f"(optim.global_batch {optim.global_batch} over {ranks} ranks)"
+        )
+    norm = active_batch_norm(model)
+    if size < share and norm is not None:
+        raise RecipeError(
+            f"optim.micro_batch: {size}: {norm} is a batch norm, which would see {size} samples "
+            f"where the batch has {share}; allowed: adapt.freeze_norm: true, adapt.lock of that "
+            "tower, or no micro batch"
+        )
+    return size
 
 
 def batches(

@@ -50,11 +50,10 @@ from ptft.recipe import (
     SelfSupervisedObjective,
     SiglipObjective,
 )
-from ptft.train.batches import grouped_tokens, images_to_device
+from ptft.train.batches import grouped_tokens, images_to_device, micro_batch
 from ptft.train.boxes import batch_queries, boxes_loss
 from ptft.train.cost.clock import PartClock
 from ptft.train.device import RandomState, autocast
-from ptft.train.micro import micro_batch
 from ptft.train.parallel import Parallel
 from ptft.train.teacher import Teacher
 
