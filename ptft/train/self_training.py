@@ -37,16 +37,14 @@ def with_pseudo_labels(
     labels as before.
 
     Returns:
-        The mixture; the labelled set itself where the recipe trains by no teacher. And what the
-        teacher said, for people.
+        The mixture; and what the teacher said, for people.
 
     Raises:
         DataError: no picture can be read, or the labelled set has no classes.
         ModelError: the teacher has no head for these classes.
     """
-    section = recipe.self_train
-    if section is None or (pictures := unlabelled_pictures(recipe)) is None:
-        return labelled, []
+    section, pictures = recipe.self_train, unlabelled_pictures(recipe)
+    assert section is not None and pictures is not None, "only whoever names a teacher has them"
     classes = list(labelled.classes or [])
     if not classes:
         raise DataError("self_train: data.train has no classes; see data.label")

@@ -97,7 +97,9 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     model = build_model(recipe.model, recipe.init, recipe.objective, seed=recipe.seed)
     check_widths(recipe.objective, model.spec.embed_dim)
     labelled = open_split(recipe.data, "train", seed=recipe.seed)
-    samples, told = with_pseudo_labels(recipe, labelled, device)
+    samples, told = labelled, list[str]()
+    if recipe.self_train is not None:
+        samples, told = with_pseudo_labels(recipe, labelled, device)
     if isinstance(recipe.objective, DetectObjective):
         put_detector(model.to(device), samples, recipe.objective, seed=recipe.seed)
     elif (
