@@ -170,7 +170,7 @@ class ModelInfo:
             (Kusupati et al. 2022); the cut is normalised again.
         published_recipe: digest of the folder's ``recipe.yaml``, where that leaves out folders of
             the machine that trained (:mod:`ptft.recipe.publication`); empty: ``recipe_digest``.
-        texts, texts_reason: whether texts are of use (:mod:`ptft.export.texts`), and why not.
+        texts, texts_reason: whether texts are of use (:mod:`ptft.export.quality`), and why not.
         aligned: false: images and texts never learned together, whatever its figures say now, so
             that a model that begins with this one has that on record; null: they did, or nobody
             knows.

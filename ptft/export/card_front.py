@@ -6,7 +6,7 @@ https://github.com/huggingface/hub-docs/blob/main/modelcard.md?plain=1
 from typing import Any
 
 from ptft.artifact import ModelInfo
-from ptft.export.texts import offers_texts
+from ptft.export.quality import offers_texts
 from ptft.model.licence import hub_bases
 from ptft.model.spec import ModelSpec
 from ptft.model_record import MixRecord

@@ -6,8 +6,8 @@ from ptft.artifact import FolderFiles, ModelInfo
 from ptft.export.card_boxes import detector_onnx, detector_pipeline
 from ptft.export.card_pictures import pictures_onnx, without_texts
 from ptft.export.card_service import service
+from ptft.export.quality import offers_texts
 from ptft.export.router_layout import ROUTER
-from ptft.export.texts import offers_texts
 from ptft.model.spec import ModelSpec
 from ptft.pages.markdown import code, filled, literal
 from ptft.preprocess.clip_vocabulary import END_OF_TEXT

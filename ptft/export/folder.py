@@ -24,10 +24,9 @@ from ptft.export.owlvit import OWLVIT
 from ptft.export.owlvit_onnx import write_owlvit_onnx
 from ptft.export.parity import check_adapted, find_reference, make_golden, save_golden, ship_adapter
 from ptft.export.pixels import check_preprocess, write_preprocess
-from ptft.export.quality import Quality, calibration_pictures
+from ptft.export.quality import Quality, judge_texts
 from ptft.export.record import Provenance, make_record, read_provenance, task_of
-from ptft.export.samples import write_pictures, write_sketch
-from ptft.export.texts import judge_texts
+from ptft.export.samples import calibration_pictures, write_pictures, write_sketch
 from ptft.export.towers import MAX_LOSS, Written, write_towers
 from ptft.files.atomic import shareable
 from ptft.model import DualEncoder, load_model

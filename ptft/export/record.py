@@ -22,7 +22,7 @@ from ptft.artifact import (
     verify_files,
 )
 from ptft.errors import DigestError, ExportError
-from ptft.export.texts import Texts
+from ptft.export.quality import Texts
 from ptft.files.bounds import Bounds
 from ptft.model import DualEncoder
 from ptft.model.licence import card_licence, common_licence, run_licence

@@ -1,11 +1,13 @@
-"""What of its data travels with a model: a sketch of the embeddings (:mod:`ptft.sketch`), the run's
-curves, and what it finds nearest to a few queries.
+"""What of its data an export reads, to choose ranges of 8 bits by, and what of it travels with a
+model: a sketch of the embeddings (:mod:`ptft.sketch`), the run's curves, and what it finds nearest
+to a few queries.
 
 Examples show samples of the data, and captions. They are published only where ptft drew the data
 itself, or where the user asks for them: what lies on a disk may be anybody's.
 """
 
 import base64
+import contextlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from safetensors.numpy import save_file
 from ptft.artifact import FolderFiles, RunFiles
 from ptft.data import open_split
 from ptft.data.sample import Part
-from ptft.errors import ArtifactError, PtftError
+from ptft.errors import ArtifactError, PtftError, SampleError
 from ptft.evaluate.embed import embed_split, embed_texts
 from ptft.files.own import copy_plain
 from ptft.model import DualEncoder
@@ -34,12 +36,13 @@ from ptft.report.neighbours.record import Answer, Found, Neighbours, read_neighb
 from ptft.sketch import SMALLEST, Sketches, make_confidence, make_sketch
 from ptft.speech import ProgressCallback
 
-__all__ = ["SAMPLES", "write_pictures", "write_sketch"]
+__all__ = ["SAMPLES", "calibration_pictures", "write_pictures", "write_sketch"]
 
 SAMPLES = 512
 """Of training, and of the samples held out, at most."""
 
 _BATCH = 32
+_CALIBRATED = 128  # pictures
 
 _COLUMNS = 6  # the query and the five nearest
 _ROWS = 8
@@ -55,6 +58,24 @@ class _Embedded:
     images_nd: NDArray[np.float32]
     texts_nd: NDArray[np.float32]
     classes_nc: NDArray[np.float32]
+
+
+def calibration_pictures(model: DualEncoder, recipe: Recipe | None) -> NDArray[np.float32] | None:
+    """Up to 128 of the training data, evenly spaced, without augmentation: float32 (N, 3, H, W) as
+    the model takes them. None where there is no such data here."""
+    preprocess = model.spec.preprocess
+    found = []
+    try:
+        if recipe is None:
+            return None
+        samples = open_split(recipe.data, "train", seed=recipe.seed)
+        for index in np.linspace(0, len(samples) - 1, min(_CALIBRATED, len(samples))).astype(int):
+            with contextlib.suppress(SampleError):
+                picture = samples[int(index)].decoded(preprocess.reading)
+                found.append(preprocess.pixels(picture))
+    except PtftError:
+        return None
+    return preprocess.normalise(np.stack(found)) if found else None
 
 
 def write_sketch(

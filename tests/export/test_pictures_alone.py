@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from ptft.artifact import FolderFiles, read_json, read_model_info
 from ptft.export import export_model
-from ptft.export.texts import judge_texts
+from ptft.export.quality import judge_texts
 from ptft.gate import gate
 from ptft.model import load_model
 from ptft.pages.markdown import card_metadata

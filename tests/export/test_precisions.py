@@ -13,7 +13,8 @@ from ptft.errors import UsageError
 from ptft.export import export_model
 from ptft.export.graph import Tower, write_graph
 from ptft.export.parity import run_apart
-from ptft.export.quality import Quality, calibration_pictures
+from ptft.export.quality import Quality
+from ptft.export.samples import calibration_pictures
 from ptft.export.towers import image_tower, write_towers
 from ptft.onnx import graph_file, quantise
 from ptft.onnx.processor import saturation_note

@@ -20,7 +20,7 @@ from ptft.artifact import (
 )
 from ptft.evaluate import evaluate
 from ptft.export import export_model
-from ptft.export.texts import judge_texts
+from ptft.export.quality import judge_texts
 from ptft.gate import gate
 from ptft.model import DualEncoder, build_model, load_model
 from ptft.model.spec import load_spec, save_spec
