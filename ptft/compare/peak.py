@@ -5,7 +5,9 @@ the next one takes. So it is measured once for each arm and budget, as the first
 job's own process does; no other arm, order or trial moves it.
 """
 
+import shutil
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,37 +24,40 @@ __all__ = ["peak_bytes", "training_peak"]
 _STEPS = 2  # the optimiser's state comes with the first
 
 
-def training_peak(recipe: Recipe) -> int:
-    """Bytes that a run of two steps takes at most, beyond what this process holds now; on a GPU
-    the GPU's.
+def training_peak(recipes: Sequence[Recipe]) -> int:
+    """Bytes that runs of two steps take at most, one after the other, beyond what this process
+    holds now; on a GPU the GPU's.
 
     Args:
-        recipe: whose ``run.dir`` the run lies in. One that explodes takes what it takes.
+        recipes: in whose ``run.dir`` the runs lie, anew. One that explodes takes what it takes.
 
     Raises:
         DataError, RecipeError: as training would.
     """
-    short = _STEPS * recipe.optim.global_batch
-    optim = recipe.optim.model_copy(
-        update={"samples_seen": min(short, recipe.optim.samples_seen or short), "epochs": None}
-    )
-    recipe = recipe.model_copy(update={"optim": optim})
-    device = choose_device(recipe.run)
+    device = choose_device(recipes[0].run)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        _run(recipe)
+        for recipe in recipes:
+            _run(recipe)
         return torch.cuda.max_memory_allocated(device) - before
     with suppress(OSError):  # Linux: from here on the peak is what is held now
         Path("/proc/self/clear_refs").write_text("5")
     before = peak_bytes()
-    _run(recipe)
+    for recipe in recipes:
+        _run(recipe)
     return max(0, peak_bytes() - before)
 
 
 def _run(recipe: Recipe) -> None:
+    short = _STEPS * recipe.optim.global_batch
+    optim = recipe.optim.model_copy(
+        update={"samples_seen": min(short, recipe.optim.samples_seen or short), "epochs": None}
+    )
+    if recipe.run.dir is not None:
+        shutil.rmtree(recipe.run.dir, ignore_errors=True)
     with suppress(TrainingError, ModelError):  # the arm's own training will say so
-        train(recipe, record=False, log=SILENT)
+        train(recipe.model_copy(update={"optim": optim}), record=False, log=SILENT)
 
 
 def peak_bytes() -> int:

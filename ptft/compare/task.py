@@ -27,13 +27,13 @@ from ptft.compare.start import put_head, starting_model
 from ptft.compare.stats import hits_of
 from ptft.compare.target import Target, shares
 from ptft.compare.trials import Searched, TrialWatch, search_trials
-from ptft.compare.unlabelled import Prepared, task_recipe
+from ptft.compare.unlabelled import Prepared, measured_recipes, task_recipe
 from ptft.data import SampleSet
 from ptft.data.sample import Part
 from ptft.errors import TrainingError
 from ptft.model import DualEncoder, load_model
 from ptft.model.average import interpolate
-from ptft.recipe import ArmSection, Comparison, Recipe
+from ptft.recipe import ArmSection, Comparison
 from ptft.speech import SILENT
 from ptft.train import train
 from ptft.train.context import Observer
@@ -129,8 +129,7 @@ class Task:
         self.prepared: dict[int, Prepared] = {}  # by seed, of arms with unlabelled pictures
         self._peak = 0  # of a training, measured while this process holds little else
         if arm.kind != START and self.cells.missing_of(arm.label, budget):
-            shutil.rmtree(self.folder / "run", ignore_errors=True)
-            self._peak = training_peak(self._recipe(0, {}))
+            self._peak = training_peak(measured_recipes(self))
         self.start, self._new_detector = starting_model(comparison, self.target)
         self.target.cache_pictures(self.start.spec.preprocess)
         self.luck = selection_luck(comparison)
@@ -156,7 +155,7 @@ class Task:
     @cached_property
     def _counted(self) -> tuple[float, float]:
         """Operations of one sample's training, the same for every trial and seed; what learns."""
-        return count_training(self._recipe(0, {}))
+        return count_training(measured_recipes(self)[0])
 
     @cpu_threads(1)
     def run(self) -> None:
@@ -210,7 +209,7 @@ class Task:
         """Run the arm's recipe once; the time that ``watch`` takes is not counted as the run's."""
         folder = self.folder / "run"
         shutil.rmtree(folder, ignore_errors=True)
-        recipe = self._recipe(seed, chosen)
+        recipe = task_recipe(self, seed, chosen)
         wall, cpu = time.perf_counter(), time.process_time()
         observer = Observer(self.comparison.compare.prune_at, watch) if watch else None
         result = train(recipe, record=False, log=SILENT, observer=observer)
@@ -248,9 +247,6 @@ class Task:
         if self.arm.kind in STEPLESS:
             return 0.0
         return passes_of(self.comparison, self.target.samples(self.budget))
-
-    def _recipe(self, seed: int, chosen: Mapping[str, Any]) -> Recipe:
-        return task_recipe(self, seed, chosen)
 
     def mix_with_start(self, trained: TrainedArm, seed: int) -> None:
         """WiSE-FT: the mix that validation likes best among those that probably retain enough; of

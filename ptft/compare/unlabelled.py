@@ -25,7 +25,7 @@ from ptft.train.self_training import unlabelled_pictures
 if TYPE_CHECKING:
     from ptft.compare.task import Task
 
-__all__ = ["Prepared", "best_base", "check_unlabelled", "task_recipe"]
+__all__ = ["Prepared", "best_base", "check_unlabelled", "measured_recipes", "task_recipe"]
 
 _COST = "cost.json"
 
@@ -48,14 +48,33 @@ class Prepared:
 
 def task_recipe(task: "Task", seed: int, chosen: Mapping[str, Any]) -> Recipe:
     """Build the recipe of a task's arm for a seed; what has to be trained before it is trained."""
-    comparison = task.comparison
     base = None
     if task.arm.kind in UNLABELLED:
         if seed not in task.prepared:
             task.prepared[seed] = _prepare(task, seed)
         base = task.prepared[seed].base
+    return _recipe(task, seed, chosen, base)
+
+
+def measured_recipes(task: "Task") -> list[Recipe]:
+    """Build what an arm's memory and operations are measured on before anything is trained: its
+    recipe for the first seed, from the start itself and without a teacher's labels, which cost no
+    less; and after it the one by which a start adapts, where the arm has one."""
+    if task.arm.kind not in UNLABELLED:
+        return [_recipe(task, 0, {}, None)]
+    base = best_base(task.comparison, task.cells.all(), task.budget)
+    recipes = [_recipe(task, 0, {}, base)]
+    if task.arm.kind == "adapt_unlabelled":
+        found = unlabelled_pictures(task.comparison)
+        assert found is not None, "the recipe says so"
+        folder = str(task.folder / "run")
+        recipes.append(adapting_recipe(task.comparison, pictures=len(found), folder=folder))
+    return recipes
+
+
+def _recipe(task: "Task", seed: int, chosen: Mapping[str, Any], base: Base | None) -> Recipe:
     return arm_recipe(
-        comparison,
+        task.comparison,
         task.arm,
         budget=task.budget,
         samples=task.target.samples(task.budget),

@@ -17,7 +17,7 @@ from ptft.compare.recommended import FIRST, FIRST_RUN, RECOMMENDED, write_recomm
 from ptft.compare.results import Cells
 from ptft.compare.sentences import worth_told
 from ptft.compare.task import Task
-from ptft.compare.unlabelled import best_base
+from ptft.compare.unlabelled import best_base, measured_recipes, task_recipe
 from ptft.compare.unlabelled_worth import Worth, unlabelled_worth
 from ptft.errors import DataError, RecipeError
 from ptft.model import save_model
@@ -260,3 +260,17 @@ def test_the_winner_is_written_with_what_comes_before_it(
         assert recipe.init is not None and recipe.init.from_ == FIRST_RUN
         assert first.objective.kind == "self_supervised"
         assert first.data.train == str(folder / "more")
+
+
+def test_memory_is_measured_before_anything_is_trained(folder: Path, tmp_path: Path) -> None:
+    """What a teacher or an adapting start freed would hide it; and a start that adapts counts."""
+    asked = wanted(folder, tmp_path / "run", budgets=[2], seeds=1)
+    bases = (1, 2)
+    for number in bases:
+        Task(asked, asked.compare.arms[number], 2, tmp_path / "run").run()
+    for number, learns in ((3, ["classify"]), (4, ["classify", "self_supervised"])):
+        task = Task(asked, asked.compare.arms[number], 2, tmp_path / "run")
+        recipes = measured_recipes(task)
+        assert [one.objective.kind for one in recipes] == learns
+        assert all(one.self_train is None for one in recipes)
+        assert recipes[0].optim == task_recipe(task, 0, {}).optim
