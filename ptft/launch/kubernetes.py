@@ -9,6 +9,7 @@ v1alpha2 (https://jobset.sigs.k8s.io), TrainJob v1alpha1 (https://trainer.kubefl
 """
 
 import math
+import re
 from enum import StrEnum
 from typing import Any
 
@@ -21,6 +22,7 @@ __all__ = ["Form", "kubernetes_objects"]
 _GPU = "nvidia.com/gpu"
 _USER = 65532  # of the image
 _NODE = "node"  # the JobSet's one replicated job, and the container
+_EXPANDED = re.compile(r"\$(?=[$(])")
 
 
 class Form(StrEnum):
@@ -190,7 +192,7 @@ def _pod(job: LaunchJob, ranks: Ranks) -> dict[str, Any]:
         "name": _NODE,
         "image": launch.image,
         "command": ["bash", "-c"],
-        "args": [program(job, ranks)],
+        "args": [_literal(program(job, ranks))],
         "env": _environment(job),
         "resources": _resources(job),
         "volumeMounts": mounts,
@@ -225,11 +227,20 @@ def _pod(job: LaunchJob, ranks: Ranks) -> dict[str, Any]:
 
 def _environment(job: LaunchJob) -> list[dict[str, Any]]:
     env: list[dict[str, Any]] = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108 - of no user there
-    env += [{"name": name, "value": value} for name, value in job.launch.env.items()]
+    told = job.launch.env
+    env += [{"name": name, "value": _literal(value)} for name, value in told.items()]
     for name in job.launch.secrets:
         key = {"name": job.launch.kubernetes.secret, "key": name}
         env.append({"name": name, "valueFrom": {"secretKeyRef": key}})
     return env
+
+
+def _literal(text: str) -> str:
+    """``text`` such that the kubelet leaves it as it is, which puts the value of a variable, a
+    secret's too, where ``$(NAME)`` stands, be it in a recipe's comment or within a shell's quotes
+    (https://kubernetes.io/docs/tasks/inject-data-application/define-command-argument-container/).
+    """
+    return _EXPANDED.sub("$$", text)
 
 
 def _resources(job: LaunchJob) -> dict[str, dict[str, str]]:

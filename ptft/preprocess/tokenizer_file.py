@@ -26,7 +26,11 @@ _MAX_STEPS = 2000  # of a normaliser; HTML's entities, which the cleaning resolv
 _MAX_PATTERN = 8192  # characters of an expression
 _MAX_SQUARES = 32  # expressions whose search may take the square of a text's length
 _MAX_SQUARE_GROWTH = 20  # of the text that these search, in bytes for a byte
-_MAX_WORD = 100_000  # characters of a word that WordPiece looks into
+_MAX_WORD = 512  # characters of a word that WordPiece looks into, in the cube of them; BERT: 100
+_MAX_ADDED_TEXT = 1 << 20  # characters of all added tokens; the library takes 70 bytes for each
+_MAX_PIECE = 512  # bytes of a piece of Unigram's, which finds each in the square of them
+_MAX_PIECES = 16 << 20  # bytes of all of them, 340 each in its tree; a million words have 10 MB
+_MAX_AFFIX = 64  # characters that stand for a word's end or going on
 _MAX_PRECOMPILED = 8 << 20  # bytes of a table of SentencePiece's
 
 # The longest that Unicode's tables make of a character, in bytes for a byte
@@ -97,6 +101,9 @@ def check_tokenizer(text: str, where: str, error: type[PtftError] = ModelError) 
         )
         one.whole("id", 0, 2**31 - 1)
         one.text("content", _MAX_PATTERN)
+    length = sum(len(token["content"]) for token in added or ())
+    if length > _MAX_ADDED_TEXT:
+        top.refuse("added_tokens", length, f"{_MAX_ADDED_TEXT} characters of all of them")
     return top.values
 
 
@@ -107,7 +114,11 @@ def _check_model(model: Bounds) -> None:
     if model.values.get("dropout") not in (None, 0, 0.0):
         model.refuse("dropout", model.values["dropout"], "null; ids must not be drawn")
     model.whole("max_input_chars_per_word", 0, _MAX_WORD)
+    for key in ("continuing_subword_prefix", "end_of_word_suffix"):
+        model.text(key, _MAX_AFFIX, none=True)
     vocabulary = model.values.get("vocab")
+    if isinstance(vocabulary, list):
+        _check_pieces(model, vocabulary)
     if not isinstance(vocabulary, dict) or not vocabulary:
         return
     numbers = vocabulary.values()  # of 50,000 words or a million: no loop where all is well
@@ -115,6 +126,20 @@ def _check_model(model: Bounds) -> None:
         for word, number in vocabulary.items():
             if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**31:
                 model.refuse(f"vocab[{word[:20]!r}]", number, "a whole number from 0 to 2147483647")
+
+
+def _check_pieces(model: Bounds, vocabulary: list[Any]) -> None:
+    """Unigram's vocabulary: pieces with their scores."""
+    pieces = [one[0] for one in vocabulary if isinstance(one, list) and one]
+    if len(pieces) != len(vocabulary) or not set(map(type, pieces)) <= {str}:
+        model.refuse("vocab", vocabulary, "a list of pieces, each with its score")
+    lengths = [len(piece.encode("utf-8", "replace")) for piece in pieces]
+    if max(lengths, default=0) > _MAX_PIECE or sum(lengths) > _MAX_PIECES:
+        model.refuse(
+            "vocab",
+            sum(lengths),
+            f"{_MAX_PIECES} bytes of pieces, each of at most {_MAX_PIECE}",
+        )
 
 
 def _growth(value: Any, where: str, error: type[PtftError]) -> float:

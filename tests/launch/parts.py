@@ -2,14 +2,16 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ptft.launch import Form, LaunchFile, Rendered, System, render_launch
 
-__all__ = ["FORMS", "FULL", "Recorder", "launch_of", "rendered"]
+__all__ = ["FORMS", "FULL", "Recorder", "expanded", "launch_of", "rendered"]
 
 FULL: dict[str, Any] = {
     "image": "ghcr.io/me/ptft-train@sha256:" + "0" * 64,
@@ -50,6 +52,13 @@ def rendered(
 ) -> Rendered:
     """A recipe as a system takes it, with :data:`FULL` changed."""
     return render_launch(source, overrides, launch_of(**changes), on, form=form)
+
+
+def expanded(text: str, env: Mapping[str, str]) -> str:
+    """What the kubelet makes of an argument or a value: ``$(NAME)`` is that variable, if there is
+    one, and ``$$`` a dollar (k8s.io/kubernetes, third_party/forked/golang/expansion)."""
+    found = re.compile(r"\$(?:(\$)|\(([^)]*)\))")
+    return found.sub(lambda match: match[1] or env.get(match[2], match[0]), text)
 
 
 class Recorder:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from ptft.launch import Form, System
-from tests.launch.parts import rendered
+from tests.launch.parts import expanded, rendered
 from tests.support.schemas import closed
 
 VERSIONS = ("1.29", "1.36")
@@ -162,6 +162,14 @@ def test_secrets_are_by_name() -> None:
     env = {one["name"]: one for one in pod_of(job)["containers"][0]["env"]}
     assert env["HF_TOKEN"]["valueFrom"] == {"secretKeyRef": {"name": "tokens", "key": "HF_TOKEN"}}
     assert env["NCCL_DEBUG"]["value"] == "WARN"
+
+
+@pytest.mark.parametrize("form", Form)
+def test_a_setting_does_not_take_a_secret_up(form: Form) -> None:
+    told = "$(HF_TOKEN) $$(HF_TOKEN) $$ $HOME"
+    made = documents("pretrain/scenes", form, {"env": {"NOTE": told}})[-1]
+    env = {one["name"]: one for one in pod_of(made)["containers"][0]["env"]}
+    assert expanded(env["NOTE"]["value"], {"HF_TOKEN": "x", "HOME": "/tmp"}) == told
 
 
 def test_two_nodes_find_each_other_by_a_service() -> None:

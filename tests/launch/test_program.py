@@ -11,17 +11,18 @@ from ptft.errors import RecipeError, UsageError
 from ptft.launch import Form, Rendered, System
 from ptft.launch.job import program
 from ptft.recipe.load import load_recipe, recipe_digest
-from tests.launch.parts import FORMS, Recorder, rendered
+from tests.launch.parts import FORMS, Recorder, expanded, rendered
 
 SCENES = "pretrain/scenes"
 NASTY = (
     "objective.kind=clip",
     "data.style=shaded",
-    "evaluate=[{kind: zero_shot, templates: ['$(touch /tmp/ptft-was-here) `id` {}']}]",
+    "evaluate=[{kind: zero_shot, templates: ['$(touch /tmp/ptft-was-here) `id` {} $(HF_TOKEN)']}]",
     'run.dir=runs/it\'s "quoted" \\ $HOME; rm -rf x & (y) *',
 )
 RECIPE = """\
 # $(touch /tmp/ptft-was-here) `id` 'single' "double" \\ end
+# $(HF_TOKEN) $$(HF_TOKEN) $$$(HF_TOKEN) $$$
 name: mine
 model: {name: ViT-B-32}
 data: {kind: scenes}
@@ -38,7 +39,8 @@ def nodes(made: Rendered, recorder: Recorder) -> list[list[str]]:
         found = []
         for document in yaml.safe_load_all(made.text):
             if (container := _container(document)) is not None:
-                found.append([*container["command"], *container["args"]])
+                words = [*container["command"], *container["args"]]
+                found.append([expanded(word, {"HF_TOKEN": "x"}) for word in words])
         return found
     script = recorder.programs.parent / made.file
     script.write_text(made.text)

@@ -209,6 +209,14 @@ def _steps(*steps: dict[str, Any]) -> dict[str, Any]:
     return {"normalizer": {"type": "Sequence", "normalizers": list(steps)}}
 
 
+def _pieces(*pieces: object) -> dict[str, Any]:
+    return {"type": "Unigram", "unk_id": 0, "vocab": [["a", 0.0], *pieces]}
+
+
+def _words(**values: object) -> dict[str, Any]:
+    return {"type": "WordPiece", "unk_token": "a", "vocab": {"a": 0}, **values}
+
+
 _LONG = base64.b64encode(bytes(4) + b"A" * 1200 + b"\0").decode()  # an empty trie, one text
 _TENS = [_replace({"String": a}, b * 10) for a, b in zip("abcdefghij", "bcdefghijk", strict=True)]
 
@@ -247,6 +255,13 @@ _TENS = [_replace({"String": a}, b * 10) for a, b in zip("abcdefghij", "bcdefghi
             "must not be drawn",
         ),
         ({"surprise": 1}, "unknown key"),
+        ({"added_tokens": [{"id": 2, "content": "a" * 8192}] * 129}, "1048576 characters of all"),
+        ({"model": _pieces(["a" * 513, -1.0])}, "each of at most 512"),
+        ({"model": _pieces(*[["a" * 512, -1.0]] * 32769)}, "16777216 bytes of pieces"),
+        ({"model": _pieces("a")}, "pieces, each with its score"),
+        ({"model": _words(max_input_chars_per_word=513)}, "a whole number from 0 to 512"),
+        ({"model": _words(continuing_subword_prefix="a" * 65)}, "a text of at most 64"),
+        ({"model": _words(end_of_word_suffix="a" * 65)}, "a text of at most 64"),
     ],
 )
 def test_a_tokenizer_that_grows_or_hangs(parts: dict[str, Any], said: str, tmp_path: Path) -> None:
