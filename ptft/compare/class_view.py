@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptft.compare.arms import START
-from ptft.compare.queries import ClassQueries
+from ptft.compare.queries import QUERIES, ClassQueries
 from ptft.compare.recommend import Recommendation
 from ptft.compare.results import MIXED, Cell
 from ptft.data import SampleSet
-from ptft.errors import SampleError
+from ptft.errors import ArtifactError, SampleError
 from ptft.pages.classes import (
     ConfusionTable,
     Pair,
@@ -71,6 +71,13 @@ def class_view(
     own = [cell for cell in cells if cell.budget == choice.budget and cell.test_said]
     if queries is None or not own:
         return None
+    count = len(queries.classes)
+    for cell in own:
+        if len(cell.test_said) != len(queries.labels) or max(cell.test_said) >= count:
+            raise ArtifactError(
+                f"{cell.arm} at {cell.budget}, seed {cell.seed}: test_said: allowed: "
+                f"{len(queries.labels)} numbers below {count}, as {QUERIES} has them"
+            )
     labels_q = np.array(queries.labels)
     said = {
         arm: np.array([cell.test_said for cell in own if cell.arm == arm])

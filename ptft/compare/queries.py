@@ -7,6 +7,7 @@ from ptft.artifact import read_as, write_json
 from ptft.compare.boxes import BoxMeasurement
 from ptft.compare.metric import Measurement
 from ptft.data import SampleSet
+from ptft.errors import ArtifactError
 from ptft.evaluate.class_ranks import ClassRanks
 
 __all__ = ["QUERIES", "ClassQueries", "read_queries", "said_of"]
@@ -32,9 +33,21 @@ class ClassQueries:
 
 
 def read_queries(folder: Path) -> ClassQueries | None:
-    """What test asks, of a comparison's folder; None where it has no classes."""
+    """What test asks, of a comparison's folder; None where it has no classes.
+
+    Raises:
+        ArtifactError: its lists do not fit each other.
+    """
     path = folder / QUERIES
-    return read_as(path, ClassQueries) if path.is_file() else None
+    if not path.is_file():
+        return None
+    found = read_as(path, ClassQueries)
+    count = len(found.labels)
+    if not count == len(found.names) == len(found.places):
+        raise ArtifactError(f"{path}: allowed: {count} names and places, one of each label")
+    if not all(0 <= label < len(found.classes) for label in found.labels):
+        raise ArtifactError(f"{path}: labels: allowed: 0 to {len(found.classes) - 1}")
+    return found
 
 
 def said_of(measured: Measurement | BoxMeasurement, samples: SampleSet, folder: Path) -> list[int]:

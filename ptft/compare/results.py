@@ -5,24 +5,33 @@ ones, and so does one that has grown (:mod:`ptft.compare.keys`).
 """
 
 import glob
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from ptft.artifact import read_json, write_json
+from pydantic import ConfigDict, Field, StringConstraints, with_config
+
+from ptft.artifact import read_as, write_json
+from ptft.compare.cell_checks import check_cell, check_together
 from ptft.compare.keys import CellKey, Keys
-from ptft.compare.stats import AnswerRow
+from ptft.compare.stats import AnswerRow, Bits, Figure
 from ptft.errors import ArtifactError
-from ptft.files.bounds import Bounds
-from ptft.recipe import Comparison
+from ptft.recipe import ArmSection, Comparison
 
 __all__ = ["MIXED", "Cell", "Cells", "Costs", "TrialRecord", "cell_name"]
 
 MIXED = "+wise"
 """What the name of a mix ends with, behind its arm's."""
 
+_Count = Annotated[int, Field(ge=0, lt=2**62)]
+_PassedOver = Annotated[
+    str, StringConstraints(pattern="^(skipped|captions_ended_early|captions_too_long)$")
+]
+_CLOSED = ConfigDict(extra="forbid")
 
+
+@with_config(_CLOSED)
 @dataclass(frozen=True)
 class Costs:
     """What a cell took.
@@ -38,16 +47,17 @@ class Costs:
         trainable_share: of the model's parameters.
     """
 
-    cpu_seconds: float = 0.0
-    search_cpu_seconds: float = 0.0
-    wall_seconds: float = 0.0
-    gpu_seconds: float = 0.0
-    flops: float = 0.0
-    peak_bytes: int = 0
-    artefact_bytes: int = 0
-    trainable_share: float = 0.0
+    cpu_seconds: Figure = 0.0
+    search_cpu_seconds: Figure = 0.0
+    wall_seconds: Figure = 0.0
+    gpu_seconds: Figure = 0.0
+    flops: Figure = 0.0
+    peak_bytes: _Count = 0
+    artefact_bytes: _Count = 0
+    trainable_share: Figure = 0.0
 
 
+@with_config(_CLOSED)
 @dataclass(frozen=True)
 class TrialRecord:
     """What a trial showed, so that later ones can go on from it.
@@ -61,12 +71,13 @@ class TrialRecord:
     """
 
     values: dict[str, Any]
-    val: float | None
-    short: float
-    reports: list[tuple[int, float, float]]
-    cpu_seconds: float
+    val: Figure | None
+    short: Figure
+    reports: list[tuple[_Count, Figure, Figure]]
+    cpu_seconds: Figure
 
 
+@with_config(_CLOSED)
 @dataclass(frozen=True)
 class Cell:
     """One arm at one budget and seed.
@@ -97,30 +108,30 @@ class Cell:
 
     arm: str
     kind: str
-    budget: int
-    seed: int
+    budget: _Count
+    seed: _Count
     chosen: dict[str, Any]
-    val: float
-    test: float
+    val: Figure
+    test: Figure
     val_hits: AnswerRow
     test_hits: AnswerRow
-    val_retained: dict[str, float]
-    test_retained: dict[str, float]
-    ece: float | None
-    ece_scaled: float | None
-    temperature: float | None
-    passed_over: dict[str, int] = field(default_factory=dict)
-    test_said: list[int] = field(default_factory=list)
+    val_retained: dict[str, Figure]
+    test_retained: dict[str, Figure]
+    ece: Figure | None
+    ece_scaled: Figure | None
+    temperature: Figure | None
+    passed_over: dict[_PassedOver, _Count] = field(default_factory=dict)
+    test_said: list[_Count] = field(default_factory=list)
     costs: Costs = field(default_factory=Costs)
     trials: list[TrialRecord] = field(default_factory=list)
-    val_of: list[int] = field(default_factory=list)
-    before_of: list[int] = field(default_factory=list)
+    val_of: list[_Count] = field(default_factory=list)
+    before_of: list[_Count] = field(default_factory=list)
     before_hits: AnswerRow = ""
     base: str = ""
-    unlabelled: int = 0
-    passes: float = 0.0
-    val_kept: dict[str, str] = field(default_factory=dict)
-    test_kept: dict[str, str] = field(default_factory=dict)
+    unlabelled: _Count = 0
+    passes: Figure = 0.0
+    val_kept: dict[str, Bits] = field(default_factory=dict)
+    test_kept: dict[str, Bits] = field(default_factory=dict)
 
     @property
     def val_retention(self) -> float:
@@ -133,6 +144,14 @@ class Cell:
         return _mean(self.test_retained)
 
 
+@with_config(_CLOSED)
+@dataclass(frozen=True)
+class _Kept(Cell):
+    """A cell as its file has it, with what its models learned from."""
+
+    of: str = ""
+
+
 class Cells:
     """The finished cells of a comparison; others may lie in its folder, of it as it was before.
 
@@ -143,6 +162,7 @@ class Cells:
 
     def __init__(self, folder: Path, comparison: Comparison) -> None:
         self.folder = folder / "cells"
+        self._comparison = comparison
         self._section = comparison.compare
         self._keys = Keys(comparison)
 
@@ -165,6 +185,7 @@ class Cells:
         learned, cell = _read(path)
         if learned != self._key(arm, budget).learned:
             raise ArtifactError(f"{path}: of another comparison; delete it, and it is run again")
+        check_cell(path, cell, (arm, budget, seed), self._own(arm), self._comparison)
         return cell
 
     def relatives(self, arm: str, budget: int, seed: int) -> list[Cell]:
@@ -173,6 +194,8 @@ class Cells:
         learned = self._key(arm, budget).learned
         found = map(_read, sorted(self.folder.glob(f"{glob.escape(arm)}_{budget}_{seed}.*.json")))
         cells = [cell for other, cell in found if other == learned]
+        for cell in cells:
+            check_cell(self.folder, cell, (arm, budget, seed), self._own(arm), self._comparison)
         return sorted(cells, key=lambda cell: -len(cell.trials))
 
     def all(self) -> list[Cell]:
@@ -183,6 +206,7 @@ class Cells:
             self.read(*place) for place in product(labels, section.budgets, range(section.seeds))
         ]
         present = [cell for cell in found if cell is not None]
+        check_together(self.folder, present)
         return sorted(present, key=lambda cell: (cell.arm, cell.budget, cell.seed))
 
     @property
@@ -203,8 +227,10 @@ class Cells:
         return len(list(self.folder.glob("[!.]*.json"))) - len(self.all())
 
     def _key(self, arm: str, budget: int) -> CellKey:
-        own = next(one for one in self._section.arms if one.label == arm.removesuffix(MIXED))
-        return self._keys.of(own, budget)
+        return self._keys.of(self._own(arm), budget)
+
+    def _own(self, arm: str) -> ArmSection:
+        return next(one for one in self._section.arms if one.label == arm.removesuffix(MIXED))
 
     def _path(self, arm: str, budget: int, seed: int) -> Path:
         return self.folder / f"{cell_name(arm, budget, seed, self._key(arm, budget))}.json"
@@ -217,13 +243,8 @@ def cell_name(arm: str, budget: int, seed: int, key: CellKey) -> str:
 
 def _read(path: Path) -> tuple[str, Cell]:
     """What a cell's models learned from, and the cell."""
-    values = Bounds(read_json(path), str(path)).values
-    try:
-        learned = values.pop("of", "")
-        costs, trials = Costs(**values["costs"]), [TrialRecord(**one) for one in values["trials"]]
-        return learned, Cell(**{**values, "costs": costs, "trials": trials})
-    except (KeyError, TypeError) as error:
-        raise ArtifactError(f"{path}: no cell of a comparison: {error}") from None
+    kept = read_as(path, _Kept)
+    return kept.of, Cell(**{one.name: getattr(kept, one.name) for one in fields(Cell)})
 
 
 def _mean(shares: dict[str, float]) -> float:

@@ -2,11 +2,22 @@
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, StringConstraints
 
-__all__ = ["COUNTS_AT_ONCE", "AnswerRow", "Hits", "band", "hits_of", "paired_interval"]
+__all__ = [
+    "COUNTS_AT_ONCE",
+    "AnswerRow",
+    "Bits",
+    "Figure",
+    "Hits",
+    "band",
+    "hits_of",
+    "paired_interval",
+]
 
 _DRAWS = 2000
 COUNTS_AT_ONCE = 1 << 20
@@ -16,7 +27,10 @@ Hits = NDArray[np.float64]
 """(S, Q): S seeds, Q queries; 1 where the right answer was found (of a detector the value of the
 picture, :mod:`ptft.evaluate.picture_precision`), NaN where it was not asked."""
 
-AnswerRow = str | list[float]
+Figure = Annotated[float, Field(ge=-1e30, le=1e30, allow_inf_nan=False)]
+"""A number that sums and squares of are none but numbers."""
+Bits = Annotated[str, StringConstraints(pattern="^[01-]*$")]
+AnswerRow = Bits | list[Figure]
 """A row of them as a cell keeps it: "0", "1" and "-" (not asked), or values."""
 
 

@@ -19,6 +19,7 @@ from ptft.pages.markdown import UNKNOWN, card_metadata, metadata_licence
 from ptft.reach import hub_at_hand
 from ptft.recipe import ArchModel, Recipe, TowersModel, load_foreign
 from ptft.recipe.paths import is_hub_id, split_hub_id
+from ptft.recipe.yaml_text import MAX_YAML
 from ptft.speech import tell_once
 
 __all__ = ["base_licence", "card_licence", "common_licence", "hub_bases", "run_licence"]
@@ -60,7 +61,10 @@ def run_licence(run: Path) -> str:
 def card_licence(path: Path) -> str:
     """``license`` in the front matter of a card, ``unknown`` without one."""
     try:
-        values = card_metadata(path.read_text(encoding="utf-8"))
+        if not path.is_file():  # a pipe would be waited at
+            return UNKNOWN
+        with path.open(encoding="utf-8") as stream:
+            values = card_metadata(stream.read(MAX_YAML))  # more is no header
     except (OSError, UnicodeDecodeError, ArtifactError):
         return UNKNOWN
     return metadata_licence(values)

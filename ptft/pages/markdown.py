@@ -16,8 +16,9 @@ import yaml
 
 from ptft.artifact import FolderFiles
 from ptft.errors import ArtifactError
+from ptft.files.bounds import shown
 from ptft.printable import printable
-from ptft.recipe.yaml_text import dump_values
+from ptft.recipe.yaml_text import dump_values, read_yaml
 
 __all__ = [
     "UNKNOWN",
@@ -105,11 +106,11 @@ def card_metadata(card: str) -> dict[str, Any]:
     """
     match = _FRONT.match(card)
     try:
-        values = yaml.safe_load(match[1]) if match else {}
+        values = read_yaml(match[1]) if match else {}
     except yaml.YAMLError as error:
         raise ArtifactError(f"{FolderFiles.CARD}: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise ArtifactError(f"{FolderFiles.CARD}: metadata is {values!r}; allowed: key: value")
+        raise ArtifactError(f"{FolderFiles.CARD}: metadata is {shown(values)}; allowed: key: value")
     return values
 
 

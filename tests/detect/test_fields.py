@@ -13,6 +13,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from ptft.data import SampleSet, open_split
+from ptft.data.boxes.box import BoxTally
+from ptft.data.boxes.objects import read_field
 from ptft.data.boxes.read import read_marked
 from ptft.data.packing.pack import PackSettings, pack
 from ptft.errors import DataError, UsageError
@@ -214,3 +216,11 @@ def test_a_class_has_the_bounds_of_any_other(tmp_path: Path) -> None:
     cell = {"bbox": XYWH, "category": ["cell", "x" * 5000]}
     with pytest.raises(DataError, match="a name of at most 4,096 characters"):
         opened(table(tmp_path / "a.parquet", [cell]))
+
+
+@pytest.mark.parametrize("value", [5, True, 1.5, "abcd", {"a": 1}])
+@pytest.mark.parametrize("key", ["bbox", "category", "iscrowd"])
+def test_what_is_no_list_of_boxes_is_an_error(key: str, value: object) -> None:
+    cell = {"bbox": [[1, 2, 3, 4]], "category": ["a"], "iscrowd": [0], key: value}
+    with pytest.raises(DataError, match=f"a: {key}: .*; allowed: a list, of all boxes"):
+        read_field(cell, "a", BoxTally())

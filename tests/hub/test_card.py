@@ -1,11 +1,15 @@
 """A published card keeps what was written on the Hub, wherever it was written last."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from ptft.errors import ArtifactError, HubError
 from ptft.export import card as export_card
 from ptft.hub.card import EMPTY, merge_card
-from ptft.pages.markdown import card_metadata
+from ptft.model.licence import card_licence
+from ptft.pages.markdown import UNKNOWN, card_metadata
 
 
 def card(notes: str, *, results: str = "42", **front: str) -> str:
@@ -83,3 +87,33 @@ def test_metadata() -> None:
     assert card_metadata("# no header\n") == {}
     with pytest.raises(ArtifactError, match=r"README\.md: metadata is 'mit'"):
         merge_card("---\nmit\n---\n", None)
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("[" * 5000, "nested too deep"),
+        ("a: &a [*a]", "a value that holds itself"),
+        ("a: 2024-99-99", "a value that cannot be: month"),
+        (f"a: {'9' * 6000}", "a value that cannot be: "),
+        ("a: !!python/name:os.system", "could not determine a constructor"),
+        ("- " + "x, " * 10_000, "metadata is .{40}; allowed: key: value"),
+        ("\n".join(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9 * (n > 0)}]" for n in range(9)), "400000"),
+    ],
+)
+def test_a_strangers_card_is_read_within_bounds(header: str, said: str, tmp_path: Path) -> None:
+    text = f"---\n{header}\n---\n"
+    with pytest.raises(ArtifactError, match=said) as caught:
+        card_metadata(text)
+    assert "\n" not in str(caught.value)
+    (tmp_path / "README.md").write_text(text)
+    assert card_licence(tmp_path / "README.md") == UNKNOWN
+
+
+def test_the_licence_of_a_card_stands_at_its_head(tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    path.write_text("---\nlicense: mit\n---\n" + "x" * 5_000_000)
+    assert card_licence(path) == "mit"
+    path.unlink()
+    os.mkfifo(path)  # which nobody writes to
+    assert card_licence(path) == UNKNOWN

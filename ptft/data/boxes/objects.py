@@ -74,17 +74,18 @@ def read_field(cell: Any, where: str, tally: BoxTally) -> FieldBoxes:
 def _rows(cell: Any, where: str) -> list[Mapping[str, Any]]:
     """One object a box, whichever way they are written."""
     if isinstance(cell, Mapping):
-        lists = {
-            key: list(value)
-            for key, value in cell.items()
-            if key in (*_BOX, *_CATEGORY, *_CROWD, *_DIFFICULT) and value is not None
-        }
+        known = (*_BOX, *_CATEGORY, *_CROWD, *_DIFFICULT)
+        told = {key: value for key, value in cell.items() if key in known and value is not None}
+        for key, value in told.items():
+            if not isinstance(value, list | tuple | np.ndarray):
+                raise DataError(f"{where}: {key}: {shown(value)}; allowed: a list, of all boxes")
+        lists = {key: list(value) for key, value in told.items()}
         if not any(key in lists for key in _BOX):
             raise DataError(f"{where}: {', '.join(map(str, cell))}; allowed: bbox and category")
         lengths = {key: len(value) for key, value in lists.items()}
         if len(set(lengths.values())) > 1:
-            told = ", ".join(f"{count} {key}" for key, count in lengths.items())
-            raise DataError(f"{where}: {told}; allowed: lists of one length")
+            counts = ", ".join(f"{count} {key}" for key, count in lengths.items())
+            raise DataError(f"{where}: {counts}; allowed: lists of one length")
         count = next(iter(lengths.values()))
         return [{key: value[row] for key, value in lists.items()} for row in range(count)]
     if isinstance(cell, list | tuple | np.ndarray):
