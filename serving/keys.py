@@ -175,8 +175,8 @@ def _rate(value: str) -> float:
 
 
 def _concurrency(value: str) -> int:
-    if not (value.isascii() and value.isdigit() and 0 < int(value) <= 10**6):
-        raise _WrongLimit(f"concurrency={value}: allowed: a whole number of at least 1")
+    if re.fullmatch(r"0*[1-9]\d{0,6}", value, re.ASCII) is None or int(value) > 10**6:
+        raise _WrongLimit(f"concurrency={value[:40]}: allowed: a whole number of at least 1")
     return int(value)
 
 

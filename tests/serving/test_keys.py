@@ -34,6 +34,7 @@ def test_a_line_has_a_name_a_hash_and_limits() -> None:
         (f"one {HASH} rate=0", "line 2: one: rate=0: allowed: requests a second, above 0"),
         (f"one {HASH} rate=nan", "rate=nan: allowed"),
         (f"one {HASH} concurrency=1.5", "concurrency=1.5: allowed: a whole number"),
+        (f"one {HASH} concurrency={'9' * 5000}", f"concurrency={'9' * 40}: allowed: a whole"),
         (f"one {HASH} expires=soon", "expires=soon: allowed: a day such as 2027-06-30"),
         (f"one {HASH} rat=1", "rat: did you mean 'rate'?"),
         (f"one {HASH} rate=1 rate=2", "rate stands twice"),
