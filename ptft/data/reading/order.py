@@ -20,7 +20,7 @@ from ptft.data.hashing import hash_integers, permutation
 from ptft.data.mapped import shared
 from ptft.data.shuffled import ShuffledNumbers
 
-__all__ = ["ORDER", "BalancedOrder", "Order", "OrderVersion", "RunOrder", "rng_for"]
+__all__ = ["MOST", "ORDER", "BalancedOrder", "Order", "OrderVersion", "RunOrder", "rng_for"]
 
 OrderVersion = Literal[1, 2]
 """Of the rules by which a run's order follows from its seed; they differ beyond 2^20 samples."""
@@ -28,7 +28,9 @@ OrderVersion = Literal[1, 2]
 ORDER: OrderVersion = 2
 """That of runs which begin now."""
 
-_MOST = 1 << 20  # numbers of a permutation that is an array, 4 bytes each
+MOST = 1 << 20
+"""Numbers of a permutation that is an array, 4 bytes each; those of a larger one are computed."""
+
 _FEW = 64  # ... of one of very many; fewer numbers are too few for what is computed to be even
 _AHEAD = 1024  # numbers that are computed at once: 0.1 us each, one alone 3
 
@@ -72,7 +74,7 @@ class Order:
         redraw: draw with replacement: at each position any of its window, by the seed and the
             position.
         version: of the order.
-        most: samples that are shuffled together by an array, in version 2.
+        most: samples that are shuffled together by an array, in version 2; absent: ``MOST``.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class Order:
         blocks: np.ndarray | None = None,
         redraw: bool = False,
         version: OrderVersion = ORDER,
-        most: int = _MOST,
+        most: int | None = None,
     ) -> None:
         self.count = count
         self.seed = seed
@@ -91,7 +93,7 @@ class Order:
         self.blocks = blocks
         self.redraw = redraw
         self.version = version
-        self.most = most
+        self.most = MOST if most is None else most
         self._cached = lru_cache(maxsize=3)(self._members)
         self._coming = lru_cache(maxsize=1)(self._two_windows)
         self._row = lru_cache(maxsize=2)(self._block_row)
@@ -219,6 +221,7 @@ class BalancedOrder:
         seed: of the recipe.
         version: of the order.
         members: samples with a class, by class, where somebody has sorted them already.
+        most: samples of a class that are shuffled by an array; absent: by how many there are.
     """
 
     def __init__(
@@ -227,6 +230,7 @@ class BalancedOrder:
         seed: int,
         version: OrderVersion = ORDER,
         members: np.ndarray | None = None,
+        most: int | None = None,
     ) -> None:
         self.labels = labels
         self.seed = seed
@@ -237,12 +241,12 @@ class BalancedOrder:
         starts = np.flatnonzero(np.diff(labels[members])) + 1
         self._groups: list[np.ndarray] = np.split(self._members, starts)
         # orders of all classes are in use at once: together they would be as large as the set
-        self._most = _FEW if len(labels) > _MOST else _MOST
+        self._most = most or (min(_FEW, MOST) if len(labels) > MOST else MOST)
         self._orders: dict[int, Order] = {}
         self._round = lru_cache(maxsize=2)(self._shuffled)
 
     def __reduce__(self) -> tuple[type["BalancedOrder"], tuple[object, ...]]:
-        return BalancedOrder, (self.labels, self.seed, self.version, self._members)
+        return BalancedOrder, (self.labels, self.seed, self.version, self._members, self._most)
 
     def __getitem__(self, position: int) -> int:
         number, turn = self._find(position)
