@@ -267,18 +267,20 @@ def _figures(
     keep: "dict[str, tuple[SampleSet, Detections]] | None" = None,
 ) -> "dict[str, Figures]":
     from ptft.evaluate import evaluate as run
+    from ptft.evaluate.ranks import scores_within
 
     tell(f"measuring it by {', '.join(item.label for item in loaded.evaluate)}")
-    return run(
-        model,
-        loaded.evaluate,
-        loaded.data,
-        seed=loaded.seed,
-        progress=count,
-        tell=tell,
-        keep=keep,
-        classed=classed,
-    )
+    with scores_within(loaded.run.evaluate_mb):
+        return run(
+            model,
+            loaded.evaluate,
+            loaded.data,
+            seed=loaded.seed,
+            progress=count,
+            tell=tell,
+            keep=keep,
+            classed=classed,
+        )
 
 
 def _recipe_beside(model: "str | Path | DualEncoder") -> Path:

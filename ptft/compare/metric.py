@@ -12,7 +12,7 @@ from ptft.compare.stats import AnswerRow
 from ptft.data import SampleSet
 from ptft.errors import RecipeError, suggest
 from ptft.evaluate import embed_split, embed_texts
-from ptft.evaluate.calibrate import fit_temperature
+from ptft.evaluate.calibrate import kept_scores, temperature_of
 from ptft.evaluate.class_ranks import ClassRanks, rank_labels
 from ptft.evaluate.figures import calibration_errors, cut_figures
 from ptft.evaluate.label_scores import LabelScores, picture_ranks, score_labels
@@ -94,6 +94,18 @@ class Measurement:
         scores, own = zip(*self.blocks(), strict=True)
         return torch.cat(scores), torch.cat(own)
 
+    @property
+    def count(self) -> int:
+        """How many scores all blocks have."""
+        ranks = self.ranks
+        if isinstance(ranks, ClassRanks):
+            return len(ranks.labels_n) * ranks.classes
+        if isinstance(ranks, LabelScores):
+            return 2 * ranks.logits_nc.numel()
+        return len(ranks.of(self.ways[0])) * len(
+            ranks.t2i_m if self.ways[0] == "i2t" else ranks.captions_n
+        )
+
     @cached_property
     def passed_over(self) -> dict[str, int]:
         """Counts of what was left out or cut, by the names that ``ptft evaluate`` has for them."""
@@ -120,7 +132,7 @@ def calibrated(
     None of boxes, whose scores are no shares of one answer."""
     if isinstance(val, BoxMeasurement) or isinstance(test, BoxMeasurement):
         return None, None, None
-    temperature = fit_temperature(*val.scores())
+    temperature = temperature_of(kept_scores(val.blocks, val.count))
     ece, ece_scaled = calibration_errors(test.blocks(), (1.0, temperature))
     return temperature, ece, ece_scaled
 

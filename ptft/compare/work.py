@@ -200,11 +200,12 @@ def _task(values: dict[str, Any], arm: int, budget: int, folder: Path, name: str
     """Run a task in the process that this is called in."""
     from ptft.compare.task import Task
     from ptft.data import kept_open
+    from ptft.evaluate.ranks import scores_within
 
     comparison = Comparison.model_validate(values)
     section = comparison.compare.arms[arm]
     try:
-        with kept_open():
+        with kept_open(), scores_within(comparison.run.evaluate_mb):
             Task(comparison, section, budget, folder, name=name).run()
     except (TrainingError, ModelError) as error:
         raise type(error)(f"{section.label} at {budget}: {error}") from error

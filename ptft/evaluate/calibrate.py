@@ -3,6 +3,7 @@
 Shape letters: Q queries, C candidates (classes, or the texts of a retrieval).
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -13,11 +14,14 @@ from ptft.data import SampleSet
 from ptft.data.reading.loader import Workers
 from ptft.errors import DataError
 from ptft.evaluate.embed import embed_split
-from ptft.evaluate.figures import calibration_error
-from ptft.evaluate.ranks import blocks_of
+from ptft.evaluate.figures import calibration_errors
+from ptft.evaluate.ranks import blocks_of, parts_of, scores_at_once
 from ptft.model import DualEncoder
 
-__all__ = ["Calibration", "calibrate_head", "fit_temperature"]
+__all__ = ["Calibration", "calibrate_head", "fit_temperature", "kept_scores", "temperature_of"]
+
+Blocks = Callable[[], Iterable[tuple[Tensor, Tensor]]]
+"""Scores of blocks of queries with every candidate, and which are right: float and bool (B, C)."""
 
 _RANGE = (-5.0, 5.0)  # of log temperature; beyond it softmax is one-hot or flat anyway
 _GOLDEN = (5**0.5 - 1) / 2
@@ -62,17 +66,27 @@ def calibrate_head(model: DualEncoder, val: SampleSet, *, workers: Workers = "au
     if labelled is None or len(labelled[1]) == 0:
         raise DataError("objective.calibrate: no sample of val has a label; see data.label")
     inputs_nw, labels_n = labelled
-    logits_nc = model.class_logits(inputs_nw.to(model.device)).float().cpu()
-    own_nc = F.one_hot(labels_n, logits_nc.shape[1]).bool()
-    temperature = fit_temperature(logits_nc, own_nc)
+    classes = len(model.spec.classes)
+
+    def blocks() -> Iterable[tuple[Tensor, Tensor]]:
+        for rows in blocks_of(len(labels_n), classes):
+            logits_bc = model.class_logits(inputs_nw[rows].to(model.device)).float().cpu()
+            yield logits_bc, F.one_hot(labels_n[rows], classes).bool()
+
+    scores = kept_scores(blocks, len(labels_n) * classes)
+    temperature = temperature_of(scores)
+    before, after = calibration_errors(scores(), (1.0, temperature))
     assert model.head is not None
     model.head.divide(temperature)
-    return Calibration(
-        temperature,
-        len(labels_n),
-        calibration_error(logits_nc, labels_n),
-        calibration_error(logits_nc / temperature, labels_n),
-    )
+    return Calibration(temperature, len(labels_n), before, after)
+
+
+def kept_scores(blocks: Blocks, count: int) -> Blocks:
+    """The same blocks, in memory where there is room for ``count`` scores."""
+    if count > scores_at_once():
+        return blocks
+    found = list(blocks())
+    return lambda: found
 
 
 def fit_temperature(logits_qc: Tensor, own_qc: Tensor) -> float:
@@ -82,14 +96,22 @@ def fit_temperature(logits_qc: Tensor, own_qc: Tensor) -> float:
     (with one right candidate a query, the function is convex in 1/temperature). A temperature
     changes no prediction, since it changes no order.
     """
+    return temperature_of(
+        lambda: ((logits_qc[rows], own_qc[rows]) for rows in blocks_of(*logits_qc.shape))
+    )
+
+
+def temperature_of(blocks: Blocks) -> float:
+    """:func:`fit_temperature` of scores that come by blocks, which it goes through 62 times."""
 
     def loss(log_t: float) -> float:
         scale = torch.exp(torch.tensor(-log_t, dtype=torch.float64))
         losses = []
-        for rows in blocks_of(*logits_qc.shape):
-            scaled = logits_qc[rows].double() * scale
-            own = scaled.masked_fill(~own_qc[rows], -torch.inf)
-            losses.append(scaled.logsumexp(1) - own.logsumexp(1))
+        for logits_bc, own_bc in blocks():
+            for part in parts_of(logits_bc):
+                scaled = logits_bc[part].double() * scale
+                own = scaled.masked_fill(~own_bc[part], -torch.inf)
+                losses.append(scaled.logsumexp(1) - own.logsumexp(1))
         return float(torch.cat(losses).mean())
 
     low, high = _RANGE

@@ -14,7 +14,7 @@ from torch import Tensor
 from ptft.errors import DataError, ModelError, suggest
 from ptft.evaluate.embed import SplitEmbeddings
 from ptft.evaluate.probe import LinearProbe, choose_c, fit_probe
-from ptft.evaluate.ranks import blocks_of
+from ptft.evaluate.ranks import blocks_of, parts_of
 from ptft.model import DualEncoder, class_head, rows_for
 from ptft.recipe import (
     ClassifyEvaluation,
@@ -161,17 +161,17 @@ def rank_blocks(score: Score, inputs_nw: Tensor, labels_n: Tensor, classes: int)
             f"labels run from {int(labels_n.min())} to {int(labels_n.max())}; "
             f"allowed with {classes} classes: 0 to {classes - 1}"
         )
-    ranks, sure, said = [], [], []
+    # room for all at once: small pieces that stay between large ones that go keep their memory
+    ranks_n, said_n = torch.empty_like(labels_n), torch.empty_like(labels_n)
+    sure_n = torch.empty(len(labels_n), dtype=torch.float64, device=labels_n.device)
     for rows in blocks_of(len(labels_n), classes):
         with torch.no_grad():
             logits_bc, labels_b = score(inputs_nw[rows]), labels_n[rows]
-        ranks.append(class_ranks(logits_bc, labels_b))
-        sure_b, said_b = logits_bc.double().softmax(dim=1).max(dim=1)
-        sure.append(sure_b)
-        said.append(said_b)
-    return ClassRanks(
-        torch.cat(ranks), torch.cat(sure), torch.cat(said), labels_n, classes, inputs_nw, score
-    )
+        for part in parts_of(logits_bc):
+            own = slice(rows.start + part.start, rows.start + part.stop)
+            ranks_n[own] = class_ranks(logits_bc[part], labels_b[part])
+            sure_n[own], said_n[own] = logits_bc[part].double().softmax(dim=1).max(dim=1)
+    return ClassRanks(ranks_n, sure_n, said_n, labels_n, classes, inputs_nw, score)
 
 
 def class_ranks(logits_nc: Tensor, labels_n: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ def embed_split(
         DataError: no sample can be read.
         ModelError: an embedding is not finite.
     """
-    rows: list[Tensor] = []
+    images_nd = torch.empty(0, model.spec.embed_dim)
     indices: list[Tensor] = []
     labels: list[Tensor] = []
     captions: list[tuple[str, ...]] = []
@@ -116,17 +116,21 @@ def embed_split(
             samples, preprocess=model.spec.preprocess, batch=batch, workers=workers, reads=reads
         ):
             indices.append(part.indices)
+            first = len(captions)
             captions += part.captions
             skipped += part.skipped
             if part.labels is not None:
                 labels.append(part.labels)
             if part.images is not None:
                 pixels = model.normalise(part.images.to(model.device))
-                rows.append(F.normalize(model.encode_image(pixels), dim=-1).float().cpu())
-                _refuse_nan(rows[-1], [samples.name(int(index)) for index in part.indices])
+                row_bd = F.normalize(model.encode_image(pixels), dim=-1).float().cpu()
+                _refuse_nan(row_bd, [samples.name(int(index)) for index in part.indices])
+                if not len(images_nd):  # room for all at once: joined, they would take it twice
+                    images_nd = torch.empty(len(samples), row_bd.shape[1])
+                images_nd[first : len(captions)] = row_bd
             if progress is not None:
                 progress(what, len(captions) + len(skipped), len(samples))
-    images_nd = torch.cat(rows) if rows else torch.empty(0, model.spec.embed_dim)
+    images_nd = images_nd[: len(captions)]
     texts_nd = None
     if reads != "image":
         texts = [own[0] for own in captions]
@@ -167,20 +171,27 @@ def embed_texts(
         ModelError: an embedding is not finite.
     """
     unique = sorted(set(texts), key=lambda text: (len(text), text))
-    rows: list[Tensor] = []
+    number = {text: place for place, text in enumerate(unique)}
+    number_m = torch.tensor([number[text] for text in texts], dtype=torch.int64)
+    order_m = number_m.argsort()
+    ends = torch.bincount(number_m, minlength=len(unique)).cumsum(0).tolist()
+    found_md = torch.empty(0, model.spec.embed_dim)
     tokenizer = model.spec.tokenizer
     with evaluating(model):
         for start in range(0, len(unique), batch):
             part = unique[start : start + batch]
             tokens = torch.from_numpy(tokenizer.trim(tokenizer(part))).to(model.device)
-            rows.append(F.normalize(model.encode_text(tokens), dim=-1).float().cpu())
-            _refuse_nan(rows[-1], part)
+            row_bd = F.normalize(model.encode_text(tokens), dim=-1).float().cpu()
+            _refuse_nan(row_bd, part)
+            if (
+                not start
+            ):  # room for all at once: joined and put in order, they would take it thrice
+                found_md = torch.empty(len(texts), row_bd.shape[1])
+            own_k = order_m[ends[start - 1] if start else 0 : ends[start + len(part) - 1]]
+            found_md[own_k] = row_bd[number_m[own_k] - start]
             if progress is not None:
                 progress("texts", start + len(part), len(unique))
-    if not rows:
-        return torch.empty(0, model.spec.embed_dim)
-    place = {text: index for index, text in enumerate(unique)}
-    return torch.cat(rows)[[place[text] for text in texts]]
+    return found_md
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ptft.evaluate.class_ranks import ClassRanks
-from ptft.evaluate.ranks import RetrievalRanks, blocks_of
+from ptft.evaluate.ranks import RetrievalRanks, blocks_of, parts_of
 from ptft.model.spec import ModelSpec
 from ptft.preprocess import TextTokenizer
 
@@ -23,6 +23,7 @@ __all__ = [
     "count_cut",
     "cut_figures",
     "expected_calibration_error",
+    "gap_of",
     "recall_figures",
 ]
 
@@ -161,19 +162,28 @@ def calibration_errors(
     right: list[list[Tensor]] = [[] for _ in temperatures]
     for logits_bc, own_bc in blocks:
         for place, temperature in enumerate(temperatures):
-            scaled_bc = logits_bc / temperature
-            confidence_b, predicted_b = scaled_bc.double().softmax(dim=1).max(dim=1)
-            sure[place].append(confidence_b)
-            right[place].append(own_bc.gather(1, predicted_b[:, None])[:, 0])
+            for part in parts_of(logits_bc):
+                scaled_bc = logits_bc[part] / temperature
+                confidence_b, predicted_b = scaled_bc.double().softmax(dim=1).max(dim=1)
+                sure[place].append(confidence_b)
+                right[place].append(own_bc[part].gather(1, predicted_b[:, None])[:, 0])
     return [binned_gap(torch.cat(s), torch.cat(r)) for s, r in zip(sure, right, strict=True)]
 
 
 def binned_gap(sure_n: Tensor, right_n: Tensor) -> float:
     """Mean of |accuracy - confidence| of each sample's bin."""
-    bin_n = (sure_n * BINS).ceil().long().clamp(1, BINS) - 1
-    gap = torch.zeros(BINS, dtype=torch.float64, device=sure_n.device)
-    gap.index_add_(0, bin_n, right_n.double() - sure_n)
-    return float(gap.abs().sum() / len(sure_n))
+    return gap_of([(sure_n, right_n)])
+
+
+def gap_of(blocks: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """:func:`binned_gap` of samples that come by blocks."""
+    gap, total = torch.zeros(BINS, dtype=torch.float64), 0
+    for sure_b, right_b in blocks:
+        bin_b = (sure_b * BINS).ceil().long().clamp(1, BINS) - 1
+        gap = gap.to(sure_b.device)
+        gap.index_add_(0, bin_b, right_b.double() - sure_b)
+        total += len(sure_b)
+    return float(gap.abs().sum() / total)
 
 
 def _chance(captions_n: Tensor, total: int, k: int) -> float:

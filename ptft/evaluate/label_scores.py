@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ptft.errors import DataError, ModelError, suggest
 from ptft.evaluate.embed import SplitEmbeddings
-from ptft.evaluate.figures import binned_gap
-from ptft.evaluate.ranks import blocks_of
+from ptft.evaluate.figures import gap_of
+from ptft.evaluate.ranks import blocks_of, parts_of
 from ptft.model import DualEncoder, class_head, rows_for
 from ptft.recipe import ClassifyEvaluation, ZeroShotEvaluation
 
@@ -53,7 +53,11 @@ class LabelScores:
 
     def told_nc(self, thresholds_c: Tensor) -> Tensor:
         """bool (N, C), which classes reach their thresholds."""
-        return self.probabilities_nc >= thresholds_c
+        pieces = [
+            self.logits_nc[rows].double().sigmoid() >= thresholds_c
+            for rows in parts_of(self.logits_nc)
+        ]
+        return torch.cat(pieces)
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Each decision as one of two candidates, no and yes: float and bool (B, 2)."""
@@ -131,10 +135,7 @@ def label_figures(scores: LabelScores) -> dict[str, float | int]:
             micro, f1_c = f1_scores(told_nc, has_nc)
             figures[f"micro_f1{name}"] = micro
             figures[f"macro_f1{name}"] = float(f1_c[seen_c].mean())
-        sure_nc = scores.probabilities_nc
-        right_nc = (sure_nc >= 0.5) == has_nc
-        sure_nc = torch.maximum(sure_nc, 1 - sure_nc)
-        figures["ece"] = binned_gap(sure_nc.flatten(), right_nc.flatten())
+        figures["ece"] = gap_of(_decisions(scores))
     figures["top1"] = float((label_ranks(scores) < 1).double().mean())
     figures["all_first"] = float((picture_ranks(scores)[1] < 1).double().mean())
     wrong_n = (~has_nc).sum(dim=1)
@@ -181,7 +182,7 @@ def f1_scores(told_nc: Tensor, has_nc: Tensor) -> tuple[float, Tensor]:
 def label_ranks(scores: LabelScores) -> Tensor:
     """Of each class that a sample has, sample by sample: how many classes that it has not score at
     least as high, int64 (labels,)."""
-    return _ranks(scores)[scores.has_nc]
+    return torch.cat([ranks_bc[has_bc] for ranks_bc, has_bc in _ranks(scores)])
 
 
 def picture_ranks(scores: LabelScores) -> tuple[Tensor, Tensor]:
@@ -189,14 +190,28 @@ def picture_ranks(scores: LabelScores) -> tuple[Tensor, Tensor]:
     at least as high as the last of its own, int64 (Q,): one number a sample, as samples are
     independent and the classes of one are not."""
     rows = scores.has_nc.any(dim=1).nonzero()[:, 0]
-    return rows, _ranks(scores).masked_fill(~scores.has_nc, -1)[rows].amax(dim=1)
+    worst_n = torch.cat(
+        [ranks_bc.masked_fill(~has_bc, -1).amax(dim=1) for ranks_bc, has_bc in _ranks(scores)]
+    )
+    return rows, worst_n[rows]
 
 
-def _ranks(scores: LabelScores) -> Tensor:
-    """How many classes that a sample has not score at least as high as each class: (N, C)."""
-    others_nc = scores.logits_nc.masked_fill(scores.has_nc, torch.inf).sort(dim=1).values
-    below_nc = torch.searchsorted(others_nc, scores.logits_nc.contiguous(), right=False)
-    return (~scores.has_nc).sum(dim=1, keepdim=True) - below_nc
+def _ranks(scores: LabelScores) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of blocks of samples how many classes that a sample has not score at least as high as each
+    class, and which it has: int64 and bool (B, C)."""
+    for rows in parts_of(scores.logits_nc):
+        logits_bc, has_bc = scores.logits_nc[rows], scores.has_nc[rows]
+        others_bc = logits_bc.masked_fill(has_bc, torch.inf).sort(dim=1).values
+        below_bc = torch.searchsorted(others_bc, logits_bc.contiguous(), right=False)
+        yield (~has_bc).sum(dim=1, keepdim=True) - below_bc, has_bc
+
+
+def _decisions(scores: LabelScores) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of blocks of decisions how sure each is, and whether it is right: float64 and bool (B,)."""
+    for rows in parts_of(scores.logits_nc):
+        sure_bc = scores.logits_nc[rows].double().sigmoid()
+        right_bc = (sure_bc >= 0.5) == scores.has_nc[rows]
+        yield torch.maximum(sure_bc, 1 - sure_bc).flatten(), right_bc.flatten()
 
 
 def _on(model: DualEncoder, inputs_nw: Tensor, classes: int) -> Iterator[Tensor]:

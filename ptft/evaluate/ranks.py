@@ -19,6 +19,8 @@ Shape letters: N samples, M texts, Q queries, D width of the joint space.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,7 +32,9 @@ from ptft.evaluate.embed import SplitEmbeddings
 from ptft.model import DualEncoder
 
 __all__ = [
+    "CANDIDATES_AT_ONCE",
     "SCORES_AT_ONCE",
+    "SCORE_BYTES",
     "TIE",
     "EmbedTexts",
     "RetrievalRanks",
@@ -38,15 +42,24 @@ __all__ = [
     "blocks_of",
     "caption_ranks",
     "image_ranks",
+    "parts_of",
     "rank_captions",
     "rank_retrieval",
+    "scores_at_once",
+    "scores_within",
 ]
 
 TIE = 1e-6
 """Cosines closer than this are equal: a few times the rounding of a float32 dot product."""
 
-SCORES_AT_ONCE = 1 << 24  # scores held at once: 64 MiB of float32
-_EXACT = 1 << 24  # ones that float32 counts
+CANDIDATES_AT_ONCE = 1 << 14
+"""Of few queries with very many candidates a product of matrices reads more than it works."""
+
+SCORES_AT_ONCE = 1 << 24  # scores held at once where nobody says otherwise
+SCORE_BYTES = 16  # that one takes: float32, its block and the one before; the rest for _WORK
+_WORK = 8  # parts of a block, whose scores are computed with in float64, at up to 40 bytes each
+
+_within: ContextVar[int | None] = ContextVar("scores_within", default=None)
 
 Way = Literal["i2t", "t2i"]
 """Image to text, or text to image."""
@@ -97,11 +110,33 @@ class RetrievalRanks:
             yield scaled_nd[asked_q[rows]] @ texts_md.T, own_bm
 
 
+@contextmanager
+def scores_within(megabytes: int) -> Iterator[None]:
+    """Inside, scores and what is computed of them take so many MiB at most, or what those of one
+    query take. It moves no figure but by the rounding of a product of matrices."""
+    token = _within.set((megabytes << 20) // SCORE_BYTES)
+    try:
+        yield
+    finally:
+        _within.reset(token)
+
+
+def scores_at_once() -> int:
+    """How many scores there is room for."""
+    within = _within.get()
+    return SCORES_AT_ONCE if within is None else within
+
+
 def blocks_of(queries: int, candidates: int) -> Iterator[slice]:
-    """Rows of a matrix of scores, as many at once as ``SCORES_AT_ONCE`` has room for."""
-    step = max(1, SCORES_AT_ONCE // max(1, candidates))
+    """Rows of a matrix of scores, as many at once as there is room for."""
+    step = max(1, scores_at_once() // max(1, candidates))
     for start in range(0, queries, step):
         yield slice(start, min(start + step, queries))
+
+
+def parts_of(scores_bc: Tensor) -> Iterator[slice]:
+    """Rows of a block of scores, few enough to be computed with in float64."""
+    return blocks_of(len(scores_bc), _WORK * scores_bc.shape[1])
 
 
 def rank_captions(
@@ -170,17 +205,22 @@ def image_ranks(images_nd: Tensor, texts_md: Tensor, image_of_text_m: Tensor) ->
     starts = torch.searchsorted(
         image_of_text_m[order_m], torch.arange(total_n + 1, device=order_m.device)
     ).tolist()
-    for rows in blocks_of(total_n, total_m):
-        scores_cm = images_nd[rows] @ texts_md.T
+    for rows in blocks_of(total_n, min(total_m, CANDIDATES_AT_ONCE)):
         own_k = order_m[starts[rows.start] : starts[rows.stop]]  # captions of these images
         row_k = image_of_text_m[own_k] - rows.start
-        own_scores_k = scores_cm[row_k, own_k]
-        least_c = scores_cm.new_full((len(scores_cm),), -math.inf)
+        own_scores_k = _pair_scores(images_nd[rows], row_k, texts_md, own_k)
+        least_c = own_scores_k.new_full((rows.stop - rows.start,), -math.inf)
         least_c.scatter_reduce_(0, row_k, own_scores_k, "amax")
         least_c -= TIE
-        before_c = total_m - _count_below(scores_cm, least_c)
-        before_c.index_add_(0, row_k, (~(own_scores_k < least_c[row_k])).long(), alpha=-1)
-        has_c = torch.bincount(row_k, minlength=len(scores_cm)) > 0
+        before_c = least_c.new_zeros(len(least_c), dtype=torch.int64)
+        for first in range(0, total_m, CANDIDATES_AT_ONCE):
+            scores_ct = images_nd[rows] @ texts_md[first : first + CANDIDATES_AT_ONCE].T
+            here = (own_k >= first) & (own_k < first + CANDIDATES_AT_ONCE)
+            row_h, place_h = row_k[here], own_k[here] - first
+            own_h = ~(scores_ct[row_h, place_h] < least_c[row_h])
+            before_c += scores_ct.shape[1] - _count_below(scores_ct, least_c)
+            before_c.index_add_(0, row_h, own_h.long(), alpha=-1)
+        has_c = torch.bincount(row_k, minlength=len(least_c)) > 0
         ranks_n[rows] = torch.where(has_c, before_c, total_m)
     return ranks_n
 
@@ -189,16 +229,27 @@ def caption_ranks(images_nd: Tensor, texts_md: Tensor, image_of_text_m: Tensor) 
     """Count the other images before each caption's own: int64 (M,)."""
     total_n, total_m = len(images_nd), len(texts_md)
     ranks_m = torch.empty(total_m, dtype=torch.int64, device=images_nd.device)
-    for rows in blocks_of(total_m, total_n):
-        scores_cn = texts_md[rows] @ images_nd.T
-        least_c = scores_cn.gather(1, image_of_text_m[rows, None])[:, 0] - TIE
+    for rows in blocks_of(total_m, min(total_n, CANDIDATES_AT_ONCE)):
+        rows_c = torch.arange(rows.stop - rows.start, device=ranks_m.device)
+        own_c = _pair_scores(texts_md[rows], rows_c, images_nd, image_of_text_m[rows])
         # Its own image is always within the margin of itself, hence the 1.
-        ranks_m[rows] = total_n - _count_below(scores_cn, least_c) - 1
+        ranks_m[rows] = total_n - 1
+        for first in range(0, total_n, CANDIDATES_AT_ONCE):
+            scores_ct = texts_md[rows] @ images_nd[first : first + CANDIDATES_AT_ONCE].T
+            ranks_m[rows] -= _count_below(scores_ct, own_c - TIE)
     return ranks_m
+
+
+def _pair_scores(one_nd: Tensor, rows_k: Tensor, other_md: Tensor, others_k: Tensor) -> Tensor:
+    """Dot products of pairs of rows: (K,)."""
+    pieces = [
+        (one_nd[rows_k[part]] * other_md[others_k[part]]).sum(dim=1)
+        for part in blocks_of(len(rows_k), one_nd.shape[1])
+    ]
+    return torch.cat(pieces) if pieces else one_nd.new_empty(0)
 
 
 def _count_below(scores_cx: Tensor, least_c: Tensor) -> Tensor:
     """How many of each row are less than its ``least_c``: int64 (C,). The scores are written over:
     torch adds ones in the scores' own place 16 times as fast as it adds bools."""
-    exact = torch.float32 if scores_cx.shape[1] <= _EXACT else torch.float64
-    return scores_cx.lt_(least_c[:, None]).sum(dim=1, dtype=exact).long()
+    return scores_cx.lt_(least_c[:, None]).sum(dim=1).long()

@@ -22,6 +22,7 @@ from torch import Tensor
 from ptft.artifact import ModelInfo
 from ptft.errors import ExportError, PtftError
 from ptft.evaluate import evaluate
+from ptft.evaluate.ranks import scores_within
 from ptft.evaluate.run import EmbeddedSplits, reads_of
 from ptft.model import DualEncoder
 from ptft.model.detector import PlaceAnswers
@@ -184,15 +185,16 @@ class Quality:
     ) -> dict[str, dict[str, float]]:
         assert self._recipe is not None
         files = {"image": image, "text": text, "detect": detect}
-        results = evaluate(
-            _Towers(self._model, files, self._texts.setdefault(text, {})),
-            items,
-            self._recipe.data,
-            seed=self._recipe.seed,
-            device="cpu",
-            progress=self._count,
-            embedded=self._images.setdefault(image, {}),
-        )
+        with scores_within(self._recipe.run.evaluate_mb):
+            results = evaluate(
+                _Towers(self._model, files, self._texts.setdefault(text, {})),
+                items,
+                self._recipe.data,
+                seed=self._recipe.seed,
+                device="cpu",
+                progress=self._count,
+                embedded=self._images.setdefault(image, {}),
+            )
         return {
             name: {
                 key: value

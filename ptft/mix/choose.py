@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from ptft.errors import UsageError, suggest
 from ptft.evaluate import Figures, evaluate
+from ptft.evaluate.ranks import scores_within
 from ptft.model import DualEncoder
 from ptft.model.average import interpolate
 from ptft.recipe import Recipe, check_evaluations, metrics_of
@@ -67,7 +68,8 @@ class Grid:
 
     def measure(self, model: DualEncoder) -> dict[str, Figures]:
         """Run the evaluations of a model, which is on the CPU before and after."""
-        figures = evaluate(model, self.recipe.evaluate, self.recipe.data, seed=self.recipe.seed)
+        with scores_within(self.recipe.run.evaluate_mb):
+            figures = evaluate(model, self.recipe.evaluate, self.recipe.data, seed=self.recipe.seed)
         model.cpu()
         return figures
 

@@ -136,6 +136,9 @@ class RunSection(Section):
     """Checkpoints kept; older ones are deleted once a newer one is complete."""
     evaluate_every: int | None = Field(default=None, ge=1)
     """Steps between evaluations; absent: only after the last step."""
+    evaluate_mb: int = Field(default=256, ge=1)
+    """MiB that an evaluation's scores take at most, beside the embeddings: they are computed by
+    blocks of so many. No figure depends on it, but for the rounding of products of matrices."""
     max_minutes: float | None = Field(default=None, gt=0.0)
     """Minutes after which a limit outside ends the process: the run stops in good time before that,
     with a checkpoint and exit code 75, and ``--resume`` goes on. Counted from where ``ptft train``

@@ -9,6 +9,7 @@ from typing import Any
 from ptft.artifact import RunFiles, read_json, write_json
 from ptft.distributed import World
 from ptft.evaluate import evaluate
+from ptft.evaluate.ranks import scores_within
 from ptft.model import DualEncoder
 from ptft.pages.markdown import inline
 from ptft.pages.markdown import row as markdown_row
@@ -107,14 +108,15 @@ class StageRows:
             return
         columns = sequence.columns
         note_test_read(self.folder, self.record, columns, by=f"train, after {after}")
-        metrics = evaluate(
-            load().eval(),
-            columns,
-            sequence.data,
-            seed=sequence.seed,
-            device=choose_device(sequence.run),
-            workers=sequence.run.workers,
-        )
+        with scores_within(sequence.run.evaluate_mb):
+            metrics = evaluate(
+                load().eval(),
+                columns,
+                sequence.data,
+                seed=sequence.seed,
+                device=choose_device(sequence.run),
+                workers=sequence.run.workers,
+            )
         row = {item.label: float(metrics[item.label][sequence.metric_of(item)]) for item in columns}
         found["rows"][after] = row
         found["metrics"] = {**found.get("metrics", {}), after: metrics}

@@ -20,6 +20,7 @@ from ptft.checkpoint import check_shared
 from ptft.data import kept_open
 from ptft.distributed import World, join_world
 from ptft.errors import MirrorError, TrainingError
+from ptft.evaluate.ranks import scores_within
 from ptft.lost import told_of_the_lost
 from ptft.optim import check_whole_batch, total_samples
 from ptft.recipe import Recipe, RunSection
@@ -216,6 +217,7 @@ def _enter(begun: _Begun, held: ExitStack) -> None:
     if begun.device.type == "cpu":
         keep_freed_memory()
     held.enter_context(cpu_threads(begun.recipe.run.threads))
+    held.enter_context(scores_within(begun.recipe.run.evaluate_mb))
     torch.manual_seed(begun.recipe.seed)
 
 

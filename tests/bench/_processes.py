@@ -1,10 +1,47 @@
-"""CPU that a process and all below it have taken, as Linux counts it."""
+"""CPU and private memory that processes have taken, as Linux counts them."""
 
 import contextlib
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["cpu_seconds", "family"]
+__all__ = ["Watch", "cpu_seconds", "family", "private_mb"]
+
+
+def private_mb(pid: int | str = "self") -> float:
+    """MB of a process that are no pages of files (RssAnon); 0 of one that is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    found = dict(line.split(":", 1) for line in lines if ":" in line)
+    return int(found.get("RssAnon", "0 kB").split()[0]) / 1024
+
+
+@dataclass
+class Watch:
+    """The highest private memory of this process while it is watched, in MB."""
+
+    high: float = 0.0
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def watching(self) -> Iterator["Watch"]:
+        def look() -> None:
+            while not self.ended.wait(0.01):
+                self.high = max(self.high, private_mb())
+
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.ended.set()
+            thread.join()
+            self.high = max(self.high, private_mb())
 
 
 def family(root: int) -> dict[int, float]:

@@ -18,17 +18,15 @@ their own documentation has it, up to 1e6.
 import math
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ptft.data.kept import REST
 from tests.bench._parts import apart
-from tests.bench._processes import family
+from tests.bench._processes import Watch, family, private_mb
 from tests.bench._scale_peers import OPEN, loaded
 from tests.bench._scale_sets import Sets
 
@@ -49,45 +47,10 @@ class Found:
     worker_mb: float = 0.0
 
 
-def _status(pid: int | str) -> dict[str, str]:
-    try:
-        text = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return {}
-    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-
-
-def _private_mb(pid: int | str = "self") -> float:
-    return int(_status(pid).get("RssAnon", "0 kB").split()[0]) / 1024
-
-
-@dataclass
-class _Watch:
-    """The highest private memory of this process while it is watched."""
-
-    high: float = 0.0
-    ended: threading.Event = field(default_factory=threading.Event)
-
-    @contextmanager
-    def watching(self) -> Iterator["_Watch"]:
-        def look() -> None:
-            while not self.ended.wait(0.01):
-                self.high = max(self.high, _private_mb())
-
-        thread = threading.Thread(target=look, daemon=True)
-        thread.start()
-        try:
-            yield self
-        finally:
-            self.ended.set()
-            thread.join()
-            self.high = max(self.high, _private_mb())
-
-
 def _measure(open_set: Callable[[], Any], batches: Callable[[Any], Iterator[Any]]) -> Found:
     found = Found()
     before = family(os.getpid())
-    with _Watch().watching() as watch:
+    with Watch().watching() as watch:
         samples = open_set()
         read = batches(samples)
         next(read)
@@ -95,7 +58,7 @@ def _measure(open_set: Callable[[], Any], batches: Callable[[Any], Iterator[Any]
     found.cpu = sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
     found.main_mb = watch.high
     # the server that workers are forked from is below this process too, and holds less
-    found.worker_mb = max(_private_mb(pid) for pid in after if pid != os.getpid())
+    found.worker_mb = max(private_mb(pid) for pid in after if pid != os.getpid())
     read.close()  # type: ignore[attr-defined]
     started = time.process_time()
     open_set()

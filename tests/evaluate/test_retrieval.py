@@ -123,12 +123,15 @@ def whole(images: Tensor, texts: Tensor, owner: Tensor) -> tuple[list[int], list
     return i2t.tolist(), t2i.tolist()
 
 
-@pytest.mark.parametrize("block", [1, 37, 500, 1 << 24])
+@pytest.mark.parametrize(
+    ("block", "tile"), [(1, 100), (37, 4), (500, 7), (1 << 24, 1), (1 << 24, 100)]
+)
 def test_blocks_give_the_ranks_of_the_whole_matrix(
-    monkeypatch: pytest.MonkeyPatch, block: int
+    monkeypatch: pytest.MonkeyPatch, block: int, tile: int
 ) -> None:
     """Images without a caption, captions in no order, ties, collapsed and broken embeddings."""
     monkeypatch.setattr(ranks, "SCORES_AT_ONCE", block)
+    monkeypatch.setattr(ranks, "CANDIDATES_AT_ONCE", tile)
     generator = torch.Generator().manual_seed(3)
     for case in range(12):
         images, texts = normal(19, 8, case).double(), normal(31, 8, 100 + case).double()
