@@ -9,7 +9,7 @@
     │   └── AdaptError         ... an adapter that does not fit, does not train or does not merge
     ├── ArtifactError          a folder is not the run or model folder that it should be
     │   ├── DigestError        ... its bytes are not the ones that were recorded
-    │   └── SignatureError     ... it is not signed with the key that is asked for
+    │   └── SignatureError     exit 3: ... it is not signed with the key that is asked for
     ├── CheckpointError        a checkpoint cannot be written or read back
     ├── TrainingError          training cannot go on (a loss that is not finite, say)
     │   ├── MirrorError        ... its mirror cannot be reached, or is too far behind
@@ -133,6 +133,8 @@ class DigestError(ArtifactError):
 
 class SignatureError(ArtifactError):
     """A model folder without a signature of the key that is asked for, or one that it breaks."""
+
+    exit_code = 3  # the same again, however often it is tried
 
 
 class CheckpointError(PtftError):

@@ -10,6 +10,7 @@ import helm_python as helm
 import pytest
 
 from ptft.artifact import read_model_info
+from ptft.errors import HubError, SignatureError, UsageError
 from ptft.hub.kept import kept_name
 from serving.model import verify_model
 from serving.settings import Settings
@@ -115,6 +116,12 @@ def test_a_key_goes_with_it(ptft_chart: ChartUnderTest) -> None:
     (fill,) = [one for name, one in jobs(release).items() if "cache" in name]
     assert "--require-signature=/etc/ptft/signer/signer.pem" in filling(fill)["command"]
     assert named(fill["spec"]["template"]["spec"]["volumes"], "signer")
+    # what it refuses is not asked for again
+    (_, final) = fill["spec"]["podFailurePolicy"]["rules"]
+    assert final["action"] == "FailJob"
+    codes = {UsageError.exit_code, SignatureError.exit_code}
+    assert set(final["onExitCodes"]["values"]) == codes
+    assert HubError.exit_code not in codes
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,13 @@ metadata:
   {{- include "ptft.metadata" (list $root (include "ptft.nameOf" (list $root (last .))) "cache" dict $hook) | nindent 2 }}
 spec:
   backoffLimit: 2
+  podFailurePolicy:
+    rules:
+      - action: Ignore
+        onPodConditions: [{type: DisruptionTarget, status: "True"}]
+      # a setting that cannot hold, or another's signature: the same again, however often it is tried
+      - action: FailJob
+        onExitCodes: {containerName: cache, operator: In, values: [2, 3]}
   template:
     metadata:
       labels:
