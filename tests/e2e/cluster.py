@@ -132,7 +132,7 @@ class Cluster:
             Refused: one failed.
         """
         try:
-            return str(self._helm.test("ptft", timeout=seconds, logs=True))
+            return str(self._helm.test("ptft", timeout=seconds, logs=True)["logs"])
         except helm.HelmError as error:
             raise Refused(f"{error}\n{self.last_words('test')}") from None
 
@@ -238,18 +238,25 @@ class Cluster:
         url: str = "http://ptft",
         pause: float = 0.05,
         keep: int | None = None,
+        asked: str | None = None,
     ) -> Iterator[Load]:
         """Clients that ask meanwhile; what they saw is there afterwards.
 
         Args:
             pause: seconds between the requests of a client.
             keep: so many keep their connection; by default half of them.
+            asked: a ConfigMap with what they ask, ``asked.jsonl`` as ``load.py`` reads it.
         """
         self._loads += 1
         name = f"load-{self._loads}"
         kept = clients // 2 if keep is None else keep
         command = ["python", "-c", LOAD, url, str(clients), "1800", str(pause), str(kept)]
-        self.apply(self.runs(name, command))
+        more = {}
+        if asked is not None:
+            command.append("/asked/asked.jsonl")
+            more["volumes"] = [{"name": "asked", "configMap": {"name": asked}}]
+            more["mounts"] = [{"name": "asked", "mountPath": "/asked"}]
+        self.apply(self.runs(name, command, **more))
         self.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=120s")
         time.sleep(2)
         seen = Load()
@@ -262,6 +269,17 @@ class Cluster:
             self.kubectl("wait", done, f"pod/{name}", "--timeout=60s")
             seen.found = json.loads(self.kubectl("logs", name))
             self.kubectl("delete", "pod", name, "--wait=false")
+
+    def ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """One request to the release, from within a pod of it; its answer."""
+        code = (
+            "import sys,urllib.request as u\n"
+            f"asked=u.Request('http://ptft{path}',sys.stdin.buffer.read(),"
+            "{'content-type':'application/json'})\n"
+            "sys.stdout.write(u.urlopen(asked,timeout=30).read().decode())"
+        )
+        asking = ["exec", "-i", self.ready()[0], "-c", "server", "--", "python", "-c", code]
+        return dict(json.loads(self.kubectl(*asking, given=json.dumps(body).encode())))
 
     def close(self) -> None:
         """Delete the namespace."""

@@ -21,7 +21,7 @@ from PIL import Image
 from ptft.artifact import read_model_info
 from tests.e2e.cluster import CLAIM, Cluster
 
-CLASSES = ["red", "green", "blue", "white"]
+CLASSES = ["blue", "pink", "striped", "smooth"]  # into which `one` divides the pictures evenly
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,7 +55,7 @@ def kept_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Name -> model folder; ``one`` and ``two`` serve, the others are worse than ``one``."""
+    """Name -> model folder: three that have nothing in common, and ``one`` with noise on it."""
     from ptft.export import export_model
     from ptft.model import save_model
     from tests.support import tiny
@@ -67,6 +67,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("two", 4, 0.0),
         ("three", 5, 0.0),
         ("noisy", 3, 0.5),
+        ("near", 3, 0.002),
     ):
         made[name] = place / name / "model"
         if made[name].is_dir():
@@ -116,23 +117,34 @@ def serving(name: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
+def pictures() -> dict[str, bytes]:
+    """Name -> a PNG of sixteen colours that run into each other."""
+    rng = np.random.default_rng(7)
+    found = {}
+    for at in range(40):
+        coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        stream = io.BytesIO()
+        Image.fromarray(coarse).resize((48, 48), Image.Resampling.BICUBIC).save(stream, "PNG")
+        found[f"{at:02}.png"] = stream.getvalue()
+    return found
+
+
+@pytest.fixture(scope="session")
 def probe(
-    placed: Cluster, models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+    placed: Cluster,
+    models: dict[str, Path],
+    pictures: dict[str, bytes],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> str:
     """A ConfigMap with pictures and the classes that ``one`` gives them."""
     from ptft.gate.answering import FolderAnswers
 
     place = tmp_path_factory.mktemp("probe")
-    rng = np.random.default_rng(7)
-    names = [f"{at:02}.png" for at in range(40)]
-    for name in names:
-        coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
-        stream = io.BytesIO()
-        Image.fromarray(coarse).resize((48, 48), Image.Resampling.BICUBIC).save(stream, "PNG")
-        (place / name).write_bytes(stream.getvalue())
-    pictures = [(place / name).read_bytes() for name in names]
-    labels = FolderAnswers(models["one"], "fp32", 1).classes(names, pictures, CLASSES)
-    pairs = zip(names, labels, strict=True)
+    for name, data in pictures.items():
+        (place / name).write_bytes(data)
+    one = FolderAnswers(models["one"], "fp32", 1)
+    labels = one.classes(list(pictures), list(pictures.values()), CLASSES)
+    pairs = zip(pictures, labels, strict=True)
     rows = [json.dumps({"file_name": name, "label": label}) for name, label in pairs]
     (place / "metadata.jsonl").write_text("\n".join(rows))
     placed.kubectl("create", "configmap", "probe", f"--from-file={place}")

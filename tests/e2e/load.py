@@ -1,13 +1,15 @@
 """Clients inside the cluster, run by the service's own image: the standard library alone.
 
-``python -c ... URL CLIENTS SECONDS PAUSE KEEP``. KEEP of the clients keep their connection, the
-others take a new one for each request. It ends after so many seconds, or when /tmp/stop is there,
-and prints one JSON.
+``python -c ... URL CLIENTS SECONDS PAUSE KEEP [ASKED]``. KEEP of the clients keep their connection,
+the others take a new one for each request. ASKED: a file of requests, a JSON object with ``path``
+and ``body`` a line, which they ask in turn; without it, one text. It ends after so many seconds, or
+when /tmp/stop is there, and prints one JSON.
 Nothing is asked twice: what fails is counted.
 """
 
 import collections
 import http.client
+import itertools
 import json
 import pathlib
 import sys
@@ -20,7 +22,10 @@ PAUSE_S, KEEP = float(sys.argv[4]), int(sys.argv[5])
 STOP = pathlib.Path("/tmp/stop")
 PLACE = urllib.parse.urlsplit(URL)
 UNTIL = time.monotonic() + SECONDS
-BODY = json.dumps({"input": ["a red circle"]}).encode()
+ASKED = [{"path": "/v1/embeddings", "body": {"input": ["a red circle"]}}]
+if len(sys.argv) > 6:
+    ASKED = [json.loads(line) for line in pathlib.Path(sys.argv[6]).read_text().splitlines()]
+REQUESTS = [(one["path"], json.dumps(one["body"]).encode()) for one in ASKED]
 HEADERS = {"content-type": "application/json"}
 
 lock = threading.Lock()
@@ -33,23 +38,24 @@ def connect():
     return http.client.HTTPConnection(PLACE.hostname, PLACE.port or 80, timeout=30)
 
 
-def ask(connection):
+def ask(connection, path, body):
     """One request; the digest that answered, or what went wrong."""
-    connection.request("POST", "/v1/embeddings", BODY, HEADERS)
+    connection.request("POST", path, body, HEADERS)
     answer = connection.getresponse()
     body = answer.read()
     digest = json.loads(body)["digest"] if answer.status == 200 else ""
     return answer.status, digest, answer.will_close
 
 
-def client(keeps):
+def client(at):
     """Ask until it is over."""
-    connection = None
+    connection, keeps = None, at < KEEP
+    turns = itertools.islice(itertools.cycle(REQUESTS), at, None)
     while time.monotonic() < UNTIL and not STOP.exists():
         began = time.monotonic()
         connection = connection or connect()
         try:
-            status, digest, closes = ask(connection)
+            status, digest, closes = ask(connection, *next(turns))
             why = "" if status == 200 else f"status {status}"
         except (OSError, ValueError, http.client.HTTPException) as error:
             status, digest, closes, why = 0, "", True, f"{type(error).__name__}: {error}"
@@ -66,7 +72,7 @@ def client(keeps):
         time.sleep(PAUSE_S)
 
 
-threads = [threading.Thread(target=client, args=(at < KEEP,)) for at in range(CLIENTS)]
+threads = [threading.Thread(target=client, args=(at,)) for at in range(CLIENTS)]
 for thread in threads:
     thread.start()
 for thread in threads:
