@@ -52,3 +52,32 @@ def test_a_tenth(
         time.sleep(2)
     assert set(after.found["digests"]) == {digests[final]}
     assert not placed.pods("canary")
+
+
+def test_blue_and_green(placed: Cluster, values: dict[str, Any], digests: dict[str, str]) -> None:
+    """All requests go over at once, back at once, and over for good."""
+
+    def green(weight: int) -> dict[str, Any]:
+        canary = {"enabled": True, "replicas": 2, "model": {"volume": {"subPath": "two"}}}
+        return {**values, "canary": {**canary, "weight": weight}}
+
+    def answering() -> set[str]:
+        with placed.load(4) as now:
+            pass
+        assert now.failed == 0, now.found
+        return set(now.found["digests"])
+
+    placed.release(values)
+    with placed.load() as seen:
+        answered = []
+        for weight in (0, 100, 0, 100):
+            placed.release(green(weight))
+            answered.append(answering())
+        placed.release({**green(100), "model": serving("two")})
+        placed.release({**values, "model": serving("two")})
+        answered.append(answering())
+    record("blue and green", seen)
+    names = ("one", "two", "one", "two", "two")
+    assert answered == [{digests[name]} for name in names]
+    assert seen.failed == 0, seen.found
+    assert not placed.pods("canary")
