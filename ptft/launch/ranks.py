@@ -6,6 +6,7 @@ takes torchrun's own arguments. Nothing is restarted here: the launcher starts t
 ``--resume auto`` goes on.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -33,6 +34,9 @@ def run_ranks(arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.rendezvous.api import RendezvousError
     from torch.distributed.run import parse_args, run
 
+    # A machine that comes later asks for the first one's address where torchrun, which keeps its
+    # store over restarts, does not tell it again (torch 2.13); with a store a start it does.
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     try:
         run(parse_args(list(arguments)))
     except SignalException as caught:

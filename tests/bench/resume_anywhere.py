@@ -7,6 +7,10 @@ connections). Every run is held against one that nothing interrupts. Runs are fo
 that has imported torch, so the seconds to be back are those from the start of the command to its
 first new step, without imports. Steps are lost that no checkpoint, or no whole copy, has yet.
 
+Two nodes are two network namespaces with a link, under torchrun, whose ranks start from nothing:
+a node is killed, the link is cut until both have given up, the world shrinks and grows again.
+Slurm is a real one on this machine (``PTFT_TEST_SLURM=1``), Kubernetes the cluster of KUBECONFIG.
+
 What the mirror costs a step: runs with it and without in turn, in one process on one thread, by the
 CPU-seconds of the thread that trains, and by the time that it spends in the mirror.
 
@@ -23,14 +27,15 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 from ptft.artifact import RunFiles
 from ptft.recipe import dump_recipe
 from ptft.recipe.load import parse_recipe
+from tests.bench import _kubernetes, _nodes, _slurm
+from tests.bench._row import HEAD, Row
 from tests.bench._workers import compared
 from tests.bench.resume import difference, write_recipe
 from tests.clients.environments import cache_folder, find, make
@@ -41,24 +46,6 @@ KILLS = 30
 SHARE = 0.2  # of connections to S3 that meet a fault
 STEPS = 24
 ROUNDS, EACH, EVERY = 6, 20, 10  # of the costs: runs of either kind, steps of one, to a checkpoint
-
-
-@dataclass
-class Row:
-    """What happened at one place."""
-
-    kills: int = 0
-    max_dw: float = 0.0
-    lost: list[int] = field(default_factory=list)
-    back: list[float] = field(default_factory=list)
-    passed_over: int = 0
-
-    def line(self, name: str) -> str:
-        return (
-            f"{name:<22}{self.kills:>6}{self.max_dw:>10.1e}{fmean(self.lost or [0]):>11.1f}"
-            f"{max(self.lost, default=0):>7}{median(self.back or [0.0]):>10.1f}"
-            f"{max(self.back, default=0.0):>7.1f}{self.passed_over:>13}"
-        )
 
 
 def killed(
@@ -266,8 +253,7 @@ def run(*, smoke: bool = False) -> dict[str, float]:
             child = warm.ptft("train", path)
             assert child.wait() == 0, child.err.read_text()[-2000:]
             whole = folder / "whole"
-            head = f"{'place':<22}{'kills':>6}{'max |dW|':>10}{'lost steps':>11}{'most':>7}"
-            print(f"{head}{'back (s)':>10}{'most':>7}{'passed over':>13}")
+            print(HEAD)
             rows = {
                 "local": killed(warm, folder / "local", whole, kills, mirror=None, seed=1),
                 "mounted": killed(
@@ -288,14 +274,23 @@ def run(*, smoke: bool = False) -> dict[str, float]:
                 )
             print(rows["s3"].line(f"S3 ({proxy.faults} faults)"))
             figures["s3_faults"] = proxy.faults
+        if smoke:
+            print("two nodes: of the whole run alone, each start of torchrun takes seconds")
+        else:
+            found_rows, beside = _nodes.nodes_rows(folder / "nodes")
+            for place, row in found_rows.items():
+                print(row.line(_nodes.PLACES[place]))
+            rows |= found_rows
+            figures |= beside
+            for place, name, found_row in (
+                ("slurm", "Slurm, requeued", _slurm.slurm_row(folder / "slurm")),
+                ("kubernetes", "Kubernetes, two pods", _kubernetes.kubernetes_row(folder / "k8s")),
+            ):
+                if found_row is not None:
+                    print(found_row.line(name))
+                    rows[place] = found_row
         for place, row in rows.items():
-            figures |= {
-                f"{place}_kills": row.kills,
-                f"{place}_max_abs_dw": row.max_dw,
-                f"{place}_lost_steps": round(fmean(row.lost or [0]), 2),
-                f"{place}_back_s": round(median(row.back or [0.0]), 2),
-                f"{place}_passed_over": row.passed_over,
-            }
+            figures |= row.figures(place)
         figures |= costs(folder, smoke=smoke)
         if smoke:
             print("a comparison by two workers: of the whole run alone, it takes minutes")
@@ -313,6 +308,9 @@ BARS = {
     "s3_kills": (">=", KILLS),
     "s3_max_abs_dw": ("<=", 0.0),
     "s3_passed_over": ("<=", 0),
+    **_nodes.BARS,
+    **_slurm.BARS,
+    **_kubernetes.BARS,
     "mirror_cpu_ratio": ("<=", 1.01),
     "mirror_share": ("<=", 0.01),
     "workers_time_ratio": ("<=", 1.1),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ptft.launch.ranks import run_ranks
+from tests.support.two_nodes import HEAD, Node, UnmadeError, two_nodes
 
 RANK = """
 import contextlib, os, signal, sys, time
@@ -21,6 +22,11 @@ if way == "signal":
     time.sleep(120)
 if way == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
+if way == "alone":  # until another machine comes
+    if os.environ["WORLD_SIZE"] == "1":
+        Path(sys.argv[2], "alone").touch()
+        time.sleep(600)
+    sys.exit(0)
 if way == "failed and lost":  # the first says so once the second has ended
     place = Path(sys.argv[2], "second")
     if os.environ["RANK"] == "1":
@@ -76,3 +82,34 @@ def test_a_signal_reaches_the_ranks_and_means_start_again(tmp_path: Path) -> Non
     _, said = process.communicate(timeout=120)
     assert process.returncode == 143, said
     assert "the ranks were stopped by SIGUSR2" in said
+
+
+def test_a_machine_that_comes_later_finds_the_others(tmp_path: Path) -> None:
+    """torchrun itself keeps the first one's address to itself, and the second waits in vain."""
+    script = tmp_path / "rank.py"
+    script.write_text(RANK)
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start(node: Node, *, host: bool) -> None:
+        words = ["--nnodes", "1:2", "--nproc-per-node", "1", "--max-restarts", "9"]
+        words += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{HEAD}:29500"]
+        words += ["--rdzv-conf", f"is_host={int(host)},last_call_timeout=1"]
+        words += ["--local-addr", node.address, str(script), "alone", str(tmp_path)]
+        command = node.command(sys.executable, "-m", "ptft.launch.ranks", *words)
+        running.append(subprocess.Popen(command))
+
+    try:
+        with two_nodes() as (first, second):
+            try:
+                start(first, host=True)
+                while not (tmp_path / "alone").exists():
+                    assert running[0].poll() is None
+                    time.sleep(0.05)
+                start(second, host=False)
+                assert [process.wait(300) for process in running] == [0, 0]
+            finally:
+                for process in running:
+                    process.kill()
+                    process.wait()
+    except UnmadeError as error:
+        pytest.skip(f"two network namespaces: {error}")

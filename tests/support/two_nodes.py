@@ -39,10 +39,11 @@ class UnmadeError(Exception):
 
 @dataclass(frozen=True)
 class Node:
-    """One of the two, by its network namespace and its end of the link."""
+    """One of the two, by its network namespace, its end of the link and its address there."""
 
     name: str
     interface: str
+    address: str
 
     def command(self, *words: str) -> list[str]:
         """What runs there."""
@@ -87,7 +88,10 @@ def two_nodes() -> Iterator[TwoNodes]:
     """
     if os.geteuid() != 0:
         raise UnmadeError("network namespaces take root")
-    nodes = TwoNodes(Node(f"ptft-{os.getpid()}-{number}", f"ptft{number}") for number in range(2))
+    nodes = TwoNodes(
+        Node(f"ptft-{os.getpid()}-{number}", f"ptft{number}", address)
+        for number, address in enumerate((HEAD, _OTHER))
+    )
     made: list[Node] = []
     try:
         for node in nodes:
@@ -98,9 +102,9 @@ def two_nodes() -> Iterator[TwoNodes]:
             *("link", "add", first.interface, "netns", first.name, "type", "veth"),
             *("peer", "name", second.interface, "netns", second.name),
         )
-        for node, address in zip(nodes, (HEAD, _OTHER), strict=True):
+        for node in nodes:
             inside = ("-n", node.name)
-            _ip(*inside, "address", "add", f"{address}/24", "dev", node.interface)
+            _ip(*inside, "address", "add", f"{node.address}/24", "dev", node.interface)
             _ip(*inside, "link", "set", "lo", "up")
             _ip(*inside, "link", "set", node.interface, "up")
         yield nodes
