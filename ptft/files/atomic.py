@@ -9,6 +9,7 @@ umask (077) or keeps them in a private folder. Libraries that write 0600 whateve
 import errno
 import os
 import secrets
+import stat
 from pathlib import Path
 
 __all__ = ["create_atomic", "shareable", "write_atomic"]
@@ -81,14 +82,17 @@ def _encoded(text: str) -> bytes:
 
 
 def shareable(path: Path) -> None:
-    """Give a file that this process wrote the rights that the umask gives to any other.
+    """Give a file or folder that this process wrote the rights that the umask gives to any other.
 
     They are read off a new file beside it: the umask cannot be asked for without being set, which
-    other threads would see.
+    other threads would see. Who may read a folder may enter it.
     """
     beside, descriptor = _create(path)
     try:
-        path.chmod(os.fstat(descriptor).st_mode & 0o777)
+        rights = os.fstat(descriptor).st_mode & 0o777
+        if path.is_dir():
+            rights |= (rights & 0o444) >> 2 | path.stat().st_mode & stat.S_ISGID
+        path.chmod(rights)
     finally:
         os.close(descriptor)
         beside.unlink()

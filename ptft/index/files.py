@@ -159,6 +159,7 @@ def write_picture_index(
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         save_file({_TENSOR: np.ascontiguousarray(embeddings, np.float32)}, beside / EMBEDDINGS)
+        shareable(beside / EMBEDDINGS)
         lines: list[dict[str, Any]] = [{"name": name} for name in names]
         written = [EMBEDDINGS, ROWS]
         if thumbnails is not None:

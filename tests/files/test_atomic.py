@@ -38,6 +38,13 @@ def test_files_have_the_rights_that_the_umask_gives(tmp_path: Path, umask: int) 
     private.touch(0o600)
     shareable(private)
     assert {mode(private)} == wanted
+    inner = folder / "e"
+    inner.mkdir(0o700)
+    shareable(inner)
+    assert mode(inner) == 0o777 & ~umask
+    inner.chmod(0o2700)  # whose files are its group's
+    shareable(inner)
+    assert mode(inner) == 0o2777 & ~umask
 
 
 def test_a_file_is_written_through_no_link(tmp_path: Path) -> None:

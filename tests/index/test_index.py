@@ -63,6 +63,15 @@ def test_thumbnails_are_given_back(tmp_path: Path) -> None:
     assert [index.thumbnail(row) for row in range(6)] == pictures  # type: ignore[attr-defined]
 
 
+def test_others_may_read_it(tmp_path: Path) -> None:
+    folder = write(tmp_path / "index", rows(6), thumbnails=[b"one"] * 6)
+    like = tmp_path / "like"
+    like.mkdir()
+    (like / "file").touch()
+    assert folder.stat().st_mode == like.stat().st_mode
+    assert {one.stat().st_mode for one in folder.iterdir()} == {(like / "file").stat().st_mode}
+
+
 def test_an_index_of_another_model_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path / "index", rows(6))
     for digest, precision in ((OTHER, "fp32"), (DIGEST, "int8")):
