@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EmbeddingCache", "Kept"]
+__all__ = ["CacheEntry", "EmbeddingCache"]
 
 Kind = Literal["image", "text"]
 
@@ -21,7 +21,7 @@ _OVERHEAD = 320  # bytes of an entry beside its values: two objects, a place in 
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CacheEntry:
     """An entry.
 
     Attributes:
@@ -55,13 +55,13 @@ class EmbeddingCache:
         digest.update(data)
         return digest.digest()
 
-    def get(self, key: bytes) -> Kept | None:
+    def get(self, key: bytes) -> CacheEntry | None:
         """What is kept under a key."""
         found = self._kept.get(key)
         if found is None:
             return None
         self._kept.move_to_end(key)
-        return Kept(np.frombuffer(found[0], np.float32), found[1])
+        return CacheEntry(np.frombuffer(found[0], np.float32), found[1])
 
     def put(self, key: bytes, embedding: NDArray[np.float32], tokens: int = 0) -> None:
         """Keep an embedding (D,), as far as there is room for any."""

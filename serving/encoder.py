@@ -27,7 +27,7 @@ from serving.admission import Admission, Cost, Ticket
 from serving.batcher import LONGEST_S, Batcher
 from serving.bodies import LARGE
 from serving.cache import EmbeddingCache
-from serving.labels import LabelSets
+from serving.labels import LabelCache
 from serving.metrics import Metrics
 from serving.pictures import Picture, Pictures, decoding_memory
 from serving.pool import Pool
@@ -89,7 +89,7 @@ class Encoder:
         if settings.cache_bytes:
             parts = (model.info.digest, model.precision, model.provider, settings.jpeg)
             self.cache = EmbeddingCache(settings.cache_bytes, *parts)
-        self._labels = LabelSets(admission, self)
+        self._labels = LabelCache(admission, self)
         self._threaded: list[Batcher | Pool] = [*self.towers, self._decoding, self._tokenising]
 
     def calibrate(self, golden: Golden) -> None:
@@ -300,7 +300,7 @@ class Encoder:
     async def encode_labels(
         self, labels: Sequence[str], templates: Sequence[str], caller: str
     ) -> NDArray[np.float32]:
-        """Labels (C) in templates to (C, D), see :class:`serving.labels.LabelSets`."""
+        """Labels (C) in templates to (C, D), see :class:`serving.labels.LabelCache`."""
         return await self._labels.get(labels, templates, caller)
 
     @property

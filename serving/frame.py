@@ -23,7 +23,7 @@ from serving.logs import CURRENT_ID, log_access
 from serving.refusal import Refusal
 from serving.state import State, refuse
 
-__all__ = ["App", "Cors", "Direct", "Frame", "Guarded"]
+__all__ = ["App", "Cors", "Direct", "Guarded", "HttpFrame"]
 
 _ID_HEADER = b"x-request-id"
 _ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -53,7 +53,7 @@ class App(FastAPI):
         await self.outermost(scope, receive, send)
 
 
-class Frame:
+class HttpFrame:
     """ASGI middleware, the outermost.
 
     Args:

@@ -19,7 +19,7 @@ from serving.keys import Key, check_keys, find_key, read_keys
 from serving.refusal import Refusal
 from serving.settings import Settings
 
-__all__ = ["OPEN_PATHS", "PROBES", "Guard"]
+__all__ = ["OPEN_PATHS", "PROBES", "KeyGuard"]
 
 logger = logging.getLogger("bentoml.ptft")
 
@@ -46,7 +46,7 @@ class _Use:
         self.filled = now
 
 
-class Guard:
+class KeyGuard:
     """Keys and what they may; all methods belong to one event loop.
 
     Args:

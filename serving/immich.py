@@ -15,7 +15,7 @@ from serving.answers import encode_pictures
 from serving.asked import Asked
 from serving.bodies import read_body
 from serving.items import encode_items, read_item
-from serving.multipart import Form, parse_form
+from serving.multipart import MultipartForm, parse_form
 from serving.openai import check_model
 from serving.pictures import Picture
 from serving.refusal import Refusal
@@ -52,7 +52,7 @@ async def predict(asked: Asked) -> Response:
     return Response(json_bytes(answer), media_type="application/json")
 
 
-async def _read(asked: Asked) -> Form:
+async def _read(asked: Asked) -> MultipartForm:
     content_type = asked.request.headers.get("content-type", "")
     media = content_type.split(";")[0].strip().lower()
     if media != "multipart/form-data":

@@ -18,7 +18,7 @@ from serving.admission import Admission
 if TYPE_CHECKING:
     from serving.encoder import Encoder
 
-__all__ = ["LabelSets", "expanded_characters"]
+__all__ = ["LabelCache", "expanded_characters"]
 
 _KEPT = 64  # label sets whose embeddings are kept: 1,000 labels at D = 512 take 2 MB
 _KEPT_BYTES = 32 * 2**20
@@ -32,7 +32,7 @@ class _Making:
         self.waiting = 0
 
 
-class LabelSets:
+class LabelCache:
     """What was asked for lately, and what is being made; all methods belong to one event loop."""
 
     def __init__(self, admission: Admission, encoder: "Encoder") -> None:

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.asked import DIGEST_HEADER
 from serving.metrics import Metrics
 
-__all__ = ["Mirror", "Mirrored", "best_answers"]
+__all__ = ["CanaryMirror", "Mirrored", "best_answers"]
 
 logger = logging.getLogger("bentoml.ptft")
 
@@ -42,7 +42,7 @@ class _Copy:
     passed_over: bool = False
 
 
-class Mirror:
+class CanaryMirror:
     """All methods belong to one event loop.
 
     Args:
@@ -182,7 +182,7 @@ class Mirrored:
     """
 
     def __init__(
-        self, app: ASGIApp, mirror: Callable[[], Mirror | None], paths: Collection[str]
+        self, app: ASGIApp, mirror: Callable[[], CanaryMirror | None], paths: Collection[str]
     ) -> None:
         self._app = app
         self._mirror = mirror
@@ -199,7 +199,7 @@ class Mirrored:
         return self._copied(mirror, copy, scope, receive, send)
 
     async def _copied(
-        self, mirror: Mirror, copy: _Copy, scope: Scope, receive: Receive, send: Send
+        self, mirror: CanaryMirror, copy: _Copy, scope: Scope, receive: Receive, send: Send
     ) -> None:
         async def receive_more() -> Message:
             message = await receive()

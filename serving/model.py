@@ -4,7 +4,7 @@ from typing import Any
 
 from ptft.artifact import FolderFiles, ModelInfo, read_model_info, tower_file, verify_files
 from ptft.errors import ArtifactError, DigestError
-from ptft.files.digests import Held
+from ptft.files.digests import HeldFiles
 from ptft.index import Index, read_picture_index
 from ptft.onnx.golden import check_golden
 from ptft.onnx.model import OnnxModel, check_recorded, tower_names
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-def verify_model(settings: Settings) -> tuple[ModelInfo, Held]:
+def verify_model(settings: Settings) -> tuple[ModelInfo, HeldFiles]:
     """Hold the folder's bytes against ``ptft.json``, and its digest against the one asked for.
 
     The digest is that of the whole model folder. Files that the service does not read, such as

@@ -11,14 +11,14 @@ from python_multipart.multipart import parse_options_header
 
 from serving.refusal import Refusal
 
-__all__ = ["Form", "parse_form"]
+__all__ = ["MultipartForm", "parse_form"]
 
 _MAX_FIELD = 1 << 20  # bytes of a field that is no file
 _MAX_HEADER = 8 << 10  # bytes of a part's header
 
 
 @dataclass
-class Form:
+class MultipartForm:
     """Files and fields in the order in which they stand in the body.
 
     Attributes:
@@ -30,7 +30,9 @@ class Form:
     fields: list[tuple[str, str]] = field(default_factory=list)
 
 
-def parse_form(content_type: str, body: bytes | bytearray, max_files: int, max_fields: int) -> Form:
+def parse_form(
+    content_type: str, body: bytes | bytearray, max_files: int, max_fields: int
+) -> MultipartForm:
     """Files and fields of a form.
 
     Args:
@@ -43,7 +45,7 @@ def parse_form(content_type: str, body: bytes | bytearray, max_files: int, max_f
     boundary = options.get(b"boundary")
     if not boundary:
         raise _wrong("content-type multipart/form-data lacks a boundary")
-    form = Form()
+    form = MultipartForm()
     for header, start, end in _parts(body, b"--" + boundary):
         _, options = parse_options_header(_disposition(header))
         if b"name" not in options:

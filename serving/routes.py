@@ -25,7 +25,7 @@ from serving.detect import detect
 from serving.document import Route, describe
 from serving.drift import Movement
 from serving.embed import embed_image, embed_text, served_model
-from serving.frame import App, Cors, Direct, Frame, Guarded
+from serving.frame import App, Cors, Direct, Guarded, HttpFrame
 from serving.immich import predict
 from serving.mirror import Mirrored
 from serving.openai import embeddings, list_models, one_model
@@ -70,7 +70,7 @@ def create_app(read_settings: Callable[[], Settings]) -> FastAPI:
     serving = partial(getattr, app, "serving")
     app.outermost = Direct(app.outermost, serving, posts)
     app.outermost = Mirrored(app.outermost, lambda: app.serving.mirror, frozenset(posts))
-    for around in (Guarded, Cors, Frame):
+    for around in (Guarded, Cors, HttpFrame):
         app.outermost = around(app.outermost, serving)
     app.state.golden_check = GoldenCheck()
     document = describe(ROUTES, "ptft", "1", __doc__ or "")

@@ -22,12 +22,12 @@ from serving.drift import Drift, read_drift
 from serving.encoder import Encoder
 from serving.fetch import Fetcher
 from serving.first_run import UNSERVABLE, Worker
-from serving.guard import Guard
+from serving.guard import KeyGuard
 from serving.health import Health
 from serving.logs import write_logs
 from serving.memory import freeze_what_is_there, give_back_at_once
 from serving.metrics import Metrics
-from serving.mirror import Mirror
+from serving.mirror import CanaryMirror
 from serving.model import open_index, open_model, verify_model
 from serving.other_model import check_digest
 from serving.phases import NOT_TIMED, Phases
@@ -49,7 +49,7 @@ class State:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.guard = Guard(settings)
+        self.guard = KeyGuard(settings)
         self.metrics = Metrics(on=settings.metrics != "off")
         self.traces = Traces(settings)
         self.admission = Admission(
@@ -64,9 +64,9 @@ class State:
         self.fetcher = Fetcher(
             settings.url_hosts, seconds=settings.url_s, max_bytes=settings.max_body_bytes
         )
-        self.mirror: Mirror | None = None
+        self.mirror: CanaryMirror | None = None
         if settings.mirror_url:
-            self.mirror = Mirror(
+            self.mirror = CanaryMirror(
                 settings.mirror_url,
                 settings.mirror_share,
                 max_bytes=settings.max_body_bytes,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serving.guard import Guard
+from serving.guard import KeyGuard
 from serving.refusal import Refusal
 from serving.settings import Settings
 from tests.serving.conftest import Client
@@ -31,15 +31,15 @@ def scope(secret: str = SECRET, path: str = "/v1/model", header: str = "") -> di
     return {"type": "http", "path": path, "headers": [(name, value.encode())]}
 
 
-def refused(guard: Guard, asked: dict[str, Any]) -> tuple[int, str, int | None]:
+def refused(guard: KeyGuard, asked: dict[str, Any]) -> tuple[int, str, int | None]:
     with pytest.raises(Refusal) as caught:
         guard.enter(asked)
     return caught.value.status, caught.value.kind, caught.value.retry_after
 
 
-def make(lines: str = "", **settings: Any) -> tuple[Guard, Clock]:
+def make(lines: str = "", **settings: Any) -> tuple[KeyGuard, Clock]:
     clock = Clock()
-    return Guard(Settings(model=Path("model"), keys=lines, **settings), clock), clock
+    return KeyGuard(Settings(model=Path("model"), keys=lines, **settings), clock), clock
 
 
 def test_a_key_lets_in_and_is_named() -> None:
