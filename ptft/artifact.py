@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar
 from ptft.errors import ArtifactError, DigestError
 from ptft.files.atomic import write_atomic
 from ptft.files.bounds import parse_json, read_bytes, shown
-from ptft.files.digests import Held, check_digests, file_digests, file_sha256
+from ptft.files.digests import HeldFiles, check_digests, file_digests, file_sha256
 from ptft.model_record import MIX, check_model_values
 
 __all__ = [
@@ -244,7 +244,7 @@ def verify_files(
     *,
     record: str = FolderFiles.INFO,
     remember: bool = False,
-) -> Held:
+) -> HeldFiles:
     """Compare every recorded file with what lies in ``folder``; see :mod:`ptft.files.digests`.
 
     Args:

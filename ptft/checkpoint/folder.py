@@ -25,7 +25,7 @@ from ptft.checkpoint.saving import CHECKPOINT_FORMAT, EXTRA, OPTIMIZER, TrainPro
 from ptft.distributed import ALONE, World
 from ptft.errors import CheckpointError
 from ptft.files.bounds import Bounds, shown
-from ptft.files.digests import Held
+from ptft.files.digests import HeldFiles
 from ptft.files.tensors import TensorFiles
 from ptft.model.encoder import DualEncoder
 from ptft.model.store import STATE, load_weights
@@ -124,7 +124,7 @@ def prune_checkpoints(folder: Path, keep: int, step: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _verify(path: Path, world: World) -> tuple[dict[str, Any], Held]:
+def _verify(path: Path, world: World) -> tuple[dict[str, Any], HeldFiles]:
     """``state.json`` of a checkpoint that is whole, and the files as they were then; each rank
     reads a part of them.
 
@@ -132,7 +132,7 @@ def _verify(path: Path, world: World) -> tuple[dict[str, Any], Held]:
         CheckpointError: (on every rank) it is not.
     """
     state: dict[str, Any] = {}
-    held: list[Held] = []
+    held: list[HeldFiles] = []
 
     def verify() -> dict[str, Any]:
         values = read_state(path)
@@ -175,7 +175,7 @@ def read_state(path: Path) -> dict[str, Any]:
 def _load(
     path: Path,
     state: Mapping[str, Any],
-    held: Held,
+    held: HeldFiles,
     model: DualEncoder,
     optimizer: torch.optim.Optimizer,
     extra: Mapping[str, Tensor],

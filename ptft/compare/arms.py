@@ -12,7 +12,7 @@ from ptft.recipe.comparison import (
     ArmKind,
     ArmSection,
     Comparison,
-    Search,
+    SearchRange,
     can_be_base,
     per_class,
 )
@@ -69,7 +69,7 @@ _NOT_OF_BOXES: tuple[ArmKind, ...] = (
 """Kinds that learn from classes, captions or pictures without labels: of boxes there is none."""
 
 _SOLVED = 100  # passes of a line search at most, as of finetune/few-shot-emoji
-_HELD = Search(low=3e-3, high=3.0)  # of a head made of prompts; 1 / shots at 1 to 300 of them
+_HELD = SearchRange(low=3e-3, high=3.0)  # of a head made of prompts; 1 / shots at 1 to 300 of them
 _FACTOR = 3.0  # a search goes from a third of the rate to three times it
 
 
@@ -158,7 +158,7 @@ def first_recipe(
     )
 
 
-def search_space(comparison: Comparison, arm: ArmSection) -> dict[str, Search | list[Any]]:
+def search_space(comparison: Comparison, arm: ArmSection) -> dict[str, SearchRange | list[Any]]:
     """Give the keys and ranges that an arm's trials choose from; empty without a choice."""
     if arm.search is not None:
         return arm.search
@@ -169,7 +169,9 @@ def search_space(comparison: Comparison, arm: ArmSection) -> dict[str, Search | 
     if arm.kind == "projection" and classify:  # which is solved
         return {}
     lr = _learning_rate(comparison, arm)
-    space: dict[str, Search | list[Any]] = {"optim.lr": Search(low=lr / _FACTOR, high=lr * _FACTOR)}
+    space: dict[str, SearchRange | list[Any]] = {
+        "optim.lr": SearchRange(low=lr / _FACTOR, high=lr * _FACTOR)
+    }
     if arm.kind == "probe" and isinstance(objective, ClassifyObjective):
         return space | ({"regularise.start": _HELD} if objective.head == "prompts" else {})
     return space

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ptft.compare.posterior import Asked
+from ptft.compare.posterior import ArmAnswers
 from ptft.compare.results import Cell
 from ptft.compare.stats import Hits, band, hits_of
 
@@ -53,7 +53,7 @@ class Arm:
     chosen: dict[str, object]
     val_sq: Hits
     test_sq: Hits
-    asked: Asked
+    asked: ArmAnswers
     val_kept: dict[str, Hits]
     test_kept: dict[str, Hits]
     base: str = ""
@@ -121,7 +121,7 @@ def _mean_told(values: Iterable[float | None]) -> float | None:
     return float(np.mean(told)) if told else None
 
 
-def _asked(cells: Sequence[Cell]) -> Asked:
+def _asked(cells: Sequence[Cell]) -> ArmAnswers:
     """All that the seeds were asked. Where a sample is not one query, nothing tells which queries
     of two seeds are the same; then each has its own."""
     rows: list[dict[object, float]] = []
@@ -135,7 +135,7 @@ def _asked(cells: Sequence[Cell]) -> Asked:
         rows.append(row)
     queries = sorted({query for row in rows for query in row}, key=repr)
     hits_sq = np.array([[row.get(query, np.nan) for query in queries] for row in rows])
-    return Asked(queries, hits_sq)
+    return ArmAnswers(queries, hits_sq)
 
 
 def _kept_hits(kept: Sequence[Mapping[str, str]]) -> dict[str, Hits]:

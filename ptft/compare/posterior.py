@@ -17,7 +17,7 @@ from scipy.special import ndtr, ndtri
 
 from ptft.compare.stats import Hits
 
-__all__ = ["Asked", "Belief", "kept_belief", "target_belief"]
+__all__ = ["ArmAnswers", "Belief", "kept_belief", "target_belief"]
 
 _DRAWS = 4000
 _CHANCE = 0.25  # variance of an answer that is right as often as wrong
@@ -81,7 +81,7 @@ class Belief:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ArmAnswers:
     """What the seeds of an arm were asked, and how they answered.
 
     Attributes:
@@ -93,7 +93,7 @@ class Asked:
     hits_sq: Hits
 
 
-def target_belief(asked: Sequence[Asked]) -> Belief:
+def target_belief(asked: Sequence[ArmAnswers]) -> Belief:
     """The figure of each arm, by the queries that all of them were asked."""
     common = set(asked[0].queries).intersection(*(one.queries for one in asked[1:]))
     rows = []

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptft.compare.gathered import Arm
-from ptft.compare.posterior import Asked, Belief, kept_belief, target_belief
+from ptft.compare.posterior import ArmAnswers, Belief, kept_belief, target_belief
 
 __all__ = ["Recommendation", "pareto", "recommend"]
 
@@ -207,7 +207,7 @@ def _regrets(
         return np.maximum(0.0, best_d - figures_da[:, taken])
 
     target_on_test = target_belief(
-        [Asked(range(arm.test_sq.shape[1]), arm.test_sq) for arm in at.arms]
+        [ArmAnswers(range(arm.test_sq.shape[1]), arm.test_sq) for arm in at.arms]
     )
     kept_on_test = kept_belief([arm.test_kept for arm in at.arms], first=at.start)
     shown = lost(at.target.plus(target_on_test), at.kept.plus(kept_on_test))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ptft.compare.results import TrialRecord
-from ptft.recipe.comparison import Search
+from ptft.recipe.comparison import SearchRange
 
 __all__ = ["GivenUp", "Trial", "TrialSearch"]
 
@@ -54,7 +54,9 @@ class TrialSearch:
         seed: of the sampler.
     """
 
-    def __init__(self, space: Mapping[str, Search | list[Any]], *, trials: int, seed: int) -> None:
+    def __init__(
+        self, space: Mapping[str, SearchRange | list[Any]], *, trials: int, seed: int
+    ) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -99,7 +101,7 @@ class TrialSearch:
         self._study.tell(trial.handle, state=self._pruned)
 
 
-def _suggest(trial: Any, key: str, part: Search | list[Any]) -> Any:
+def _suggest(trial: Any, key: str, part: SearchRange | list[Any]) -> Any:
     if isinstance(part, list):
         return trial.suggest_categorical(key, part)
     return trial.suggest_float(key, part.low, part.high, log=part.log)

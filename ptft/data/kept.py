@@ -25,7 +25,7 @@ __all__ = [
     "REST",
     "Arrays",
     "PackedTexts",
-    "State",
+    "PathState",
     "keep",
     "kept",
     "read_texts",
@@ -41,7 +41,7 @@ MANY = 1 << 16
 Arrays = dict[str, np.ndarray]
 """By name."""
 
-State = tuple[int, ...]
+PathState = tuple[int, ...]
 """Of a file or folder: its device, number, size, and its times of change in ns."""
 
 _FORMAT = "ptft-kept-1"
@@ -213,7 +213,7 @@ def read_texts(found: Mapping[str, np.ndarray], name: str) -> Any:
     return json.loads(found[name].tobytes())
 
 
-def state_of(path: Path | str) -> State | None:
+def state_of(path: Path | str) -> PathState | None:
     """The state of a file or folder; None where it is not there."""
     try:
         state = os.stat(path)  # noqa: PTH116 - of a hundred thousand folders
@@ -223,7 +223,7 @@ def state_of(path: Path | str) -> State | None:
     return (state.st_dev, state.st_ino, state.st_size, *times)
 
 
-def settled(states: Iterable[State], looked: float) -> bool:
+def settled(states: Iterable[PathState], looked: float) -> bool:
     """Whether all had been changed long enough before somebody ``looked``, by ``time.time``, that a
     change after that would show."""
     newest = max((max(state[-2:]) for state in states), default=0)

@@ -24,7 +24,7 @@ import numpy as np
 from ptft.data.kept import (
     MANY,
     PackedTexts,
-    State,
+    PathState,
     keep,
     kept,
     read_texts,
@@ -209,7 +209,7 @@ def walked_anew(yes: bool = True) -> Iterator[None]:
 _anew: ContextVar[bool] = ContextVar("anew", default=False)
 
 
-def _keep(place: Path, listing: Listing, entered: dict[str, State]) -> Listing:
+def _keep(place: Path, listing: Listing, entered: dict[str, PathState]) -> Listing:
     """Keep a listing and the states of its folders; the same one, mapped."""
     over = listing.passed_over
     about = texts(folders=listing.folders, tables=listing.tables, over=[over.counts, over.first])
@@ -271,7 +271,7 @@ class _Walk:
     folders: list[str] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
     passed_over: PassedOver = field(default_factory=PassedOver)
-    entered: dict[str, State] = field(default_factory=dict)
+    entered: dict[str, PathState] = field(default_factory=dict)
     loose: bool = False
 
     def enter(

@@ -36,8 +36,8 @@ __all__ = [
     "SCORES_AT_ONCE",
     "SCORE_BYTES",
     "TIE",
-    "EmbedTexts",
     "RetrievalRanks",
+    "TextEmbedder",
     "Way",
     "blocks_of",
     "caption_ranks",
@@ -64,7 +64,7 @@ _within: ContextVar[int | None] = ContextVar("scores_within", default=None)
 Way = Literal["i2t", "t2i"]
 """Image to text, or text to image."""
 
-EmbedTexts = Callable[[Sequence[str]], Tensor]
+TextEmbedder = Callable[[Sequence[str]], Tensor]
 """Texts -> L2-normalised float32 (M, D)."""
 
 
@@ -140,7 +140,7 @@ def parts_of(scores_bc: Tensor) -> Iterator[slice]:
 
 
 def rank_captions(
-    model: DualEncoder, found: SplitEmbeddings, embed: EmbedTexts, *, split: str
+    model: DualEncoder, found: SplitEmbeddings, embed: TextEmbedder, *, split: str
 ) -> RetrievalRanks:
     """Rank the images and captions of a split both ways, on the model's device.
 

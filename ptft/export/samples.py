@@ -32,7 +32,7 @@ from ptft.model_source import LocalSource, ModelFolder, finished_run
 from ptft.printable import printable
 from ptft.recipe import TOWERS_OF, Recipe, ScenesData
 from ptft.recipe.data import DataSection, has_pictures
-from ptft.report.neighbours.record import Answer, Found, Neighbours, read_neighbours
+from ptft.report.neighbours.record import Answer, NearestFound, Neighbours, read_neighbours
 from ptft.sketch import SMALLEST, Sketches, make_confidence, make_sketch
 from ptft.speech import ProgressCallback
 
@@ -223,11 +223,11 @@ def _draw(known: Neighbours, path: Path) -> None:
 
 def _cells(known: Neighbours, answer: Answer) -> Iterator[tuple[str | None, str, bool | None]]:
     """(picture as a data URI or None, text, whether it is right) of the query and each found."""
-    entries: Sequence[Answer | Found] = (answer, *answer.found)
+    entries: Sequence[Answer | NearestFound] = (answer, *answer.found)
     for entry in entries:
         picture = None if entry.picture is None else known.pictures[entry.picture]
         text = entry.text if picture is None else picture.says
-        right = entry.right if isinstance(entry, Found) else None
+        right = entry.right if isinstance(entry, NearestFound) else None
         yield None if picture is None else picture.image, text or "", right
 
 

@@ -24,7 +24,7 @@ from ptft.files.own import check_filled, open_plain
 
 __all__ = [
     "CLOCK_TICK",
-    "Held",
+    "HeldFiles",
     "check_digests",
     "file_digests",
     "file_sha256",
@@ -57,7 +57,7 @@ def file_digests(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldFiles:
     """Files as they were when their bytes were found right.
 
     Attributes:
@@ -68,8 +68,8 @@ class Held:
     states: Mapping[Path, list[int]]
     unheld: str = ""
 
-    def __or__(self, other: "Held") -> "Held":
-        return Held({**self.states, **other.states}, self.unheld or other.unheld)
+    def __or__(self, other: "HeldFiles") -> "HeldFiles":
+        return HeldFiles({**self.states, **other.states}, self.unheld or other.unheld)
 
     def check_unchanged(self) -> None:
         """To be called once they were opened by their names again: nobody has put others there.
@@ -92,7 +92,7 @@ def check_digests(
     *,
     record: str,
     remember: bool = False,
-) -> Held:
+) -> HeldFiles:
     """Compare every recorded file with what lies in ``folder``.
 
     Args:
@@ -138,7 +138,7 @@ def check_digests(
         states[path] = _state(before)
     if memory is not None:
         memory.write()
-    return Held(states)
+    return HeldFiles(states)
 
 
 def record_check(kind: str, key: str) -> None:

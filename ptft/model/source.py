@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ptft.artifact import PICKLES, FolderFiles, ModelInfo, read_json, read_model_info
 from ptft.errors import ModelError
 from ptft.files.bounds import Bounds, shown
-from ptft.files.digests import Held
+from ptft.files.digests import HeldFiles
 from ptft.model.adapt import merge
 from ptft.model.encoder import DualEncoder
 from ptft.model.foreign import check_architecture, read_safetensors
@@ -50,7 +50,7 @@ def load_model(
     """
     found = fetch_source(source)
     folder = model_folder(found)
-    held = hold(folder) if verify else Held({})
+    held = hold(folder) if verify else HeldFiles({})
     if held.unheld and tell is not None:
         tell(held.unheld)
     has_open_clip = any((folder / name).is_file() for name in OPEN_CLIP_WEIGHTS)

@@ -17,7 +17,7 @@ from torch import Tensor
 from ptft.artifact import FolderFiles, RunFiles, read_json, read_model_info, verify_files
 from ptft.errors import ArtifactError, DigestError, ModelError
 from ptft.files.bounds import Bounds
-from ptft.files.digests import Held
+from ptft.files.digests import HeldFiles
 from ptft.files.tensors import TensorFiles, tensor_file, write_tensors
 from ptft.model.adapt import rebuild
 from ptft.model.detecting import restore_detector
@@ -161,7 +161,7 @@ _NAMES = (
 _FOLDERS = (HF_TEXT, FolderFiles.ADAPTER)
 
 
-def hold(folder: Path) -> Held:
+def hold(folder: Path) -> HeldFiles:
     """Compare what a model in ``folder`` is loaded from with its record.
 
     Returns:
@@ -218,7 +218,7 @@ def _run(folder: Path) -> Bounds | None:
     return Bounds(read_json(path), str(path))
 
 
-def _hold_weights(folder: Path, run: Bounds | None) -> Held:
+def _hold_weights(folder: Path, run: Bounds | None) -> HeldFiles:
     """Those of a mix, or of a run's last model, from before all their files were recorded.
 
     Returns: as :func:`hold`.
@@ -232,7 +232,7 @@ def _hold_weights(folder: Path, run: Bounds | None) -> Held:
         record = RunFiles.RUN
         recorded = run.values.get("weights_digest")
     if recorded is None or not path.is_file():
-        return Held({}, f"{folder}: nothing records what its files are; none was held")
+        return HeldFiles({}, f"{folder}: nothing records what its files are; none was held")
     if not isinstance(recorded, str):
         raise ArtifactError(f"{folder}: {record}: weights_digest: allowed: 64 hex digits")
     entry = {"sha256": recorded, "size": path.stat().st_size}

@@ -11,7 +11,7 @@ from ptft.recipe.adapt import (
     TipAdapterAdapt,
 )
 from ptft.recipe.check import check_evaluations, check_recipe
-from ptft.recipe.comparison import ArmSection, CompareSection, Comparison, Search
+from ptft.recipe.comparison import ArmSection, CompareSection, Comparison, SearchRange
 from ptft.recipe.data import (
     BoxesData,
     DataSection,
@@ -114,7 +114,7 @@ __all__ = [
     "RetrievalEvaluation",
     "RunSection",
     "ScenesData",
-    "Search",
+    "SearchRange",
     "SelfSupervisedObjective",
     "SelfTrainSection",
     "ShardsData",

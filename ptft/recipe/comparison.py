@@ -20,7 +20,7 @@ __all__ = [
     "ArmSection",
     "CompareSection",
     "Comparison",
-    "Search",
+    "SearchRange",
     "can_be_base",
     "per_class",
 ]
@@ -45,7 +45,7 @@ ArmKind = Literal[
 ]
 
 
-class Search(Section):
+class SearchRange(Section):
     """Where a trial may set a number: evenly between two, or evenly in its logarithm."""
 
     low: float
@@ -56,7 +56,7 @@ class Search(Section):
     """Whether values are spread evenly in their logarithm."""
 
     @model_validator(mode="after")
-    def _ordered(self) -> "Search":
+    def _ordered(self) -> "SearchRange":
         if not self.low < self.high or (self.log and self.low <= 0):
             raise ValueError(
                 f"low {self.low}, high {self.high}: allowed is low < high, above 0 where log"
@@ -73,7 +73,7 @@ class ArmSection(Section):
     """Absent: the kind."""
     set: dict[str, Any] = {}
     """Dotted keys of the recipe and their values in this arm: ``{adapt.rank: 4}``."""
-    search: dict[str, Search | list[Any]] | None = None
+    search: dict[str, SearchRange | list[Any]] | None = None
     """Dotted keys and what trials may set them to; absent: a learning rate from a third to three
     times that of ``set`` or of the recipe. The first trial is always the arm as it stands."""
 

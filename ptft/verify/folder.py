@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ptft.artifact import FolderFiles, ModelInfo, read_model_info, verify_files
 from ptft.errors import ArtifactError, DigestError, PtftError
-from ptft.files.digests import Held
+from ptft.files.digests import HeldFiles
 from ptft.hub.names import check_file_name
 from ptft.hub.pulled import changed_since_pull
 from ptft.onnx.served import absent_on_purpose
@@ -88,10 +88,10 @@ def _counted(info: ModelInfo, absent: list[str]) -> str:
     )
 
 
-def _changed(folder: Path, info: ModelInfo, absent: list[str]) -> tuple[Held, list[str]]:
+def _changed(folder: Path, info: ModelInfo, absent: list[str]) -> tuple[HeldFiles, list[str]]:
     """The files that are the recorded ones; and each that is another, is absent, or is not
     recorded, but for those that the folder was pulled without."""
-    held, problems = Held({}), []
+    held, problems = HeldFiles({}), []
     for name, recorded in info.files.items():
         if name in absent:
             continue

@@ -203,7 +203,7 @@ def _start(path: Path, arm: str) -> None:
     first_run.FirstRuns()
     if arm in ("without", "hashed"):
         from ptft.artifact import read_model_info
-        from ptft.files.digests import Held
+        from ptft.files.digests import HeldFiles
         from ptft.onnx import model
         from ptft.preprocess import texts
 
@@ -211,7 +211,10 @@ def _start(path: Path, arm: str) -> None:
         parts[0].longest_row = lambda tokenizer: tokenizer(["word " * 100])[0]
         parts[1].check_onnx_file = lambda path, recorded: None
         if arm == "without":
-            parts[2].verify_model = lambda settings: (read_model_info(settings.model), Held({}))
+            parts[2].verify_model = lambda settings: (
+                read_model_info(settings.model),
+                HeldFiles({}),
+            )
         parts[3].check_tokenizer = lambda text, where: json.loads(text)
         parts[4].begin = lambda *arguments: nullcontext()
     listening = socket.create_server(("127.0.0.1", 0))

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from ptft.compare.search import GivenUp, TrialSearch
-from ptft.recipe.comparison import Search
+from ptft.recipe.comparison import SearchRange
 
-SPACE = {"optim.lr": Search(low=1e-4, high=1e-2), "adapt.rank": [4, 8]}
+SPACE = {"optim.lr": SearchRange(low=1e-4, high=1e-2), "adapt.rank": [4, 8]}
 
 
 def searched(curves: list[list[tuple[float, float]]]) -> list[str]:

@@ -15,7 +15,7 @@ from ptft.errors import ArtifactError
 from ptft.export.samples import write_pictures
 from ptft.model_source import Checkpoint, LocalSource, ModelFolder
 from ptft.recipe.load import parse_recipe
-from ptft.report.neighbours.record import Answer, Found, Neighbours, Picture
+from ptft.report.neighbours.record import Answer, NearestFound, Neighbours, ShownPicture
 
 SCENES = {"kind": "scenes"}
 FOLDER = {"kind": "folder", "train": "a", "val": "b"}
@@ -40,17 +40,20 @@ def final(tmp_path: Path) -> Checkpoint:
         source="scenes, val: 2 of 2 pictures",
         texts="captions",
         pictures={
-            name: Picture(name, f"a {name} $5 bird", picture(COLOURS[name])) for name in COLOURS
+            name: ShownPicture(name, f"a {name} $5 bird", picture(COLOURS[name]))
+            for name in COLOURS
         },
         after=[
             Answer(
                 "text_to_picture",
-                [Found(True, picture="red"), Found(False, picture="blue")],
+                [NearestFound(True, picture="red"), NearestFound(False, picture="blue")],
                 1,
                 2,
                 text="a red $x_1 bird",
             ),
-            Answer("picture_to_text", [Found(None, text="a blue bird")], None, 2, picture="blue"),
+            Answer(
+                "picture_to_text", [NearestFound(None, text="a blue bird")], None, 2, picture="blue"
+            ),
         ],
     )
     write_json(run / RunFiles.NEIGHBOURS, asdict(known))

@@ -24,7 +24,7 @@ from ptft.artifact import (
 from ptft.errors import ArtifactError, DigestError, ModelError
 from ptft.files.arrays import check_header, read_arrays
 from ptft.files.bounds import check_names
-from ptft.files.digests import Held
+from ptft.files.digests import HeldFiles
 from ptft.files.tensors import TensorFiles
 from ptft.model import load_model, save_model
 from ptft.model.spec import load_spec
@@ -266,7 +266,7 @@ def test_a_changed_weight_is_not_loaded(folder: Path) -> None:
 def test_a_weight_that_is_swapped_after_the_check_is_not_loaded(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def hold_and_swap(place: Path) -> Held:
+    def hold_and_swap(place: Path) -> HeldFiles:
         held = hold(place)
         _flip(place / FolderFiles.OPEN_CLIP_WEIGHTS)
         return held

@@ -6,11 +6,11 @@ from typing import Literal
 
 from ptft.artifact import RunFiles, read_as
 
-__all__ = ["Answer", "Found", "Neighbours", "Picture", "read_neighbours"]
+__all__ = ["Answer", "NearestFound", "Neighbours", "ShownPicture", "read_neighbours"]
 
 
 @dataclass(frozen=True)
-class Picture:
+class ShownPicture:
     """A candidate as the page shows it: its caption or class, and a small copy as a data URI."""
 
     name: str
@@ -19,7 +19,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Found:
+class NearestFound:
     """One of the nearest: a picture (its key) or a text; ``right`` where that can be told."""
 
     right: bool | None
@@ -40,7 +40,7 @@ class Answer:
     """
 
     kind: Literal["text_to_picture", "picture_to_text", "picture_to_picture"]
-    found: list[Found]
+    found: list[NearestFound]
     rank: int | None
     among: int
     picture: str | None = None
@@ -64,7 +64,7 @@ class Neighbours:
     reason: str = ""
     texts: str = ""
     right: str = ""
-    pictures: dict[str, Picture] = field(default_factory=dict)
+    pictures: dict[str, ShownPicture] = field(default_factory=dict)
     before: list[Answer] = field(default_factory=list)
     after: list[Answer] = field(default_factory=list)
 

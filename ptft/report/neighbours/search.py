@@ -21,7 +21,7 @@ from ptft.data.hashing import hash_integers, permutation
 from ptft.data.sample import Subset
 from ptft.evaluate import SplitEmbeddings, embed_split, embed_texts
 from ptft.model import DualEncoder, class_head
-from ptft.report.neighbours.record import Answer, Found, Neighbours, Picture
+from ptft.report.neighbours.record import Answer, NearestFound, Neighbours, ShownPicture
 
 __all__ = ["NotSearchableError", "search_samples"]
 
@@ -77,7 +77,7 @@ def search_samples(
             sample = samples[int(key)]
             says = texts.of(place[int(key)]) or _class_of(found, place[int(key)])
             shown = sample.decoded(model.spec.preprocess.reading)  # what the model was shown
-            neighbours.pictures[key] = Picture(sample.name, says, _data_uri(shown))
+            neighbours.pictures[key] = ShownPicture(sample.name, says, _data_uri(shown))
     return answers
 
 
@@ -175,7 +175,7 @@ def _answers(
     for text in asked:
         right = [one == text for one in texts.right_n]
         places, rank = _nearest(texts.scores_nm[:, text], right, _PICTURES)
-        nearest = [Found(right[place], picture=keys[place]) for place in places]
+        nearest = [NearestFound(right[place], picture=keys[place]) for place in places]
         name = texts.names[text]
         answers.append(Answer("text_to_picture", nearest, rank, len(keys), text=name))
     # other pictures than those that the texts above belong to, as far as there are any
@@ -183,7 +183,7 @@ def _answers(
     for row in rows[:_QUERIES]:
         right = [text == texts.right_n[row] for text in range(len(texts.names))]
         places, rank = _nearest(texts.scores_nm[row], right, _TEXTS)
-        nearest = [Found(right[place], text=texts.names[place]) for place in places]
+        nearest = [NearestFound(right[place], text=texts.names[place]) for place in places]
         answers.append(
             Answer("picture_to_text", nearest, rank, len(texts.names), picture=keys[row])
         )
@@ -194,7 +194,8 @@ def _answers(
         right = [alike and same_n is not None and same_n[other] == same_n[row] for other in others]
         places, rank = _nearest(scores_nn[row, torch.tensor(others)], right, _PICTURES)
         nearest = [
-            Found(right[place] if alike else None, picture=keys[others[place]]) for place in places
+            NearestFound(right[place] if alike else None, picture=keys[others[place]])
+            for place in places
         ]
         answers.append(Answer("picture_to_picture", nearest, rank, len(others), picture=keys[row]))
     return answers
