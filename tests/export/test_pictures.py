@@ -15,7 +15,7 @@ from ptft.errors import ArtifactError
 from ptft.export.samples import write_pictures
 from ptft.model_source import Checkpoint, LocalSource, ModelFolder
 from ptft.recipe.load import parse_recipe
-from ptft.report.neighbours.record import Answer, NearestFound, Neighbours, ShownPicture
+from ptft.report.neighbours.record import Answer, NearestFound, NeighbourPicture, Neighbours
 
 SCENES = {"kind": "scenes"}
 FOLDER = {"kind": "folder", "train": "a", "val": "b"}
@@ -40,7 +40,7 @@ def final(tmp_path: Path) -> Checkpoint:
         source="scenes, val: 2 of 2 pictures",
         texts="captions",
         pictures={
-            name: ShownPicture(name, f"a {name} $5 bird", picture(COLOURS[name]))
+            name: NeighbourPicture(name, f"a {name} $5 bird", picture(COLOURS[name]))
             for name in COLOURS
         },
         after=[

@@ -6,11 +6,11 @@ from typing import Literal
 
 from ptft.artifact import RunFiles, read_as
 
-__all__ = ["Answer", "NearestFound", "Neighbours", "ShownPicture", "read_neighbours"]
+__all__ = ["Answer", "NearestFound", "NeighbourPicture", "Neighbours", "read_neighbours"]
 
 
 @dataclass(frozen=True)
-class ShownPicture:
+class NeighbourPicture:
     """A candidate as the page shows it: its caption or class, and a small copy as a data URI."""
 
     name: str
@@ -64,7 +64,7 @@ class Neighbours:
     reason: str = ""
     texts: str = ""
     right: str = ""
-    pictures: dict[str, ShownPicture] = field(default_factory=dict)
+    pictures: dict[str, NeighbourPicture] = field(default_factory=dict)
     before: list[Answer] = field(default_factory=list)
     after: list[Answer] = field(default_factory=list)
 

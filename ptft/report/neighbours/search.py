@@ -21,7 +21,7 @@ from ptft.data.hashing import hash_integers, permutation
 from ptft.data.sample import Subset
 from ptft.evaluate import SplitEmbeddings, embed_split, embed_texts
 from ptft.model import DualEncoder, class_head
-from ptft.report.neighbours.record import Answer, NearestFound, Neighbours, ShownPicture
+from ptft.report.neighbours.record import Answer, NearestFound, NeighbourPicture, Neighbours
 
 __all__ = ["NotSearchableError", "search_samples"]
 
@@ -77,7 +77,7 @@ def search_samples(
             sample = samples[int(key)]
             says = texts.of(place[int(key)]) or _class_of(found, place[int(key)])
             shown = sample.decoded(model.spec.preprocess.reading)  # what the model was shown
-            neighbours.pictures[key] = ShownPicture(sample.name, says, _data_uri(shown))
+            neighbours.pictures[key] = NeighbourPicture(sample.name, says, _data_uri(shown))
     return answers
 
 
