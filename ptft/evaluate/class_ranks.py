@@ -171,6 +171,7 @@ def rank_blocks(score: Score, inputs_nw: Tensor, labels_n: Tensor, classes: int)
             own = slice(rows.start + part.start, rows.start + part.stop)
             ranks_n[own] = class_ranks(logits_bc[part], labels_b[part])
             sure_n[own], said_n[own] = logits_bc[part].double().softmax(dim=1).max(dim=1)
+        del logits_bc  # before there is another
     return ClassRanks(ranks_n, sure_n, said_n, labels_n, classes, inputs_nw, score)
 
 
