@@ -123,7 +123,7 @@ volumeMounts:
 {{- $words = concat $words (list "python3" "-m" "ptft.launch.ranks" "--nproc-per-node" $ranks) -}}
 {{- if gt (int $train.nodes) 1 -}}
 {{- $head := printf "\"$JOB_NAME-0.%s\"" (include "ptft.nameOf" (list . "train")) -}}
-{{- $words = concat $words (list "--nnodes" $train.nodes "--node-rank" "\"$JOB_COMPLETION_INDEX\"" "--master-addr" $head "--master-port" 29500) -}}
+{{- $words = concat $words (list "--nnodes" $train.nodes "--node-rank" "\"$JOB_COMPLETION_INDEX\"" "--master-addr" $head "--master-port" 29500 "--rdzv-conf" "timeout=1800") -}}
 {{- else -}}
 {{- $words = append $words "--standalone" -}}
 {{- end -}}
@@ -172,13 +172,13 @@ backoffLimit: {{ $train.retries }}
 {{- with $train.hours }}
 activeDeadlineSeconds: {{ mulf . 3600 | ceil | int64 }}
 {{- end }}
-# 75 and 143: the run has saved, and goes on in the next pod
+# 75 and 143: the run has saved, and goes on in the next pod; 76: another of the machines is gone
 podFailurePolicy:
   rules:
     - action: Ignore
       onPodConditions: [{type: DisruptionTarget, status: "True"}]
     - action: Ignore
-      onExitCodes: {containerName: node, operator: In, values: [75, 143]}
+      onExitCodes: {containerName: node, operator: In, values: [75, {{ if gt (int $train.nodes) 1 }}76, {{ end }}143]}
     {{- if $publishes }}
     # the gate has refused the model, and would again
     - action: FailJob
