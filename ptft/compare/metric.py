@@ -46,6 +46,9 @@ TextEmbeddings = dict[str, Tensor]
 """Caption -> float32 (D,), its embedding by one model: sets of one subject share most captions."""
 
 
+_PIXEL_BYTES = 2**25
+"""Of a batch, as float32: 256 pictures of 104 pixels, 55 of 224."""
+
 _WAYS: dict[str, tuple[Way, ...]] = {"i2t_": ("i2t",), "t2i_": ("t2i",), "": ("i2t", "t2i")}
 
 
@@ -199,7 +202,13 @@ def measure_metric(
     if isinstance(item, DetectEvaluation):
         return measure_boxes(model, item, samples, metric)
     assert not isinstance(item, ProbeEvaluation), "default_metric refuses it"
-    found = embed_split(model, samples, batch=item.batch, workers=0, reads=reads_of(item, model))
+    found = embed_split(
+        model,
+        samples,
+        batch=min(item.batch, _pictures_at_once(model)),
+        workers=0,
+        reads=reads_of(item, model),
+    )
     ranks: RetrievalRanks | ClassRanks | LabelScores
     ways: tuple[Way, ...] = ()
     places: Tensor | None = None
@@ -224,6 +233,13 @@ def measure_metric(
     scale = model.logit_scale.exp()
     skipped = len(found.skipped)
     return Measurement(ranks, hits.cpu(), ways, skipped, scale, model.spec, places, classes)
+
+
+def _pictures_at_once(model: DualEncoder) -> int:
+    """So many that their pixels, of which a tower makes several times as much, are no larger than
+    ``_PIXEL_BYTES``: jobs of a machine run side by side."""
+    height, width = model.spec.preprocess.size
+    return max(1, _PIXEL_BYTES // (height * width * 3 * 4))
 
 
 def _embed(

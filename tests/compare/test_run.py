@@ -116,7 +116,7 @@ def test_pictures_that_are_held_are_what_a_model_is_given(tmp_path: Path) -> Non
         once = preprocess.pixels(target.target.test[index].image)
         assert np.array_equal(preprocess.pixels(held[index].image), once)
     assert held[5] is held[5]
-    room = Room(3 * 24 * 24 * 3)  # three pictures, of both sets together
+    room = Room(3 * 24 * 24 * 4)  # three pictures, as Pillow holds them, of both sets together
     sets = [CachedSet(target.target.test, preprocess, room) for _ in range(2)]
     read = [(one, index) for one in sets for index in (0, 1)]
     pictures = [one[index] for one, index in read]
