@@ -10,8 +10,8 @@ from ptft.preprocess.images import ImagePreprocess
 
 __all__ = ["CachedSet", "Room"]
 
-_BYTES = 2**29
-"""Of the pictures that a job keeps: 2,600 at 224 pixels. What does not fit is read again each time,
+_BYTES = 3 * 2**27
+"""Of the pictures that a job keeps: 2,000 at 224 pixels. What does not fit is read again each time,
 as an evaluation elsewhere reads it, so that a job's memory does not grow with its data."""
 
 

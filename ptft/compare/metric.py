@@ -14,6 +14,7 @@ from ptft.errors import RecipeError, suggest
 from ptft.evaluate import embed_split, embed_texts
 from ptft.evaluate.calibrate import kept_scores, temperature_of
 from ptft.evaluate.class_ranks import ClassRanks, rank_labels
+from ptft.evaluate.embed import pictures_at_once
 from ptft.evaluate.figures import calibration_errors, cut_figures
 from ptft.evaluate.label_scores import LabelScores, picture_ranks, score_labels
 from ptft.evaluate.ranks import RetrievalRanks, Way, rank_captions
@@ -45,9 +46,6 @@ __all__ = [
 TextEmbeddings = dict[str, Tensor]
 """Caption -> float32 (D,), its embedding by one model: sets of one subject share most captions."""
 
-
-_PIXEL_BYTES = 2**25
-"""Of a batch, as float32: 256 pictures of 104 pixels, 55 of 224."""
 
 _WAYS: dict[str, tuple[Way, ...]] = {"i2t_": ("i2t",), "t2i_": ("t2i",), "": ("i2t", "t2i")}
 
@@ -205,7 +203,7 @@ def measure_metric(
     found = embed_split(
         model,
         samples,
-        batch=min(item.batch, _pictures_at_once(model)),
+        batch=pictures_at_once(model, item.batch),
         workers=0,
         reads=reads_of(item, model),
     )
@@ -233,13 +231,6 @@ def measure_metric(
     scale = model.logit_scale.exp()
     skipped = len(found.skipped)
     return Measurement(ranks, hits.cpu(), ways, skipped, scale, model.spec, places, classes)
-
-
-def _pictures_at_once(model: DualEncoder) -> int:
-    """So many that their pixels, of which a tower makes several times as much, are no larger than
-    ``_PIXEL_BYTES``: jobs of a machine run side by side."""
-    height, width = model.spec.preprocess.size
-    return max(1, _PIXEL_BYTES // (height * width * 3 * 4))
 
 
 def _embed(

@@ -19,7 +19,10 @@ from ptft.model import DualEncoder, join_embeddings
 from ptft.recipe import Reads
 from ptft.speech import ProgressCallback
 
-__all__ = ["SplitEmbeddings", "embed_split", "embed_texts", "evaluating"]
+__all__ = ["SplitEmbeddings", "embed_split", "embed_texts", "evaluating", "pictures_at_once"]
+
+_PIXEL_BYTES = 2**25
+"""Of a batch, as float32: 256 pictures of 104 pixels, 55 of 224."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,13 @@ def embed_texts(
             if progress is not None:
                 progress("texts", start + len(part), len(unique))
     return found_md
+
+
+def pictures_at_once(model: DualEncoder, most: int = 256) -> int:
+    """Pictures of a batch, where their memory counts: so many that their pixels, of which a tower
+    makes several times as much, take at most 32 MiB."""
+    height, width = model.spec.preprocess.size
+    return min(most, max(1, _PIXEL_BYTES // (height * width * 3 * 4)))
 
 
 @contextmanager

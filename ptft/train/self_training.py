@@ -6,13 +6,11 @@ from ptft.data import SampleSet, open_split
 from ptft.data.sources.mixture import Mixture
 from ptft.data.sources.pseudo_labels import PseudoLabelled, surest
 from ptft.errors import DataError, ModelError
-from ptft.evaluate.embed import embed_split
+from ptft.evaluate.embed import embed_split, pictures_at_once
 from ptft.model import DualEncoder, load_model
 from ptft.recipe import Recipe, SelfTrainSection
 
 __all__ = ["unlabelled_pictures", "with_pseudo_labels"]
-
-_BATCH = 256  # pictures at once, as an evaluation has it unless told otherwise
 
 
 def unlabelled_pictures(recipe: Recipe) -> SampleSet | None:
@@ -51,7 +49,11 @@ def with_pseudo_labels(
     teacher = load_model(section.from_).to(device)
     order = _class_order(teacher, section, classes)
     found = embed_split(
-        teacher, pictures, batch=_BATCH, workers=recipe.run.workers, what="unlabelled pictures"
+        teacher,
+        pictures,
+        batch=pictures_at_once(teacher),
+        workers=recipe.run.workers,
+        what="unlabelled pictures",
     )
     if not len(found.indices):
         raise DataError("data.unlabelled.train: no picture can be read")
