@@ -8,7 +8,8 @@ way to say no (``verify=False``), or, where there is none, with the checks taken
 
 ``again``: what was found right before and has not changed is not read again. ``first``: nothing is
 remembered, and each byte is hashed once; that has no bar of its own: it is what reading the bytes
-once costs.
+once costs. Sets of data are opened for the first time by every process, with the checks and without
+them: an index or a footer that another had cached would be read by neither.
 
 ``start``: the whole of a service's worker, from its first import to the first time that it says
 ready. ``first``: on a fresh disk, with nothing remembered; ``again``: as any start after it.
@@ -122,13 +123,15 @@ def _read_by_service(path: Path) -> dict[str, Any]:
 
 def _in_turn(case: str, path: Path, cache: str, rounds: int) -> dict[str, list[float]]:
     """CPU-seconds of each arm, round after round."""
-    _open(case, "again", path, cache)  # what it remembers from here on
+    if case in REMEMBERED:
+        _open(case, "again", path, cache)  # what it remembers from here on
     seconds: dict[str, list[float]] = {"without": [], "again": []}
     if case in REMEMBERED:
         seconds["first"] = []
     for _ in range(rounds):
         for arm, taken in seconds.items():
-            kept = cache if arm != "first" else tempfile.mkdtemp(dir=cache)
+            shared = case in REMEMBERED and arm != "first"
+            kept = cache if shared else tempfile.mkdtemp(dir=cache)
             taken.append(_open(case, arm, path, kept))
     return seconds
 
