@@ -186,9 +186,7 @@ def embed_texts(
             tokens = torch.from_numpy(tokenizer.trim(tokenizer(part))).to(model.device)
             row_bd = F.normalize(model.encode_text(tokens), dim=-1).float().cpu()
             _refuse_nan(row_bd, part)
-            if (
-                not start
-            ):  # room for all at once: joined and put in order, they would take it thrice
+            if not start:  # room for all: joined and put in order, they would take it thrice
                 found_md = torch.empty(len(texts), row_bd.shape[1])
             own_k = order_m[ends[start - 1] if start else 0 : ends[start + len(part) - 1]]
             found_md[own_k] = row_bd[number_m[own_k] - start]

@@ -16,7 +16,7 @@ from ptft.data.sources.plain_rows import read_csv
 from ptft.errors import DataError
 from ptft.files.bounds import check_inside
 from ptft.recipe.data import FolderData
-from tests.support.shards import picture
+from tests.support.shards import write_pictures
 
 
 @pytest.fixture(autouse=True)
@@ -125,10 +125,7 @@ def test_a_folder_is_the_same_by_either_reader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "set"
-    (folder / "in").mkdir(parents=True)
-    names = ["a.png", "in/b.png", "./c.png", "ü.png", "d.png", "left.png"]
-    for number, name in enumerate(names):
-        (folder / name).write_bytes(picture(number % 4))
+    names = write_pictures(folder)
     rows = [(name, f"text of {name}", f"k{place % 2}") for place, name in enumerate(names[:5])]
     rows += [("a.png", '["again", "twice"]', "k0"), ("gone.png", "gone", "k1")]
     with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as stream:

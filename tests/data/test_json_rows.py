@@ -14,7 +14,7 @@ from ptft.data.sources.json_rows import open_json_rows
 from ptft.data.sources.plain_rows import read_jsonl
 from ptft.errors import DataError
 from ptft.recipe.data import FolderData, TableData
-from tests.support.shards import picture
+from tests.support.shards import write_pictures
 
 SIZES = (0, 1 << 40)  # every file is a large one, and none is
 
@@ -124,10 +124,7 @@ def test_a_folder_is_the_same_by_either_reader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "set"
-    (folder / "in").mkdir(parents=True)
-    names = ["a.png", "in/b.png", "./c.png", "ü.png", "d.png", "left.png"]
-    for number, name in enumerate(names):
-        (folder / name).write_bytes(picture(number % 4))
+    names = write_pictures(folder)
     rows: list[dict[str, Any]] = [
         {"file_name": name, "text": f"text of {name}", "kind": f"k{place % 2}"}
         for place, name in enumerate([*names[:5], "a.png"])

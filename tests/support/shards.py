@@ -17,6 +17,15 @@ def picture(number: int, form: str = "png") -> bytes:
     return stream.getvalue()
 
 
+def write_pictures(folder: Path) -> list[str]:
+    """Six pictures in a folder, two of them twice; their names, as a table may spell them."""
+    (folder / "in").mkdir(parents=True)
+    names = ["a.png", "in/b.png", "./c.png", "ü.png", "d.png", "left.png"]
+    for number, name in enumerate(names):
+        (folder / name).write_bytes(picture(number % 4))
+    return names
+
+
 def write_tar(path: Path, files: dict[str, bytes], form: int = tarfile.USTAR_FORMAT) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w", format=form) as tar:
