@@ -10,7 +10,8 @@ first only makes the service say that it is leaving:
    are accepted: the client of one that is left in its queue would be reset, request and all;
 3. the listening socket is shut down: who connects now, or tries again a second after being
    dropped, is refused, which is safe to try again, and never left hanging;
-4. open connections get their answers;
+4. open connections get their answers, and one on which nothing was asked yet is given some seconds
+   to ask: its client may be slow, or far away;
 5. uvicorn's own handler ends the worker.
 """
 
@@ -23,7 +24,7 @@ import socket
 import struct
 from typing import Any
 
-__all__ = ["Drain", "drop_new_connections", "queued", "stop_listening"]
+__all__ = ["CLOSING_S", "Drain", "drop_new_connections", "queued", "stop_listening"]
 
 logger = logging.getLogger("bentoml.ptft")
 
@@ -31,7 +32,10 @@ _POLL_S = 0.02
 _SETTLE_S = 0.25  # for handshakes that have begun
 _ACCEPT_POLLS = 100  # at most, for the event loop to accept what is queued
 _PASSES = 5  # of the event loop, in which what it accepted last becomes a connection
-_IDLE_S = 0.5  # for requests on their way on connections that are open when listening ends
+_IDLE_S = 0.5  # for another request on a connection that is open when listening ends
+_FIRST_S = 3.0  # for the first request on one
+CLOSING_S = 4.0
+"""Seconds that it takes at most, after those of draining, until no further request is taken."""
 
 
 class Drain:
@@ -89,12 +93,16 @@ class Drain:
         for _ in range(_PASSES):
             await asyncio.sleep(0)
         quiet = 0.0
-        while quiet < _IDLE_S and self._connections():
+        while quiet < self._patience():
             await asyncio.sleep(_POLL_S)
             quiet = 0.0 if self.requests else quiet + _POLL_S
 
-    def _connections(self) -> int:
-        return len(self._uvicorn.server_state.connections)
+    def _patience(self) -> float:
+        """Seconds without a request after which none is awaited any more."""
+        connections = self._uvicorn.server_state.connections
+        if any(getattr(each, "cycle", each) is None for each in connections):  # nobody asked yet
+            return _FIRST_S
+        return _IDLE_S if connections else 0.0
 
 
 def _duplicate(listening: Any) -> socket.socket:

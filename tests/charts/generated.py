@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from serving.drain import CLOSING_S
 from serving.settings import PREFIX, RELATIONS, Settings
 
 __all__ = ["files", "leaves", "settings_of_the_service", "value_name", "wanted"]
@@ -57,7 +58,7 @@ def settings_of_the_service() -> dict[str, Any]:
         }
         for one in RELATIONS
     ]
-    return {"settings": known, "relations": relations}
+    return {"settings": known, "relations": relations, "closingSeconds": CLOSING_S}
 
 
 def _plain(default: Any) -> Any:

@@ -153,10 +153,43 @@ def test_a_busy_server_resets_nobody() -> None:
     assert all(answer.endswith(b"\r\n\r\nanswer") for answer in answered)
 
 
+def test_who_connected_in_time_may_ask_late() -> None:
+    """A client that is held up between its connection and its request is answered all the same."""
+    with _busy(0.0) as (port, process), socket.create_connection(("127.0.0.1", port), 30) as late:
+        process.send_signal(signal.SIGTERM)
+        _wait_until_refusing(port)
+        time.sleep(1)
+        late.sendall(b"GET / HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n")
+        answer = b""
+        while piece := late.recv(1000):
+            answer += piece
+        assert process.wait(30) == -signal.SIGTERM
+    assert answer.endswith(b"\r\n\r\nanswer")
+
+
+def test_who_never_asks_is_not_waited_for_long() -> None:
+    with _busy(0.0) as (port, process), socket.create_connection(("127.0.0.1", port), 30) as silent:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == -signal.SIGTERM
+        assert silent.recv(1) == b""
+
+
 def test_a_drain_that_fails_still_ends_the_worker() -> None:
     with _busy(None) as (_, process):  # no number of seconds to sleep
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == -signal.SIGTERM
+
+
+def _wait_until_refusing(port: int) -> None:
+    for _ in range(600):
+        try:
+            socket.create_connection(("127.0.0.1", port), 0.1).close()
+        except ConnectionRefusedError:
+            return
+        except TimeoutError:  # dropped: listening is about to end
+            pass
+        time.sleep(0.02)
+    raise AssertionError("the server still listens")
 
 
 def _wait_until_answering(port: int) -> None:

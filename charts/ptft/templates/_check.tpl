@@ -55,9 +55,10 @@
 
 {{- define "ptft.checkService" -}}
 {{- $rollout := .Values.rollout }}
-{{- $needed := addf $rollout.preStopSleepSeconds (include "ptft.setting" (list . "drainSeconds") | float64) (include "ptft.setting" (list . "timeoutSeconds") | float64) }}
+{{- $closing := (.Files.Get "files/service.json" | fromJson).closingSeconds }}
+{{- $needed := addf $rollout.preStopSleepSeconds $closing (include "ptft.setting" (list . "drainSeconds") | float64) (include "ptft.setting" (list . "timeoutSeconds") | float64) }}
 {{- if le (float64 $rollout.terminationGracePeriodSeconds) $needed }}
-{{- fail (printf "rollout.terminationGracePeriodSeconds (%v) must be above the sum of rollout.preStopSleepSeconds, serving.drainSeconds and serving.timeoutSeconds (%v), or requests under way are cut off" $rollout.terminationGracePeriodSeconds $needed) }}
+{{- fail (printf "rollout.terminationGracePeriodSeconds (%v) must be above the sum of rollout.preStopSleepSeconds, serving.drainSeconds, serving.timeoutSeconds and the %v that closing takes (%v), or requests under way are cut off" $rollout.terminationGracePeriodSeconds $closing $needed) }}
 {{- end }}
 {{- range (.Files.Get "files/service.json" | fromJson).relations }}
 {{- $value := include "ptft.setting" (list $ .value) | float64 }}
