@@ -111,11 +111,13 @@ class Encoder:
                 cost = partial(self._cost_of_batch, tower, item)
                 tower.max_batch = best_size(cost, most, LONGEST_S)
         width = int(tokenizer.lengths(tokens).max())
-        image_nd = self.images.calibrate(list(golden.pixels), len(golden.pixels))
-        text_td = self.texts.calibrate(list(tokens), len(tokens) * width)
+        threads = None if self.model.on_gpu else self._threads
+        pictures = list(golden.pixels)
+        image_nd = self.images.calibrate(pictures, len(pictures), threads)
+        text_td = self.texts.calibrate(list(tokens), len(tokens) * width, threads)
         rows_npw = None
         if self.places is not None:
-            rows_npw = self.places.calibrate(list(golden.pixels), len(golden.pixels))
+            rows_npw = self.places.calibrate(pictures, len(pictures), threads)
             self.count_of_places = rows_npw.shape[1]
         hold_golden(self.model, golden, image_nd, text_td, rows_npw)
         # the largest that traffic will ask for, where it has not run yet: a model may not stand it

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -128,6 +129,20 @@ def test_a_batch_ends_where_it_would_take_too_long() -> None:
         batches.close()
 
     asyncio.run(play())
+
+
+def test_what_others_work_beside_it_does_not_shorten_batches() -> None:
+    def held_up(items: Sequence[np.ndarray]) -> np.ndarray:
+        time.sleep(2 * LONGEST_S)  # as if another had the CPU
+        return np.stack(items)
+
+    batches = Batcher("test", held_up, max_batch=8, observe=lambda items, seconds: None)
+    batches.calibrate([item(0)], 1)
+    assert batches.most(1) == 1
+    batches.calibrate([item(0)], 1, threads=1)
+    assert batches.seconds_a_unit >= 2 * LONGEST_S
+    assert batches.most(1) > 1
+    batches.close()
 
 
 def test_a_tower_that_only_fails_is_known_to() -> None:
