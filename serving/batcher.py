@@ -20,7 +20,7 @@ from serving.lanes import Lanes, Waiting
 from serving.phases import NOT_TIMED, Phases
 from serving.threads import Threads, settle
 
-__all__ = ["LONGEST_S", "Batcher"]
+__all__ = ["LONGEST_S", "Batcher", "Run"]
 
 logger = logging.getLogger("bentoml.ptft")
 
@@ -45,6 +45,8 @@ class Batcher:
         run: (n items) -> (n, D), row i being item i's.
         max_batch: most items in one call.
         observe: told the size and the seconds of every batch.
+        threads: that share a batch's work, where CPUs do it: until there is traffic a speed is by
+            what they have worked, since others may be at work beside it.
 
     Attributes:
         max_batch: as given.
@@ -55,7 +57,15 @@ class Batcher:
         longest: seconds of the longest batch.
     """
 
-    def __init__(self, name: str, run: Run, *, max_batch: int, observe: Observe) -> None:
+    def __init__(
+        self,
+        name: str,
+        run: Run,
+        *,
+        max_batch: int,
+        observe: Observe,
+        threads: int | None = None,
+    ) -> None:
         self.name = name
         self.seconds_a_unit = self.best_seconds_a_unit = 0.0
         self.succeeded = self.failed = 0.0
@@ -64,6 +74,7 @@ class Batcher:
         self._run = run
         self.max_batch = max_batch
         self._observe = observe
+        self._threads = threads
         self._lanes: Lanes[Item] = Lanes()
         self._thread = Threads(1, f"ptft-{name}")
         self._worker: asyncio.Task[None] | None = None
@@ -101,26 +112,13 @@ class Batcher:
         """Items that no batch has taken yet."""
         return len(self._lanes)
 
-    def measure(self, items: Sequence[np.ndarray]) -> tuple[float, float]:
-        """Seconds on the clock and of CPUs of a batch that is run here and now, ahead of all
-        traffic."""
-        started, spent = time.monotonic(), time.process_time()
-        self._run(items)
-        return time.monotonic() - started, time.process_time() - spent
+    def measure(self, item: np.ndarray, count: int) -> float:
+        """Seconds that a batch takes that is run here and now, ahead of all traffic."""
+        return self._measured([item] * count)[2]
 
-    def calibrate(
-        self, items: Sequence[np.ndarray], units: int, threads: int | None = None
-    ) -> np.ndarray:
-        """Measure a unit before there is any traffic: run a batch, here and now; its rows.
-
-        Args:
-            threads: that share the work, where CPUs do it: the best speed is then by what they have
-                worked, since others may be at work beside it, and batches would be short for ever.
-        """
-        started, spent = time.monotonic(), time.process_time()
-        rows = self._run(items)
-        elapsed, spent = time.monotonic() - started, time.process_time() - spent
-        best = min(elapsed, spent / threads) if threads else elapsed
+    def calibrate(self, items: Sequence[np.ndarray], units: int) -> np.ndarray:
+        """Measure a unit before there is any traffic: run a batch, here and now; its rows."""
+        rows, elapsed, best = self._measured(items)
         self.seconds_a_unit, self.best_seconds_a_unit = elapsed / units, best / units
         self.longest = self.seconds_a_unit * units / len(items) * self.max_batch
         return rows
@@ -138,6 +136,13 @@ class Batcher:
     def close(self) -> None:
         """Begin no more batches."""
         self._thread.close()
+
+    def _measured(self, items: Sequence[np.ndarray]) -> tuple[np.ndarray, float, float]:
+        """Rows, seconds on the clock, and without what others did meanwhile."""
+        started, spent = time.monotonic(), time.process_time()
+        rows = self._run(items)
+        elapsed, spent = time.monotonic() - started, time.process_time() - spent
+        return rows, elapsed, min(elapsed, spent / self._threads) if self._threads else elapsed
 
     async def _work(self) -> None:
         try:

@@ -24,7 +24,7 @@ from ptft.onnx.model import OnnxModel
 from ptft.onnx.trial_run import longest_row
 from ptft.preprocess.frame import Frame
 from serving.admission import Admission, Cost, Ticket
-from serving.batcher import LONGEST_S, Batcher
+from serving.batcher import LONGEST_S, Batcher, Run
 from serving.bodies import LARGE
 from serving.cache import EmbeddingCache
 from serving.labels import LabelCache
@@ -72,18 +72,18 @@ class Encoder:
         # int8 files scale activations over the whole batch: an image's embedding would depend on
         # its neighbours, so they run one by one (on a CPU that costs little)
         self._size = 1 if model.precision == "int8" else settings.micro_batch
+        threads = None if model.on_gpu else settings.threads
+
+        def tower(kind: str, run: Run) -> Batcher:
+            observe = partial(metrics.observe_batch, kind)
+            most = self._size or 1
+            return Batcher(kind, run, max_batch=most, observe=observe, threads=threads)
+
         self.images, self.texts = (
-            Batcher(
-                kind, run, max_batch=self._size or 1, observe=partial(metrics.observe_batch, kind)
-            )
-            for kind, run in (("image", self._run_images), ("text", model.encode_texts))
+            tower("image", self._run_images),
+            tower("text", model.encode_texts),
         )
-        self.places: Batcher | None = None
-        if model.has_detector:
-            observe = partial(metrics.observe_batch, "places")
-            self.places = Batcher(
-                "places", self._run_places, max_batch=self._size or 1, observe=observe
-            )
+        self.places = tower("places", self._run_places) if model.has_detector else None
         self.count_of_places = 0  # of a picture, known once some were looked at
         self.cache: EmbeddingCache | None = None
         if settings.cache_bytes:
@@ -100,36 +100,33 @@ class Encoder:
         Raises:
             ArtifactError: an answer is not the recorded one.
         """
-        tokenizer = self.model.tokenizer
+        tokenizer, pixels = self.model.tokenizer, list(golden.pixels)
         tokens = tokenizer(golden.texts)
         golden.check_tokens(tokens)
         if self._size is None:
             most = MOST_ON_GPU if self.model.on_gpu else MOST
             (short,) = tokenizer(["a photo of a cat"])  # long ones have LONGEST_S
             for tower in self.towers:
-                item = short if tower is self.texts else golden.pixels[0]
-                cost = partial(self._cost_of_batch, tower, item)
-                tower.max_batch = best_size(cost, most, LONGEST_S)
+                item = short if tower is self.texts else pixels[0]
+                tower.max_batch = best_size(partial(tower.measure, item), most, LONGEST_S)
         width = int(tokenizer.lengths(tokens).max())
-        threads = None if self.model.on_gpu else self._threads
-        pictures = list(golden.pixels)
-        image_nd = self.images.calibrate(pictures, len(pictures), threads)
-        text_td = self.texts.calibrate(list(tokens), len(tokens) * width, threads)
+        image_nd = self.images.calibrate(pixels, len(pixels))
+        text_td = self.texts.calibrate(list(tokens), len(tokens) * width)
         rows_npw = None
         if self.places is not None:
-            rows_npw = self.places.calibrate(pictures, len(pictures), threads)
+            rows_npw = self.places.calibrate(pixels, len(pixels))
             self.count_of_places = rows_npw.shape[1]
         hold_golden(self.model, golden, image_nd, text_td, rows_npw)
-        # the largest that traffic will ask for, where it has not run yet: a model may not stand it
+        # the largest that traffic will ask for, if it has not run yet: a model may not stand it
         row = longest_row(tokenizer)
         seen = len(tokens) if tokenizer.lengths(row[None])[0] <= width else 0
         for tower in self.towers:
-            item, units, ran = (row, row.size, seen)
+            item, units, ran = row, row.size, seen
             if tower is not self.texts:
-                item, units = golden.pixels[0], 1
-                ran = max(len(golden.pixels), 0 if self._size else tower.max_batch)
+                item, units = pixels[0], 1
+                ran = max(len(pixels), 0 if self._size else tower.max_batch)
             if (count := tower.most(units)) > ran:
-                tower.measure([item] * count)
+                tower.measure(item, count)
 
     @property
     def towers(self) -> tuple[Batcher, ...]:
@@ -322,11 +319,6 @@ class Encoder:
     def _bytes_of_rows(self, count: int) -> int:
         """Of embeddings, and of the JSON that they become."""
         return count * self.model.info.embed_dim * (4 + _BYTES_A_VALUE)
-
-    def _cost_of_batch(self, tower: Batcher, item: np.ndarray, count: int) -> float:
-        """Seconds; on a CPU by what it has worked, since others may be at work beside it."""
-        elapsed, spent = tower.measure([item] * count)
-        return elapsed if self.model.on_gpu else spent / self._threads
 
     def _run_images(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         return self.model.encode_images(self.model.preprocess.normalise(np.stack(pixels)))

@@ -136,13 +136,15 @@ def test_what_others_work_beside_it_does_not_shorten_batches() -> None:
         time.sleep(2 * LONGEST_S)  # as if another had the CPU
         return np.stack(items)
 
-    batches = Batcher("test", held_up, max_batch=8, observe=lambda items, seconds: None)
-    batches.calibrate([item(0)], 1)
-    assert batches.most(1) == 1
-    batches.calibrate([item(0)], 1, threads=1)
-    assert batches.seconds_a_unit >= 2 * LONGEST_S
-    assert batches.most(1) > 1
-    batches.close()
+    for threads, longer in ((None, False), (1, True)):
+        batches = Batcher(
+            "test", held_up, max_batch=8, observe=lambda items, seconds: None, threads=threads
+        )
+        batches.calibrate([item(0)], 1)
+        assert batches.seconds_a_unit >= 2 * LONGEST_S
+        assert (batches.most(1) > 1) == longer
+        assert (batches.measure(item(0), 2) < LONGEST_S) == longer
+        batches.close()
 
 
 def test_a_tower_that_only_fails_is_known_to() -> None:
