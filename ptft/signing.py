@@ -19,6 +19,7 @@ from ptft.artifact import FolderFiles, ModelInfo, file_sha256, read_model_info, 
 from ptft.errors import MissingExtraError, SignatureError, UsageError
 from ptft.files.atomic import write_atomic
 from ptft.files.bounds import parse_json, read_bytes
+from ptft.printable import printable
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -91,7 +92,8 @@ def check_signature(
 
     Args:
         public_key: PEM.
-        where: what is named in an error; None: ``folder``.
+        where: what is named in an error; None: ``folder``, and what it calls itself: in a pod each is
+            mounted at the same place.
 
     Returns:
         The id of the key (:func:`key_id`).
@@ -102,7 +104,7 @@ def check_signature(
         MissingExtraError: the cryptography package is not installed.
     """
     key = _public(public_key)
-    shown = where or str(folder)
+    shown = where or f"{folder} ({printable(info.name)})"
     path = folder / FolderFiles.SIGNATURE
     if not path.is_file():
         raise SignatureError(
