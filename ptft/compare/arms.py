@@ -8,6 +8,7 @@ from ptft.compare.unlabelled_arms import Base, apply_unlabelled, run_values
 from ptft.errors import RecipeError
 from ptft.recipe import ClassifyObjective, DetectObjective, Recipe, SelfTrainSection
 from ptft.recipe.comparison import (
+    BUILT,
     UNLABELLED,
     ArmKind,
     ArmSection,
@@ -64,10 +65,12 @@ _NOT_OF_BOXES: tuple[ArmKind, ...] = (
     "tip_adapter",
     "projection",
     "replay",
-    *UNLABELLED,
+    *BUILT,
 )
-"""Kinds that learn from classes, captions or pictures without labels: of boxes there is none."""
+"""Kinds that learn from classes, captions or pictures without labels, of which boxes have none; and
+soups, since a box head begins with random weights, whose mean is no head."""
 
+_APART = 64  # as many seeds as a comparison has at most
 _SOLVED = 100  # passes of a line search at most, as of finetune/few-shot-emoji
 _HELD = SearchRange(low=3e-3, high=3.0)  # of a head made of prompts; 1 / shots at 1 to 300 of them
 _FACTOR = 3.0  # a search goes from a third of the rate to three times it
@@ -92,7 +95,7 @@ def arm_recipe(
         seed: of the cell: which labels, in which order.
         chosen: dotted keys and values of a trial.
         folder: where its run is to lie.
-        base: of an arm with unlabelled pictures; absent: the first that it could be.
+        base: of an arm that builds on one; absent: the first that it could be.
 
     Raises:
         RecipeError: ``set`` or ``search`` names what a recipe does not have.
@@ -114,13 +117,16 @@ def arm_recipe(
         values["objective"]["calibrate"] = False
     kept = comparison.compare.retain
     kind, sets = arm.kind, {**arm.set, **chosen}
-    if kind in UNLABELLED:
+    if kind in BUILT:
         base = base or Base(_first_base(comparison), {})
         kind, sets = base.arm.kind, {**base.arm.set, **base.chosen, **sets}
     _apply_kind(values, kind, kept, comparison.compare.replay, classify=classify)
     if arm.kind == "tip_adapter":  # chooses on what Target.val gives the others to choose on
         values["adapt"]["val_limit"] = min(samples, comparison.compare.val_most)
-    if base is not None:
+    if base is not None and base.member:  # of a soup: an order of its own, on the same labels
+        values["data"]["draw_seed"] = values["seed"]
+        values["seed"] += _APART * base.member
+    if base is not None and arm.kind in UNLABELLED:
         apply_unlabelled(values, arm.kind, unlabelled, base.model, classify=classify)
     for key, value in sets.items():
         set_key(values, key, value, what=f"compare.arms.{arm.label}")
@@ -162,7 +168,7 @@ def search_space(comparison: Comparison, arm: ArmSection) -> dict[str, SearchRan
     """Give the keys and ranges that an arm's trials choose from; empty without a choice."""
     if arm.search is not None:
         return arm.search
-    if arm.kind in (*STEPLESS, *UNLABELLED):  # these take what was chosen for their base
+    if arm.kind in (*STEPLESS, *BUILT):  # these take what was chosen for their base
         return {}
     objective = comparison.objective
     classify = isinstance(objective, ClassifyObjective)
@@ -246,7 +252,7 @@ def _apply_kind(
             values["adapt"] = adapt
             templates = _as_captions(values) if classify else None
             values["data"] = _with_replay(values["data"], templates, kept, replay)
-        case "zero_shot" | "self_train" | "adapt_unlabelled":
+        case "zero_shot" | "soup" | "self_train" | "adapt_unlabelled":
             raise AssertionError("a zero-shot arm has no recipe, and others have their base's")
     values["optim"]["lr"] *= _FASTER.get(kind, 1.0)
 

@@ -8,7 +8,7 @@ from ptft.compare.arms import MIXES, STEPLESS, first_recipe
 from ptft.compare.start import starting_model
 from ptft.compare.target import Target
 from ptft.recipe import ArmSection, Comparison
-from ptft.recipe.comparison import UNLABELLED
+from ptft.recipe.comparison import BUILT
 from ptft.train.cost.measure import measure_step
 from ptft.train.device import cpu_threads, keep_freed_memory
 from ptft.train.self_training import unlabelled_pictures
@@ -65,10 +65,12 @@ def estimate(comparison: Comparison, jobs: Sequence[tuple[ArmSection, int]]) -> 
 
 
 def _before(comparison: Comparison, arm: ArmSection, seen: int, pictures: int) -> float:
-    """Samples that an arm with unlabelled pictures is shown, or labels, before its own training of
-    ``seen`` samples, of each seed."""
-    if arm.kind not in UNLABELLED:
+    """Samples that an arm is shown, or labels, before its own training of ``seen`` samples, of each
+    seed."""
+    if arm.kind not in BUILT:
         return 0.0
+    if arm.kind == "soup":
+        return (comparison.compare.soup - 1) * seen
     if arm.kind == "self_train":  # a teacher's steps on the labels, and its answers
         return seen / 4 + pictures
     views = 2 * comparison.compare.unlabelled_passes * pictures

@@ -25,8 +25,8 @@ class Arm:
         val_kept, test_kept: hits on each retained set.
         low, high: band of the test figure.
         passes: over the labels; 0 where the arm takes no steps, or that is not on record.
-        base, unlabelled: of an arm that learned from pictures without labels, too: the labelled one
-            that it builds on, and how many pictures.
+        base, unlabelled: the labelled arm that it builds on, "" of one that builds on none; and how
+            many pictures without labels it learned from.
         cpu_seconds: of one training, with the search's shared among the seeds.
     """
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ptft.compare.arms import MIXES, STEPLESS, search_space
 from ptft.recipe import ArmSection, Comparison, deciding_values
-from ptft.recipe.comparison import UNLABELLED, can_be_base
+from ptft.recipe.comparison import BUILT, can_be_base
 
 __all__ = ["CellKey", "Keys", "base_values"]
 
@@ -67,24 +67,25 @@ class Keys:
                 "retention_probability": section.retention_probability if section.retain else None,
                 "replay": section.replay if arm.kind == "replay" else None,
             }
-            if arm.kind in UNLABELLED:
-                decides["unlabelled"] = self._unlabelled(arm, budget)
+            if arm.kind in BUILT:
+                decides["soup" if arm.kind == "soup" else "unlabelled"] = self._below(arm, budget)
             if arm.kind in ("probe", "projection") and "head" in self._base["objective"]:
                 decides["way"] = 2  # a probe is held to its texts, a projection solved: not before
             trials = section.trials if _searches(self._comparison, arm) else 1
             self._known[arm.label, budget] = CellKey(_digest(decides), trials)
         return self._known[arm.label, budget]
 
-    def _unlabelled(self, arm: ArmSection, budget: int) -> dict[str, Any]:
-        """What decides a cell beside its arm: the pictures, and the arms that it may build on."""
+    def _below(self, arm: ArmSection, budget: int) -> dict[str, Any]:
+        """What decides a cell beside its arm: the arms that it may build on, and the pictures."""
         section = self._comparison.compare
-        values = deciding_values(self._comparison)
         bases = [self.of(one, budget) for one in section.arms if can_be_base(one.kind)]
-        found = {
-            "pictures": values["data"].get("unlabelled"),
+        found: dict[str, Any] = {
             "bases": [[one.learned, one.trials] for one in bases],
             "seeds": section.seeds,
         }
+        if arm.kind == "soup":
+            return {**found, "trainings": section.soup}
+        found["pictures"] = deciding_values(self._comparison)["data"].get("unlabelled")
         if arm.kind == "adapt_unlabelled":
             found["passes"] = section.unlabelled_passes
         return found

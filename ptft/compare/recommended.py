@@ -33,10 +33,10 @@ def recommended_recipe(
     and as many passes over the labels as it had in the comparison.
 
     Args:
-        arm: that learns; of a mix it is what is mixed afterwards.
+        arm: that learns; of a mix or a soup it is what is mixed afterwards.
         samples: of ``data.train``.
         at: labelled samples in all at the arm's budget.
-        under: the labelled arm that one with unlabelled pictures builds on.
+        under: the labelled arm that it builds on, if it does.
 
     Raises:
         RecipeError: the arm's keys make no recipe.
@@ -98,7 +98,7 @@ def write_recommended(
     under = next(
         (a for a in arms if a.base == "" and (a.name, a.budget) == (arm.base, arm.budget)), None
     )
-    if under is not None:
+    if under is not None and arm.unlabelled:
         before = _before(comparison, arm, under, samples=len(train), at=at)
         told = f"# What {arm.name} begins with: ptft train {FIRST} run.dir={FIRST_RUN}\n\n"
         write_atomic(first, told + dump_recipe(before))
@@ -123,12 +123,28 @@ def _header(comparison: Comparison, arm: Arm, samples: int) -> str:
         "data.train, with the hyperparameters that were chosen there and as many passes."
     )
     lines = textwrap.wrap(said, 96)
-    if arm.base:
+    if arm.unlabelled:
         lines.append(f"ptft train {FIRST} run.dir={FIRST_RUN}")
+    if arm.kind == "soup":
+        return _commented([*lines, *_soup_lines(comparison)])
     lines.append(f"ptft train {RECOMMENDED} run.dir=runs/recommended")
     if "alpha" in arm.chosen:
         start = comparison.init.from_ if comparison.init else "START"
         lines.append(
             f"ptft mix runs/recommended models/mixed --base {start} --alpha {arm.chosen['alpha']}"
         )
+    return _commented(lines)
+
+
+def _soup_lines(comparison: Comparison) -> list[str]:
+    """The commands that train the members, each with a seed of its own, and mix them."""
+    runs = [f"runs/recommended{number}" for number in range(comparison.compare.soup)]
+    trained = [
+        f"ptft train {RECOMMENDED} run.dir={run} seed={comparison.seed + number}"
+        for number, run in enumerate(runs)
+    ]
+    return [*trained, f"ptft mix {' '.join(runs)} models/soup"]
+
+
+def _commented(lines: Sequence[str]) -> str:
     return "".join(f"# {line}\n" for line in lines) + "\n"

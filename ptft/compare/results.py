@@ -101,8 +101,8 @@ class Cell:
         before_of, before_hits: the same of labels that earlier seeds learned from, and this one
             did not.
         passes: over the labels, of an arm that takes steps; 0 where that is not on record.
-        base, unlabelled: the labelled arm that it builds on, and how many pictures without labels
-            it learned from; "" and 0 of arms that learn from labels alone.
+        base, unlabelled: the labelled arm that it builds on, "" of one that builds on none; and how
+            many pictures without labels it learned from.
         val_kept, test_kept: 0 or 1 for each query of each retained set.
     """
 

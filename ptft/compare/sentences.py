@@ -100,7 +100,10 @@ def _headline(comparison: Comparison, taken: Arm, start: Arm) -> str:
     if taken.kind == START:
         return f"{budget}: do not fine-tune."
     gain = gain_of(taken, start, section.confidence)
-    said = f"{budget}: {taken.name}, {points(gain)} over the start; {how}."
+    what = taken.name
+    if taken.kind == "soup":
+        what += f" (the mean of {section.soup} trainings of {taken.base} on the same labels)"
+    said = f"{budget}: {what}, {points(gain)} over the start; {how}."
     if gain[1] <= 0.0 <= gain[2]:
         said += " That is not told from none."
     return said

@@ -23,7 +23,9 @@ TableRows = list[list[str]]
 
 
 def shown_name(arm: Arm) -> str:
-    """An arm, and of a mix how much of it was trained."""
+    """An arm, of a soup what it is the mean of, and of a mix how much of it was trained."""
+    if arm.kind == "soup":
+        return f"{arm.name} of {arm.base}"
     if not arm.name.endswith(MIXED):
         return arm.name
     base, alpha = arm.name.removesuffix(MIXED), arm.chosen.get("alpha")

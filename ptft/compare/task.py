@@ -32,7 +32,7 @@ from ptft.data import SampleSet
 from ptft.data.sample import Part
 from ptft.errors import TrainingError
 from ptft.model import DualEncoder, load_model
-from ptft.model.average import interpolate
+from ptft.model.average import interpolate, soup
 from ptft.recipe import ArmSection, Comparison
 from ptft.speech import SILENT
 from ptft.train import train
@@ -126,7 +126,7 @@ class Task:
         self.folder = folder / "tasks" / (name or f"{arm.label}_{budget}")
         self.cells = Cells(folder, comparison)
         self.target = Target(comparison)
-        self.prepared: dict[int, Prepared] = {}  # by seed, of arms with unlabelled pictures
+        self.prepared: dict[int, Prepared] = {}  # by seed, of arms that build on another
         self._peak = 0  # of a training, measured while this process holds little else
         if arm.kind != START and self.cells.missing_of(arm.label, budget):
             self._peak = training_peak(measured_recipes(self))
@@ -219,10 +219,11 @@ class Task:
         if watch:
             cpu, wall = cpu - watch.cpu, wall - watch.wall
         before = self.prepared.get(seed)
-        model = load_model(folder)
+        others = before.others if before else ()
+        model = soup(list(map(load_model, (folder, *others)))) if others else load_model(folder)
         self.give_head(model)
         flops, share = self._counted
-        flops *= recipe.optim.samples_seen or 0
+        flops *= (recipe.optim.samples_seen or 0) * (1 + len(others))
         return TrainedArm(
             Validation(self, lambda: model, seed),
             dict(chosen),
@@ -232,7 +233,7 @@ class Task:
                 gpu_seconds=round(wall, 2) if model.device.type == "cuda" else 0.0,
                 flops=flops,
                 peak_bytes=self._peak,
-                artefact_bytes=_artefact_bytes(result.folder),
+                artefact_bytes=_artefact_bytes(result.folder, whole=bool(others)),
                 trainable_share=share,
             ),
         )
@@ -323,10 +324,11 @@ class Task:
         )
 
 
-def _artefact_bytes(folder: Path) -> int:
-    """Of what is stored beside the start: an adapter where there is one, else the whole model."""
+def _artefact_bytes(folder: Path, *, whole: bool) -> int:
+    """Of what is stored beside the start: an adapter where there is one, which the mean of several
+    is not, else the whole model."""
     adapter = folder / "adapter"
-    kept = adapter if adapter.is_dir() else folder / "final"
+    kept = adapter if adapter.is_dir() and not whole else folder / "final"
     return sum(path.stat().st_size for path in kept.rglob("*.safetensors"))
 
 

@@ -1,12 +1,12 @@
-"""Arms that learn from pictures without labels: the labelled arm that they build on, and what is
-trained before them: a teacher, or a start that has adapted to the pictures."""
+"""Arms that build on the best labelled one: which that is, and what is trained before them: a
+teacher, a start that has adapted to pictures without labels, or the other members of a soup."""
 
 import hashlib
 import shutil
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from ptft.compare.target import Target, pictures_of
 from ptft.compare.unlabelled_arms import Base, adapting_recipe
 from ptft.errors import DataError, TrainingError
 from ptft.recipe import Comparison, Recipe, dump_recipe
-from ptft.recipe.comparison import UNLABELLED, can_be_base
+from ptft.recipe.comparison import BUILT, can_be_base
 from ptft.speech import SILENT
 from ptft.train import train
 from ptft.train.self_training import unlabelled_pictures
@@ -32,24 +32,26 @@ _COST = "cost.json"
 
 @dataclass(frozen=True)
 class Prepared:
-    """What stands before the training of an arm with unlabelled pictures.
+    """What stands before the training of an arm that builds on another.
 
     Attributes:
         base: with its model.
-        pictures: in ``data.unlabelled``.
+        pictures: in ``data.unlabelled``; of a soup 0, which reads none.
         cpu, wall: seconds that making it took.
+        others: of a soup the runs of its other members.
     """
 
     base: Base
     pictures: int
     cpu: float
     wall: float
+    others: tuple[Path, ...] = ()
 
 
 def task_recipe(task: "Task", seed: int, chosen: Mapping[str, Any]) -> Recipe:
     """Build the recipe of a task's arm for a seed; what has to be trained before it is trained."""
     base = None
-    if task.arm.kind in UNLABELLED:
+    if task.arm.kind in BUILT:
         if seed not in task.prepared:
             task.prepared[seed] = _prepare(task, seed)
         base = task.prepared[seed].base
@@ -60,7 +62,7 @@ def measured_recipes(task: "Task") -> list[Recipe]:
     """Build what an arm's memory and operations are measured on before anything is trained: its
     recipe for the first seed, from the start itself and without a teacher's labels, which cost no
     less; and after it the one by which a start adapts, where the arm has one."""
-    if task.arm.kind not in UNLABELLED:
+    if task.arm.kind not in BUILT:
         return [_recipe(task, 0, {}, None)]
     base = best_base(task.comparison, task.cells.all(), task.budget)
     recipes = [_recipe(task, 0, {}, base)]
@@ -133,6 +135,8 @@ def _prepare(task: "Task", seed: int) -> Prepared:
     """Train what the arm needs first: of each seed the teacher, or once the adapted start."""
     comparison = task.comparison
     base = best_base(comparison, task.cells.all(), task.budget)
+    if task.arm.kind == "soup":
+        return _soup_members(task, seed, base)
     found = unlabelled_pictures(comparison)
     assert found is not None, "the recipe says so"
     pictures = len(found)
@@ -152,6 +156,19 @@ def _prepare(task: "Task", seed: int) -> Prepared:
         folder = _adapted(task, pictures)
         cost = read_json(folder / _COST)
     return Prepared(Base(base.arm, base.chosen, str(folder)), pictures, cost["cpu"], cost["wall"])
+
+
+def _soup_members(task: "Task", seed: int, base: Base) -> Prepared:
+    """Train all members of a seed's soup but the first, which the task itself trains."""
+    others, cpu, wall = [], 0.0, 0.0
+    for member in range(1, task.comparison.compare.soup):
+        folder = task.folder / f"member{member}"
+        recipe = _recipe(task, seed, {}, replace(base, member=member))
+        run = recipe.run.model_copy(update={"dir": str(folder)})
+        cost = _train(recipe.model_copy(update={"run": run}), folder)
+        others.append(folder)
+        cpu, wall = cpu + cost["cpu"], wall + cost["wall"]
+    return Prepared(base, 0, cpu, wall, tuple(others))
 
 
 def _adapted(task: "Task", pictures: int) -> Path:

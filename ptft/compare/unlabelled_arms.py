@@ -19,18 +19,20 @@ strong as in FixMatch (Sohn et al. 2020), where the data's own augmentation is w
 
 @dataclass(frozen=True)
 class Base:
-    """The labelled arm that one with unlabelled pictures builds on.
+    """The labelled arm that one of the ``BUILT`` kinds builds on.
 
     Attributes:
         arm: of the comparison.
         chosen: what was chosen for it.
         model: of ``self_train`` the teacher, of ``adapt_unlabelled`` the adapted start; None: not
             made yet, and the recipe is one like it in all that costs time.
+        member: of a soup which of its trainings, from 0, which is the labelled arm's own.
     """
 
     arm: ArmSection
     chosen: Mapping[str, Any]
     model: str | None = None
+    member: int = 0
 
 
 def apply_unlabelled(

@@ -14,7 +14,7 @@ from ptft.compare.processes import Processes
 from ptft.compare.results import MIXED, cell_name
 from ptft.errors import ModelError, TrainingError
 from ptft.recipe import ArmSection, Comparison
-from ptft.recipe.comparison import UNLABELLED, can_be_base
+from ptft.recipe.comparison import BUILT, can_be_base
 from ptft.speech import say
 from ptft.train.part import Stop
 
@@ -159,7 +159,7 @@ class _Work:
 
     def _waits_for(self, job: ArmJob) -> bool:
         """Whether it builds on one of several arms that are not all finished."""
-        return job.arm.kind in UNLABELLED and any(
+        return job.arm.kind in BUILT and any(
             other.budget == job.budget and can_be_base(other.arm.kind)
             for other in self._left.values()
         )

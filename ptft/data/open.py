@@ -124,7 +124,8 @@ def _drawn(
     limit, shots = section.limit, section.shots
     if split != "train" or (shots is None and (limit is None or limit >= len(samples))):
         return samples
-    return Subset(samples, limit, seed, shots)
+    drawn_by = seed if section.draw_seed is None else section.draw_seed
+    return Subset(samples, limit, drawn_by, shots)
 
 
 def _set_resample(samples: SampleSet, section: FieldSection, key: str) -> None:
@@ -186,7 +187,11 @@ def kept_open() -> Iterator[None]:
 
 
 _kept: ContextVar[dict[tuple[Any, ...], FieldSet] | None] = ContextVar("kept_open", default=None)
-_OF_PARTS = {"limit", "shots"}  # keys that do not change the set that others are parts of
+_OF_PARTS = {
+    "limit",
+    "shots",
+    "draw_seed",
+}  # keys that do not change the set that others are parts of
 
 
 def _open_here(

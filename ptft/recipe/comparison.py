@@ -15,6 +15,7 @@ from ptft.recipe.schema import Recipe
 from ptft.recipe.section import Section
 
 __all__ = [
+    "BUILT",
     "UNLABELLED",
     "ArmKind",
     "ArmSection",
@@ -40,6 +41,7 @@ ArmKind = Literal[
     "projection",
     "tip_adapter",
     "replay",
+    "soup",
     "self_train",
     "adapt_unlabelled",
 ]
@@ -86,9 +88,12 @@ class ArmSection(Section):
 UNLABELLED: tuple[ArmKind, ...] = ("self_train", "adapt_unlabelled")
 """Kinds that learn from pictures without labels, beside what the best labelled arm does."""
 
+BUILT: tuple[ArmKind, ...] = ("soup", *UNLABELLED)
+"""Kinds that build on the best labelled arm, with what was chosen for it, and wait for it."""
+
 
 def can_be_base(kind: ArmKind) -> bool:
-    """Whether an arm that learns from pictures without labels can build on one of a kind."""
+    """Whether an arm of the ``BUILT`` kinds can build on one of a kind."""
     return kind not in (
         "zero_shot",
         "scratch",
@@ -96,7 +101,7 @@ def can_be_base(kind: ArmKind) -> bool:
         "tip_adapter",
         "projection",
         "replay",
-        *UNLABELLED,
+        *BUILT,
     )
 
 
@@ -158,6 +163,9 @@ class CompareSection(Section):
     unlabelled_passes: float = Field(default=4.0, gt=0.0)
     """Of the ``adapt_unlabelled`` arm over ``data.unlabelled``, in two views each, before it sees a
     label; it is done once for all budgets and seeds."""
+    soup: int = Field(default=3, ge=2, le=16)
+    """Trainings of which a ``soup`` arm is the mean, all on the cell's own labels, each in an order
+    (and with random weights, where there are any) of its own."""
     replay: float = Field(default=1.0, gt=0.0)
     """Retained samples that the ``replay`` arms see for each of the target's."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
@@ -245,11 +253,24 @@ class Comparison(Recipe):
             )
         if given is None and arms:
             raise ValueError(f"compare.arms.{arms[0].label}: data.unlabelled is missing")
-        labelled = [arm for arm in self.compare.arms if can_be_base(arm.kind)]
-        if arms and not labelled:
+        return self
+
+    @model_validator(mode="after")
+    def _builds_on_something(self) -> "Comparison":
+        built = [arm for arm in self.compare.arms if arm.kind in BUILT]
+        if built and not any(can_be_base(arm.kind) for arm in self.compare.arms):
             raise ValueError(
-                f"compare.arms.{arms[0].label}: no arm beside it that learns from labels by steps, "
-                "which it builds on; allowed: probe, full and others with it"
+                f"compare.arms.{built[0].label}: no arm beside it that learns from labels by "
+                "steps, which it builds on; allowed: probe, full and others with it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _draws_itself(self) -> "Comparison":
+        if (drawn_by := getattr(self.data, "draw_seed", None)) is not None:
+            raise ValueError(
+                f"data.draw_seed: {drawn_by}: each seed of a comparison draws its own labels; "
+                "allowed: null"
             )
         return self
 

@@ -51,6 +51,10 @@ class Drawn(Section):
     shots: int | None = Field(default=None, ge=1)
     """Use only this many training samples of each class, drawn likewise."""
 
+    draw_seed: int | None = Field(default=None, ge=0)
+    """Seed of that draw; absent: the recipe's. With it runs of several seeds learn from the same
+    samples, each in its own order."""
+
     unlabelled: "PartData | None" = None
     """Pictures without labels, a section of their own: its ``train``, of which neither labels nor
     captions are read. ``self_train`` learns from them, and two arms of a comparison do."""

@@ -183,7 +183,7 @@ def _drop_added(values: Any) -> None:
                 del values[key]
         if values.get("kind") == "scenes" and values.get("labels") == "one":
             del values["labels"]
-        for key in ("lr_head", "self_train", "unlabelled"):
+        for key in ("lr_head", "self_train", "unlabelled", "draw_seed"):
             if values.get(key, ()) is None:
                 del values[key]
         if "weight" in values and values.get("templates", ()) is None:
