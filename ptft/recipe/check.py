@@ -23,8 +23,10 @@ from ptft.recipe.data import (
     TableData,
     has_many_labels,
     has_split,
+    without_captions,
 )
 from ptft.recipe.evaluation import EvaluateItem
+from ptft.recipe.labels import learned_data
 from ptft.recipe.model import ArchModel, TextTower, TowersModel
 from ptft.recipe.objective import ClassifyObjective, DetectObjective
 from ptft.recipe.optim import ADAMW, LBFGS, OptimSection, find_optimizer
@@ -75,9 +77,9 @@ def splits_of(recipe: Recipe) -> Iterator[SplitUse]:
         for number, known in enumerate(recipe.guard.known if recipe.guard else []):
             yield SplitUse(f"guard.known.{number}", known, "train", None)
     else:
-        yield SplitUse("data", recipe.data, "train", None)
+        yield SplitUse("data", learned_data(recipe), "train", None)
     if (unlabelled := getattr(recipe.data, "unlabelled", None)) is not None:
-        yield SplitUse("data.unlabelled", unlabelled, "train", None)
+        yield SplitUse("data.unlabelled", without_captions(unlabelled), "train", None)
     if _chooses_by_val(recipe):
         yield SplitUse("data", recipe.data, "val", None)
     yield from evaluated_splits(recipe)

@@ -26,6 +26,7 @@ __all__ = [
     "has_many_labels",
     "has_pictures",
     "has_split",
+    "without_captions",
 ]
 
 INDIFFERENT = frozenset({"cache", "cache_gb", "max_skipped"})
@@ -289,3 +290,13 @@ def has_many_labels(section: DataSection) -> bool:
     if isinstance(section, MixtureData):
         return any(has_many_labels(part.data) for part in section.parts)
     return getattr(section, "labels", "one") == "many"
+
+
+def without_captions(section: DataSection) -> DataSection:
+    """The same set for whoever reads its pictures alone, which need no caption then."""
+    if isinstance(section, MixtureData):
+        parts = [
+            part.model_copy(update={"data": without_captions(part.data)}) for part in section.parts
+        ]
+        return section.model_copy(update={"parts": parts})
+    return section.model_copy(update={"captions": []}) if isinstance(section, Fields) else section

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from ptft.recipe.adapt import TipAdapterAdapt
-from ptft.recipe.data import MixtureData, has_many_labels
+from ptft.recipe.data import DataSection, MixtureData, has_many_labels, without_captions
 from ptft.recipe.evaluation import ClassifyEvaluation, ProbeEvaluation
 from ptft.recipe.objective import (
     ClassifyObjective,
@@ -22,7 +22,13 @@ from ptft.recipe.section import Section
 if TYPE_CHECKING:
     from ptft.recipe.schema import Recipe
 
-__all__ = ["SelfTrainSection", "check_several", "unlabelled_problem", "views_problem"]
+__all__ = [
+    "SelfTrainSection",
+    "check_several",
+    "learned_data",
+    "unlabelled_problem",
+    "views_problem",
+]
 
 
 class SelfTrainSection(Section):
@@ -42,6 +48,13 @@ class SelfTrainSection(Section):
     """Share of the pictures of each class that are kept, the surest of them."""
     share: float = Field(default=0.75, gt=0.0, lt=1.0)
     """Of what a run sees, how much is without a label of its own."""
+
+
+def learned_data(recipe: "Recipe") -> DataSection:
+    """The data section as training reads it: of pictures alone without captions, so that they need
+    none."""
+    alone = isinstance(recipe.objective, SelfSupervisedObjective)
+    return without_captions(recipe.data) if alone else recipe.data
 
 
 def unlabelled_problem(recipe: "Recipe") -> str | None:

@@ -9,6 +9,7 @@ from ptft.errors import DataError, ModelError
 from ptft.evaluate.embed import embed_split, pictures_at_once
 from ptft.model import DualEncoder, load_model
 from ptft.recipe import Recipe, SelfTrainSection
+from ptft.recipe.data import without_captions
 
 __all__ = ["unlabelled_pictures", "with_pseudo_labels"]
 
@@ -22,6 +23,7 @@ def unlabelled_pictures(recipe: Recipe) -> SampleSet | None:
     section = getattr(recipe.data, "unlabelled", None)
     if section is None:
         return None
+    section = without_captions(section)
     return open_split(section, "train", seed=recipe.seed, key="data.unlabelled")
 
 

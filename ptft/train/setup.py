@@ -41,6 +41,7 @@ from ptft.recipe import (
     SiglipObjective,
     TipAdapterAdapt,
 )
+from ptft.recipe.labels import learned_data
 from ptft.train.class_weights import class_weights
 from ptft.train.prior import put_detector
 from ptft.train.self_training import with_pseudo_labels
@@ -96,7 +97,7 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     """
     model = build_model(recipe.model, recipe.init, recipe.objective, seed=recipe.seed)
     check_widths(recipe.objective, model.spec.embed_dim)
-    labelled = open_split(recipe.data, "train", seed=recipe.seed)
+    labelled = open_split(learned_data(recipe), "train", seed=recipe.seed)
     samples, told = labelled, list[str]()
     if recipe.self_train is not None:
         samples, told = with_pseudo_labels(recipe, labelled, device)

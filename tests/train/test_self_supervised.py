@@ -4,17 +4,25 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 
+from ptft.artifact import RunFiles, read_json
 from ptft.data import open_split
+from ptft.data.checks.check import check_splits
 from ptft.data.sources.two_views import TwoViews
 from ptft.errors import RecipeError
 from ptft.model import load_model
 from ptft.objective import views_loss
 from ptft.recipe import ScenesData, SelfSupervisedObjective
+from ptft.recipe.labels import learned_data
+from ptft.speech import SILENT
+from ptft.train import train
 from tests.support.recipe_values import problems
 from tests.support.runs import interrupt, largest_difference, recipe, run, weights
+from tests.support.shards import picture, write_tar
 
 SSL = {
     "objective": {"kind": "self_supervised"},
@@ -127,3 +135,41 @@ def test_several_ranks_are_refused(tmp_path: Path) -> None:
     wanted = recipe(tmp_path, **SSL)
     with pytest.raises(RecipeError, match=r"on 2 ranks.*allowed: one process"):
         set_up(wanted, torch.device("cpu"), World(rank=0, size=2))
+
+
+@pytest.mark.parametrize("kind", ["shards", "table"])
+def test_pictures_need_no_caption(kind: str, tmp_path: Path) -> None:
+    """Nor is one read that is there: the same weights come of both."""
+    data: dict[str, object] = {"kind": kind}
+    for name, captioned in (("bare", False), ("captioned", True)):
+        if kind == "shards":
+            files = {f"{n:04d}.png": picture(8 * n) for n in range(20)}
+            if captioned:
+                files |= {f"{n:04d}.txt": f"grey {n}".encode() for n in range(20)}
+            made = write_tar(tmp_path / f"{name}.tar", dict(sorted(files.items())))
+        else:
+            made = tmp_path / f"{name}.parquet"
+            rows = [{"image": {"bytes": picture(8 * n)}} for n in range(20)]
+            rows = [{**row, "txt": "grey"} for row in rows] if captioned else rows
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), made)
+        data["train"] = str(made)
+        wanted = recipe(tmp_path / name, **SSL, data=data, optim__samples_seen=32)
+        check_splits(wanted)
+        assert train(wanted, log=SILENT).finished
+        assert read_json(tmp_path / name / RunFiles.RUN)["skipped"] == 0
+    assert largest_difference(tmp_path / "bare", tmp_path / "captioned") == 0.0
+
+
+def test_rows_of_one_picture_are_one_sample(tmp_path: Path) -> None:
+    rows = [{"image": {"bytes": picture(8 * (n // 5))}, "text": f"caption {n}"} for n in range(20)]
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    data = {"kind": "table", "train": str(path), "captions": ["{text}"]}
+    asked = recipe(tmp_path / "run", **SSL, data=data)
+    samples = open_split(learned_data(asked), "train")
+    assert len(samples) == len(open_split(asked.data, "train")) == 4
+    assert samples.describe(0) == ((), None)
+    assert samples.notes(1) == ["joined: 20 rows are 4 samples of 4 pictures (data.join)"]
+    parts = {"kind": "mixture", "parts": [{"data": data}, {"data": {"kind": "scenes", "size": 32}}]}
+    mixed = learned_data(recipe(tmp_path / "run", **SSL, data=parts))
+    assert open_split(mixed, "train").describe(0)[0] == ()

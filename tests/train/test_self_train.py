@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 
 from ptft.artifact import RunFiles
+from ptft.data import open_split
 from ptft.data.sources.pseudo_labels import surest
 from ptft.errors import DataError, ModelError
-from ptft.recipe import Recipe, deciding_values, dump_recipe
+from ptft.recipe import Recipe, ShardsData, deciding_values, dump_recipe
 from ptft.recipe.load import parse_recipe
 from ptft.sequence import run_recipe
 from ptft.speech import SILENT
@@ -23,6 +24,7 @@ from ptft.train.self_training import with_pseudo_labels
 from tests.support.killed import warm
 from tests.support.recipe_values import problems, values
 from tests.support.runs import largest_difference
+from tests.support.shards import write_tar
 from tests.support.warm import Warm, logged_steps
 
 __all__ = ["warm"]  # the fixture
@@ -77,8 +79,6 @@ def test_each_class_has_a_threshold_of_its_own() -> None:
 
 
 def test_the_teacher_labels_what_it_is_surest_of(folder: Path) -> None:
-    from ptft.data import open_split
-
     recipe = taught(folder, "student", teacher="teacher")
     labelled = open_split(recipe.data, "train", seed=0)
     mixture, notes = with_pseudo_labels(recipe, labelled, torch.device("cpu"))
@@ -94,6 +94,18 @@ def test_the_teacher_labels_what_it_is_surest_of(folder: Path) -> None:
     whole = mixture.order(0)
     drawn = [names[whole[position]] for position in range(4096)]
     assert sum(name.startswith("unlabelled/") for name in drawn) == 3072
+
+
+def test_unlabelled_pictures_need_no_caption(folder: Path, tmp_path: Path) -> None:
+    pictures = {f"{path.parent.name}{path.name}": path for path in folder.glob("more/*/*.png")}
+    made = write_tar(tmp_path / "more.tar", {k: v.read_bytes() for k, v in pictures.items()})
+    recipe = taught(folder, "student", teacher="teacher")
+    unlabelled = ShardsData(train=str(made))
+    data = recipe.data.model_copy(update={"unlabelled": unlabelled})
+    recipe = recipe.model_copy(update={"data": data})
+    labelled = open_split(recipe.data, "train", seed=0)
+    _, notes = with_pseudo_labels(recipe, labelled, torch.device("cpu"))
+    assert "6 of 12 unlabelled pictures" in notes[0] and "could not be read" not in notes[0]
 
 
 def test_a_student_is_the_same_each_time_and_learns_from_more(folder: Path) -> None:

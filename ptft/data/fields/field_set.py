@@ -160,7 +160,10 @@ class FieldSet(SampleSet):
 
     @property
     def _has_captions(self) -> bool:
-        """Whether a row may have a caption that another row of its picture has not."""
+        """Whether a row may have a caption that another row of its picture has not; and where none
+        is read, whose pictures are one sample each."""
+        if not self.section.captions:
+            return True
         wanted = self.templates.fields - {"class", self.label_field}
         if self.templates.lenient and self.reading is not None:
             return bool(wanted & self._field_names())  # classes may do without captions
@@ -302,9 +305,10 @@ class FieldSet(SampleSet):
                     f"another sample{joined if captions and not asked else ''}"
                 )
             return
+        told = ", with the captions of all their rows" if self.section.captions else ""
         self.said.append(
-            f"joined: {len(same):,} rows are {len(groups):,} samples of {pictures:,} pictures, "
-            "with the captions of all their rows (data.join)"
+            f"joined: {len(same):,} rows are {len(groups):,} samples of {pictures:,} pictures"
+            f"{told} (data.join)"
         )
         self._groups = groups
         if self._labels is not None:

@@ -53,7 +53,7 @@ class Templates:
     """Caption templates such as ``"{name}, {keywords}"``.
 
     Args:
-        templates: plain fields in braces; doubled braces are braces.
+        templates: plain fields in braces; doubled braces are braces. None: no caption is read.
         lenient: an absent field is no error where the sample has a label.
     """
 
@@ -81,6 +81,8 @@ class Templates:
             SampleError: a field is absent, or is no text, number or list of these.
         """
         captions: list[str] = []
+        if not self._parsed:
+            return ()
         for template, parts in self._parsed:
             try:
                 captions += _fill(parts, fields)
