@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ptft.compare.arms import START
 from ptft.compare.queries import QUERIES, ClassQueries
 from ptft.compare.recommend import Recommendation
-from ptft.compare.results import MIXED, Cell
+from ptft.compare.results import MIXED, Cell, shown_name
 from ptft.data import SampleSet
 from ptft.errors import ArtifactError, SampleError
 from ptft.pages.classes import (
@@ -95,7 +95,7 @@ def class_view(
     shown = [_shown(int(place), taken_sq[0], queries, test) for place in lost[:_PICTURES]]
     return ClassView(
         choice.budget,
-        choice.arm,
+        shown_name(choice.arm),
         [_sentence(arm, found[arm] - found[start], queries) for arm in found if arm != start],
         table,
         note,
@@ -129,7 +129,7 @@ def _table(
     moved = np.nan_to_num(np.abs(found[taken] - found[start]))
     there = np.flatnonzero(seen)
     order = there[np.argsort(-moved[there], kind="stable")]
-    rows = [["class", "pictures", *arms]]
+    rows = [["class", "pictures", *map(shown_name, arms)]]
     for place in order[:_ROWS]:
         shares = [f"{100 * found[arm][place]:.0f}" for arm in arms]
         rows.append([queries.classes[place], f"{seen[place]:,}", *shares])
@@ -142,7 +142,7 @@ def _sentence(arm: str, moved_c: NDArray[np.float64], queries: ClassQueries) -> 
     """How many classes an arm wins and loses against the start, and which most."""
     moved = np.nan_to_num(moved_c)
     won, lost = int((moved > 0).sum()), int((moved < 0).sum())
-    said = f"{arm}: {won} classes better than with the start, {lost} worse"
+    said = f"{shown_name(arm)}: {won} classes better than with the start, {lost} worse"
     ends = []
     if won:
         place = int(moved.argmax())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptft.compare.posterior import ArmAnswers
-from ptft.compare.results import Cell
+from ptft.compare.results import MIXED, Cell, shown_name
 from ptft.compare.stats import Hits, band, hits_of
 
 __all__ = ["ANSWERS", "Arm", "gather"]
@@ -60,6 +60,11 @@ class Arm:
     unlabelled: int = 0
     passes: float = 0.0
 
+    @property
+    def shown(self) -> str:
+        """Its name in words: a mix is no ``+wise`` there."""
+        return shown_name(self.name)
+
 
 def gather(cells: Iterable[Cell], *, confidence: float) -> list[Arm]:
     """Average the cells of each arm at each budget over their seeds."""
@@ -83,7 +88,7 @@ def _arm(name: str, budget: int, cells: list[Cell], *, confidence: float) -> Arm
     names = cells[0].test_retained
     return Arm(
         name=name,
-        kind=cells[0].kind if not name.endswith("+wise") else "wise",
+        kind=cells[0].kind if not name.endswith(MIXED) else "wise",
         budget=budget,
         seeds=len(cells),
         val=mean(cell.val for cell in cells),

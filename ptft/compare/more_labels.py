@@ -20,7 +20,8 @@ class MoreLabels:
         before, last: these budgets.
         moved, moved_low, moved_high: by how much test moved between them, with its interval.
         more: labels beyond the last.
-        gain, low, high: what they would add; never beyond all that is left to gain.
+        gain, low, high: what they would add; never beyond all that is left to gain,
+            or to lose.
     """
 
     before: int
@@ -63,5 +64,5 @@ def more_labels(
     doublings = math.log2((last.budget + more) / last.budget)
     factor = doublings / math.log2(last.budget / before.budget)
     room = 1.0 - last.test
-    gain, least, most = (min(room, factor * value) for value in (moved, low, high))
+    gain, least, most = (max(-last.test, min(room, factor * value)) for value in (moved, low, high))
     return MoreLabels(before.budget, last.budget, moved, low, high, more, gain, least, most)

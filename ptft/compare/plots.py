@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ptft.compare.gathered import Arm
 from ptft.compare.recommend import Recommendation, pareto
-from ptft.compare.results import MIXED
+from ptft.compare.results import MIXED, shown_name
 from ptft.pages.chart import Axis, Bars, Chart, Dot, Mark, linear_axis
 
 __all__ = ["cost_bars", "label_curves", "retention_plane"]
@@ -23,13 +23,13 @@ def label_curves(
     least = min([r.test for r in chosen] + [a.test for a in arms if a.kind == "zero_shot"]) - _SPAN
     names = sorted({arm.name for arm in arms}, key=lambda name: (_base(name), name))
     low = [name for name in names if all(a.test < least for a in arms if a.name == name)]
-    note = f"far below, not drawn: {', '.join(map(_shown, low))}" if low else ""
+    note = f"far below, not drawn: {', '.join(map(shown_name, low))}" if low else ""
     arms, marks = [arm for arm in arms if arm.name not in low], []
     for name in (name for name in names if name not in low):
         points = sorted((arm for arm in arms if arm.name == name), key=lambda arm: arm.budget)
         marks.append(
             Mark(
-                name=_shown(name),
+                name=shown_name(name),
                 value=f"{100 * points[-1].test:.1f} %",
                 colour=colours[_base(name)],
                 line=[(arm.budget, 100 * arm.test) for arm in points],
@@ -39,7 +39,9 @@ def label_curves(
                 hollow=name != _base(name),
             )
         )
-    rings = [Dot(r.budget, 100 * r.test, 7.0, f"{r.arm} at {r.budget:,}") for r in chosen]
+    rings = [
+        Dot(r.budget, 100 * r.test, 7.0, f"{shown_name(r.arm)} at {r.budget:,}") for r in chosen
+    ]
     marks.append(Mark(name="recommended", colour=None, dots=rings, hollow=True))
     budgets = sorted({arm.budget for arm in arms})
     x = Axis(
@@ -51,7 +53,7 @@ def label_curves(
     )
     y = _percent([100 * arm.low for arm in arms], [100 * arm.high for arm in arms])
     words = f"{metric} over {unit}; recommended: " + ", ".join(
-        f"{r.arm} with {100 * r.test:.1f} % at {r.budget:,}" for r in chosen
+        f"{shown_name(r.arm)} with {100 * r.test:.1f} % at {r.budget:,}" for r in chosen
     )
     title = f"{metric} on test over {unit}"
     return Chart(title, words, x, y, marks, note=note, width=_WIDTH, height=_HEIGHT)
@@ -86,7 +88,7 @@ def retention_plane(
         ),
         *(
             Mark(
-                name=_shown(arm.name) + (" (at the edge)" if arm in beyond else ""),
+                name=shown_name(arm.name) + (" (at the edge)" if arm in beyond else ""),
                 value=f"{100 * arm.test:.1f} %",
                 colour=colours[_base(arm.name)],
                 dots=[_placed(arm, x, y)],
@@ -96,11 +98,11 @@ def retention_plane(
         ),
         Mark(name="recommended", colour=None, dots=[_placed(taken, x, y, 8.0)], hollow=True),
     ]
-    words = f"{metric} over retention; on the front: " + ", ".join(a.name for a in pareto(arms))
+    words = f"{metric} over retention; on the front: " + ", ".join(a.shown for a in pareto(arms))
     note = ""
     if beyond:
         far = ", ".join(
-            f"{_shown(arm.name)} ({100 * arm.test:.0f} %, keeps {100 * arm.test_retention:.0f} %)"
+            f"{arm.shown} ({100 * arm.test:.0f} %, keeps {100 * arm.test_retention:.0f} %)"
             for arm in beyond
         )
         note = f"beyond the edge: {far}"
@@ -128,17 +130,13 @@ def _base(name: str) -> str:
     return name.removesuffix(MIXED)
 
 
-def _shown(name: str) -> str:
-    return name if name == _base(name) else f"{_base(name)} mixed"
-
-
 def _colours(arms: Sequence[Arm]) -> dict[str, int]:
     names = sorted({_base(arm.name) for arm in arms})
     return {name: number for number, name in enumerate(names)}
 
 
 def _dot(x: float, arm: Arm, radius: float = 3.0) -> Dot:
-    words = f"{arm.name}: {100 * arm.test:.1f} % ({100 * arm.low:.1f} to {100 * arm.high:.1f})"
+    words = f"{arm.shown}: {100 * arm.test:.1f} % ({100 * arm.low:.1f} to {100 * arm.high:.1f})"
     return Dot(x, 100 * arm.test, radius, words)
 
 

@@ -19,7 +19,7 @@ from ptft.compare.stats import AnswerRow, Bits, Figure
 from ptft.errors import ArtifactError
 from ptft.recipe import ArmSection, Comparison
 
-__all__ = ["MIXED", "Cell", "Cells", "Costs", "TrialRecord", "cell_name"]
+__all__ = ["MIXED", "Cell", "Cells", "Costs", "TrialRecord", "cell_name", "shown_name"]
 
 MIXED = "+wise"
 """What the name of a mix ends with, behind its arm's."""
@@ -239,6 +239,11 @@ class Cells:
 def cell_name(arm: str, budget: int, seed: int, key: CellKey) -> str:
     """Name of a cell's file, without its ending."""
     return f"{arm}_{budget}_{seed}.{key.name}"
+
+
+def shown_name(arm: str) -> str:
+    """An arm's name in words."""
+    return f"{arm.removesuffix(MIXED)} mixed" if arm.endswith(MIXED) else arm
 
 
 def _read(path: Path) -> tuple[str, Cell]:

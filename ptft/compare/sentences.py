@@ -73,7 +73,7 @@ def sentences(
     section, last = comparison.compare, chosen[-1]
     start = start_of(arms, last.budget)
     taken = find_arm(arms, last.arm, last.budget)
-    said = [_headline(comparison, taken, start), _reached(comparison, taken)]
+    said = [_headline(comparison, arms, last, start), _reached(comparison, taken)]
     said.append(_rule(comparison, arms, last))
     more = 256 if last.budget >= 256 else last.budget
     found = more_labels(arms, chosen, more=more, confidence=section.confidence)
@@ -93,20 +93,33 @@ def sentences(
     return said
 
 
-def _headline(comparison: Comparison, taken: Arm, start: Arm) -> str:
-    section = comparison.compare
+def _headline(comparison: Comparison, arms: Sequence[Arm], last: Recommendation, start: Arm) -> str:
+    section, taken = comparison.compare, find_arm(arms, last.arm, last.budget)
     budget = f"With {taken.budget:,} {unit(comparison)}"
     how = f"{100 * section.confidence:.4g} % interval, {_seeds(taken)}"
     if taken.kind == START:
-        return f"{budget}: do not fine-tune."
+        return f"{budget}: do not fine-tune.{_instead(comparison, arms, last, start)}"
     gain = gain_of(taken, start, section.confidence)
-    what = taken.name
+    what = taken.shown
     if taken.kind == "soup":
         what += f" (the mean of {section.soup} trainings of {taken.base} on the same labels)"
     said = f"{budget}: {what}, {points(gain)} over the start; {how}."
     if gain[1] <= 0.0 <= gain[2]:
         said += " That is not told from none."
     return said
+
+
+def _instead(comparison: Comparison, arms: Sequence[Arm], last: Recommendation, start: Arm) -> str:
+    """What the best of the arms that learned would have given, and why it is not taken; empty where
+    none learned."""
+    section, other = comparison.compare, _best_trained(arms, last.budget, start)
+    if other is start:
+        return ""
+    gain = points(gain_of(other, start, section.confidence))
+    said = f" Of the arms that learn {other.shown} is best on validation: {gain} from the start"
+    if section.retain and last.holding[other.name] < section.retention_probability:
+        said += f", and it probably keeps less than {100 * section.retention:.4g} %"
+    return f"{said}; {100 * section.confidence:.4g} % interval, {_seeds(other)}."
 
 
 def _reached(comparison: Comparison, taken: Arm) -> str:
@@ -140,21 +153,22 @@ def _rule(comparison: Comparison, arms: Sequence[Arm], last: Recommendation) -> 
     )
     detect = isinstance(comparison.objective, DetectObjective)
     each = "" if detect else f", each {100 / queries:.1f} points"  # a precision has no such step
-    as_good = [name for name in last.equals if name != best.name]
+    as_good = [find_arm(arms, name, last.budget).shown for name in last.equals if name != best.name]
     among = f" ({', '.join(as_good)})" if as_good else " (there is none)"
     said = (
         f"The rule, on validation and the labels of other seeds ({queries:,} "
         f"{_queries(comparison)}{each}): {kept}the one that is expected to be highest "
-        f"({best.name}, "
+        f"({best.shown}, "
         f"{100 * last.figures[best.name]:.1f} %); of it and those at most "
         f"{100 * section.margin:g} point(s) lower that cannot be told from it{among}, the one that "
-        f"did best at other budgets: {taken.name}, {100 * last.figures[taken.name]:.1f} %. "
+        f"did best at other budgets: {taken.shown}, {100 * last.figures[taken.name]:.1f} %. "
         f"{_sure(comparison, last)}"
     )
     if last.regret == 0.0:
         return f"{said} On test it is the best candidate too."
-    ahead = gain_of(find_arm(arms, last.test_best, last.budget), taken, section.confidence)
-    return f"{said} On test {last.test_best} was ahead by {points(ahead)}."
+    first = find_arm(arms, last.test_best, last.budget)
+    ahead = gain_of(first, taken, section.confidence)
+    return f"{said} On test {first.shown} was ahead by {points(ahead)}."
 
 
 def _queries(comparison: Comparison) -> str:
@@ -234,7 +248,7 @@ def article(
     labels = f"{tuned.budget:,} {unit(comparison)}"
     kept = f"; {100 * tuned.test_retention:.1f} % of the rest kept" if section.retain else ""
     return [
-        ["", "pretraining", f"fine-tuning ({tuned.name})"],
+        ["", "pretraining", f"fine-tuning ({tuned.shown})"],
         [
             "definition",
             f"what a model knows before it sees a label of {comparison.name}: "
@@ -266,7 +280,8 @@ def article(
 def _use_cases(
     comparison: Comparison, arms: Sequence[Arm], chosen: Sequence[Recommendation]
 ) -> list[str]:
-    """When each is the better way here: from the least budget on whose gain is above zero."""
+    """When each is the better way here: from the least budget on from which all gains are above
+    zero; where the last one is not, the budgets that have such a gain are named."""
     confidence, sure = comparison.compare.confidence, []
     for one in chosen:
         taken = find_arm(arms, one.arm, one.budget)
@@ -280,7 +295,14 @@ def _use_cases(
             f"up to {most:,} {unit(comparison)}: no gain was told from none",
             f"with more than {most:,} {unit(comparison)}, if at all: that was not measured",
         ]
-    least = sure[0]
+    unsure = [one.budget for one in chosen if one.budget not in sure]
+    if most in unsure:
+        at, other = (", ".join(f"{one:,}" for one in some) for some in (sure, unsure))
+        return [
+            f"at {other} {unit(comparison)}: no gain was told from none",
+            f"at {at} {unit(comparison)}: the gain's interval is above zero",
+        ]
+    least = min(one for one in sure if not unsure or one > unsure[-1])
     fewer = [one.budget for one in chosen if one.budget < least]
     return [
         f"up to {fewer[-1]:,} {unit(comparison)}: no gain was told from none"

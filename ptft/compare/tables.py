@@ -15,21 +15,19 @@ __all__ = [
     "choices_table",
     "costs_table",
     "results_table",
-    "shown_name",
+    "told_name",
     "verdicts_table",
 ]
 
 TableRows = list[list[str]]
 
 
-def shown_name(arm: Arm) -> str:
+def told_name(arm: Arm) -> str:
     """An arm, of a soup what it is the mean of, and of a mix how much of it was trained."""
     if arm.kind == "soup":
         return f"{arm.name} of {arm.base}"
-    if not arm.name.endswith(MIXED):
-        return arm.name
-    base, alpha = arm.name.removesuffix(MIXED), arm.chosen.get("alpha")
-    return f"{base} mixed, {alpha:g} of it" if isinstance(alpha, float) else f"{base} mixed"
+    alpha = arm.chosen.get("alpha") if arm.name.endswith(MIXED) else None
+    return f"{arm.shown}, {alpha:g} of it" if isinstance(alpha, float) else arm.shown
 
 
 def _cut(arm: Arm, comparison: Comparison) -> str:
@@ -70,15 +68,15 @@ def choices_table(
         rows.append(
             [
                 f"{one.budget:,}",
-                shown_name(arm),
+                told_name(arm),
                 _percent(arm.val),
                 *[_percent(arm.val_retention)] * retains,
-                shown_name(best),
+                told_name(best),
                 _percent(best.val),
                 f"{_percent(arm.test)} ({_percent(arm.low)} to {_percent(arm.high)})",
                 over,
                 *[_percent(arm.test_retention)] * retains,
-                shown_name(find_arm(arms, one.test_best, one.budget)),
+                told_name(find_arm(arms, one.test_best, one.budget)),
                 _percent(one.regret),
             ]
         )
@@ -111,7 +109,7 @@ def results_table(
         rows.append(
             [
                 f"{arm.budget:,}",
-                shown_name(arm)
+                told_name(arm)
                 + _cut(arm, comparison)
                 + (" *" if (arm.budget, arm.name) in taken else ""),
                 _percent(arm.val),
@@ -139,7 +137,7 @@ def costs_table(arms: Sequence[Arm]) -> TableRows:
         rows.append(
             [
                 f"{arm.budget:,}",
-                arm.name,
+                told_name(arm),
                 f"{arm.cpu_seconds:.1f}",
                 f"{arm.wall_seconds:.1f}",
                 f"{arm.peak_bytes / 1e6:,.0f}" if arm.peak_bytes else "not measured",
@@ -162,7 +160,7 @@ def verdicts_table(
         holds = f"{100 * choice.holding[arm.name]:.0f} %"
         kept = [_percent(arm.val_retention), holds] * retains
         why = _verdict(arm, choice, section)
-        rows.append([shown_name(arm), _percent(choice.figures[arm.name]), *kept, why])
+        rows.append([told_name(arm), _percent(choice.figures[arm.name]), *kept, why])
     return rows
 
 

@@ -16,6 +16,7 @@ from ptft.compare.page import choices_explained, choose, write_report
 from ptft.compare.plots import label_curves, retention_plane
 from ptft.compare.queries import QUERIES, ClassQueries
 from ptft.compare.results import Cell
+from ptft.compare.sentences import article
 from ptft.data.sample import Sample, SampleSet
 from ptft.recipe import Comparison
 from ptft.recipe.load import load_comparison
@@ -52,7 +53,14 @@ def test_the_headline_has_its_interval_and_its_seeds(tmp_path: Path) -> None:
     assert found is not None and float(found[1]) < 10 < float(found[2])
     assert "95 % interval, 2 seeds." in text and "not told from none" not in text
     alone = report(comparison(), [cell("zero_shot", 0.4), cell("full", 0.4)], tmp_path)
-    assert "do not fine-tune" in alone
+    assert "With 64 labels: do not fine-tune. Of the arms that learn full is best on" in alone
+    assert "validation: +0.0 points (+0.0 to +0.0) from the start; 95 % interval, 1 seed" in alone
+    forgets = report(comparison(), [cell("zero_shot", 0.4), cell("full", 0.9, kept=0.5)], tmp_path)
+    assert re.search(
+        r"full is best .* from the start, and it probably keeps less than 98 %", forgets
+    )
+    bare = report(comparison(), [cell("zero_shot", 0.4)], tmp_path)
+    assert "do not fine-tune.\n" in bare and "Of the arms that learn" not in bare
     barely = [cell("zero_shot", 0.40, queries=60), cell("full", 0.45, queries=60)]
     said = report(comparison(), barely, tmp_path)
     assert "1 seed, so that it holds for its labels alone. That is not told from none." in said
@@ -68,6 +76,50 @@ def test_nothing_is_said_of_retention_that_was_not_measured(tmp_path: Path) -> N
     assert "retention |" not in text and "of the rest kept" not in text
     page = (tmp_path / "report.html").read_text()
     assert "starting model's figure" not in page and page.count('<svg viewBox="0 0 360 280"') == 1
+
+
+def test_a_mix_is_named_in_words(tmp_path: Path) -> None:
+    cells = [cell("zero_shot", 0.4), cell("full", 0.5)]
+    cells += [replace(cell("full+wise", 0.6), chosen={"alpha": 0.5})]
+    text = report(comparison(), cells, tmp_path)
+    assert "With 64 labels: full mixed, +20.0 points" in text
+    assert "full mixed, 0.5 of it" in text and "fine-tuning (full mixed)" in text
+    assert "+wise" not in text + (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "gains, said",
+    [
+        ((0.2, 0.2), ("without labels; below 64 nothing was measured", "from 64 labels on")),
+        ((0.001, 0.2), ("up to 64 labels: no gain", "from 256 labels on: the gain's interval")),
+        ((0.2, 0.001), ("at 256 labels: no gain was told", "at 64 labels: the gain's interval")),
+        ((0.001, 0.001), ("up to 256 labels: no gain", "that was not measured")),
+    ],
+)
+def test_a_use_is_claimed_where_a_gain_was_told(
+    gains: tuple[float, float], said: tuple[str, str]
+) -> None:
+    cells = [
+        made
+        for budget, gain in zip((64, 256), gains, strict=True)
+        for made in (
+            cell("zero_shot", 0.4, budget=budget, queries=1000),
+            scattered("full", 0.4 + gain, budget=budget),
+        )
+    ]
+    wanted = comparison()
+    wanted = wanted.model_copy(
+        update={"compare": wanted.compare.model_copy(update={"budgets": [64, 256]})}
+    )
+    found = choose(wanted, cells)
+    row = article(wanted, found.arms, found.chosen)[-1]
+    assert row[0] == "use case" and said[0] in row[1] and said[1] in row[2]
+
+
+def scattered(arm: str, val: float, *, budget: int) -> Cell:
+    """As ``cell``, but that an arm is right elsewhere than others, so that a gain has an error."""
+    made = cell(arm, val, budget=budget, queries=1000)
+    return replace(made, test_hits=made.test_hits[::-1])
 
 
 def test_validation_figures_that_decided_are_told(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from ptft.compare.keys import Keys, base_values
 from ptft.compare.recommended import FIRST, RECOMMENDED, write_recommended
 from ptft.compare.results import Cell, Cells
 from ptft.compare.sentences import sentences
-from ptft.compare.tables import shown_name
+from ptft.compare.tables import told_name
 from ptft.compare.task import Task
 from ptft.compare.unlabelled_arms import Base
 from ptft.data import open_split
@@ -150,7 +150,7 @@ def test_it_is_recommended_as_what_it_is(tmp_path: Path) -> None:
     assert choice.arm == "soup"
     headline = sentences(wanted, arms, [choice])[0]
     assert "soup (the mean of 2 trainings of full on the same labels)" in headline
-    assert [shown_name(arm) for arm in arms if arm.name == "soup"] == ["soup of full"]
+    assert [told_name(arm) for arm in arms if arm.name == "soup"] == ["soup of full"]
     write_recommended(wanted, arms, choice, tmp_path)
     assert not (tmp_path / FIRST).exists()
     recipe, text = load_recipe(tmp_path / RECOMMENDED), (tmp_path / RECOMMENDED).read_text()
