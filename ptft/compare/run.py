@@ -238,8 +238,10 @@ def check_comparison(comparison: Comparison) -> dict[str, Any]:
     """
     target, section = _check(comparison), comparison.compare
     trained = [arm for arm in section.arms if arm.kind != START]
+    each = {"soup": section.soup, "self_train": 2}  # with the other members, with the teacher
     runs = [
-        (section.trials if search_space(comparison, arm) else 1) + section.seeds - 1
+        each.get(arm.kind, 1)
+        * ((section.trials if search_space(comparison, arm) else 1) + section.seeds - 1)
         for arm in trained
     ]
     return {

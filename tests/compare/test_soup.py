@@ -13,6 +13,7 @@ from ptft.compare.gathered import gather
 from ptft.compare.keys import Keys, base_values
 from ptft.compare.recommended import FIRST, RECOMMENDED, write_recommended
 from ptft.compare.results import Cell, Cells
+from ptft.compare.run import check_comparison
 from ptft.compare.sentences import sentences
 from ptft.compare.tables import told_name
 from ptft.compare.task import Task
@@ -158,6 +159,10 @@ def test_it_is_recommended_as_what_it_is(tmp_path: Path) -> None:
     for number in range(2):
         assert f"run.dir=runs/recommended{number} seed={wanted.seed + number}\n" in text
     assert "ptft mix runs/recommended0 runs/recommended1 models/soup\n" in text
+
+
+def test_a_check_counts_the_trainings_of_its_members(tmp_path: Path) -> None:
+    assert check_comparison(asked(tmp_path))["trainings"] == 2 + 2 * 2  # two seeds, two members
 
 
 def test_what_makes_no_soup_is_refused(tmp_path: Path) -> None:
