@@ -92,8 +92,8 @@ def check_signature(
 
     Args:
         public_key: PEM.
-        where: what is named in an error; None: ``folder``, and what it calls itself: in a pod each is
-            mounted at the same place.
+        where: what is named in an error; None: ``folder``, and what it calls itself: in a pod each
+            is mounted at the same place.
 
     Returns:
         The id of the key (:func:`key_id`).
