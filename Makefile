@@ -34,7 +34,7 @@ whole: $(STAMP) ## the tests that take minutes of a slow machine, too: every arc
 	PTFT_TEST_WHOLE=1 $(MAKE) --no-print-directory test
 
 rehearse: $(STAMP) ## a GPU's mistakes without one: every kind of run on a second device that torch is made to see
-	$(BIN)/python -m pytest tests/train/test_rehearsal.py
+	$(BIN)/python -m pytest tests/train/test_rehearsal*.py
 	$(BIN)/python -m tests.bench rehearse
 
 gpu: $(STAMP) ## on a GPU, less than eight minutes: its tests, training and serving beside others; into docs/results.md

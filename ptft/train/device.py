@@ -114,7 +114,9 @@ def compile_blocks(model: DualEncoder, *, backend: str = "inductor") -> str:
     with and without are the same but for rounding.
 
     A tower is left alone where its blocks are not alike (a ResNet's, an EfficientNet's): each would
-    be compiled by itself.
+    be compiled by itself. So is one with DoRA, whose layers peft asks for the module of their
+    weights' class (``dequantize_module_weight``): the compiler stops at each, and makes a function
+    of what lies between them.
 
     Returns:
         What was compiled, for people.
@@ -122,15 +124,19 @@ def compile_blocks(model: DualEncoder, *, backend: str = "inductor") -> str:
     options: dict[str, str | int | bool | object] | None = None
     if backend == "inductor":
         options = {"fallback_random": True}
-    counts = {}
+    counts, passed_over = {}, ""
     for side in ("image", "text"):
         blocks = tower_blocks(model.get_submodule(side))
-        if 0 < len({_kind(block) for block in blocks}) <= _MOST_KINDS:
+        if any(_stops_the_compiler(block) for block in blocks):
+            passed_over = "; DoRA's layers are left as they are"
+        elif 0 < len({_kind(block) for block in blocks}) <= _MOST_KINDS:
             for block in blocks:
                 block.compile(backend=backend, options=options)
             counts[side] = len(blocks)
     parts = ", ".join(f"{count} blocks of the {side} tower" for side, count in counts.items())
-    return f"compiled: {parts or 'nothing; no tower is a stack of blocks that are alike'}"
+    return (
+        f"compiled: {parts or 'nothing; no tower is a stack of blocks that are alike'}{passed_over}"
+    )
 
 
 @contextlib.contextmanager
@@ -142,6 +148,11 @@ def uncompiled(model: nn.Module) -> Iterator[None]:
             yield
     else:
         yield
+
+
+def _stops_the_compiler(block: nn.Module) -> bool:
+    """Whether a layer of it is DoRA's; other kinds of peft's layers have an empty dictionary."""
+    return any(getattr(part, "lora_magnitude_vector", None) for part in block.modules())
 
 
 def _kind(block: nn.Module) -> tuple:

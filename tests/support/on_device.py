@@ -52,7 +52,11 @@ class OnDevice(torch.Tensor):
     is_cpu = property(lambda self: False)  # type: ignore[assignment]
 
     def _put(self, other: "OnDevice") -> None:
-        """Take the memory of another tensor, as ``tensor.data = other`` does."""
+        """Take the memory of another tensor, as ``tensor.data = other`` does; one of the host makes
+        this one of the host."""
+        if not isinstance(other, OnDevice):
+            torch.utils.swap_tensors(self, torch.nn.Parameter(other, self.requires_grad))
+            return
         assert (other.shape, other.stride()) == (self.shape, self.stride()), "of another shape"
         self.held = other.held
 
@@ -61,6 +65,9 @@ class OnDevice(torch.Tensor):
         if threading.current_thread() is threading.main_thread():
             return super().cpu(*arguments, **options)
         return self.held.clone()
+
+    def untyped_storage(self) -> torch.UntypedStorage:
+        return self.held.untyped_storage()
 
     def record_stream(self, stream: object) -> None:
         """Its memory is the host's, which keeps it."""

@@ -1,21 +1,24 @@
 """A run on the second device beside the same run on the CPU: weights, waits, copies."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import torch
+
 from ptft import objective
-from ptft.data import Batch
+from ptft.artifact import RunFiles
+from ptft.export import export_model
+from ptft.export.parity import make_golden
+from ptft.model import load_model
 from ptft.train import loop
+from tests.support.rehearsal_ranks import rehearse_ranks
+from tests.support.rehearsed import LOG_EVERY, Marked, Rehearsed
 from tests.support.runs import largest_difference, run
-from tests.support.second_device import Seen, second_device
+from tests.support.second_device import second_device
 
-__all__ = ["CASES", "LOG_EVERY", "Rehearsed", "rehearse"]
+__all__ = ["CASES", "rehearse", "rehearse_export"]
 
-LOG_EVERY = 3
-_MATCHING = " match_boxes"  # where a wait ends that SciPy's assignment asks for
 _BEGIN: dict[str, Any] = {"model": None, "init": {"from": "BASE"}}
 _CLASSIFY = {**_BEGIN, "objective": {"kind": "classify"}}
 
@@ -68,32 +71,11 @@ CASES: dict[str, dict[str, Any]] = {
         "optim__global_batch": 4,
     },
     "teacher of a classifier": {**_CLASSIFY, "distill": {"from": "BASE"}},
+    "FSDP2": {"run__parallel": "fsdp"},
+    "FSDP2, GradCache": {"run__parallel": "fsdp", "optim__micro_batch": 4, "optim__ema": 0.9},
+    "FSDP2, LoRA": {**_adapt("lora", rank=2, dropout=0.0), "run__parallel": "fsdp"},
 }
 """Changes to the recipe of :mod:`tests.support.runs`; BASE is a model that such a run left."""
-
-
-@dataclass(frozen=True)
-class Rehearsed:
-    """What a run on the second device showed.
-
-    Attributes:
-        difference: of its weights from those of the run on the CPU, at most.
-        waits: of each step but the last, which saves: what the host waited for.
-        pageable: copies that were to go on and could not, of the whole run.
-        calls: operations on the device.
-    """
-
-    difference: float
-    waits: list[list[str]]
-    pageable: list[str]
-    calls: int
-
-    @property
-    def unasked(self) -> list[str]:
-        """Waits of steps that are not logged, and those beyond the first of one that is; but for a
-        detector's, which gives boxes to places on the host."""
-        steps = [[one for one in waits if not one.endswith(_MATCHING)] for waits in self.waits]
-        return [one for n, waits in enumerate(steps, 1) for one in waits[n % LOG_EVERY == 0 :]]
 
 
 def rehearse(folder: Path, base: Path, case: str) -> Rehearsed:
@@ -104,28 +86,43 @@ def rehearse(folder: Path, base: Path, case: str) -> Rehearsed:
     """
     changes = {"run__checkpoint_every": 100, "run__log_every": LOG_EVERY, "run__compile": "off"}
     changes |= _from(CASES[case], str(base))
+    if "run__parallel" in changes:
+        return rehearse_ranks(folder, changes)
     tiled = changes.pop("tiled_from", objective.TILED_FROM)
     with mock.patch.object(objective, "TILED_FROM", tiled):
         run(folder / "cpu", **changes)
         with second_device() as seen:
-            marks = _Marked(seen)
-            with mock.patch.object(loop, "batches", marks.batches):
+            marked = Marked(seen)
+            with mock.patch.object(loop, "batches", marked.batches):
                 run(folder / "device", run__device="cuda", **changes)
-    waits = [seen.waits[a:b] for a, b in zip(marks.places, marks.places[1:], strict=False)]
     difference = largest_difference(folder / "cpu", folder / "device")
-    return Rehearsed(difference, waits, seen.pageable, seen.calls)
+    return Rehearsed(difference, [marked.waits()], seen.pageable, seen.calls)
 
 
-class _Marked:
-    """The batches of a run, and how many waits there were before each."""
+def rehearse_export(folder: Path) -> float:
+    """What a run of a device leaves, as the one of the CPU beside it: the weights of a model
+    folder, and the golden embeddings that a model on a device and one on the CPU give.
 
-    def __init__(self, seen: Seen) -> None:
-        self.seen, self.plain, self.places = seen, loop.batches, list[int]()
-
-    def batches(self, *arguments: Any, **options: Any) -> Iterator[Batch]:
-        for batch in self.plain(*arguments, **options):
-            self.places.append(len(self.seen.waits))
-            yield batch
+    Returns:
+        The largest difference.
+    """
+    found = []
+    for name in ("cpu", "device"):
+        out = folder / f"{name}-exported"
+        export_model(
+            folder / name, out, clients=["open_clip"], overwrite=True, measure=False, licence="mit"
+        )
+        found.append(load_model(out).state_dict())
+    golden = make_golden(load_model(folder / "cpu" / RunFiles.FINAL))
+    model = load_model(folder / "device" / RunFiles.FINAL)
+    with second_device():
+        there = make_golden(model.to("cuda"))
+    pairs = [(found[0][name], other) for name, other in found[1].items()]
+    pairs += [
+        (torch.from_numpy(golden.image_embeds), torch.from_numpy(there.image_embeds)),
+        (torch.from_numpy(golden.text_embeds), torch.from_numpy(there.text_embeds)),
+    ]
+    return max((one.double() - other.double()).abs().max().item() for one, other in pairs)
 
 
 def _from(changes: Any, base: str) -> Any:

@@ -25,6 +25,8 @@ from unittest import mock
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.distributed.tensor import DTensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -39,6 +41,7 @@ _WAITS = {  # of the device's tensors: their answer is a number of the host, or 
     *("_unique", "_unique2", "unique_dim", "unique_consecutive", "bincount", "_assert_async"),
 }
 _INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
+_KNOWN = {Tensor, torch.nn.Parameter, OnDevice}
 _COPIES = {"_to_copy", "copy_", "copy"}
 _REFUSED = {"set_", "resize_", "resize_as_"}  # would leave the wrapper with another's shape
 
@@ -53,6 +56,8 @@ class _Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
+        if other := {*types} - _KNOWN:  # sharded, made of such as are known; or nowhere
+            return func(*args, **kwargs) if FakeTensor in other else NotImplemented
         name = func._schema.name.split("::")[1]
         given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
         on = [one for one in given if isinstance(one, OnDevice)]
@@ -184,7 +189,7 @@ class _Calls(TorchFunctionMode):
             goal, dtype, again = HOST if name == "cpu" else DEVICE, None, False
             going_on = kwargs.get("non_blocking", False)
         layout = kwargs.get("memory_format", torch.preserve_format)
-        if goal is not None and (goal.type == DEVICE.type) != isinstance(tensor, OnDevice):
+        if goal is not None and (goal.type == DEVICE.type) != tensor.is_cuda:
             tensor = _copy(tensor, goal, non_blocking=going_on)
         dtype = dtype or tensor.dtype
         return torch.Tensor.to(tensor, dtype=dtype, copy=again, memory_format=layout)
@@ -234,10 +239,38 @@ class _Stream:
     def wait_stream(self, other: object) -> None:
         pass
 
+    wait_event = wait_stream
+
+    def record_event(self, event: object = None) -> "_Event":
+        return _Event()
+
+
+class _Event:
+    """A point of a stream, which it has always passed."""
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        pass
+
+    def record(self, stream: object = None) -> "_Event":
+        return self
+
+
+def _swapped(swap: Any, one: Tensor, other: Tensor) -> None:
+    """A module's weight and what it is moved to: on the device already, it takes the memory and
+    stays whoever holds it, as a weight of a real device does."""
+    if isinstance(one, OnDevice) and isinstance(other, OnDevice):
+        one.held, other.held = other.held, one.held
+    else:
+        swap(one, other)
+
 
 @contextlib.contextmanager
-def second_device() -> Iterator[Seen]:
-    """A device for this process, until the end of the block; tensors there are lost with it."""
+def second_device(count: int = 1) -> Iterator[Seen]:
+    """A device for this process, until the end of the block; tensors there are lost with it.
+
+    Args:
+        count: of devices that torch says there are; each rank has its own, and calls it the first.
+    """
     seen, random, pinned = Seen(), Random(), Pinned()
     operations = _Operations(seen, pinned, random)
     plain = torch.autocast
@@ -255,13 +288,15 @@ def second_device() -> Iterator[Seen]:
         "_lazy_init": lambda: None,
         "is_available": lambda: True,
         "is_bf16_supported": lambda *_: True,
-        "device_count": lambda: 1,
+        "device_count": lambda: count,
         "current_device": lambda: 0,
         "manual_seed_all": random.seed,
         "get_rng_state": random.get,
         "set_rng_state": random.set,
         "synchronize": partial(seen.wait, "synchronize"),
+        "set_device": lambda device: None,
         "Stream": _Stream,
+        "Event": _Event,
         "current_stream": _Stream,
         "stream": lambda stream: contextlib.nullcontext(),
     }
@@ -270,6 +305,11 @@ def second_device() -> Iterator[Seen]:
             stack.enter_context(mock.patch.object(torch.cuda, name, made))
         stack.enter_context(mock.patch.object(torch, "autocast", autocast))
         stack.enter_context(mock.patch.object(torch, "empty", pinnable))
+        for name in ("device", "is_cuda"):  # torch makes a sharded tensor where its local one is
+            of_local = property(lambda sharded, name=name: getattr(sharded._local_tensor, name))  # type: ignore[misc]
+            stack.enter_context(mock.patch.object(DTensor, name, of_local, create=True))
+        swap = partial(_swapped, torch.utils.swap_tensors)
+        stack.enter_context(mock.patch.object(torch.utils, "swap_tensors", swap))
         group = partial(_grouped, torch._C._group_tensors_by_device_and_dtype)
         name = "_group_tensors_by_device_and_dtype"
         stack.enter_context(mock.patch.object(torch._C, name, group))
