@@ -134,6 +134,39 @@ def test_slurm_starts_again_what_saved_and_three_times_what_lost_a_node(
     assert called == [["scontrol", "requeue", "7"]] * again
 
 
+@pytest.mark.parametrize("code", [1, 2, 75, 76, 130, 143])
+@pytest.mark.parametrize(("on", "form"), FORMS, ids=lambda part: str(part))
+def test_the_system_is_told_the_code_that_the_run_ended_with(
+    on: System, form: Form, code: int, tmp_path: Path
+) -> None:
+    ends = f"sys.exit({code})"
+    for gpus in ("a100-80x1", "a100-80x8"):
+        programs = {"ptft": ends, "python3": ends, "srun": SRUN, "scontrol": "", "hf": ""}
+        place = tmp_path / gpus
+        place.mkdir()
+        recorder = Recorder(place / "a", **programs)
+        (words,) = nodes(rendered(SCENES, on=on, form=form, gpus=gpus), recorder)
+        env = {"SLURM_JOB_ID": "1", "JOB_COMPLETION_INDEX": "0", "HF_TOKEN": "x"}
+        assert recorder.run(*words, **env).returncode == code
+
+
+def test_what_each_system_starts_again() -> None:
+    """What the table of codes on the page about GPUs says; HF Jobs starts again whatever failed."""
+    again = [75, 143]
+    sky = yaml.safe_load(rendered(SCENES, on=System.SKYPILOT).text)
+    assert sky["resources"]["job_recovery"]["recover_on_exit_codes"] == again
+    assert "case $code in 75|143)" in rendered(SCENES, on=System.SLURM).text
+    for form in (Form.JOB, Form.JOBSET):
+        text = rendered(SCENES, on=System.KUBERNETES, form=form).text
+        (job,) = [one for one in yaml.safe_load_all(text) if one["kind"] in ("Job", "JobSet")]
+        spec = job["spec"]
+        if form is Form.JOBSET:
+            spec = spec["replicatedJobs"][0]["template"]["spec"]
+        rules = spec["podFailurePolicy"]["rules"]
+        (codes,) = [rule["onExitCodes"] for rule in rules if "onExitCodes" in rule]
+        assert codes["values"] == again
+
+
 @pytest.mark.parametrize("gpus", [1, 8])
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize(("on", "form"), FORMS, ids=lambda part: str(part))
