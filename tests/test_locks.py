@@ -1,6 +1,7 @@
 """The hashed locks: whole, of the versions in constraints.txt, and of nobody's machine."""
 
 import re
+import tomllib
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -85,6 +86,16 @@ def test_a_lock_names_no_index_and_no_place(name: str) -> None:
     text = (REPO / name).read_text()
     assert "://" not in text and "--index" not in text and "--find-links" not in text
     assert not re.search(r"(?m)^(?!#).*[/\\](?!$)", text.replace("\\\n", "\n"))
+
+
+def test_the_image_that_trains_has_what_buckets_and_trackers_need() -> None:
+    extras = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    whole = locked("requirements/train.txt")
+    for extra in ("s3", "gcs", "wandb", "trackio"):
+        for need in map(Requirement, extras["optional-dependencies"][extra]):
+            assert need.specifier.contains(whole[canonicalize_name(need.name)][0]), need
+    for need in map(Requirement, extras["dependencies"]):
+        assert canonicalize_name(need.name) in {*whole, *locked("requirements/torch.txt")}, need
 
 
 def test_the_builds_take_hashed_packages_alone() -> None:

@@ -22,8 +22,10 @@ import httpx
 from tests.bench._parts import Absent
 from tests.bench.attacks import make_folder
 from tests.support.container import (
+    AS_THE_CHART,
     LIMITS,
     PODMAN,
+    TMP,
     NoContainers,
     base_image,
     build,
@@ -73,8 +75,7 @@ def run(*, smoke: bool = False) -> dict[str, float]:
     table(f"{TAG}:once")
     providers = said(f"{TAG}:gpu", "import onnxruntime as o; print(*o.get_available_providers())")
     assert "CUDAExecutionProvider" in providers.split(), providers
-    torch = said(f"{TAG}:train", "import ptft.train, torch; print(torch.__version__)")
-    print(f"gpu: {providers.strip()}; train: torch {torch.strip()}")
+    print(f"gpu: {providers.strip()}; train: {trains(f'{TAG}:train')}")
     found |= {"gpu_mb": size_mb(f"{TAG}:gpu"), "train_mb": size_mb(f"{TAG}:train")}
     found |= asked(f"{TAG}:bundled")
     show(found)
@@ -85,6 +86,21 @@ def show(found: dict[str, float]) -> None:
     """Print figures, a line each."""
     for name, value in found.items():
         print(f"{name:<20} {value:10.2f}")
+
+
+def trains(image: str) -> str:
+    """What the image that trains says of itself, once it has trained: by its entry point, as nobody
+    and with a root that it cannot write, to a mirror."""
+    config = inspect(image)["Config"]
+    assert (config["Entrypoint"], config["User"]) == (["ptft"], "65532:65532"), config
+    code = "import gcsfs, s3fs, tensorboard, trackio, wandb, torch, os; "
+    told = said(image, code + "print(f'torch {torch.__version__}, user {os.getuid()}')")
+    short = ["run.dir=/tmp/run", "run.mirror=/tmp/mirror", "optim.samples_seen=256", "evaluate=[]"]
+    words = ["train", "pretrain/scenes", *short, "optim.global_batch=64", "--resume", "auto"]
+    done = podman("run", "--rm", *LIMITS, *AS_THE_CHART, *TMP, image, *words, seconds=900)
+    assert done.stdout.strip() == "/tmp/run", done.stdout
+    assert "/tmp/mirror: mirrored to its end" in done.stderr, done.stderr[-3000:]
+    return told.strip()
 
 
 def said(image: str, code: str) -> str:

@@ -17,9 +17,11 @@ import httpx
 from tests.serving.server import free_port
 
 __all__ = [
+    "AS_THE_CHART",
     "LIMITS",
     "PODMAN",
     "REPO",
+    "TMP",
     "NoContainers",
     "base_image",
     "build",
