@@ -10,8 +10,11 @@ convolution, which takes three times as long as the product of matrices that it 
 the same but for the order of additions.
 """
 
+import ctypes
+import gc
 import logging
 import math
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -87,10 +90,22 @@ def write_graph(tower: Tower, path: Path) -> None:
         raise ExportError(f"{path.name}: torch cannot export this tower: {reason}") from error
     assert program is not None
     proto = program.model_proto
+    del program
     _fold_reshapes(proto.graph)
     strip(proto)
     save_graph(proto, path)
+    del proto
+    _give_back()
     check_axes(path, tower)
+
+
+def _give_back() -> None:
+    """Return what the exporter held to the system: its graphs are in circles, and the C library
+    keeps what is freed. The processes that come next have weights of their own."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _fold_reshapes(graph: onnx.GraphProto) -> None:

@@ -10,6 +10,7 @@ of the reference inputs. Weights that were merged, saved, read and exported have
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ from ptft.model.adapt.saved import ADAPTER, ADAPTER_WEIGHTS
 from ptft.model_source import LocalSource, ModelFolder, finished_run
 from ptft.onnx.boxes import MORE
 from ptft.onnx.golden import TOLERANCE, Golden
+from ptft.onnx.quantise import GIVES_BACK
 from ptft.preprocess import ImagePreprocess
 from ptft.recipe import TOWERS_OF, ScenesData
 
@@ -260,6 +262,7 @@ def run_apart(
         script = Path(__file__).with_name("session.py")
         done = subprocess.run(
             [sys.executable, "-P", script, path, inputs, outputs],
+            env={**os.environ, **GIVES_BACK},
             capture_output=True,
             text=True,
             check=False,

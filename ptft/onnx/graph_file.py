@@ -66,4 +66,47 @@ def save_graph(proto: onnx.ModelProto, path: Path) -> None:
             size_threshold=EXTERNAL_EACH,
         )
     else:
-        path.write_bytes(proto.SerializeToString(deterministic=True))
+        with path.open("wb") as stream:
+            stream.writelines(_pieces(proto))
+
+
+def _pieces(proto: onnx.ModelProto) -> Iterator[bytes]:
+    """``proto.SerializeToString(deterministic=True)``, one weight after another: in one piece all
+    would be in memory once more."""
+    before, graph, after = _around(proto, "graph")
+    graph_before, weight, graph_after = _around(proto.graph, "initializer")
+    heads = [weight + _varint(one.ByteSize()) for one in proto.graph.initializer]
+    size = sum(map(len, (graph_before, *heads, graph_after)))
+    size += sum(one.ByteSize() for one in proto.graph.initializer)
+    yield before + graph + _varint(size) + graph_before
+    for head, one in zip(heads, proto.graph.initializer, strict=True):
+        yield head + one.SerializeToString(deterministic=True)
+    yield graph_after + after
+
+
+def _around(message: Any, name: str) -> tuple[bytes, bytes, bytes]:
+    """What is written of a message before a field, before each of its values, and after it: fields
+    stand in the order of their numbers, a message behind its number and its length (protobuf.dev,
+    encoding)."""
+    number = message.DESCRIPTOR.fields_by_name[name].number
+    parts = type(message)(), type(message)()
+    for field, value in message.ListFields():
+        part = parts[field.number > number]
+        if field.number == number:
+            continue
+        if hasattr(value, "extend"):
+            getattr(part, field.name).extend(value)
+        elif field.message_type is not None:
+            getattr(part, field.name).CopyFrom(value)
+        else:
+            setattr(part, field.name, value)
+    before, after = (part.SerializeToString(deterministic=True) for part in parts)
+    return before, _varint(number << 3 | 2), after
+
+
+def _varint(number: int) -> bytes:
+    found = bytearray()
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*found, number])

@@ -31,7 +31,12 @@ from numpy.typing import NDArray
 from ptft.errors import ExportError
 from ptft.onnx.graph_file import EXTERNAL_EACH, consumers, save_graph, strip
 
-__all__ = ["convert_apart", "convolves", "learns_ranges", "write_half", "write_int8"]
+__all__ = ["GIVES_BACK", "convert_apart", "convolves", "learns_ranges", "write_half", "write_int8"]
+
+
+GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "16777216"}
+"""Variables for a process that reads weights once: glibc gives back each that is freed, where it
+would keep those of up to 32 MB."""
 
 
 def convert_apart(name: str, path: Path, plain: Path, pictures: NDArray[np.float32]) -> None:
@@ -50,7 +55,7 @@ def convert_apart(name: str, path: Path, plain: Path, pictures: NDArray[np.float
             np.save(shown, pictures)
         done = subprocess.run(
             [sys.executable, "-P", "-m", "ptft.onnx.quantise", name, path, plain, shown],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(one for one in sys.path if one)},
+            env={**os.environ, **GIVES_BACK, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
