@@ -67,7 +67,7 @@ def test_there_are_recipes_for_each_purpose() -> None:
     purposes = {name.partition("/")[0] for name in RECIPES}
     assert {"pretrain", "finetune", "detect"} <= purposes
     objectives = {load_recipe(name).objective.kind for name in RECIPES}
-    assert objectives == {"clip", "siglip", "classify", "detect"}
+    assert objectives == {"clip", "siglip", "classify", "detect", "self_supervised"}
 
 
 @pytest.mark.parametrize("name", sorted(COMPARISONS))
