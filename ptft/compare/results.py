@@ -40,7 +40,7 @@ class Costs:
         cpu_seconds: of its own training, on one thread; trials are in ``search_cpu_seconds``.
         wall_seconds: of the same training by the clock, beside whatever else ran.
         gpu_seconds: wall time of training where it ran on a GPU, else 0.
-        flops: of training, forward and backward, counted on one step.
+        flops: of training, forward and backward, counted on one step; with what is trained before.
         peak_bytes: most memory that a run of two steps took, measured first of all in the job's
             own process; of a GPU the GPU's.
         artefact_bytes: what has to be stored for this arm beside the starting model.

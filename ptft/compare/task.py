@@ -223,7 +223,7 @@ class Task:
         model = soup(list(map(load_model, (folder, *others)))) if others else load_model(folder)
         self.give_head(model)
         flops, share = self._counted
-        flops *= (recipe.optim.samples_seen or 0) * (1 + len(others))
+        flops *= recipe.optim.samples_seen or 0
         return TrainedArm(
             Validation(self, lambda: model, seed),
             dict(chosen),
@@ -231,7 +231,7 @@ class Task:
                 cpu_seconds=round(cpu + (before.cpu if before else 0.0), 2),
                 wall_seconds=round(wall + (before.wall if before else 0.0), 2),
                 gpu_seconds=round(wall, 2) if model.device.type == "cuda" else 0.0,
-                flops=flops,
+                flops=flops + (before.flops if before else 0.0),
                 peak_bytes=self._peak,
                 artefact_bytes=_artefact_bytes(result.folder, whole=bool(others)),
                 trainable_share=share,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ptft.artifact import read_json, write_json
 from ptft.compare.arms import arm_recipe
+from ptft.compare.count import count_training
 from ptft.compare.results import Cell
 from ptft.compare.target import Target, pictures_of
 from ptft.compare.unlabelled_arms import Base, adapting_recipe
@@ -38,6 +39,7 @@ class Prepared:
         base: with its model.
         pictures: in ``data.unlabelled``; of a soup 0, which reads none.
         cpu, wall: seconds that making it took.
+        flops: of its training.
         others: of a soup the runs of its other members.
     """
 
@@ -45,6 +47,7 @@ class Prepared:
     pictures: int
     cpu: float
     wall: float
+    flops: float
     others: tuple[Path, ...] = ()
 
 
@@ -155,20 +158,20 @@ def _prepare(task: "Task", seed: int) -> Prepared:
     else:
         folder = _adapted(task, pictures)
         cost = read_json(folder / _COST)
-    return Prepared(Base(base.arm, base.chosen, str(folder)), pictures, cost["cpu"], cost["wall"])
+    return Prepared(Base(base.arm, base.chosen, str(folder)), pictures, **cost, others=())
 
 
 def _soup_members(task: "Task", seed: int, base: Base) -> Prepared:
     """Train all members of a seed's soup but the first, which the task itself trains."""
-    others, cpu, wall = [], 0.0, 0.0
+    others, costs = [], list[dict[str, float]]()
     for member in range(1, task.comparison.compare.soup):
         folder = task.folder / f"member{member}"
         recipe = _recipe(task, seed, {}, replace(base, member=member))
         run = recipe.run.model_copy(update={"dir": str(folder)})
-        cost = _train(recipe.model_copy(update={"run": run}), folder)
+        costs.append(_train(recipe.model_copy(update={"run": run}), folder))
         others.append(folder)
-        cpu, wall = cpu + cost["cpu"], wall + cost["wall"]
-    return Prepared(base, 0, cpu, wall, tuple(others))
+    whole = {key: sum(cost[key] for cost in costs) for key in costs[0]}
+    return Prepared(base, 0, **whole, others=tuple(others))
 
 
 def _adapted(task: "Task", pictures: int) -> Path:
@@ -186,9 +189,11 @@ def _adapted(task: "Task", pictures: int) -> Path:
 
 
 def _train(recipe: Recipe, folder: Path) -> dict[str, float]:
-    """Run a recipe anew; the seconds that it took."""
+    """Run a recipe anew; the seconds and the operations that it took."""
     shutil.rmtree(folder, ignore_errors=True)
     cpu, wall = time.process_time(), time.perf_counter()
     if not train(recipe, record=False, log=SILENT).finished:
         raise TrainingError("a signal stopped it before its end")
-    return {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    flops = count_training(recipe)[0] * (recipe.optim.samples_seen or 0)
+    return {"cpu": cpu, "wall": wall, "flops": flops}

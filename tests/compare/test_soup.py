@@ -78,7 +78,7 @@ def test_a_soup_is_the_mean_of_its_members(tmp_path: Path) -> None:
     assert (soup.base, soup.unlabelled, soup.chosen, full.base) == ("full", 0, {}, "")
     assert (soup.val_of, soup.before_of) == (full.val_of, full.before_of)  # what was asked
     assert cells["soup", 1].before_of == cells["full", 1].before_of != []
-    assert soup.costs.flops == 2 * full.costs.flops
+    assert soup.costs.flops == pytest.approx(2 * full.costs.flops, rel=0.02)  # by captions' length
     assert soup.costs.artefact_bytes == full.costs.artefact_bytes > 0
     models = []
     for number in range(2):

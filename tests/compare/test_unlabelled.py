@@ -101,6 +101,7 @@ def test_a_comparison_says_what_pictures_without_labels_are_worth(
         assert (cells[kind].base, cells[kind].unlabelled) == ("probe", 8)
         paid = cells[kind].costs.cpu_seconds
         assert paid > cells["probe"].costs.cpu_seconds  # what comes before counts too
+        assert cells[kind].costs.flops > cells["probe"].costs.flops
     assert (cells["probe"].base, cells["probe"].unlabelled) == ("", 0)
     report = (run / "report.md").read_text()
     assert "8 pictures without labels, at 2 labels of each class" in report
