@@ -74,6 +74,7 @@ def detect_loss(
     *,
     weights: tuple[float, float, float] = (1.0, 1.0, 1.0),
     costs: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    places: int = 1,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean loss of a batch's pictures.
 
@@ -82,12 +83,13 @@ def detect_loss(
         targets: of each picture.
         weights: of the class, L1 and generalised IoU losses.
         costs: of the same three where boxes are given to places.
+        places: that each box is given.
 
     Returns:
         A 0-d float32 tensor, and the means of its parts (``class``, ``l1``, ``giou``), detached.
     """
     logits, boxes = found.logits.float(), found.boxes.float()
-    matches = match_boxes(logits.detach(), boxes.detach(), targets, costs=costs)
+    matches = match_boxes(logits.detach(), boxes.detach(), targets, costs=costs, places=places)
     parts = [
         _picture_loss(logits_nq, boxes_n4, target, *match)
         for logits_nq, boxes_n4, target, match in zip(logits, boxes, targets, matches, strict=True)
@@ -111,7 +113,7 @@ def _picture_loss(
     own, right = boxes_n4[places], target.boxes[which]
     by_l1 = (own - right).abs().sum()
     by_giou = (1 - _paired_giou(corners(own), corners(right))).sum()
-    return torch.stack([by_class, by_l1, by_giou]) / max(1, len(target.boxes))
+    return torch.stack([by_class, by_l1, by_giou]) / max(1, len(which), len(target.boxes))
 
 
 @torch.no_grad()
@@ -121,16 +123,22 @@ def match_boxes(
     targets: Sequence[Targets],
     *,
     costs: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    places: int = 1,
 ) -> list[tuple[Tensor, Tensor]]:
-    """Give each box of a picture a place of its own, so that the sum of costs is least.
+    """Give each box of a picture places of its own, so that the sum of costs is least.
+
+    One for each box is DETR's way; several are those of Jia et al. 2023 (DETRs with hybrid
+    matching), who repeat the boxes: more of what a picture says is learned from in a step, and
+    answers come several times, of which NMS leaves one.
 
     The cost of a place for a box: the focal loss of its class there as a yes less that as a no, the
     L1 distance, and the negative generalised IoU. The assignment is SciPy's, on the host, which
     waits for the device once for all pictures.
 
     Returns:
-        Of each picture int64 (T,) twice: places, and the numbers of the boxes that they are given;
-        as many as there are places at most.
+        Of each picture int64 twice: places, and the numbers of the boxes that they are given. Every
+        box has as many, fewer than ``places`` in a picture that has not so many; where there are
+        more boxes than places, one each, and some none.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -142,9 +150,12 @@ def match_boxes(
     parts = flat.split([cost_nt.numel() for cost_nt in made])
     found = []
     for part, cost_nt in zip(parts, made, strict=True):
-        places, which = linear_sum_assignment(part.view(cost_nt.shape).numpy())
+        count, boxes = cost_nt.shape
+        times = max(1, min(places, count // max(1, boxes)))  # so that every box gets as many
+        at, which = linear_sum_assignment(part.view(count, boxes).repeat(1, times).numpy())
+        which = which % max(1, boxes)
         device = logits_bnq.device
-        found.append((send(torch.as_tensor(places), device), send(torch.as_tensor(which), device)))
+        found.append((send(torch.as_tensor(at), device), send(torch.as_tensor(which), device)))
     return found
 
 

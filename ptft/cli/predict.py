@@ -17,6 +17,7 @@ __all__ = ["EXAMPLE", "command"]
 
 EXAMPLE = (
     "ptft predict runs/cells photos --out found\n"
+    "ptft predict runs/cells photos --out counted --count\n"
     'ptft predict models/scenes photos --out found --texts "a red circle" --nms 0.5'
 )
 
@@ -47,27 +48,47 @@ def command(
         typer.Option(help="Prompts, with {} for the text; absent: the model's own."),
     ] = None,
     threshold: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Probability below which nothing is told.")
-    ] = 0.1,
-    most: Annotated[int, typer.Option(min=1, help="Boxes of a picture, at most.")] = 100,
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="Probability below which nothing is told; absent: 0.1."
+        ),
+    ] = None,
+    most: Annotated[
+        int | None, typer.Option(min=1, help="Boxes of a picture, at most; absent: 100.")
+    ] = None,
     nms: Annotated[
         float | None,
         typer.Option(
             min=0.0, max=1.0, help="IoU from which of two boxes of a text the surer stays."
         ),
     ] = None,
+    count: Annotated[
+        bool,
+        typer.Option(
+            "--count",
+            help="Tell what the detector counts, as training chose, and how many in counts.csv.",
+        ),
+    ] = False,
     draw: Annotated[bool, typer.Option(help="Write the pictures with their boxes too.")] = True,
 ) -> None:
     """Find things in pictures with a detector. Prints the JSON that was written.
 
     FOLDER/boxes.json is a data set of COCO's, each annotation with its score; FOLDER/pictures has
-    the boxes drawn. A classifier of several classes a picture writes FOLDER/labels.jsonl: of each
-    picture the classes that reach their thresholds, and the probability of every class. A picture
-    that cannot be read is named, counted and left out.
+    the boxes drawn; with --count FOLDER/counts.csv has a line for each picture. A classifier of
+    several classes a picture writes FOLDER/labels.jsonl: of each picture the classes that reach
+    their thresholds, and the probability of every class. A picture that cannot be read is named,
+    counted and left out.
     """
+    from ptft.errors import UsageError
     from ptft.evaluate.predict import BoxQuery
 
-    query = BoxQuery(texts or (), templates or (), threshold, most, nms)
+    if count and (texts or templates or any(one is not None for one in (threshold, most, nms))):
+        raise UsageError(
+            "--count: texts, templates, threshold, most and nms are what training chose; allowed: "
+            "--count without --texts, --templates, --threshold, --most and --nms"
+        )
+    threshold, most = 0.1 if threshold is None else threshold, 100 if most is None else most
+    query = BoxQuery(texts or (), templates or (), threshold, most, nms, count)
     print(_look(model, pictures, out, query, draw=draw))
 
 
@@ -75,10 +96,10 @@ def _look(model: str, places: list[Path], out: Path, query: "BoxQuery", *, draw:
     """Look and write; what was found, in a line."""
     import torch
 
-    from ptft.artifact import write_json
+    from ptft.artifact import write_atomic, write_json
     from ptft.cli.console import Steps
     from ptft.errors import UsageError
-    from ptft.evaluate.predict import named_pictures, predict_boxes
+    from ptft.evaluate.predict import count_table, named_pictures, predict_boxes
     from ptft.model import load_model
 
     if out.exists():
@@ -94,9 +115,12 @@ def _look(model: str, places: list[Path], out: Path, query: "BoxQuery", *, draw:
         values, skipped = predict_boxes(loaded, pictures, query, drawn=drawn, count=steps.count)
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "boxes.json", values)
+        if query.count:
+            write_atomic(out / "counts.csv", count_table(values))
     left = f", {skipped} left out" if skipped else ""
     boxes, images = len(values["annotations"]), len(values["images"])
-    return f"{out / 'boxes.json'}: {boxes} boxes in {images} pictures{left}"
+    table = f"; {out / 'counts.csv'}" if query.count else ""
+    return f"{out / 'boxes.json'}: {boxes} boxes in {images} pictures{left}{table}"
 
 
 def _tell_labels(
@@ -113,9 +137,9 @@ def _tell_labels(
     from ptft.errors import UsageError
     from ptft.evaluate.predict_labels import predict_labels
 
-    if query.texts or query.templates or query.nms is not None:
+    if query.texts or query.templates or query.nms is not None or query.count:
         raise UsageError(
-            "--texts, --templates, --nms: of a detector; this model tells its own classes"
+            "--texts, --templates, --nms, --count: of a detector; this model tells its own classes"
         )
     lines, skipped = predict_labels(model, pictures, count=count)
     out.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """What a model is worth: retrieval, zero-shot, linear probe, and its own head; calibration."""
 
 from ptft.evaluate.calibrate import calibrate_head
+from ptft.evaluate.counting import choose_counting
 from ptft.evaluate.embed import SplitEmbeddings, embed_split, embed_texts
 from ptft.evaluate.probe_head import probe_head
 from ptft.evaluate.run import Figures, evaluate
@@ -12,6 +13,7 @@ __all__ = [
     "SplitEmbeddings",
     "add_cache",
     "calibrate_head",
+    "choose_counting",
     "choose_thresholds",
     "embed_split",
     "embed_texts",

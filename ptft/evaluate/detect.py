@@ -24,20 +24,27 @@ from ptft.errors import DataError, ModelError, suggest
 from ptft.evaluate.embed import evaluating
 from ptft.model import DualEncoder
 from ptft.model.detecting import query_embeddings
-from ptft.model.detector import PlaceAnswers
+from ptft.model.detector import DetectorSpec, PlaceAnswers
 from ptft.onnx.boxes import FoundBoxes, surest_boxes
+from ptft.onnx.counting import MOST_COUNTED, Counting, count_found
 from ptft.recipe import DetectEvaluation
 from ptft.speech import ProgressCallback
 
 __all__ = [
     "Detections",
+    "count_figures",
     "detect_figures",
     "detect_split",
+    "marked_counts",
     "numbers_of",
     "precision_curves",
 ]
 
 _SMALL, _LARGE = 32.0**2, 96.0**2  # pixels, as COCO counts sizes
+_COUNTS = (
+    *("count_error_by_class", "counted_by_class"),
+    *("marked_by_class", "counted_unmarked_by_class"),
+)
 _BY_CLASS = 100  # classes whose own figures are told, at most
 
 
@@ -51,6 +58,8 @@ class Detections:
         found, boxes, sizes: of each picture; sizes are width and height.
         skipped: pictures that could not be read.
         indices: numbers of the pictures in the set.
+        counts: int64 (C,) of each picture, how many things of each class the detector counts; empty
+            where it was asked otherwise than it chose by, see :mod:`ptft.evaluate.counting`.
     """
 
     classes: list[str]
@@ -60,6 +69,7 @@ class Detections:
     sizes: list[tuple[int, int]] = field(default_factory=list)
     skipped: Skipped = field(default_factory=list)
     indices: list[int] = field(default_factory=list)
+    counts: list[NDArray[np.int64]] = field(default_factory=list)
 
 
 @torch.no_grad()
@@ -89,6 +99,7 @@ def detect_split(
     number = {old: new for new, old in enumerate(chosen)}
     with evaluating(model):
         templates = item.templates or model.detector.spec.templates
+        counting = _counting(model.detector.spec, result.classes, templates)
         queries_qd = query_embeddings(model, result.classes, templates)
         batches = marked_batches(
             samples, preprocess=model.spec.preprocess, batch=min(item.batch, 32), workers=workers
@@ -104,6 +115,9 @@ def detect_split(
                             surest_boxes(logits_nq, shares_n4, frame, most=item.most, nms=item.nms)
                         )
                         result.sizes.append(frame.size)
+                        if counting is not None:
+                            every = surest_boxes(logits_nq, shares_n4, frame, most=MOST_COUNTED)
+                            result.counts.append(count_found(every, counting))
                     result.boxes += [_renumbered(boxes, number) for boxes in batch.boxes]
                     result.indices += batch.indices.tolist()
                     result.names += [samples.name(n) for n in batch.indices.tolist()]
@@ -114,6 +128,19 @@ def detect_split(
         why = f"; first: {first.name}: {first.reason}" if first else ""
         raise DataError(f"none of {len(samples)} pictures could be read{why}")
     return result
+
+
+def _counting(
+    spec: DetectorSpec, classes: Sequence[str], templates: Sequence[str]
+) -> Counting | None:
+    """By what these classes are counted; None where nothing was chosen for one of them, or for
+    other prompts."""
+    if spec.counting is None or tuple(templates) != spec.templates:
+        return None
+    if any(name not in spec.classes for name in classes):
+        return None
+    chosen = [spec.counting.thresholds[spec.classes.index(name)] for name in classes]
+    return Counting(tuple(chosen), spec.counting.nms)
 
 
 def numbers_of(answers: PlaceAnswers) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -128,7 +155,7 @@ def detect_figures(detections: Detections) -> dict[str, Any]:
         ``map`` (over IoU 0.50 to 0.95), ``ap50``, ``ap75``, ``map_small``, ``map_medium``,
         ``map_large`` (where such boxes are), ``ar1``, ``ar10``, ``ar100`` as shares of 1;
         ``ap50_by_class``, of the classes that occur, at most 100; the counts ``images``, ``boxes``,
-        ``classes`` and ``classes_seen``.
+        ``classes`` and ``classes_seen``. Of a detector that counts, see :func:`count_figures`.
 
     Raises:
         DataError: no box of these classes is there to be found.
@@ -158,7 +185,49 @@ def detect_figures(detections: Detections) -> dict[str, Any]:
     figures["boxes"] = total
     figures["classes"] = len(detections.classes)
     figures["classes_seen"] = len(by_class)
-    return figures
+    return {**figures, **count_figures(detections)}
+
+
+def count_figures(detections: Detections) -> dict[str, Any]:
+    """How far counts are from what is marked.
+
+    Returns:
+        ``count_error_by_class``: mean over the pictures that show the class of ``|told - marked| /
+        marked``; ``counted_by_class`` and ``marked_by_class``: in all pictures that were annotated
+        for it; ``counted_unmarked_by_class``: a picture that shows none, on average. At most 100
+        classes; nothing where nothing was counted.
+    """
+    if not detections.counts:
+        return {}
+    told_pc, marked_pc = np.stack(detections.counts), marked_counts(detections)
+    figures: dict[str, dict[str, float]] = {key: {} for key in _COUNTS}
+    for number, name in enumerate(detections.classes):
+        told, marked = told_pc[:, number], marked_pc[:, number]
+        shown, bare = marked > 0, marked == 0
+        values = (
+            _mean(np.abs(told - marked)[shown] / marked[shown]),
+            int(told[marked >= 0].sum()),
+            int(marked[marked >= 0].sum()),
+            _mean(told[bare].astype(float)),
+        )
+        for key, value in zip(_COUNTS, values, strict=True):
+            if value is not None and len(figures[key]) < _BY_CLASS:
+                figures[key][name] = value
+    return {key: values for key, values in figures.items() if values}
+
+
+def marked_counts(detections: Detections) -> NDArray[np.int64]:
+    """How many things are marked of each class in each picture, (P, C); -1 where nobody looked."""
+    counts_pc = np.full((len(detections.boxes), len(detections.classes)), -1, np.int64)
+    for counts_c, boxes in zip(counts_pc, detections.boxes, strict=True):
+        things = boxes.labels[~(boxes.crowd | boxes.difficult)]
+        asked = np.arange(len(counts_c)) if boxes.asked is None else boxes.asked
+        counts_c[asked] = np.bincount(things, minlength=len(counts_c))[asked]
+    return counts_pc
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    return float(values.mean()) if len(values) else None
 
 
 def precision_curves(detections: Detections) -> dict[str, list[float]]:

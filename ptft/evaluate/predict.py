@@ -5,6 +5,9 @@ annotation tools and ``data: {kind: boxes}`` read it: a start for annotating by 
 """
 
 import colorsys
+import csv
+import io
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -24,14 +27,16 @@ from ptft.index.build import pictures_within
 from ptft.model import DualEncoder
 from ptft.model.detecting import query_embeddings
 from ptft.onnx.boxes import FoundBoxes, surest_boxes
+from ptft.onnx.counting import MOST_COUNTED, Counting, counted_boxes
 from ptft.preprocess import decode_image
 from ptft.preprocess.decoding import MAX_PIXELS
-from ptft.preprocess.frame import frame_of
+from ptft.preprocess.frame import Frame, frame_of
 from ptft.speech import ProgressCallback, tell
 
 __all__ = [
     "BoxQuery",
     "PictureRead",
+    "count_table",
     "draw_boxes",
     "named_pictures",
     "picture_batches",
@@ -55,6 +60,8 @@ class BoxQuery:
         most: boxes of a picture, at most.
         nms: of boxes of one text that overlap by more than this IoU only the surest stays; None:
             all do.
+        count: tell what the detector counts, by what was chosen for that in training: its own
+            classes and prompts, without the three above.
     """
 
     texts: Sequence[str] = ()
@@ -62,6 +69,7 @@ class BoxQuery:
     threshold: float = 0.1
     most: int = 100
     nms: float | None = None
+    count: bool = False
 
 
 @dataclass
@@ -144,8 +152,9 @@ def predict_boxes(
         COCO's data set, and how many pictures could not be read; each of these is said.
 
     Raises:
-        ModelError: the model is no detector, or gives what is not finite.
-        UsageError: no picture can be read, or a template has no place for the text.
+        ModelError: the model is no detector, counts nothing, or gives what is not finite.
+        UsageError: no picture can be read, a template has no place for the text, or texts are to be
+            counted.
     """
     for template in wanted.templates:
         if "{}" not in template:
@@ -154,6 +163,14 @@ def predict_boxes(
         raise says_nothing(model)
     classes = list(wanted.texts) or list(model.detector.spec.classes)
     templates = list(wanted.templates) or list(model.detector.spec.templates)
+    counting = model.detector.spec.counting if wanted.count else None
+    if wanted.count and (wanted.texts or wanted.templates):
+        raise UsageError("--count: of the model's own classes; allowed: no texts, no templates")
+    if wanted.count and counting is None:
+        raise ModelError(
+            f"{model.spec.name}: --count: its training chose nothing to count by; see "
+            "objective.count of its recipe"
+        )
     preprocess = model.spec.preprocess
     coco, skipped, done = _Coco(classes), 0, 0
     with evaluating(model):
@@ -167,14 +184,7 @@ def predict_boxes(
                 logits_bnq, shares_bn4 = numbers_of(model.detect(inputs, queries_qd))
             for row, one in enumerate(read):
                 frame = frame_of(one.image.size, preprocess.size, preprocess.resize_mode)
-                found = surest_boxes(
-                    logits_bnq[row],
-                    shares_bn4[row],
-                    frame,
-                    most=wanted.most,
-                    nms=wanted.nms,
-                    threshold=wanted.threshold,
-                )
+                found = _told(logits_bnq[row], shares_bn4[row], frame, wanted, counting)
                 coco.add(one.name, frame.size, found)
                 if drawn is not None:
                     path = drawn / f"{one.name}.jpg"
@@ -186,6 +196,38 @@ def predict_boxes(
     if not coco.images:
         raise UsageError(f"no picture that can be read ({skipped} cannot)")
     return coco.values(), skipped
+
+
+def _told(
+    logits_nq: NDArray[np.float32],
+    shares_n4: NDArray[np.float32],
+    frame: Frame,
+    wanted: BoxQuery,
+    counting: Counting | None,
+) -> FoundBoxes:
+    if counting is not None:
+        every = surest_boxes(logits_nq, shares_n4, frame, most=MOST_COUNTED)
+        return counted_boxes(every, counting)
+    return surest_boxes(
+        *(logits_nq, shares_n4, frame),
+        most=wanted.most,
+        nms=wanted.nms,
+        threshold=wanted.threshold,
+    )
+
+
+def count_table(values: Mapping[str, Any]) -> str:
+    """How many boxes of each class each picture of a COCO data set has, as CSV: ``file_name`` and a
+    column for each class."""
+    names = {one["id"]: one["name"] for one in values["categories"]}
+    counts = Counter((one["image_id"], one["category_id"]) for one in values["annotations"])
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file_name", *names.values()])
+    for image in values["images"]:
+        own = [counts[image["id"], number] for number in names]
+        writer.writerow([image["file_name"], *own])
+    return text.getvalue()
 
 
 def says_nothing(model: DualEncoder) -> ModelError:

@@ -53,7 +53,10 @@ def prepare_detector(
     ):
         detector = fresh
     detector.spec = replace(
-        detector.spec, classes=tuple(classes), templates=tuple(section.templates)
+        detector.spec,
+        classes=tuple(classes),
+        templates=tuple(section.templates),
+        counting=None,  # of other classes, or of a head that was not trained on yet
     )
     model.set_detector(detector)
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from ptft.errors import ModelError
 from ptft.files.tensors import send
 from ptft.model.trunk import project
+from ptft.onnx.counting import Counting
 
 __all__ = [
     "PRIOR",
@@ -57,6 +58,7 @@ class DetectorSpec:
         width: F.
         classes: what the boxes of training were called, in the order of their numbers.
         templates: prompts that made texts of them.
+        counting: by what it counts; None: that was not chosen.
     """
 
     kind: str
@@ -64,19 +66,26 @@ class DetectorSpec:
     width: int
     classes: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
+    counting: Counting | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        return {**asdict(self), "classes": list(self.classes), "templates": list(self.templates)}
+        plain = asdict(self)
+        del plain["counting"]  # written where it says something
+        counts = {} if self.counting is None else {"counting": self.counting.to_dict()}
+        texts = {"classes": list(self.classes), "templates": list(self.templates)}
+        return {**plain, **texts, **counts}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "DetectorSpec":
         """What :meth:`to_dict` wrote."""
+        found = values.get("counting")
         return cls(
             **{
                 **values,
                 "classes": tuple(values["classes"]),
                 "templates": tuple(values["templates"]),
+                "counting": None if found is None else Counting.from_dict(found),
             }
         )
 

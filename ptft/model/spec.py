@@ -191,9 +191,15 @@ def _check(values: dict[str, Any], where: str) -> None:
     if values.get("detector") is not None:
         detector = Bounds(values["detector"], f"{where}: detector", ModelError)
         keys = ("kind", "maps", "width", "classes", "templates")
-        detector.keys(keys, keys)
+        detector.keys((*keys, "counting"), keys)
         detector.choice("kind", ("patches", "maps"))
         detector.whole("maps", 1, 5)
         detector.whole("width", 1, MAX_SIDE)
         for key in ("classes", "templates"):
             detector.texts(key, MAX_CLASSES, MAX_TEXT)
+        if (said := detector.values.get("counting")) is not None:
+            counting = Bounds(said, f"{where}: detector.counting", ModelError)
+            counting.keys(("thresholds", "nms"), ("thresholds", "nms"))
+            check_thresholds({**said, "classes": detector.values["classes"]}, counting)
+            if counting.values["nms"] is not None:
+                counting.number("nms", 0.0, 1.0)

@@ -18,6 +18,7 @@ from ptft.preprocess.frame import Frame
 __all__ = [
     "MORE",
     "FoundBoxes",
+    "keep_surer",
     "place_boxes",
     "place_logits",
     "place_query",
@@ -113,7 +114,7 @@ def surest_boxes(
     places, labels = np.divmod(order, logits_nq.shape[1])
     pixels = frame.to_pixels(shares_n4[places])
     if nms is not None:
-        kept = _surer(_corners(shares_n4[places]), labels, nms)[:most]
+        kept = keep_surer(_corners(shares_n4[places]), labels, nms)[:most]
         pixels, scores, labels = pixels[kept], scores[kept], labels[kept]
     return FoundBoxes(pixels, scores, labels.astype(np.int64))
 
@@ -123,7 +124,7 @@ def _corners(shares_t4: _Floats) -> _Floats:
     return np.concatenate([shares_t4[:, :2] - half, shares_t4[:, :2] + half], axis=1)
 
 
-def _surer(corners_t4: _Floats, labels_t: NDArray[np.int64], limit: float) -> NDArray[np.int64]:
+def keep_surer(corners_t4: _Floats, labels_t: NDArray[np.int64], limit: float) -> NDArray[np.int64]:
     """Of ordered boxes the numbers of those that no surer one of their query overlaps."""
     area = np.prod(corners_t4[:, 2:] - corners_t4[:, :2], axis=1)
     left = np.arange(len(corners_t4))

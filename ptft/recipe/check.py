@@ -97,6 +97,8 @@ def evaluated_splits(recipe: Recipe) -> Iterator[SplitUse]:
 
 def _chooses_by_val(recipe: Recipe) -> bool:
     objective, adapt = recipe.objective, recipe.adapt
+    if isinstance(objective, DetectObjective) and objective.count:
+        return True
     calibrates = isinstance(objective, ClassifyObjective) and (
         objective.calibrate or (has_many_labels(recipe.data) and has_split(recipe.data, "val"))
     )

@@ -183,6 +183,9 @@ def _drop_added(values: Any) -> None:
                 del values[key]
         if values.get("kind") == "scenes" and values.get("labels") == "one":
             del values["labels"]
+        for key, plain in (("places", 1), ("count", False)):
+            if values.get("kind") == "detect" and values.get(key) == plain:
+                del values[key]
         for key in ("lr_head", "self_train", "unlabelled", "draw_seed"):
             if values.get(key, ()) is None:
                 del values[key]

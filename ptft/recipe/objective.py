@@ -1,10 +1,11 @@
 """The objective section of a recipe: what a batch is scored by."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from ptft.recipe.evaluation import Template
+from ptft.recipe.evaluation import DetectEvaluation, EvaluateItem, Template
 from ptft.recipe.reads import TOWERS_OF, Reads
 from ptft.recipe.section import Section
 
@@ -15,6 +16,7 @@ __all__ = [
     "ObjectiveSection",
     "SelfSupervisedObjective",
     "SiglipObjective",
+    "doubles_problem",
     "read_towers",
 ]
 
@@ -127,6 +129,13 @@ class DetectObjective(Section):
     """Of a convolutional tower's places."""
     queries: int = Field(default=256, ge=1)
     """Classes of a step at most: those that its pictures show, and others as wrong answers."""
+    places: int = Field(default=1, ge=1, le=64)
+    """That a thing is given in training. One needs no NMS. Several learn more from a step, which
+    counts with few pictures (Jia et al. 2023), and tell a thing several times: set ``nms``."""
+    count: bool = False
+    """Choose on ``data.val``, after training, by what things are counted: of each class the score
+    from which a box counts, so that the mean error of a picture's count, as a share of what is
+    marked there, is least, and for all classes the IoU of an NMS."""
     mosaic: float = Field(default=0.0, ge=0.0, le=1.0)
     """Share of the training pictures that are four put together."""
     class_weight: float = Field(default=1.0, ge=0.0)
@@ -162,6 +171,19 @@ ObjectiveSection = Annotated[
     ClipObjective | SiglipObjective | ClassifyObjective | DetectObjective | SelfSupervisedObjective,
     Field(discriminator="kind"),
 ]
+
+
+def doubles_problem(objective: ObjectiveSection, items: Sequence[EvaluateItem]) -> str | None:
+    """What is wrong where a detector tells a thing several times and an evaluation takes each."""
+    if objective.kind != "detect" or objective.places == 1:
+        return None
+    for index, item in enumerate(items):
+        if isinstance(item, DetectEvaluation) and item.nms is None:
+            return (
+                f"evaluate.{index}.nms: null with objective.places: {objective.places}, which "
+                "tells a thing as often; allowed: an IoU, 0.5 as a rule"
+            )
+    return None
 
 
 def read_towers(objective: ObjectiveSection) -> tuple[Literal["image", "text"], ...]:

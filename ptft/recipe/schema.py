@@ -18,7 +18,7 @@ from ptft.recipe.evaluation import (
 )
 from ptft.recipe.labels import SelfTrainSection, check_several, unlabelled_problem, views_problem
 from ptft.recipe.model import ArchModel, ModelSection
-from ptft.recipe.objective import ClipObjective, ObjectiveSection, read_towers
+from ptft.recipe.objective import ClipObjective, ObjectiveSection, doubles_problem, read_towers
 from ptft.recipe.optim import OptimSection
 from ptft.recipe.paths import is_url
 from ptft.recipe.regularise import RegulariseSection
@@ -281,7 +281,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _reads_unlabelled(self) -> "Recipe":
-        if (problem := unlabelled_problem(self) or views_problem(self)) is not None:
+        problem = unlabelled_problem(self) or views_problem(self)
+        if problem := problem or doubles_problem(self.objective, self.evaluate):
             raise ValueError(problem)
         return self
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ptft.artifact import RunFiles, hash_files
 from ptft.data import open_val
-from ptft.evaluate import calibrate_head, choose_thresholds
+from ptft.evaluate import calibrate_head, choose_counting, choose_thresholds
 from ptft.evaluate.calibrate import Calibration
 from ptft.model import (
     DualEncoder,
@@ -18,11 +18,11 @@ from ptft.model import (
 )
 from ptft.model.adapt import Reference, reference_outputs
 from ptft.model.store import WEIGHTS
-from ptft.recipe import AdapterSection, AdaptSection, ClassifyObjective, Recipe
+from ptft.recipe import AdapterSection, AdaptSection, ClassifyObjective, DetectObjective, Recipe
 from ptft.recipe.data import has_split
 from ptft.runs.folder import RunRecord
 
-__all__ = ["calibrate", "save_final", "threshold"]
+__all__ = ["calibrate", "count", "save_final", "threshold"]
 
 
 def calibrate(model: DualEncoder, recipe: Recipe) -> Calibration | None:
@@ -49,6 +49,18 @@ def threshold(model: DualEncoder, recipe: Recipe) -> str | None:
         return "each class is told from a half on: data has no val to choose thresholds by"
     val = open_val(recipe.data, None, seed=recipe.seed, classes=model.spec.classes)
     return str(choose_thresholds(model, val, workers=recipe.run.workers))
+
+
+def count(model: DualEncoder, recipe: Recipe) -> str | None:
+    """Choose by what a detector counts, where its recipe asks for that.
+
+    Returns:
+        What that did, for people; None where nothing was to be done.
+    """
+    if not (isinstance(recipe.objective, DetectObjective) and recipe.objective.count):
+        return None
+    val = open_val(recipe.data, None, seed=recipe.seed)
+    return str(choose_counting(model, val, workers=recipe.run.workers))
 
 
 def save_final(folder: Path, model: DualEncoder, recipe: Recipe, record: RunRecord) -> None:

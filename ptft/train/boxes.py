@@ -82,5 +82,6 @@ def boxes_loss(
 ) -> ObjectiveOutput:
     """The loss of a micro batch's pictures, see :func:`ptft.detection.detect_loss`."""
     weights = (section.class_weight, section.l1_weight, section.giou_weight)
-    loss, parts = detect_loss(PlaceAnswers(logits, boxes), targets, weights=weights, costs=weights)
+    found = PlaceAnswers(logits, boxes)
+    loss, parts = detect_loss(found, targets, weights=weights, costs=weights, places=section.places)
     return ObjectiveOutput(loss, {name: value.detach() for name, value in parts.items()})

@@ -11,7 +11,7 @@ from ptft.model import DualEncoder
 from ptft.recipe import EvaluateItem
 from ptft.report.boxes.record import record_boxes
 from ptft.report.neighbours.find import record_neighbours
-from ptft.runs.finalise import calibrate, save_final, threshold
+from ptft.runs.finalise import calibrate, count, save_final, threshold
 from ptft.runs.folder import note_test_read
 from ptft.train.context import RunContext
 
@@ -93,6 +93,8 @@ def finish(run: RunContext) -> dict[str, Figures]:
                 run.report.note(str(calibration))
             if chosen := threshold(model, recipe):
                 run.report.note(chosen)
+            if counted := count(model, recipe):
+                run.report.note(counted)
             save_final(run.folder, model, recipe, run.record)
             note_test_read(run.folder, run.record, recipe.evaluate, by="train")
             found: dict[str, tuple[SampleSet, Detections]] = {}

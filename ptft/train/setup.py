@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ptft.data import SampleSet, open_split, open_val
 from ptft.data.checks.check import check_captions, check_classes
+from ptft.data.checks.marked import box_classes, check_counted
 from ptft.data.reading.features import FeatureFile, TextFeatures
 from ptft.data.reading.loader import worker_count
 from ptft.data.sources.class_captions import ClassCaptions
@@ -102,6 +103,7 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     if recipe.self_train is not None:
         samples, told = with_pseudo_labels(recipe, labelled, device)
     if isinstance(recipe.objective, DetectObjective):
+        check_counted(recipe, box_classes(samples))
         put_detector(model.to(device), samples, recipe.objective, seed=recipe.seed)
     elif (
         isinstance(recipe.objective, ClipObjective | SiglipObjective) and recipe.objective.templates

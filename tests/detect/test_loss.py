@@ -81,6 +81,48 @@ def test_the_assignment_is_the_best_of_all(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
+def test_several_places_for_each_box_are_the_best_of_all(seed: int) -> None:
+    found, target = made(seed, boxes=2)
+    best = min(
+        itertools.permutations(range(PLACES), 4),
+        key=lambda places: sum(
+            cost_by_hand(found, target, p, n // 2) for n, p in enumerate(places)
+        ),
+    )
+    [(places, which)] = match_boxes(found.logits[None], found.boxes[None], [target], places=2)
+    told = {t: set(places[which == t].tolist()) for t in (0, 1)}
+    assert told == {0: set(best[:2]), 1: set(best[2:])}
+
+
+def test_where_places_are_few_every_box_has_as_many() -> None:
+    found, target = made(0, boxes=2)  # six places
+    for wanted, boxes in ((4, 3), (9, 3), (3, 3), (1, 1)):
+        [(places, which)] = match_boxes(
+            found.logits[None], found.boxes[None], [target], places=wanted
+        )
+        assert np.bincount(which.numpy()).tolist() == [boxes, boxes]
+        assert len(set(places.tolist())) == 2 * boxes
+
+
+def test_places_of_one_box_weigh_as_much_as_one_would() -> None:
+    """Answers that are alike at all places of a thing: the loss of its boxes is that of one."""
+    found, target = made(2, boxes=1)
+    alike = PlaceAnswers(
+        found.logits[:1].expand(PLACES, -1)[None], found.boxes[:1].expand(PLACES, -1)[None]
+    )
+    float32 = Targets(
+        target.boxes.float(),
+        target.labels,
+        target.asked,
+        target.crowds.float(),
+        target.crowd_labels,
+    )
+    parts = [detect_loss(alike, [float32], places=count)[1] for count in (1, 3)]
+    for name in ("l1", "giou"):
+        assert float(parts[0][name]) == pytest.approx(float(parts[1][name]), rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
 def test_the_loss_is_that_of_a_loop_by_hand(seed: int) -> None:
     batch = [made(10 * seed + n, boxes=n) for n in (0, 1, 3)]
     wanted = np.zeros(3)

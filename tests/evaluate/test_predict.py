@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from ptft.errors import ModelError, UsageError
 from ptft.evaluate.predict import BoxQuery, named_pictures, predict_boxes
 from ptft.model import save_model
 from ptft.model.detecting import query_embeddings
+from ptft.onnx.counting import Counting
 from ptft.preprocess.frame import frame_of
 from tests.support.detectors import lively_detector, tiny_detector
 from tests.support.torch_boxes import best_boxes
@@ -79,6 +81,46 @@ def test_the_command_writes_json_and_pictures_and_counts_what_it_left_out(
     assert len(annotated.entries) == 2, "a set that ptft trains on"
     again = CliRunner().invoke(app, words)
     assert isinstance(again.exception, UsageError) and "is there" in str(again.exception)
+
+
+def test_counts_are_by_what_training_chose(photos: Path, tmp_path: Path) -> None:
+    model = lively_detector()
+    assert model.detector is not None
+    every, _ = predict_boxes(model, named_pictures([photos / "one.png"]), BoxQuery(threshold=0.0))
+    scores = sorted(one["score"] for one in every["annotations"] if one["category_id"] == 1)
+    middle = scores[len(scores) // 2]
+    counting = Counting((middle - 1e-4, 0.999999), None)
+    model.detector.spec = replace(model.detector.spec, counting=counting)
+    model.set_detector(model.detector)
+    save_model(model, tmp_path / "model")
+    words = ["predict", str(tmp_path / "model"), str(photos), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*words, "--count"])
+    assert done.exit_code == 0, done.output
+    lines = (tmp_path / "out" / "counts.csv").read_text().splitlines()
+    assert lines[0] == "file_name,red circle,blue square"
+    assert lines[2] == f"one.png,{sum(score >= middle - 1e-4 for score in scores)},0"
+    assert lines[1].startswith("more/two.jpg,") and len(lines) == 3
+    values = json.loads((tmp_path / "out" / "boxes.json").read_text())
+    assert len(values["annotations"]) == sum(
+        int(count) for line in lines[1:] for count in line.split(",")[1:]
+    )
+
+
+@pytest.mark.parametrize("options", [["--threshold", "0.3"], ["--nms", "0.5"], ["--texts", "a"]])
+def test_what_counting_would_not_read_is_refused(
+    photos: Path, tmp_path: Path, options: list[str]
+) -> None:
+    words = ["predict", "model", str(photos), "--out", str(tmp_path / "out"), "--count"]
+    done = CliRunner().invoke(app, [*words, *options])
+    assert isinstance(done.exception, UsageError) and "--count" in str(done.exception)
+
+
+def test_a_detector_that_chose_nothing_does_not_count(photos: Path) -> None:
+    model, pictures = tiny_detector().eval(), named_pictures([photos / "one.png"])
+    with pytest.raises(ModelError, match=r"--count: its training chose nothing"):
+        predict_boxes(model, pictures, BoxQuery(count=True))
+    with pytest.raises(UsageError, match="of the model's own classes"):
+        predict_boxes(model, pictures, BoxQuery(["a"], count=True))
 
 
 def pixels(path: Path) -> np.ndarray:

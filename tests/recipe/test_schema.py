@@ -157,6 +157,10 @@ name: (left out)
 """)
 
 BEYOND_JSON_SCHEMA = cases("""
+{objective: {kind: detect, places: 4}, evaluate: [{kind: detect}]}
+    recipe: evaluate.0.nms: null with objective.places: 4, which tells a thing as often; allowed: an
+    IoU, 0.5 as a rule
+
 optim: {samples_seen: 4, lr: .inf}
     optim.lr: inf: input should be a finite number
 
