@@ -1,6 +1,8 @@
 """A comparison of detectors: which way to find things, at budgets of pictures."""
 
 import json
+import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,17 @@ from ptft.errors import RecipeError
 from ptft.evaluate.detect import detect_figures, detect_split
 from ptft.model import load_model, prepare_detector
 from ptft.model.average import interpolate
-from ptft.recipe import Comparison, DetectEvaluation, DetectObjective, ScenesData
+from ptft.recipe import (
+    Comparison,
+    DetectEvaluation,
+    DetectObjective,
+    ScenesData,
+    dump_recipe,
+)
 from ptft.recipe.load import load_comparison
 from ptft.speech import SILENT
-from tests.support.comparisons import comparison
+from tests.support.comparisons import comparison, measured
+from tests.support.warm import Warm
 
 
 def boxes_comparison(folder: Path, *, evaluate: Any = None, **section: Any) -> Comparison:
@@ -104,6 +113,39 @@ def test_the_report_speaks_of_pictures_and_is_the_same_again(
     compare(wanted, log=SILENT)
     after = json.loads(lost.read_text())
     assert {**before, "costs": None, "trials": None} == {**after, "costs": None, "trials": None}
+
+
+def test_workers_share_boxes_and_leave_the_same_cells(
+    whole: tuple[Comparison, ComparisonOutcome], tmp_path: Path
+) -> None:
+    """Each has a disk of its own; one is killed in the middle of a job, the last that is left, and
+    another does it."""
+    wanted, alone = whole
+    mirror = tmp_path / "mirror"
+    (mirror / "cells").mkdir(parents=True)
+    for cell in alone.folder.glob("cells/*.json"):
+        if not cell.name.startswith("full"):
+            shutil.copy(cell, mirror / "cells")
+    places = {"dir": str(tmp_path / "last"), "mirror": str(mirror)}
+    asked = wanted.model_copy(update={"run": wanted.run.model_copy(update=places)})
+    recipe = tmp_path / "boxes.yaml"
+    recipe.write_text(dump_recipe(asked))
+    with Warm(tmp_path) as warm:
+        killed = warm.ptft("compare", recipe, f"run.dir={tmp_path / 'killed'}", "--worker")
+        assert killed.wait_until(lambda: [*mirror.glob("claims/full*.json")])
+        killed.kill()
+        assert killed.wait() == -signal.SIGKILL
+    outcome = compare(asked, worker=True, log=SILENT)
+    assert outcome.left == 0
+    assert measured(outcome.folder) == measured(mirror) == measured(alone.folder)
+    assert len([*mirror.glob("claims/*.json")]) == 2, "claimed anew, and nothing else was"
+
+
+def test_more_pictures_than_there_are_is_refused_before_any_training(tmp_path: Path) -> None:
+    wanted = boxes_comparison(tmp_path, budgets=[8, 33])
+    with pytest.raises(RecipeError, match=r"^compare\.budgets: 33; allowed: at most 32, "):
+        compare(wanted, log=SILENT)
+    assert not [*tmp_path.glob("**/cells/*.json")]
 
 
 def test_what_is_recommended_trains_on_all_pictures(
