@@ -7,6 +7,7 @@ fine-tuning; a soup (Wortsman et al. 2022b, Model soups) is the mean of several 
 import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -147,7 +148,8 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
 
 
 def _copy_with(model: DualEncoder, values: Iterable[tuple[str, Tensor]]) -> DualEncoder:
-    """A copy of a model that has other values for some tensors, in place of copies of the old."""
+    """A copy of a model that has other values for some tensors, in place of copies of the old; what
+    a detector counts by was chosen for the old, and goes."""
     state = model.state_dict(keep_vars=True)
     instead: dict[int, Any] = {id(model.spec): model.spec}  # is never written to
     for name, value in values:
@@ -156,7 +158,11 @@ def _copy_with(model: DualEncoder, values: Iterable[tuple[str, Tensor]]) -> Dual
         if isinstance(old, nn.Parameter):
             new = nn.Parameter(new, requires_grad=old.requires_grad)
         instead[id(old)] = new
-    return copy.deepcopy(model, instead)
+    made = copy.deepcopy(model, instead)
+    if made.detector is not None and made.detector.spec.counting is not None:
+        made.detector.spec = replace(made.detector.spec, counting=None)
+        made.set_detector(made.detector)
+    return made
 
 
 def _mix(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:

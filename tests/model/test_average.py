@@ -1,11 +1,15 @@
 """Averages of weights."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from ptft.errors import ModelError
 from ptft.model.average import interpolate, soup
+from ptft.onnx.counting import Counting
 from ptft.recipe import SiglipObjective
+from tests.support.detectors import lively_detector, tiny_detector
 from tests.support.tiny import arch_section, build, pictures, tokens, towers_section
 
 
@@ -55,3 +59,16 @@ def test_a_tensor_that_only_one_model_of_a_soup_has_is_named() -> None:
     for models in ([plain, biased], [biased, plain]):
         with pytest.raises(ModelError, match="logit_bias: not the same in all"):
             soup(models)
+
+
+def test_what_a_detector_counts_by_is_not_that_of_a_mix() -> None:
+    """It was chosen for the weights of one."""
+    start, trained = tiny_detector(), lively_detector()
+    assert trained.detector is not None
+    counting = Counting((0.2, 0.3), None)
+    trained.detector.spec = replace(trained.detector.spec, counting=counting)
+    trained.set_detector(trained.detector)
+    for mixed in (interpolate(start, trained, 0.5), soup([trained, start])):
+        assert mixed.detector is not None and mixed.detector.spec.counting is None
+        assert mixed.spec.detector == start.spec.detector
+    assert trained.detector.spec.counting == counting
