@@ -8,7 +8,12 @@ import re
 from ptft.launch.job import GO_ON, MOUNTED, LaunchJob, Ranks, program
 from ptft.launch.yaml_files import dump_documents
 
-__all__ = ["BUCKETS", "skypilot_task"]
+__all__ = ["AS_ROOT", "BUCKETS", "skypilot_task"]
+
+AS_ROOT = ("--user=root", "--env=HOME=/root")
+"""It installs an SSH server in the container and comes in as the user that the image names, who
+has to have a name, a home and those rights; the image that trains runs as a number, with HOME at
+/tmp (``sky/provision/docker_utils.py``)."""
 
 BUCKETS = r"((?:s3|gs|r2|oci|cos|nebius)://[^/]+)"
 """Addresses that SkyPilot mounts; the group is the bucket."""
@@ -40,6 +45,8 @@ def skypilot_task(job: LaunchJob) -> str:
         "resources": resources,
         "num_nodes": job.nodes * job.workers,
     }
+    if launch.image is not None:
+        task["config"] = {"docker": {"run_options": [*AS_ROOT]}}
     if launch.env:
         task["envs"] = dict(launch.env)
     if launch.secrets:

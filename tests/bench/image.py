@@ -19,6 +19,7 @@ from pathlib import Path
 
 import httpx
 
+from ptft.launch.skypilot import AS_ROOT
 from tests.bench._parts import Absent
 from tests.bench.attacks import make_folder
 from tests.support.container import (
@@ -100,6 +101,10 @@ def trains(image: str) -> str:
     done = podman("run", "--rm", *LIMITS, *AS_THE_CHART, *TMP, image, *words, seconds=900)
     assert done.stdout.strip() == "/tmp/run", done.stdout
     assert "/tmp/mirror: mirrored to its end" in done.stderr, done.stderr[-3000:]
+    # SkyPilot starts it with a shell, and has to come in as somebody who may install
+    shell = ["run", "--rm", *LIMITS, *AS_ROOT, "--entrypoint=/bin/bash", image, "-c"]
+    entered = podman(*shell, "whoami && echo ~ && command -v ptft apt-get").stdout.split()
+    assert entered == ["root", "/root", "/app/lib/bin/ptft", "/usr/bin/apt-get"], entered
     return told.strip()
 
 

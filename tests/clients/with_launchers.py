@@ -24,6 +24,7 @@ def sky_task(path: Path) -> dict[str, Any]:
         "accelerators": resources.accelerators,
         "spot": resources.use_spot,
         "image": resources.image_id,
+        "config": resources.cluster_config_overrides,
         "recovery": resources.job_recovery,
         "run": task.run,
         "mounts": again.get("file_mounts", {}),

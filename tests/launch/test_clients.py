@@ -170,6 +170,7 @@ def test_skypilot_reads_the_task_as_it_is_meant(read: dict[str, Any]) -> None:
     assert told["recovery"]["recover_on_exit_codes"] == [75, 143]
     assert told["recovery"]["max_restarts_on_errors"] == 3
     assert told["mounts"]["/mirror"]["source"] == "s3://bucket"
+    assert told["config"] == {"docker": {"run_options": ["--user=root", "--env=HOME=/root"]}}
     assert told["run"].startswith("set -eu\n")
     assert read["n2.sky.yaml"]["told"]["accelerators"] is None
     assert len(read) == 9
