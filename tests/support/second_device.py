@@ -256,9 +256,10 @@ class _Event:
 
 
 def _swapped(swap: Any, one: Tensor, other: Tensor) -> None:
-    """A module's weight and what it is moved to: on the device already, it takes the memory and
-    stays whoever holds it, as a weight of a real device does."""
-    if isinstance(one, OnDevice) and isinstance(other, OnDevice):
+    """A module's weight and what it is moved to: on the device already and laid out alike, it takes
+    the memory and stays whoever holds it, as a weight of a real device does."""
+    here = isinstance(one, OnDevice) and isinstance(other, OnDevice)
+    if here and (one.dtype, one.stride()) == (other.dtype, other.stride()):
         one.held, other.held = other.held, one.held
     else:
         swap(one, other)
