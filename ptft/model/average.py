@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ptft.errors import ModelError
 from ptft.model.encoder import DualEncoder
+from ptft.model.head import EVEN
 
 __all__ = ["check_alike", "interpolate", "soup"]
 
@@ -148,8 +149,9 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
 
 
 def _copy_with(model: DualEncoder, values: Iterable[tuple[str, Tensor]]) -> DualEncoder:
-    """A copy of a model that has other values for some tensors, in place of copies of the old; what
-    a detector counts by was chosen for the old, and goes."""
+    """A copy of a model that has other values for some tensors, in place of copies of the old. What
+    was chosen for the old goes: what a detector counts by, and thresholds of classes, which are
+    told again where they are more likely than not."""
     state = model.state_dict(keep_vars=True)
     instead: dict[int, Any] = {id(model.spec): model.spec}  # is never written to
     for name, value in values:
@@ -162,6 +164,8 @@ def _copy_with(model: DualEncoder, values: Iterable[tuple[str, Tensor]]) -> Dual
     if made.detector is not None and made.detector.spec.counting is not None:
         made.detector.spec = replace(made.detector.spec, counting=None)
         made.set_detector(made.detector)
+    if made.spec.thresholds is not None:
+        made.spec = made.spec.with_(thresholds=(EVEN,) * len(made.spec.thresholds))
     return made
 
 

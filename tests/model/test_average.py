@@ -72,3 +72,13 @@ def test_what_a_detector_counts_by_is_not_that_of_a_mix() -> None:
         assert mixed.detector is not None and mixed.detector.spec.counting is None
         assert mixed.spec.detector == start.spec.detector
     assert trained.detector.spec.counting == counting
+
+
+def test_a_mix_tells_classes_by_no_thresholds_of_one() -> None:
+    start, trained = (build(arch_section(), seed=seed) for seed in (0, 1))
+    for model in (start, trained):
+        rows = torch.eye(2, model.spec.embed_dim)
+        model.set_head(rows, ["cat", "dog"], (), reads="image", thresholds=[0.1, 0.9])
+    for mixed in (interpolate(start, trained, 0.5), soup([trained, start])):
+        assert mixed.spec.thresholds == (0.5, 0.5)
+    assert trained.spec.thresholds == (0.1, 0.9)
