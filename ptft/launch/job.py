@@ -140,8 +140,12 @@ def plan_job(
     return replace(job, settings=settings)
 
 
-def program(job: LaunchJob, ranks: Ranks = NO_RANKS) -> str:
-    """The shell program of one machine, for bash."""
+def program(job: LaunchJob, ranks: Ranks = NO_RANKS, *, asks: bool = False) -> str:
+    """The shell program of one machine, for bash.
+
+    Args:
+        asks: whether the machine is to be asked if it is taken away (:mod:`ptft.launch.notice`).
+    """
     lines = ["set -eu"]
     for name in job.launch.secrets:
         lines.append(f': "${{{name}:?is not set, and the launch file names it as a secret}}"')
@@ -160,6 +164,9 @@ def program(job: LaunchJob, ranks: Ranks = NO_RANKS) -> str:
         words.append("--worker")
     if job.ranks * job.nodes > 1:
         words = [*_torchrun(job, ranks), "-m", *words]
+    if asks:
+        # whoever reads what the run says waits for its end alone
+        lines.append("python3 -m ptft.launch.notice $$ > /dev/null 2>&1 &")
     lines.append(" ".join(["exec", *words]))
     return "\n".join(lines) + "\n"
 

@@ -55,5 +55,5 @@ def skypilot_task(job: LaunchJob) -> str:
     if mounted is not None and (found := re.match(BUCKETS, mounted)):
         task["file_mounts"] = {MOUNTED: {"source": found[1], "mode": "MOUNT"}}
     head = Ranks(head='"${SKYPILOT_NODE_IPS%%[[:space:]]*}"', node='"$SKYPILOT_NODE_RANK"')
-    task["run"] = program(job, head)
+    task["run"] = program(job, head, asks=launch.spot)
     return dump_documents(task)

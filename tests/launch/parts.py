@@ -36,10 +36,14 @@ FORMS = [
 _CLIENT = """\
 #!{python}
 import json, os, sys
+if sys.argv[1:3] == ["-m", "ptft.launch.notice"]:  # beside the run; no test asks a real machine
+    {watcher}
+    sys.exit()
 with open({log!r}, "a") as log:
     log.write(json.dumps([{name!r}, *sys.argv[1:]]) + "\\n")
 {then}
 """
+_PYTHON = "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
 
 
 def launch_of(**changes: Any) -> LaunchFile:
@@ -66,16 +70,18 @@ class Recorder:
 
     Args:
         folder: to make them in.
+        watcher: a Python line in place of what asks whether the machine is taken away.
         then: Python lines by the program's name, run after that.
     """
 
-    def __init__(self, folder: Path, **then: str) -> None:
+    def __init__(self, folder: Path, *, watcher: str = "pass", **then: str) -> None:
         self._log = folder / "called.jsonl"
         self.programs = folder / "bin"
         self.programs.mkdir(parents=True)
-        for name, lines in {"ptft": "", **then}.items():
+        for name, lines in {"ptft": "", "python3": _PYTHON, **then}.items():
             program = self.programs / name
-            text = _CLIENT.format(python=sys.executable, log=str(self._log), name=name, then=lines)
+            given = {"log": str(self._log), "name": name, "then": lines, "watcher": watcher}
+            text = _CLIENT.format(python=sys.executable, **given)
             program.write_text(text)
             program.chmod(0o755)
 

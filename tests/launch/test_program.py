@@ -150,6 +150,23 @@ def test_the_system_is_told_the_code_that_the_run_ended_with(
         assert recorder.run(*words, **env).returncode == code
 
 
+def test_a_spot_machine_of_skypilot_is_asked_whether_it_is_taken_away(tmp_path: Path) -> None:
+    """Beside the run, which keeps the process that the watcher was told."""
+    told, made = tmp_path / "told", rendered(SCENES, on=System.SKYPILOT, gpus="a100-80x1")
+    writes = f"open({str(told)!r}, 'w').write(' '.join(sys.argv[1:]))"
+    told.touch()
+    waits = (
+        "import time\nfor _ in range(6000):\n    time.sleep(0.01 * (not os.path.getsize({!r})))\n"
+    )
+    waits = waits.format(str(told)) + "print(os.getpid())"
+    recorder = Recorder(tmp_path / "a", watcher=writes, ptft=waits)
+    (words,) = nodes(made, recorder)
+    done = recorder.run(*words, HF_TOKEN="x")
+    assert told.read_text() == f"-m ptft.launch.notice {done.stdout.strip()}"
+    for on, spot in ((System.SKYPILOT, False), (System.SLURM, False), (System.HF_JOBS, False)):
+        assert "notice" not in rendered(SCENES, on=on, spot=spot).text
+
+
 def test_what_each_system_starts_again() -> None:
     """What the table of codes on the page about GPUs says; HF Jobs starts again whatever failed."""
     again = [75, 143]
