@@ -145,7 +145,7 @@ def _job(folder: Path, name: str) -> list[dict[str, Any]]:
     recipe = longer_recipe(folder, name)
     launch = LaunchFile.model_validate(values)
     there = (f"run.dir={_RUNS}/{name}",)
-    made = render_launch(str(recipe), there, launch, System.KUBERNETES, Form.JOB)
+    made = render_launch(str(recipe), there, launch, System.KUBERNETES, form=Form.JOB)
     return list(yaml.safe_load_all(made.text))
 
 
