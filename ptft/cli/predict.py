@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLE", "command"]
 
 EXAMPLE = (
-    "ptft predict runs/cells photos --out found\n"
-    "ptft predict runs/cells photos --out counted --count\n"
+    "ptft predict runs/cells photos --out found --count\n"
     'ptft predict models/scenes photos --out found --texts "a red circle" --nms 0.5'
 )
 
