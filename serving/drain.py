@@ -33,9 +33,9 @@ _SETTLE_S = 0.25  # for handshakes that have begun
 _ACCEPT_POLLS = 100  # at most, for the event loop to accept what is queued
 _PASSES = 5  # of the event loop, in which what it accepted last becomes a connection
 _IDLE_S = 0.5  # for another request on a connection that is open when listening ends
-_FIRST_S = 3.0  # for the first request on one
-CLOSING_S = 4.0
-"""Seconds that it takes at most, after those of draining, until no further request is taken."""
+_FIRST_S = 3.0  # for the first request on one, from the end of listening on
+CLOSING_S = _SETTLE_S + _ACCEPT_POLLS * _POLL_S + _FIRST_S
+"""Seconds after those of draining in which a first request is still taken, at most."""
 
 
 class Drain:
@@ -92,17 +92,19 @@ class Drain:
             each.close()
         for _ in range(_PASSES):
             await asyncio.sleep(0)
-        quiet = 0.0
-        while quiet < self._patience():
+        waited = quiet = 0.0
+        while (waited < _FIRST_S and self._unasked()) or (quiet < _IDLE_S and self._connections()):
             await asyncio.sleep(_POLL_S)
+            waited += _POLL_S
             quiet = 0.0 if self.requests else quiet + _POLL_S
 
-    def _patience(self) -> float:
-        """Seconds without a request after which none is awaited any more."""
-        connections = self._uvicorn.server_state.connections
-        if any(getattr(each, "cycle", each) is None for each in connections):  # nobody asked yet
-            return _FIRST_S
-        return _IDLE_S if connections else 0.0
+    def _connections(self) -> set[Any]:
+        connections: set[Any] = self._uvicorn.server_state.connections
+        return connections
+
+    def _unasked(self) -> bool:
+        """Whether there is a connection on which nothing was asked yet."""
+        return any(getattr(each, "cycle", each) is None for each in self._connections())
 
 
 def _duplicate(listening: Any) -> socket.socket:

@@ -104,8 +104,8 @@ def test_schema_takes_a_pinned_revision(ptft_chart: ChartUnderTest, revision: st
     ("settings", "message"),
     [
         (
-            {"rollout.terminationGracePeriodSeconds": 35, "serving.timeoutSeconds": 25},
-            r"terminationGracePeriodSeconds \(35\) must be above the sum of .* \(35\)",
+            {"rollout.terminationGracePeriodSeconds": 36, "serving.timeoutSeconds": 25},
+            r"terminationGracePeriodSeconds \(36\) must be above the sum of .* \(36\.25\)",
         ),
         (
             {"serving.maxBatch": 9, "serving.maxQueue": 8},
