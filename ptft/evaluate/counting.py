@@ -20,6 +20,7 @@ from ptft.data.reading.loader import Workers
 from ptft.errors import DataError
 from ptft.evaluate.detect import Detections, detect_split, marked_counts
 from ptft.model import DualEncoder
+from ptft.model.head import EVEN
 from ptft.onnx.boxes import FoundBoxes
 from ptft.onnx.counting import MOST_COUNTED, Counting, suppress
 from ptft.recipe import DetectEvaluation
@@ -27,7 +28,6 @@ from ptft.recipe import DetectEvaluation
 __all__ = ["CountChoice", "best_counting", "choose_counting"]
 
 _IOUS = (None, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-_ALONE = 0.5  # of a class that no picture shows
 _LEAST = 1e-6  # of a threshold, which lies inside (0, 1) however sure a head is
 
 
@@ -136,7 +136,7 @@ def _best_threshold(
     """
     shown = np.flatnonzero(marked_p > 0)
     if not len(shown):
-        return _ALONE, None
+        return EVEN, None
     scores, steps = [], []
     for place in shown.tolist():
         one = answers[place]
