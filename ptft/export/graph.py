@@ -91,7 +91,6 @@ def write_graph(tower: Tower, path: Path) -> None:
     assert program is not None
     proto = program.model_proto
     del program
-    gc.collect()  # it is in circles, and holds what the exporter folded of the weights
     _fold_reshapes(proto.graph)
     strip(proto)
     save_graph(proto, path)
@@ -101,8 +100,9 @@ def write_graph(tower: Tower, path: Path) -> None:
 
 
 def _give_back() -> None:
-    """Return to the system what the exporter held and the C library keeps: the processes that come
-    next have weights of their own."""
+    """Return what the exporter held to the system: its graphs are in circles, and the C library
+    keeps what is freed. The processes that come next have weights of their own."""
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
