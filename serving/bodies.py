@@ -43,23 +43,25 @@ async def read_body(request: Request, ticket: Ticket, settings: Settings) -> byt
     if declared > LARGE:
         await ticket.wait_for_memory(declared * COPIES)
         charged = declared
-    body = bytearray()
+    body, size = bytearray(charged), 0  # one that grows is moved as it does
     began = time.monotonic()
     more = True
     while more:
         piece, more = await _receive(request, settings.body_idle_s)
-        body += piece
-        if len(body) > limit:
-            raise _too_large(len(body), limit)
-        if len(body) - charged > LARGE:
-            ticket.charge(Cost(memory=(len(body) - charged) * COPIES))
-            charged = len(body)
+        body[size : size + len(piece)] = piece
+        size += len(piece)
+        if size > limit:
+            raise _too_large(size, limit)
+        if size - charged > LARGE:
+            ticket.charge(Cost(memory=(size - charged) * COPIES))
+            charged = size
         elapsed = time.monotonic() - began
         least = max(_LEAST_RATE, declared / settings.timeout_s) * elapsed
-        if more and elapsed > settings.body_idle_s and len(body) < least:
-            raise _too_slow(f"{len(body)} bytes in {elapsed:.0f} s, of {declared or 'some'}")
-    if len(body) > charged:
-        ticket.charge(Cost(memory=(len(body) - charged) * COPIES))
+        if more and elapsed > settings.body_idle_s and size < least:
+            raise _too_slow(f"{size} bytes in {elapsed:.0f} s, of {declared or 'some'}")
+    del body[size:]
+    if size > charged:
+        ticket.charge(Cost(memory=(size - charged) * COPIES))
     return body
 
 

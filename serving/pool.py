@@ -87,7 +87,10 @@ class Pool:
             self._lanes.push(lane, job, future, max(seconds, _LEAST_S))
             phases.enter("queue")
             self._dispatch()
-        return await future
+        try:
+            return await future
+        finally:
+            del future  # it holds what was raised, and its traceback this frame and the arguments
 
     @property
     def waiting(self) -> int:

@@ -228,7 +228,16 @@ class State:
         finally:
             if asked is not None:
                 asked.close()
+        _let_go(refusal)
         return refuse(request, refusal)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Of the frames that an error came through, which hold the request's body: one of them holds
+    the error as well, so that all of it would stay until the next collection."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
 
 
 def refuse(request: Request, refusal: Refusal) -> Response:

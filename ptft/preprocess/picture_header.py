@@ -61,7 +61,8 @@ _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"hevs", b
 _AVIF_BRANDS = (b"avif", b"avis")
 _COEFFICIENTS = 8  # bytes a pixel: 16 bits of each of up to four channels
 _ALPHA = 10  # bytes a pixel of laying it on a background
-_NS_SCAN, _NS_SCANS = 2.5, 10.0  # CPU time a pixel of reading them
+_NS_SCAN, _NS_SCANS = 2.5, 10.0  # CPU time a pixel of reading them; in a dozen scans as people have
+_NS_EMPTY_SCAN = 0.6  # CPU time a pixel of one that says nothing: libjpeg goes over all blocks again
 _NS_RUNS = 250  # CPU time a pixel of the dearest BMP in runs: each of one pixel
 _BOXES = 1 << 16  # bytes of an AVIF or HEIC in which its items are described
 
@@ -75,13 +76,13 @@ class PictureHeader:
         size: width and height of what is decoded, in pixels; (0, 0) where only the decoder knows.
         alpha: of a PNG or BMP, whether pixels may be transparent.
         runs: of a BMP, whether it is coded in runs, which Pillow decodes in Python.
-        scans: of a JPEG, whether it is decoded in several: all coefficients are held until the
-            last, whatever it is reduced to.
+        scans: of a JPEG, in how many it is decoded; 0 where all of it is in one. Where there are
+            several, all coefficients are held until the last, whatever it is reduced to.
     """
 
     format: str
     size: tuple[int, int]
-    scans: bool = False
+    scans: int = 0
     alpha: bool = False
     runs: bool = False
 
@@ -98,7 +99,9 @@ class PictureHeader:
     def seconds(self, scale: int = 1) -> float:
         """CPU seconds of decoding; reading a JPEG's coefficients takes the same at every scale."""
         pixels = _NS_RUNS if self.runs else NS_A_PIXEL[self.format] / scale**2
-        coefficients = 0.0 if self.format != "jpeg" else _NS_SCANS if self.scans else _NS_SCAN
+        coefficients = 0.0 if self.format != "jpeg" else _NS_SCAN
+        if self.scans:
+            coefficients = _NS_SCANS + _NS_EMPTY_SCAN * self.scans
         return self.pixels * (pixels + coefficients) * 1e-9
 
 
@@ -212,8 +215,8 @@ def _webp(data: bytes) -> tuple[int, int]:
     return width & 0x3FFF, height & 0x3FFF
 
 
-def _jpeg(data: bytes) -> tuple[tuple[int, int], bool]:
-    """Size, and whether there are several scans: progressive, or a channel a scan."""
+def _jpeg(data: bytes) -> tuple[tuple[int, int], int]:
+    """Size, and the number of scans where there are several: progressive, or a channel a scan."""
     at, frame = 2, ((0, 0), 0, 0)
     while True:
         while data[at] == 0xFF:
@@ -224,7 +227,8 @@ def _jpeg(data: bytes) -> tuple[tuple[int, int], bool]:
             frame = (width, height), channels, marker
         if marker == 0xDA:
             size, channels, kind = frame
-            return size, kind not in (0xC0, 0xC1) or data[at + 3] < channels
+            several = kind not in (0xC0, 0xC1) or data[at + 3] < channels
+            return size, data.count(b"\xff\xda", at - 1) if several else 0
         at += 1
         if not 0xD0 <= marker <= 0xD7:
             at += struct.unpack_from(">H", data, at)[0]
