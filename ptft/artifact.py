@@ -53,6 +53,8 @@ _LATER: dict[str, Any] = {
     "texts_reason": "",
     "aligned": None,
     "thresholds": [],
+    "nms": None,
+    "counting": None,
 }
 
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".joblib"})
@@ -162,6 +164,9 @@ class ModelInfo:
             ``{}`` is the class.
         thresholds: of a classifier that tells each class by itself, with a sigmoid of its logits:
             the probability from which each is told; empty: one class, by a softmax.
+        nms: of a detector, the IoU above which of two boxes of a class the surer alone is told,
+            unless another is asked for; null: all are.
+        counting: of one that counts, ``thresholds`` and ``nms`` of ``ptft.onnx.counting.Counting``.
         reads: what L2-normalised embedding the head is for; of both the image's comes first.
         tokenizer: keyword arguments of ``ptft.preprocess.TextTokenizer`` but for the file.
         preprocess: what ``ptft.preprocess.ImagePreprocess.from_config`` reads.
@@ -203,6 +208,8 @@ class ModelInfo:
     texts_reason: str = ""
     aligned: Literal[False] | None = None
     thresholds: list[float] = field(default_factory=list)
+    nms: float | None = None
+    counting: dict[str, Any] | None = None
     format: int = FORMAT
 
     @cached_property

@@ -21,6 +21,7 @@ __all__ = [
     "MIX",
     "MixParent",
     "MixRecord",
+    "check_counting",
     "check_mix_values",
     "check_model_values",
     "check_thresholds",
@@ -49,7 +50,7 @@ _KEYS = {
     *("name", "task", "embed_dim", "context_length", "image_size", "logit_scale", "logit_bias"),
     *("recipe_digest", "weights_digest", "tokenizer", "preprocess", "classes", "templates"),
     *("files", "clients", "versions", "reads", "published_recipe", "format"),
-    *("matryoshka", "texts", "texts_reason", "aligned", "thresholds"),
+    *("matryoshka", "texts", "texts_reason", "aligned", "thresholds", "nms", "counting"),
 }
 _NEEDED = (
     *("name", "task", "embed_dim", "context_length", "image_size", "logit_scale", "logit_bias"),
@@ -87,6 +88,7 @@ def check_model_values(values: Any, where: str) -> None:
     bounds.texts("classes", MAX_CLASSES, MAX_TEXT)
     if values.get("thresholds"):
         check_thresholds(values, bounds)
+    check_counting(values, bounds, f"{where}: counting")
     bounds.texts("templates", MAX_CLASSES, MAX_TEXT)
     if Bounds(values["tokenizer"], f"{where}: tokenizer").values:  # {}: of no text tower
         check_tokenizer_values(values["tokenizer"], f"{where}: tokenizer")
@@ -119,6 +121,24 @@ def check_thresholds(values: Any, bounds: Bounds) -> None:
     for one in found:
         if isinstance(one, bool) or not isinstance(one, int | float) or not 0.0 < one < 1.0:
             bounds.refuse("thresholds", one, "numbers above 0 and below 1")
+
+
+def check_counting(values: Any, bounds: Bounds, where: str) -> None:
+    """Hold a detector's ``nms`` and ``counting``, where it has them, to types and bounds.
+
+    Args:
+        bounds: of ``values``.
+        where: what an error in ``counting`` names.
+
+    Raises:
+        PtftError: as ``bounds`` has it.
+    """
+    bounds.number("nms", 0.0, 1.0, none=True)
+    if (said := values.get("counting")) is not None:
+        own = Bounds(said, where, bounds.error)
+        own.keys(("thresholds", "nms"), ("thresholds", "nms"))
+        check_thresholds({**own.values, "classes": values.get("classes", [])}, own)
+        own.number("nms", 0.0, 1.0, none=True)
 
 
 def check_tokenizer_values(values: Any, where: str, error: type[PtftError] = ArtifactError) -> None:

@@ -14,6 +14,8 @@ from starlette.responses import Response
 
 from ptft.errors import SampleError
 from ptft.onnx.boxes import FoundBoxes, place_boxes, place_logits, place_query, surest_boxes
+from ptft.onnx.counting import MOST_COUNTED, counted_boxes
+from ptft.preprocess.frame import Frame
 from serving import schema
 from serving.admission import Cost
 from serving.answers import failure, write
@@ -44,6 +46,8 @@ async def detect(asked: Asked) -> Response:
     templates = options.templates or model.info.templates or ["{}"]
     if not labels and not examples:
         raise Refusal(422, "no_labels", f"{model.info.name} has no classes; send labels")
+    if options.count:
+        _check_counted(asked, examples, options)
     if labels:
         check_labels(asked, labels, templates)
     too_many(len(pictures) + len(examples), asked.settings)
@@ -98,20 +102,53 @@ def _answer(
         if isinstance(one, SampleError):
             results.append({"index": index, "error": failure(one)})
             continue
-        rows_nw, frame = one
-        found = surest_boxes(
-            place_logits(rows_nw, queries_qd),
-            place_boxes(rows_nw),
-            frame,
-            most=options.most,
-            nms=options.nms,
-            threshold=options.threshold,
-        )
-        width, height = frame.size
-        boxes = _boxes(found, labels)
-        results.append({"index": index, "width": width, "height": height, "boxes": boxes})
+        found = _found(asked, one, queries_qd, options)
+        width, height = one[1].size
+        told: dict[str, Any] = {"boxes": _boxes(found, labels)}
+        if options.count:
+            counts = np.bincount(found.labels, minlength=len(labels)).tolist()
+            told["counts"] = dict(zip(labels, counts, strict=True))
+        results.append({"index": index, "width": width, "height": height, **told})
     status = 422 if all(isinstance(one, SampleError) for one in placed) else 200
     return write(asked, "results", results, status)
+
+
+def _found(
+    asked: Asked,
+    placed: tuple[NDArray[np.float32], Frame],
+    queries_qd: NDArray[np.float32],
+    options: schema.DetectOptions,
+) -> FoundBoxes:
+    """What is told of a picture: what counts, or what the options ask for."""
+    model, (rows_nw, frame) = asked.encoder.model, placed
+    answers = place_logits(rows_nw, queries_qd), place_boxes(rows_nw), frame
+    if options.count:
+        assert model.counting is not None  # held before
+        return counted_boxes(surest_boxes(*answers, most=MOST_COUNTED), model.counting)
+    nms = model.info.nms if options.nms is None else options.nms
+    return surest_boxes(*answers, most=options.most, nms=nms, threshold=options.threshold)
+
+
+def _check_counted(
+    asked: Asked, examples: Sequence[Picture | SampleError], options: schema.DetectOptions
+) -> None:
+    """That the model counts, and is asked for nothing that counting would pass over.
+
+    Raises:
+        Refusal: naming the option.
+    """
+    model = asked.encoder.model
+    if model.counting is None:
+        why = "its training chose nothing to count by; see objective.count of its recipe"
+        raise Refusal(422, "no_count", f"count: {model.info.name}: {why}")
+    plain = schema.DetectOptions()
+    others = [key for key in type(options).model_fields if key != "count"]
+    asked_for = [key for key in others if getattr(options, key) != getattr(plain, key)]
+    if examples:
+        asked_for.append("examples")
+    if asked_for:
+        why = "with count, what is told is what training chose; allowed: count without it"
+        raise Refusal(422, "invalid", f"{asked_for[0]}: {why}")
 
 
 def _boxes(found: FoundBoxes, labels: Sequence[str]) -> list[dict[str, Any]]:
@@ -135,7 +172,8 @@ def _cost_of_answer(
     """What comparing places with queries takes, and the answer: each box names its label."""
     queries = len(labels) + len(examples)
     longest = max(map(len, labels), default=0)
-    told = min(options.most, asked.encoder.count_of_places * queries)
+    most = MOST_COUNTED if options.count else options.most
+    told = min(most, asked.encoder.count_of_places * queries)
     answer = pictures * told * (longest + _BYTES_A_BOX)
     compared = asked.encoder.count_of_places * queries * 4 * _COPIES
     seconds = _seconds(asked, pictures, queries)

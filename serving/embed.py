@@ -69,6 +69,8 @@ async def served_model(asked: Asked) -> Response:
         "texts_reason": info.texts_reason,
         "classes": info.classes,
         "thresholds": info.thresholds,
+        "nms": info.nms,
+        "counts": asked.encoder.model.counting is not None,
         "templates": info.templates,
         "weights_digest": info.weights_digest,
         "recipe_digest": info.recipe_digest,

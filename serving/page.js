@@ -214,7 +214,8 @@ async function boxes(texts, signal) {
   if (model.task !== "detect" || !picture) return "";
   const form = new FormData();
   form.append("images", picture);
-  for (const [name, value] of Object.entries(BOXES)) form.append(name, String(value));
+  const asked = { ...BOXES, nms: model.nms ?? BOXES.nms };
+  for (const [name, value] of Object.entries(asked)) form.append(name, String(value));
   for (const text of texts) form.append("labels", text);
   if (texts.length) form.append("templates", "{}");
   const [one] = (await ask("v1/detect", { method: "POST", body: form, signal })).results;
@@ -235,7 +236,7 @@ async function boxes(texts, signal) {
   at("found-rows").replaceChildren(...one.boxes.map((found) => barRow(found.label, found.score, place(found))));
   at("found-words").textContent =
     `Of ${texts.length ? "the texts" : "the model's own classes"}, with a probability of ${percent(BOXES.threshold)} at least, ` +
-    `at most ${BOXES.most}, of two that overlap by more than ${percent(BOXES.nms)} the surer.`;
+    `at most ${BOXES.most}, of two that overlap by more than ${percent(asked.nms)} the surer.`;
   at("found").hidden = false;
   return one.boxes.length ? `Found: ${one.boxes.length}, the surest ${one.boxes[0].label}.` : "Nothing found.";
 }

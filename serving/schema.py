@@ -120,8 +120,20 @@ class DetectOptions(LabelOptions):
     most: Annotated[int, Field(ge=1, le=1000, description="boxes of an image, at most")] = 100
     nms: Annotated[
         float | None,
-        Field(gt=0, le=1, description="IoU from which of two boxes of a label the surer stays"),
+        Field(
+            gt=0,
+            le=1,
+            description="IoU from which of two boxes of a label the surer stays, 1: both do; "
+            "absent: ``nms`` of ``/v1/model``",
+        ),
     ] = None
+    count: Annotated[
+        bool,
+        Field(
+            description="tell what the model counts, by its own scores and NMS, and how many; of "
+            "its own classes alone"
+        ),
+    ] = False
 
 
 class DetectInputs(DetectOptions):
@@ -246,6 +258,9 @@ class DetectedImage(BaseModel):
     width: Annotated[int | None, Field(description="of the upright image, pixels")] = None
     height: int | None = None
     boxes: list[Box] | None = None
+    counts: Annotated[
+        dict[str, int] | None, Field(description="boxes of each class, where ``count`` asks")
+    ] = None
     error: Failure | None = None
 
 
@@ -273,6 +288,11 @@ class ServedModel(NamedAnswer):
         list[float],
         Field(description="of classes that do not exclude each other: told from these on"),
     ]
+    nms: Annotated[
+        float | None,
+        Field(description="of ``/v1/detect``, where a request has none; null: every box is told"),
+    ]
+    counts: Annotated[bool, Field(description="``/v1/detect`` can ``count``")]
     templates: list[str]
     weights_digest: str
     recipe_digest: str

@@ -78,13 +78,13 @@ def classifier_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def detector_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model folder of ``tests.support.detectors.lively_detector``, really exported."""
+    """The model folder of ``tests.support.detectors.counting_detector``, really exported."""
     from ptft.export import export_model
     from ptft.model import save_model
-    from tests.support.detectors import lively_detector
+    from tests.support.detectors import counting_detector
 
     place = tmp_path_factory.mktemp("detector")
-    save_model(lively_detector(), place / "checkpoint")
+    save_model(counting_detector(), place / "checkpoint")
     export_model(place / "checkpoint", place / "model", name="finder", precisions=())
     return place / "model"
 

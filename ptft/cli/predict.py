@@ -58,7 +58,7 @@ def command(
     nms: Annotated[
         float | None,
         typer.Option(
-            min=0.0, max=1.0, help="IoU from which of two boxes of a text the surer stays."
+            min=0.0, max=1.0, help="IoU of two boxes of a text, of which the surer stays."
         ),
     ] = None,
     count: Annotated[
@@ -76,7 +76,7 @@ def command(
     the boxes drawn; with --count FOLDER/counts.csv has a line for each picture. A classifier of
     several classes a picture writes FOLDER/labels.jsonl: of each picture the classes that reach
     their thresholds, and the probability of every class. A picture that cannot be read is named,
-    counted and left out.
+    counted and left out. Absent, --nms is the model's own; 1 tells every box.
     """
     from ptft.errors import UsageError
     from ptft.evaluate.predict import BoxQuery

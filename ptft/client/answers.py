@@ -45,6 +45,9 @@ class ServiceModel:
         texts: ``refused`` where it answers no texts, ``warned`` where they hardly find its
             pictures, else ``yes``.
         thresholds: of classes that do not exclude each other, in their order; empty of others.
+        nms: of a detector, the IoU from which of two boxes of a class the surer is told, unless
+            another is asked for; None: all are.
+        counts: whether it is a detector that counts.
     """
 
     name: str
@@ -57,6 +60,8 @@ class ServiceModel:
     precision: str
     texts: str = "yes"
     thresholds: tuple[float, ...] = ()
+    nms: float | None = None
+    counts: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,11 +120,13 @@ class PictureBoxes:
     Attributes:
         size: width and height of the upright picture.
         failed: why there is nothing; "" else.
+        counts: boxes of each class, where that was asked for; None else.
     """
 
     boxes: tuple[FoundBox, ...] = ()
     size: tuple[int, int] = (0, 0)
     failed: str = ""
+    counts: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -181,6 +188,8 @@ def read_model(values: Mapping[str, Any]) -> ServiceModel:
         precision=values["precision"],
         texts=values.get("texts", "yes"),
         thresholds=tuple(values.get("thresholds", ())),
+        nms=values.get("nms"),
+        counts=values.get("counts", False),
     )
 
 
@@ -217,7 +226,8 @@ def read_found_boxes(answers: Answers, count: int) -> list[PictureBoxes]:
                 FoundBox(each.get("label"), each.get("example"), each["score"], tuple(each["box"]))
                 for each in one["boxes"]
             )
-            found[place] = PictureBoxes(boxes, (one["width"], one["height"]))
+            size = (one["width"], one["height"])
+            found[place] = PictureBoxes(boxes, size, counts=one.get("counts"))
         else:
             found[place] = PictureBoxes(failed=one["error"]["message"])
     return found

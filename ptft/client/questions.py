@@ -24,6 +24,7 @@ from ptft.errors import ServiceError
 
 __all__ = [
     "Question",
+    "box_options",
     "boxes_question",
     "classes_question",
     "pictures_question",
@@ -78,6 +79,11 @@ def classes_question(
     else:
         parts = ask_texts("/v1/classify", texts, batch, values)
     return Question(parts, lambda answers: read_classes(_same_model(answers), count))
+
+
+def box_options(threshold: float, most: int, nms: float | None, *, count: bool) -> dict[str, Any]:
+    """Of ``/v1/detect``; ``count`` is said where it is asked for: older services know none."""
+    return {"threshold": threshold, "most": most, "nms": nms, **({"count": True} if count else {})}
 
 
 def boxes_question(

@@ -131,10 +131,16 @@ class ServiceClient:
         threshold: float = 0.1,
         most: int = 100,
         nms: float | None = None,
+        count: bool = False,
     ) -> list[PictureBoxes]:
         """Boxes in pictures: of the model's classes, of ``labels``, or of what looks like the
-        ``examples``; see ``/docs`` of the service for the others."""
-        values = {"threshold": threshold, "most": most, "nms": nms}
+        ``examples``; see ``/docs`` of the service for the others.
+
+        Args:
+            nms: absent: the model's own; 1: every box is told.
+            count: tell what the model counts, and how many of each of its classes.
+        """
+        values = questions.box_options(threshold, most, nms, count=count)
         asked = questions.boxes_question(pictures, labels, templates, examples, values, self._batch)
         return self._ask(asked)
 

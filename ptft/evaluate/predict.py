@@ -9,7 +9,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,8 @@ class BoxQuery:
         templates: prompts, ``{}`` the text; empty: the model's own.
         threshold: probability below which nothing is told.
         most: boxes of a picture, at most.
-        nms: of boxes of one text that overlap by more than this IoU only the surest stays; None:
-            all do.
+        nms: of boxes of one text that overlap by more than this IoU only the surest stays; 1: all
+            do; None: the model's own, see ``DetectorSpec.usual_nms``.
         count: tell what the detector counts, by what was chosen for that in training: its own
             classes and prompts, without the three above.
     """
@@ -164,6 +164,8 @@ def predict_boxes(
     classes = list(wanted.texts) or list(model.detector.spec.classes)
     templates = list(wanted.templates) or list(model.detector.spec.templates)
     counting = model.detector.spec.counting if wanted.count else None
+    if wanted.nms is None:
+        wanted = replace(wanted, nms=model.detector.spec.usual_nms)
     if wanted.count and (wanted.texts or wanted.templates):
         raise UsageError("--count: of the model's own classes; allowed: no texts, no templates")
     if wanted.count and counting is None:

@@ -147,8 +147,11 @@ def make_record(
     """
     spec = model.spec
     classes, templates = list(spec.classes), list(spec.templates)
+    nms, counting = None, None
     if model.detector is not None:
-        classes, templates = list(model.detector.spec.classes), list(model.detector.spec.templates)
+        told = model.detector.spec
+        classes, templates = list(told.classes), list(told.templates)
+        nms, counting = told.usual_nms, told.counting
     if not templates and origin.recipe is not None:
         zero_shot = (one for one in origin.recipe.evaluate if isinstance(one, ZeroShotEvaluation))
         templates = next((list(one.templates) for one in zero_shot), [])
@@ -178,6 +181,8 @@ def make_record(
         texts=texts.offered,
         texts_reason=texts.reason,
         thresholds=list(spec.thresholds or ()),
+        nms=nms,
+        counting=None if counting is None else counting.to_dict(),
         aligned=False if spec.aligned is False else None,
     )
 

@@ -111,9 +111,9 @@ class Bounds:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             self.refuse(key, value, f"a whole number from {low} to {high}")
 
-    def number(self, key: str, low: float, high: float) -> None:
-        """A finite number."""
-        if key in self.values:
+    def number(self, key: str, low: float, high: float, *, none: bool = False) -> None:
+        """A finite number; ``none``: or null."""
+        if key in self.values and not (none and self.values[key] is None):
             self.check_number(self.values[key], key, low, high)
 
     def check_number(self, value: Any, key: str, low: float, high: float) -> None:

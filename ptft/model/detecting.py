@@ -25,7 +25,12 @@ __all__ = [
 
 
 def prepare_detector(
-    model: DualEncoder, section: DetectObjective, classes: Sequence[str], *, seed: int
+    model: DualEncoder,
+    section: DetectObjective,
+    classes: Sequence[str],
+    *,
+    seed: int,
+    nms: float | None = None,
 ) -> None:
     """Make a model a detector as the recipe says, in place.
 
@@ -33,6 +38,7 @@ def prepare_detector(
 
     Args:
         classes: what the boxes of training mark.
+        nms: of its answers, see ``DetectorSpec``.
 
     Raises:
         ModelError: the image tower gives no grid, or does not take pictures of that size.
@@ -57,6 +63,7 @@ def prepare_detector(
         classes=tuple(classes),
         templates=tuple(section.templates),
         counting=None,  # of other classes, or of a head that was not trained on yet
+        nms=nms,
     )
     model.set_detector(detector)
 

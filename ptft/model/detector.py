@@ -59,6 +59,7 @@ class DetectorSpec:
         classes: what the boxes of training were called, in the order of their numbers.
         templates: prompts that made texts of them.
         counting: by what it counts; None: that was not chosen.
+        nms: IoU of its answers' NMS, as its recipe has it; None: each thing is told once.
     """
 
     kind: str
@@ -67,14 +68,23 @@ class DetectorSpec:
     classes: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
     counting: Counting | None = None
+    nms: float | None = None
+
+    @property
+    def usual_nms(self) -> float | None:
+        """Unless another is asked for: what validation chose, or else the recipe's."""
+        chosen = None if self.counting is None else self.counting.nms
+        return self.nms if chosen is None else chosen
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         plain = asdict(self)
-        del plain["counting"]  # written where it says something
-        counts = {} if self.counting is None else {"counting": self.counting.to_dict()}
+        del plain["counting"], plain["nms"]  # written where they say something
+        said: dict[str, Any] = {} if self.nms is None else {"nms": self.nms}
+        if self.counting is not None:
+            said["counting"] = self.counting.to_dict()
         texts = {"classes": list(self.classes), "templates": list(self.templates)}
-        return {**plain, **texts, **counts}
+        return {**plain, **texts, **said}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "DetectorSpec":

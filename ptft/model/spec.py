@@ -13,6 +13,7 @@ from ptft.model_record import (
     MAX_CLASSES,
     MAX_SIDE,
     MAX_TEXT,
+    check_counting,
     check_thresholds,
     check_tokenizer_values,
 )
@@ -191,15 +192,10 @@ def _check(values: dict[str, Any], where: str) -> None:
     if values.get("detector") is not None:
         detector = Bounds(values["detector"], f"{where}: detector", ModelError)
         keys = ("kind", "maps", "width", "classes", "templates")
-        detector.keys((*keys, "counting"), keys)
+        detector.keys((*keys, "counting", "nms"), keys)
         detector.choice("kind", ("patches", "maps"))
         detector.whole("maps", 1, 5)
         detector.whole("width", 1, MAX_SIDE)
         for key in ("classes", "templates"):
             detector.texts(key, MAX_CLASSES, MAX_TEXT)
-        if (said := detector.values.get("counting")) is not None:
-            counting = Bounds(said, f"{where}: detector.counting", ModelError)
-            counting.keys(("thresholds", "nms"), ("thresholds", "nms"))
-            check_thresholds({**said, "classes": detector.values["classes"]}, counting)
-            if counting.values["nms"] is not None:
-                counting.number("nms", 0.0, 1.0)
+        check_counting(detector.values, detector, f"{where}: detector.counting")

@@ -96,7 +96,8 @@ def surest_boxes(
         logits_nq, shares_n4: of a detector.
         frame: how the picture lies in what the detector saw.
         most: boxes that are kept.
-        nms: of boxes of one query that overlap by more than this IoU only the surest stays.
+        nms: of boxes of one query that overlap by more than this IoU only the surest stays; None or
+            1: all do.
         threshold: probability below which nothing is told.
 
     Raises:
@@ -104,6 +105,7 @@ def surest_boxes(
     """
     if not np.isfinite(logits_nq).all() or not np.isfinite(shares_n4).all():
         raise ModelError("a detection is not finite; the weights have diverged")
+    nms = None if nms == 1 else nms  # whatever rounding makes of equal boxes
     flat = logits_nq.reshape(-1)
     wanted = min(len(flat), most if nms is None else most * _RIVALS)
     least = np.partition(flat, len(flat) - wanted)[len(flat) - wanted] if wanted else np.inf

@@ -17,6 +17,7 @@ from ptft.files.arrays import read_arrays
 from ptft.model_record import check_tokenizer_values
 from ptft.onnx.boxes import MORE, sigmoid
 from ptft.onnx.check import check_onnx_file
+from ptft.onnx.counting import Counting
 from ptft.onnx.provider import ON_GPU, Provider
 from ptft.onnx.session import Session
 from ptft.preprocess import ImagePreprocess, TextTokenizer
@@ -100,6 +101,12 @@ class OnnxModel:
     def has_detector(self) -> bool:
         """Whether the model tells boxes."""
         return self._detector is not None
+
+    @property
+    def counting(self) -> Counting | None:
+        """By what it counts, of a detector whose training chose that."""
+        said = self.info.counting
+        return None if said is None or not self.has_detector else Counting.from_dict(said)
 
     def detect_places(
         self, images: Sequence[NDArray[np.float32]] | NDArray[np.float32]

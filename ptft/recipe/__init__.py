@@ -55,6 +55,7 @@ from ptft.recipe.objective import (
     SelfSupervisedObjective,
     SiglipObjective,
     read_towers,
+    usual_nms,
 )
 from ptft.recipe.optim import OptimSection
 from ptft.recipe.publication import load_foreign
@@ -142,4 +143,5 @@ __all__ = [
     "recipe_digest",
     "recipe_json_schema",
     "stage_recipe",
+    "usual_nms",
 ]

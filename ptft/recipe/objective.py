@@ -18,7 +18,11 @@ __all__ = [
     "SiglipObjective",
     "doubles_problem",
     "read_towers",
+    "usual_nms",
 ]
+
+
+_NMS = 0.5  # where a recipe that needs one evaluates nothing
 
 
 def _rising(widths: list[int]) -> list[int]:
@@ -131,7 +135,9 @@ class DetectObjective(Section):
     """Classes of a step at most: those that its pictures show, and others as wrong answers."""
     places: int = Field(default=1, ge=1, le=64)
     """That a thing is given in training. One needs no NMS. Several learn more from a step, which
-    counts with few pictures (Jia et al. 2023), and tell a thing several times: set ``nms``."""
+    counts with few pictures (Jia et al. 2023), and tell a thing several times: set ``nms``. That of
+    the first ``detect`` evaluation, or 0.5, is then what answers of the model have unless they are
+    asked for with another."""
     count: bool = False
     """Choose on ``data.val``, after training, by what things are counted: of each class the score
     from which a box counts, so that the mean error of a picture's count, as a share of what is
@@ -184,6 +190,15 @@ def doubles_problem(objective: ObjectiveSection, items: Sequence[EvaluateItem]) 
                 "tells a thing as often; allowed: an IoU, 0.5 as a rule"
             )
     return None
+
+
+def usual_nms(objective: DetectObjective, items: Sequence[EvaluateItem]) -> float | None:
+    """The IoU of the NMS that a detector's answers need, as its recipe has it; None: they need
+    none, since it is taught to tell each thing once."""
+    if objective.places == 1:
+        return None
+    told = (one.nms for one in items if isinstance(one, DetectEvaluation) and one.nms is not None)
+    return next(told, _NMS)
 
 
 def read_towers(objective: ObjectiveSection) -> tuple[Literal["image", "text"], ...]:

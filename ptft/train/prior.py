@@ -31,16 +31,24 @@ _REACH = 4.0  # of a shift: similarities lie between -1 and 1
 
 
 def put_detector(
-    model: DualEncoder, samples: SampleSet, section: DetectObjective, *, seed: int
+    model: DualEncoder,
+    samples: SampleSet,
+    section: DetectObjective,
+    *,
+    seed: int,
+    nms: float | None = None,
 ) -> None:
     """Make a model a detector of what a training set marks, in place; a new head is fitted.
+
+    Args:
+        nms: of its answers, see ``DetectorSpec``.
 
     Raises:
         DataError: the set has no boxes, or no picture of it can be read.
         ModelError: the image tower gives no grid, or does not take pictures of that size.
     """
     had = model.detector
-    prepare_detector(model, section, box_classes(samples), seed=seed)
+    prepare_detector(model, section, box_classes(samples), seed=seed, nms=nms)
     if model.detector is not had:
         fit_prior(model, samples, section, seed=seed)
 

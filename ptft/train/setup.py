@@ -41,6 +41,7 @@ from ptft.recipe import (
     SelfSupervisedObjective,
     SiglipObjective,
     TipAdapterAdapt,
+    usual_nms,
 )
 from ptft.recipe.labels import learned_data
 from ptft.train.class_weights import class_weights
@@ -104,7 +105,8 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
         samples, told = with_pseudo_labels(recipe, labelled, device)
     if isinstance(recipe.objective, DetectObjective):
         check_counted(recipe, box_classes(samples))
-        put_detector(model.to(device), samples, recipe.objective, seed=recipe.seed)
+        nms = usual_nms(recipe.objective, recipe.evaluate)
+        put_detector(model.to(device), samples, recipe.objective, seed=recipe.seed, nms=nms)
     elif (
         isinstance(recipe.objective, ClipObjective | SiglipObjective) and recipe.objective.templates
     ):

@@ -170,6 +170,7 @@ def test_a_run_chooses_keeps_and_measures(counted: Path) -> None:
     assert model.detector is not None
     kept = model.detector.spec.counting
     assert kept is not None and len(kept.thresholds) == 2
+    assert model.detector.spec.nms == 0.9  # that of the first evaluation
     assert set(figures["own"]["count_error_by_class"]) == {"cell", "dot"}
     assert figures["own"]["marked_by_class"] == {"cell": 6, "dot": 4}
     counts = [figures[name]["counted_by_class"] for name in ("own", "nms")]

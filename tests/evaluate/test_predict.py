@@ -151,3 +151,22 @@ def test_what_is_no_detector_or_no_picture_is_refused(photos: Path, tmp_path: Pa
     (tmp_path / "one.png").write_bytes(b"")
     with pytest.raises(UsageError, match=r"named one\.png is among them"):
         named_pictures([photos, tmp_path])
+
+
+def test_the_nms_is_the_models_unless_another_is_asked_for(photos: Path) -> None:
+    model, pictures = lively_detector(), named_pictures([photos / "one.png"])
+    assert model.detector is not None
+
+    def told(**spec: object) -> int:
+        assert model.detector is not None
+        model.detector.spec = replace(model.detector.spec, **spec)
+        return len(predict_boxes(model, pictures, asked)[0]["annotations"])
+
+    asked = BoxQuery(threshold=0.0, nms=0.01)
+    few = told()
+    asked = BoxQuery(threshold=0.0, nms=1.0)
+    every = told(nms=0.01)
+    asked = BoxQuery(threshold=0.0)
+    assert few < every == told(nms=None) == told(nms=0.01, counting=Counting((0.5, 0.5), 1.0))
+    assert few == told(nms=None, counting=Counting((0.5, 0.5), 0.01))
+    assert few == told(nms=0.01, counting=Counting((0.5, 0.5), None))  # none that is better

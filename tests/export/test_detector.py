@@ -45,7 +45,7 @@ from ptft.recipe import DetectObjective
 from ptft.verify.answers import check_onnx, check_torch
 from ptft.verify.drawn import check_drawn, new_input_draw
 from tests.support import tiny
-from tests.support.detectors import lively_detector
+from tests.support.detectors import COUNTING, lively_detector
 from tests.support.exported import python_blocks
 from tests.support.torch_boxes import best_boxes
 
@@ -66,12 +66,14 @@ def test_the_folder_knows_the_detector(detector_folder: Path) -> None:
         ["red circle", "blue square"],
         ["a {}"],
     )
+    assert (info.nms, info.counting) == (COUNTING.nms, COUNTING.to_dict())
     assert {FolderFiles.DETECT_ONNX, FolderFiles.DETECTOR} <= set(info.files)
     assert info.clients["transformers"] == {"loads": "OwlViTForObjectDetection"}
     assert "loads" in info.clients["open_clip"] and "loads" in info.clients["timm"]
     again = load_model(detector_folder)
+    assert again.detector is not None and again.detector.spec.counting == COUNTING
     state = model.state_dict()
-    assert again.detector is not None and set(state) == set(again.state_dict())
+    assert set(state) == set(again.state_dict())
     assert all(torch.equal(state[name], one) for name, one in again.state_dict().items())
     card = (detector_folder / FolderFiles.CARD).read_text()
     assert card_metadata(card)["pipeline_tag"] == "zero-shot-object-detection"

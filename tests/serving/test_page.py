@@ -239,7 +239,7 @@ def test_boxes_lie_on_the_picture(tab: Tab, detector_folder: Path, tmp_path: Pat
         tab.run(f"document.getElementById('texts').value = {json.dumps(chr(10).join(labels))}")
         tab.choose("#file", file)
         tab.wait("document.getElementById('status').textContent.includes('Found')")
-        form = {"labels": labels, "templates": "{}", "threshold": 0.1, "most": 20, "nms": 0.6}
+        form = {"labels": labels, "templates": "{}", "threshold": 0.1, "most": 20}
         files = {"images": ("turned.jpg", file.read_bytes(), "image/jpeg")}
         answer = httpx.post(f"{server.url}/v1/detect", data=form, files=files, timeout=60)
         (found,) = answer.json()["results"]
