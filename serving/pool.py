@@ -8,10 +8,6 @@ of who asked for it, so that what it logs has the request's id.
 """
 
 import asyncio
-import contextlib
-import os
-import sys
-import threading
 import time
 from collections.abc import Callable
 from contextvars import Context, copy_context
@@ -30,7 +26,7 @@ LIGHT_BYTES, LIGHT_S = 8 * 2**20, 0.03
 """A job that is estimated to take no more of either is light."""
 
 _LEAST_S = 0.001  # that a turn costs
-_NICE = 5  # of heavy jobs' threads: a third of what others get where there is not enough
+_NICE = 6  # of heavy jobs' threads: a third of what others get where there is not enough
 
 
 @dataclass(slots=True)
@@ -59,7 +55,7 @@ class Pool:
         self._running: dict[Waiting[_Job], float] = {}
         name = f"ptft-{name}"
         self._light = Threads(threads, name)
-        self._heavy = Threads(threads, name, _come_last)
+        self._heavy = Threads(threads, name, _NICE)
 
     async def run(
         self,
@@ -149,12 +145,3 @@ class Pool:
 
         threads = self._heavy if job.heavy else self._light
         threads.call(told, job.context.run, job.function, *job.arguments)
-
-
-def _come_last() -> None:
-    """Of this thread alone; where a thread has no niceness of its own nothing changes."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            own = threading.get_native_id()
-            least = os.getpriority(os.PRIO_PROCESS, own) + _NICE
-            os.setpriority(os.PRIO_PROCESS, own, least)

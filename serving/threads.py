@@ -1,11 +1,17 @@
 """Threads that call functions in turn and tell an event loop what came of it.
 
+They come after the event loop where there are fewer CPUs than there is to do (their niceness, which
+on Linux is a thread's own): it takes a twentieth of what they do, and while it waits for a CPU all
+wait that come and go, those too that are refused.
+
 ``concurrent.futures`` makes a condition, two futures and a dozen calls of each, which is a tenth of
 what a request costs beside its model.
 """
 
 import asyncio
 import atexit
+import os
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,13 +31,13 @@ class Threads:
     Args:
         count: of them.
         name: of each.
-        begin: called first, in each.
+        nice: by how much each comes after the event loop.
     """
 
-    def __init__(self, count: int, name: str, begin: Callable[[], None] | None = None) -> None:
+    def __init__(self, count: int, name: str, nice: int = 1) -> None:
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._count, self._name, self._begin = count, name, begin
+        self._count, self._name, self._nice = count, name, nice
         self._closed = False
 
     def call(self, told: Told, function: Callable[..., Any], *arguments: Any) -> None:
@@ -70,8 +76,7 @@ class Threads:
         _started.add(self)
 
     def _work(self) -> None:
-        if self._begin is not None:
-            self._begin()
+        _come_after(self._nice)
         while (call := self._calls.get()) is not None:
             _run(*call)
             del call  # pixels are not held while it waits for the next
@@ -101,6 +106,14 @@ def _run(
     with suppress(RuntimeError):  # the loop has been closed: nobody waits
         loop.call_soon_threadsafe(told, found, error)
     error = None  # its traceback holds this frame, and that what was worked on
+
+
+def _come_after(nice: int) -> None:
+    """Of this thread alone; where a thread has no niceness of its own nothing changes."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            own = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + nice)
 
 
 def settle(future: asyncio.Future[Any], found: object, error: BaseException | None) -> None:
