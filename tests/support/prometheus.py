@@ -14,7 +14,7 @@ import yaml
 
 from tests.serving.server import free_port
 
-__all__ = ["Prometheus", "needs_prometheus", "needs_promtool", "scraping"]
+__all__ = ["Prometheus", "needs_prometheus", "needs_promtool", "running", "scraping"]
 
 needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="needs prometheus (.ci/packages.txt)"
@@ -75,20 +75,34 @@ def scraping(url: str, folder: Path, **labels: str) -> Iterator[Prometheus]:
         folder: for what it keeps.
         labels: of the target.
     """
-    config, port = folder / "prometheus.yml", free_port()
     target = {"targets": [url.removeprefix("http://")], "labels": labels}
-    jobs = [{"job_name": "ptft", "static_configs": [target]}]
+    with running([{"job_name": "ptft", "static_configs": [target]}], folder) as prometheus:
+        yield prometheus
+
+
+@contextmanager
+def running(
+    jobs: list[dict[str, Any]], folder: Path, host: str = "127.0.0.1"
+) -> Iterator[Prometheus]:
+    """One that scrapes each second.
+
+    Args:
+        jobs: as ``scrape_configs`` has them.
+        folder: for what it keeps.
+        host: where it listens.
+    """
+    config, port = folder / "prometheus.yml", free_port()
     scrape = {"global": {"scrape_interval": "1s"}, "scrape_configs": jobs}
     config.write_text(yaml.safe_dump(scrape))
     command = [
         "prometheus",
         f"--config.file={config}",
         f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
+        f"--web.listen-address={host}:{port}",
     ]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
-    prometheus = Prometheus(f"http://127.0.0.1:{port}")
+    prometheus = Prometheus(f"http://{host}:{port}")
     try:
         _until(prometheus.ready, "Prometheus is not ready")
         yield prometheus
