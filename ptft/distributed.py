@@ -120,6 +120,22 @@ class World:
         [first] = given
         return cast(T, first)
 
+    def hand_out(self, tensor: Tensor | None, device: torch.device) -> Tensor:
+        """The first rank's tensor on every rank; the others give None.
+
+        Args:
+            device: where this rank has it.
+        """
+        if self.tensors is None:
+            assert tensor is not None, "a process alone is the first"
+            return tensor
+        shape, dtype = self.broadcast(None if tensor is None else (tensor.shape, tensor.dtype))
+        if tensor is None:
+            tensor = torch.empty(shape, dtype=dtype, device=device)
+        tensor = tensor.contiguous()
+        dist.broadcast(tensor, src=0, group=self.tensors)
+        return tensor
+
     def on_first(self, work: Callable[[], T]) -> T:
         """What ``work`` gives on the first rank, which alone does it, on every rank.
 

@@ -14,20 +14,26 @@ Conventions, in the field's terms (Karpathy & Fei-Fei 2015, as ALBEF and BLIP ev
   are all alike, then scores 0 and not 1; so does one that gives NaN, since what is not known to be
   worse counts as better.
 
+In a run on several ranks the first has the embeddings and evaluates; the others, which wait for it,
+take a share of the queries each: every W-th block, of those that one process alone would make, so
+that what comes out is the same bit for bit.
+
 Shape letters: N samples, M texts, Q queries, D width of the joint space.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ptft.errors import DataError
+from ptft.distributed import ALONE, World
+from ptft.errors import DataError, TrainingError
 from ptft.evaluate.embed import SplitEmbeddings
 from ptft.model import DualEncoder
 
@@ -41,6 +47,8 @@ __all__ = [
     "Way",
     "blocks_of",
     "caption_ranks",
+    "help_first",
+    "helped",
     "image_ranks",
     "parts_of",
     "rank_captions",
@@ -60,6 +68,7 @@ SCORE_BYTES = 16  # that one takes: float32, its block and the one before; the r
 _WORK = 8  # parts of a block, whose scores are computed with in float64, at up to 40 bytes each
 
 _within: ContextVar[int | None] = ContextVar("scores_within", default=None)
+_helpers: ContextVar[World] = ContextVar("helpers", default=ALONE)
 
 Way = Literal["i2t", "t2i"]
 """Image to text, or text to image."""
@@ -183,9 +192,17 @@ def rank_retrieval(
     captions_n = torch.bincount(image_of_text_m, minlength=len(images_nd))
     if not bool((captions_n > 0).any()):
         raise DataError("retrieval needs captions: no image of this split has one")
+    embeddings, world = (images_nd, texts_md, image_of_text_m), _helpers.get()
+    if world.size > 1:
+        world.broadcast(True)
+        for tensor in embeddings:
+            world.hand_out(tensor, tensor.device)
+        ranks_n, ranks_m = _rank_shared(world, *embeddings)
+    else:
+        ranks_n, ranks_m = image_ranks(*embeddings), caption_ranks(*embeddings)
     return RetrievalRanks(
-        image_ranks(images_nd, texts_md, image_of_text_m)[captions_n > 0],
-        caption_ranks(images_nd, texts_md, image_of_text_m),
+        ranks_n[captions_n > 0],
+        ranks_m,
         captions_n,
         images_nd,
         texts_md,
@@ -194,18 +211,71 @@ def rank_retrieval(
     )
 
 
-def image_ranks(images_nd: Tensor, texts_md: Tensor, image_of_text_m: Tensor) -> Tensor:
+@contextmanager
+def helped(world: World) -> Iterator[None]:
+    """Inside, on the first rank, retrievals are ranked by all ranks: the others are in
+    :func:`help_first`, which this ends on its way out."""
+    token = _helpers.set(world)
+    try:
+        yield
+    except Exception:  # of what ends the process the others hear by themselves
+        world.broadcast(False)
+        raise
+    finally:
+        _helpers.reset(token)
+    world.broadcast(False)
+
+
+def help_first(world: World, device: torch.device) -> int:
+    """On every rank but the first: take a share of each retrieval, until the first is out of
+    :func:`helped`; how many that were. Its embeddings are on every rank meanwhile.
+
+    Args:
+        device: where this rank's model is.
+    """
+    count = 0
+    while world.broadcast(None):
+        handed = [world.hand_out(None, device) for _ in range(3)]
+        with suppress(TrainingError):  # the first raises it, and goes on to say that it is out
+            _rank_shared(world, *handed)
+        count += 1
+    return count
+
+
+def _rank_shared(
+    world: World, images_nd: Tensor, texts_md: Tensor, image_of_text_m: Tensor
+) -> tuple[Tensor, Tensor]:
+    """:func:`image_ranks` and :func:`caption_ranks`, a share of each by every rank."""
+    embeddings, turn = (images_nd, texts_md, image_of_text_m), (world.rank, world.size)
+
+    def share() -> Tensor:
+        return torch.cat([image_ranks(*embeddings, turn), caption_ranks(*embeddings, turn)]).cpu()
+
+    every = torch.stack(world.together(share, (Exception,))).sum(dim=0).to(images_nd.device)
+    return every[: len(images_nd)], every[len(images_nd) :]
+
+
+def image_ranks(
+    images_nd: Tensor,
+    texts_md: Tensor,
+    image_of_text_m: Tensor,
+    turn: tuple[int, int] = (0, 1),
+) -> Tensor:
     """Count the captions of other images before each image's best own one: int64 (N,).
 
     An image without a caption gets M, as good as never found.
+
+    Args:
+        images_nd, texts_md, image_of_text_m: see :func:`rank_retrieval`.
+        turn: r of W: of the blocks of queries every W-th alone, from the r-th on; 0 of the others.
     """
     total_n, total_m = len(images_nd), len(texts_md)
-    ranks_n = torch.empty(total_n, dtype=torch.int64, device=images_nd.device)
+    ranks_n = torch.zeros(total_n, dtype=torch.int64, device=images_nd.device)
     order_m = image_of_text_m.argsort(stable=True)
     starts = torch.searchsorted(
         image_of_text_m[order_m], torch.arange(total_n + 1, device=order_m.device)
     ).tolist()
-    for rows in blocks_of(total_n, min(total_m, CANDIDATES_AT_ONCE)):
+    for rows in _turns(blocks_of(total_n, min(total_m, CANDIDATES_AT_ONCE)), turn):
         own_k = order_m[starts[rows.start] : starts[rows.stop]]  # captions of these images
         row_k = image_of_text_m[own_k] - rows.start
         own_scores_k = _pair_scores(images_nd[rows], row_k, texts_md, own_k)
@@ -225,11 +295,20 @@ def image_ranks(images_nd: Tensor, texts_md: Tensor, image_of_text_m: Tensor) ->
     return ranks_n
 
 
-def caption_ranks(images_nd: Tensor, texts_md: Tensor, image_of_text_m: Tensor) -> Tensor:
-    """Count the other images before each caption's own: int64 (M,)."""
+def caption_ranks(
+    images_nd: Tensor,
+    texts_md: Tensor,
+    image_of_text_m: Tensor,
+    turn: tuple[int, int] = (0, 1),
+) -> Tensor:
+    """Count the other images before each caption's own: int64 (M,).
+
+    Args:
+        images_nd, texts_md, image_of_text_m, turn: see :func:`image_ranks`.
+    """
     total_n, total_m = len(images_nd), len(texts_md)
-    ranks_m = torch.empty(total_m, dtype=torch.int64, device=images_nd.device)
-    for rows in blocks_of(total_m, min(total_n, CANDIDATES_AT_ONCE)):
+    ranks_m = torch.zeros(total_m, dtype=torch.int64, device=images_nd.device)
+    for rows in _turns(blocks_of(total_m, min(total_n, CANDIDATES_AT_ONCE)), turn):
         rows_c = torch.arange(rows.stop - rows.start, device=ranks_m.device)
         own_c = _pair_scores(texts_md[rows], rows_c, images_nd, image_of_text_m[rows])
         # Its own image is always within the margin of itself, hence the 1.
@@ -238,6 +317,10 @@ def caption_ranks(images_nd: Tensor, texts_md: Tensor, image_of_text_m: Tensor) 
             scores_ct = texts_md[rows] @ images_nd[first : first + CANDIDATES_AT_ONCE].T
             ranks_m[rows] -= _count_below(scores_ct, own_c - TIE)
     return ranks_m
+
+
+def _turns(blocks: Iterator[slice], turn: tuple[int, int]) -> Iterator[slice]:
+    return islice(blocks, turn[0], None, turn[1])
 
 
 def _pair_scores(one_nd: Tensor, rows_k: Tensor, other_md: Tensor, others_k: Tensor) -> Tensor:

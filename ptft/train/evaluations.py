@@ -7,6 +7,7 @@ from ptft.artifact import RunFiles, write_json
 from ptft.data import SampleSet
 from ptft.evaluate import Figures, evaluate
 from ptft.evaluate.detect import Detections
+from ptft.evaluate.ranks import help_first, helped
 from ptft.model import DualEncoder
 from ptft.recipe import EvaluateItem
 from ptft.report.boxes.record import record_boxes
@@ -19,7 +20,7 @@ __all__ = ["evaluate_model", "finish", "note_neighbours", "validate", "validate_
 
 
 def evaluate_model(run: RunContext, when: str, items: Sequence[EvaluateItem]) -> None:
-    """Evaluate the model and report it; the first rank does, and the others wait.
+    """Evaluate the model and report it; the first rank does, and the others help it rank.
 
     Args:
         when: for people, such as ``at step 100``.
@@ -30,6 +31,8 @@ def evaluate_model(run: RunContext, when: str, items: Sequence[EvaluateItem]) ->
     with run.state.whole() as model:
         if model is not None:
             metrics = _figures(run, model, items)
+        else:
+            _help(run)
     run.report.evaluated(run.state.progress, when, metrics)
 
 
@@ -45,6 +48,8 @@ def validate(run: RunContext) -> None:
             assert model is not None
             return _figures(run, model, best.items)
 
+        if model is None:
+            _help(run)
         metrics = run.world.on_first(measured)
         better = best.compare(state.progress.step, metrics)
         if better:
@@ -102,6 +107,8 @@ def finish(run: RunContext) -> dict[str, Figures]:
             if recipe.run.page:
                 record_boxes(run.folder, found)
             write_json(run.folder / RunFiles.METRICS, metrics)
+        else:
+            _help(run)
     if metrics:
         run.report.evaluated(run.state.progress, "after training", metrics)
     note_neighbours(run, "after")
@@ -114,13 +121,19 @@ def _figures(
     items: Sequence[EvaluateItem],
     keep: dict[str, tuple[SampleSet, Detections]] | None = None,
 ) -> dict[str, Figures]:
-    return evaluate(
-        model,
-        items,
-        run.recipe.data,
-        seed=run.recipe.seed,
-        device=run.state.model.device,
-        workers=run.recipe.run.workers,
-        tell=run.report.message_once,
-        keep=keep,
-    )
+    """On the first rank, while the others :func:`_help`."""
+    with helped(run.world):
+        return evaluate(
+            model,
+            items,
+            run.recipe.data,
+            seed=run.recipe.seed,
+            device=run.state.model.device,
+            workers=run.recipe.run.workers,
+            tell=run.report.message_once,
+            keep=keep,
+        )
+
+
+def _help(run: RunContext) -> None:
+    help_first(run.world, run.state.model.device)

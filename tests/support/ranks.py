@@ -24,6 +24,7 @@ from ptft.compat import import_open_clip
 from ptft.data import Batch
 from ptft.distributed import World, join_world
 from ptft.errors import CheckpointError, TrainingError, UsageError
+from ptft.evaluate import ranks
 from ptft.objective import clamp_logit_scale
 from ptft.optim import build_optimizer
 from ptft.recipe import RunSection
@@ -118,7 +119,7 @@ def fork(size: int, work: Any, *arguments: Any, **environment: str) -> None:
         port = free.getsockname()[1]
     context = multiprocessing.get_context("fork")
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
-    ranks = [
+    processes = [
         context.Process(
             target=_rank,
             args=({**shared, **environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},),
@@ -126,12 +127,12 @@ def fork(size: int, work: Any, *arguments: Any, **environment: str) -> None:
         )
         for rank in range(size)
     ]
-    for process in ranks:
+    for process in processes:
         process.start()
-    for process in ranks:
+    for process in processes:
         process.join()
-    if any(process.exitcode for process in ranks):
-        raise RuntimeError(f"exit codes {[process.exitcode for process in ranks]}")
+    if any(process.exitcode for process in processes):
+        raise RuntimeError(f"exit codes {[process.exitcode for process in processes]}")
 
 
 def _rank(environment: dict[str, str], work: Any, arguments: tuple[Any, ...]) -> None:
@@ -178,6 +179,39 @@ def _talk() -> None:
             assert str(error) == said
         else:
             raise AssertionError("nobody said that it failed")
+
+
+def _rank_queries() -> None:
+    """A retrieval of the first rank's is ranked by both as by one alone; a share that fails on the
+    second fails on the first, and leaves neither waiting."""
+    ranks.SCORES_AT_ONCE = 500  # in 18 blocks each way
+    with join_world("cpu", lost_after=60) as world:
+        if not world.first:
+            assert ranks.help_first(world, torch.device("cpu")) == 2
+            ranks.caption_ranks = _no_room
+            assert ranks.help_first(world, torch.device("cpu")) == 1
+            return
+        generator = torch.Generator().manual_seed(0)
+        rows = torch.nn.functional.normalize(torch.randn(213, 8, generator=generator), dim=1)
+        owners = torch.randint(0, 50, (160,), generator=generator)
+        embeddings = (rows[:53], rows[53:], owners)
+        alone = ranks.rank_retrieval(*embeddings)
+        with ranks.helped(world):
+            for _ in range(2):
+                found = ranks.rank_retrieval(*embeddings)
+                assert found.i2t_q.tolist() == alone.i2t_q.tolist()
+                assert found.t2i_m.tolist() == alone.t2i_m.tolist()
+        try:
+            with ranks.helped(world):
+                ranks.rank_retrieval(*embeddings)
+        except TrainingError as error:
+            assert str(error) == "no room"
+        else:
+            raise AssertionError("nobody said that it failed")
+
+
+def _no_room(*_: object) -> torch.Tensor:
+    raise RuntimeError("no room")
 
 
 def _speak() -> None:
@@ -246,6 +280,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     out = Path(sys.argv[1])
     fork(2, _talk)
+    fork(2, _rank_queries)
     fork(2, _speak)
     fork(2, _cases, out)
     fork(4, _cases, out)
