@@ -15,6 +15,7 @@ import gc
 import logging
 import math
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ from torch.overrides import TorchFunctionMode
 
 from ptft.errors import ExportError
 from ptft.model.trunk import as_exported
-from ptft.onnx.graph_file import save_graph, strip
+from ptft.onnx.graph_file import inside, save_graph, strip
 
 __all__ = [
     "OPSET",
@@ -89,12 +90,15 @@ def write_graph(tower: Tower, path: Path) -> None:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise ExportError(f"{path.name}: torch cannot export this tower: {reason}") from error
     assert program is not None
-    proto = program.model_proto
-    del program
-    _fold_reshapes(proto.graph)
-    strip(proto)
-    save_graph(proto, path)
-    del proto
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".graph-", dir=path.parent) as scratch:
+        plain = Path(scratch, "plain.onnx")
+        program.save(plain, external_data=True)  # as a message they would be in memory twice more
+        del program
+        proto = onnx.load(plain, load_external_data=False)
+        _fold_reshapes(proto.graph, plain.parent)
+        strip(proto)
+        save_graph(proto, path, plain.parent)
     _give_back()
     check_axes(path, tower)
 
@@ -108,13 +112,19 @@ def _give_back() -> None:
         trim(0)
 
 
-def _fold_reshapes(graph: onnx.GraphProto) -> None:
+def _fold_reshapes(graph: onnx.GraphProto, beside: Path) -> None:
     """Give a weight the shape that it is read in: the exporter's optimiser leaves large ones, and
-    what is no constant is not quantised."""
+    what is no constant is not quantised.
+
+    Args:
+        beside: the folder that weights lie in.
+    """
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for node in [one for one in graph.node if one.op_type == "Reshape"]:
         if set(node.input) <= set(tensors):
-            weight, shape = (onnx.numpy_helper.to_array(tensors[name]) for name in node.input)
+            weight, shape = (
+                onnx.numpy_helper.to_array(inside(tensors[name], beside)) for name in node.input
+            )
             folded = onnx.numpy_helper.from_array(weight.reshape(shape), node.output[0])
             graph.initializer.append(folded)
             graph.node.remove(node)

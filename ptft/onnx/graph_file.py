@@ -9,8 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from onnx.external_data_helper import (
+    ExternalDataInfo,
+    load_external_data_for_tensor,
+    save_external_data,
+    set_external_data,
+    uses_external_data,
+)
 
-__all__ = ["EXTERNAL_EACH", "EXTERNAL_OVER", "consumers", "save_graph", "strip"]
+__all__ = ["EXTERNAL_EACH", "EXTERNAL_OVER", "consumers", "inside", "save_graph", "strip"]
 
 EXTERNAL_OVER = 1_800_000_000  # bytes of weights; below 2 GiB with room for the graph
 EXTERNAL_EACH = 1024  # bytes of a tensor that goes there; smaller ones stay in the graph
@@ -52,36 +59,80 @@ def consumers(graph: onnx.GraphProto, name: str) -> list[onnx.NodeProto]:
     return [node for node in graph.node if name in node.input]
 
 
-def save_graph(proto: onnx.ModelProto, path: Path) -> None:
-    """Write a model; with more than ``EXTERNAL_OVER`` bytes of weights, those go beside it."""
+def inside(tensor: onnx.TensorProto, beside: Path | None) -> onnx.TensorProto:
+    """A tensor with its bytes; itself where it has them.
+
+    Args:
+        beside: the folder that those of others lie in.
+    """
+    if not uses_external_data(tensor):
+        return tensor
+    assert beside is not None, "a folder is named where weights are outside"
+    whole = onnx.TensorProto()
+    whole.CopyFrom(tensor)
+    load_external_data_for_tensor(whole, str(beside))
+    whole.ClearField("data_location")  # which was set to its default
+    return whole
+
+
+def save_graph(proto: onnx.ModelProto, path: Path, beside: Path | None = None) -> None:
+    """Write a model; with more than ``EXTERNAL_OVER`` bytes of weights, those go beside it.
+
+    Args:
+        beside: the folder of weights that are outside of ``proto``; they are read one by one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_name(f"{path.name}_data").unlink(missing_ok=True)  # onnx would write behind it
-    weights = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
-    if weights > EXTERNAL_OVER:
-        onnx.save(
-            proto,
-            path,
-            save_as_external_data=True,
-            location=path.name + "_data",
-            size_threshold=EXTERNAL_EACH,
-        )
+    if sum(map(_length, proto.graph.initializer)) > EXTERNAL_OVER:
+        for tensor in proto.graph.initializer:
+            _put_outside(tensor, path, beside)
+        path.write_bytes(proto.SerializeToString(deterministic=True))
     else:
         with path.open("wb") as stream:
-            stream.writelines(_pieces(proto))
+            stream.writelines(_pieces(proto, beside))
 
 
-def _pieces(proto: onnx.ModelProto) -> Iterator[bytes]:
-    """``proto.SerializeToString(deterministic=True)``, one weight after another: in one piece all
-    would be in memory once more."""
+def _length(tensor: onnx.TensorProto) -> int:
+    """Bytes of a tensor, as they are written in one piece."""
+    if uses_external_data(tensor):
+        return int(ExternalDataInfo(tensor).length or 0)
+    return len(tensor.raw_data)
+
+
+def _put_outside(tensor: onnx.TensorProto, path: Path, beside: Path | None) -> None:
+    """Write a tensor's bytes behind those that are there, and refer to them."""
+    tensor.CopyFrom(inside(tensor, beside))
+    if _length(tensor) >= EXTERNAL_EACH:
+        set_external_data(tensor, f"{path.name}_data")
+        save_external_data(tensor, str(path.parent))
+        tensor.ClearField("raw_data")
+
+
+def _pieces(proto: onnx.ModelProto, beside: Path | None) -> Iterator[bytes]:
+    """``proto.SerializeToString(deterministic=True)`` with all weights inside, one weight after
+    another: in one piece all would be in memory once more."""
     before, graph, after = _around(proto, "graph")
     graph_before, weight, graph_after = _around(proto.graph, "initializer")
-    heads = [weight + _varint(one.ByteSize()) for one in proto.graph.initializer]
-    size = sum(map(len, (graph_before, *heads, graph_after)))
-    size += sum(one.ByteSize() for one in proto.graph.initializer)
+    sizes = [_size(one) for one in proto.graph.initializer]
+    heads = [weight + _varint(size) for size in sizes]
+    size = sum(map(len, (graph_before, *heads, graph_after))) + sum(sizes)
     yield before + graph + _varint(size) + graph_before
     for head, one in zip(heads, proto.graph.initializer, strict=True):
-        yield head + one.SerializeToString(deterministic=True)
+        yield head + inside(one, beside).SerializeToString(deterministic=True)
     yield graph_after + after
+
+
+def _size(tensor: onnx.TensorProto) -> int:
+    """Bytes of a tensor's message with its weights inside."""
+    if not uses_external_data(tensor):
+        return int(tensor.ByteSize())
+    empty = onnx.TensorProto()
+    empty.CopyFrom(tensor)
+    for name in ("data_location", "external_data"):
+        empty.ClearField(name)
+    empty.raw_data = b""
+    length = _length(tensor)
+    return int(empty.ByteSize()) - len(_varint(0)) + len(_varint(length)) + length
 
 
 def _around(message: Any, name: str) -> tuple[bytes, bytes, bytes]:

@@ -7,10 +7,9 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import onnx
+import onnxscript
 import torch
 from torch.overrides import _get_current_function_mode_stack as modes
 
@@ -47,11 +46,11 @@ def remember(export: Callable[..., Any], folder: Path) -> Callable[..., Any]:
             return export(module, inputs, **settings)
         path = folder / f"{hashlib.sha256(whole.getbuffer()).hexdigest()}.onnx"
         if not path.exists():
-            proto = export(module, inputs, **settings).model_proto
+            program = export(module, inputs, **settings)
             folder.mkdir(exist_ok=True)
             part = path.with_suffix(f".{os.getpid()}")
-            part.write_bytes(proto.SerializeToString())
+            program.save(part)
             part.replace(path)
-        return SimpleNamespace(model_proto=onnx.load(path))
+        return torch.onnx.ONNXProgram(onnxscript.ir.load(path), None)
 
     return traced
