@@ -22,7 +22,7 @@ __all__ = [
     "read_jsonl",
 ]
 
-LARGE = 16 << 20
+LARGE = 1 << 20
 """Bytes of a file from which on its rows are mapped from the cache."""
 
 _MAX_FILE = 4 << 30  # bytes: they are all in memory, as 10 million captions are
