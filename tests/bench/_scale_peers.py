@@ -13,7 +13,7 @@ __all__ = ["OPEN", "loaded"]
 
 
 def _pixels(picture: Any) -> Any:
-    return np.asarray(picture.convert("RGB").resize((32, 32)))
+    return np.array(picture.convert("RGB").resize((32, 32)))
 
 
 def loaded(samples: Any, batch: int) -> Iterator[Any]:
