@@ -62,9 +62,7 @@ _AVIF_BRANDS = (b"avif", b"avis")
 _COEFFICIENTS = 8  # bytes a pixel: 16 bits of each of up to four channels
 _ALPHA = 10  # bytes a pixel of laying it on a background
 _NS_SCAN, _NS_SCANS = 2.5, 10.0  # CPU time a pixel of reading them; in a dozen scans as people have
-_NS_EMPTY_SCAN = (
-    0.6  # CPU time a pixel of one that says nothing: libjpeg goes over all blocks again
-)
+_NS_EMPTY_SCAN = 0.6  # of one that says nothing: libjpeg goes over all blocks again
 _NS_RUNS = 250  # CPU time a pixel of the dearest BMP in runs: each of one pixel
 _BOXES = 1 << 16  # bytes of an AVIF or HEIC in which its items are described
 
