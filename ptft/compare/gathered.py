@@ -128,10 +128,10 @@ def _mean_told(values: Iterable[float | None]) -> float | None:
 
 def _asked(cells: Sequence[Cell]) -> ArmAnswers:
     """All that the seeds were asked. Where a sample is not one query, nothing tells which queries
-    of two seeds are the same; then each has its own."""
+    of two cells are the same; then each has its own."""
     rows: list[dict[object, float]] = []
     for cell in cells:
-        val: Sequence[object] = cell.val_of or [(cell.seed, n) for n in range(len(cell.val_hits))]
+        val: Sequence[object] = cell.val_of or _own_queries(cell)
         hits = hits_of([cell.val_hits])[0].tolist()
         row: dict[object, float] = {("val", one): hit for one, hit in zip(val, hits, strict=True)}
         if cell.before_of:
@@ -141,6 +141,10 @@ def _asked(cells: Sequence[Cell]) -> ArmAnswers:
     queries = sorted({query for row in rows for query in row}, key=repr)
     hits_sq = np.array([[row.get(query, np.nan) for query in queries] for row in rows])
     return ArmAnswers(queries, hits_sq)
+
+
+def _own_queries(cell: Cell) -> list[tuple[int, int, int]]:
+    return [(cell.budget, cell.seed, number) for number in range(len(cell.val_hits))]
 
 
 def _kept_hits(kept: Sequence[Mapping[str, str]]) -> dict[str, Hits]:

@@ -17,7 +17,14 @@ from scipy.special import ndtr, ndtri
 
 from ptft.compare.stats import Hits
 
-__all__ = ["ArmAnswers", "Belief", "kept_belief", "target_belief"]
+__all__ = [
+    "ArmAnswers",
+    "Belief",
+    "answers_in_common",
+    "error_of_means",
+    "kept_belief",
+    "target_belief",
+]
 
 _DRAWS = 4000
 _CHANCE = 0.25  # variance of an answer that is right as often as wrong
@@ -95,14 +102,20 @@ class ArmAnswers:
 
 def target_belief(asked: Sequence[ArmAnswers]) -> Belief:
     """The figure of each arm, by the queries that all of them were asked."""
+    _, answers_aq = answers_in_common(asked)
+    return Belief(answers_aq.mean(axis=1), error_of_means(answers_aq))
+
+
+def answers_in_common(asked: Sequence[ArmAnswers]) -> tuple[list[object], NDArray[np.float64]]:
+    """The queries that all arms were asked, and how each answered, its seeds averaged: (A, Q)."""
     common = set(asked[0].queries).intersection(*(one.queries for one in asked[1:]))
+    queries = [query for query in asked[0].queries if query in common]
     rows = []
     for one in asked:
         place = {query: number for number, query in enumerate(one.queries)}
-        hits_sq = one.hits_sq[:, [place[query] for query in one.queries if query in common]]
+        hits_sq = one.hits_sq[:, [place[query] for query in queries]]
         rows.append(np.nansum(hits_sq, axis=0) / (~np.isnan(hits_sq)).sum(axis=0))
-    answers_aq = np.stack(rows)
-    return Belief(answers_aq.mean(axis=1), _error(answers_aq))
+    return queries, np.stack(rows)
 
 
 def kept_belief(
@@ -134,12 +147,12 @@ def kept_belief(
         lost_aq = (answers_aq - share_a[:, None] * start_q) / figure
         unlucky_a = np.minimum(share_a / (luck or {}).get(name, 1.0), np.maximum(share_a, 1.0))
         mean_a += unlucky_a / len(start)
-        cov_aa += _error(lost_aq, scale=1.0 / figure) / len(start) ** 2
+        cov_aa += error_of_means(lost_aq, scale=1.0 / figure) / len(start) ** 2
     cov_aa[first], cov_aa[:, first], mean_a[first] = 0.0, 0.0, 1.0
     return Belief(mean_a, cov_aa)
 
 
-def _error(answers_aq: NDArray[np.float64], scale: float = 1.0) -> NDArray[np.float64]:
+def error_of_means(answers_aq: NDArray[np.float64], scale: float = 1.0) -> NDArray[np.float64]:
     """Covariance of the means over the queries, with the one that is imagined."""
     arms, queries = answers_aq.shape
     apart_aq = answers_aq - answers_aq.mean(axis=1, keepdims=True)

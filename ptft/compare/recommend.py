@@ -2,14 +2,13 @@
 
 The rule, on validation alone:
 
-1. Believe: of every arm its figure on the target and what it keeps, each with its error, from the
-   queries that all arms were asked (:mod:`ptft.compare.posterior`).
+1. Believe: of every arm its figure on the target, from the queries that all arms were asked here
+   and at the other budgets (:mod:`ptft.compare.pooling`), and what it keeps, from those here
+   (:mod:`ptft.compare.posterior`); each with its error.
 2. Allow the arms that keep ``retention`` with a probability of at least
    ``retention_probability``. The starting model is always allowed, so "do not fine-tune" can win.
 3. Take the allowed arm whose figure is expected to be highest: it has the least expected regret,
    since what the best arm has is the same whichever is taken.
-4. Of arms that validation cannot tell from it and that are lower by no more than ``margin``, take
-   the one that did better at the other budgets.
 
 docs/reference/compare-rule.md derives it. Test figures only tell how good the choice was (its
 regret).
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptft.compare.gathered import Arm
+from ptft.compare.pooling import pooled_beliefs
 from ptft.compare.posterior import ArmAnswers, Belief, kept_belief, target_belief
 
 __all__ = ["Recommendation", "pareto", "recommend"]
@@ -33,13 +33,14 @@ class Recommendation:
 
     Attributes:
         arm: its name.
-        best: the arm that is expected to be best among those allowed.
-        equals: arms that validation cannot tell from it, the best at other budgets first.
+        best: the arm that is highest among those allowed by the queries of this budget alone.
+        equals: ``arm``, and those allowed that validation cannot tell from it and that are lower by
+            no more than ``margin``; highest first.
         expected_regret: what is expected to be lost against the best arm that keeps enough.
         regret_low, regret_high: where the regret on test is expected to lie.
         holds: probability that the arm keeps what was asked.
         kept_low, kept_high: where what it keeps on test is expected to lie.
-        figures: what each arm of the budget is expected to have, by all that its seeds were asked.
+        figures: what each arm of the budget is expected to have.
         holding: the probability that each arm keeps what was asked.
         test, test_retention: what it has there.
         regret: test figure of the best candidate on test, less that of ``arm``.
@@ -66,18 +67,27 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class _Budget:
-    """The arms of a budget, and what is believed of them."""
+    """The arms of a budget, and what is believed of them: of the target by all budgets, and by this
+    one alone."""
 
     arms: list[Arm]
     start: int
     target: Belief
+    alone: Belief
     kept: Belief
     allowed_a: NDArray[np.bool_]
 
-    @property
-    def best(self) -> int:
-        """The allowed arm whose figure is expected to be highest."""
-        return int(np.argmax(np.where(self.allowed_a, self.target.mean_a, -1.0)))
+    def ranked(self, figures: Belief) -> list[int]:
+        """The allowed arms by what their figures are expected to be, highest first."""
+        return sorted(
+            map(int, np.flatnonzero(self.allowed_a)),
+            key=lambda n: (
+                -round(float(figures.mean_a[n]), 9),
+                -self.arms[n].val,  # seeds that were asked little count as much as others
+                self.arms[n].flops,  # nothing tells them apart; the start takes none
+                self.arms[n].name,
+            ),
+        )
 
 
 def recommend(
@@ -94,46 +104,31 @@ def recommend(
     Args:
         luck: see :func:`ptft.compare.selected.selection_luck`.
     """
-    found: dict[int, _Budget] = {}
-    for budget in sorted({arm.budget for arm in arms if _is_start(arm)}):
-        at = [arm for arm in arms if arm.budget == budget]
+    budgets = {
+        budget: [arm for arm in arms if arm.budget == budget]
+        for budget in sorted({arm.budget for arm in arms if _is_start(arm)})
+    }
+    asked = {budget: {arm.name: arm.asked for arm in at} for budget, at in budgets.items()}
+    found = []
+    for at, target in zip(budgets.values(), pooled_beliefs(asked), strict=True):
         start = next(number for number, arm in enumerate(at) if _is_start(arm))
-        target = target_belief([arm.asked for arm in at])
+        alone = target_belief([arm.asked for arm in at])
         kept = kept_belief([arm.val_kept for arm in at], first=start, luck=luck)
         allowed_a = kept.surely(probability) >= retention - 1e-9
         allowed_a[start] = True
-        found[budget] = _Budget(at, start, target, kept, allowed_a)
-    return [
-        _recommended(one, found, retention=retention, confidence=confidence, margin=margin)
-        for one in found.values()
-    ]
+        one = _Budget(at, start, target, alone, kept, allowed_a)
+        found.append(_recommended(one, retention=retention, confidence=confidence, margin=margin))
+    return found
 
 
 def _recommended(
-    at: _Budget,
-    budgets: Mapping[int, _Budget],
-    *,
-    retention: float,
-    confidence: float,
-    margin: float,
+    at: _Budget, *, retention: float, confidence: float, margin: float
 ) -> Recommendation:
-    best, arms = at.best, at.arms
-    tied = [
-        int(number)
-        for number in np.flatnonzero(at.allowed_a)
-        if number == best or at.target.alike(best, int(number), margin, confidence=confidence)
+    arms, ranked = at.arms, at.ranked(at.target)
+    taken = ranked[0]
+    equals = [
+        n for n in ranked if n == taken or at.target.alike(taken, n, margin, confidence=confidence)
     ]
-    others = [one for one in budgets.values() if one is not at]
-    tied.sort(
-        key=lambda n: (
-            -_elsewhere(arms[n].name, others),
-            -at.target.mean_a[n],
-            -arms[n].val,  # seeds that were asked little count as much as others
-            arms[n].flops,  # nothing tells them apart; the start takes none
-            arms[n].name,
-        )
-    )
-    taken = tied[0]
     first = max(
         (arm for arm in arms if _is_start(arm) or arm.test_retention >= retention),
         key=lambda arm: arm.test,
@@ -147,8 +142,8 @@ def _recommended(
     return Recommendation(
         budget=arms[taken].budget,
         arm=arms[taken].name,
-        best=arms[best].name,
-        equals=tuple(arms[number].name for number in tied),
+        best=arms[at.ranked(at.alone)[0]].name,
+        equals=tuple(arms[number].name for number in equals),
         expected_regret=float(believed.mean()),
         regret_low=float(low),
         regret_high=float(high),
@@ -181,17 +176,6 @@ def pareto(arms: Sequence[Arm]) -> list[Arm]:
 
 def _is_start(arm: Arm) -> bool:
     return arm.kind == "zero_shot"
-
-
-def _elsewhere(name: str, others: Sequence[_Budget]) -> float:
-    """How far an arm lies below the best at other budgets, in mean; -1 where it is at none."""
-    gaps = [
-        float(one.target.mean_a[number] - one.target.mean_a[one.best])
-        for one in others
-        for number, arm in enumerate(one.arms)
-        if arm.name == name
-    ]
-    return float(np.mean(gaps)) if gaps else -1.0
 
 
 def _regrets(

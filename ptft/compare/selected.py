@@ -19,8 +19,10 @@ def selection_luck(comparison: Comparison) -> dict[str, float]:
     ``val`` stopped the start's training early; nothing without a record.
 
     The model that does best on a set is best there by luck in part, which what is trained from it
-    loses. Looks within a standard error of the best (Breiman et al. 1984, section 3.4.3) are not
-    told from it by the set; their mean is what the start has without its luck.
+    loses. Its training had come to where it ends with the first look that the set does not tell
+    from the best, within one standard error (Breiman et al. 1984, section 3.4.3). The mean of that
+    look and those after it is what the start has without its luck; of these a look that lies below
+    the best by two standard errors is worse in truth, and left out.
     """
     start = resolve(comparison.init.from_) if comparison.init else None
     if not isinstance(start, Run):
@@ -51,7 +53,7 @@ def luck_told(luck: dict[str, float]) -> str | None:
 
 
 def _share_of_best(run: Path, recipe: Recipe) -> float:
-    """Mean of the looks that are not told from the best, as a share of it."""
+    """Mean of the looks since the first that is not told from the best, as a share of it."""
     section, target = recipe.stops_early, recipe.early_stop_target
     assert section is not None and target is not None
     series = read_series(run)
@@ -60,9 +62,12 @@ def _share_of_best(run: Path, recipe: Recipe) -> float:
     best = max(looks, default=0.0)
     if not 0.0 < best <= 1.0:
         return 1.0
+    if looks.index(best) < len(looks) - 1 and looks[-1] == best:
+        looks.pop()  # the figure that a run ends with is that of its best look once more
     _, pictures = series.get(f"{target.label}/images", [(0, 1)])[0]
     error = math.sqrt(best * (1.0 - best) / max(1.0, pictures))
-    return fmean(one for one in looks if one >= best - error) / best
+    since = next(number for number, one in enumerate(looks) if one >= best - error)
+    return fmean(one for one in looks[since:] if one >= best - 2.0 * error) / best
 
 
 def _val(section: DataSection) -> dict[str, Any]:

@@ -153,16 +153,16 @@ def _rule(comparison: Comparison, arms: Sequence[Arm], last: Recommendation) -> 
     )
     detect = isinstance(comparison.objective, DetectObjective)
     each = "" if detect else f", each {100 / queries:.1f} points"  # a precision has no such step
-    as_good = [find_arm(arms, name, last.budget).shown for name in last.equals if name != best.name]
-    among = f" ({', '.join(as_good)})" if as_good else " (there is none)"
+    as_good = [
+        find_arm(arms, name, last.budget).shown for name in last.equals if name != taken.name
+    ]
+    alone = f", where {best.shown} is highest by these alone" if best is not taken else ""
     said = (
         f"The rule, on validation and the labels of other seeds ({queries:,} "
-        f"{_queries(comparison)}{each}): {kept}the one that is expected to be highest "
-        f"({best.shown}, "
-        f"{100 * last.figures[best.name]:.1f} %); of it and those at most "
-        f"{100 * section.margin:g} point(s) lower that cannot be told from it{among}, the one that "
-        f"did best at other budgets: {taken.shown}, {100 * last.figures[taken.name]:.1f} %. "
-        f"{_sure(comparison, last)}"
+        f"{_queries(comparison)}{each}) and by what each arm did at other budgets: {kept}the one "
+        f"that is expected to be highest: {taken.shown}, {100 * last.figures[taken.name]:.1f} %"
+        f"{alone}. As good, at most {100 * section.margin:g} point(s) lower and not told from it: "
+        f"{', '.join(as_good) or 'none'}. {_sure(comparison, last)}"
     )
     if last.regret == 0.0:
         return f"{said} On test it is the best candidate too."

@@ -155,29 +155,28 @@ def verdicts_table(
     section = comparison.compare
     own = [arm for arm in arms if arm.budget == choice.budget]
     retains = bool(section.retain)
-    rows = [["arm", "expected", *["val retention", "holds"] * retains, "because"]]
+    rows = [["arm", "val", "expected", *["val retention", "holds"] * retains, "because"]]
     for arm in sorted(own, key=lambda arm: (-choice.figures[arm.name], arm.name)):
         holds = f"{100 * choice.holding[arm.name]:.0f} %"
         kept = [_percent(arm.val_retention), holds] * retains
         why = _verdict(arm, choice, section)
-        rows.append([told_name(arm), _percent(choice.figures[arm.name]), *kept, why])
+        figures = [_percent(arm.val), _percent(choice.figures[arm.name])]
+        rows.append([told_name(arm), *figures, *kept, why])
     return rows
 
 
 def _verdict(arm: Arm, choice: Recommendation, section: CompareSection) -> str:
     """Why an arm is taken, or is not."""
-    behind = 100 * (choice.figures[arm.name] - choice.figures[choice.best])
+    behind = f"{100 * (choice.figures[arm.name] - choice.figures[choice.arm]):+.1f} points"
     if arm.name == choice.arm:
-        if arm.name == choice.best:
-            return "recommended"
-        return f"recommended: as good ({behind:+.1f} points), and better at other budgets"
+        return "recommended"
     if arm.kind != START and choice.holding[arm.name] < section.retention_probability:
         return f"probably retains less than {100 * section.retention:.4g} %"
     if arm.name == choice.best:
-        return "expected to be highest; another that is as good did better at other budgets"
+        return f"highest here alone; with other budgets: {behind}"
     if arm.name in choice.equals:
-        return f"as good, and not as good at other budgets: {behind:+.1f} points"
-    return f"{behind:+.1f} points"
+        return f"as good: {behind}"
+    return behind
 
 
 def _percent(share: float) -> str:

@@ -171,9 +171,8 @@ class CompareSection(Section):
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
     """Of the bands and of the paired bootstrap intervals."""
     margin: float = Field(default=0.01, ge=0.0, lt=1.0)
-    """Arms whose validation figure is lower than the best one's by no more than this, where the
-    interval of the difference includes none, are as good; of them the one is taken that did better
-    at the other budgets."""
+    """Arms that are expected to be lower than the recommended one by no more than this, where the
+    interval of the difference includes none, are said to be as good."""
     jobs: int = Field(default=2, ge=1)
     """Processes, of one thread each; they change no figure."""
 

@@ -12,7 +12,7 @@ from ptft.compare.posterior import kept_belief, target_belief
 from ptft.compare.stats import paired_interval
 from tests.bench._regret_pooling import pool
 
-__all__ = ["bootstrapped", "cheapest", "pooled"]
+__all__ = ["alone", "bootstrapped", "cheapest", "pooled"]
 
 _DRAWS = 500
 
@@ -20,7 +20,7 @@ _DRAWS = 500
 def cheapest(
     arms: Sequence[Arm], retention: float, confidence: float, margin: float
 ) -> dict[int, str]:
-    """The rule before this one: a hard bound on what validation shows, then the highest, then the
+    """The first rule: a hard bound on what validation shows, then the highest, then the
     cheapest of those that a bootstrap cannot tell from it."""
     found = {}
     for budget, at in _budgets(arms).items():
@@ -33,6 +33,52 @@ def cheapest(
             and paired_interval(best.val_sq, arm.val_sq, confidence=confidence)[0] <= 0.0
         ]
         found[budget] = min([best, *equals], key=lambda arm: (arm.flops, -arm.val)).name
+    return found
+
+
+def alone(
+    arms: Sequence[Arm],
+    retention: float,
+    probability: float,
+    luck: Mapping[str, float],
+    *,
+    margin: float | None = None,
+) -> dict[int, str]:
+    """Each budget by its own queries: the highest; with a margin the rule before this one, which of
+    those that are lower by no more and not told from it takes the one that did better at the other
+    budgets."""
+    budgets = _budgets(arms)
+    figures = {budget: target_belief([arm.asked for arm in at]) for budget, at in budgets.items()}
+    behind: dict[int, dict[str, float]] = {}  # what each arm lies below the best allowed
+    allowed = {}
+    for budget, at in budgets.items():
+        start = next(number for number, arm in enumerate(at) if _is_start(arm))
+        kept = kept_belief([arm.val_kept for arm in at], first=start, luck=luck)
+        allowed_a = kept.surely(probability) >= retention - 1e-9
+        allowed_a[start] = True
+        mean_a = figures[budget].mean_a
+        highest = int(np.argmax(np.where(allowed_a, mean_a, -np.inf)))
+        allowed[budget] = highest, np.flatnonzero(allowed_a)
+        behind[budget] = dict(
+            zip([arm.name for arm in at], (mean_a - mean_a[highest]).tolist(), strict=True)
+        )
+    found = {}
+    for budget, at in budgets.items():
+        highest, may = allowed[budget]
+        tied = [at[highest].name]
+        if margin is not None:
+            figure = figures[budget]
+            tied += [
+                at[n].name for n in may if figure.alike(highest, int(n), margin, confidence=0.95)
+            ]
+        others = [gaps for other, gaps in behind.items() if other != budget]
+        found[budget] = max(
+            tied,
+            key=lambda name: (
+                sum(gaps.get(name, -1.0) for gaps in others),
+                behind[budget][name],
+            ),
+        )
     return found
 
 

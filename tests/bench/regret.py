@@ -24,7 +24,7 @@ from ptft.recipe.comparison import CompareSection
 from ptft.recipe.load import load_comparison, load_recipe
 from ptft.train import train
 from tests.bench._parts import shared_data
-from tests.bench._regret_rules import bootstrapped, cheapest, pooled
+from tests.bench._regret_rules import alone, bootstrapped, cheapest, pooled
 from tests.bench._regret_sets import SETS, Wanted, comparison, make_set, start_recipe
 
 __all__ = ["BARS", "run"]
@@ -69,23 +69,23 @@ Rule = Callable[[Set, float, float], Mapping[int, str]]
 
 
 def _recommended(
-    one: Set, retention: float, probability: float, *, luck: bool = True, margin: float = _MARGIN
+    one: Set, retention: float, probability: float, *, luck: bool = True
 ) -> Sequence[Recommendation]:
     return recommend(
         one.arms,
         retention=retention,
         probability=probability,
         confidence=_CONFIDENCE,
-        margin=margin,
+        margin=_MARGIN,
         luck=one.luck if luck else None,
     )
 
 
-def _rule(luck: bool, margin: float) -> Rule:
-    """The rule of `ptft compare`, or parts of it."""
+def _rule(luck: bool) -> Rule:
+    """The rule of `ptft compare`, or a part of it."""
 
     def choose(one: Set, retention: float, probability: float) -> Mapping[int, str]:
-        found = _recommended(one, retention, probability, luck=luck, margin=margin)
+        found = _recommended(one, retention, probability, luck=luck)
         return {choice.budget: choice.arm for choice in found}
 
     return choose
@@ -95,12 +95,14 @@ _NOW = "as it is"
 _RULES: dict[str, Rule] = {
     "hard bound, cheapest": lambda one, bound, _: cheapest(one.arms, bound, _CONFIDENCE, _MARGIN),
     "bootstrap": lambda one, bound, sure: bootstrapped(one.arms, bound, sure),
-    "pooled figures": lambda one, bound, sure: pooled(one.arms, bound, sure, one.luck),
+    "alone": lambda one, bound, sure: alone(one.arms, bound, sure, one.luck),
+    "alone, ties elsewhere": lambda one, bound, sure: alone(
+        one.arms, bound, sure, one.luck, margin=_MARGIN
+    ),
+    "pooled, near as far": lambda one, bound, sure: pooled(one.arms, bound, sure, one.luck),
     "all pooled": lambda one, bound, sure: pooled(one.arms, bound, sure, one.luck, kept_too=True),
-    "highest, luck stays": _rule(luck=False, margin=0.0),
-    "ties, luck stays": _rule(luck=False, margin=_MARGIN),
-    "highest": _rule(luck=True, margin=0.0),
-    _NOW: _rule(luck=True, margin=_MARGIN),
+    "as it is, luck stays": _rule(luck=False),
+    _NOW: _rule(luck=True),
 }
 
 
