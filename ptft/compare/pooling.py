@@ -19,7 +19,7 @@ from scipy.linalg import block_diag
 
 from ptft.compare.posterior import ArmAnswers, Belief, answers_in_common, error_of_means
 
-__all__ = ["pooled_beliefs"]
+__all__ = ["mixture", "pooled_beliefs", "posterior"]
 
 _APART = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)  # deviations of what arms add, shares of 1
 _ALIKE = (0.3, 0.6, 0.8, 0.95)  # correlations at a budget and at four times as many labels
@@ -43,13 +43,13 @@ def pooled_beliefs(asked: Mapping[int, Mapping[str, ArmAnswers]]) -> list[Belief
     quadrupled_n = np.log([budget for budget, _ in places]) / np.log(4)
     far_nn = np.abs(quadrupled_n[:, None] - quadrupled_n)
     found = [
-        _posterior(mean_n, error_nn, level_nb, apart**2 * alike**far_nn * same_nn)
+        posterior(mean_n, error_nn, level_nb, apart**2 * alike**far_nn * same_nn)
         for apart, alike in product(_APART, _ALIKE)
     ]
     likelihoods = np.array([likelihood for likelihood, _ in found])
     weights = np.exp(likelihoods - likelihoods.max())
     weights /= weights.sum()
-    whole = _mixture(weights, [belief for _, belief in found])
+    whole = mixture(weights, [belief for _, belief in found])
     ends = np.cumsum([len(arms) for arms in asked.values()])
     parts = [slice(end - len(arms), end) for end, arms in zip(ends, asked.values(), strict=True)]
     return [Belief(whole.mean_a[part], whole.cov_aa[part, part]) for part in parts]
@@ -87,10 +87,16 @@ def _centred(answers_aq: _Array) -> _Array:
     return centred / sqrt(queries * (queries + 1))
 
 
-def _posterior(
+def posterior(
     mean_n: _Array, error_nn: _Array, level_nb: _Array, prior_nn: _Array
 ) -> tuple[float, Belief]:
-    """The restricted log likelihood of a prior, and what is believed by it."""
+    """The restricted log likelihood of a prior, and what is believed by it.
+
+    Args:
+        mean_n, error_nn: what was measured, and the covariance of its errors.
+        level_nb: which budget each is of.
+        prior_nn: covariance of what arms add to their budget's level.
+    """
     whole_nn = error_nn + prior_nn + _LEAST * np.eye(len(mean_n))
     inner_bb = level_nb.T @ np.linalg.solve(whole_nn, level_nb)
     level_b = np.linalg.solve(inner_bb, level_nb.T @ np.linalg.solve(whole_nn, mean_n))
@@ -106,7 +112,7 @@ def _posterior(
     return float(likelihood), Belief(level_nb @ level_b + gain_nn @ left_n, cov_nn)
 
 
-def _mixture(weights: _Array, beliefs: list[Belief]) -> Belief:
+def mixture(weights: _Array, beliefs: list[Belief]) -> Belief:
     """The mean and the covariance of several beliefs, of which one is right."""
     means_gn = np.stack([one.mean_a for one in beliefs])
     mean_n = weights @ means_gn
