@@ -9,6 +9,7 @@ deadline or by its client, leaves the queues with it.
 from __future__ import annotations  # those of functions within others would be made anew each time
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -39,6 +40,9 @@ __all__ = ["AHEAD", "Encoder"]
 
 AHEAD = 4
 """Pictures of a request that are decoded before a tower takes them."""
+
+# the library would hand a list of one text to threads of its own, which come before the event loop
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 _TEXTS_A_JOB = 32  # that are tokenised at once, of 8,192 characters together
 _CHARACTERS_A_JOB = 8192

@@ -42,6 +42,7 @@ Clean = Literal["clip", "canonicalize", "whitespace", "none"]
 
 LONGEST = 16_384  # characters of a text that are looked at, or more for a long context:
 _A_TOKEN = 32  # characters, which is some six times what a token of any language has
+_A_MOMENT = 1024  # characters, the most that are cut into tokens while other threads stand still
 
 _WRITTEN_MARKS = re.compile(
     f"{START_OF_TEXT}|{END_OF_TEXT}"
@@ -262,6 +263,8 @@ class TextTokenizer:
             ModelError: it gave up, at an expression of the file that takes too long, say.
         """
         try:
+            if len(text) > _A_MOMENT:  # the library lets go of the interpreter for lists alone
+                return self._tokenizer.encode_batch_fast([text], add_special_tokens=marks)[0]
             return self._tokenizer.encode(text, add_special_tokens=marks)
         except BaseException as error:  # a panic of the library's is none of Exception's kind
             if isinstance(error, Exception) or type(error).__name__ == "PanicException":

@@ -2,6 +2,8 @@
 
 import itertools
 import pickle
+import sys
+import threading
 import unicodedata
 from pathlib import Path
 
@@ -248,6 +250,27 @@ def test_so_does_one_of_words(clean: str, monkeypatch: pytest.MonkeyPatch) -> No
     cut = ours(_LONG)
     monkeypatch.setattr(texts_module, "LONGEST", 1 << 30)
     np.testing.assert_array_equal(cut, ours(_LONG))
+
+
+def test_other_threads_go_on_while_a_long_text_is_cut_into_tokens(clip_json: str) -> None:
+    """64 texts of emoji held up everybody else's requests, each for as long as it took."""
+    ours = TextTokenizer(clip_json, context_length=77)
+    begin, ran = threading.Event(), threading.Event()
+    other = threading.Thread(target=lambda: begin.wait() and ran.set(), daemon=True)
+    other.start()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)  # only who lets go of the interpreter lets another thread run
+    try:
+        begin.set()
+        for _ in range(200):
+            ours.uncleaned(["\U0001f408" * 16_384])
+            if ran.is_set():
+                break
+        went_on = ran.is_set()
+    finally:
+        sys.setswitchinterval(interval)
+    other.join()
+    assert went_on
 
 
 def test_what_lies_far_behind_the_context_is_not_cleaned(
