@@ -60,7 +60,7 @@ class State:
         )
         self.drain = Drain(settings.drain_s)
         self.health = Health(settings, self.admission)
-        self.parsing = Pool("parse", 2)
+        self.parsing = Pool("parse", 1)  # parsers hold the interpreter: more would be no faster
         self.fetcher = Fetcher(
             settings.url_hosts, seconds=settings.url_s, max_bytes=settings.max_body_bytes
         )
