@@ -16,6 +16,7 @@ __all__ = [
     "Bounds",
     "check_inside",
     "check_names",
+    "load_row",
     "parse_json",
     "read_bytes",
     "shown",
@@ -49,12 +50,18 @@ def read_bytes(path: Path, *, limit: int = MAX_JSON, error: type[PtftError]) -> 
 
 
 def parse_json(
-    data: bytes | str, where: object, *, most: int | None = _MAX_VALUES, error: type[PtftError]
+    data: bytes | str,
+    where: object,
+    *,
+    most: int | None = _MAX_VALUES,
+    once: bool = False,
+    error: type[PtftError],
 ) -> Any:
     """JSON of bytes or text; no nesting and no number that Python cannot take.
 
     Args:
         most: values; a list that is empty takes three bytes there and sixty here. None: any number.
+        once: whether each object has each key once, see :func:`load_row`.
 
     Raises:
         error: it is none, or has more values, in one line.
@@ -63,11 +70,33 @@ def parse_json(
         text = data if isinstance(data, str) else data.decode("utf-8")
         if most is not None and len(text) > most and sum(map(text.count, ",[{")) > most:
             raise error(f"{where}: more than {most} values; allowed: at most that")
-        return json.loads(text)
+        return load_row(text) if once else json.loads(text)
     except RecursionError:
         raise error(f"{where}: not JSON that is read here: nested too deep") from None
     except ValueError as reason:  # of JSON, of UTF-8, of a number of thousands of digits
         raise error(f"{where}: not JSON: {reason}") from None
+
+
+def load_row(text: str) -> Any:
+    """JSON whose objects have each key once; of two values Python would drop the first in silence.
+
+    Raises:
+        ValueError: it is none, or an object has a key twice.
+        RecursionError: it is nested too deep.
+    """
+    return _ROWS.decode(text)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        name = next(name for at, name in enumerate(names) if name in names[:at])
+        raise ValueError(f"the key {name[:_DIGITS]!r} comes twice")
+    return found
+
+
+_ROWS = json.JSONDecoder(object_pairs_hook=_once)
 
 
 class Bounds:

@@ -12,14 +12,13 @@ It is read without torch and without :mod:`ptft.data`, since it is read where th
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ptft.errors import DataError, UsageError
-from ptft.files.bounds import check_inside, read_bytes
+from ptft.files.bounds import check_inside, load_row, read_bytes
 from ptft.model_source import near_names
 from ptft.recipe.paths import is_hub_id
 
@@ -163,11 +162,11 @@ def _table_rows(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            values = json.loads(line)
-        except (ValueError, RecursionError):  # no JSON, or deeper than Python reads
-            values = None
+            values, why = load_row(line), ""
+        except (ValueError, RecursionError) as error:  # no JSON, or deeper than Python reads
+            values, why = None, f" ({error})"
         if not isinstance(values, dict):
-            raise DataError(f"{table}: row {number}: allowed: a JSON object a line")
+            raise DataError(f"{table}: row {number}: allowed: a JSON object a line{why}")
         yield number, values
 
 

@@ -222,6 +222,7 @@ def test_a_table_of_absurd_size_is_not_read(tmp_path: Path) -> None:
         ('[{"id": 0, "name": "a"}, {"id": true, "name": "b"}]', "ids; allowed: whole numbers"),
         (json.dumps(["x" * 5000]), "class 0 has 5,000 characters; allowed: 4,096"),
         ("[[1]]", "class 0 is .*; allowed: a name"),
+        ('[{"id": 0, "name": "a", "name": "b"}]', "the key 'name' comes twice"),
     ],
 )
 def test_a_file_of_classes_is_refused_in_one_line(text: str, said: str, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_it_is_built_once_and_again_when_it_changes(
     assert list(open_json_rows(path) or []) == ROWS[::-1]
 
 
-@pytest.mark.parametrize("line", [b"[1]", b'{"a": 1', b'{"a": "\xff"}'])
+@pytest.mark.parametrize("line", [b"[1]", b'{"a": 1', b'{"a": "\xff"}', b'{"a": 1, "a": 2}'])
 def test_of_a_broken_file_nothing_is_kept(tmp_path: Path, line: bytes, large: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"a": 1}\n' * 4 + line + b"\n")

@@ -156,10 +156,13 @@ def test_broken_samples_are_named(tmp_path: Path) -> None:
         "5.png": picture(5),
         "5.txt": b"fine",
         "5.json": b"[1]",
+        "6.png": picture(6),
+        "6.json": b'{"txt": "a", "txt": "b"}',
     }
     samples = open_split(ShardsData(train=str(write_tar(tmp_path / "t.tar", files))), "train")
     reasons = ["t.tar/0: ", "no picture; its files: txt", "txt: not UTF-8", "json: ", "not a pict"]
-    for index, reason in enumerate([*reasons, "json: list; allowed: an object"]):
+    reasons += ["json: list; allowed: an object", "json: the key 'txt' comes twice"]
+    for index, reason in enumerate(reasons):
         with pytest.raises(SampleError, match=reason):
             samples[index].image.load()
         assert samples.name(index) == f"t.tar/{index}"

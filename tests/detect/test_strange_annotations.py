@@ -45,6 +45,14 @@ def test_coco_is_refused_in_one_line(tmp_path: Path, changes: dict[str, Any], sa
     assert len(str(error.value)) < 400
 
 
+def test_two_lists_of_coco_under_one_key(tmp_path: Path) -> None:
+    path = Path(coco(tmp_path / "train.json", **boxed()))
+    text = path.read_text()
+    path.write_text(text.rstrip()[:-1] + ', "annotations": []}')
+    with pytest.raises(DataError, match="the key 'annotations' comes twice"):
+        opened(train=str(path))
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -62,8 +62,9 @@ def test_a_table_of_another_form(tmp_path: Path, table: str, said: str) -> None:
         read_probe_set(tmp_path)
 
 
-def test_a_line_that_is_nested_too_deep(tmp_path: Path) -> None:
-    (tmp_path / "metadata.jsonl").write_text("[" * 100_000 + "\n")
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"text": "a", "text": "b"}'])
+def test_a_line_that_is_no_object_of_its_own(tmp_path: Path, line: str) -> None:
+    (tmp_path / "metadata.jsonl").write_text(line + "\n")
     with pytest.raises(DataError, match="row 1: allowed: a JSON object a line"):
         read_probe_set(tmp_path)
 

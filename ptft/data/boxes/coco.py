@@ -41,7 +41,7 @@ def read_coco(path: Path, images: Path | None) -> Annotated:
             f"{path}: {count:,} lists and objects in {len(data):,} bytes; allowed: {_FEW:,}, and "
             f"one for every {_BYTES_EACH} bytes"
         )
-    values = parse_json(data, path, most=None, error=DataError)
+    values = parse_json(data, path, most=None, once=True, error=DataError)
     del data
     if not isinstance(values, dict):
         raise DataError(f"{path}: {shown(values)}; allowed: COCO's object")

@@ -1,6 +1,5 @@
 """The names of classes, as ``data.classes`` gives them."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from io import BufferedReader
@@ -9,7 +8,7 @@ from typing import Any
 
 from ptft.data.fields.templates import clean_text
 from ptft.errors import RecipeError
-from ptft.files.bounds import shown
+from ptft.files.bounds import load_row, shown
 from ptft.files.own import open_plain
 
 __all__ = ["load_classes"]
@@ -61,7 +60,7 @@ def _read_classes(given: str, key: str) -> list[Any]:
     if path.suffix.lower() != ".json":
         return [line for line in text.splitlines() if clean_text(line)]
     try:
-        values = json.loads(text)
+        values = load_row(text)
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{key}: not JSON: {error}") from None
     if not isinstance(values, list):

@@ -10,6 +10,7 @@ from typing import Any
 
 from ptft.data.fields.templates import clean_text
 from ptft.errors import DataError
+from ptft.files.bounds import load_row
 
 __all__ = [
     "LARGE",
@@ -143,7 +144,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 continue
             try:
                 text = line.decode("utf-8-sig")
-                row = json.loads(text)
+                row = load_row(text)
             except UnicodeDecodeError as error:
                 error.object = b"\n" * (number - 1) + line  # the line's number, in the message
                 error.start += number - 1

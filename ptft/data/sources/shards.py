@@ -5,7 +5,6 @@ fetched whole into a folder when one of their samples is first needed (``tar.sha
 read like any other; so they are shuffled as wholes, and within a few of them at a time.
 """
 
-import json
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ from ptft.data.tar.index import TarIndex
 from ptft.data.tar.remote import RemoteShard, list_shards
 from ptft.data.tar.shard_cache import ShardCache
 from ptft.errors import RecipeError, SampleError
+from ptft.files.bounds import load_row
 from ptft.preprocess.decoding import check_picture_size
 from ptft.recipe.data import ShardsData
 from ptft.recipe.paths import expand_paths, is_url
@@ -134,7 +134,7 @@ class Shards(FieldSet):
         if "json" in members:
             text = self._text(row, shard, "json", members["json"])
             try:
-                values = json.loads(text)
+                values = load_row(text)
             except (ValueError, RecursionError) as error:
                 raise SampleError(f"{self._row_name(row)}: json: {error}") from None
             if not isinstance(values, dict):
