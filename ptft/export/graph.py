@@ -31,6 +31,7 @@ from torch.overrides import TorchFunctionMode
 
 from ptft.errors import ExportError
 from ptft.model.trunk import as_exported
+from ptft.onnx.file import read_onnx
 from ptft.onnx.graph_file import inside, save_graph, strip
 
 __all__ = [
@@ -140,22 +141,21 @@ def check_axes(path: Path, tower: Tower) -> None:
     Raises:
         ExportError: naming the axis that came out fixed, or that should have been.
     """
-    graph = onnx.load(path, load_external_data=False).graph
-    names = [value.name for value in [*graph.input, *graph.output]]
+    graph = read_onnx(path)  # which takes no memory for weights
+    names = [*graph.inputs, *graph.outputs]
     if names != [tower.input_name, tower.output_name]:
         raise ExportError(
             f"{path.name}: inputs and outputs are {names}; "
             f"wanted: {[tower.input_name, tower.output_name]}"
         )
-    found = [dim.dim_param or dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim]
+    found = graph.shapes[tower.input_name]
     wanted = [
         tower.axes[axis][0] if axis in tower.axes else size
         for axis, size in enumerate(tower.example.shape)
     ]
     if found != wanted:
         raise ExportError(f"{path.name}: {tower.input_name} has axes {found}; wanted: {wanted}")
-    batch = graph.output[0].type.tensor_type.shape.dim[0].dim_param
-    if batch != tower.axes[0][0]:
+    if graph.shapes[tower.output_name][:1] != [tower.axes[0][0]]:
         raise ExportError(f"{path.name}: the batch of {tower.output_name} came out fixed")
 
 

@@ -78,6 +78,7 @@ class Graph:
     """A file.
 
     Attributes:
+        shapes: of inputs and outputs, by name: sizes, and the names of those that may vary.
         odd: what it holds beside a graph of plain operations, in words.
     """
 
@@ -85,6 +86,7 @@ class Graph:
     tensors: list[Tensor] = field(default_factory=list)
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
+    shapes: dict[str, list[int | str]] = field(default_factory=dict)
     odd: list[str] = field(default_factory=list)
 
 
@@ -143,7 +145,9 @@ def _graph(data: memoryview) -> Graph:
         elif number == 5:
             graph.tensors.append(_tensor(value))
         elif number in (11, 12):
-            (graph.inputs if number == 11 else graph.outputs).append(_name_of(value))
+            name, shape = _value_info(value)
+            (graph.inputs if number == 11 else graph.outputs).append(name)
+            graph.shapes[name] = shape
         elif number == 15:
             graph.odd.append("sparse tensors")
     return graph
@@ -214,11 +218,28 @@ def _tensor(data: memoryview) -> Tensor:
     return tensor
 
 
-def _name_of(data: memoryview) -> str:
+def _value_info(data: memoryview) -> tuple[str, list[int | str]]:
+    """Name and shape; a size that is not told is 0."""
+    name = next((_text(value) for value in _inside(data, 1)), "")
+    shape: list[int | str] = []
+    for dim in _inside(data, 2, 1, 2, 1):  # type, tensor_type, shape, dim
+        size: int | str = 0
+        for number, value in _fields(dim):
+            if number == 1 and isinstance(value, int):
+                size = value
+            elif number == 2 and isinstance(value, memoryview):
+                size = _text(value)
+        shape.append(size)
+        if len(shape) > _MAX_ITEMS:
+            raise _Broken(f"more than {_MAX_ITEMS} axes")
+    return name, shape
+
+
+def _inside(data: memoryview, *numbers: int) -> Iterator[memoryview]:
+    """The bytes of all fields that lie at a path of field numbers."""
     for number, value in _fields(data):
-        if number == 1 and isinstance(value, memoryview):
-            return _text(value)
-    return ""
+        if number == numbers[0] and isinstance(value, memoryview):
+            yield from _inside(value, *numbers[1:]) if numbers[1:] else (value,)
 
 
 def _signed(value: "int | memoryview") -> list[int]:

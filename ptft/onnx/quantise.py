@@ -15,6 +15,7 @@ A file is made in a process that ends (:func:`convert_apart`), which imports no 
 read with its weights once; what onnxruntime copies and infers shapes of has them outside.
 """
 
+import math
 import mmap
 import os
 import subprocess
@@ -29,9 +30,10 @@ import onnx
 from numpy.typing import NDArray
 
 from ptft.errors import ExportError
+from ptft.onnx.file import read_onnx
 from ptft.onnx.graph_file import EXTERNAL_EACH, consumers, save_graph, strip
 
-__all__ = ["GIVES_BACK", "convert_apart", "convolves", "learns_ranges", "write_half", "write_int8"]
+__all__ = ["GIVES_BACK", "convert_apart", "learns_ranges", "write_half", "write_int8"]
 
 
 GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "16777216"}
@@ -165,7 +167,7 @@ def write_int8(
             quantize_static(
                 aside,
                 path,
-                _Pictures(_input_name(plain), pictures),
+                _Pictures(read_onnx(plain).inputs[0], pictures),
                 op_types_to_quantize=list(_CALIBRATED),
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
@@ -201,21 +203,14 @@ def _inferred_once() -> Iterator[None]:
 
 
 def learns_ranges(plain: Path) -> bool:
-    """Whether :func:`write_int8` reads pictures for this float32 file."""
-    return convolves(onnx.load(plain, load_external_data=False).graph)
-
-
-def _input_name(plain: Path) -> str:
-    return str(onnx.load(plain, load_external_data=False).graph.input[0].name)
-
-
-def convolves(graph: onnx.GraphProto) -> bool:
-    """Whether most weights are of convolutions."""
-    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.initializer}
+    """Whether :func:`write_int8` reads pictures for this float32 file: most of its weights are of
+    convolutions."""
+    graph = read_onnx(plain)
+    sizes = {tensor.name: math.prod(tensor.dims) for tensor in graph.tensors}
     totals = {"Conv": 0, "MatMul": 0, "Gemm": 0}
-    for node in graph.node:
-        if node.op_type in totals:
-            totals[node.op_type] += sizes.get(node.input[1], 0)
+    for node in graph.nodes:
+        if node.op in totals:
+            totals[node.op] += sizes.get(node.inputs[1], 0)
     return 2 * totals["Conv"] > sum(totals.values())
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 import torch.nn.functional as F
@@ -22,7 +21,7 @@ from ptft.artifact import FolderFiles, RunFiles, read_json, tower_file
 from ptft.export.graph import write_graph
 from ptft.export.towers import image_tower, text_tower
 from ptft.model import DualEncoder, build_model, load_model
-from ptft.onnx.quantise import convolves, write_int8
+from ptft.onnx.quantise import learns_ranges, write_int8
 from ptft.recipe import ArchModel, ClipObjective
 from tests.bench._parts import ptft, shared_data
 from tests.support.tiny import arch_section
@@ -117,7 +116,7 @@ def _ways(towers: dict[str, DualEncoder], turns: int) -> dict[str, float]:
             paths = {way: Path(home, f"{way}.onnx") for way in ("learned", "as it runs")}
             for way, path in paths.items():
                 write_int8(path, plain, pictures.numpy(), calibrate=way == "learned")
-            taken = "learned" if convolves(onnx.load(plain).graph) else "as it runs"
+            taken = "learned" if learns_ranges(plain) else "as it runs"
             took = _in_turn(
                 {way: _session(path, pictures[:1]) for way, path in paths.items()}, turns
             )

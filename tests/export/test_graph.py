@@ -1,6 +1,7 @@
 """ONNX files of small modules: axes, external weights, and what is stripped."""
 
 import logging
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ptft.export import graph
 from ptft.export.graph import Tower, check_axes, write_graph
 from ptft.export.parity import compare_embeddings, measure_parity, run_apart
 from ptft.onnx import graph_file
+from ptft.onnx.quantise import learns_ranges
 
 
 class Pooled(nn.Module):
@@ -68,6 +70,23 @@ def test_a_length_that_comes_out_fixed_is_an_error(tmp_path: Path) -> None:
     write_graph(tower(Pooled(), length=False), path)
     with pytest.raises(ExportError, match=wanted):
         check_axes(path, tower(Pooled()))
+
+
+def test_axes_are_checked_without_the_weights(tmp_path: Path) -> None:
+    module = Pooled()
+    module.embedding = nn.Embedding(500_000, 4)
+    path = tmp_path / "text_model.onnx"
+    write_graph(tower(module), path)
+    weights = 500_000 * 4 * 4
+    assert path.stat().st_size > weights
+    tracemalloc.start()
+    try:
+        check_axes(path, tower(module))
+        assert not learns_ranges(path)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < weights / 10
 
 
 def test_nothing_is_said_or_left_of_the_machine(

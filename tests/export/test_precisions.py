@@ -18,7 +18,7 @@ from ptft.export.samples import calibration_pictures
 from ptft.export.towers import image_tower, write_towers
 from ptft.onnx import graph_file, quantise
 from ptft.onnx.processor import saturation_note
-from ptft.onnx.quantise import convolves, write_half, write_int8
+from ptft.onnx.quantise import learns_ranges, write_half, write_int8
 from ptft.recipe import Recipe
 from ptft.recipe.load import parse_recipe
 from tests.support import tiny
@@ -143,7 +143,7 @@ def test_a_convolutional_tower_is_calibrated_on_pictures(tmp_path: Path) -> None
     model = tiny.build(tiny.towers_section(image="test_resnet"))
     plain = tmp_path / "vision_model.onnx"
     write_graph(image_tower(model), plain)
-    assert convolves(onnx.load(plain).graph)
+    assert learns_ranges(plain)
     pictures = tiny.pictures(model, 9).numpy()
     write_int8(tmp_path / "a.onnx", plain, pictures)
     write_int8(tmp_path / "b.onnx", plain, pictures / 10)

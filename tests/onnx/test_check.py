@@ -149,6 +149,10 @@ def test_what_is_read_is_what_the_file_holds(classifier_folder: Path) -> None:
         ours, theirs = check_onnx_file(path), onnx.load(path).graph
         assert [n.op for n in ours.nodes] == [n.op_type for n in theirs.node]
         assert [n.inputs for n in ours.nodes] == [list(n.input) for n in theirs.node]
+        assert ours.shapes == {
+            value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+            for value in (*theirs.input, *theirs.output)
+        }
         for mine, its in zip(read_onnx(path).tensors, theirs.initializer, strict=True):
             assert (mine.name, mine.dims) == (its.name, list(its.dims))
             assert mine.data is not None
