@@ -1,6 +1,5 @@
 """CLIP's byte-pair vocabulary as a ``tokenizer.json``."""
 
-import functools
 import gzip
 import importlib.util
 import json
@@ -38,7 +37,6 @@ _MARKS_STEP = {"type": "Replace", "pattern": {"Regex": SWALLOWED}, "content": "<
 
 
 @cache
-@functools.cache
 def clip_bpe_json() -> str:
     """``tokenizer.json`` of CLIP's byte-pair vocabulary, from the file that open_clip installs.
 

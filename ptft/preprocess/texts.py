@@ -19,9 +19,12 @@ word by then). A tower that reads nothing behind its end mark loses what follows
 :meth:`TextTokenizer.ends_early` tells.
 """
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +46,8 @@ Clean = Literal["clip", "canonicalize", "whitespace", "none"]
 LONGEST = 16_384  # characters of a text that are looked at, or more for a long context:
 _A_TOKEN = 32  # characters, which is some six times what a token of any language has
 _A_MOMENT = 1024  # characters, the most that are cut into tokens while other threads stand still
+
+_allowed: set[bytes] = set()  # digests of files that were held once in this process
 
 _WRITTEN_MARKS = re.compile(
     f"{START_OF_TEXT}|{END_OF_TEXT}"
@@ -101,19 +106,8 @@ class TextTokenizer:
         if clean not in CLEANERS:
             raise ModelError(f"clean: {clean!r}; allowed: {', '.join(CLEANERS)}")
         self._cleaner = CLEANERS[clean]
-        try:
-            self._tokenizer = Tokenizer.from_str(self._json)
-            self._tokenizer.no_padding()
-        except Exception as error:  # the library raises plain Exception
-            raise ModelError(f"tokenizer.json: {error}") from None
-        self._marks: dict[str, int] = {}
-        if kind == "clip":
-            self._set_up_clip()
-        self._around = self._run("").ids  # the marks around a text
-        try:
-            self._tokenizer.enable_truncation(context_length)
-        except Exception as error:  # more marks than tokens
-            raise ModelError(f"tokenizer.json: {error}") from None
+        parsed = _parse(self._json, kind, context_length)
+        self._tokenizer, self._marks, self._around = parsed.tokenizer, parsed.marks, parsed.around
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Token ids (B, L), L the context length."""
@@ -210,10 +204,6 @@ class TextTokenizer:
 
     def with_(self, **changes: Any) -> "TextTokenizer":
         """The same vocabulary with other arguments."""
-        if set(changes) <= {"trimmable"}:  # parsing a vocabulary again takes a tenth of a second
-            same = object.__new__(TextTokenizer)
-            same.__dict__.update(self.__dict__, **changes)
-            return same
         return TextTokenizer(self._json, **{**self.kwargs(), **changes})
 
     @property
@@ -237,44 +227,18 @@ class TextTokenizer:
         cleaned, which takes time by the character."""
         return self._cleaner(bound_text(text, self._longest))
 
-    def _set_up_clip(self) -> None:
-        for mark in (START_OF_TEXT, END_OF_TEXT):
-            number = self._tokenizer.token_to_id(mark)
-            if number is None:
-                raise ModelError(f"tokenizer.json: no CLIP vocabulary, it lacks {mark}")
-            self._marks[mark] = number
-        # The cleaning is complete. The file's normaliser, which serves clients that do not clean,
-        # would also compose characters that HTML entities left decomposed; open_clip does not.
-        self._tokenizer.normalizer = None
-        self._tokenizer.encode_special_tokens = True  # marks are found here, see _encode_marks
-
     def _encode(self, text: str) -> list[int]:
         if self.kind == "clip" and "_of_text>" in text:
             ids = self._encode_marks(text)
             if len(ids) > self.context_length:
                 ids = [*ids[: self.context_length - 1], self._marks[END_OF_TEXT]]
             return ids
-        return list(self._run(text).ids)
-
-    def _run(self, text: str, *, marks: bool = True) -> Any:
-        """What the library makes of a text.
-
-        Raises:
-            ModelError: it gave up, at an expression of the file that takes too long, say.
-        """
-        try:
-            if len(text) > _A_MOMENT:  # the library lets go of the interpreter for lists alone
-                return self._tokenizer.encode_batch_fast([text], add_special_tokens=marks)[0]
-            return self._tokenizer.encode(text, add_special_tokens=marks)
-        except BaseException as error:  # a panic of the library's is none of Exception's kind
-            if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-                raise ModelError(f"tokenizer.json: it cannot read a text: {error}") from None
-            raise
+        return list(_run(self._tokenizer, text).ids)
 
     def _is_cut(self, text: str) -> bool:
         if self.kind == "clip" and "_of_text>" in text:
             return len(self._encode_marks(text)) > self.context_length
-        return bool(self._run(text).overflowing)
+        return bool(_run(self._tokenizer, text).overflowing)
 
     def _encode_marks(self, text: str) -> list[int]:
         """A text that spells out a mark, which open_clip then takes for the mark itself."""
@@ -293,8 +257,69 @@ class TextTokenizer:
 
     def _plain_ids(self, text: str) -> list[int]:
         # without marks of its own, so that no more than the context length is ever needed
-        ids: list[int] = self._run(text, marks=False).ids
+        ids: list[int] = _run(self._tokenizer, text, marks=False).ids
         return ids
+
+
+@dataclass(frozen=True)
+class _Parsed:
+    """A vocabulary as the library reads it; nothing changes it.
+
+    Attributes:
+        tokenizer: cuts at a context length.
+        marks: CLIP's, by name; empty for another kind.
+        around: the ids that stand around any text.
+    """
+
+    tokenizer: Tokenizer
+    marks: dict[str, int]
+    around: list[int]
+
+
+@lru_cache(maxsize=2)  # parsing one takes a tenth of a second, and models are read many times
+def _parse(text: str, kind: str, context_length: int) -> _Parsed:
+    """
+    Raises:
+        ModelError: the library cannot read it, or it lacks a mark.
+    """
+    try:
+        tokenizer = Tokenizer.from_str(text)
+        tokenizer.no_padding()
+    except Exception as error:  # the library raises plain Exception
+        raise ModelError(f"tokenizer.json: {error}") from None
+    marks: dict[str, int] = {}
+    if kind == "clip":
+        for mark in (START_OF_TEXT, END_OF_TEXT):
+            number = tokenizer.token_to_id(mark)
+            if number is None:
+                raise ModelError(f"tokenizer.json: no CLIP vocabulary, it lacks {mark}")
+            marks[mark] = number
+        # The cleaning is complete. The file's normaliser, which serves clients that do not clean,
+        # would also compose characters that HTML entities left decomposed; open_clip does not.
+        tokenizer.normalizer = None
+        tokenizer.encode_special_tokens = True  # marks are found here, see _encode_marks
+    around = _run(tokenizer, "").ids
+    try:
+        tokenizer.enable_truncation(context_length)
+    except Exception as error:  # more marks than tokens
+        raise ModelError(f"tokenizer.json: {error}") from None
+    return _Parsed(tokenizer, marks, around)
+
+
+def _run(tokenizer: Tokenizer, text: str, *, marks: bool = True) -> Any:
+    """What the library makes of a text.
+
+    Raises:
+        ModelError: it gave up, at an expression of the file that takes too long, say.
+    """
+    try:
+        if len(text) > _A_MOMENT:  # the library lets go of the interpreter for lists alone
+            return tokenizer.encode_batch_fast([text], add_special_tokens=marks)[0]
+        return tokenizer.encode(text, add_special_tokens=marks)
+    except BaseException as error:  # a panic of the library's is none of Exception's kind
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise ModelError(f"tokenizer.json: it cannot read a text: {error}") from None
+        raise
 
 
 def _restore(text: str, kwargs: dict[str, Any]) -> TextTokenizer:
@@ -310,7 +335,10 @@ def _read_json(file_or_json: Path | str) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ModelError(f"{path}: not a tokenizer.json: {error}") from None
-    check_tokenizer(text, str(path))  # a file may be anybody's; a text is what was read before
+    digest = hashlib.sha256(data).digest()
+    if digest not in _allowed:  # a file may be anybody's; a text is what was read before
+        check_tokenizer(text, str(path))
+        _allowed.add(digest)
     return text
 
 

@@ -101,6 +101,30 @@ def test_saved_and_restored(clip_json: str, tmp_path: Path) -> None:
     assert first.with_(context_length=7)(HARD).shape == (len(HARD), 7)
 
 
+def test_a_file_is_checked_and_parsed_once_a_process(
+    clip_json: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = clip_json.replace("{", "{ ", 1)  # which no other test has read
+    paths = tmp_path / "a.json", tmp_path / "b.json"
+    for path in paths:
+        path.write_text(text, encoding="utf-8")
+    first = TextTokenizer(paths[0], context_length=9)
+
+    def fail(*_: object) -> None:
+        raise AssertionError("again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(texts_module, "check_tokenizer", fail)
+        patch.setattr(texts_module, "Tokenizer", fail)
+        again = TextTokenizer(paths[1], context_length=9, clean="none")
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(first))(HARD), first(HARD))
+    shorter = TextTokenizer(paths[0], context_length=5)
+    assert [one(["a " * 9]).astype(bool).sum() for one in (first, again, shorter)] == [9, 9, 5]
+    paths[0].write_text(text.replace("BPE", "EPB"), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"a\.json"):
+        TextTokenizer(paths[0], context_length=9)
+
+
 def test_trim(clip_json: str) -> None:
     tokenizer = TextTokenizer(clip_json, context_length=77, trimmable=True)
     tokens = tokenizer(["a cat", "two dogs on a mat!"])
