@@ -13,7 +13,7 @@ from ptft.compare.plots import cost_bars, label_curves, retention_plane
 from ptft.compare.queries import read_queries
 from ptft.compare.recommend import Recommendation, recommend
 from ptft.compare.results import Cell
-from ptft.compare.selected import selection_luck
+from ptft.compare.selected import kept_sets
 from ptft.compare.sentences import article, passed_over, sentences, unit, worth_told
 from ptft.compare.tables import (
     TableRows,
@@ -58,7 +58,7 @@ def choose(comparison: Comparison, cells: Sequence[Cell]) -> Choices:
         probability=section.retention_probability,
         confidence=section.confidence,
         margin=section.margin,
-        luck=selection_luck(comparison),
+        sets=kept_sets(comparison),
     )
     return Choices(cells, arms, chosen)
 

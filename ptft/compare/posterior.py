@@ -8,7 +8,7 @@ independently, by chance, so that few queries which all arms answer alike prove 
 (as a Beta(1/2, 1/2) of Jeffreys' would for one arm alone).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,6 @@ __all__ = [
     "Belief",
     "answers_in_common",
     "error_of_means",
-    "kept_belief",
     "target_belief",
 ]
 
@@ -116,40 +115,6 @@ def answers_in_common(asked: Sequence[ArmAnswers]) -> tuple[list[object], NDArra
         hits_sq = one.hits_sq[:, [place[query] for query in queries]]
         rows.append(np.nansum(hits_sq, axis=0) / (~np.isnan(hits_sq)).sum(axis=0))
     return queries, np.stack(rows)
-
-
-def kept_belief(
-    kept: Sequence[Mapping[str, Hits]], *, first: int, luck: Mapping[str, float] | None = None
-) -> Belief:
-    """What each arm keeps: the mean over the sets of its figure as a share of the start's.
-
-    A share is a ratio of two means over the same queries, and its error that of the mean of
-    (arm's answer - share x start's answer) / start's figure (the delta method).
-
-    Args:
-        kept: of each arm, its hits on each set; none where nothing is to be retained.
-        first: number of the start, which keeps all, for certain.
-        luck: of sets that the start was selected on, the part of its figure that is not luck. What
-            an arm lost is less by that, though never less than nothing.
-    """
-    arms, start = len(kept), kept[first]
-    if not start:
-        return Belief(np.ones(arms), np.zeros((arms, arms)))
-    mean_a, cov_aa = np.zeros(arms), np.zeros((arms, arms))
-    for name, start_sq in start.items():
-        start_q = start_sq.mean(axis=0)
-        figure = start_q.mean()
-        if figure == 0.0:  # nothing that could be lost
-            mean_a += 1.0 / len(start)
-            continue
-        answers_aq = np.stack([one[name].mean(axis=0) for one in kept])
-        share_a = answers_aq.mean(axis=1) / figure
-        lost_aq = (answers_aq - share_a[:, None] * start_q) / figure
-        unlucky_a = np.minimum(share_a / (luck or {}).get(name, 1.0), np.maximum(share_a, 1.0))
-        mean_a += unlucky_a / len(start)
-        cov_aa += error_of_means(lost_aq, scale=1.0 / figure) / len(start) ** 2
-    cov_aa[first], cov_aa[:, first], mean_a[first] = 0.0, 0.0, 1.0
-    return Belief(mean_a, cov_aa)
 
 
 def error_of_means(answers_aq: NDArray[np.float64], scale: float = 1.0) -> NDArray[np.float64]:

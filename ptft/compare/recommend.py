@@ -3,8 +3,8 @@
 The rule, on validation alone:
 
 1. Believe: of every arm its figure on the target, from the queries that all arms were asked here
-   and at the other budgets (:mod:`ptft.compare.pooling`), and what it keeps, from those here
-   (:mod:`ptft.compare.posterior`); each with its error.
+   and at the other budgets (:mod:`ptft.compare.pooling`), and what a test would say that it keeps,
+   from those here (:mod:`ptft.compare.kept`); each with its error.
 2. Allow the arms that keep ``retention`` with a probability of at least
    ``retention_probability``. The starting model is always allowed, so "do not fine-tune" can win.
 3. Take the allowed arm whose figure is expected to be highest: it has the least expected regret,
@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptft.compare.gathered import Arm
+from ptft.compare.kept import KeptSet, kept_belief
 from ptft.compare.pooling import pooled_beliefs
-from ptft.compare.posterior import ArmAnswers, Belief, kept_belief, target_belief
+from ptft.compare.posterior import ArmAnswers, Belief, target_belief
 
 __all__ = ["Recommendation", "pareto", "recommend"]
 
@@ -75,6 +76,7 @@ class _Budget:
     target: Belief
     alone: Belief
     kept: Belief
+    kept_on_test: Belief
     allowed_a: NDArray[np.bool_]
 
     def ranked(self, figures: Belief) -> list[int]:
@@ -97,12 +99,12 @@ def recommend(
     probability: float,
     confidence: float,
     margin: float,
-    luck: Mapping[str, float] | None = None,
+    sets: Mapping[str, KeptSet] | None = None,
 ) -> list[Recommendation]:
     """Choose an arm at every budget that has a start, see ``CompareSection`` for what is asked.
 
     Args:
-        luck: see :func:`ptft.compare.selected.selection_luck`.
+        sets: see :func:`ptft.compare.selected.kept_sets`.
     """
     budgets = {
         budget: [arm for arm in arms if arm.budget == budget]
@@ -113,10 +115,12 @@ def recommend(
     for at, target in zip(budgets.values(), pooled_beliefs(asked), strict=True):
         start = next(number for number, arm in enumerate(at) if _is_start(arm))
         alone = target_belief([arm.asked for arm in at])
-        kept = kept_belief([arm.val_kept for arm in at], first=start, luck=luck)
+        test = {name: hits.shape[1] for name, hits in at[start].test_kept.items()}
+        kept = kept_belief([arm.val_kept for arm in at], first=start, sets=sets, test=test)
+        kept_on_test = kept_belief([arm.test_kept for arm in at], first=start, sets=sets)
         allowed_a = kept.surely(probability) >= retention - 1e-9
         allowed_a[start] = True
-        one = _Budget(at, start, target, alone, kept, allowed_a)
+        one = _Budget(at, start, target, alone, kept, kept_on_test, allowed_a)
         found.append(_recommended(one, retention=retention, confidence=confidence, margin=margin))
     return found
 
@@ -135,8 +139,7 @@ def _recommended(
     )
     believed, shown = _regrets(at, taken, retention)
     low, high = np.quantile(shown, [(1 - confidence) / 2, (1 + confidence) / 2])
-    on_test = at.kept.plus(kept_belief([arm.test_kept for arm in arms], first=at.start))
-    kept_low, kept_high = on_test.interval(taken, confidence=confidence)
+    kept_low, kept_high = at.kept.plus(at.kept_on_test).interval(taken, confidence=confidence)
     names = [arm.name for arm in arms]
     holding = dict(zip(names, at.kept.at_least(retention).tolist(), strict=True))
     return Recommendation(
@@ -193,6 +196,5 @@ def _regrets(
     target_on_test = target_belief(
         [ArmAnswers(range(arm.test_sq.shape[1]), arm.test_sq) for arm in at.arms]
     )
-    kept_on_test = kept_belief([arm.test_kept for arm in at.arms], first=at.start)
-    shown = lost(at.target.plus(target_on_test), at.kept.plus(kept_on_test))
+    shown = lost(at.target.plus(target_on_test), at.kept.plus(at.kept_on_test))
     return lost(at.target, at.kept), shown

@@ -17,7 +17,7 @@ from ptft.compare.keys import Keys, base_values
 from ptft.compare.passes import cut_short
 from ptft.compare.recorded_data import check_recorded_data
 from ptft.compare.results import Cell, Cells
-from ptft.compare.selected import luck_told, selection_luck
+from ptft.compare.selected import candidates_told, kept_sets, luck_told, selection_luck
 from ptft.compare.target import Target
 from ptft.compare.unlabelled import check_unlabelled
 from ptft.compare.work import ArmJob, Shared, work
@@ -134,7 +134,10 @@ def compare(
                     shared = Shared(board, claims, log)
                     work(comparison, jobs, shared, stop, deadline=deadline)
         left = len(_all_cells(comparison) - board.bring_cells())
-        remarks = [*changes, *filter(None, (cut, luck_told(selection_luck(comparison))))]
+        told = luck_told(selection_luck(comparison))
+        pictures = {one.name: (len(one.val), len(one.test)) for one in target.retained}
+        among = candidates_told(kept_sets(comparison), pictures)
+        remarks = [*changes, *filter(None, (cut, told, among))]
         while True:
             found = cells.all()
             test = target.target.test

@@ -1,17 +1,30 @@
 """Retained sets that the start itself was selected on, as its run's record tells."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ptft.artifact import RunFiles
+from ptft.compare.kept import KeptSet, are_read_anew
 from ptft.model_source import Run, resolve
-from ptft.recipe import Comparison, DataSection, Recipe, metrics_of
+from ptft.recipe import Comparison, DataSection, Recipe, RetrievalEvaluation, metrics_of
 from ptft.recipe.publication import load_foreign
 from ptft.report.curves import read_series
 
-__all__ = ["luck_told", "selection_luck"]
+__all__ = ["candidates_told", "kept_sets", "luck_told", "selection_luck"]
+
+
+def kept_sets(comparison: Comparison) -> dict[str, KeptSet]:
+    """How the answers on each retained set are read, by its name."""
+    luck = selection_luck(comparison)
+    return {
+        (name := item.name or item.kind): KeptSet(
+            luck.get(name, 1.0), min(item.ks) if isinstance(item, RetrievalEvaluation) else None
+        )
+        for item in comparison.compare.retain
+    }
 
 
 def selection_luck(comparison: Comparison) -> dict[str, float]:
@@ -19,10 +32,10 @@ def selection_luck(comparison: Comparison) -> dict[str, float]:
     ``val`` stopped the start's training early; nothing without a record.
 
     The model that does best on a set is best there by luck in part, which what is trained from it
-    loses. Its training had come to where it ends with the first look that the set does not tell
-    from the best, within one standard error (Breiman et al. 1984, section 3.4.3). The mean of that
-    look and those after it is what the start has without its luck; of these a look that lies below
-    the best by two standard errors is worse in truth, and left out.
+    loses. The looks that came after it were taken where training had come at least as far, and not
+    for what they showed; their mean is what the start has without its luck, but for looks that lie
+    two standard errors below the best, which are worse in truth. Where none is left nothing is
+    corrected.
     """
     start = resolve(comparison.init.from_) if comparison.init else None
     if not isinstance(start, Run):
@@ -37,7 +50,8 @@ def selection_luck(comparison: Comparison) -> dict[str, float]:
         for item in comparison.compare.retain
         if item.data is not None and _val(item.data) == looked
     ]
-    return dict.fromkeys(names, _share_of_best(start.path, recipe)) if names else {}
+    share = _share_of_best(start.path, recipe) if names else 1.0
+    return dict.fromkeys(names, share) if share < 1.0 else {}
 
 
 def luck_told(luck: dict[str, float]) -> str | None:
@@ -52,8 +66,30 @@ def luck_told(luck: dict[str, float]) -> str | None:
     )
 
 
+def candidates_told(
+    sets: Mapping[str, KeptSet], pictures: Mapping[str, tuple[int, int]]
+) -> str | None:
+    """Tell in a sentence which figures count as among another number of candidates; None: none do.
+
+    Args:
+        pictures: of each retained set, how many ``val`` has, and ``test``.
+    """
+    parts = [
+        f"{name} {val:,} and {test:,}"
+        for name, (val, test) in sorted(pictures.items())
+        if are_read_anew(sets[name].k, 2 * val, 2 * test)
+    ]
+    return (
+        "Of what is to be retained val and test have different numbers of pictures to be found "
+        f"among, which moves recall; for the choice what is kept counts as among those of test: "
+        f"{', '.join(parts)}."
+        if parts
+        else None
+    )
+
+
 def _share_of_best(run: Path, recipe: Recipe) -> float:
-    """Mean of the looks since the first that is not told from the best, as a share of it."""
+    """Mean of the looks after the best that may be as good in truth, as a share of it."""
     section, target = recipe.stops_early, recipe.early_stop_target
     assert section is not None and target is not None
     series = read_series(run)
@@ -66,8 +102,9 @@ def _share_of_best(run: Path, recipe: Recipe) -> float:
         looks.pop()  # the figure that a run ends with is that of its best look once more
     _, pictures = series.get(f"{target.label}/images", [(0, 1)])[0]
     error = math.sqrt(best * (1.0 - best) / max(1.0, pictures))
-    since = next(number for number, one in enumerate(looks) if one >= best - error)
-    return fmean(one for one in looks[since:] if one >= best - 2.0 * error) / best
+    after = looks[looks.index(best) + 1 :]
+    near = [one for one in after if one >= best - 2.0 * error]
+    return fmean(near) / best if near else 1.0
 
 
 def _val(section: DataSection) -> dict[str, Any]:

@@ -16,13 +16,13 @@ from ptft.artifact import read_json, write_json
 from ptft.compare.arms import MIXES, START, STEPLESS
 from ptft.compare.boxes import BoxMeasurement
 from ptft.compare.count import count_training
+from ptft.compare.kept import kept_belief
 from ptft.compare.metric import Measurement, TextEmbeddings, answers_of, bits, calibrated
 from ptft.compare.passes import passes_of
 from ptft.compare.peak import training_peak
-from ptft.compare.posterior import kept_belief
 from ptft.compare.queries import said_of
 from ptft.compare.results import MIXED, Cell, Cells, Costs, TrialRecord
-from ptft.compare.selected import selection_luck
+from ptft.compare.selected import kept_sets
 from ptft.compare.start import put_head, starting_model
 from ptft.compare.stats import hits_of
 from ptft.compare.target import Target, shares
@@ -86,7 +86,8 @@ class Validation:
         section = self._task.comparison.compare
         start = {name: hits_of([row]) for name, row in self._task.start_val.items()}
         mine = {name: hits_of([bits(one)]) for name, one in self.kept.items()}
-        belief = kept_belief([start, mine], first=0, luck=self._task.luck)
+        test = {name: len(row) for name, row in self._task.start_test.items()}
+        belief = kept_belief([start, mine], first=0, sets=self._task.sets, test=test)
         return max(0.0, section.retention - belief.surely(section.retention_probability)[1])
 
 
@@ -132,7 +133,7 @@ class Task:
             self._peak = training_peak(measured_recipes(self))
         self.start, self._new_detector = starting_model(comparison, self.target)
         self.target.cache_pictures(self.start.spec.preprocess)
-        self.luck = selection_luck(comparison)
+        self.sets = kept_sets(comparison)
         self.start_val = self._of_start("val")
         self.start_test = self._of_start("test")
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ptft.compare.gathered import Arm
-from ptft.compare.posterior import kept_belief, target_belief
+from ptft.compare.kept import KeptSet, kept_belief
+from ptft.compare.posterior import Belief, target_belief
 from ptft.compare.stats import paired_interval
 from tests.bench._regret_pooling import pool
 
@@ -40,7 +41,7 @@ def alone(
     arms: Sequence[Arm],
     retention: float,
     probability: float,
-    luck: Mapping[str, float],
+    sets: Mapping[str, KeptSet],
     *,
     margin: float | None = None,
 ) -> dict[int, str]:
@@ -53,7 +54,7 @@ def alone(
     allowed = {}
     for budget, at in budgets.items():
         start = next(number for number, arm in enumerate(at) if _is_start(arm))
-        kept = kept_belief([arm.val_kept for arm in at], first=start, luck=luck)
+        kept = _kept(at, start, sets)
         allowed_a = kept.surely(probability) >= retention - 1e-9
         allowed_a[start] = True
         mean_a = figures[budget].mean_a
@@ -113,7 +114,7 @@ def pooled(
     arms: Sequence[Arm],
     retention: float,
     probability: float,
-    luck: Mapping[str, float],
+    sets: Mapping[str, KeptSet],
     *,
     kept_too: bool = False,
 ) -> dict[int, str]:
@@ -123,10 +124,7 @@ def pooled(
     names = [[arm.name for arm in at] for at in budgets.values()]
     starts = [next(n for n, arm in enumerate(at) if _is_start(arm)) for at in budgets.values()]
     figures = pool([target_belief([a.asked for a in at]) for at in budgets.values()], names)
-    kept = [
-        kept_belief([arm.val_kept for arm in at], first=start, luck=luck)
-        for at, start in zip(budgets.values(), starts, strict=True)
-    ]
+    kept = [_kept(at, start, sets) for at, start in zip(budgets.values(), starts, strict=True)]
     if kept_too and budgets and next(iter(budgets.values()))[0].val_kept:
         kept = pool(kept, names)
     found = {}
@@ -144,6 +142,11 @@ def _budgets(arms: Sequence[Arm]) -> dict[int, list[Arm]]:
         budget: [arm for arm in arms if arm.budget == budget]
         for budget in sorted({arm.budget for arm in arms})
     }
+
+
+def _kept(at: Sequence[Arm], start: int, sets: Mapping[str, KeptSet]) -> Belief:
+    test = {name: hits.shape[1] for name, hits in at[start].test_kept.items()}
+    return kept_belief([arm.val_kept for arm in at], first=start, sets=sets, test=test)
 
 
 def _is_start(arm: Arm) -> bool:

@@ -10,15 +10,16 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ptft.compare.gathered import Arm, gather
+from ptft.compare.kept import KeptSet
 from ptft.compare.recommend import Recommendation, recommend
 from ptft.compare.results import Cells
-from ptft.compare.selected import selection_luck
+from ptft.compare.selected import kept_sets
 from ptft.compare.task import Task
 from ptft.recipe.comparison import CompareSection
 from ptft.recipe.load import load_comparison, load_recipe
@@ -49,12 +50,12 @@ class Set:
     """A finished comparison.
 
     Attributes:
-        luck: see ``selection_luck``.
+        sets: see ``kept_sets``.
     """
 
     name: str
     arms: Sequence[Arm]
-    luck: Mapping[str, float]
+    sets: Mapping[str, KeptSet]
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,11 @@ class Choice:
 
 
 Rule = Callable[[Set, float, float], Mapping[int, str]]
+Read = Callable[[KeptSet], KeptSet]
 
 
 def _recommended(
-    one: Set, retention: float, probability: float, *, luck: bool = True
+    one: Set, retention: float, probability: float, read: Read = lambda read: read
 ) -> Sequence[Recommendation]:
     return recommend(
         one.arms,
@@ -77,15 +79,15 @@ def _recommended(
         probability=probability,
         confidence=_CONFIDENCE,
         margin=_MARGIN,
-        luck=one.luck if luck else None,
+        sets={name: read(found) for name, found in one.sets.items()},
     )
 
 
-def _rule(luck: bool) -> Rule:
-    """The rule of `ptft compare`, or a part of it."""
+def _rule(read: Read) -> Rule:
+    """The rule of `ptft compare`, with another reading of what is to be retained."""
 
     def choose(one: Set, retention: float, probability: float) -> Mapping[int, str]:
-        found = _recommended(one, retention, probability, luck=luck)
+        found = _recommended(one, retention, probability, read)
         return {choice.budget: choice.arm for choice in found}
 
     return choose
@@ -95,14 +97,15 @@ _NOW = "as it is"
 _RULES: dict[str, Rule] = {
     "hard bound, cheapest": lambda one, bound, _: cheapest(one.arms, bound, _CONFIDENCE, _MARGIN),
     "bootstrap": lambda one, bound, sure: bootstrapped(one.arms, bound, sure),
-    "alone": lambda one, bound, sure: alone(one.arms, bound, sure, one.luck),
+    "alone": lambda one, bound, sure: alone(one.arms, bound, sure, one.sets),
     "alone, ties elsewhere": lambda one, bound, sure: alone(
-        one.arms, bound, sure, one.luck, margin=_MARGIN
+        one.arms, bound, sure, one.sets, margin=_MARGIN
     ),
-    "pooled, near as far": lambda one, bound, sure: pooled(one.arms, bound, sure, one.luck),
-    "all pooled": lambda one, bound, sure: pooled(one.arms, bound, sure, one.luck, kept_too=True),
-    "as it is, luck stays": _rule(luck=False),
-    _NOW: _rule(luck=True),
+    "pooled, near as far": lambda one, bound, sure: pooled(one.arms, bound, sure, one.sets),
+    "all pooled": lambda one, bound, sure: pooled(one.arms, bound, sure, one.sets, kept_too=True),
+    "as it is, luck stays": _rule(lambda read: replace(read, luck=1.0)),
+    "as it is, val as test": _rule(lambda read: replace(read, k=None)),
+    _NOW: _rule(lambda read: read),
 }
 
 
@@ -208,4 +211,4 @@ def _finished(wanted: Sequence[Wanted], shared: Path, made: Path, smoke: bool) -
             for arm in found.compare.arms:
                 if cells.missing_of(arm.label, budget):
                     Task(found, arm, budget, folder).run()
-        yield Set(one.name, gather(cells.all(), confidence=_CONFIDENCE), selection_luck(found))
+        yield Set(one.name, gather(cells.all(), confidence=_CONFIDENCE), kept_sets(found))

@@ -47,7 +47,7 @@ def test_a_start_that_was_stopped_early_on_a_retained_set_is_told(
         "early_stop": early_stop,
     }
     (start / RunFiles.RECIPE).write_text(json.dumps(values))
-    log_looks(start, [0.1, 0.45, 0.5, 0.475])  # 16 pictures: the best is known to within 0.125
+    log_looks(start, [0.1, 0.2, 0.5, 0.475])  # 16 pictures: the best is known to within 0.125
     wanted = comparison(tmp_path)
     wanted = wanted.model_copy(
         update={"init": wanted.init.model_copy(update={"from_": str(start)})}
@@ -56,10 +56,12 @@ def test_a_start_that_was_stopped_early_on_a_retained_set_is_told(
     assert luck == ({"before": pytest.approx(0.95)} if told else {})
     assert told == ("before 95.0 %" in (luck_told(luck) or ""))
     if told:
-        log_looks(start, [0.1, 0.45, 0.5, 0.475, 0.5])  # with the figure that a run ends with
+        log_looks(start, [0.1, 0.2, 0.5, 0.475, 0.5])  # with the figure that a run ends with
         assert selection_luck(wanted) == {"before": pytest.approx(0.95)}
         log_looks(start, [0.1, 0.3, 0.5, 0.35, 0.2, 0.5])  # not what came before, nor what is worse
-        assert selection_luck(wanted) == {"before": pytest.approx(0.85)}
+        assert selection_luck(wanted) == {"before": pytest.approx(0.7)}
+        log_looks(start, [0.1, 0.3, 0.45, 0.5, 0.5])  # it was rising to its end
+        assert selection_luck(wanted) == {}
 
 
 def test_nothing_is_told_of_a_start_without_a_record(tmp_path: Path) -> None:
