@@ -4,13 +4,10 @@ Where the cluster has KEDA (``kubectl get crd scaledobjects.keda.sh``), and PTFT
 address of this machine that pods and KEDA reach, where a Prometheus runs.
 """
 
-import json
 import os
 import shutil
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,45 +15,11 @@ import pytest
 
 from tests.e2e.cluster import Cluster, until
 from tests.e2e.figures import record
-from tests.support.prometheus import Prometheus, running
+from tests.e2e.seen import seeing
+from tests.support.prometheus import Prometheus
 
 DOOR = Path(__file__).with_name("door.py").read_text()
 MOST = 3
-
-
-@contextmanager
-def seeing(cluster: Cluster, folder: Path, host: str) -> Iterator[Prometheus]:
-    """A Prometheus that scrapes the service's pods and the door, as they come and go."""
-    folder.mkdir()
-    places, over = folder / "targets.json", threading.Event()
-
-    def look() -> None:
-        while not over.wait(0.5):
-            found = json.loads(cluster.kubectl("get", "pods", "-o", "json"))["items"]
-            targets = [target(pod) for pod in found if pod["status"].get("podIP")]
-            text = json.dumps([one for one in targets if one])
-            beside = places.with_suffix(".new")
-            beside.write_text(text)
-            beside.replace(places)
-
-    def target(pod: dict[str, Any]) -> dict[str, Any] | None:
-        labels = pod["metadata"]["labels"]
-        server = labels.get("app.kubernetes.io/component") == "server"
-        if not server and labels.get("app") != "door":
-            return None
-        said = {"namespace": cluster.namespace, "job": "ptft" if server else "door"}
-        return {"targets": [f"{pod['status']['podIP']}:3000"], "labels": said}
-
-    files = {"files": [str(places)], "refresh_interval": "1s"}
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        jobs = [{"job_name": "pods", "file_sd_configs": [files]}]
-        with running(jobs, folder, host) as prometheus:
-            yield prometheus
-    finally:
-        over.set()
-        thread.join()
 
 
 @pytest.fixture

@@ -82,16 +82,16 @@ def scraping(url: str, folder: Path, **labels: str) -> Iterator[Prometheus]:
 
 @contextmanager
 def running(
-    jobs: list[dict[str, Any]], folder: Path, host: str = "127.0.0.1"
+    jobs: list[dict[str, Any]], folder: Path, host: str = "127.0.0.1", port: int | None = None
 ) -> Iterator[Prometheus]:
     """One that scrapes each second.
 
     Args:
         jobs: as ``scrape_configs`` has them.
         folder: for what it keeps.
-        host: where it listens.
+        host, port: where it listens; None: a port that is free.
     """
-    config, port = folder / "prometheus.yml", free_port()
+    config, port = folder / "prometheus.yml", port or free_port()
     scrape = {"global": {"scrape_interval": "1s"}, "scrape_configs": jobs}
     config.write_text(yaml.safe_dump(scrape))
     command = [
