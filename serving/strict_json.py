@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from ptft.files.bounds import given_twice
 from serving.refusal import Refusal
 
 __all__ = ["load_json"]
@@ -58,8 +59,6 @@ def _colons(values: object) -> int:
 
 def _once(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        key = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+    if len(found) < len(pairs) and (key := given_twice(pairs)) is not None:
         raise Refusal(422, "invalid", f"{key:.80}: given twice; allowed: once")
     return found

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
@@ -16,6 +16,7 @@ __all__ = [
     "Bounds",
     "check_inside",
     "check_names",
+    "given_twice",
     "load_row",
     "parse_json",
     "read_bytes",
@@ -87,12 +88,16 @@ def load_row(text: str) -> Any:
     return _ROWS.decode(text)
 
 
+def given_twice(pairs: Sequence[tuple[str, object]]) -> str | None:
+    """The first key that an object's pairs have twice; None: each comes once."""
+    seen: set[str] = set()
+    return next((key for key, _ in pairs if key in seen or seen.add(key)), None)  # type: ignore[func-returns-value]
+
+
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        name = next(name for at, name in enumerate(names) if name in names[:at])
-        raise ValueError(f"the key {name[:_DIGITS]!r} comes twice")
+    if len(found) < len(pairs) and (key := given_twice(pairs)) is not None:
+        raise ValueError(f"the key {key[:_DIGITS]!r} comes twice")
     return found
 
 

@@ -233,6 +233,13 @@ def test_a_file_of_classes_is_refused_in_one_line(text: str, said: str, tmp_path
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
+def test_a_key_among_a_hundred_thousand_is_found_in_one_pass(tmp_path: Path) -> None:
+    keys = ", ".join(f'"k{n}": 0' for n in [*range(100_000), 99_999])
+    (tmp_path / "classes.json").write_text(f"[{{{keys}}}]")
+    with pytest.raises(RecipeError, match="the key 'k99999' comes twice"):
+        load_classes(str(tmp_path / "classes.json"))
+
+
 def test_classes_by_the_hundred_thousand_are_compared_once(tmp_path: Path) -> None:
     path = tmp_path / "classes.txt"
     path.write_text("\n".join(f"class {n}" for n in range(100_000)))
