@@ -126,7 +126,7 @@ def test_the_dashboard_is_one_that_grafana_can_draw(release: Release) -> None:
         labels = re.findall(r"\{\{(\w+)\}\}", json.dumps(panel.get("targets", [])))
         assert set(labels) <= {
             *("status", "route", "reason", "key", "phase", "pod", "kind", "outcome"),
-            *("model", "digest", "side"),
+            *("model", "short", "side"),
         }
 
 
