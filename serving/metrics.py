@@ -24,6 +24,7 @@ _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 _SHORT = (0.0002, 0.0005, 0.001, 0.002)  # phases that are over at once
 _MOST_NOTED = 512  # a worker that is killed takes them along
 _ITEMS = (1, 2, 4, 8, 16, 32, 64)
+_FAILURES = ("500", "503", "504")
 
 BUDGETS: Mapping[str, tuple[str, str]] = {
     "queue_items": ("queue_limit_items", "Images and texts of requests that are being answered"),
@@ -124,6 +125,9 @@ class Metrics:
         """Put down what was noted; whoever scrapes does, and who stops has to."""
         noted, self._noted, self._count_noted = self._noted, defaultdict(list), 0
         for (metric, how, labels), amounts in noted.items():
+            if metric is self._requests:
+                for status in _FAILURES:  # at zero, or a rate misses the first failure of a route
+                    metric.labels(labels[0], status)
             note = getattr(metric.labels(*labels), how)
             for amount in amounts if how == "observe" else (sum(amounts),):
                 note(amount)

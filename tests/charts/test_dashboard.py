@@ -9,7 +9,7 @@ import pytest
 
 from .conftest import ChartUnderTest
 
-FIRST = ["Pods", "Requests/s", "Failed", "Refused/s", "p99", "Fullest pod", "Models", "Traffic"]
+FIRST = ["Pods", "Rate", "Failed", "Denied", "p99", "Load", "Models", "Traffic"]
 RATE = re.compile(r"\b(?:rate|increase|max_over_time)\(")
 
 
@@ -47,7 +47,7 @@ def test_what_tells_whether_all_is_well_stands_first(board: dict[str, Any]) -> N
     first = [panel for panel in panels(board) if panel["gridPos"]["y"] == 0]
     assert [panel["title"] for panel in first] == FIRST
     assert {panel["type"] for panel in first} == {"stat"}
-    assert all(len(panel["title"]) <= 11 for panel in first)  # of an eighth of 1,440 pixels
+    assert all(len(panel["title"]) <= 7 for panel in first)  # of an eighth of 1,440 pixels
     assert sum(panel["gridPos"]["w"] for panel in first) == 24
 
 
@@ -102,6 +102,6 @@ def test_colours_change_where_alerts_fire(ptft_chart: ChartUnderTest) -> None:
     assert soft["axisSoftMax"] == pytest.approx(0.144)
     for title in ("p99", "Seconds to an answer"):
         assert steps(named(board, title)) == [None, 0.5]
-    assert steps(named(board, "Fullest pod")) == [None, 0.6, 1]
+    assert steps(named(board, "Load")) == [None, 0.6, 1]
     assert steps(named(board, "Taken of what a pod admits, at most")) == [None, 0.6]
     assert steps(named(board, "Models")) == [None, 1, 2]

@@ -322,6 +322,7 @@ def test_metrics(client: Client, pictures: list[bytes]) -> None:
         lines = ask.get("/metrics").text.splitlines()
     for line in (
         'ptft_requests_total{route="embed_image",status="200"} 1.0',
+        'ptft_requests_total{route="embed_image",status="504"} 0.0',
         'ptft_items_total{kind="image",outcome="ok"} 1.0',
         'ptft_items_total{kind="image",outcome="failed"} 1.0',
         'ptft_items_total{kind="text",outcome="ok"} 3.0',
