@@ -49,6 +49,8 @@ def test_what_tells_whether_all_is_well_stands_first(board: dict[str, Any]) -> N
     assert {panel["type"] for panel in first} == {"stat"}
     assert all(len(panel["title"]) <= 7 for panel in first)  # of an eighth of 1,440 pixels
     assert sum(panel["gridPos"]["w"] for panel in first) == 24
+    for panel in first:  # of now: no last word of pods that have gone
+        assert [target["instant"] for target in panel["targets"]] == [True], panel["title"]
 
 
 def test_every_panel_says_what_it_shows(board: dict[str, Any]) -> None:
@@ -79,7 +81,7 @@ def test_all_is_seen_between_two_points(board: dict[str, Any]) -> None:
     for target in targets(board):
         query = target["expr"]
         assert len(RATE.findall(query)) == query.count("[$__rate_interval]"), query
-        assert target.get("instant") or target["interval"] == "30s", query
+        assert target["interval"] == "30s", query
         for spiky in re.findall(r"ptft_(?:work_seconds|queue_items|memory_bytes)\{", query):
             assert f"max_over_time({spiky}" in query, query
 
@@ -89,8 +91,7 @@ def test_scrapes_of_a_service_monitor_are_known(ptft_chart: ChartUnderTest) -> N
         ptft_chart,
         {"metrics.scrape": "serviceMonitor", "metrics.serviceMonitor": {"interval": "2m"}},
     )
-    told = {target["interval"] for target in targets(slow) if not target.get("instant")}
-    assert told == {"2m"}
+    assert {target["interval"] for target in targets(slow)} == {"2m"}
 
 
 def test_colours_change_where_alerts_fire(ptft_chart: ChartUnderTest) -> None:
