@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from serving.lanes import Lanes, Waiting
 from serving.phases import NOT_TIMED, Phases
-from serving.threads import Threads, settle
+from serving.threads import NICE, Threads, settle
 
 __all__ = ["LIGHT_BYTES", "LIGHT_S", "Pool"]
 
@@ -26,7 +26,7 @@ LIGHT_BYTES, LIGHT_S = 8 * 2**20, 0.03
 """A job that is estimated to take no more of either is light."""
 
 _LEAST_S = 0.001  # that a turn costs
-_NICE = 6  # of heavy jobs' threads: a third of what others get where there is not enough
+_NICE = NICE + 5  # of heavy jobs' threads: a third of what light ones get
 
 
 @dataclass(slots=True)

@@ -2,7 +2,8 @@
 
 They come after the event loop where there are fewer CPUs than there is to do (their niceness, which
 on Linux is a thread's own): it takes a twentieth of what they do, and while it waits for a CPU all
-wait that come and go, those too that are refused.
+wait that come and go, those too that are refused. Of others' programs it is those of the same
+control group alone that come before them so, and a container has one of its own.
 
 ``concurrent.futures`` makes a condition, two futures and a dozen calls of each, which is a tenth of
 what a request costs beside its model.
@@ -19,7 +20,10 @@ from queue import SimpleQueue
 from typing import Any
 from weakref import WeakSet
 
-__all__ = ["Threads", "settle"]
+__all__ = ["NICE", "Threads", "settle"]
+
+NICE = 10
+"""Of threads that work: a tenth of what the event loop gets where there is not enough."""
 
 Told = Callable[[Any, BaseException | None], None]
 _Call = tuple[asyncio.AbstractEventLoop, Told, Callable[..., Any], tuple[Any, ...]]
@@ -34,7 +38,7 @@ class Threads:
         nice: by how much each comes after the event loop.
     """
 
-    def __init__(self, count: int, name: str, nice: int = 1) -> None:
+    def __init__(self, count: int, name: str, nice: int = NICE) -> None:
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._count, self._name, self._nice = count, name, nice
