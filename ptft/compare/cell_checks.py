@@ -46,6 +46,7 @@ def check_cell(
         told = ", ".join(sorted(allowed)) or "none"
         raise ArtifactError(f"{path}: chosen: {shown(strange[0])}; allowed: {told}")
     queries = {"val_of": len(cell.val_hits), "before_of": len(cell.before_hits)}
+    queries["val_asked"] = len(cell.val_hits)
     queries["test_said"] = len(cell.test_hits)
     for key, count in queries.items():
         if len(getattr(cell, key)) not in (0, count):

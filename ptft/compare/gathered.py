@@ -132,7 +132,7 @@ def _asked(cells: Sequence[Cell]) -> ArmAnswers:
     rows: list[dict[object, float]] = []
     for cell in cells:
         val: Sequence[object] = cell.val_of or _own_queries(cell)
-        hits = hits_of([cell.val_hits])[0].tolist()
+        hits = hits_of([cell.val_asked or cell.val_hits])[0].tolist()
         row: dict[object, float] = {("val", one): hit for one, hit in zip(val, hits, strict=True)}
         if cell.before_of:
             before = zip(cell.before_of, hits_of([cell.before_hits])[0].tolist(), strict=True)

@@ -59,6 +59,7 @@ class Measurement:
         hits: bool (Q,), whether each query of the metric is found, in the order of the set; those
             of images come before those of captions.
         ways: in which a retrieval's queries were asked; empty for classes.
+        k: of a retrieval: how many of the candidates count as found.
         skipped: samples that could not be read.
         scale: of the model's scores, 1/temperature.
         spec: of the model.
@@ -74,6 +75,7 @@ class Measurement:
     spec: ModelSpec
     places: Tensor | None = None
     classes: Sequence[str] = ()
+    k: int = 1
 
     @property
     def value(self) -> float:
@@ -209,14 +211,15 @@ def measure_metric(
     )
     ranks: RetrievalRanks | ClassRanks | LabelScores
     ways: tuple[Way, ...] = ()
+    k = 1
     places: Tensor | None = None
     classes: Sequence[str] = ()
     if isinstance(item, RetrievalEvaluation):
         embed = partial(_embed, model, {} if embedded is None else embedded, item.batch)
         ranks = rank_captions(model, found, embed, split="the set")
-        way, _, k = metric.rpartition("recall@")
-        ways = _WAYS[way]
-        hits = torch.cat([ranks.of(one) for one in ways]) < int(k)
+        way, _, within = metric.rpartition("recall@")
+        ways, k = _WAYS[way], int(within)
+        hits = torch.cat([ranks.of(one) for one in ways]) < k
     elif found.has is not None:
         ranks = score_labels(model, item, found, split="the set")
         rows, worst_q = picture_ranks(ranks)
@@ -230,7 +233,7 @@ def measure_metric(
         classes = model.spec.classes if own else found.classes or ()
     scale = model.logit_scale.exp()
     skipped = len(found.skipped)
-    return Measurement(ranks, hits.cpu(), ways, skipped, scale, model.spec, places, classes)
+    return Measurement(ranks, hits.cpu(), ways, skipped, scale, model.spec, places, classes, k)
 
 
 def _embed(

@@ -98,8 +98,10 @@ class Cell:
             empty where queries are no pictures of classes.
         trials: that ``chosen`` was chosen from, of the first seed's cell.
         val_of: numbers in ``val`` of the queries; empty where a sample is not one query.
-        before_of, before_hits: the same of labels that earlier seeds learned from, and this one
-            did not.
+        val_asked: of a retrieval, how likely each query of ``val`` would be found among as many
+            candidates as ``test`` has; empty of others, and in cells of older versions.
+        before_of, before_hits: of labels that earlier seeds learned from, and this one did not, as
+            ``val_of`` and ``val_asked``, or ``val_hits``.
         passes: over the labels, of an arm that takes steps; 0 where that is not on record.
         base, unlabelled: the labelled arm that it builds on, "" of one that builds on none; and how
             many pictures without labels it learned from.
@@ -125,6 +127,7 @@ class Cell:
     costs: Costs = field(default_factory=Costs)
     trials: list[TrialRecord] = field(default_factory=list)
     val_of: list[_Count] = field(default_factory=list)
+    val_asked: list[Figure] = field(default_factory=list)
     before_of: list[_Count] = field(default_factory=list)
     before_hits: AnswerRow = ""
     base: str = ""

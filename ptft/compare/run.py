@@ -12,6 +12,7 @@ from typing import Any
 from ptft.artifact import RunFiles
 from ptft.compare.arms import START, first_recipe, search_space
 from ptft.compare.board import Board
+from ptft.compare.candidates import expected_told
 from ptft.compare.claims import Claims
 from ptft.compare.keys import Keys, base_values
 from ptft.compare.passes import cut_short
@@ -137,10 +138,11 @@ def compare(
         told = luck_told(selection_luck(comparison))
         pictures = {one.name: (len(one.val), len(one.test)) for one in target.retained}
         among = candidates_told(kept_sets(comparison), pictures)
-        remarks = [*changes, *filter(None, (cut, told, among))]
+        test = target.target.test
+        expected = expected_told(target.target.metric, len(test))
+        remarks = [*changes, *filter(None, (cut, told, among, expected))]
         while True:
             found = cells.all()
-            test = target.target.test
             write_report(comparison, found, board.folder, left=left, remarks=remarks, test=test)
             if (choice := choose(comparison, found)).chosen:
                 write_recommended(comparison, choice.arms, choice.chosen[-1], board.folder)

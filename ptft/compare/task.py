@@ -16,19 +16,17 @@ from ptft.artifact import read_json, write_json
 from ptft.compare.arms import MIXES, START, STEPLESS
 from ptft.compare.boxes import BoxMeasurement
 from ptft.compare.count import count_training
-from ptft.compare.kept import kept_belief
-from ptft.compare.metric import Measurement, TextEmbeddings, answers_of, bits, calibrated
+from ptft.compare.metric import Measurement, answers_of, bits, calibrated
 from ptft.compare.passes import passes_of
 from ptft.compare.peak import training_peak
 from ptft.compare.queries import said_of
 from ptft.compare.results import MIXED, Cell, Cells, Costs, TrialRecord
 from ptft.compare.selected import kept_sets
 from ptft.compare.start import put_head, starting_model
-from ptft.compare.stats import hits_of
 from ptft.compare.target import Target, shares
 from ptft.compare.trials import Searched, TrialWatch, search_trials
 from ptft.compare.unlabelled import Prepared, measured_recipes, task_recipe
-from ptft.data import SampleSet
+from ptft.compare.validation import Validation
 from ptft.data.sample import Part
 from ptft.errors import TrainingError
 from ptft.model import DualEncoder, load_model
@@ -39,56 +37,7 @@ from ptft.train import train
 from ptft.train.context import Observer
 from ptft.train.device import cpu_threads
 
-__all__ = ["Task", "TrainedArm", "Validation"]
-
-
-class Validation:
-    """Figures of a model on validation, each measured when it is first asked for.
-
-    Args:
-        task: whose target it is measured on.
-        make: gives the model; a mix is made anew each time, so that one lies in memory at a time.
-        seed: of the cell.
-    """
-
-    def __init__(self, task: "Task", make: Callable[[], DualEncoder], seed: int) -> None:
-        self.make = make
-        self.embedded: TextEmbeddings = {}
-        self._task = task
-        self._seed = seed
-
-    @cached_property
-    def val(self) -> Measurement | BoxMeasurement:
-        return self._asked(self._task.target.val(self._task.budget, self._seed))
-
-    @cached_property
-    def before(self) -> Measurement | BoxMeasurement | None:
-        """On the labels that earlier seeds learned from; None where there are none."""
-        labels = self._task.target.labels_before(self._task.budget, self._seed)
-        return self._asked(labels) if self._task.target.asks(labels) else None
-
-    def _asked(self, samples: SampleSet) -> Measurement | BoxMeasurement:
-        return self._task.target.measure(self.make(), samples, self.embedded)
-
-    @cached_property
-    def kept(self) -> dict[str, Measurement]:
-        """On ``val`` of each retained set."""
-        return self._task.target.retained_measured(self.make(), "val", self.embedded)
-
-    @property
-    def retained(self) -> dict[str, float]:
-        """What is kept of each, as a share of the start's figure."""
-        return shares(self.kept, self._task.start_val)
-
-    @property
-    def short(self) -> float:
-        """By how much the model probably retains too little; 0 where it probably retains enough."""
-        section = self._task.comparison.compare
-        start = {name: hits_of([row]) for name, row in self._task.start_val.items()}
-        mine = {name: hits_of([bits(one)]) for name, one in self.kept.items()}
-        test = {name: len(row) for name, row in self._task.start_test.items()}
-        belief = kept_belief([start, mine], first=0, sets=self._task.sets, test=test)
-        return max(0.0, section.retention - belief.surely(section.retention_probability)[1])
+__all__ = ["Task", "TrainedArm"]
 
 
 @dataclass(frozen=True)
@@ -271,7 +220,7 @@ class Task:
         if seed and (first := self.cells.read(label, self.budget, 0)) is not None:
             best = first.chosen["alpha"]
         else:
-            ranked = sorted(shares, key=lambda share: -validate(share).val.value)
+            ranked = sorted(shares, key=lambda share: -validate(share).figure)
             enough = (share for share in ranked if validate(share).short == 0.0)
             best = next(enough, None) or min(ranked, key=lambda share: validate(share).short)
         mixed = replace(
@@ -314,8 +263,11 @@ class Task:
                 costs=trained.costs,
                 trials=trained.trials,
                 val_of=_samples(val, asked),
+                val_asked=validation.val_asked,
                 before_of=_samples(other, labels) if other else [],
-                before_hits=answers_of(other) if other else "",
+                before_hits=validation.among_test(other, labels) or answers_of(other)
+                if other
+                else "",
                 passes=self._passes,
                 base=before.base.arm.label if before else "",
                 unlabelled=before.pictures if before else 0,

@@ -103,6 +103,12 @@ class RetrievalRanks:
         """The ranks of one way."""
         return self.i2t_q if way == "i2t" else self.t2i_m
 
+    def wrong(self, way: Way) -> Tensor:
+        """How many wrong candidates each query of one way has: int64."""
+        if way == "i2t":
+            return len(self.t2i_m) - self.captions_n[self.captions_n > 0]
+        return torch.full_like(self.t2i_m, len(self.captions_n) - 1)
+
     def blocks(self, way: Way, scale: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Scores of blocks of queries with every candidate, times ``scale``, and which are right:
         float and bool (B, candidates)."""

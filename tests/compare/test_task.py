@@ -17,7 +17,8 @@ from ptft.compare.metric import TextEmbeddings, default_metric, measure_metric, 
 from ptft.compare.results import Cells, Costs
 from ptft.compare.search import Trial, TrialSearch
 from ptft.compare.target import Target
-from ptft.compare.task import Task, TrainedArm, Validation
+from ptft.compare.task import Task, TrainedArm
+from ptft.compare.validation import Validation
 from ptft.data import open_split, open_val
 from ptft.evaluate import evaluate
 from ptft.recipe import (

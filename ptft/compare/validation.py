@@ -1,0 +1,84 @@
+"""How a model of a comparison does on validation."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ptft.compare.boxes import BoxMeasurement
+from ptft.compare.candidates import answers_among
+from ptft.compare.kept import kept_belief
+from ptft.compare.metric import Measurement, TextEmbeddings, bits
+from ptft.compare.stats import hits_of
+from ptft.compare.target import shares
+from ptft.data import SampleSet
+from ptft.data.sample import Part
+from ptft.model import DualEncoder
+
+if TYPE_CHECKING:
+    from ptft.compare.task import Task
+
+__all__ = ["Validation"]
+
+
+class Validation:
+    """Figures of a model on validation, each measured when it is first asked for.
+
+    Args:
+        task: whose target it is measured on.
+        make: gives the model; a mix is made anew each time, so that one lies in memory at a time.
+        seed: of the cell.
+    """
+
+    def __init__(self, task: "Task", make: Callable[[], DualEncoder], seed: int) -> None:
+        self.make = make
+        self.embedded: TextEmbeddings = {}
+        self._task = task
+        self._seed = seed
+
+    @cached_property
+    def val(self) -> Measurement | BoxMeasurement:
+        return self._asked(self._task.target.val(self._task.budget, self._seed))
+
+    @cached_property
+    def before(self) -> Measurement | BoxMeasurement | None:
+        """On the labels that earlier seeds learned from; None where there are none."""
+        labels = self._task.target.labels_before(self._task.budget, self._seed)
+        return self._asked(labels) if self._task.target.asks(labels) else None
+
+    def _asked(self, samples: SampleSet) -> Measurement | BoxMeasurement:
+        return self._task.target.measure(self.make(), samples, self.embedded)
+
+    @cached_property
+    def val_asked(self) -> list[float]:
+        """See ``Cell.val_asked``."""
+        return self.among_test(self.val, self._task.target.val(self._task.budget, self._seed))
+
+    def among_test(self, measured: Measurement | BoxMeasurement, asked: Part) -> list[float]:
+        """Answers of a retrieval with the candidates of test, see :func:`answers_among`."""
+        return answers_among(measured, len(self._task.target.target.test) / len(asked))
+
+    @property
+    def figure(self) -> float:
+        """What test is expected to show."""
+        asked = self.val_asked
+        return sum(asked) / len(asked) if asked else self.val.value
+
+    @cached_property
+    def kept(self) -> dict[str, Measurement]:
+        """On ``val`` of each retained set."""
+        return self._task.target.retained_measured(self.make(), "val", self.embedded)
+
+    @property
+    def retained(self) -> dict[str, float]:
+        """What is kept of each, as a share of the start's figure."""
+        return shares(self.kept, self._task.start_val)
+
+    @property
+    def short(self) -> float:
+        """By how much the model probably retains too little; 0 where it probably retains enough."""
+        section = self._task.comparison.compare
+        start = {name: hits_of([row]) for name, row in self._task.start_val.items()}
+        mine = {name: hits_of([bits(one)]) for name, one in self.kept.items()}
+        test = {name: len(row) for name, row in self._task.start_test.items()}
+        belief = kept_belief([start, mine], first=0, sets=self._task.sets, test=test)
+        return max(0.0, section.retention - belief.surely(section.retention_probability)[1])
