@@ -148,7 +148,7 @@ class Settings:
     list_timeout_s: float = 300.0
     body_idle_s: float = 5.0
     header_s: float = 10.0
-    idle_s: float = 30.0
+    idle_s: float = 620.0  # a proxy is to close first: Traefik after 90, Google's after 600
     max_header_bytes: int = 64 * 2**10
     max_connections: int = 1024
     hang_s: float = 20.0
