@@ -238,6 +238,7 @@ class Cluster:
         url: str = "http://ptft",
         pause: float = 0.05,
         keep: int | None = None,
+        headers: Mapping[str, str] | None = None,
         asked: str | None = None,
     ) -> Iterator[Load]:
         """Clients that ask meanwhile; what they saw is there afterwards.
@@ -245,12 +246,14 @@ class Cluster:
         Args:
             pause: seconds between the requests of a client.
             keep: so many keep their connection; by default half of them.
+            headers: of each request, besides the type of its body.
             asked: a ConfigMap with what they ask, ``asked.jsonl`` as ``load.py`` reads it.
         """
         self._loads += 1
         name = f"load-{self._loads}"
         kept = clients // 2 if keep is None else keep
         command = ["python", "-c", LOAD, url, str(clients), "1800", str(pause), str(kept)]
+        command.append(json.dumps(dict(headers or {})))
         more = {}
         if asked is not None:
             command.append("/asked/asked.jsonl")

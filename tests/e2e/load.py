@@ -1,9 +1,10 @@
 """Clients inside the cluster, run by the service's own image: the standard library alone.
 
-``python -c ... URL CLIENTS SECONDS PAUSE KEEP [ASKED]``. KEEP of the clients keep their connection,
-the others take a new one for each request. ASKED: a file of requests, a JSON object with ``path``
-and ``body`` a line, which they ask in turn; without it, one text. It ends after so many seconds, or
-when /tmp/stop is there, and prints one JSON.
+``python -c ... URL CLIENTS SECONDS PAUSE KEEP HEADERS [ASKED]``. KEEP of the clients keep their
+connection, the others take a new one for each request. HEADERS: a JSON object of those of each
+request. ASKED: a file of requests, a JSON object with ``path`` and ``body`` a line, which
+they ask in turn; without it, one text. It ends after so many seconds, or when /tmp/stop is there,
+and prints one JSON.
 Nothing is asked twice: what fails is counted.
 """
 
@@ -23,10 +24,10 @@ STOP = pathlib.Path("/tmp/stop")
 PLACE = urllib.parse.urlsplit(URL)
 UNTIL = time.monotonic() + SECONDS
 ASKED = [{"path": "/v1/embeddings", "body": {"input": ["a red circle"]}}]
-if len(sys.argv) > 6:
-    ASKED = [json.loads(line) for line in pathlib.Path(sys.argv[6]).read_text().splitlines()]
+if len(sys.argv) > 7:
+    ASKED = [json.loads(line) for line in pathlib.Path(sys.argv[7]).read_text().splitlines()]
 REQUESTS = [(one["path"], json.dumps(one["body"]).encode()) for one in ASKED]
-HEADERS = {"content-type": "application/json"}
+HEADERS = {"content-type": "application/json", **json.loads(sys.argv[6])}
 
 lock = threading.Lock()
 digests, statuses = collections.Counter(), collections.Counter()
