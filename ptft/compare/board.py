@@ -15,11 +15,12 @@ from ptft.recipe import RunSection
 from ptft.runs.mirror.store import MirrorStore
 from ptft.speech import say
 
-__all__ = ["Board"]
+__all__ = ["STARTS", "Board"]
 
 _MOST = 1 << 30  # bytes of a file that is brought here
-_STARTS = ("start_hits_val.json", "start_hits_test.json")
-_RECORDS = (RunFiles.DATA, "accepted.json", *_STARTS, QUERIES)
+STARTS = ("start_hits_val.json", "start_asked_val.json", "start_hits_test.json")
+"""What the start answered on the retained sets."""
+_RECORDS = (RunFiles.DATA, "accepted.json", *STARTS, QUERIES)
 _REPORT = ("results.json", "report.md", "report.html", "recommended.yaml", "recommended_first.yaml")
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0  # seconds after a failure
 T = TypeVar("T")
@@ -112,7 +113,7 @@ class Board:
                 if not self.patiently(lambda: self.store.create(name, data)):  # noqa: B023
                     self._bring([name], anew=True)
                 self._given.add(name)
-        for name in (*_STARTS, QUERIES):
+        for name in (*STARTS, QUERIES):
             path = self.folder / name
             if name not in self._given and path.is_file():
                 self.first(name, path.read_bytes())

@@ -83,5 +83,6 @@ def _asked(cell: "Cell", key: str) -> dict[str, int]:
     """Names of what is retained, with how many queries each has."""
     found: Mapping[str, Any] = getattr(cell, key)
     return {
-        name: len(value) if isinstance(value, str) else 0 for name, value in sorted(found.items())
+        name: len(value) if isinstance(value, str | list) else 0
+        for name, value in sorted(found.items())
     }

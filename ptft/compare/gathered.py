@@ -7,7 +7,7 @@ import numpy as np
 
 from ptft.compare.posterior import ArmAnswers
 from ptft.compare.results import MIXED, Cell, shown_name
-from ptft.compare.stats import Hits, band, hits_of
+from ptft.compare.stats import AnswerRow, Hits, band, hits_of
 
 __all__ = ["ANSWERS", "Arm", "gather"]
 
@@ -147,5 +147,5 @@ def _own_queries(cell: Cell) -> list[tuple[int, int, int]]:
     return [(cell.budget, cell.seed, number) for number in range(len(cell.val_hits))]
 
 
-def _kept_hits(kept: Sequence[Mapping[str, str]]) -> dict[str, Hits]:
+def _kept_hits(kept: Sequence[Mapping[str, AnswerRow]]) -> dict[str, Hits]:
     return {name: hits_of([one[name] for one in kept]) for name in kept[0]}

@@ -51,6 +51,12 @@ class Keys:
     def _base(self) -> dict[str, Any]:
         return base_values(self._comparison)
 
+    @cached_property
+    def _ranks(self) -> bool:
+        """Whether any of what a cell holds are the answers of a retrieval."""
+        items = [*self._base["evaluate"], *self._base["retain"]]
+        return any(item["kind"] == "retrieval" for item in items)
+
     def of(self, arm: ArmSection, budget: int) -> CellKey:
         """The key of an arm at a budget."""
         if (arm.label, budget) not in self._known:
@@ -71,6 +77,8 @@ class Keys:
                 decides["soup" if arm.kind == "soup" else "unlabelled"] = self._below(arm, budget)
             if arm.kind in ("probe", "projection") and "head" in self._base["objective"]:
                 decides["way"] = 2  # a probe is held to its texts, a projection solved: not before
+            if self._ranks:
+                decides["answers"] = 2  # of a retrieval by ranks: by hits before
             trials = section.trials if _searches(self._comparison, arm) else 1
             self._known[arm.label, budget] = CellKey(_digest(decides), trials)
         return self._known[arm.label, budget]

@@ -1,6 +1,6 @@
 """The metric of a comparison: one figure of a model on a set, its hits, and how far to trust it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -37,6 +37,7 @@ __all__ = [
     "TextEmbeddings",
     "answers_of",
     "bits",
+    "bits_of",
     "calibrated",
     "default_metric",
     "measure_metric",
@@ -121,6 +122,11 @@ class Measurement:
 def bits(measured: Measurement) -> str:
     """0 or 1 for each query."""
     return "".join(str(int(hit)) for hit in measured.hits.tolist())
+
+
+def bits_of(measured: Mapping[str, Measurement]) -> dict[str, str]:
+    """The same of several sets, by their names."""
+    return {name: bits(one) for name, one in measured.items()}
 
 
 def answers_of(measured: Measurement | BoxMeasurement) -> AnswerRow:

@@ -115,8 +115,7 @@ def recommend(
     for at, target in zip(budgets.values(), pooled_beliefs(asked), strict=True):
         start = next(number for number, arm in enumerate(at) if _is_start(arm))
         alone = target_belief([arm.asked for arm in at])
-        test = {name: hits.shape[1] for name, hits in at[start].test_kept.items()}
-        kept = kept_belief([arm.val_kept for arm in at], first=start, sets=sets, test=test)
+        kept = kept_belief([arm.val_kept for arm in at], first=start, sets=sets, of_val=True)
         kept_on_test = kept_belief([arm.test_kept for arm in at], first=start, sets=sets)
         allowed_a = kept.surely(probability) >= retention - 1e-9
         allowed_a[start] = True

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ptft.artifact import RunFiles, read_json, write_json
-from ptft.compare.board import Board
+from ptft.compare.board import STARTS, Board
 from ptft.compare.queries import QUERIES
 from ptft.compare.results import Cells
 from ptft.data import SampleSet, open_split
@@ -57,7 +57,7 @@ def check_recorded_data(
             figures.unlink(missing_ok=True)  # of the starting model, on the data as they were
         board.put(_ACCEPTED)
         board.put(RunFiles.DATA)
-        board.forget(["start_hits_val.json", "start_hits_test.json", QUERIES])
+        board.forget([*STARTS, QUERIES])
     return [
         f"The data changed after {entry['step']} cells were finished, which are of the data as "
         f"they were: {'; '.join(entry['changes'])}."

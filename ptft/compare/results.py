@@ -99,13 +99,14 @@ class Cell:
         trials: that ``chosen`` was chosen from, of the first seed's cell.
         val_of: numbers in ``val`` of the queries; empty where a sample is not one query.
         val_asked: of a retrieval, how likely each query of ``val`` would be found among as many
-            candidates as ``test`` has; empty of others, and in cells of older versions.
+            candidates as ``test`` has; empty of others.
         before_of, before_hits: of labels that earlier seeds learned from, and this one did not, as
-            ``val_of`` and ``val_asked``, or ``val_hits``.
+            ``val_of`` and ``val_asked``, or ``val_hits`` where that is empty.
         passes: over the labels, of an arm that takes steps; 0 where that is not on record.
         base, unlabelled: the labelled arm that it builds on, "" of one that builds on none; and how
             many pictures without labels it learned from.
-        val_kept, test_kept: 0 or 1 for each query of each retained set.
+        val_kept, test_kept: 0 or 1 for each query of each retained set; of a retrieval ``val`` as
+            ``val_asked``.
     """
 
     arm: str
@@ -133,7 +134,7 @@ class Cell:
     base: str = ""
     unlabelled: _Count = 0
     passes: Figure = 0.0
-    val_kept: dict[str, Bits] = field(default_factory=dict)
+    val_kept: dict[str, AnswerRow] = field(default_factory=dict)
     test_kept: dict[str, Bits] = field(default_factory=dict)
 
     @property

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from ptft.artifact import RunFiles
-from ptft.compare.kept import KeptSet, are_read_anew
+from ptft.compare.kept import KeptSet
 from ptft.model_source import Run, resolve
 from ptft.recipe import Comparison, DataSection, Recipe, RetrievalEvaluation, metrics_of
 from ptft.recipe.publication import load_foreign
@@ -21,7 +21,7 @@ def kept_sets(comparison: Comparison) -> dict[str, KeptSet]:
     luck = selection_luck(comparison)
     return {
         (name := item.name or item.kind): KeptSet(
-            luck.get(name, 1.0), min(item.ks) if isinstance(item, RetrievalEvaluation) else None
+            luck.get(name, 1.0), isinstance(item, RetrievalEvaluation)
         )
         for item in comparison.compare.retain
     }
@@ -77,7 +77,7 @@ def candidates_told(
     parts = [
         f"{name} {val:,} and {test:,}"
         for name, (val, test) in sorted(pictures.items())
-        if are_read_anew(sets[name].k, 2 * val, 2 * test)
+        if sets[name].pairs and val != test
     ]
     return (
         "Of what is to be retained val and test have different numbers of pictures to be found "

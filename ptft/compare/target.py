@@ -13,13 +13,16 @@ import numpy as np
 
 from ptft.compare.boxes import BoxMeasurement, has_things
 from ptft.compare.cached_set import CachedSet, Room
+from ptft.compare.candidates import answers_among
 from ptft.compare.metric import (
     Measurement,
     TextEmbeddings,
+    bits,
     default_metric,
     measure_metric,
     retained_metric,
 )
+from ptft.compare.stats import AnswerRow
 from ptft.data import SampleSet, open_split
 from ptft.data.sample import Part, draw_samples, draw_val
 from ptft.errors import DataError, RecipeError, SampleError
@@ -157,6 +160,15 @@ class Target:
             assert isinstance(one, Measurement), "retained_metric refuses boxes"
             found[kept.name] = one
         return found
+
+    def retained_asked(self, on_val: Mapping[str, Measurement]) -> dict[str, AnswerRow]:
+        """What was measured on ``val`` of each retained set: answers of a retrieval as among the
+        candidates of test, of classes 0 or 1."""
+        return {
+            kept.name: answers_among(one := on_val[kept.name], len(kept.test) / len(kept.val))
+            or bits(one)
+            for kept in self.retained
+        }
 
     @cached_property
     def labels_left(self) -> int:

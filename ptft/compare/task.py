@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ptft.artifact import read_json, write_json
 from ptft.compare.arms import MIXES, START, STEPLESS
 from ptft.compare.boxes import BoxMeasurement
 from ptft.compare.count import count_training
-from ptft.compare.metric import Measurement, answers_of, bits, calibrated
+from ptft.compare.metric import Measurement, answers_of, bits_of, calibrated
 from ptft.compare.passes import passes_of
 from ptft.compare.peak import training_peak
 from ptft.compare.queries import said_of
@@ -38,6 +38,8 @@ from ptft.train.context import Observer
 from ptft.train.device import cpu_threads
 
 __all__ = ["Task", "TrainedArm"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -83,20 +85,28 @@ class Task:
         self.start, self._new_detector = starting_model(comparison, self.target)
         self.target.cache_pictures(self.start.spec.preprocess)
         self.sets = kept_sets(comparison)
-        self.start_val = self._of_start("val")
-        self.start_test = self._of_start("test")
+        self.start_val = self._of_start("hits_val", lambda: bits_of(self._start_on_val))
+        self.start_asked = self._of_start(
+            "asked_val", lambda: self.target.retained_asked(self._start_on_val)
+        )
+        self.start_test = self._of_start(
+            "hits_test", lambda: bits_of(self.target.retained_measured(self.start, "test"))
+        )
 
-    def _of_start(self, split: str) -> dict[str, str]:
-        """Read the starting model's hits on the retained sets; the first task measures them."""
-        path = self.cells.folder.parent / f"start_hits_{split}.json"
+    def _of_start(self, name: str, make: Callable[[], dict[str, T]]) -> dict[str, T]:
+        """Read the starting model's answers on the retained sets; the first task measures them."""
+        path = self.cells.folder.parent / f"start_{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file():
-            found: dict[str, str] = read_json(path)
+            found: dict[str, T] = read_json(path)
             return found
-        measured = self.target.retained_measured(self.start, split)
-        hits = {name: bits(one) for name, one in measured.items()}
-        write_json(path, hits)
-        return hits
+        answers = make()
+        write_json(path, answers)
+        return answers
+
+    @cached_property
+    def _start_on_val(self) -> dict[str, Measurement]:
+        return self.target.retained_measured(self.start, "val")
 
     def validation(self, make: Callable[[], DualEncoder], seed: int) -> Validation:
         """How a model validates."""
@@ -271,8 +281,8 @@ class Task:
                 passes=self._passes,
                 base=before.base.arm.label if before else "",
                 unlabelled=before.pictures if before else 0,
-                val_kept={name: bits(one) for name, one in validation.kept.items()},
-                test_kept={name: bits(one) for name, one in kept.items()},
+                val_kept=validation.kept_asked,
+                test_kept=bits_of(kept),
             )
         )
 

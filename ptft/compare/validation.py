@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from ptft.compare.boxes import BoxMeasurement
 from ptft.compare.candidates import answers_among
 from ptft.compare.kept import kept_belief
-from ptft.compare.metric import Measurement, TextEmbeddings, bits
-from ptft.compare.stats import hits_of
+from ptft.compare.metric import Measurement, TextEmbeddings
+from ptft.compare.stats import AnswerRow, hits_of
 from ptft.compare.target import shares
 from ptft.data import SampleSet
 from ptft.data.sample import Part
@@ -73,12 +73,16 @@ class Validation:
         """What is kept of each, as a share of the start's figure."""
         return shares(self.kept, self._task.start_val)
 
+    @cached_property
+    def kept_asked(self) -> dict[str, AnswerRow]:
+        """See ``Cell.val_kept``."""
+        return self._task.target.retained_asked(self.kept)
+
     @property
     def short(self) -> float:
         """By how much the model probably retains too little; 0 where it probably retains enough."""
         section = self._task.comparison.compare
-        start = {name: hits_of([row]) for name, row in self._task.start_val.items()}
-        mine = {name: hits_of([bits(one)]) for name, one in self.kept.items()}
-        test = {name: len(row) for name, row in self._task.start_test.items()}
-        belief = kept_belief([start, mine], first=0, sets=self._task.sets, test=test)
+        rows = (self._task.start_asked, self.kept_asked)
+        kept = [{name: hits_of([row]) for name, row in one.items()} for one in rows]
+        belief = kept_belief(kept, first=0, sets=self._task.sets, of_val=True)
         return max(0.0, section.retention - belief.surely(section.retention_probability)[1])

@@ -145,8 +145,7 @@ def _budgets(arms: Sequence[Arm]) -> dict[int, list[Arm]]:
 
 
 def _kept(at: Sequence[Arm], start: int, sets: Mapping[str, KeptSet]) -> Belief:
-    test = {name: hits.shape[1] for name, hits in at[start].test_kept.items()}
-    return kept_belief([arm.val_kept for arm in at], first=start, sets=sets, test=test)
+    return kept_belief([arm.val_kept for arm in at], first=start, sets=sets, of_val=True)
 
 
 def _is_start(arm: Arm) -> bool:

@@ -104,7 +104,7 @@ _RULES: dict[str, Rule] = {
     "pooled, near as far": lambda one, bound, sure: pooled(one.arms, bound, sure, one.sets),
     "all pooled": lambda one, bound, sure: pooled(one.arms, bound, sure, one.sets, kept_too=True),
     "as it is, luck stays": _rule(lambda read: replace(read, luck=1.0)),
-    "as it is, val as test": _rule(lambda read: replace(read, k=None)),
+    "as it is, pairs apart": _rule(lambda read: replace(read, pairs=False)),
     _NOW: _rule(lambda read: read),
 }
 
