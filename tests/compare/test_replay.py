@@ -104,6 +104,13 @@ def test_the_arm_leaves_its_cell_with_a_head_of_the_target(folder: Path, tmp_pat
     (cell,) = Cells(tmp_path, asked).all()
     assert cell.arm == "replay" and len(cell.test_hits) == 6
     assert cell.test_retained.keys() == {"retrieval", "zero_shot"}
+    asked = cell.val_kept["retrieval"]
+    assert isinstance(asked, list) and len(asked) == 2 * SCENES["val"]  # as among those of test
+    assert set(cell.val_kept["zero_shot"]) <= {"0", "1"}
+    start = json.loads((tmp_path / "start_asked_val.json").read_text())
+    assert {name: len(row) for name, row in start.items()} == {
+        name: len(row) for name, row in cell.val_kept.items()
+    }
 
 
 def test_replay_is_in_the_defaults_where_all_that_is_retained_can_be_learned(folder: Path) -> None:
