@@ -15,16 +15,25 @@ ones, and a recall with M. The recall is the figure, and the answers lie about i
 about their mean, by the curve's slope there.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import bdtr, betaln, ndtr
 
 from ptft.compare.boxes import BoxMeasurement
+from ptft.compare.kept import KeptSet
 from ptft.compare.metric import Measurement
 from ptft.evaluate.ranks import RetrievalRanks
 
-__all__ = ["answers_among", "expected_told", "found_among", "moved_answers"]
+__all__ = [
+    "answers_among",
+    "candidates_told",
+    "expected_told",
+    "found_among",
+    "moved_answers",
+]
 
 _DIGITS = 6  # that a cell keeps
 _HEIGHTS = np.arange(-6.0, 12.0, 0.1)  # of a right answer, in deviations of wrong ones
@@ -45,6 +54,28 @@ def answers_among(measured: Measurement | BoxMeasurement, times: float) -> list[
     others = round((wrong + 1) * times) - 1
     row: list[float] = moved_answers(ranks_q, wrong, others, k).round(_DIGITS).tolist()
     return row
+
+
+def candidates_told(
+    sets: Mapping[str, KeptSet], pictures: Mapping[str, tuple[int, int]]
+) -> str | None:
+    """Tell in a sentence which figures count as among another number of candidates; None: none do.
+
+    Args:
+        pictures: of each retained set, how many ``val`` has, and ``test``.
+    """
+    parts = [
+        f"{name} {val:,} and {test:,}"
+        for name, (val, test) in sorted(pictures.items())
+        if sets[name].pairs and val != test
+    ]
+    return (
+        "Of what is to be retained val and test have different numbers of pictures to be found "
+        f"among, which moves recall; for the choice what is kept counts as among those of test: "
+        f"{', '.join(parts)}."
+        if parts
+        else None
+    )
 
 
 def expected_told(metric: str, pictures: int) -> str | None:

@@ -12,13 +12,13 @@ from typing import Any
 from ptft.artifact import RunFiles
 from ptft.compare.arms import START, first_recipe, search_space
 from ptft.compare.board import Board
-from ptft.compare.candidates import expected_told
+from ptft.compare.candidates import candidates_told, expected_told
 from ptft.compare.claims import Claims
 from ptft.compare.keys import Keys, base_values
 from ptft.compare.passes import cut_short
 from ptft.compare.recorded_data import check_recorded_data
 from ptft.compare.results import Cell, Cells
-from ptft.compare.selected import candidates_told, kept_sets, luck_told, selection_luck
+from ptft.compare.selected import kept_sets, luck_told, selection_luck
 from ptft.compare.target import Target
 from ptft.compare.unlabelled import check_unlabelled
 from ptft.compare.work import ArmJob, Shared, work

@@ -1,7 +1,6 @@
 """Retained sets that the start itself was selected on, as its run's record tells."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,7 +12,7 @@ from ptft.recipe import Comparison, DataSection, Recipe, RetrievalEvaluation, me
 from ptft.recipe.publication import load_foreign
 from ptft.report.curves import read_series
 
-__all__ = ["candidates_told", "kept_sets", "luck_told", "selection_luck"]
+__all__ = ["kept_sets", "luck_told", "selection_luck"]
 
 
 def kept_sets(comparison: Comparison) -> dict[str, KeptSet]:
@@ -63,28 +62,6 @@ def luck_told(luck: dict[str, float]) -> str | None:
         "The start was stopped early on val of what is to be retained, where its figure is too "
         f"high; for the choice it counts as so much of it: {', '.join(parts)}. Another val tells "
         "it better."
-    )
-
-
-def candidates_told(
-    sets: Mapping[str, KeptSet], pictures: Mapping[str, tuple[int, int]]
-) -> str | None:
-    """Tell in a sentence which figures count as among another number of candidates; None: none do.
-
-    Args:
-        pictures: of each retained set, how many ``val`` has, and ``test``.
-    """
-    parts = [
-        f"{name} {val:,} and {test:,}"
-        for name, (val, test) in sorted(pictures.items())
-        if sets[name].pairs and val != test
-    ]
-    return (
-        "Of what is to be retained val and test have different numbers of pictures to be found "
-        f"among, which moves recall; for the choice what is kept counts as among those of test: "
-        f"{', '.join(parts)}."
-        if parts
-        else None
     )
 
 

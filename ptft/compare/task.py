@@ -23,6 +23,7 @@ from ptft.compare.queries import said_of
 from ptft.compare.results import MIXED, Cell, Cells, Costs, TrialRecord
 from ptft.compare.selected import kept_sets
 from ptft.compare.start import put_head, starting_model
+from ptft.compare.stats import AnswerRow
 from ptft.compare.target import Target, shares
 from ptft.compare.trials import Searched, TrialWatch, search_trials
 from ptft.compare.unlabelled import Prepared, measured_recipes, task_recipe
@@ -85,12 +86,17 @@ class Task:
         self.start, self._new_detector = starting_model(comparison, self.target)
         self.target.cache_pictures(self.start.spec.preprocess)
         self.sets = kept_sets(comparison)
-        self.start_val = self._of_start("hits_val", lambda: bits_of(self._start_on_val))
-        self.start_asked = self._of_start(
-            "asked_val", lambda: self.target.retained_asked(self._start_on_val)
-        )
+        self.start_val, self.start_asked = self._start_on_val()
         self.start_test = self._of_start(
             "hits_test", lambda: bits_of(self.target.retained_measured(self.start, "test"))
+        )
+
+    def _start_on_val(self) -> tuple[dict[str, str], dict[str, AnswerRow]]:
+        """Hits, and answers as among test's candidates; what is measured for them is let go of."""
+        on = cache(partial(self.target.retained_measured, self.start, "val"))
+        return (
+            self._of_start("hits_val", lambda: bits_of(on())),
+            self._of_start("asked_val", lambda: self.target.retained_asked(on())),
         )
 
     def _of_start(self, name: str, make: Callable[[], dict[str, T]]) -> dict[str, T]:
@@ -103,10 +109,6 @@ class Task:
         answers = make()
         write_json(path, answers)
         return answers
-
-    @cached_property
-    def _start_on_val(self) -> dict[str, Measurement]:
-        return self.target.retained_measured(self.start, "val")
 
     def validation(self, make: Callable[[], DualEncoder], seed: int) -> Validation:
         """How a model validates."""
@@ -275,9 +277,7 @@ class Task:
                 val_of=_samples(val, asked),
                 val_asked=validation.val_asked,
                 before_of=_samples(other, labels) if other else [],
-                before_hits=validation.among_test(other, labels) or answers_of(other)
-                if other
-                else "",
+                before_hits=validation.before_asked,
                 passes=self._passes,
                 base=before.base.arm.label if before else "",
                 unlabelled=before.pictures if before else 0,

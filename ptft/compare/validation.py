@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ptft.compare.boxes import BoxMeasurement
 from ptft.compare.candidates import answers_among
 from ptft.compare.kept import kept_belief
-from ptft.compare.metric import Measurement, TextEmbeddings
+from ptft.compare.metric import Measurement, TextEmbeddings, answers_of
 from ptft.compare.stats import AnswerRow, hits_of
 from ptft.compare.target import shares
 from ptft.data import SampleSet
@@ -51,10 +51,17 @@ class Validation:
     @cached_property
     def val_asked(self) -> list[float]:
         """See ``Cell.val_asked``."""
-        return self.among_test(self.val, self._task.target.val(self._task.budget, self._seed))
+        return self._among_test(self.val, self._task.target.val(self._task.budget, self._seed))
 
-    def among_test(self, measured: Measurement | BoxMeasurement, asked: Part) -> list[float]:
-        """Answers of a retrieval with the candidates of test, see :func:`answers_among`."""
+    @property
+    def before_asked(self) -> AnswerRow:
+        """See ``Cell.before_hits``."""
+        if self.before is None:
+            return ""
+        labels = self._task.target.labels_before(self._task.budget, self._seed)
+        return self._among_test(self.before, labels) or answers_of(self.before)
+
+    def _among_test(self, measured: Measurement | BoxMeasurement, asked: Part) -> list[float]:
         return answers_among(measured, len(self._task.target.target.test) / len(asked))
 
     @property

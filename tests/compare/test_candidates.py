@@ -7,9 +7,17 @@ import pytest
 import torch
 from scipy.stats import betabinom
 
-from ptft.compare.candidates import answers_among, expected_told, found_among, moved_answers
+from ptft.compare.candidates import (
+    answers_among,
+    candidates_told,
+    expected_told,
+    found_among,
+    moved_answers,
+)
 from ptft.compare.gathered import gather
+from ptft.compare.kept import KeptSet, kept_belief
 from ptft.compare.metric import Measurement, measure_metric
+from ptft.compare.posterior import Belief
 from ptft.compare.results import Cell
 from ptft.data import open_split
 from ptft.evaluate.ranks import RetrievalRanks
@@ -107,3 +115,28 @@ def test_a_report_says_that_expected_recall_is_among_the_pictures_of_test() -> N
     assert told is not None and told.startswith("i2t_recall@10 ")
     assert told.endswith("among the 1,512 pictures of test.")
     assert expected_told("top1", 1512) is None
+
+
+def test_figures_that_count_as_among_others_are_told() -> None:
+    sets = {"before": KeptSet(pairs=True), "classes": KeptSet()}
+    told = candidates_told(sets, {"before": (1000, 2500), "classes": (10, 20)})
+    assert told is not None
+    assert told.endswith("as among those of test: before 1,000 and 2,500.")
+    assert candidates_told(sets, {"before": (50, 50), "classes": (10, 20)}) is None
+
+
+def test_more_candidates_on_test_lower_what_a_weaker_arm_keeps() -> None:
+    rng = np.random.default_rng(2)
+    right = rng.standard_normal(400)
+    wrong = rng.standard_normal((400, 99))
+    ranks = [(wrong > right[:, None] + apart).sum(axis=1)[None] for apart in (3.0, 2.6)]
+
+    def kept(others: int) -> Belief:
+        rows = [np.stack([moved_answers(row, 99, others, 5) for row in one]) for one in ranks]
+        answers = [{"before": np.hstack([row, row])} for row in rows]
+        return kept_belief(answers, first=0, sets={"before": KeptSet(pairs=True)}, of_val=True)
+
+    here, there = kept(99), kept(399)
+    assert here.mean_a[0] == there.mean_a[0] == 1.0
+    assert there.mean_a[1] < here.mean_a[1] - 0.02
+    assert there.deviation_a[1] > here.deviation_a[1]

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from ptft.compare.kept import KeptSet, kept_belief
-from ptft.compare.selected import candidates_told
 
 PAIRS = {"before": KeptSet(pairs=True)}
 
@@ -34,11 +33,3 @@ def test_of_a_start_that_finds_nothing_nothing_is_lost() -> None:
     rows = [{"before": np.zeros((1, 200))}, {"before": np.ones((1, 200))}]
     belief = kept_belief(rows, first=0, sets=PAIRS, of_val=True)
     assert belief.mean_a.tolist() == [1.0, 1.0]
-
-
-def test_figures_that_count_as_among_others_are_told() -> None:
-    sets = {"before": KeptSet(pairs=True), "classes": KeptSet()}
-    told = candidates_told(sets, {"before": (1000, 2500), "classes": (10, 20)})
-    assert told is not None
-    assert told.endswith("as among those of test: before 1,000 and 2,500.")
-    assert candidates_told(sets, {"before": (50, 50), "classes": (10, 20)}) is None
