@@ -93,9 +93,11 @@ class Asked:
             self._watching = asyncio.ensure_future(self._wait_for_the_end())
 
     def close(self) -> None:
-        """It is answered."""
-        if self._watching is not None:
-            self._watching.cancel()
+        """It is answered. Who watches it is let go of: its cancellation will hold its frame, that
+        holds this, and only a collection of garbage would find the two."""
+        watching, self._watching = self._watching, None
+        if watching is not None:
+            watching.cancel()
 
     async def _wait_for_the_end(self) -> None:
         while (await self.request.receive())["type"] != "http.disconnect":

@@ -1,10 +1,11 @@
-"""What a request was refused for ends with it, and not with the next collection of garbage."""
+"""What a request held ends with it, and not with the next collection of garbage."""
 
 import gc
 import json
 
 import pytest
 
+from serving.asked import Asked
 from serving.refusal import Refusal
 from tests.serving import attacks
 from tests.serving.conftest import Client
@@ -41,3 +42,18 @@ def test_a_refused_body_is_let_go_of_at_once(
             gc.enable()
         # each holds the frames that it came through, and they the body
         assert not [one for one in left if one.__traceback__ is not None]
+
+
+def test_an_answered_request_is_let_go_of_at_once(client: Client) -> None:
+    """A collection of all that requests have left would hold up those that come meanwhile."""
+    with client() as ask:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                assert ask.post("/v1/embed/text", json={"texts": ["a"]}).status_code == 200
+            ask.get("/livez")  # the one before is through
+            left = [one for one in gc.get_objects() if type(one) is Asked]
+        finally:
+            gc.enable()
+        assert not left
