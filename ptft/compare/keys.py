@@ -15,7 +15,7 @@ from typing import Any
 
 from ptft.compare.arms import MIXES, STEPLESS, search_space
 from ptft.recipe import ArmSection, Comparison, deciding_values
-from ptft.recipe.comparison import BUILT, can_be_base
+from ptft.recipe.comparison import BUILT, can_be_base, of_one_class
 
 __all__ = ["CellKey", "Keys", "base_values"]
 
@@ -52,10 +52,13 @@ class Keys:
         return base_values(self._comparison)
 
     @cached_property
-    def _ranks(self) -> bool:
-        """Whether any of what a cell holds are the answers of a retrieval."""
+    def _answers(self) -> int:
+        """How the answers are read that a cell holds: of the target by margins (3), or any of a
+        retrieval by ranks (2); all were right or wrong once (1)."""
+        if of_one_class(self._comparison):
+            return 3
         items = [*self._base["evaluate"], *self._base["retain"]]
-        return any(item["kind"] == "retrieval" for item in items)
+        return 2 if any(item["kind"] == "retrieval" for item in items) else 1
 
     def of(self, arm: ArmSection, budget: int) -> CellKey:
         """The key of an arm at a budget."""
@@ -77,8 +80,8 @@ class Keys:
                 decides["soup" if arm.kind == "soup" else "unlabelled"] = self._below(arm, budget)
             if arm.kind in ("probe", "projection") and "head" in self._base["objective"]:
                 decides["way"] = 2  # a probe is held to its texts, a projection solved: not before
-            if self._ranks:
-                decides["answers"] = 2  # of a retrieval by ranks: by hits before
+            if self._answers > 1:
+                decides["answers"] = self._answers
             trials = section.trials if _searches(self._comparison, arm) else 1
             self._known[arm.label, budget] = CellKey(_digest(decides), trials)
         return self._known[arm.label, budget]

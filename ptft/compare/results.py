@@ -99,7 +99,8 @@ class Cell:
         trials: that ``chosen`` was chosen from, of the first seed's cell.
         val_of: numbers in ``val`` of the queries; empty where a sample is not one query.
         val_asked: of a retrieval, answers of ``val`` whose mean is the recall among as many
-            candidates as ``test`` has, see :mod:`ptft.compare.candidates`; empty of others.
+            candidates as ``test`` has, see :mod:`ptft.compare.candidates`; of classes those by
+            margins, see :mod:`ptft.compare.margins`; empty of others.
         before_of, before_hits: of labels that earlier seeds learned from, and this one did not, as
             ``val_of`` and ``val_asked``, or ``val_hits`` where that is empty.
         passes: over the labels, of an arm that takes steps; 0 where that is not on record.

@@ -15,6 +15,7 @@ from ptft.compare.board import Board
 from ptft.compare.candidates import candidates_told, expected_told
 from ptft.compare.claims import Claims
 from ptft.compare.keys import Keys, base_values
+from ptft.compare.margins import margins_told
 from ptft.compare.passes import cut_short
 from ptft.compare.recorded_data import check_recorded_data
 from ptft.compare.results import Cell, Cells
@@ -139,7 +140,7 @@ def compare(
         pictures = {one.name: (len(one.val), len(one.test)) for one in target.retained}
         among = candidates_told(kept_sets(comparison), pictures)
         test = target.target.test
-        expected = expected_told(target.target.metric, len(test))
+        expected = expected_told(target.target.metric, len(test)) or margins_told(comparison)
         remarks = [*changes, *filter(None, (cut, told, among, expected))]
         while True:
             found = cells.all()

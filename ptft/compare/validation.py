@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from ptft.compare.boxes import BoxMeasurement
 from ptft.compare.candidates import answers_among
 from ptft.compare.kept import kept_belief
+from ptft.compare.margins import answers_by_margin
 from ptft.compare.metric import Measurement, TextEmbeddings, answers_of
 from ptft.compare.stats import AnswerRow, hits_of
 from ptft.compare.target import shares
 from ptft.data import SampleSet
-from ptft.data.sample import Part
 from ptft.model import DualEncoder
 
 if TYPE_CHECKING:
@@ -48,21 +48,30 @@ class Validation:
     def _asked(self, samples: SampleSet) -> Measurement | BoxMeasurement:
         return self._task.target.measure(self.make(), samples, self.embedded)
 
-    @cached_property
+    @property
     def val_asked(self) -> list[float]:
         """See ``Cell.val_asked``."""
-        return self._among_test(self.val, self._task.target.val(self._task.budget, self._seed))
+        return self._read[0]
 
     @property
     def before_asked(self) -> AnswerRow:
         """See ``Cell.before_hits``."""
         if self.before is None:
             return ""
-        labels = self._task.target.labels_before(self._task.budget, self._seed)
-        return self._among_test(self.before, labels) or answers_of(self.before)
+        return self._read[1] or answers_of(self.before)
 
-    def _among_test(self, measured: Measurement | BoxMeasurement, asked: Part) -> list[float]:
-        return answers_among(measured, len(self._task.target.target.test) / len(asked))
+    @cached_property
+    def _read(self) -> list[list[float]]:
+        """The answers of ``val``, and of ``before`` where there is one, as far as they say more
+        than right and wrong; else empty."""
+        target, budget = self._task.target, self._task.budget
+        parts = [(self.val, target.val(budget, self._seed))]
+        if self.before is not None:
+            parts.append((self.before, target.labels_before(budget, self._seed)))
+        return answers_by_margin([measured for measured, _ in parts]) or [
+            answers_among(measured, len(target.target.test) / len(samples))
+            for measured, samples in parts
+        ]
 
     @property
     def figure(self) -> float:

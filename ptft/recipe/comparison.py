@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from ptft.recipe.data import has_many_labels
-from ptft.recipe.evaluation import EvaluateItem
+from ptft.recipe.evaluation import EvaluateItem, metrics_of
 from ptft.recipe.objective import ClassifyObjective, SelfSupervisedObjective
 from ptft.recipe.schema import Recipe
 from ptft.recipe.section import Section
@@ -23,6 +23,7 @@ __all__ = [
     "Comparison",
     "SearchRange",
     "can_be_base",
+    "of_one_class",
     "per_class",
 ]
 
@@ -195,6 +196,11 @@ def per_class(recipe: Recipe) -> bool:
     """Whether a budget of labels is one of each class: not where a sample may have several, which
     would be a label of each."""
     return isinstance(recipe.objective, ClassifyObjective) and not has_many_labels(recipe.data)
+
+
+def of_one_class(recipe: Recipe) -> bool:
+    """Whether the target's questions are of one class of several."""
+    return metrics_of(recipe.evaluate[0], recipe.data) == ["top1"]
 
 
 class Comparison(Recipe):

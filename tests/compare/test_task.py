@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from ptft.compare.arms import arm_recipe
+from ptft.compare.margins import answers_by_margin
 from ptft.compare.metric import TextEmbeddings, default_metric, measure_metric, retained_metric
 from ptft.compare.results import Cells, Costs
 from ptft.compare.search import Trial, TrialSearch
@@ -91,9 +92,24 @@ def test_an_arm_leaves_its_cells(kind: str, folder: Path, tmp_path: Path) -> Non
     cell = cells[kind]
     assert len(cell.test_hits) == 8 and len(cell.val_hits) == 4  # as many as the labels
     assert cell.test == cell.test_hits.count("1") / 8
+    assert [answer > 0.5 for answer in cell.val_asked] == [hit == "1" for hit in cell.val_hits]
     assert (cell.costs.flops > 0) == (kind != "zero_shot")
     if kind in ("probe", "lora"):
         assert 0 < cell.costs.trainable_share < 0.5
+
+
+def test_answers_of_both_kinds_of_labels_are_read_together(folder: Path, tmp_path: Path) -> None:
+    wanted = comparison(folder)
+    section = wanted.compare.model_copy(update={"seeds": 2})
+    wanted = wanted.model_copy(update={"compare": section})
+    task = Task(wanted, section.arms[0], 2, tmp_path)
+    task.run()
+    _, second = Cells(tmp_path, wanted).all()
+    validation = Validation(task, lambda: task.start, 1)
+    assert validation.before is not None and len(second.before_of) == len(second.before_hits) > 0
+    together = answers_by_margin([validation.val, validation.before])
+    assert [second.val_asked, second.before_hits] == together
+    assert second.val_asked != answers_by_margin([validation.val])[0]
 
 
 def test_captions_that_the_model_knows_give_the_same_figures(tmp_path: Path) -> None:
