@@ -34,7 +34,7 @@ def test_answers_are_those_of_a_loop_written_out() -> None:
         margins.append(row[label] - max(row[:label] + row[label + 1 :]))
     low, high = np.quantile(margins, [0.25, 0.75])
     spread = min(np.std(margins), (high - low) / (stats.norm.ppf(0.75) - stats.norm.ppf(0.25)))
-    expected = [stats.norm.cdf(one / (spread * (4 / 40) ** (1 / 3))) for one in margins]
+    expected = [stats.norm.cdf(one / (spread * 40 ** (-1 / 3))) for one in margins]
     first, second = answers_by_margin(parts)
     np.testing.assert_allclose([*first, *second], expected, atol=1e-6)
     assert (len(first), len(second)) == (12, 28)
