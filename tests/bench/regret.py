@@ -15,16 +15,19 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from ptft.compare.gathered import Arm, gather
 from ptft.compare.kept import KeptSet
 from ptft.compare.recommend import Recommendation, recommend
 from ptft.compare.results import Cells
 from ptft.compare.selected import kept_sets
 from ptft.compare.task import Task
-from ptft.recipe.comparison import CompareSection
+from ptft.recipe.comparison import CompareSection, of_one_class
 from ptft.recipe.load import load_comparison, load_recipe
 from ptft.train import train
 from tests.bench._parts import shared_data
+from tests.bench._regret_errors import figure_errors
 from tests.bench._regret_rules import alone, bootstrapped, cheapest, pooled
 from tests.bench._regret_sets import SETS, Wanted, comparison, make_set, start_recipe
 
@@ -51,11 +54,15 @@ class Set:
 
     Attributes:
         sets: see ``kept_sets``.
+        start: what its arms began with.
+        classes: the target's questions are of one class of several.
     """
 
     name: str
     arms: Sequence[Arm]
     sets: Mapping[str, KeptSet]
+    start: str
+    classes: bool
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,21 @@ def _rule(read: Read) -> Rule:
     return choose
 
 
+def _right_or_wrong(arms: Sequence[Arm]) -> list[Arm]:
+    """Arms whose answers about classes are as they would be without margins."""
+    found = []
+    for arm in arms:
+        hits_sq = np.where(np.isnan(arm.asked.hits_sq), np.nan, arm.asked.hits_sq > 0.5)
+        found.append(replace(arm, asked=replace(arm.asked, hits_sq=hits_sq)))
+    return found
+
+
+def _without_margins(one: Set, retention: float, probability: float) -> Mapping[int, str]:
+    """The rule of `ptft compare`, with answers about classes as right or wrong."""
+    one = replace(one, arms=_right_or_wrong(one.arms)) if one.classes else one
+    return _rule(lambda read: read)(one, retention, probability)
+
+
 _NOW = "as it is"
 _RULES: dict[str, Rule] = {
     "hard bound, cheapest": lambda one, bound, _: cheapest(one.arms, bound, _CONFIDENCE, _MARGIN),
@@ -103,6 +125,7 @@ _RULES: dict[str, Rule] = {
     ),
     "pooled, near as far": lambda one, bound, sure: pooled(one.arms, bound, sure, one.sets),
     "all pooled": lambda one, bound, sure: pooled(one.arms, bound, sure, one.sets, kept_too=True),
+    "as it is, right or wrong": _without_margins,
     "as it is, luck stays": _rule(lambda read: replace(read, luck=1.0)),
     "as it is, pairs apart": _rule(lambda read: replace(read, pairs=False)),
     _NOW: _rule(lambda read: read),
@@ -139,7 +162,7 @@ def _figures(sets: Sequence[Set]) -> dict[str, float]:
     own = CompareSection().retention_probability
     tried: dict[tuple[str, float], list[list[Choice]]] = {}
     print("three bounds on retention; regret in points, test keeps enough in % of cells")
-    print(f"{'rule':<22} probability   mean  worst  keeps")
+    print(f"{'rule':<24} probability   mean  worst  keeps")
     for name, rule in _RULES.items():
         for sure in _PROBABILITIES if name != "hard bound, cheapest" else (own,):
             by_set = [
@@ -150,7 +173,7 @@ def _figures(sets: Sequence[Set]) -> dict[str, float]:
             every = [choice for found in by_set for choice in found]
             mean, most = fmean(c.regret for c in every), max(c.regret for c in every)
             keeps = 100 * fmean(c.enough for c in every)
-            print(f"{name:<22} {sure:<11} {mean:6.2f} {most:6.2f} {keeps:6.0f}")
+            print(f"{name:<24} {sure:<11} {mean:6.2f} {most:6.2f} {keeps:6.0f}")
     now = {bound: [c for one in sets for c in _recommended(one, bound, own)] for bound in _BOUNDS}
     regrets = [100 * choice.regret for choice in now[_BOUNDS[0]]]
     figures: dict[str, float] = {
@@ -160,9 +183,29 @@ def _figures(sets: Sequence[Set]) -> dict[str, float]:
         "most_regret": round(max(regrets), 2),
         "three_bounds_regret": round(fmean(100 * c.regret for f in now.values() for c in f), 2),
     }
+    of_classes = [one.arms for one in sets if one.classes]
+    for name, read in (("by margins", list), ("as right or wrong", _right_or_wrong)):
+        errors = " ".join(f"{error:.2f}" for error in figure_errors(map(read, of_classes)))
+        print(f"{name} the figures of arms on classes err by {errors} points, budget by budget")
+    for start in sorted({one.start for one in sets}):
+        of_start = [one for one in sets if one.start == start]
+        _show_kept(start, [c for one in of_start for c in _recommended(one, _BOUNDS[0], own)])
     if len(sets) > 1:
         figures["held_out_regret"] = round(fmean(_held_out(list(tried.values()))), 2)
     return figures | _calibration(now)
+
+
+def _show_kept(start: str, found: Sequence[Recommendation]) -> None:
+    """Print how often arms of a start that are said to keep enough do so."""
+    asked = [choice for choice in found if choice.holds < 1.0]
+    if asked:
+        said = 100 * fmean(choice.holds for choice in asked)
+        did = 100 * fmean(choice.test_retention >= _BOUNDS[0] for choice in asked)
+        above = 100 * fmean((c.kept_low + c.kept_high) / 2 - c.test_retention for c in asked)
+        print(
+            f"kept from {start}: {len(asked)} cells said to keep enough with {said:.0f} %, "
+            f"{did:.0f} % do; believed {above:+.1f} points above test"
+        )
 
 
 def _calibration(now: Mapping[float, Sequence[Recommendation]]) -> dict[str, float]:
@@ -211,4 +254,5 @@ def _finished(wanted: Sequence[Wanted], shared: Path, made: Path, smoke: bool) -
             for arm in found.compare.arms:
                 if cells.missing_of(arm.label, budget):
                     Task(found, arm, budget, folder).run()
-        yield Set(one.name, gather(cells.all(), confidence=_CONFIDENCE), kept_sets(found))
+        arms = gather(cells.all(), confidence=_CONFIDENCE)
+        yield Set(one.name, arms, kept_sets(found), one.start, of_one_class(found))
