@@ -71,11 +71,8 @@ def _margins(measured: Measurement | BoxMeasurement) -> _Array | None:
         return None
     if measured.ranks.classes < 2:
         return None
-    parts = [
-        (own_bc.numpy(), scores_bc.double().numpy()) for scores_bc, own_bc in measured.blocks()
-    ]
-    found = [
-        scores_bc[own_bc] - np.where(own_bc, -np.inf, scores_bc).max(axis=1)
-        for own_bc, scores_bc in parts
-    ]
+    found = []
+    for scores, own in measured.blocks():
+        scores_bc, own_bc = scores.double().numpy(), own.numpy()
+        found.append(scores_bc[own_bc] - np.where(own_bc, -np.inf, scores_bc).max(axis=1))
     return np.concatenate(found)
