@@ -1,6 +1,5 @@
 """One command that starts a run and goes on with it; what stops one, and with which exit code."""
 
-import os
 import signal
 import time
 from pathlib import Path
@@ -136,17 +135,17 @@ def test_what_is_left_before_a_limit() -> None:
 def test_a_signal_that_a_launcher_passes_on_twice_is_one() -> None:
     with Stop() as stop, stop.armed():
         for _ in range(3):
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         assert stop.asked()
         assert stop.reason == Reason(signal=signal.SIGTERM)
 
 
 def test_before_the_first_step_a_warning_waits_and_a_signal_to_end_does_not() -> None:
     with Stop() as stop:
-        os.kill(os.getpid(), signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR1)
         assert stop.reason == Reason(signal.SIGUSR1, late=True)
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_the_command(warm: Warm, tmp_path: Path) -> None:
