@@ -10,9 +10,9 @@ it moved by a normal number of deviation h.
 They are moved by h = s Q^(-1/3) for Q margins of deviation s: a third of s at 32 questions, and at
 4,000, where right and wrong are what counts, 6 %. The mean squared error of one model's figure is
 least at 1.6 times as much where margins are normal, (4 / Q)^(1/3); but models are held against each
-other, where what both err alike falls out and what draws each to the middle does not. What s
-is each model's own margins tell, so that what scales its scores changes nothing: their deviation,
-or what the middle half of a normal one has where that is less (Silverman 1986, section 3.4.2).
+other, where what both err alike falls out and what draws each to the middle does not. What s is
+each model's own margins tell, so that what scales its scores changes nothing: their deviation, or
+what the middle half of a normal one has where that is less (Silverman 1986, section 3.4.2).
 """
 
 from collections.abc import Sequence
