@@ -110,6 +110,8 @@ def base_values(comparison: Comparison) -> dict[str, Any]:
     del values["name"]
     values["data"].pop("unlabelled", None)  # of some arms alone
     values["evaluate"] = values["evaluate"][:1]  # the target
+    if section["ask_train"]:
+        values["ask_train"] = sorted(section["ask_train"])
     return {**values, "metric": section["metric"], "retain": section["retain"]}
 
 

@@ -2,14 +2,16 @@
 lie near each other.
 
 The figure of an arm at a budget is the budget's own level, of which nothing is believed beforehand,
-and what the arm adds there. That is normal around none, with the same deviation at all budgets and
-a correlation between two of them that falls with the number of times that the labels are
-quadrupled (a Gaussian process over their logarithm; Rasmussen & Williams 2006, section 4.2.1). How
-far the arms lie apart, and how alike they stay, is not known: a grid of both is weighed by the
-likelihood of what was measured, the levels integrated out (REML; Patterson & Thompson 1971).
+and what the arm adds there. That is normal around none, with the same deviation at all budgets, and
+a Gaussian process in two ways (Rasmussen & Williams 2006, section 4.2.1). Between two budgets the
+correlation falls with the number of times that the labels are quadrupled. Between two arms it falls
+with how often they answer otherwise, since those that answer nearly all questions alike cannot lie
+far apart: a mix with all of its arm's weights is that arm. How far the arms lie apart, and how
+alike they stay, is not known: a grid of both is weighed by the likelihood of what was measured, the
+levels integrated out (REML; Patterson & Thompson 1971).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from math import sqrt
 
@@ -19,7 +21,7 @@ from scipy.linalg import block_diag
 
 from ptft.compare.posterior import ArmAnswers, Belief, answers_in_common, error_of_means
 
-__all__ = ["mixture", "pooled_beliefs", "posterior"]
+__all__ = ["likeness", "mixture", "pooled_beliefs", "posterior"]
 
 _APART = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)  # deviations of what arms add, shares of 1
 _ALIKE = (0.3, 0.6, 0.8, 0.95)  # correlations at a budget and at four times as many labels
@@ -39,11 +41,11 @@ def pooled_beliefs(asked: Mapping[int, Mapping[str, ArmAnswers]]) -> list[Belief
     places = [(budget, name) for budget, arms in asked.items() for name in arms]
     mean_n, error_nn = _measured(asked)
     level_nb = np.array([[place[0] == budget for budget in asked] for place in places], float)
-    same_nn = np.array([[one[1] == other[1] for other in places] for one in places], float)
+    like_nn = likeness(asked, [name for _, name in places])
     quadrupled_n = np.log([budget for budget, _ in places]) / np.log(4)
     far_nn = np.abs(quadrupled_n[:, None] - quadrupled_n)
     found = [
-        posterior(mean_n, error_nn, level_nb, apart**2 * alike**far_nn * same_nn)
+        posterior(mean_n, error_nn, level_nb, apart**2 * alike**far_nn * like_nn)
         for apart, alike in product(_APART, _ALIKE)
     ]
     likelihoods = np.array([likelihood for likelihood, _ in found])
@@ -59,6 +61,8 @@ def _measured(asked: Mapping[int, Mapping[str, ArmAnswers]]) -> tuple[_Array, _A
     """The mean of each arm at each budget, and the covariance of their errors: (N,), (N, N).
 
     A smaller budget's queries are a part of a larger one's, and its luck with them is the other's.
+    All arms of a budget are as uncertain as they are on average: whose answers are nearly all wrong
+    spread little, and a level that goes by certainty would lie at those that are worst.
     """
     parts = [answers_in_common(list(arms.values())) for arms in asked.values()]
     error_nn = block_diag(*[error_of_means(answers_aq) for _, answers_aq in parts])
@@ -76,7 +80,36 @@ def _measured(asked: Mapping[int, Mapping[str, ArmAnswers]]) -> tuple[_Array, _A
             columns = slice(ends[other] - len(others_aq), ends[other])
             error_nn[rows, columns] = product_aa
             error_nn[columns, rows] = product_aa.T
+    spread_n = np.sqrt(np.diag(error_nn))
+    for end, (_, answers_aq) in zip(ends, parts, strict=True):
+        own_a = spread_n[end - len(answers_aq) : end]
+        own_a[:] = sqrt(np.mean(own_a**2)) / own_a
+    error_nn *= np.outer(spread_n, spread_n)
     return np.concatenate([answers_aq.mean(axis=1) for _, answers_aq in parts]), error_nn
+
+
+def likeness(asked: Mapping[int, Mapping[str, ArmAnswers]], named_n: Sequence[str]) -> _Array:
+    """The correlation of what arms add, by the mean square of the differences between the answers
+    that they gave together, as a share of what it is on average over all pairs: (N, N)."""
+    names = sorted(set(named_n))
+    place = {name: number for number, name in enumerate(names)}
+    apart_kk, count_kk = np.zeros((len(names),) * 2), np.zeros((len(names),) * 2)
+    for arms in asked.values():
+        _, answers_aq = answers_in_common(list(arms.values()))
+        own = np.ix_(*[[place[name] for name in arms]] * 2)
+        for one, row_q in zip(own[0].ravel(), answers_aq, strict=True):
+            apart_kk[one, own[1]] += ((answers_aq - row_q) ** 2).sum(axis=1)
+        count_kk[own] += answers_aq.shape[1]
+    apart_kk /= np.maximum(count_kk, 1.0)
+    pairs_kk = (count_kk > 0) & ~np.eye(len(names), dtype=bool)
+    usual = float(apart_kk[pairs_kk].mean()) if pairs_kk.any() else 0.0
+    apart_kk[count_kk == 0] = usual  # never asked at one budget
+    like_kk = np.exp(-apart_kk / (usual or 1.0))
+    values_k, vectors_kk = np.linalg.eigh(like_kk)  # below none where not all were asked together
+    like_kk = vectors_kk * np.clip(values_k, 0.0, None) @ vectors_kk.T
+    own_n = [place[name] for name in named_n]
+    found: _Array = like_kk[np.ix_(own_n, own_n)]
+    return found
 
 
 def _centred(answers_aq: _Array) -> _Array:

@@ -78,7 +78,8 @@ def _sets(comparison: Comparison) -> dict[str, Callable[[], SampleSet]]:
     for item in comparison.compare.retain:
         if (kept := item.data) is None:
             continue  # an error, of which the target tells
-        for split in (*_LEARNED, *_TOLD) if replayed else _TOLD:
+        learned = replayed or item.label in comparison.compare.ask_train
+        for split in (*_LEARNED, *_TOLD) if learned else _TOLD:
             sets[f"compare.retain.{item.label}.data.{split}"] = partial(
                 open_split, kept, split, seed=seed
             )

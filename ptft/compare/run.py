@@ -22,6 +22,7 @@ from ptft.compare.results import Cell, Cells
 from ptft.compare.selected import kept_sets, luck_told, selection_luck
 from ptft.compare.target import Target
 from ptft.compare.unlabelled import check_unlabelled
+from ptft.compare.unlearned import check_unlearned, unlearned_told
 from ptft.compare.work import ArmJob, Shared, work
 from ptft.errors import ArtifactError, PtftError, UsageError
 from ptft.files.atomic import create_atomic, write_atomic
@@ -98,8 +99,9 @@ def compare(
 
     Raises:
         RecipeError, DataError: before any training: a budget larger than the data, a class
-            without a picture, a retained set that shares pictures with the target; or the data
-            changed since the comparison began.
+            without a picture, a retained set that shares pictures with the target, or with what the
+            start learned from where that is said not to be; or the data changed since the
+            comparison began.
         UsageError: the folder or the mirror holds another comparison; or another process works at
             it, and this is no worker.
         MirrorError: ``run.mirror`` does not answer, or cannot hold claims.
@@ -136,12 +138,8 @@ def compare(
                     shared = Shared(board, claims, log)
                     work(comparison, jobs, shared, stop, deadline=deadline)
         left = len(_all_cells(comparison) - board.bring_cells())
-        told = luck_told(selection_luck(comparison))
-        pictures = {one.name: (len(one.val), len(one.test)) for one in target.retained}
-        among = candidates_told(kept_sets(comparison), pictures)
         test = target.target.test
-        expected = expected_told(target.target.metric, len(test)) or margins_told(comparison)
-        remarks = [*changes, *filter(None, (cut, told, among, expected))]
+        remarks = [*changes, *filter(None, (cut, *_remarks(comparison, target)))]
         while True:
             found = cells.all()
             write_report(comparison, found, board.folder, left=left, remarks=remarks, test=test)
@@ -155,6 +153,18 @@ def compare(
     if not left:
         shutil.rmtree(board.folder / "tasks", ignore_errors=True)
     return ComparisonOutcome(board.folder, found, left, stop.reason if left else None)
+
+
+def _remarks(comparison: Comparison, target: Target) -> list[str | None]:
+    """What to mind of how the answers are read."""
+    pictures = {one.name: (len(one.val), len(one.test)) for one in target.retained}
+    metric, tested = target.target.metric, len(target.target.test)
+    return [
+        luck_told(selection_luck(comparison)),
+        unlearned_told(comparison, target),
+        candidates_told(kept_sets(comparison), pictures),
+        expected_told(metric, tested) or margins_told(comparison),
+    ]
 
 
 def _jobs(comparison: Comparison) -> list[ArmJob]:
@@ -268,6 +278,7 @@ def _check(comparison: Comparison) -> Target:
         if arm.kind != START:
             first_recipe(comparison, arm, comparison.compare.budgets[0], target.samples)
     check_unlabelled(comparison, target)
+    check_unlearned(comparison, target)
     return target
 
 

@@ -12,7 +12,7 @@ from ptft.recipe import Comparison, DataSection, Recipe, RetrievalEvaluation, me
 from ptft.recipe.publication import load_foreign
 from ptft.report.curves import read_series
 
-__all__ = ["kept_sets", "luck_told", "selection_luck"]
+__all__ = ["kept_sets", "luck_told", "run_of_start", "selected_on", "selection_luck"]
 
 
 def kept_sets(comparison: Comparison) -> dict[str, KeptSet]:
@@ -28,7 +28,8 @@ def kept_sets(comparison: Comparison) -> dict[str, KeptSet]:
 
 def selection_luck(comparison: Comparison) -> dict[str, float]:
     """The part of the start's figure on ``val`` that is not luck, of each retained set whose
-    ``val`` stopped the start's training early; nothing without a record.
+    ``val`` stopped the start's training early; nothing without a record, nor where ``train`` is
+    asked in its place.
 
     The model that does best on a set is best there by luck in part, which what is trained from it
     loses. The looks that came after it were taken where training had come at least as far, and not
@@ -36,21 +37,35 @@ def selection_luck(comparison: Comparison) -> dict[str, float]:
     two standard errors below the best, which are worse in truth. Where none is left nothing is
     corrected.
     """
-    start = resolve(comparison.init.from_) if comparison.init else None
-    if not isinstance(start, Run):
+    names = selected_on(comparison) - set(comparison.compare.ask_train)
+    start = run_of_start(comparison)
+    if start is None or not names:
         return {}
-    recipe = load_foreign(start.path / RunFiles.RECIPE)
+    share = _share_of_best(start, load_foreign(start / RunFiles.RECIPE))
+    return dict.fromkeys(sorted(names), share) if share < 1.0 else {}
+
+
+def run_of_start(recipe: Recipe) -> Path | None:
+    """The folder of the run that a recipe starts from, where it is one."""
+    source = resolve(recipe.init.from_) if recipe.init else None
+    return source.path if isinstance(source, Run) else None
+
+
+def selected_on(comparison: Comparison) -> set[str]:
+    """Names of the retained sets whose ``val`` stopped the start's training early."""
+    start = run_of_start(comparison)
+    if start is None:
+        return set()
+    recipe = load_foreign(start / RunFiles.RECIPE)
     target = recipe.early_stop_target
     if recipe.stops_early is None or target is None:
-        return {}
+        return set()
     looked = _val(target.data or recipe.data)
-    names = [
-        item.name or item.kind
+    return {
+        item.label
         for item in comparison.compare.retain
         if item.data is not None and _val(item.data) == looked
-    ]
-    share = _share_of_best(start.path, recipe) if names else 1.0
-    return dict.fromkeys(names, share) if share < 1.0 else {}
+    }
 
 
 def luck_told(luck: dict[str, float]) -> str | None:

@@ -9,9 +9,9 @@ from ptft.compare.gathered import Arm
 from ptft.compare.more_labels import more_labels
 from ptft.compare.recommend import Recommendation
 from ptft.compare.results import Cell
+from ptft.compare.selected import run_of_start
 from ptft.compare.stats import paired_interval
 from ptft.compare.unlabelled_worth import Worth, unlabelled_worth
-from ptft.model_source import Run, resolve
 from ptft.recipe import ClassifyObjective, Comparison, DetectObjective
 from ptft.recipe.comparison import per_class
 
@@ -320,10 +320,10 @@ def _best_trained(arms: Sequence[Arm], budget: int, start: Arm) -> Arm:
 
 def _pretraining(comparison: Comparison) -> dict[str, str]:
     """Read what the starting run cost from its own record, where the start is a run."""
-    start = resolve(comparison.init.from_) if comparison.init else None
-    if not isinstance(start, Run):
+    start = run_of_start(comparison)
+    if start is None:
         return dict.fromkeys(("data", "time", "cost"), "not recorded with the start")
-    run = read_json(start.path / RunFiles.RUN)
+    run = read_json(start / RunFiles.RUN)
     return {
         "data": f"{run['seen']:,} pairs seen, no label of this domain",
         "time": f"{run['seconds']:,.0f} s by the clock",

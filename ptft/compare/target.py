@@ -5,7 +5,7 @@ Labels are drawn by seed: the budget's from ``train``, for learning, and at most
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -22,13 +22,16 @@ from ptft.compare.metric import (
     measure_metric,
     retained_metric,
 )
+from ptft.compare.selected import selected_on
 from ptft.compare.stats import AnswerRow
 from ptft.data import SampleSet, open_split
 from ptft.data.sample import Part, draw_samples, draw_val
+from ptft.data.sources.mixture import Joined
 from ptft.errors import DataError, RecipeError, SampleError
 from ptft.model import DualEncoder
 from ptft.preprocess.images import ImagePreprocess
 from ptft.recipe import Comparison, DetectEvaluation, EvaluateItem
+from ptft.recipe.check import Split
 from ptft.recipe.comparison import per_class
 
 __all__ = ["Target", "pictures_of", "shares"]
@@ -88,7 +91,11 @@ class Target:
             open_split(data, "val", seed=comparison.seed, classes=classes or None),
             open_split(data, "test", seed=comparison.seed, classes=classes or None),
         )
-        self.retained = [_open_retained(item, comparison.seed) for item in section.retain]
+        selected = selected_on(comparison) if section.ask_train else set()
+        self.retained = [
+            _open_retained(item, comparison.seed, section.ask_train, selected)
+            for item in section.retain
+        ]
         self.per_class = per_class(comparison)
         self._check_budgets(section.budgets)
         self._check_shared()
@@ -235,14 +242,24 @@ def _numbers(drawn: SampleSet, whole: SampleSet) -> np.ndarray:
     return drawn.indices
 
 
-def _open_retained(item: EvaluateItem, seed: int) -> _Set:
-    name = item.name or item.kind
-    if item.data is None:
+def _open_retained(
+    item: EvaluateItem, seed: int, ask_train: Collection[str], selected: Collection[str]
+) -> _Set:
+    """A retained set; ``selected``: names of those whose ``val`` the start is too good on, so that
+    ``train`` is asked in its place and not beside it."""
+    name = item.label
+    if (data := item.data) is None:
         raise RecipeError(f"compare.retain.{name}.data: missing; what is to be retained?")
-    metric = retained_metric(item, item.data, f"compare.retain.{name}")
-    val = open_split(item.data, "val", seed=seed, key=f"compare.retain.{name}.data")
-    test = open_split(item.data, "test", seed=seed, key=f"compare.retain.{name}.data")
-    return _Set(name, item, metric, val, test)
+    metric = retained_metric(item, data, f"compare.retain.{name}")
+
+    def opened(split: Split) -> SampleSet:
+        return open_split(data, split, seed=seed, key=f"compare.retain.{name}.data")
+
+    asked = [opened("val")] if name not in ask_train or name not in selected else []
+    if name in ask_train:
+        asked.append(opened("train"))
+    val = asked[0] if len(asked) == 1 else Joined(asked, ["val", "train"])
+    return _Set(name, item, metric, val, opened("test"))
 
 
 def _per_class(samples: SampleSet, classes: Sequence[str]) -> dict[str, int]:

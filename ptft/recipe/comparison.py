@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from ptft.recipe.data import has_many_labels
+from ptft.errors import suggest
+from ptft.recipe.data import has_many_labels, has_split
 from ptft.recipe.evaluation import EvaluateItem, metrics_of
 from ptft.recipe.objective import ClassifyObjective, SelfSupervisedObjective
 from ptft.recipe.schema import Recipe
@@ -167,6 +168,10 @@ class CompareSection(Section):
     soup: int = Field(default=3, ge=2, le=16)
     """Trainings of which a ``soup`` arm is the mean, all on the cell's own labels, each in an order
     (and with random weights, where there are any) of its own."""
+    ask_train: list[str] = []
+    """Names of the sets in ``retain`` whose ``train`` the start did not learn from: it is asked
+    beside ``val``, since more questions tell better what is kept. No arm may replay them. A start
+    that is a run is held against its record."""
     replay: float = Field(default=1.0, gt=0.0)
     """Retained samples that the ``replay`` arms see for each of the target's."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
@@ -189,6 +194,23 @@ class CompareSection(Section):
             raise ValueError(f"retain: two are named {', '.join(twice)}; give each a name")
         if sorted(set(self.budgets)) != self.budgets:
             raise ValueError(f"budgets {self.budgets}: allowed: ascending, each once")
+        return self
+
+    @model_validator(mode="after")
+    def _asks_what_no_arm_learns(self) -> "CompareSection":
+        sets = {item.label: item for item in self.retain}
+        for name in self.ask_train:
+            item = sets.get(name)
+            if item is None:
+                raise ValueError(f"ask_train: {name!r} is not in retain; {suggest(name, sets)}")
+            if item.data is None or not has_split(item.data, "train"):
+                raise ValueError(f"ask_train: {name!r}: retain.{name}.data has no train")
+        replays = [arm.label for arm in self.arms if arm.kind == "replay"]
+        if self.ask_train and replays:
+            raise ValueError(
+                f"ask_train: {self.ask_train[0]!r}: the arm {replays[0]!r} learns from it; "
+                "allowed: one of the two"
+            )
         return self
 
 
@@ -234,7 +256,8 @@ class Comparison(Recipe):
             return values
         more: list[ArmKind] = []
         items = section.get("retain") or []
-        if items and all(_learnable(item) for item in items) and _paired(objective):
+        learnable = items and all(_learnable(item) for item in items)
+        if learnable and not section.get("ask_train") and _paired(objective):
             more.append("replay")
         if data.get("unlabelled") is not None and _paired(objective):
             one_label = isinstance(objective, dict) and objective.get("kind") == "classify"

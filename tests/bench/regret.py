@@ -19,6 +19,7 @@ import numpy as np
 
 from ptft.compare.gathered import Arm, gather
 from ptft.compare.kept import KeptSet
+from ptft.compare.pooling import pooled_beliefs
 from ptft.compare.recommend import Recommendation, recommend
 from ptft.compare.results import Cells
 from ptft.compare.selected import kept_sets
@@ -27,7 +28,8 @@ from ptft.recipe.comparison import CompareSection, of_one_class
 from ptft.recipe.load import load_comparison, load_recipe
 from ptft.train import train
 from tests.bench._parts import shared_data
-from tests.bench._regret_errors import figure_errors
+from tests.bench._regret_errors import alone as single
+from tests.bench._regret_errors import figure_errors, strangers
 from tests.bench._regret_rules import alone, bootstrapped, cheapest, pooled
 from tests.bench._regret_sets import SETS, Wanted, comparison, make_set, start_recipe
 
@@ -185,8 +187,15 @@ def _figures(sets: Sequence[Set]) -> dict[str, float]:
     }
     of_classes = [one.arms for one in sets if one.classes]
     for name, read in (("by margins", list), ("as right or wrong", _right_or_wrong)):
-        errors = " ".join(f"{error:.2f}" for error in figure_errors(map(read, of_classes)))
-        print(f"{name} the figures of arms on classes err by {errors} points, budget by budget")
+        print(
+            f"{name} the figures of arms on classes {figure_errors(map(read, of_classes), single)}"
+        )
+    for label, believe in (
+        ("by its budget alone", single),
+        ("pooled, arms as strangers", strangers),
+        ("pooled, as it is", pooled_beliefs),
+    ):
+        print(f"{label}: the figures of arms {figure_errors([s.arms for s in sets], believe)}")
     for start in sorted({one.start for one in sets}):
         of_start = [one for one in sets if one.start == start]
         _show_kept(start, [c for one in of_start for c in _recommended(one, _BOUNDS[0], own)])

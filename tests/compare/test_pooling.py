@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ptft.compare.pooling import pooled_beliefs
+from ptft.compare.pooling import likeness, pooled_beliefs
 from ptft.compare.posterior import ArmAnswers, target_belief
 
 ARMS = [f"arm{number}" for number in range(6)]
@@ -68,6 +68,64 @@ def test_a_budget_far_away_tells_less_than_one_nearby() -> None:
         return float(belief.mean_a[best] - belief.mean_a[other])
 
     assert ahead(8) > ahead(2048) > 0.0
+
+
+def test_copies_of_arms_do_not_say_that_arms_lie_near_each_other() -> None:
+    """A mix that has all of its arm's weights, and a penalty that changes next to nothing: three
+    arms of which two are no news. What nine weak answers tell of the strong one is little."""
+    rng = np.random.default_rng(4)
+    figures, held = {"strong": 0.16, "weak": 0.04, "start": 0.04}, []
+    for _ in range(20):
+        asked = {}
+        for budget in (32, 128, 384):
+            queries = range(budget, budget + 250)
+            own = {name: answers(rng, figure, queries) for name, figure in figures.items()}
+            asked[budget] = own | {
+                f"{name} {copy}": one for name, one in own.items() for copy in "abc"
+            }
+        for belief, arms in zip(pooled_beliefs(asked), asked.values(), strict=True):
+            strong, weak = (list(arms).index(name) for name in ("strong", "weak"))
+            ahead = belief.mean_a[strong] - belief.mean_a[weak]
+            error = np.sqrt(belief.cov_aa[strong, strong] + belief.cov_aa[weak, weak])
+            held.append(abs(ahead - 0.12) < 1.96 * error)
+    assert np.mean(held) >= 0.85
+
+
+def test_arms_are_as_alike_as_their_answers() -> None:
+    """By a loop over pairs and questions; an arm that is absent at a budget is asked less."""
+    rng = np.random.default_rng(5)
+    asked = {
+        budget: {name: answers(rng, figure, range(budget)) for name, figure in own.items()}
+        for budget, own in ((8, {"a": 0.5, "b": 0.7}), (32, {"a": 0.6, "b": 0.7, "c": 0.2}))
+    }
+    apart = {}
+    for pair in (("a", "b"), ("a", "c"), ("b", "c")):
+        total = count = 0.0
+        for arms in asked.values():
+            if set(pair) <= set(arms):
+                one, other = (arms[name].hits_sq[0] for name in pair)
+                for mine, theirs in zip(one, other, strict=True):
+                    total += (mine - theirs) ** 2
+                    count += 1
+        apart[pair] = total / count
+    usual = sum(apart.values()) / 3
+    found = likeness(asked, ["c", "a", "b", "a"])
+    assert found.shape == (4, 4)
+    for (one, other), distance in apart.items():
+        places = {"c": 0, "a": 1, "b": 2}
+        assert found[places[one], places[other]] == pytest.approx(np.exp(-distance / usual))
+    assert np.allclose(found[1], found[3]) and found[1, 3] == pytest.approx(1.0)
+
+
+def test_arms_that_were_never_asked_together_still_have_a_prior() -> None:
+    rng = np.random.default_rng(6)
+    asked = {
+        2: {"a": answers(rng, 0.5, range(30)), "b": answers(rng, 0.5, range(30))},
+        8: {"c": answers(rng, 0.5, range(30)), "b": answers(rng, 0.5, range(30))},
+    }
+    for belief in pooled_beliefs(asked):
+        assert np.isfinite(belief.mean_a).all()
+        assert np.linalg.eigvalsh(belief.cov_aa).min() > -1e-9
 
 
 def test_at_one_budget_and_with_one_arm_the_figure_is_what_was_seen() -> None:
