@@ -1,7 +1,11 @@
 """What answers say of a retrieval with more candidates, or with fewer, than were asked among.
 
-Recall at k depends on how many candidates there are. Among few all models find nearly all, and what
-tells them apart is how high the right answer came, which test with its many candidates will show.
+Recall at k depends on how many candidates there are. Of fewer, drawn from those that were asked
+among, it is exact: the chance that of the r wrong ones above the right answer less than k are drawn
+is hypergeometric, and of as many (to a tenth) it is found or not. Nothing is assumed there.
+
+Among few all models find nearly all, and what tells them apart is how high the right answer came,
+which test with its many candidates will show.
 
 Of a query whose right answer lies below r of m wrong ones, the share of all wrong ones that lie
 above it is believed to be Beta(r + 1/2, m - r + 1/2), from the prior of Jeffreys. Of M other wrong
@@ -16,6 +20,7 @@ about their mean, by the curve's slope there.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,10 +37,12 @@ __all__ = [
     "candidates_told",
     "expected_told",
     "found_among",
+    "found_in_part",
     "moved_answers",
 ]
 
 _DIGITS = 6  # that a cell keeps
+_AS_MANY = 1.1  # candidates of test for each that was asked among: recall moves by less than noise
 _HEIGHTS = np.arange(-6.0, 12.0, 0.1)  # of a right answer, in deviations of wrong ones
 _APART = np.arange(-2.0, 8.0, 0.05)  # values of d
 _Array = NDArray[np.float64]
@@ -52,7 +59,11 @@ def answers_among(measured: Measurement | BoxMeasurement, times: float) -> list[
     )
     wrong, k = round(wrong_q.mean()), measured.k
     others = round((wrong + 1) * times) - 1
-    row: list[float] = moved_answers(ranks_q, wrong, others, k).round(_DIGITS).tolist()
+    if others <= wrong * _AS_MANY:
+        answers_q = found_in_part(ranks_q, wrong, min(others, wrong), k)
+    else:
+        answers_q = moved_answers(ranks_q, wrong, others, k)
+    row: list[float] = answers_q.round(_DIGITS).tolist()
     return row
 
 
@@ -110,6 +121,23 @@ def moved_answers(ranks_q: NDArray[np.int64], wrong: int, others: int, k: int) -
     slope = np.interp(mean, mean_d, slope_d)
     moved: _Array = recall + slope * (scores_q - scores_q.mean())
     return moved
+
+
+def found_in_part(ranks_q: NDArray[np.int64], wrong: int, others: int, k: int) -> _Array:
+    """The chance that each query's right answer is among the first ``k`` where ``others`` of the
+    ``wrong`` candidates are drawn: (Q,)."""
+    above_q = np.minimum(ranks_q, wrong)
+    drawn_k1 = np.arange(min(k, others + 1))[:, None]
+    chances_kq = _log_ways(above_q, drawn_k1) + _log_ways(wrong - above_q, others - drawn_k1)
+    found: _Array = np.exp(chances_kq - _log_ways(wrong, others)).sum(axis=0)
+    return np.minimum(found, 1.0)
+
+
+def _log_ways(of: Any, drawn: Any) -> Any:
+    """Logarithm of the number of ways to draw so many; of too many there is none."""
+    can = drawn <= of
+    some = np.where(can, drawn, 0)
+    return np.where(can, -np.log(of + 1.0) - betaln(of - some + 1.0, some + 1.0), -np.inf)
 
 
 def found_among(ranks_q: NDArray[np.int64], wrong: int, others: int, k: int) -> _Array:

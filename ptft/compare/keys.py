@@ -53,12 +53,14 @@ class Keys:
 
     @cached_property
     def _answers(self) -> int:
-        """How the answers are read that a cell holds: of the target by margins (3), or any of a
-        retrieval by ranks (2); all were right or wrong once (1)."""
-        if of_one_class(self._comparison):
-            return 3
+        """How the answers are read that a cell holds: of the target by margins (3, and 5 with a
+        retrieval), or any of a retrieval by ranks (4); all were right or wrong once (1), and ranks
+        moved where there were as many candidates (2, and 3 with a retrieval)."""
         items = [*self._base["evaluate"], *self._base["retain"]]
-        return 2 if any(item["kind"] == "retrieval" for item in items) else 1
+        retrieval = any(item["kind"] == "retrieval" for item in items)
+        if of_one_class(self._comparison):
+            return 5 if retrieval else 3
+        return 4 if retrieval else 1
 
     def of(self, arm: ArmSection, budget: int) -> CellKey:
         """The key of an arm at a budget."""

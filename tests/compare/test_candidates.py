@@ -5,13 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy.stats import betabinom
+from scipy.stats import betabinom, hypergeom
 
 from ptft.compare.candidates import (
     answers_among,
     candidates_told,
     expected_told,
     found_among,
+    found_in_part,
     moved_answers,
 )
 from ptft.compare.gathered import gather
@@ -33,6 +34,17 @@ def test_a_score_is_the_chance_of_a_beta_binomial_number(wrong: int, others: int
     expected = betabinom.cdf(k - 1, others, ranks + 0.5, wrong - ranks + 0.5)
     np.testing.assert_allclose(found, expected, atol=1e-9)
     assert (np.diff(found) <= 1e-12).all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "others", "k"), [(31, 31, 5), (511, 255, 5), (31, 4, 10), (9, 0, 1)]
+)
+def test_of_a_part_of_the_candidates_the_chance_is_exact(wrong: int, others: int, k: int) -> None:
+    ranks = np.arange(wrong + 1)
+    found = found_in_part(ranks, wrong, others, k)
+    np.testing.assert_allclose(found, hypergeom.cdf(k - 1, wrong, ranks, others), atol=1e-9)
+    if others == wrong:
+        np.testing.assert_allclose(found, ranks < k, atol=1e-12)
 
 
 def test_of_fewer_candidates_than_count_as_found_every_answer_is_right() -> None:
@@ -81,6 +93,11 @@ def test_a_measured_retrieval_is_read_among_as_many_as_test_has(way: str) -> Non
     told = answers_among(measured, 4.0)
     np.testing.assert_allclose(told, moved_answers(ranks, 31, 127, 5), atol=1e-6)
     assert len(told) == len(measured.hits)
+    for times in (1.0, 1.09):  # as many
+        assert answers_among(measured, times) == measured.hits.double().tolist()
+    np.testing.assert_allclose(
+        answers_among(measured, 0.5), found_in_part(ranks, 31, 15, 5), atol=1e-6
+    )
 
 
 def test_wrong_candidates_are_counted_without_ones_own() -> None:
