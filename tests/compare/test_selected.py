@@ -8,7 +8,7 @@ import pytest
 
 from ptft.artifact import RunFiles
 from ptft.compare.selected import luck_told, selection_luck
-from tests.support.comparisons import comparison
+from tests.support.comparisons import comparison, from_run
 
 LOOKED_AT = {"kind": "scenes", "size": 32, "train": 4096, "val": 16, "test": 16, "style": "line"}
 
@@ -35,23 +35,8 @@ def test_a_start_that_was_stopped_early_on_a_retained_set_is_told(
 ) -> None:
     """However many samples it learned from."""
     start = tmp_path / "start"
-    (start / RunFiles.FINAL).mkdir(parents=True)
-    (start / RunFiles.RUN).write_text("{}")
-    values = {
-        "name": "start",
-        "model": {"image": "test_resnet", "text": {"width": 32, "layers": 1, "heads": 1}},
-        "data": data,
-        "objective": {"kind": "clip"},
-        "optim": {"samples_seen": 64, "global_batch": 8},
-        "evaluate": [{"kind": "retrieval", "split": "val"}],
-        "early_stop": early_stop,
-    }
-    (start / RunFiles.RECIPE).write_text(json.dumps(values))
+    wanted = from_run(comparison(tmp_path), start, data, early_stop=early_stop)
     log_looks(start, [0.1, 0.2, 0.5, 0.475])  # 16 pictures: the best is known to within 0.125
-    wanted = comparison(tmp_path)
-    wanted = wanted.model_copy(
-        update={"init": wanted.init.model_copy(update={"from_": str(start)})}
-    )
     luck = selection_luck(wanted)
     assert luck == ({"before": pytest.approx(0.95)} if told else {})
     assert told == ("before 95.0 %" in (luck_told(luck) or ""))

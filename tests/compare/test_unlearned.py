@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from ptft.artifact import RunFiles
 from ptft.compare import compare
 from ptft.compare.keys import base_values
 from ptft.compare.results import Cells
@@ -16,7 +15,7 @@ from ptft.compare.target import Target
 from ptft.compare.unlearned import check_unlearned
 from ptft.errors import PtftError, RecipeError
 from ptft.recipe import Comparison
-from tests.support.comparisons import comparison
+from tests.support.comparisons import comparison, from_run
 
 KEPT = {"kind": "scenes", "size": 32, "train": 48, "val": 16, "test": 16, "style": "line"}
 
@@ -24,24 +23,6 @@ KEPT = {"kind": "scenes", "size": 32, "train": 48, "val": 16, "test": 16, "style
 def wanted(folder: Path, **section: Any) -> Comparison:
     item = {"kind": "retrieval", "name": "before", "ks": [5], "data": KEPT}
     return comparison(folder, **{"retain": [item], "ask_train": ["before"], **section})
-
-
-def from_run(asked: Comparison, start: Path, data: dict[str, Any], **more: Any) -> Comparison:
-    """From a run that learned from ``data``, whose weights are those of the comparison's start."""
-    (start / RunFiles.FINAL).mkdir(parents=True)
-    (start / RunFiles.RUN).write_text("{}")
-    values = {
-        "name": "start",
-        "model": {"image": "test_resnet", "text": {"width": 32, "layers": 1, "heads": 1}},
-        "data": data,
-        "objective": {"kind": "clip"},
-        "optim": {"samples_seen": 64, "global_batch": 8},
-        "evaluate": [{"kind": "retrieval", "split": "val"}],
-        **more,
-    }
-    (start / RunFiles.RECIPE).write_text(json.dumps(values))
-    assert asked.init is not None
-    return asked.model_copy(update={"init": asked.init.model_copy(update={"from_": str(start)})})
 
 
 def test_every_arm_is_asked_val_and_train(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ptft.artifact import RunFiles
 from ptft.compare.gathered import Arm
 from ptft.compare.recommend import Recommendation, recommend
 from ptft.compare.results import Cell, Costs
@@ -51,6 +52,24 @@ def comparison(folder: Path, **section: Any) -> Comparison:
     path = folder / "comparison.yaml"
     path.write_text(json.dumps(values))
     return load_comparison(path)
+
+
+def from_run(asked: Comparison, start: Path, data: dict[str, Any], **more: Any) -> Comparison:
+    """From a run whose record says that it learned from ``data``; its weights are not there."""
+    (start / RunFiles.FINAL).mkdir(parents=True)
+    (start / RunFiles.RUN).write_text("{}")
+    values = {
+        "name": "start",
+        "model": {"image": "test_resnet", "text": {"width": 32, "layers": 1, "heads": 1}},
+        "data": data,
+        "objective": {"kind": "clip"},
+        "optim": {"samples_seen": 64, "global_batch": 8},
+        "evaluate": [{"kind": "retrieval", "split": "val"}],
+        **more,
+    }
+    (start / RunFiles.RECIPE).write_text(json.dumps(values))
+    assert asked.init is not None
+    return asked.model_copy(update={"init": asked.init.model_copy(update={"from_": str(start)})})
 
 
 def measured(folder: Path) -> Any:
