@@ -78,7 +78,7 @@ def candidates_told(
     parts = [
         f"{name} {val:,} and {test:,}"
         for name, (val, test) in sorted(pictures.items())
-        if sets[name].pairs and val != test
+        if sets[name].pairs and not val <= test <= val * _AS_MANY
     ]
     return (
         "Of what is to be retained val and test have different numbers of pictures to be found "

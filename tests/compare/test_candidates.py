@@ -139,7 +139,9 @@ def test_figures_that_count_as_among_others_are_told() -> None:
     told = candidates_told(sets, {"before": (1000, 2500), "classes": (10, 20)})
     assert told is not None
     assert told.endswith("as among those of test: before 1,000 and 2,500.")
-    assert candidates_told(sets, {"before": (50, 50), "classes": (10, 20)}) is None
+    for as_many in ((50, 50), (50, 54)):
+        assert candidates_told(sets, {"before": as_many, "classes": (10, 20)}) is None
+    assert candidates_told(sets, {"before": (54, 50), "classes": (10, 20)}) is not None
 
 
 def test_more_candidates_on_test_lower_what_a_weaker_arm_keeps() -> None:
