@@ -30,10 +30,12 @@ from scipy.special import bdtr, betaln, ndtr
 from ptft.compare.boxes import BoxMeasurement
 from ptft.compare.kept import KeptSet
 from ptft.compare.metric import Measurement
+from ptft.compare.stats import AnswerRow, hits_of
 from ptft.evaluate.ranks import RetrievalRanks
 
 __all__ = [
     "answers_among",
+    "answers_of_pictures",
     "candidates_told",
     "expected_told",
     "found_among",
@@ -65,6 +67,27 @@ def answers_among(measured: Measurement | BoxMeasurement, times: float) -> list[
         answers_q = moved_answers(ranks_q, wrong, others, k)
     row: list[float] = answers_q.round(_DIGITS).tolist()
     return row
+
+
+def answers_of_pictures(measured: Measurement, answers: AnswerRow) -> AnswerRow:
+    """Answers of a retrieval both ways, first of its pictures and then of their captions, as many
+    of the one as of the other.
+
+    What chance drew are pictures. Where some have several captions, all answers of a picture, to
+    its own question and to its captions', are taken together, and stand in the place of both; so
+    weighed that their mean is that of all answers. Others stay as they are.
+    """
+    ranks = measured.ranks
+    if not isinstance(ranks, RetrievalRanks) or len(measured.ways) < 2:
+        return answers
+    asks_n = (ranks.captions_n > 0).cpu().numpy()
+    pictures, [row_q] = int(asks_n.sum()), hits_of([answers])
+    if len(row_q) == 2 * pictures:
+        return answers
+    own_m = (np.cumsum(asks_n) - 1)[ranks.image_of_text_m.cpu().numpy()]
+    sums_p = row_q[:pictures] + np.bincount(own_m, row_q[pictures:], pictures)
+    whole: list[float] = (sums_p * pictures / len(row_q)).round(_DIGITS).tolist()
+    return [*whole, *whole]
 
 
 def candidates_told(

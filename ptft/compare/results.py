@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, StringConstraints, with_config
 from ptft.artifact import read_as, write_json
 from ptft.compare.cell_checks import check_cell, check_together
 from ptft.compare.keys import CellKey, Keys
-from ptft.compare.stats import AnswerRow, Bits, Figure
+from ptft.compare.stats import AnswerRow, Figure
 from ptft.errors import ArtifactError
 from ptft.recipe import ArmSection, Comparison
 
@@ -107,7 +107,8 @@ class Cell:
         base, unlabelled: the labelled arm that it builds on, "" of one that builds on none; and how
             many pictures without labels it learned from.
         val_kept, test_kept: 0 or 1 for each query of each retained set; of a retrieval ``val`` as
-            ``val_asked``.
+            ``val_asked``, and both with all answers of a picture together where it has several
+            captions.
     """
 
     arm: str
@@ -136,7 +137,7 @@ class Cell:
     unlabelled: _Count = 0
     passes: Figure = 0.0
     val_kept: dict[str, AnswerRow] = field(default_factory=dict)
-    test_kept: dict[str, Bits] = field(default_factory=dict)
+    test_kept: dict[str, AnswerRow] = field(default_factory=dict)
 
     @property
     def val_retention(self) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ptft.compare.boxes import BoxMeasurement, has_things
 from ptft.compare.cached_set import CachedSet, Room
-from ptft.compare.candidates import answers_among
+from ptft.compare.candidates import answers_among, answers_of_pictures
 from ptft.compare.metric import (
     Measurement,
     TextEmbeddings,
@@ -170,12 +170,13 @@ class Target:
 
     def retained_asked(self, on_val: Mapping[str, Measurement]) -> dict[str, AnswerRow]:
         """What was measured on ``val`` of each retained set: answers of a retrieval as among the
-        candidates of test, of classes 0 or 1."""
-        return {
-            kept.name: answers_among(one := on_val[kept.name], len(kept.test) / len(kept.val))
-            or bits(one)
-            for kept in self.retained
-        }
+        candidates of test, and by pictures, of classes 0 or 1."""
+        found = {}
+        for kept in self.retained:
+            one = on_val[kept.name]
+            answers = answers_among(one, len(kept.test) / len(kept.val)) or bits(one)
+            found[kept.name] = answers_of_pictures(one, answers)
+        return found
 
     @cached_property
     def labels_left(self) -> int:

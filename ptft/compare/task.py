@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 from ptft.artifact import read_json, write_json
 from ptft.compare.arms import MIXES, START, STEPLESS
 from ptft.compare.boxes import BoxMeasurement
+from ptft.compare.candidates import answers_of_pictures
 from ptft.compare.count import count_training
-from ptft.compare.metric import Measurement, answers_of, bits_of, calibrated
+from ptft.compare.metric import Measurement, answers_of, bits, bits_of, calibrated
 from ptft.compare.passes import passes_of
 from ptft.compare.peak import training_peak
 from ptft.compare.queries import said_of
@@ -282,7 +283,7 @@ class Task:
                 base=before.base.arm.label if before else "",
                 unlabelled=before.pictures if before else 0,
                 val_kept=validation.kept_asked,
-                test_kept=bits_of(kept),
+                test_kept={name: answers_of_pictures(one, bits(one)) for name, one in kept.items()},
             )
         )
 

@@ -9,6 +9,7 @@ from scipy.stats import betabinom, hypergeom
 
 from ptft.compare.candidates import (
     answers_among,
+    answers_of_pictures,
     candidates_told,
     expected_told,
     found_among,
@@ -113,6 +114,35 @@ def test_wrong_candidates_are_counted_without_ones_own() -> None:
     )
     assert ranks.wrong("i2t").tolist() == [1, 2]
     assert ranks.wrong("t2i").tolist() == [2, 2, 2]
+
+
+def test_all_answers_of_a_picture_with_several_captions_count_as_one() -> None:
+    """By a loop over pictures: three with two, no and one caption."""
+    captions, own = [2, 0, 1], [0, 0, 2]
+    ranks = RetrievalRanks(
+        i2t_q=torch.tensor([0, 3]),
+        t2i_m=torch.tensor([2, 0, 0]),
+        captions_n=torch.tensor(captions),
+        images_nd=torch.zeros(3, 1),
+        texts_md=torch.zeros(3, 1),
+        image_of_text_m=torch.tensor(own),
+    )
+    hits = torch.tensor([1, 0, 0, 1, 1]).bool()
+    measured = measured_of(ranks, hits)
+    told = answers_of_pictures(measured, "10011")
+    expected = []
+    for picture, answer in ((0, 1), (2, 0)):
+        of_captions = [hit for hit, whose in zip([0, 1, 1], own, strict=True) if whose == picture]
+        expected.append((answer + sum(of_captions)) * 2 / 5)
+    assert told == pytest.approx([*expected, *expected])
+    assert np.mean(told) == pytest.approx(hits.double().mean().item())
+    one_each = replace(ranks, captions_n=torch.tensor([1, 0, 1]), t2i_m=torch.tensor([2, 0]))
+    assert answers_of_pictures(measured_of(one_each, hits[:4]), "1001") == "1001"
+
+
+def measured_of(ranks: RetrievalRanks, hits: torch.Tensor) -> Measurement:
+    spec = build(towers_section()).spec
+    return Measurement(ranks, hits, ("i2t", "t2i"), 0, torch.tensor(1.0), spec)
 
 
 def test_the_rule_goes_by_them_where_hits_alone_tell_nothing() -> None:
