@@ -5,7 +5,6 @@ or by what watches the run.
 """
 
 import logging
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -152,7 +151,7 @@ class Stop:
             self.reason = self.reason or Reason(number, late=number in _WARNING)
         elif not self._armed or now - self._noted > _PASSED_ON:
             signal.signal(number, self._before[number])  # type: ignore[arg-type]
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)  # in this thread: of another one it might come later
 
 
 @dataclass
