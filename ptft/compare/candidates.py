@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 _DIGITS = 6  # that a cell keeps
-_AS_MANY = 1.1  # candidates of test for each that was asked among: recall moves by less than noise
+_AS_MANY = 1.1  # up to so many candidates of test for each that was asked among are as many
 _HEIGHTS = np.arange(-6.0, 12.0, 0.1)  # of a right answer, in deviations of wrong ones
 _APART = np.arange(-2.0, 8.0, 0.05)  # values of d
 _Array = NDArray[np.float64]

@@ -78,6 +78,6 @@ def kept_belief(
 def _units(answers_aq: _Array, read: KeptSet) -> _Array:
     """The answers to what chance drew: to both questions of a pair together."""
     pairs, odd = divmod(answers_aq.shape[1], 2)
-    if not read.pairs or odd:
+    if not read.pairs or odd:  # odd: a stranger's cell
         return answers_aq
     return (answers_aq[:, :pairs] + answers_aq[:, pairs:]) / 2

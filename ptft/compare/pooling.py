@@ -39,9 +39,11 @@ def pooled_beliefs(asked: Mapping[int, Mapping[str, ArmAnswers]]) -> list[Belief
     if not asked:
         return []
     places = [(budget, name) for budget, arms in asked.items() for name in arms]
-    mean_n, error_nn = _measured(asked)
+    parts = [answers_in_common(list(arms.values())) for arms in asked.values()]
+    mean_n, error_nn = _measured(parts)
     level_nb = np.array([[place[0] == budget for budget in asked] for place in places], float)
-    like_nn = likeness(asked, [name for _, name in places])
+    answers = [answers_aq for _, answers_aq in parts]
+    like_nn = likeness(answers, [list(arms) for arms in asked.values()])
     quadrupled_n = np.log([budget for budget, _ in places]) / np.log(4)
     far_nn = np.abs(quadrupled_n[:, None] - quadrupled_n)
     found = [
@@ -53,18 +55,17 @@ def pooled_beliefs(asked: Mapping[int, Mapping[str, ArmAnswers]]) -> list[Belief
     weights /= weights.sum()
     whole = mixture(weights, [belief for _, belief in found])
     ends = np.cumsum([len(arms) for arms in asked.values()])
-    parts = [slice(end - len(arms), end) for end, arms in zip(ends, asked.values(), strict=True)]
-    return [Belief(whole.mean_a[part], whole.cov_aa[part, part]) for part in parts]
+    own = [slice(end - len(arms), end) for end, arms in zip(ends, asked.values(), strict=True)]
+    return [Belief(whole.mean_a[part], whole.cov_aa[part, part]) for part in own]
 
 
-def _measured(asked: Mapping[int, Mapping[str, ArmAnswers]]) -> tuple[_Array, _Array]:
+def _measured(parts: Sequence[tuple[list[object], _Array]]) -> tuple[_Array, _Array]:
     """The mean of each arm at each budget, and the covariance of their errors: (N,), (N, N).
 
     A smaller budget's queries are a part of a larger one's, and its luck with them is the other's.
     All arms of a budget are as uncertain as they are on average: whose answers are nearly all wrong
     spread little, and a level that goes by certainty would lie at those that are worst.
     """
-    parts = [answers_in_common(list(arms.values())) for arms in asked.values()]
     error_nn = block_diag(*[error_of_means(answers_aq) for _, answers_aq in parts])
     ends = np.cumsum([len(answers_aq) for _, answers_aq in parts])
     for one, (queries, answers_aq) in enumerate(parts):
@@ -88,14 +89,19 @@ def _measured(asked: Mapping[int, Mapping[str, ArmAnswers]]) -> tuple[_Array, _A
     return np.concatenate([answers_aq.mean(axis=1) for _, answers_aq in parts]), error_nn
 
 
-def likeness(asked: Mapping[int, Mapping[str, ArmAnswers]], named_n: Sequence[str]) -> _Array:
+def likeness(answers: Sequence[_Array], named: Sequence[Sequence[str]]) -> _Array:
     """The correlation of what arms add, by the mean square of the differences between the answers
-    that they gave together, as a share of what it is on average over all pairs: (N, N)."""
+    that they gave together, as a share of what it is on average over all pairs: (N, N).
+
+    Args:
+        answers: of each budget, (A, Q).
+        named: its arms.
+    """
+    named_n = [name for arms in named for name in arms]
     names = sorted(set(named_n))
     place = {name: number for number, name in enumerate(names)}
     apart_kk, count_kk = np.zeros((len(names),) * 2), np.zeros((len(names),) * 2)
-    for arms in asked.values():
-        _, answers_aq = answers_in_common(list(arms.values()))
+    for answers_aq, arms in zip(answers, named, strict=True):
         own = np.ix_(*[[place[name] for name in arms]] * 2)
         for one, row_q in zip(own[0].ravel(), answers_aq, strict=True):
             apart_kk[one, own[1]] += ((answers_aq - row_q) ** 2).sum(axis=1)

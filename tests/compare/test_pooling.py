@@ -109,12 +109,13 @@ def test_arms_are_as_alike_as_their_answers() -> None:
                     count += 1
         apart[pair] = total / count
     usual = sum(apart.values()) / 3
-    found = likeness(asked, ["c", "a", "b", "a"])
-    assert found.shape == (4, 4)
+    rows = [np.concatenate([one.hits_sq for one in arms.values()]) for arms in asked.values()]
+    found = likeness(rows, [list(arms) for arms in asked.values()])
+    assert found.shape == (5, 5)  # a and b at 8; a, b and c at 32
     for (one, other), distance in apart.items():
-        places = {"c": 0, "a": 1, "b": 2}
+        places = {"a": 2, "b": 3, "c": 4}
         assert found[places[one], places[other]] == pytest.approx(np.exp(-distance / usual))
-    assert np.allclose(found[1], found[3]) and found[1, 3] == pytest.approx(1.0)
+    assert np.allclose(found[0], found[2]) and found[0, 2] == pytest.approx(1.0)
 
 
 def test_arms_that_were_never_asked_together_still_have_a_prior() -> None:
