@@ -161,8 +161,9 @@ def _show(console: "Console", checked: list["Checked"]) -> None:
     for found in checked:
         if found.survey.labels_are:
             console.print(f"{found.label}: labels are {found.survey.labels_are}", soft_wrap=True)
+        marked = found.survey.classes is None
         for name, label, captions in found.survey.first:
-            what = [f"class {label!r}"] if label is not None else []
+            what = [label if marked else f"class {label!r}"] if label is not None else []
             what += [repr(caption[:100]) for caption in captions[:3]]
             console.print(f"  {name}: {', '.join(what) or 'no class, no caption'}", soft_wrap=True)
 

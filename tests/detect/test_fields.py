@@ -107,7 +107,7 @@ def test_categories_are_named_by_the_schema_by_the_recipe_or_not_at_all(tmp_path
 
 
 def test_faults_are_named_and_counted(tmp_path: Path) -> None:
-    good = {"bbox": [XYWH[0]] * 120, "category": ["a"] * 120}
+    good = {"bbox": [[25.0, 5.0, 8.0 + n / 32, 10.0] for n in range(120)], "category": ["a"] * 120}
     bad = {"bbox": [[0.0, 0.0, 0.0, 4.0]], "category": ["a"]}
     samples = opened(table(tmp_path / "a.parquet", [good, bad]))
     assert samples.notes(1)[0] == "1 box without area: left out (a.parquet/0/1)"

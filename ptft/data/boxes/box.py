@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BoxTally", "Boxes", "clean_boxes", "count_boxes"]
+__all__ = ["BoxTally", "Boxes", "clean_boxes", "count_boxes", "once"]
 
 _NAMED = 3  # examples of each fault that a note names
 _CLASSES = 5  # that a note names
@@ -96,20 +96,23 @@ class BoxTally:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.where: dict[str, list[str]] = {}
+        self.elsewhere: set[str] = set()
 
     def add(self, fault: str, where: str, count: int = 1) -> None:
         """Count a fault (``"without area: left out"``) of a picture."""
         if count:
             self.counts[fault] += count
             named = self.where.setdefault(fault, [])
-            if len(named) < _NAMED and where not in named:
+            if where not in named and len(named) == _NAMED:
+                self.elsewhere.add(fault)
+            elif where not in named:
                 named.append(where)
 
     def notes(self) -> list[str]:
         """A line each."""
         return [
             f"{count:,} box{'' if count == 1 else 'es'} {fault} ({', '.join(self.where[fault])}"
-            f"{', ...' if count > len(self.where[fault]) else ''})"
+            f"{', ...' if fault in self.elsewhere else ''})"
             for fault, count in self.counts.items()
         ]
 
@@ -135,9 +138,29 @@ def clean_boxes(boxes: Boxes, size: tuple[int, int] | None, where: str, tally: B
     cut = np.clip(boxes.corners, 0.0, limits)
     inside = (cut[:, 2] > cut[:, 0]) & (cut[:, 3] > cut[:, 1])
     tally.add("wholly outside the picture: left out", where, int((~inside).sum()))
-    beyond = np.abs(cut - boxes.corners).max(axis=1, initial=0.0) > _SLACK
+    slack = _SLACK if max(size) > 1 else _SLACK_OF_SHARES
+    beyond = np.abs(cut - boxes.corners).max(axis=1, initial=0.0) > slack
     tally.add("reaching beyond the picture: cut", where, int((inside & beyond).sum()))
     return boxes.with_corners(cut)[inside]
+
+
+def once(boxes: Boxes, where: str, tally: BoxTally) -> Boxes:
+    """Boxes without those that another one is, corners, class and all: no tool means two things by
+    it, and the second would never be found. They are counted."""
+    if len(boxes) < 2:
+        return boxes
+    rows = zip(
+        boxes.corners.tolist(),
+        boxes.labels.tolist(),
+        boxes.crowd.tolist(),
+        boxes.difficult.tolist(),
+        strict=True,
+    )
+    first = {(*corners, *more): n for n, (corners, *more) in reversed(list(enumerate(rows)))}
+    if len(first) == len(boxes):
+        return boxes
+    tally.add("marked twice: counted once", where, len(boxes) - len(first))
+    return boxes[np.sort(np.array(list(first.values()), np.int64))]
 
 
 def count_boxes(marked: Sequence[Boxes], classes: Sequence[str]) -> str:
@@ -153,3 +176,4 @@ def count_boxes(marked: Sequence[Boxes], classes: Sequence[str]) -> str:
 
 
 _SLACK = 1.0  # pixels beyond the edge that are rounding, and not worth a word
+_SLACK_OF_SHARES = 0.005  # of a side, likewise, where the picture has not been read

@@ -21,6 +21,7 @@ from ptft.files.bounds import check_inside, parse_json, read_bytes, shown
 __all__ = ["read_coco"]
 
 _MAX_JSON = 4 << 30  # bytes; that of LVIS has 1.1 GB
+_TRIED = 8  # pictures that are looked for, to know their folder
 _MAX_SIDE = 1_000_000_000  # pixels of a side that is a size
 _FEW, _BYTES_EACH = 1 << 16, 16  # lists and objects of any file; bytes a further one takes at least
 
@@ -30,7 +31,7 @@ def read_coco(path: Path, images: Path | None) -> Annotated:
 
     Args:
         images: the folder that ``file_name`` counts from; None: the JSON's own, or ``images``
-            beside it or beside its folder, whichever has the first picture.
+            beside it or beside its folder, whichever has one of the first pictures.
 
     Raises:
         DataError: the file is damaged, or what it says does not fit together.
@@ -59,6 +60,14 @@ def read_coco(path: Path, images: Path | None) -> Annotated:
         if thing is not None:
             things.setdefault(owner, []).append(thing)
     orphans = set(things) - set(known)
+    spelled = {str(key): key for key in known}
+    if (
+        other := next((key for key in sorted(orphans, key=str) if str(key) in spelled), None)
+    ) is not None:
+        raise DataError(
+            f"{path}: annotations: image_id {shown(other)}, which is {shown(spelled[str(other)])} "
+            "in images; allowed: ids written alike"
+        )
     for owner in sorted(orphans, key=str):
         tally.add("of a picture that is not listed: left out", shown(owner), len(things[owner]))
     folder = images or _folder(path, pictures)
@@ -139,7 +148,7 @@ def _file_name(picture: Any, path: Path) -> str:
 
 
 def _folder(path: Path, pictures: Sequence[Any]) -> Path:
-    """Where the first picture lies."""
+    """Where one of the first pictures lies."""
     around = (
         path.parent,
         path.parent / "images",
@@ -149,9 +158,9 @@ def _folder(path: Path, pictures: Sequence[Any]) -> Path:
     split = path.stem.removeprefix("instances_")
     candidates = (*around, *(folder / split for folder in around))
     if pictures:
-        name = _file_name(pictures[0], path)
+        names = [_file_name(picture, path) for picture in pictures[:_TRIED]]
         for folder in candidates:
-            if (folder / name).is_file():
+            if any((folder / name).is_file() for name in names):
                 return folder
     return path.parent
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ptft.data.boxes.box import Boxes, BoxTally, clean_boxes
+from ptft.data.boxes.box import Boxes, BoxTally, clean_boxes, once
 from ptft.data.fields.templates import clean_text
 from ptft.errors import DataError, suggest
-from ptft.files.bounds import shown
+from ptft.files.bounds import read_bytes, shown
 
 __all__ = [
     "Annotated",
@@ -20,6 +20,7 @@ __all__ = [
     "check_absolute",
     "check_class",
     "number_things",
+    "read_words",
 ]
 
 _MAX_CLASS = 4096  # characters, as of data.classes
@@ -115,6 +116,7 @@ def number_things(entry: Entry, classes: Sequence[str], tally: BoxTally, *, wher
         asked=asked,
     )
     boxes = replace(boxes, relative=entry.relative, size=entry.size)
+    boxes = once(boxes, entry.name, tally)
     return clean_boxes(boxes, (1, 1) if entry.relative else entry.size, entry.name, tally)
 
 
@@ -138,6 +140,22 @@ def check_class(name: object, where: str) -> str:
             f"{where}: {shown(name)}; allowed: a name of at most {_MAX_CLASS:,} characters"
         )
     return cleaned
+
+
+def read_words(path: Path, *, limit: int) -> str:
+    """A text file of names or numbers, with or without a byte-order mark.
+
+    Raises:
+        DataError: it is absent, larger than ``limit`` bytes, or not UTF-8.
+    """
+    data = read_bytes(path, limit=limit, error=DataError)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}: line {line}: not UTF-8 ({error.reason}); allowed: a file saved as UTF-8"
+        ) from None
 
 
 def check_absolute(entries: Iterable[Entry], where: str, format_name: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ptft.data.boxes.box import Boxes, BoxTally, clean_boxes
+from ptft.data.boxes.box import Boxes, BoxTally, clean_boxes, once
 from ptft.data.boxes.entry import as_float, check_class
 from ptft.errors import DataError, suggest
 from ptft.files.bounds import shown
@@ -158,7 +158,7 @@ def number_fields(
             crowd=one.crowd,
             difficult=one.difficult,
         )
-        boxes = replace(boxes, relative=relative, size=size)
+        boxes = once(replace(boxes, relative=relative, size=size), name, tally)
         found.append(clean_boxes(boxes, (1, 1) if relative else size, name, tally))
     unit = "shares of the picture" if relative else "pixels"
     return found, names, f"boxes are read as {told}, in {unit}"

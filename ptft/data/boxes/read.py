@@ -22,7 +22,7 @@ from ptft.preprocess.frame import Frame, frame_of
 from ptft.preprocess.images import ImagePreprocess
 from ptft.preprocess.picture_parts import orientation_of
 
-__all__ = ["BoxReader", "EvalBoxReader", "read_marked"]
+__all__ = ["BoxReader", "EvalBoxReader", "placed_boxes", "read_marked"]
 
 _MOSAIC = 0x6D6F73  # keeps its draws apart
 

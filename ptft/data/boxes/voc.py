@@ -8,7 +8,14 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from ptft.data.boxes.box import BoxTally
-from ptft.data.boxes.entry import Annotated, Entry, MarkedThing, check_absolute, check_class
+from ptft.data.boxes.entry import (
+    Annotated,
+    Entry,
+    MarkedThing,
+    check_absolute,
+    check_class,
+    read_words,
+)
 from ptft.data.listing import IMAGE_EXTENSIONS
 from ptft.errors import DataError
 from ptft.files.bounds import check_inside, read_bytes, shown
@@ -64,7 +71,7 @@ def _root(path: Path) -> Path | None:
 
 def _names(path: Path) -> list[str]:
     """The first word of each line; VOC's lists of one class have a sign behind it."""
-    text = read_bytes(path, limit=_MAX_LIST, error=DataError).decode("utf-8", "replace")
+    text = read_words(path, limit=_MAX_LIST)
     rows = [line.split() for line in text.splitlines() if line.strip()]
     names = [row[0] for row in rows if len(row) == 1 or row[1] != "-1"]
     for name in names:
@@ -98,7 +105,7 @@ def _entry(file: Path, folder: Path, tally: BoxTally, origin: int) -> Entry:
     width, height = (_whole(size, "width"), _whole(size, "height")) if size is not None else (0, 0)
     return Entry(
         name=name,
-        path=_picture(folder, name, file.stem),
+        path=_picture(folder, name, file),
         things=tuple(things),
         size=(width, height) if width > 0 and height > 0 else None,
     )
@@ -139,13 +146,24 @@ def _whole(element: ElementTree.Element, key: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
 
-def _picture(folder: Path, name: str, stem: str) -> Path:
-    """The file that the annotation names, or one of its own name; the former where neither is."""
+def _picture(folder: Path, name: str, file: Path) -> Path:
+    """The picture that the annotation names, or one of its own name; the former where neither is.
+
+    Raises:
+        DataError: there are both, as where an annotation was copied.
+    """
     named = folder / name
-    if named.is_file():
+    if named.stem == file.stem and named.is_file():
         return named
-    for ending in IMAGE_EXTENSIONS:
-        for candidate in (folder / f"{stem}.{ending}", folder / f"{stem}.{ending.upper()}"):
-            if candidate.is_file():
-                return candidate
-    return named
+    own = (
+        folder / f"{file.stem}.{ending}"
+        for known in IMAGE_EXTENSIONS
+        for ending in (known, known.upper())
+    )
+    found = next((candidate for candidate in own if candidate.is_file()), named)
+    if found is not named and named.is_file():
+        raise DataError(
+            f"{file}: filename {shown(name)}, and {found.name} is there as well; allowed: one of "
+            "them, which the boxes are of"
+        )
+    return found

@@ -16,10 +16,10 @@ from typing import Any
 import yaml
 
 from ptft.data.boxes.box import BoxTally
-from ptft.data.boxes.entry import Annotated, Entry, MarkedThing, check_class
+from ptft.data.boxes.entry import Annotated, Entry, MarkedThing, check_class, read_words
 from ptft.data.listing import is_picture, list_pictures
 from ptft.errors import DataError
-from ptft.files.bounds import check_inside, read_bytes, shown
+from ptft.files.bounds import check_inside, shown
 from ptft.recipe.yaml_text import read_yaml
 
 __all__ = ["read_yolo"]
@@ -51,7 +51,7 @@ def read_yolo(
         values = _read_yaml(path)
         if not isinstance(values, dict):
             raise DataError(f"{path}: {shown(values)}; allowed: keys {split} and names")
-        names = names or _names(values.get("names"), path)
+        names = names or _names(values, path)
         for place in _places(values, split, path, images):
             pictures += _pictures(place, root)
     else:
@@ -66,9 +66,8 @@ def read_yolo(
 
 
 def _read_yaml(path: Path) -> Any:
-    text = read_bytes(path, limit=_MAX_LABELS, error=DataError).decode("utf-8", "replace")
     try:
-        return read_yaml(text)
+        return read_yaml(read_words(path, limit=_MAX_LABELS))
     except yaml.YAMLError as error:
         raise DataError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
 
@@ -107,7 +106,8 @@ def _exists(place: Path) -> bool:
         return False
 
 
-def _names(given: Any, path: Path) -> list[str] | None:
+def _names(values: dict[str, Any], path: Path) -> list[str] | None:
+    given, count = values.get("names"), values.get("nc")
     if isinstance(given, dict):
         if set(given) != set(range(len(given))):
             raise DataError(f"{path}: names: {shown(list(given))}; allowed: 0, 1, 2, ...")
@@ -119,6 +119,8 @@ def _names(given: Any, path: Path) -> list[str] | None:
     names = [check_class(name, f"{path}: names.{number}") for number, name in enumerate(given)]
     if len(set(names)) != len(names):
         raise DataError(f"{path}: names: one comes twice")
+    if isinstance(count, int) and count != len(names):
+        raise DataError(f"{path}: nc: {shown(count)}, and names has {len(names)}; allowed: one")
     return names
 
 
@@ -126,7 +128,7 @@ def _pictures(place: Path, root: Path) -> list[Path]:
     if place.is_dir():
         folder = place / "images" if (place / "images").is_dir() else place
         return [folder / name for name in list_pictures(folder).pictures]
-    text = read_bytes(place, limit=_MAX_LIST, error=DataError).decode("utf-8", "replace")
+    text = read_words(place, limit=_MAX_LIST)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     for line in lines:
         if not is_picture(line):
@@ -154,8 +156,8 @@ def _entry(picture: Path, names: Sequence[str], tally: BoxTally) -> Entry:
     file = _labels_of(picture)
     things = []
     if file.is_file():
-        data = read_bytes(file, limit=_MAX_LABELS, error=DataError)
-        for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
+        text = read_words(file, limit=_MAX_LABELS)
+        for number, line in enumerate(text.splitlines(), 1):
             if line.strip():
                 things.append(_thing(line.split(), names, f"{file}: line {number}", tally))
     return Entry(picture.name, picture, tuple(things), relative=True)
@@ -163,14 +165,15 @@ def _entry(picture: Path, names: Sequence[str], tally: BoxTally) -> Entry:
 
 def _thing(words: list[str], names: Sequence[str], where: str, tally: BoxTally) -> MarkedThing:
     try:
-        number, values = int(words[0]), [float(word) for word in words[1:]]
-    except ValueError:
+        number, values = _whole(words[0]), [float(word) for word in words[1:]]
+    except (ValueError, OverflowError):
         raise DataError(
             f"{where}: {shown(' '.join(words))}; allowed: a number, then shares"
         ) from None
     if not 0 <= number < len(names):
         raise DataError(f"{where}: class {shown(number)}; allowed: 0 to {len(names) - 1}")
-    if len(values) == 5:  # a detector's confidence stands behind the box
+    if len(values) == 5:
+        tally.add("with a detector's score behind them: taken as marked by people", where)
         values = values[:4]
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         raise DataError(f"{where}: {len(values)} numbers; allowed: 4, or points of a polygon")
@@ -186,3 +189,13 @@ def _thing(words: list[str], names: Sequence[str], where: str, tally: BoxTally) 
         across, down = values[0::2], values[1::2]
         corners = (min(across), min(down), max(across), max(down))
     return MarkedThing(corners, names[number])
+
+
+def _whole(word: str) -> int:
+    """A class's number; who writes class and shares as one table has 1.0."""
+    try:
+        return int(word)
+    except ValueError:
+        if not float(word).is_integer():
+            raise
+        return int(float(word))

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ptft.data.boxes.box import BoxTally
+from ptft.data.boxes.read import placed_boxes
 from ptft.data.fields.joining import AUTO_BYTES, digest_picture
 from ptft.data.reading.decode import Encoded
 from ptft.data.reading.faults import tolerated
@@ -59,7 +61,7 @@ class Survey:
         distinct: different captions of those.
         characters: length of each caption, ascending.
         without: of those, samples that have no caption.
-        first: the first samples: name, class, captions.
+        first: the first samples: name, class or boxes in words, captions.
         said: what was joined, passed over and taken for something.
     """
 
@@ -242,10 +244,26 @@ def _first(samples: SampleSet) -> Iterator[tuple[str, str | None, tuple[str, ...
             captions, label = samples.describe(index)
         except SampleError as error:
             captions, label = (f"({error})",), None
-        name = None
+        what = None
         if label is not None and samples.classes is not None:
-            name = ", ".join(samples.label_names(label))
-        yield samples.name(index), name, captions
+            what = ", ".join(samples.label_names(label))
+        elif samples.box_classes:
+            what = _marked(samples, index)
+        yield samples.name(index), what, captions
+
+
+def _marked(samples: SampleSet, index: int) -> str | None:
+    """How many boxes of each class a picture has."""
+    try:
+        boxes = samples[index].boxes
+    except SampleError:
+        return None
+    if boxes is None or not samples.box_classes:
+        return None
+    counts = Counter(samples.box_classes[number] for number in boxes.labels.tolist())
+    found = ", ".join(f"{name} {count}" for name, count in counts.most_common(_EXAMPLES))
+    more = ", ..." if len(counts) > _EXAMPLES else ""
+    return f"{len(boxes)} boxes ({found}{more})" if counts else "no box"
 
 
 class _Pictures:
@@ -263,7 +281,10 @@ class _Pictures:
         for index in indices:
             self.looked += 1
             try:
-                self._look(samples[index].picture, samples.name(index))
+                sample = samples[index]
+                self._look(sample.picture, sample.name)
+                if sample.boxes is not None:
+                    placed_boxes(sample, self.sizes[-1], BoxTally())
             except SampleError as error:
                 count, examples = self.faults.get(error.fault, (0, []))
                 self.faults[error.fault] = (count + 1, [*examples, str(error)][:_EXAMPLES])

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ptft.data.boxes.box import Boxes, count_boxes
+from ptft.data.boxes.box import Boxes, BoxTally, count_boxes
 from ptft.data.boxes.coco import read_coco
 from ptft.data.boxes.entry import Annotated, number_things
 from ptft.data.boxes.voc import is_voc, read_voc
@@ -47,6 +47,7 @@ class MarkedPictures(SampleSet):
         annotated = read_annotations(section, path, split, given)
         self.box_classes = given or (list(classes) if classes else annotated.names)
         tally = annotated.tally
+        _check_once(annotated, path, tally)
         self._names = [entry.name for entry in annotated.entries]
         self._paths = [entry.path for entry in annotated.entries]
         self._inside = annotated.inside
@@ -87,6 +88,24 @@ class MarkedPictures(SampleSet):
         ]
         sizes = [path.stat().st_size if path.is_file() else -1 for path in self._paths]
         return digest_of(self.box_classes, *digests, *sizes)
+
+
+def _check_once(annotated: Annotated, path: Path, tally: BoxTally) -> None:
+    """Refuse a file in which a picture has two annotations, each of which lacks the other's boxes;
+    YOLO's lists repeat a picture to show it more often.
+
+    Raises:
+        DataError: a picture comes twice.
+    """
+    seen: set[Path] = set()
+    for entry in annotated.entries:
+        if entry.path in seen:
+            if not entry.relative:
+                raise DataError(
+                    f"{path}: {entry.name}: a second annotation of this picture; allowed: one"
+                )
+            tally.add("of pictures that are listed again: kept", entry.name, len(entry.things))
+        seen.add(entry.path)
 
 
 def read_annotations(
