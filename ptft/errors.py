@@ -226,6 +226,9 @@ class MissingExtraError(PtftError):
         )
 
 
+_MOST_WORD = 256  # characters that are compared, which takes their square
+
+
 def suggest(word: str, allowed: Iterable[str]) -> str:
     """A sentence that offers the near misses of ``word``, or lists what is allowed.
 
@@ -233,7 +236,7 @@ def suggest(word: str, allowed: Iterable[str]) -> str:
     ``"did you mean 'cosine'?"`` or ``"allowed: constant, cosine"``.
     """
     choices = sorted(set(allowed))
-    near = difflib.get_close_matches(word, choices, n=3, cutoff=0.6)
+    near = difflib.get_close_matches(word[:_MOST_WORD], choices, n=3, cutoff=0.6)
     if near:
         return "did you mean " + " or ".join(f"'{name}'" for name in near) + "?"
     shown = ", ".join(choices[:12]) + (", ..." if len(choices) > 12 else "")

@@ -118,6 +118,8 @@ def _parents(folder: Path, info: ModelInfo) -> list[Ancestor]:
 
 def _card(path: Path) -> str:
     """The card; nobody vouches for its bytes, so it is only ever shown as text."""
+    if not path.resolve().is_relative_to(path.parent.resolve()):
+        return f"{path.name}: a link that leads out of the folder"
     try:
         return read_bytes(path, limit=_CARD_BYTES, error=ArtifactError).decode(errors="replace")
     except ArtifactError as error:

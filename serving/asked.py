@@ -16,7 +16,7 @@ from serving.metrics import Metrics
 from serving.pool import Pool
 from serving.settings import Settings
 
-__all__ = ["CALLER", "DIGEST_HEADER", "REFUSED", "REQUEST_ID", "TICKET", "Asked"]
+__all__ = ["CALLER", "DIGEST_HEADER", "LOST", "REFUSED", "REQUEST_ID", "TICKET", "Asked"]
 
 DIGEST_HEADER = "ptft-model-digest"
 """Of a request: the model that is to answer; of an answer: the one that did."""
@@ -26,6 +26,9 @@ REQUEST_ID, TICKET = "ptft.request_id", "ptft.ticket"
 
 CALLER, REFUSED = "ptft.caller", "ptft.refused"
 """Others: the name of the API key that a request brought, and the kind of its refusal."""
+
+LOST = "ptft.lost"
+"""One more, set by ``serving.protocol``: a future that is done once the connection is lost."""
 
 _S_A_BYTE = 4e-9  # of parsing, of the dearest kind: base64 in JSON
 
@@ -67,7 +70,7 @@ class Asked:
         self.gone = self.is_list = False
         self._parsing = parsing
         self._task = asyncio.current_task()
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: asyncio.Future[None] | None = None
         self._came = asyncio.get_running_loop().time()
         self.deadline = asyncio.timeout_at(self._came + settings.timeout_s)
 
@@ -90,18 +93,25 @@ class Asked:
     def watch(self) -> None:
         """Once the body is read: give the request up when its client leaves."""
         if self._watching is None:
-            self._watching = asyncio.ensure_future(self._wait_for_the_end())
+            # a server that is not ours has nobody to tell: a task waits, a hundredth of a text more
+            lost = self.request.scope.get(LOST) or asyncio.ensure_future(self._wait_for_the_end())
+            self._watching = lost
+            lost.add_done_callback(self._leave)
 
     def close(self) -> None:
-        """It is answered. Who watches it is let go of: its cancellation will hold its frame, that
-        holds this, and only a collection of garbage would find the two."""
+        """It is answered. Who watches it is let go of: the two hold each other, and only a
+        collection of garbage would find them."""
         watching, self._watching = self._watching, None
         if watching is not None:
-            watching.cancel()
+            watching.remove_done_callback(self._leave)
+            if isinstance(watching, asyncio.Task):
+                watching.cancel()
 
     async def _wait_for_the_end(self) -> None:
         while (await self.request.receive())["type"] != "http.disconnect":
             pass
+
+    def _leave(self, _: object) -> None:
         self.gone = True
         if self._task is not None:
             self._task.cancel()

@@ -32,7 +32,7 @@ _LOOK_S = 0.05
 _HEADER_S, _REST_S = 2.0, 1.0  # that a client has to say what it wants, and to read the answer
 _HEADER_BYTES = 1 << 16
 _MOST = 256  # clients at once
-_PROBES = (b"/readyz", b"/livez", b"/healthz")
+_PROBES = (b"/readyz", b"/livez", b"/healthz", b"/health", b"/v1/health", b"/ping")
 _PIECE = 1 << 16
 _held: list[IO[bytes]] = []
 

@@ -118,7 +118,10 @@ class Metrics:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)
             ProcessCollector(registry=registry)
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (ValueError, TypeError):  # a version that is none
+            encode, content_type = choose_encoder("")
         return encode(registry), content_type
 
     def write(self) -> None:

@@ -89,7 +89,9 @@ class CanaryMirror:
         headers = scope["headers"]
         if self._draw() >= self._share or any(n == DIGEST_HEADER.encode() for n, _ in headers):
             return None
-        return _Copy(scope["path"], [one for one in headers if one[0] in _SENT_ON])
+        query = scope["query_string"].decode("latin-1")
+        path = f"{scope['path']}?{query}" if query else scope["path"]
+        return _Copy(path, [one for one in headers if one[0] in _SENT_ON])
 
     def hold(self, copy: _Copy, part: bytearray, data: bytes) -> None:
         """Keep a piece of its body or answer, while there is room for it."""

@@ -8,14 +8,17 @@ has been silent longest, so that those who hold connections and say nothing keep
 
 import asyncio
 import resource
+import sys
 import time
 import uuid
 from functools import cache
 from typing import Any, Literal
 
+import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from serving.asked import LOST
 from serving.refusal import Refusal
 from serving.settings import Settings, read_settings
 
@@ -30,6 +33,8 @@ WRITE_S = 30.0
 """Seconds without a byte being taken of an answer."""
 
 _OTHER_FILES = 128  # that the process may have open beside its connections
+
+_UPGRADE = (b"upgrade", b"http2-settings")
 
 Phase = Literal["idle", "header", "request", "rest"]
 
@@ -66,6 +71,9 @@ class Protocol(HttpToolsProtocol):
         self._bytes = 0  # of the present phase
         self._header_bytes = 0
         self._stuck: float | None = None  # since when nothing of the answer has been taken
+        self._lost: asyncio.Future[None] = self.loop.create_future()
+        self._data = self._again = b""  # what is parsed, and what is to be parsed once more
+        self._upgrades = False  # the header that was just read asks for another protocol
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -75,12 +83,19 @@ class Protocol(HttpToolsProtocol):
             self.server_state.sweeping = True  # type: ignore[attr-defined]
             self.loop.call_later(_SWEEP_S, _sweep, self.loop, self.server_state)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._lost.set_result(None)
+
     def data_received(self, data: bytes) -> None:
         self.last_byte = time.monotonic()
         if self.phase == "idle":
             self._enter("header")
         self._bytes += len(data)
-        super().data_received(data)
+        self._again = data
+        while self._again and not self.transport.is_closing():
+            self._data, self._again = self._again, b""
+            super().data_received(self._data)
         if self.transport.is_closing():
             return
         limit = settings().max_header_bytes
@@ -94,6 +109,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope[LOST] = self._lost  # type: ignore[literal-required]
         self._header_bytes = 0
 
     def on_url(self, url: bytes) -> None:
@@ -107,6 +123,9 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._header_bytes > settings().max_header_bytes:
             return  # refused where the data came from
+        self._upgrades = self.parser.should_upgrade()
+        if self._upgrades:
+            return  # parsed once more without
         self._enter("request")
         super().on_headers_complete()
 
@@ -116,10 +135,14 @@ class Protocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._upgrades:
+            return
         if self.phase == "rest":
             self._enter("idle")
         if self.cycle is not None:
             super().on_message_complete()
+            if not self.pipeline:
+                self.flow.resume_reading()  # a large body paused it; the client's leaving is read
 
     def on_response_complete(self) -> None:
         self._enter("rest" if self.cycle.more_body else "idle")
@@ -162,7 +185,23 @@ class Protocol(HttpToolsProtocol):
         return cycle.response_started or not cycle.more_body or bool(self.pipeline)
 
     def _unsupported_upgrade_warning(self) -> None:
-        """It is answered as if it had not asked: no line in the log for each that tries."""
+        """It is answered as if it had not asked. The parser has stopped before the body, which
+        would be read as the next request: another one has the header without what asks."""
+        error, method = sys.exc_info()[1], self.parser.get_method()
+        self._upgrades = False
+        if not isinstance(error, httptools.HttpParserUpgrade) or method == b"CONNECT":
+            self.refuse(Refusal(400, "http", "CONNECT: this is no proxy"))
+            return
+        lines = [b"%s %s HTTP/%s" % (method, self.url, self.parser.get_http_version().encode())]
+        for name, value in self.headers:
+            if name == b"connection":
+                tokens = (token.strip() for token in value.split(b","))
+                value = b", ".join(token for token in tokens if token.lower() not in _UPGRADE)
+            if name not in _UPGRADE:
+                lines.append(b"%s: %s" % (name, value))
+        self._again = b"\r\n".join([*lines, b"", self._data[error.args[0] :]])
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
 
     def check(self, now: float) -> None:
         """End a connection that has gone beyond a limit of time."""

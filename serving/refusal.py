@@ -8,6 +8,8 @@ _KEY = re.compile(
     r"[a-z_]+(-[a-z]+)*(\[\d+\]|\.\w+)*"
 )  # at the beginning of a message: the key it is about
 
+_MOST = 4096  # characters of a message: what was asked for is quoted in it
+
 _ABOUT_A_KEY = (400, 404, 413, 421, 422)
 
 
@@ -38,7 +40,7 @@ class Refusal(Exception):  # noqa: N818 (an answer, not an error of the service)
         close: bool = False,
         allow: str = "",
     ) -> None:
-        super().__init__(message)
+        super().__init__(message if len(message) <= _MOST else f"{message[:_MOST]}...")
         self.status = status
         self.kind = kind
         self.retry_after = retry_after

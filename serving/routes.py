@@ -308,7 +308,7 @@ ROUTES = (
         also=("/models",),
     ),
     Route(
-        "/v1/models/{name}",
+        "/v1/models/{name:path}",
         "one_model",
         "One of them.",
         one_model,

@@ -265,7 +265,7 @@ def _check_together(settings: Settings) -> None:
         if value < least:
             other = one.least.upper() + (f", times {one.times}" if one.times > 1 else "")
             raise UsageError(
-                f"{PREFIX}{one.value.upper()}={value:g}: allowed: at least {least:g} "
+                f"{PREFIX}{one.value.upper()}={value:.12g}: allowed: at least {least:.12g} "
                 f"({PREFIX}{other}), or such a request could never be answered"
             )
 

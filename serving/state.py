@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ptft.artifact import ModelInfo
-from ptft.errors import ArtifactError, PtftError
+from ptft.errors import ArtifactError, PtftError, UsageError
 from ptft.index import Index
 from ptft.onnx.golden import read_golden
 from serving.admission import Admission
@@ -146,6 +146,10 @@ class State:
     async def _opened(self) -> tuple[ModelInfo, Drift, Encoder]:
         """The model: verified, and run for the first time within bounds."""
         info, held = await asyncio.to_thread(verify_model, self.settings)
+        if (most := max(self.settings.dimensions, default=0)) > info.embed_dim:
+            raise UsageError(
+                f"PTFT_DIMENSIONS={most}: allowed: at most {info.embed_dim}, which {info.name} has"
+            )
         with await asyncio.to_thread(self._worker.begin, info, self.settings):
             model = await asyncio.to_thread(open_model, self.settings, info)
             drift = await asyncio.to_thread(read_drift, self.settings, info)

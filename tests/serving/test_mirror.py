@@ -81,6 +81,19 @@ def test_the_same_model_gives_the_same_answers(
     assert counts == {"same": 3, "other": 0}
 
 
+def test_a_query_is_mirrored_too(client: Client, server: Server, pictures: list[bytes]) -> None:
+    """Labels may stand in it, and without them the answer is another."""
+    with client(mirror_url=server.url, mirror_share=1.0) as asking:
+        answer = asking.post(
+            "/v1/classify?labels=a%20rhino&labels=zebra",
+            content=pictures[0],
+            headers={"content-type": "image/png"},
+        )
+        assert answer.status_code == 200
+        counted(asking, "items same", 1)
+        assert read_counts_of(asking)["other"] == 0
+
+
 def read_counts_of(asking: TestClient) -> dict[str, float]:
     """As ``ptft gate --watch`` reads them."""
     counts = Counts()

@@ -13,19 +13,26 @@ import pytest
 import uvicorn
 
 from serving import protocol
+from serving.asked import LOST
 from serving.settings import Settings
 
 DEFAULTS = Settings(model=Path("model"))
+LEFT: list[int] = []
+"""Bytes that clients of /wait had sent who left."""
 GET = b"GET / HTTP/1.1\r\nhost: here\r\n\r\n"
 
 
 async def app(scope: Any, receive: Callable, send: Callable) -> None:
     """Reads the body, if the path asks for it, and says how long it was."""
-    size, more = 0, scope["path"] == "/read"
+    size, more = 0, scope["path"] in ("/read", "/wait")
     while more:
         message = await receive()
         size += len(message.get("body", b""))
         more = message.get("more_body", False)
+    if scope["path"] == "/wait":
+        await scope[LOST]
+        LEFT.append(size)
+        return
     body = b"x" * 30_000_000 if scope["path"] == "/large" else b"%d" % size
     headers = [(b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -223,6 +230,58 @@ def test_who_does_not_take_the_answer_is_let_go(
 
     limits()
     monkeypatch.setattr(protocol, "WRITE_S", 0.5)
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_a_body_behind_an_upgrade_is_the_body_of_what_asks(
+    limits: Callable[..., None], pieces: int
+) -> None:
+    """Java's client and curl ask for HTTP/2 with their first request, body and all."""
+
+    async def play() -> None:
+        async with running() as server:
+            head = (
+                b"POST /read HTTP/1.1\r\nhost: here\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+                b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\ncontent-length: %d\r\n\r\n"
+            )
+            whole = head % len(GET) + GET + GET.replace(b"host", b"connection: close\r\nhost")
+            step = -(-len(whole) // pieces)
+            sent = [whole[n : n + step] for n in range(0, len(whole), step)]
+            answer = await server.ask(*sent)
+            assert answer.count(b"HTTP/1.1 200") == 2  # what asked, and what was sent behind it
+            assert b"\r\n\r\n%d" % len(GET) in answer
+            assert (
+                error(await server.ask(b"CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n"), 400) == "http"
+            )
+            many = GET.replace(b"host", b"connection: upgrade\r\nupgrade: h2c\r\nhost") * 1200
+            reader, writer = await server.open()
+            writer.write(many)
+            for _ in range(1200):
+                await reader.readuntil(b"\r\n\r\n0")
+            writer.close()
+
+    limits()
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("size", [0, 300_000])
+def test_that_a_client_leaves_is_told_once_its_body_is_read(
+    limits: Callable[..., None], size: int
+) -> None:
+    async def play() -> None:
+        async with running() as server:
+            _, writer = await server.open()
+            head = b"POST /wait HTTP/1.1\r\nhost: here\r\ncontent-length: %d\r\n\r\n" % size
+            writer.write(head + b"a" * size)
+            await writer.drain()
+            await asyncio.sleep(0.1)  # it has all, and waits
+            assert not LEFT
+            writer.close()
+            await until(lambda: [size] == LEFT)
+
+    limits()
+    LEFT.clear()
     asyncio.run(play())
 
 
