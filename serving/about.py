@@ -26,7 +26,7 @@ from serving.encoder import Encoder
 from serving.refusal import Refusal
 from serving.state import json_bytes
 
-__all__ = ["About", "GoldenCheck", "GoldenHeld", "about", "drift", "golden"]
+__all__ = ["About", "GoldenCheck", "GoldenHeld", "about", "drift", "golden", "shown_card"]
 
 _CARD_BYTES = 1 << 18  # of a card that is shown; the longest that ptft writes has 20 kB
 _FRESH_S = 60.0  # a golden check that is so old is told again
@@ -97,7 +97,7 @@ def _read(folder: Path, info: ModelInfo, index: int | None) -> About:
         logit_bias=info.logit_bias,
         lineage=lineage,
         index=index,
-        card=_card(folder / FolderFiles.CARD),
+        card=shown_card(folder / FolderFiles.CARD),
     )
 
 
@@ -116,7 +116,7 @@ def _parents(folder: Path, info: ModelInfo) -> list[Ancestor]:
     ]
 
 
-def _card(path: Path) -> str:
+def shown_card(path: Path) -> str:
     """The card; nobody vouches for its bytes, so it is only ever shown as text."""
     if not path.resolve().is_relative_to(path.parent.resolve()):
         return f"{path.name}: a link that leads out of the folder"

@@ -92,8 +92,7 @@ def describe(routes: Sequence[Route], title: str, version: str, about: str) -> d
     paths: dict[str, Any] = {}
     for route in routes:
         operation = _operation(route, references)
-        path = route.path.replace(":path}", "}")
-        paths.setdefault(path, {})[route.method.lower()] = operation
+        paths.setdefault(route.path, {})[route.method.lower()] = operation
     written = json.dumps([paths, schemas])
     used = {k: v for k, v in schemas["$defs"].items() if f'"#/components/schemas/{k}"' in written}
     return {

@@ -308,7 +308,7 @@ ROUTES = (
         also=("/models",),
     ),
     Route(
-        "/v1/models/{name:path}",
+        "/v1/models/{name}",
         "one_model",
         "One of them.",
         one_model,

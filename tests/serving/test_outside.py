@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ptft.errors import suggest
-from serving.about import _card
+from serving.about import shown_card
 from serving.refusal import Refusal
 from tests.serving.conftest import Client
 
@@ -64,14 +64,6 @@ def test_metrics_answer_whatever_is_accepted(client: Client) -> None:
         assert answer.status_code == 200 and "ptft_" in answer.text
 
 
-def test_an_alias_with_a_slash_is_found(client: Client) -> None:
-    with client(aliases=("org/shoes",)) as ask:
-        for one in ask.get("/v1/models").json()["data"]:
-            assert ask.get(f"/v1/models/{one['id']}").status_code == 200
-        paths = ask.get("/openapi.json").json()["paths"]
-        assert "/v1/models/{name}" in paths
-
-
 def test_immich_form_with_a_key_twice(client: Client) -> None:
     entries = json.dumps({"clip": {"textual": {"modelName": "x"}}})
     with client() as ask:
@@ -87,11 +79,11 @@ def test_a_card_is_not_read_through_a_link_that_leads_out(tmp_path: Path) -> Non
     folder.mkdir()
     card = folder / "README.md"
     card.symlink_to(secret)
-    assert "s3cret" not in _card(card) and "leads out" in _card(card)
+    assert "s3cret" not in shown_card(card) and "leads out" in shown_card(card)
     card.unlink()
     (folder / "card").write_text("within")
     card.symlink_to("card")
-    assert _card(card) == "within"
+    assert shown_card(card) == "within"
 
 
 def test_more_dimensions_than_the_model_has_are_refused(
