@@ -93,7 +93,7 @@ class Asked:
     def watch(self) -> None:
         """Once the body is read: give the request up when its client leaves."""
         if self._watching is None:
-            # a server that is not ours has nobody to tell: a task waits, a hundredth of a text more
+            # a server that is not ours does not tell: a task waits
             lost = self.request.scope.get(LOST) or asyncio.ensure_future(self._wait_for_the_end())
             self._watching = lost
             lost.add_done_callback(self._leave)

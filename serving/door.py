@@ -23,16 +23,18 @@ from typing import IO
 
 from serving.refusal import Refusal
 
-__all__ = ["Door", "hold"]
+__all__ = ["PROBES", "Door", "hold"]
 
 logger = logging.getLogger("bentoml.ptft")
+
+PROBES = frozenset({"/livez", "/readyz", "/healthz", "/ping", "/health", "/v1/health"})
+"""Paths that say how the worker is: told at once, of everybody, and counted nowhere."""
 
 _VARIABLE = "_PTFT_DOOR"  # where the lock lies; the supervisor sets it for its workers
 _LOOK_S = 0.05
 _HEADER_S, _REST_S = 2.0, 1.0  # that a client has to say what it wants, and to read the answer
 _HEADER_BYTES = 1 << 16
 _MOST = 256  # clients at once
-_PROBES = (b"/readyz", b"/livez", b"/healthz", b"/health", b"/v1/health", b"/ping")
 _PIECE = 1 << 16
 _held: list[IO[bytes]] = []
 
@@ -137,7 +139,7 @@ async def _answer(client: socket.socket, lock: int, wait_s: float) -> None:
 
 def _is_probe(head: bytes) -> bool:
     words = head.split(b" ", 2)
-    return len(words) > 1 and words[1].partition(b"?")[0] in _PROBES
+    return len(words) > 1 and words[1].partition(b"?")[0].decode("latin-1") in PROBES
 
 
 async def _worker(lock: int, wait_s: float) -> bool:

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.asked import CALLER, DIGEST_HEADER, REFUSED, REQUEST_ID, TICKET
 from serving.document import Route
-from serving.guard import PROBES
+from serving.door import PROBES
 from serving.logs import CURRENT_ID, log_access
 from serving.refusal import Refusal
 from serving.state import State, refuse

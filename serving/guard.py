@@ -15,15 +15,15 @@ from starlette.types import Scope
 
 from ptft.errors import PtftError
 from serving.asked import CALLER
+from serving.door import PROBES
 from serving.keys import Key, check_keys, find_key, read_keys
 from serving.refusal import Refusal
 from serving.settings import Settings
 
-__all__ = ["OPEN_PATHS", "PROBES", "KeyGuard"]
+__all__ = ["OPEN_PATHS", "KeyGuard"]
 
 logger = logging.getLogger("bentoml.ptft")
 
-PROBES = frozenset({"/livez", "/readyz", "/healthz", "/ping", "/health", "/v1/health"})
 OPEN_PATHS = PROBES | {"/", "/docs", "/openapi.json"}
 """Answered to everybody: they say nothing of the model or its users."""
 

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.responses import Response
 
 from ptft.errors import SampleError
-from ptft.files.bounds import given_twice, shown
+from ptft.files.bounds import brief, given_twice, shown
 from serving.answers import encode_pictures
 from serving.asked import Asked
 from serving.bodies import read_body
@@ -32,7 +32,7 @@ async def predict(asked: Asked) -> Response:
     """Answer a request: a picture or a text to its embedding."""
     form = await _read(asked)
     if (twice := given_twice(form.fields)) is not None:
-        raise Refusal(422, "invalid", f"{twice[:80]}: it comes twice; allowed: once")
+        raise Refusal(422, "invalid", f"{brief(twice)}: it comes twice; allowed: once")
     fields = dict(form.fields)
     kind = _check_entries(asked, fields.get("entries"))
     if kind == "visual":
@@ -83,7 +83,7 @@ def _check_entries(asked: Asked, given: str | None) -> str:
         what = f"entries.clip.{kind}: {shown(entry)}; allowed: modelName, and options"
         raise Refusal(422, "invalid", what)
     if unknown := sorted(set(options) - set(_OPTIONS)):
-        what = f"entries.clip.{kind}.options.{unknown[0][:80]}: allowed: {', '.join(_OPTIONS)}"
+        what = f"entries.clip.{kind}.options.{brief(unknown[0])}: allowed: {', '.join(_OPTIONS)}"
         raise Refusal(422, "invalid", what)
     check_model(asked, entry["modelName"], f"entries.clip.{kind}.modelName")
     return str(kind)

@@ -8,13 +8,13 @@ to can be sent anywhere.
 import base64
 import binascii
 import re
-import reprlib
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from ptft.errors import SampleError, suggest
+from ptft.files.bounds import brief, shown
 from serving.asked import Asked
 from serving.bodies import read_body
 from serving.multipart import parse_form
@@ -44,7 +44,6 @@ _URL_START = re.compile(r"\s{0,99}(https?|ftp|file|s3|gs)://", re.IGNORECASE)
 _DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*(;[\w.+=-]+)*;base64,", re.IGNORECASE)
 _MAX_PREFIX = 256  # characters of a data URI before its data
 _MEDIA = "multipart/form-data, application/json, image/* or application/octet-stream"
-_MOST_KEY = 80  # characters of a key that nobody knows, in what is said of it
 _MAX_VALUES = 1 << 17  # commas of a JSON body, those in texts included: some 10 ms of parsing
 _LABELS = ("labels", "templates")
 _TOKEN_IDS = re.compile(rb'"input"\s*:\s*\[\s*\[?\s*-?\d')
@@ -182,14 +181,14 @@ def _parse_json(body: bytearray, kind: type[M], settings: Settings) -> M:
     values = load_json(body)
     body.clear()  # the values are copies
     if not isinstance(values, dict):
-        raise Refusal(422, "invalid", f"body: {_shown(values)}; allowed: a JSON object")
+        raise Refusal(422, "invalid", f"body: {shown(values)}; allowed: a JSON object")
     for key, value in values.items():
         if isinstance(value, list):
             if key == "input" and is_token_ids(value):
                 raise token_ids(key)
             limit = settings.max_prompts if key in _LABELS else settings.max_batch
             limit = settings.max_inputs if key in getattr(kind, "MANY", ()) else limit
-            too_many(len(value), settings, limit, "items", key[:_MOST_KEY])
+            too_many(len(value), settings, limit, "items", brief(key))
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -303,19 +302,11 @@ def _explain(error: ValidationError, kind: type[BaseModel]) -> Refusal:
     errors = error.errors(include_url=False, include_context=False)
     # a misspelt key before the key that is missing because of it
     first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
-    where = ".".join(str(part)[:_MOST_KEY] for part in first["loc"]) or "body"
+    where = ".".join(brief(str(part)) for part in first["loc"]) or "body"
     if first["type"] == "extra_forbidden":
-        key = str(first["loc"][-1])[:_MOST_KEY]
+        key = str(first["loc"][-1])
         return Refusal(422, "invalid", f"{where}: unknown key; {suggest(key, kind.model_fields)}")
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] in ("json_invalid", "missing"):
         return Refusal(422, "invalid", f"{where}: {message}")
-    return Refusal(422, "invalid", f"{where}: {message}; got {_shown(first['input'])}")
-
-
-def _shown(value: object) -> str:
-    """A value for a message; what is large is not written out first."""
-    if isinstance(value, list | dict) and len(value) > 9:
-        return f"{len(value)} values"
-    shown = repr(value[:80]) if isinstance(value, str) else reprlib.repr(value)
-    return shown if len(shown) <= 80 else f"{shown[:77]}..."
+    return Refusal(422, "invalid", f"{where}: {message}; got {shown(first['input'])}")

@@ -4,11 +4,11 @@ A key that changes nothing here is passed over. One that would change the answer
 with the value that the model has anyway, and refused by name with any other.
 """
 
-import reprlib
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, PlainValidator, ValidationInfo, model_validator
 
+from ptft.files.bounds import brief, shown
 from serving.items import Item, read_items, read_message
 from serving.refusal import Refusal
 from serving.schema import (
@@ -94,13 +94,13 @@ def _messages(value: object) -> list[Item] | None:
     if value is None:
         return None
     if not isinstance(value, list) or len(value) != 1 or not isinstance(value[0], dict):
-        found = reprlib.repr(len(value) if isinstance(value, list) else value)
+        found = shown(value)
         raise Refusal(422, "invalid", f"messages: {found}; allowed: a list of one message")
     unknown = sorted(set(value[0]) - {"role", "content"})
     if unknown or value[0].get("role") != "user":
         about = unknown[0] if unknown else "role"
-        found = reprlib.repr(value[0].get(about))
-        what = f"messages[0].{about[:80]}: {found}; allowed: role user, and content"
+        found = shown(value[0].get(about))
+        what = f"messages[0].{brief(about)}: {found}; allowed: role user, and content"
         raise Refusal(422, "invalid", what)
     return [read_message(value[0], "messages[0]")]
 

@@ -14,6 +14,7 @@ from ptft.files.own import open_plain
 __all__ = [
     "MAX_JSON",
     "Bounds",
+    "brief",
     "check_inside",
     "check_names",
     "given_twice",
@@ -203,7 +204,7 @@ def shown(value: Any) -> str:
     short = isinstance(value, list) and len(value) <= 4
     if isinstance(value, list | dict) and not (short and not any(map(_holds, value))):
         return f"a {'list' if isinstance(value, list) else 'JSON object'} of {len(value)}"
-    text = repr(value)
+    text = repr(value[:_DIGITS] if isinstance(value, str) else value)
     return text if len(text) <= _DIGITS else f"{text[: _DIGITS - 3]}..."
 
 

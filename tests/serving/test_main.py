@@ -16,6 +16,7 @@ import pytest
 from onnxruntime import get_available_providers
 
 from ptft.artifact import ModelInfo
+from serving.door import PROBES
 from tests.serving.server import REPO, Server, free_port, serve_plain
 
 
@@ -95,11 +96,14 @@ def test_where_it_is_told_to_wait_the_next_worker_answers_what_came_meanwhile(
         first = waiting.worker()
         os.kill(first, signal.SIGKILL)
         asked = [pool.submit(_post, waiting.url, body) for _ in range(4)]
-        probes = set()
+        told = set()
         while not all(one.done() for one in asked):
-            with contextlib.suppress(httpx.TransportError):  # what the dead worker had accepted
-                probes.add(httpx.get(f"{waiting.url}/readyz", timeout=20).status_code)
-        assert 503 in probes  # so that nobody sends more
+            for path in PROBES:
+                with contextlib.suppress(httpx.TransportError):  # what the dead worker had accepted
+                    answer = httpx.get(f"{waiting.url}{path}", timeout=20)
+                    if answer.status_code == 503 and "no worker accepts" in answer.text:
+                        told.add(path)
+        assert told == PROBES  # at once, so that nobody sends more
         assert [one.result().status_code for one in asked] == [200] * 4
         assert waiting.worker() != first
 

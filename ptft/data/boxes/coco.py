@@ -59,16 +59,13 @@ def read_coco(path: Path, images: Path | None) -> Annotated:
         thing = _thing(row, categories, where, tally)
         if thing is not None:
             things.setdefault(owner, []).append(thing)
-    orphans = set(things) - set(known)
     spelled = {str(key): key for key in known}
-    if (
-        other := next((key for key in sorted(orphans, key=str) if str(key) in spelled), None)
-    ) is not None:
-        raise DataError(
-            f"{path}: annotations: image_id {shown(other)}, which is {shown(spelled[str(other)])} "
-            "in images; allowed: ids written alike"
-        )
-    for owner in sorted(orphans, key=str):
+    for owner in sorted(set(things) - set(known), key=str):
+        if (own := spelled.get(str(owner))) is not None:
+            raise DataError(
+                f"{path}: annotations: image_id {shown(owner)}, which is {shown(own)} in images; "
+                "allowed: ids written alike"
+            )
         tally.add("of a picture that is not listed: left out", shown(owner), len(things[owner]))
     folder = images or _folder(path, pictures)
     entries = tuple(
