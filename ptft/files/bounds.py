@@ -69,7 +69,7 @@ def parse_json(
         error: it is none, or has more values, in one line.
     """
     try:
-        text = data if isinstance(data, str) else data.decode("utf-8-sig")
+        text = data if isinstance(data, str) else data.decode("utf-8")
         if most is not None and len(text) > most and sum(map(text.count, ",[{")) > most:
             raise error(f"{where}: more than {most} values; allowed: at most that")
         return load_row(text) if once else json.loads(text)

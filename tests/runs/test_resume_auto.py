@@ -141,11 +141,16 @@ def test_a_signal_that_a_launcher_passes_on_twice_is_one() -> None:
 
 
 def test_before_the_first_step_a_warning_waits_and_a_signal_to_end_does_not() -> None:
-    with Stop() as stop:
-        signal.raise_signal(signal.SIGUSR1)
-        assert stop.reason == Reason(signal.SIGUSR1, late=True)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+    # a shell's background job ignores SIGINT, and so would pytest there
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with Stop() as stop:
+            signal.raise_signal(signal.SIGUSR1)
+            assert stop.reason == Reason(signal.SIGUSR1, late=True)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_the_command(warm: Warm, tmp_path: Path) -> None:

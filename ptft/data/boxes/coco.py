@@ -1,6 +1,7 @@
 """COCO's JSON: one file a split (Lin et al. 2014), and LVIS's, which is its superset (Gupta et al.
 2019)."""
 
+import codecs
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -37,6 +38,7 @@ def read_coco(path: Path, images: Path | None) -> Annotated:
         DataError: the file is damaged, or what it says does not fit together.
     """
     data = read_bytes(path, limit=_MAX_JSON, error=DataError)
+    data = data.removeprefix(codecs.BOM_UTF8)  # as programs on Windows write it
     if (count := data.count(b"[") + data.count(b"{")) > _FEW + len(data) // _BYTES_EACH:
         raise DataError(
             f"{path}: {count:,} lists and objects in {len(data):,} bytes; allowed: {_FEW:,}, and "
