@@ -12,14 +12,16 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptft.artifact import FolderFiles, ModelInfo, file_sha256, read_model_info, verify_files
 from ptft.errors import MissingExtraError, SignatureError, UsageError
 from ptft.files.atomic import write_atomic
-from ptft.files.bounds import parse_json, read_bytes
+from ptft.files.bounds import brief, parse_json, read_bytes
 from ptft.printable import printable
+from ptft.speech import warn
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -39,7 +41,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def sign_folder(folder: Path, private_key: Path, password: str | None = None) -> Path:
-    """Sign a whole model folder; one that was signed before is signed anew.
+    """Sign a whole model folder; one that was signed before is signed anew. Of files that are none
+    of the model's it is said that they are not signed.
 
     Args:
         private_key: PEM, of the curve P-256, P-384 or P-521.
@@ -60,6 +63,10 @@ def sign_folder(folder: Path, private_key: Path, password: str | None = None) ->
     for name in (FolderFiles.INFO, FolderFiles.BOM):
         if (folder / name).is_file():
             digests[name] = file_sha256(folder / name)
+    if unsigned := _others(folder, digests):
+        several = "s" if len(unsigned) > 1 else ""
+        what = f"{len(unsigned)} file{several} beside the model's, such as {brief(unsigned[0])}"
+        warn(f"{folder}: not signed: {what}; the model_signing package refuses such a folder")
     payload = json.dumps(_statement(folder.resolve().name, digests), sort_keys=True).encode()
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -79,6 +86,13 @@ def sign_folder(folder: Path, private_key: Path, password: str | None = None) ->
     }
     write_atomic(folder / FolderFiles.SIGNATURE, json.dumps(bundle))
     return folder / FolderFiles.SIGNATURE
+
+
+def _others(folder: Path, digests: Collection[str]) -> list[str]:
+    """Files that stand in no record, what belongs to Git or to this machine apart."""
+    found = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if not path.is_dir())
+    names = [path.as_posix() for path in found if path.parts[0] not in _IGNORED]
+    return [name for name in names if name not in digests]
 
 
 def check_signature(

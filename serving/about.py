@@ -123,7 +123,12 @@ def shown_card(path: Path) -> str:
     try:
         return read_bytes(path, limit=_CARD_BYTES, error=ArtifactError).decode(errors="replace")
     except ArtifactError as error:
-        return str(error).removeprefix(f"{path.parent}/") if path.exists() else ""
+        return _named(error, path.parent) if path.exists() else ""
+
+
+def _named(error: PtftError, folder: Path) -> str:
+    """What is wrong with a file of a folder, without where that lies."""
+    return str(error).replace(f"{folder}/", "")
 
 
 async def golden(asked: Asked) -> Response:
@@ -176,7 +181,7 @@ async def _hold(asked: Asked) -> GoldenHeld:
         golden = await asyncio.to_thread(read_golden, asked.settings.model)
         differences = await _run(asked, encoder, golden)
     except PtftError as error:
-        raise Refusal(422, "golden", str(error)) from None
+        raise Refusal(422, "golden", _named(error, asked.settings.model)) from None
     precision = encoder.model.precision
     checks = [
         Held(

@@ -6,7 +6,7 @@ from ptft.errors import SampleError
 from serving.answers import BYTES_A_VALUE, Embeddings, write_embedding
 from serving.asked import REQUEST_ID, Asked
 from serving.inputs import read_json_body
-from serving.items import encode_items
+from serving.items import count_pictures, encode_items
 from serving.openai import check_model, cut, cut_dimensions
 from serving.refusal import Refusal
 from serving.schema_clients import CohereEmbed
@@ -27,8 +27,7 @@ async def cohere_embed(asked: Asked) -> Response:
         raise Refusal(422, "unreadable", f"{failed[0]}{more}")
     kinds = list(dict.fromkeys(body.embedding_types or ["float"]))
     size = len(found) * asked.encoder.model.info.embed_dim * BYTES_A_VALUE * len(kinds)
-    texts = [item.value for item in body.texts] if body.texts else None
-    return await asked.apart(size, _write, asked, found, dim, kinds, texts)
+    return await asked.apart(size, _write, asked, found, dim, kinds, body)
 
 
 def cohere_meta(asked: Asked, images: int) -> dict[str, object]:
@@ -38,17 +37,19 @@ def cohere_meta(asked: Asked, images: int) -> dict[str, object]:
 
 
 def _write(
-    asked: Asked, found: Embeddings, dim: int, kinds: list[str], texts: list[str] | None
+    asked: Asked, found: Embeddings, dim: int, kinds: list[str], body: CohereEmbed
 ) -> Response:
     info = asked.encoder.model.info
+    pictures = count_pictures(body.items)
+    texts = [item.value for item in body.texts or ()] if not pictures else []
     head = json_bytes(
         {
             "id": asked.request.scope[REQUEST_ID],
             "response_type": "embeddings_by_type",
             "model": info.name,
             "digest": info.digest,
-            "texts": texts,
-            "meta": cohere_meta(asked, 0 if texts else len(found)),
+            "texts": texts or None,
+            "meta": cohere_meta(asked, pictures),
         }
     )
     rows = [cut(one, dim) for one in found if not isinstance(one, SampleError)]
@@ -57,5 +58,5 @@ def _write(
         % (kind.encode(), b",".join(json_bytes(write_embedding(r, kind)) for r in rows))
         for kind in kinds
     ]
-    body = b"".join((head[:-1], b',"embeddings":{', b",".join(written), b"}}"))
-    return Response(body, media_type="application/json")
+    content = b"".join((head[:-1], b',"embeddings":{', b",".join(written), b"}}"))
+    return Response(content, media_type="application/json")

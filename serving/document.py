@@ -28,9 +28,12 @@ _REFUSALS = {
     421: "another model is served than the digest that the request names",
     422: "a key or value is wrong, or every item failed",
     429: "too much at once, in all or with this key; Retry-After says when to ask again",
+    431: "a request's line and header are beyond their cap",
+    500: "a fault of the service's own, which its log tells",
     503: "the model is not loaded yet",
     504: "no answer before the deadline",
 }
+_ALL_FAILED = 422
 _FILE = {"type": "string", "format": "binary"}
 _DIGEST = {
     "name": DIGEST_HEADER,
@@ -56,6 +59,7 @@ class Route:
         files: the part of a form that takes pictures, where the route reads forms.
         more_files: other parts that do.
         form: the schema of the form's other fields; that of ``body`` without ``files`` by default.
+        partial: an item that fails fails alone; where all do, the answer has the status 422.
         raw: whether a body may be one picture: as ``image/*`` too, which generators do not know.
         examples: bodies by name.
         also: other paths of it.
@@ -70,6 +74,7 @@ class Route:
     files: str = ""
     more_files: tuple[str, ...] = ()
     form: type[BaseModel] | None = None
+    partial: bool = False
     raw: bool = False
     examples: dict[str, dict[str, Any]] = field(default_factory=dict)
     also: tuple[str, ...] = ()
@@ -105,11 +110,14 @@ def describe(routes: Sequence[Route], title: str, version: str, about: str) -> d
 
 
 def _operation(route: Route, references: Any) -> dict[str, Any]:
-    refused = {"application/json": {"schema": references[ErrorAnswer, "serialization"]}}
-    answer = {"application/json": {"schema": references[route.answer, "serialization"]}}
-    responses: dict[str, Any] = {"200": {"description": "the answer", "content": answer}}
+    answer = references[route.answer, "serialization"]
+    refused = references[ErrorAnswer, "serialization"]
+    responses: dict[str, Any] = {"200": _response("the answer", answer)}
     for status, text in _REFUSALS.items():
-        responses[str(status)] = {"description": text, "content": refused}
+        failed = route.partial and status == _ALL_FAILED
+        responses[str(status)] = _response(
+            text, {"anyOf": [answer, refused]} if failed else refused
+        )
     operation: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.about,
@@ -133,6 +141,10 @@ def _operation(route: Route, references: Any) -> dict[str, Any]:
     if content:
         operation["requestBody"] = {"required": True, "content": content}
     return operation
+
+
+def _response(about: str, schema: Any) -> dict[str, Any]:
+    return {"description": about, "content": {"application/json": {"schema": schema}}}
 
 
 def _form(route: Route) -> dict[str, Any]:

@@ -16,12 +16,12 @@ import os
 import socket
 import tempfile
 import threading
-import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from serving.refusal import Refusal
+from serving.request_ids import request_id
 
 __all__ = ["PROBES", "Door", "hold"]
 
@@ -128,7 +128,7 @@ async def _answer(client: socket.socket, lock: int, wait_s: float) -> None:
         if wait_s and not _is_probe(head) and await _worker(lock, wait_s):
             await _hand_over(client.getsockname()[:2], head, reader, writer)
             return
-        writer.write(_answer_bytes())
+        writer.write(_answer_bytes(head))
         writer.write_eof()
         async with asyncio.timeout(_REST_S):  # or what it still sends would reset the answer
             while await reader.read(_HEADER_BYTES):
@@ -176,12 +176,13 @@ async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -
     target.write_eof()
 
 
-def _answer_bytes() -> bytes:
+def _answer_bytes(head: bytes) -> bytes:
     refusal = Refusal(503, "not_ready", "no worker accepts; one is being started", retry_after=1)
-    request_id = uuid.uuid4().hex
-    body = json.dumps(refusal.content(request_id)).encode()
+    lines = (line.partition(b":") for line in head.split(b"\r\n")[1:])
+    name = request_id((key.lower(), value.strip()) for key, _, value in lines)
+    body = json.dumps(refusal.content(name)).encode()
     return (
         b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n"
         b"connection: close\r\nx-request-id: %s\r\ncontent-length: %d\r\n\r\n%s"
-        % (request_id.encode(), len(body), body)
+        % (name.encode(), len(body), b"" if head.startswith(b"HEAD ") else body)
     )

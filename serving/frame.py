@@ -5,15 +5,15 @@ The ticket lives until the answer is written: a client that reads slowly is char
 for it.
 """
 
-import random
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.asked import CALLER, DIGEST_HEADER, REFUSED, REQUEST_ID, TICKET
@@ -21,14 +21,12 @@ from serving.document import Route
 from serving.door import PROBES
 from serving.logs import CURRENT_ID, log_access
 from serving.refusal import Refusal
-from serving.state import State, refuse
+from serving.request_ids import HEADER, request_id
+from serving.state import State, json_bytes, refuse
 
 __all__ = ["App", "Cors", "Direct", "Guarded", "HttpFrame"]
 
-_ID_HEADER = b"x-request-id"
-_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _NOT_ASKED = PROBES | {"/metrics"}  # by nobody who waits for an embedding
-_SECRETS = (b"authorization", b"x-api-key")
 
 
 class App(FastAPI):
@@ -72,9 +70,8 @@ class HttpFrame:
             return
         started = time.perf_counter()
         state = self._state()
-        request_id = _request_id(scope)
-        CURRENT_ID.set(request_id)
-        scope[REQUEST_ID] = request_id
+        name = scope[REQUEST_ID] = request_id(scope["headers"])
+        CURRENT_ID.set(name)
         ticket = scope[TICKET] = state.admission.open(state.phases())
         status = size = 0
 
@@ -84,7 +81,7 @@ class HttpFrame:
                 ticket.phases.enter("write")
                 status = message["status"]
                 headers = list(message["headers"])
-                headers.append((_ID_HEADER, request_id.encode()))
+                headers.append((HEADER, name.encode()))
                 if state.encoder is not None:
                     digest = state.encoder.model.info.digest
                     headers.append((DIGEST_HEADER.encode(), digest.encode()))
@@ -104,7 +101,7 @@ class HttpFrame:
             ticket.phases.finish()
             if scope["path"] not in _NOT_ASKED:
                 state.metrics.observe_phases(ticket.phases)
-                state.traces.record(scope, started, status, ticket.phases, request_id)
+                state.traces.record(scope, started, status, ticket.phases, name)
             reason, caller = scope.get(REFUSED, ""), scope.get(CALLER, "")
             if reason and scope["path"] not in PROBES:
                 state.metrics.rejected.labels(reason, caller).inc()
@@ -167,7 +164,7 @@ class Cors:
             return self._app(scope, receive, send)
         origins = self._state().settings.cors_origins
         if origins not in self._for:
-            self._for[origins] = CORSMiddleware(
+            self._for[origins] = _Preflights(
                 self._app,
                 allow_origins=origins,
                 allow_methods=("GET", "HEAD", "POST"),
@@ -181,6 +178,19 @@ class Cors:
                 expose_headers=("retry-after", "x-request-id", DIGEST_HEADER),
             )
         return self._for[origins](scope, receive, send)
+
+
+class _Preflights(CORSMiddleware):
+    """What it refuses has the shape of every refusal."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        answer = super().preflight_response(request_headers)
+        if answer.status_code == 200:
+            return answer
+        refusal = Refusal(answer.status_code, "cors", bytes(answer.body).decode())
+        content = json_bytes(refusal.content(CURRENT_ID.get()))
+        told = {k: v for k, v in answer.headers.items() if not k.startswith("content-")}
+        return Response(content, refusal.status, told, media_type="application/json")
 
 
 class Direct:
@@ -212,17 +222,3 @@ class Direct:
         request = Request(scope, receive, send)
         response = await self._state().answer(route.name, request, route.handler)
         await response(scope, receive, send)
-
-
-def _request_id(scope: Scope) -> str:
-    """The client's own, where it is one that may stand in a log; else a new one."""
-    given, secrets = b"", []
-    for name, value in scope["headers"]:
-        if name == _ID_HEADER:
-            given = bytes(value)
-        elif name in _SECRETS:
-            secrets.append(bytes(value))
-    if _ID.fullmatch(given) and not any(given in secret for secret in secrets):
-        return given.decode()
-    # no secret; and what asks the system for chance lets go of the interpreter meanwhile
-    return f"{random.getrandbits(128):032x}"

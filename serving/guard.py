@@ -146,7 +146,10 @@ class KeyGuard:
             logger.error("%s; the keys stay as they were", error)
             return
         self._take(keys)
-        logger.info("API keys read again: %d", len(keys))
+        if not keys:
+            logger.warning("API keys read again: none is left, and everybody is refused")
+        else:
+            logger.info("API keys read again: %d", len(keys))
 
     def _take(self, keys: list[Key]) -> None:
         """Who had a key before keeps what is in use of it."""

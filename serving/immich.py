@@ -44,7 +44,7 @@ async def predict(asked: Asked) -> Response:
         if "text" not in fields:
             raise Refusal(400, "invalid", "text: missing; clip.textual needs one")
         picture = None
-        (found,) = await encode_items(asked, [read_item({"text": fields["text"]}, "text")], "text")
+        (found,) = await encode_items(asked, [read_item(fields["text"], "text", "text")], "text")
     if isinstance(found, SampleError):
         raise Refusal(422, "unreadable", str(found))
     answer: dict[str, Any] = {"clip": json_bytes(found).decode()}

@@ -22,13 +22,12 @@ from serving.inputs import (
     is_url,
     read_strings,
     token_ids,
-    too_many,
 )
 from serving.pictures import Picture
 from serving.refusal import Refusal
 from serving.schema import MAX_TEXT
 
-__all__ = ["Item", "encode_items", "read_item", "read_items", "read_message"]
+__all__ = ["Item", "count_pictures", "encode_items", "read_item", "read_items", "read_message"]
 
 _ALLOWED = 'a text, {"text": ...} or {"image": ...}'
 
@@ -136,6 +135,11 @@ def _text(value: str, place: str) -> Item:
     return Item("text", value, place)
 
 
+def count_pictures(items: Sequence[Item]) -> int:
+    """How many of the inputs are pictures."""
+    return sum(item.kind == "image" for item in items)
+
+
 async def encode_items(asked: Asked, items: Sequence[Item], key: str) -> Embeddings:
     """Inputs to embeddings (D,), in their order; a picture that fails fails alone.
 
@@ -143,9 +147,9 @@ async def encode_items(asked: Asked, items: Sequence[Item], key: str) -> Embeddi
         key: of the list, for messages.
 
     Raises:
-        Refusal: 413 or 429, see ``Ticket.charge``; 422 for a URL that is not fetched.
+        Refusal: 413 or 429, see ``Ticket.charge``; 422 for a URL that is not fetched. How many
+            there may be was held to where the body was read.
     """
-    too_many(len(items), asked.settings, asked.settings.max_inputs, "inputs", key)
     texts = [item.value for item in items if item.kind == "text"]
     if texts:
         refuse_texts(asked.encoder.model.info)

@@ -30,6 +30,7 @@ __all__ = ["Key", "check_keys", "find_key", "make_key", "parse_keys", "read_keys
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HASH = re.compile(r"sha256:([0-9a-f]{64})")
 _MOST_BYTES = 1 << 20  # of a file of keys: some 10,000
+_MOST = 10**6  # of a limit
 _BYTES = 32  # of randomness
 
 
@@ -114,9 +115,9 @@ def check_keys(settings: Settings) -> list[Key]:
         UsageError: see ``read_keys``; or there are none where they are asked for.
     """
     keys = read_keys(settings.keys_file, settings.keys)
-    if settings.keys_file is not None and not keys:
-        what = "no key in it; python -m serving.keys new NAME makes one"
-        raise UsageError(f"PTFT_KEYS_FILE={settings.keys_file}: {what}")
+    if not keys and (settings.keys_file is not None or settings.keys):
+        where = "PTFT_KEYS" if settings.keys else f"PTFT_KEYS_FILE={settings.keys_file}"
+        raise UsageError(f"{where}: no key in it; python -m serving.keys new NAME makes one")
     if settings.metrics == "key" and not keys:
         raise UsageError("PTFT_METRICS=key: allowed: only with PTFT_KEYS_FILE or PTFT_KEYS")
     return keys
@@ -169,14 +170,15 @@ def _rate(value: str) -> float:
         rate = float(value)
     except ValueError:
         rate = math.nan
-    if not 0 < rate <= 1e6:
-        raise _WrongLimit(f"rate={value}: allowed: requests a second, above 0")
+    if not 0 < rate <= _MOST:
+        what = f"allowed: requests a second, above 0 and at most {_MOST}"
+        raise _WrongLimit(f"rate={value[:40]}: {what}")
     return rate
 
 
 def _concurrency(value: str) -> int:
-    if re.fullmatch(r"0*[1-9]\d{0,6}", value, re.ASCII) is None or int(value) > 10**6:
-        raise _WrongLimit(f"concurrency={value[:40]}: allowed: a whole number of at least 1")
+    if re.fullmatch(r"0*[1-9]\d{0,6}", value, re.ASCII) is None or int(value) > _MOST:
+        raise _WrongLimit(f"concurrency={value[:40]}: allowed: a whole number, 1 to {_MOST}")
     return int(value)
 
 
@@ -184,7 +186,7 @@ def _expires(value: str) -> date:
     try:
         return date.fromisoformat(value)
     except ValueError:
-        raise _WrongLimit(f"expires={value}: allowed: a day such as 2027-06-30") from None
+        raise _WrongLimit(f"expires={value[:40]}: allowed: a day such as 2027-06-30") from None
 
 
 _LIMITS: dict[str, tuple[Callable[[str], object], str]] = {
@@ -205,7 +207,8 @@ def main(arguments: list[str] | None = None) -> int:
         new.add_argument(f"--{limit}", help=what)
     asked = parser.parse_args(arguments)
     secret, key = make_key(asked.name)
-    given = [f"{limit}={getattr(asked, limit)}" for limit in _LIMITS if getattr(asked, limit)]
+    values = {limit: getattr(asked, limit) for limit in _LIMITS}
+    given = [f"{limit}={value}" for limit, value in values.items() if value is not None]
     try:
         key = _parse_line([asked.name, f"sha256:{key.digest.hex()}", *given], "keys new")
     except PtftError as error:

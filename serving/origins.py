@@ -1,10 +1,12 @@
 """Where a URL leads to: scheme, host and port, in one spelling."""
 
+import re
 from urllib.parse import urlsplit
 
 __all__ = ["Origin", "host_of", "origin_of"]
 
 Origin = tuple[str, str, int]
+_HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|[0-9a-f.]*:[0-9a-f:.]*")
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -19,8 +21,14 @@ def host_of(name: str) -> Origin:
         found, parts = origin_of(url), urlsplit(url)
     except ValueError:
         parts = None
-    if parts is None or parts.path or parts.query or parts.fragment:
-        raise ValueError("allowed: HOST, HOST:PORT or http://HOST")
+    if (
+        parts is None
+        or not _HOST.fullmatch(found[1])
+        or parts.path
+        or parts.query
+        or parts.fragment
+    ):
+        raise ValueError("allowed: HOST, HOST:PORT or http://HOST, a whole name each")
     return found
 
 

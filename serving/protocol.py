@@ -10,7 +10,6 @@ import asyncio
 import resource
 import sys
 import time
-import uuid
 from functools import cache
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.asked import LOST
 from serving.refusal import Refusal
+from serving.request_ids import request_id
 from serving.settings import Settings, read_settings
 
 __all__ = ["NAME", "WRITE_S", "Protocol", "most_connections", "settings"]
@@ -141,6 +141,7 @@ class Protocol(HttpToolsProtocol):
             self._enter("idle")
         if self.cycle is not None:
             super().on_message_complete()
+            self.headers = []  # the request has them; whatever is refused next has not
             if not self.pipeline:
                 self.flow.resume_reading()  # a large body paused it; the client's leaving is read
 
@@ -164,12 +165,12 @@ class Protocol(HttpToolsProtocol):
         if (state := self.app_state.get("serving")) is not None:
             state.metrics.rejected.labels(refusal.kind, "").inc()
         if not self._is_answering() and not self.transport.is_closing():
-            request_id = uuid.uuid4().hex
-            body = orjson.dumps(refusal.content(request_id))
+            name = request_id(self.headers or ())
+            body = orjson.dumps(refusal.content(name))
             lines = (
                 b"content-type: application/json",
                 b"content-length: %d" % len(body),
-                b"x-request-id: %s" % request_id.encode(),
+                b"x-request-id: %s" % name.encode(),
                 b"connection: close",
             )
             head = STATUS_LINE[refusal.status] + b"\r\n".join(lines)

@@ -20,7 +20,7 @@ from serving.answers import (
 from serving.asked import REQUEST_ID, Asked
 from serving.cohere import cohere_meta
 from serving.inputs import read_images, read_json_body
-from serving.items import Item, encode_items
+from serving.items import count_pictures, encode_items
 from serving.openai import check_model, usage
 from serving.refusal import Refusal
 from serving.schema_clients import Rerank, Similarity, SimilarityOptions
@@ -66,21 +66,23 @@ async def rerank(asked: Asked) -> Response:
     check_model(asked, body.model)
     if len(body.query) != 1:
         raise Refusal(422, "invalid", f"query: {len(body.query)} inputs; allowed: one")
-    query, *found = await encode_items(asked, [*body.query, *body.documents], "documents")
+    items = [*body.query, *body.documents]
+    query, *found = await encode_items(asked, items, "documents")
     if isinstance(query, SampleError):
         raise Refusal(422, "unreadable", str(query))
-    documents = body.documents if body.return_documents else None
-    size = len(found) * 2 * BYTES_A_VALUE + sum(len(item.value) for item in documents or ())
+    told = body.documents if body.return_documents else []
+    size = len(found) * 2 * BYTES_A_VALUE + sum(len(item.value) for item in told)
     asked.ticket.charge(Cost(memory=size))
-    return await asked.apart(size, _write_ranking, asked, query, found, documents, body.top_n)
+    pictures = count_pictures(items)
+    return await asked.apart(size, _write_ranking, asked, query, found, pictures, body)
 
 
 def _write_ranking(
     asked: Asked,
     query: NDArray[np.float32],
     found: Embeddings,
-    documents: list[Item] | None,
-    top_n: int | None,
+    pictures: int,
+    body: Rerank,
 ) -> Response:
     good = [index for index, one in enumerate(found) if not isinstance(one, SampleError)]
     failed = [
@@ -90,10 +92,11 @@ def _write_ranking(
     ]
     cosines = [float(np.dot(query, found[index])) for index in good]  # type: ignore[arg-type]
     results: list[dict[str, Any]] = []
-    for at in np.argsort(-np.array(cosines), kind="stable")[:top_n]:
+    for at in np.argsort(-np.array(cosines), kind="stable")[: body.top_n]:
         ranked: dict[str, Any] = {"index": good[at], "relevance_score": cosines[at]}
-        if documents and documents[good[at]].kind == "text":
-            ranked["document"] = {"text": documents[good[at]].value}
+        document = body.documents[good[at]]
+        if body.return_documents and document.kind == "text":
+            ranked["document"] = {"text": document.value}
         results.append(ranked)
     return write(
         asked,
@@ -104,5 +107,5 @@ def _write_ranking(
         object="rerank",
         failed=failed,
         usage=usage(asked),
-        meta=cohere_meta(asked, 0),
+        meta=cohere_meta(asked, pictures),
     )

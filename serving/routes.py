@@ -172,6 +172,7 @@ ROUTES = (
         embed_image,
         schema.Embedded,
         schema.EmbedImages,
+        partial=True,
         files="images",
         raw=True,
         examples={"base64": {"images": [_PIXEL]}},
@@ -192,6 +193,7 @@ ROUTES = (
         classify,
         schema.Classes,
         schema.ClassifyInputs,
+        partial=True,
         files="images",
         raw=True,
         examples={
@@ -210,6 +212,7 @@ ROUTES = (
         detect,
         schema.Detected,
         schema.DetectInputs,
+        partial=True,
         files="images",
         more_files=("examples",),
         raw=True,
@@ -225,6 +228,7 @@ ROUTES = (
         similarity,
         answers.Similarities,
         clients.Similarity,
+        partial=True,
         files="images",
         examples={"base64": {"images": [_PIXEL], "texts": ["a cat", "a dog"]}},
     ),
@@ -235,6 +239,7 @@ ROUTES = (
         rerank,
         answers.Reranked,
         clients.Rerank,
+        partial=True,
         examples={
             "texts": {"query": "a cat", "documents": ["a dog", "a kitten"], "top_n": 1},
             "pictures": {"query": "a cat", "documents": [{"image": _URI}]},
@@ -263,6 +268,7 @@ ROUTES = (
         embeddings,
         answers.OpenAIEmbedded,
         clients.OpenAIEmbeddings,
+        partial=True,
         examples={
             "texts": {"input": ["a cat", "a dog"]},
             "Infinity": {"input": [_URI], "modality": "image"},

@@ -2,6 +2,7 @@
 is allowed."""
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -9,6 +10,10 @@ from urllib.parse import urlsplit
 from ptft.errors import UsageError, suggest
 
 __all__ = ["Variables"]
+
+_DIGITS = 18  # of a whole number: 64 bits hold it
+_SHOWN = 200  # characters of a value
+_CREDENTIALS = re.compile(r"^(\w+://)?.*@")
 
 
 class Variables:
@@ -29,16 +34,21 @@ class Variables:
 
     def path(self, name: str) -> Path | None:
         """A path; None where none is given."""
-        return Path(self.text(name)) if self.text(name) else None
+        if not (raw := self.text(name)):
+            return None
+        try:
+            return Path(raw).expanduser()
+        except RuntimeError as error:  # ~ of nobody
+            raise self.wrong(name, raw, str(error)) from None
 
     def number(self, name: str, fallback: int, low: int) -> int:
         """A whole number of at least ``low``."""
         raw = self.text(name)
         if not raw:
             return fallback
-        if not raw.isascii() or not raw.isdigit() or int(raw) < low:
+        if (value := _whole(raw)) is None or value < low:
             raise self.wrong(name, raw, f"allowed: a whole number of at least {low}")
-        return int(raw)
+        return value
 
     def seconds(self, name: str, fallback: float, low: float) -> float:
         """Seconds, from ``low`` to an hour."""
@@ -80,11 +90,12 @@ class Variables:
 
     def numbers(self, name: str) -> tuple[int, ...]:
         """Whole numbers from 1, separated by commas."""
-        found = self.listed(name)
-        for one in found:
-            if not one.isascii() or not one.isdigit() or int(one) < 1:
+        found = []
+        for one in self.listed(name):
+            if not (value := _whole(one)):
                 raise self.wrong(name, one, "allowed: whole numbers from 1, by commas")
-        return tuple(map(int, found))
+            found.append(value)
+        return tuple(found)
 
     def pairs(self, name: str) -> dict[str, str]:
         """``NAME=VALUE``, separated by commas."""
@@ -114,10 +125,13 @@ class Variables:
         raw = self.text(name) if raw is None else raw
         try:
             parts = urlsplit(raw)
-            good = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.username
+            good = parts.scheme in ("http", "https") and bool(parts.hostname)
             _ = parts.port  # raises where it is none
         except ValueError:
             good = False
+        if "@" in raw:
+            shown = _CREDENTIALS.sub(r"\1***@", raw)
+            raise self.wrong(name, shown, "allowed: an address without a name or a password")
         if not good or parts.query or parts.fragment or (parts.path and not path):
             shape = "http://host:port/path" if path else "http://host:port"
             raise self.wrong(name, raw, f"allowed: {shape}, or https")
@@ -125,4 +139,10 @@ class Variables:
 
     def wrong(self, name: str, value: str, allowed: str) -> UsageError:
         """The error of a variable."""
+        value = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}..."
         return UsageError(f"{self._prefix}{name}={value}: {allowed}")
+
+
+def _whole(text: str) -> int | None:
+    """A whole number in digits; None where it is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else None

@@ -157,7 +157,13 @@ def decode_image(
         fault: Fault = "corrupt" if data else "empty"
         raise SampleError(f"{name}: not a picture ({len(data)} bytes)", fault) from None
     except Exception as error:  # a decoder may raise anything on broken bytes
-        raise SampleError(f"{name}: {type(error).__name__}: {error}") from None
+        raise SampleError(f"{name}: {_told(error)}") from None
+
+
+def _told(error: Exception) -> str:
+    """What a decoder raised; some say nothing with it."""
+    what = " ".join(str(error).split())
+    return f"{type(error).__name__}: {what}" if what else "not decoded: its bytes are broken"
 
 
 def open_picture(data: bytes, formats: Collection[str] | None = None) -> ImageFile.ImageFile:

@@ -72,14 +72,15 @@ def _limits(release: Release) -> list[dict[str, Any]]:
 
 def test_what_a_user_adds_is_restricted_too(ptft_chart: ChartUnderTest) -> None:
     one = {"name": "audit", "image": "audit:1", "runAsUser": 1000}
-    release = ptft_chart.render({**HUB, "sidecars": [one], "initContainers": [one]})
-    for kind in ("containers", "initContainers"):
-        added = named(release.template["spec"][kind], "audit")
+    first = {**one, "name": "first"}
+    release = ptft_chart.render({**HUB, "sidecars": [one], "initContainers": [first]})
+    for kind, name in (("containers", "audit"), ("initContainers", "first")):
+        added = named(release.template["spec"][kind], name)
         ours = release.server if kind == "containers" else release.pull
         assert added["securityContext"] == {**ours["securityContext"], "runAsUser": 1000}
         assert "runAsUser" not in added
     order = [one["name"] for one in release.template["spec"]["initContainers"]]
-    assert order == ["pull", "audit"]  # the model is there
+    assert order == ["pull", "first"]  # the model is there
 
 
 def test_labels_and_annotations_reach_everything(ptft_chart: ChartUnderTest) -> None:
@@ -123,8 +124,8 @@ def test_version_is_that_of_the_image(ptft_chart: ChartUnderTest) -> None:
         ),
         ({"resources.requests.memory": "2148M"}, r"limits.memory \(2Gi\) must not be below"),
         ({"resources.limits.cpu": "900m"}, r"limits.cpu \(900m\) must not be below"),
-        ({"rollout.terminationGracePeriodSeconds": 20}, r"\(20\) must be above .* \(41\.25\)"),
-        ({"rollout.preStopSleepSeconds": 40}, r"\(60\) must be above .* \(76\.25\)"),
+        ({"rollout.terminationGracePeriodSeconds": 20}, r"\(20\) must be above .* \(311\.25\)"),
+        ({"rollout.preStopSleepSeconds": 40}, r"\(330\) must be above .* \(346\.25\)"),
         ({"rollout.progressDeadlineSeconds": 200}, r"\(200\) must not be below probes.startup"),
         ({"serving.maxBatch": 512}, r"maxQueue \(256\) must not be below serving.maxBatch \(512\)"),
         ({"serving.maxQueue": 32}, r"maxQueue \(32\) must not be below serving.maxBatch \(64\)"),

@@ -30,7 +30,8 @@ def test_pods_come_by_what_waits(ptft_chart: ChartUnderTest) -> None:
     work, cpu = spec["metrics"]
     assert work["pods"]["metric"] == {"name": "ptft_work_seconds"}
     assert work["pods"]["target"] == {"type": "AverageValue", "averageValue": "250m"}
-    assert cpu["resource"]["target"]["averageUtilization"] == 70
+    assert cpu["containerResource"]["container"] == release.server["name"]
+    assert cpu["containerResource"]["target"]["averageUtilization"] == 70
     assert spec["behavior"]["scaleUp"]["stabilizationWindowSeconds"] == 0
     assert spec["behavior"]["scaleDown"]["stabilizationWindowSeconds"] == 300
     assert spec["behavior"]["scaleDown"]["policies"] == [
@@ -75,6 +76,10 @@ def test_none_at_all_while_nobody_asks(ptft_chart: ChartUnderTest) -> None:
             r"autoscaling.minReplicas \(0\) needs autoscaling.by: keda",
         ),
         ({**KEDA, "serving.metrics": "off"}, "need what it counts"),
+        (
+            {"autoscaling.enabled": True, "resources.requests.cpu": None},
+            r"targetCPUUtilizationPercentage \(70\) is of resources.requests.cpu, which is not given",
+        ),
     ],
 )
 def test_what_cannot_scale_is_refused(

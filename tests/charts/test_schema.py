@@ -10,11 +10,14 @@ import helm_python as helm
 import jsonschema
 import pytest
 
-from .conftest import CHART, COMMIT, DEFAULTS, HUB, ChartUnderTest
+from .conftest import CHART, COMMIT, DEFAULTS, HUB, VOLUME, ChartUnderTest
 from .generated import leaves
 from .schemas import load_definitions
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+
+SIDE = {"name": "side", "image": "b"}
+EMPTY = {"name": "x", "emptyDir": {}}
 
 REFUSED = {
     "unknown key": ({"replicaCount": 3}, "replicaCount"),
@@ -69,6 +72,22 @@ REFUSED = {
         {"podLabels": {"app.kubernetes.io/name": "x"}},
         "propertyName 'app.kubernetes.io/name'",
     ),
+    "a label that routes requests": (
+        {"podLabels": {"ptft/answers": "x"}},
+        "propertyName 'ptft/answers'",
+    ),
+    "a label of 64": ({"podLabels": {"a": "b" * 64}}, "/podLabels/a"),
+    "a label with a space": ({"commonLabels": {"a": "b c"}}, "/commonLabels/a"),
+    "a label's key with two slashes": ({"commonLabels": {"a/b/c": "d"}}, "'a/b/c'"),
+    "a variable that the chart sets": (
+        {"extraEnv": [{"name": "HF_HUB_OFFLINE", "value": "0"}]},
+        "/extraEnv/0/name",
+    ),
+    "a variable of two values": (
+        {"extraEnv": [{"name": "A", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "a"}}}]},
+        "/extraEnv/0",
+    ),
+    "a path out of the volume": ({**VOLUME, "model.volume.subPath": "a/../../b"}, "subPath"),
     "an annotation that it sets": (
         {"podAnnotations": {"checksum/model": "x"}},
         "propertyName 'checksum/model'",
@@ -104,8 +123,35 @@ def test_schema_takes_a_pinned_revision(ptft_chart: ChartUnderTest, revision: st
     ("settings", "message"),
     [
         (
-            {"rollout.terminationGracePeriodSeconds": 36, "serving.timeoutSeconds": 25},
+            {
+                "rollout.terminationGracePeriodSeconds": 36,
+                "serving.timeoutSeconds": 25,
+                "serving.listTimeoutSeconds": 25,
+            },
             r"terminationGracePeriodSeconds \(36\) must be above the sum of .* \(36\.25\)",
+        ),
+        (
+            {"service.loadBalancerSourceRanges": ["10.0.0.0/8"]},
+            r"loadBalancerSourceRanges \(10\.0\.0\.0/8\) needs service.type: LoadBalancer",
+        ),
+        ({"extraEnv": [{"name": "A"}] * 2}, "extraEnv: the variable A stands twice"),
+        ({"sidecars": [{"name": "a", "image": "b"}] * 2}, "sidecars, .*: the container a stands"),
+        (
+            {"sidecars": [SIDE], "initContainers": [SIDE]},
+            "sidecars, initContainers: the container side stands twice",
+        ),
+        ({"extraVolumes": [EMPTY, EMPTY]}, "extraVolumes: the volume x stands twice"),
+        (
+            {"extraVolumeMounts": [{"name": "x", "mountPath": "/y"}]},
+            "extraVolumeMounts: no volume x in the pod, for /y; allowed: tmp",
+        ),
+        (
+            {"sidecars": [{**SIDE, "volumeMounts": [{"name": "x", "mountPath": "/y"}]}]},
+            "side: no volume x in the pod, for /y",
+        ),
+        (
+            {"extraVolumes": [EMPTY], "extraVolumeMounts": [{"name": "x", "mountPath": "/tmp/"}]},
+            "extraVolumeMounts: the mount at /tmp stands twice",
         ),
         (
             {"serving.maxBatch": 9, "serving.maxQueue": 8},
@@ -120,13 +166,19 @@ def test_schema_takes_a_pinned_revision(ptft_chart: ChartUnderTest, revision: st
             "needs autoscaling.targetWorkSeconds, targetCPUUtilizationPercentage or podMetrics",
         ),
     ],
-    ids=["grace", "queue", "replicas", "metrics"],
 )
 def test_templates_refuse_what_contradicts(
     ptft_chart: ChartUnderTest, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(helm.HelmRenderError, match=message):
         ptft_chart.render(settings)
+
+
+@pytest.mark.parametrize("name", ["1abc", "release.with.dots"])
+def test_a_name_that_no_service_can_have_is_refused(ptft_chart: ChartUnderTest, name: str) -> None:
+    with pytest.raises(helm.HelmRenderError, match=f"a Service called {name}-ptft; allowed"):
+        ptft_chart.render(name=name)
+    ptft_chart.render({"fullnameOverride": "birds"}, name=name)
 
 
 def test_no_object_of_the_schema_is_open() -> None:

@@ -62,6 +62,7 @@ NEEDED: dict[str, dict[str, Any]] = {  # the start of a key -> what it needs to 
     "serving.maxMemoryBytes": {"serving.maxBodyBytes": 1024},
     "serving.metrics": {"metrics.serviceMonitor.keySecret.name": "key"},
     "serving.provider": {"serving.providerOptions": "device_id=0", "serving.provider": "openvino"},
+    "service.loadBalancerSourceRanges": {"service.type": "LoadBalancer"},
     "ingress.certManager": {"ingress.certManager.issuer": "issuer"},
     "autoscaling.keda": KEDA,
     "autoscaling.keda.wakeThreshold": {**KEDA, "autoscaling.keda.wakeQuery": "sum(other)"},

@@ -46,6 +46,19 @@ def check(folder: Path, key: Path) -> str:
     return check_signature(folder, read_model_info(folder), key)
 
 
+def test_files_that_are_not_the_models_are_said_not_to_be_signed(
+    signed: Path, keys: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (signed / ".cache").mkdir()
+    (signed / ".cache" / "of-a-client").write_text("x")
+    sign_folder(signed, keys / "mine.pem")
+    assert not caplog.records
+    (signed / "onnx").mkdir(exist_ok=True)
+    (signed / "onnx" / "notes.txt").write_text("x")
+    sign_folder(signed, keys / "mine.pem")
+    assert "not signed: 1 file " in caplog.text and "such as onnx/notes.txt" in caplog.text
+
+
 def test_what_was_signed_is_held_and_what_was_changed_is_named(signed: Path, keys: Path) -> None:
     public = keys / "mine.pub"
     assert check(signed, public) == key_id(public)

@@ -13,7 +13,7 @@ from PIL import Image
 from ptft.artifact import read_json
 from ptft.compat import import_open_clip
 from ptft.data.reading.decode import Encoded
-from ptft.errors import ModelError
+from ptft.errors import ModelError, SampleError
 from ptft.export.model_files import write_model_files
 from ptft.model import load_model, save_model
 from ptft.preprocess import ImagePreprocess, Reading, decode_image
@@ -239,3 +239,9 @@ def test_what_open_clip_reads_holds_its_own_keys_alone(tmp_path: Path) -> None:
     ).spec.preprocess.reading == (GREEN)
     (tmp_path / "model" / "model.json").unlink()  # what is left is open_clip's
     assert load_model(tmp_path / "model").spec.preprocess.reading == READING
+
+
+def test_what_a_decoder_says_nothing_of_is_said_in_words() -> None:
+    lost = encode(half_palette(), "PNG").replace(b"PLTE", b"pLTE")  # its palette's checksum too
+    with pytest.raises(SampleError, match=r"^a\.png: (?!AssertionError)\S.*\S$"):
+        decode_image(lost, name="a.png")

@@ -86,3 +86,23 @@ def test_a_refusal_is_as_the_schema_says(
     schema = validator(document, "/components/schemas/ErrorAnswer")
     schema.validate(refused)
     assert not schema.is_valid({"error": "no"}) and not schema.is_valid({})
+
+
+@pytest.mark.parametrize("path", ["/v1/embed/image", "/v1/similarity", "/v1/rerank", "/v1/embeddings"])
+def test_an_answer_of_failures_alone_is_as_the_schema_says(
+    document: dict[str, Any], plain_client: TestClient, path: str
+) -> None:
+    none = {"image": "bm8="}
+    sent: dict[str, Any] = {
+        "/v1/embed/image": {"images": ["bm8="]},
+        "/v1/similarity": {"images": ["bm8="], "texts": ["a"]},
+        "/v1/rerank": {"query": "a", "documents": [none]},
+        "/v1/embeddings": {"input": [none]},
+    }
+    answer = plain_client.post(path, json=sent[path])
+    assert answer.status_code == 422 and "error" not in answer.json()
+    place = f"/paths/{path.replace('/', '~1')}/post/responses/422/content/application~1json/schema"
+    schema = validator(document, place)
+    schema.validate(answer.json())
+    schema.validate(plain_client.post(path, json={}).json())
+    assert not schema.is_valid({"results": 3})

@@ -120,6 +120,7 @@ def test_a_file_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     assert refused(guard, scope())[:2] == (401, "wrong_key")
     write("")  # the last key taken away lets nobody in
     assert refused(guard, scope("second"))[:2] == (401, "wrong_key")
+    assert "none is left, and everybody is refused" in caplog.text
 
 
 def test_over_http(client: Client) -> None:
@@ -149,6 +150,11 @@ def test_over_http(client: Client) -> None:
         )
         assert preflight.status_code == 200
         assert "authorization" in preflight.headers["access-control-allow-headers"]
+        elsewhere = ask.options(
+            "/v1/embed/text",
+            headers={"origin": "https://other.example", "access-control-request-method": "POST"},
+        )
+        assert (elsewhere.status_code, elsewhere.json()["error"]["code"]) == (400, "cors")
         other = ask.get("/livez", headers={"origin": "https://other.example"})
         assert "access-control-allow-origin" not in other.headers
         assert ask.get("/v1/model", headers={"x-api-key": "old"}).status_code == 403

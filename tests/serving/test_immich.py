@@ -60,6 +60,7 @@ REFUSED: list[tuple[object, dict[str, Any], int, str]] = [
     (visual(), {"image": b"no picture"}, 422, "image: not a picture"),
     (visual(), {"text": "a"}, 400, "image: missing"),
     (textual(), {"image": b"x"}, 400, "text: missing"),
+    (textual(), {"text": "a" * 40_000}, 422, "text: 40000 characters"),
     ({"ocr": {}}, {"image": b"x"}, 422, "allowed: the task clip alone"),
     ({"facial-recognition": {"detection": {}}}, {"image": b"x"}, 422, "the task clip alone"),
     ({"clip": {"visual": {}}}, {"image": b"x"}, 422, "allowed: modelName"),

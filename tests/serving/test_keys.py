@@ -71,6 +71,8 @@ def test_no_keys_where_they_are_asked_for(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=what) as caught:
             check_keys(replace(plain, keys_file=file))
         assert f"PTFT_KEYS_FILE={file}" in str(caught.value)
+    with pytest.raises(UsageError, match="PTFT_KEYS: no key in it"):
+        check_keys(replace(plain, keys=";;"))
 
 
 def test_it_is_good_on_its_last_day() -> None:
@@ -91,5 +93,9 @@ def test_the_command_shows_a_key_once(capsys: pytest.CaptureFixture[str]) -> Non
     assert (key.name, key.rate, key.concurrency) == ("mobile", 20.0, 4)
     assert secret not in told.out
     assert main(["new", "mobile", "--rate", "often"]) == 2
+    assert main(["new", "mobile", "--rate", ""]) == 2  # not a key without a limit
+    assert main(["new", "mobile", "--rate", "2000000"]) == 2
     assert main(["new", "not a name"]) == 2
-    assert capsys.readouterr().err.startswith("ptft: keys new: mobile: rate=often: allowed: ")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("ptft: keys new: mobile: rate=often: allowed: ")
+    assert lines[2].endswith("rate=2000000: allowed: requests a second, above 0 and at most 1000000")

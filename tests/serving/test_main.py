@@ -69,22 +69,26 @@ def test_every_refusal_has_one_shape_and_an_id(plain: Server) -> None:
 def test_while_no_worker_accepts_it_says_so_at_once_and_starts_another(plain: Server) -> None:
     first = plain.worker()
     os.kill(first, signal.SIGKILL)
-    refused, body = [], {"texts": ["a"] * 64}
+    refused, body, named = [], {"texts": ["a"] * 64}, {"x-request-id": "mine"}
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
-            answer = httpx.post(f"{plain.url}/v1/embed/text", json=body, timeout=20)
+            answer = httpx.post(f"{plain.url}/v1/embed/text", json=body, headers=named, timeout=20)
+            head = httpx.head(f"{plain.url}/v1/model", timeout=20)
         except httpx.TransportError:  # a connection that the dead worker held
             continue
         if answer.status_code == 200:
             break
         refused.append(answer)
+        assert head.content == b""
     assert answer.status_code == 200
     assert plain.worker() != first
     said = {one.json()["error"]["message"] for one in refused}
     assert "no worker accepts; one is being started" in said
     assert {one.status_code for one in refused} == {503}
     assert {one.headers["retry-after"] for one in refused} == {"1"}
+    assert {one.headers["x-request-id"] for one in refused} == {"mine"}
+    assert {one.json()["error"]["request_id"] for one in refused} == {"mine"}
 
 
 def test_where_it_is_told_to_wait_the_next_worker_answers_what_came_meanwhile(

@@ -210,6 +210,8 @@ def test_cohere(client: Client, model: DualEncoder, pictures: list[bytes]) -> No
         ).json()
         images = ask.post("/v2/embed", json={"images": [uri], "input_type": "image"}).json()
         inputs = ask.post("/v2/embed", json={"inputs": [part], "truncate": "END"}).json()
+        word = {"content": [{"type": "text", "text": "b"}]}
+        worded = ask.post("/v2/embed", json={"inputs": [word]}).json()
         refused = {
             key: ask.post("/v2/embed", json={"texts": ["a"], key: value})
             for key, value in (
@@ -228,6 +230,8 @@ def test_cohere(client: Client, model: DualEncoder, pictures: list[bytes]) -> No
     assert texts["texts"] == ["a cat", "b"]
     assert len(most.json()["embeddings"]["float"]) == 96
     assert texts["meta"]["billed_units"]["input_tokens"] > 4
+    assert [one["meta"]["billed_units"]["images"] for one in (texts, images, inputs)] == [0, 1, 1]
+    assert worded["meta"]["billed_units"] == {"input_tokens": 3, "images": 0}
     picture = checkpoint_images(model, pictures[:1])
     for found in (images, inputs):
         np.testing.assert_allclose(found["embeddings"]["float"], picture, rtol=0, atol=1e-5)

@@ -119,6 +119,21 @@ def test_a_header_beyond_its_bytes(limits: Callable[..., None], request_: list[b
     asyncio.run(play())
 
 
+def test_a_refusal_has_the_clients_own_id_and_none_of_another_request(
+    limits: Callable[..., None],
+) -> None:
+    async def play() -> None:
+        async with running() as server:
+            long = b"GET / HTTP/1.1\r\nx-request-id: mine\r\n" + b"a: b\r\n" * 2000
+            assert b"x-request-id: mine\r\n" in (await server.ask(long))
+            named = GET.replace(b"\r\n\r\n", b"\r\nx-request-id: first\r\n\r\n")
+            both = await server.ask(named, b"\0\r\n\r\n")
+            assert b'"code":"http"' in both and b"first" not in both
+
+    limits(max_header_bytes=4096)
+    asyncio.run(play())
+
+
 def test_a_header_that_does_not_come_and_a_connection_that_says_nothing(
     limits: Callable[..., None],
 ) -> None:

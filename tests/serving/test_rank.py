@@ -76,6 +76,18 @@ def test_documents_are_ranked_by_cosine(
     assert turned["results"][0]["index"] == int(cosines.argmax())
 
 
+def test_as_many_documents_as_inputs_may_be_and_what_is_billed(
+    client: Client, pictures: list[bytes]
+) -> None:
+    picture = {"image": b64(pictures[0])}
+    with client(max_inputs=4) as ask:
+        full = ask.post("/v1/rerank", json={"query": "a", "documents": ["b", picture, "c", picture]})
+        assert full.status_code == 200, full.text
+        more = ask.post("/v1/rerank", json={"query": "a", "documents": ["b"] * 5})
+        assert more.json()["error"]["message"] == "documents: 5 items; allowed: at most 4"
+    assert full.json()["meta"]["billed_units"]["images"] == 2
+
+
 def test_what_is_refused(client: Client) -> None:
     body: dict[str, Any] = {"query": "a", "documents": ["b"]}
     with client() as ask:

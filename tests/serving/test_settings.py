@@ -60,6 +60,11 @@ def test_a_connection_outlasts_what_proxies_keep() -> None:
         ("PTFT_PROVIDER_OPTIONS", "device_id", "allowed: NAME=VALUE,NAME=VALUE"),
         ("PTFT_DIMENSIONS", "64,all", "PTFT_DIMENSIONS=all: allowed: whole numbers from 1"),
         ("PTFT_URL_HOSTS", "a.example,b.example/x", "b.example/x: allowed: HOST, HOST:PORT or"),
+        ("PTFT_URL_HOSTS", "*", "a whole name each"),
+        ("PTFT_URL_HOSTS", "*.example.org", "a whole name each"),
+        ("PTFT_THREADS", "9" * 5000, "9...: allowed: a whole number of at least 1"),
+        ("PTFT_DIMENSIONS", "9" * 5000, "allowed: whole numbers from 1"),
+        ("PTFT_MODEL", "~nobody-here/model", "PTFT_MODEL=~nobody-here/model: "),
         ("PTFT_MAX_QUEUE", "8", "at least 64 (PTFT_MAX_BATCH)"),
     ],
 )
@@ -68,6 +73,23 @@ def test_wrong_values(name: str, value: str, part: str) -> None:
         read_settings({name: value})
     assert name in str(caught.value)
     assert part in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("name", ["PTFT_MIRROR_URL", "PTFT_OTLP_ENDPOINT", "PTFT_CORS_ORIGINS"])
+@pytest.mark.parametrize(
+    "value",
+    ["http://me:s3cret@host:1", "http://:s3cret@host", "me:s3cret@host", "http://me:s3/cr@et@host"],
+)
+def test_a_password_in_an_address_is_refused_and_not_shown(name: str, value: str) -> None:
+    with pytest.raises(UsageError, match=r"\*\*\*@host.*: allowed: .*without a name or") as caught:
+        read_settings({name: value})
+    assert "s3" not in str(caught.value)
+
+
+def test_a_path_may_begin_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert read_settings({"PTFT_MODEL": "~/model"}).model == Path("/home/me/model")
 
 
 def test_misspelt_names_are_told() -> None:

@@ -30,6 +30,7 @@
 
 {{/* What a JSON schema cannot say: relations between two values. */}}
 {{- define "ptft.check" -}}
+{{- include "ptft.checkName" . }}
 {{- include "ptft.checkService" . }}
 {{- include "ptft.checkPods" . }}
 {{- include "ptft.checkScaling" . }}
@@ -53,12 +54,20 @@
 {{- end }}
 {{- end }}
 
+{{/* A Service's name is a DNS label that begins with a letter; a release's may have dots. */}}
+{{- define "ptft.checkName" -}}
+{{- $name := include "ptft.fullname" . }}
+{{- if not (regexMatch "^[a-z]([a-z0-9-]*[a-z0-9])?$" $name) }}
+{{- fail (printf "the release's name makes a Service called %s; allowed: lower case letters, digits and -, a letter first: choose another, or set fullnameOverride" $name) }}
+{{- end }}
+{{- end }}
+
 {{- define "ptft.checkService" -}}
 {{- $rollout := .Values.rollout }}
 {{- $closing := (.Files.Get "files/service.json" | fromJson).closingSeconds }}
-{{- $needed := addf $rollout.preStopSleepSeconds $closing (include "ptft.setting" (list . "drainSeconds") | float64) (include "ptft.setting" (list . "timeoutSeconds") | float64) }}
+{{- $needed := addf $rollout.preStopSleepSeconds $closing (include "ptft.setting" (list . "drainSeconds") | float64) (include "ptft.longest" . | float64) }}
 {{- if le (float64 $rollout.terminationGracePeriodSeconds) $needed }}
-{{- fail (printf "rollout.terminationGracePeriodSeconds (%v) must be above the sum of rollout.preStopSleepSeconds, serving.drainSeconds, serving.timeoutSeconds and the %v that closing takes (%v), or requests under way are cut off" $rollout.terminationGracePeriodSeconds $closing $needed) }}
+{{- fail (printf "rollout.terminationGracePeriodSeconds (%v) must be above the sum of rollout.preStopSleepSeconds, serving.drainSeconds, the greater of serving.timeoutSeconds and serving.listTimeoutSeconds, and the %v that closing takes (%v), or requests under way are cut off" $rollout.terminationGracePeriodSeconds $closing $needed) }}
 {{- end }}
 {{- range (.Files.Get "files/service.json" | fromJson).relations }}
 {{- $value := include "ptft.setting" (list $ .value) | float64 }}
@@ -68,12 +77,65 @@
 {{- fail (printf "serving.%s (%s) must not be below serving.%s%s (%s), or such a request could never be answered" .value (include "ptft.value" $value) .least (eq (int .times) 1 | ternary "" (printf " times %v" .times)) (include "ptft.value" $least)) }}
 {{- end }}
 {{- end }}
+{{- with .Values.service }}
+{{- if and .loadBalancerSourceRanges (ne .type "LoadBalancer") }}
+{{- fail (printf "service.loadBalancerSourceRanges (%s) needs service.type: LoadBalancer; with %s nothing would keep others out" (join ", " .loadBalancerSourceRanges) .type) }}
+{{- end }}
+{{- end }}
 {{- if and .Values.serving.providerOptions (not (has .Values.serving.provider (list "cuda" "tensorrt" "openvino"))) }}
 {{- fail (printf "serving.providerOptions (%s) needs serving.provider: cuda, tensorrt or openvino" .Values.serving.providerOptions) }}
 {{- end }}
 {{- end }}
 
+{{/* Seconds that a request may take: a list is given more. */}}
+{{- define "ptft.longest" -}}
+{{- $one := include "ptft.setting" (list . "timeoutSeconds") | float64 }}
+{{- $list := include "ptft.setting" (list . "listTimeoutSeconds") | float64 }}
+{{- maxf $one $list }}
+{{- end }}
+
+{{/* (list WHAT NAMES KEYS): names of which each may stand once; who adds to them is named. */}}
+{{- define "ptft.checkOnce" -}}
+{{- $seen := dict }}
+{{- range index . 1 }}
+{{- if hasKey $seen . }}
+{{- fail (printf "%s: the %s %s stands twice in a pod; allowed: once, and none that the chart has" (index $ 2) (index $ 0) .) }}
+{{- end }}
+{{- $_ := set $seen . true }}
+{{- end }}
+{{- end }}
+
+{{/* What users add to the pod, beside what is in it. */}}
+{{- define "ptft.checkAdded" -}}
+{{- $pod := (include "ptft.podTemplate" (list . "server") | fromYaml).spec }}
+{{- $volumes := list }}
+{{- range $pod.volumes }}
+{{- $volumes = append $volumes .name }}
+{{- end }}
+{{- include "ptft.checkOnce" (list "volume" $volumes "extraVolumes") }}
+{{- $names := list }}
+{{- range concat ($pod.initContainers | default list) $pod.containers }}
+{{- $container := . }}
+{{- $names = append $names .name }}
+{{- $places := list }}
+{{- range .volumeMounts }}
+{{- $places = append $places (trimSuffix "/" .mountPath) }}
+{{- if not (has .name $volumes) }}
+{{- fail (printf "%s: no volume %s in the pod, for %s; allowed: %s" (has $container.name (list "server" "pull") | ternary "extraVolumeMounts" $container.name) .name .mountPath (join ", " $volumes)) }}
+{{- end }}
+{{- end }}
+{{- include "ptft.checkOnce" (list "mount at" $places (has .name (list "server" "pull") | ternary "extraVolumeMounts" .name)) }}
+{{- $variables := list }}
+{{- range .env }}
+{{- $variables = append $variables .name }}
+{{- end }}
+{{- include "ptft.checkOnce" (list "variable" $variables (has .name (list "server" "pull") | ternary "extraEnv" .name)) }}
+{{- end }}
+{{- include "ptft.checkOnce" (list "container" $names "sidecars, initContainers") }}
+{{- end }}
+
 {{- define "ptft.checkPods" -}}
+{{- include "ptft.checkAdded" . }}
 {{- include "ptft.checkLimits" (list "resources" .Values.resources) }}
 {{- with .Values.probes }}
 {{- $start := mul .startup.periodSeconds .startup.failureThreshold }}
@@ -104,6 +166,9 @@
 {{- if eq .by "hpa" }}
 {{- if not (or .targetWorkSeconds .targetCPUUtilizationPercentage .podMetrics) }}
 {{- fail "autoscaling.enabled needs autoscaling.targetWorkSeconds, targetCPUUtilizationPercentage or podMetrics" }}
+{{- end }}
+{{- if and .targetCPUUtilizationPercentage (not ($.Values.resources.requests | default dict).cpu) }}
+{{- fail (printf "autoscaling.targetCPUUtilizationPercentage (%v) is of resources.requests.cpu, which is not given: set either it or this to null" .targetCPUUtilizationPercentage) }}
 {{- end }}
 {{- if eq (int .minReplicas) 0 }}
 {{- fail "autoscaling.minReplicas (0) needs autoscaling.by: keda" }}
