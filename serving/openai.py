@@ -22,7 +22,7 @@ from serving.asked import Asked
 from serving.inputs import read_json_body
 from serving.items import encode_items
 from serving.other_model import check_digest, is_digest
-from serving.refusal import Refusal
+from serving.refusal import Refusal, no_such_path
 from serving.settings import Settings
 from serving.state import json_bytes
 
@@ -116,6 +116,8 @@ async def list_models(asked: Asked) -> Response:
 async def one_model(asked: Asked) -> Response:
     """``GET /v1/models/NAME``."""
     name = str(asked.request.path_params["name"])
+    if not name or name.endswith("/"):
+        raise no_such_path(asked.request.url.path)
     check_model(asked, name)
     described = _described(asked.encoder.model.info, name)
     return Response(json_bytes(described), media_type="application/json")

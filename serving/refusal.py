@@ -2,7 +2,7 @@
 
 import re
 
-__all__ = ["Refusal"]
+__all__ = ["Refusal", "no_such_path"]
 
 _KEY = re.compile(
     r"[a-z_]+(-[a-z]+)*(\[\d+\]|\.\w+)*"
@@ -71,3 +71,8 @@ class Refusal(Exception):  # noqa: N818 (an answer, not an error of the service)
         if self.allow:
             found["allow"] = self.allow
         return found
+
+
+def no_such_path(path: str) -> Refusal:
+    """Of a path that nothing answers."""
+    return Refusal(404, "no_such_path", f"{path:.200}: no such path; see /docs")

@@ -32,7 +32,7 @@ from serving.openai import embeddings, list_models, one_model
 from serving.page import page
 from serving.rank import rerank, similarity
 from serving.reference import POLICY, reference_page
-from serving.refusal import Refusal
+from serving.refusal import Refusal, no_such_path
 from serving.search import search
 from serving.settings import Settings
 from serving.state import State, json_bytes, refuse
@@ -78,7 +78,8 @@ def create_app(read_settings: Callable[[], Settings]) -> FastAPI:
     for route in ROUTES:
         methods = ["POST"] if route.method == "POST" else ["GET", "HEAD"]
         for path in (route.path, *route.also):
-            app.add_api_route(path, _endpoint(route), methods=methods)
+            pattern = path.replace("}", ":path}")  # a name may have slashes
+            app.add_api_route(pattern, _endpoint(route), methods=methods)
     for path, endpoint in (
         ("/", page),
         ("/docs", _docs),
@@ -144,12 +145,12 @@ async def _health(request: Request) -> Response:
 async def _no_such_route(request: Request, error: Exception) -> Response:
     """404 and 405, and whatever else the framework says by itself."""
     assert isinstance(error, HTTPException)
-    path = f"{request.url.path:.200}"
+    path = request.url.path
     if error.status_code == 404:
-        return refuse(request, Refusal(404, "no_such_path", f"{path}: no such path; see /docs"))
+        return refuse(request, no_such_path(path))
     allowed = (error.headers or {}).get("Allow", "")
     if error.status_code == 405:
-        what = f"{request.method} {path}: allowed: {allowed}"
+        what = f"{request.method} {path:.200}: allowed: {allowed}"
         return refuse(request, Refusal(405, "method", what, allow=allowed))
     return refuse(request, Refusal(error.status_code, "http", str(error.detail)))
 

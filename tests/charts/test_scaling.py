@@ -78,7 +78,7 @@ def test_none_at_all_while_nobody_asks(ptft_chart: ChartUnderTest) -> None:
         ({**KEDA, "serving.metrics": "off"}, "need what it counts"),
         (
             {"autoscaling.enabled": True, "resources.requests.cpu": None},
-            r"targetCPUUtilizationPercentage \(70\) is of resources.requests.cpu, which is not given",
+            r"PUUtilizationPercentage \(70\) is of resources.requests.cpu, which is not given",
         ),
     ],
 )

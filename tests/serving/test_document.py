@@ -88,7 +88,9 @@ def test_a_refusal_is_as_the_schema_says(
     assert not schema.is_valid({"error": "no"}) and not schema.is_valid({})
 
 
-@pytest.mark.parametrize("path", ["/v1/embed/image", "/v1/similarity", "/v1/rerank", "/v1/embeddings"])
+@pytest.mark.parametrize(
+    "path", ["/v1/embed/image", "/v1/similarity", "/v1/rerank", "/v1/embeddings"]
+)
 def test_an_answer_of_failures_alone_is_as_the_schema_says(
     document: dict[str, Any], plain_client: TestClient, path: str
 ) -> None:

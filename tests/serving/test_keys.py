@@ -98,4 +98,6 @@ def test_the_command_shows_a_key_once(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["new", "not a name"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("ptft: keys new: mobile: rate=often: allowed: ")
-    assert lines[2].endswith("rate=2000000: allowed: requests a second, above 0 and at most 1000000")
+    assert lines[2].endswith(
+        "rate=2000000: allowed: requests a second, above 0 and at most 1000000"
+    )

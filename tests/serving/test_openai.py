@@ -4,6 +4,7 @@ import base64
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -197,6 +198,16 @@ def test_what_would_change_the_answer_is_refused_by_name(
         answer = ask.post("/v1/embeddings", json=body)
     assert answer.status_code == 422, answer.text
     assert error(answer)["param"] == param
+
+
+def test_an_alias_with_a_slash_is_one_of_the_models(client: Client) -> None:
+    with client(aliases=("org/shoes",)) as ask:
+        for one in ask.get("/v1/models").json()["data"]:
+            for name in (one["id"], quote(one["id"], safe="")):
+                assert ask.get(f"/v1/models/{name}").json()["id"] == one["id"]
+        none = ask.get("/v1/models/org/shoe")
+        assert (none.status_code, error(none)["code"]) == (404, "model_not_found")
+        assert "/v1/models/{name}" in ask.get("/openapi.json").json()["paths"]
 
 
 def test_cohere(client: Client, model: DualEncoder, pictures: list[bytes]) -> None:

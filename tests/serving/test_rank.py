@@ -81,7 +81,9 @@ def test_as_many_documents_as_inputs_may_be_and_what_is_billed(
 ) -> None:
     picture = {"image": b64(pictures[0])}
     with client(max_inputs=4) as ask:
-        full = ask.post("/v1/rerank", json={"query": "a", "documents": ["b", picture, "c", picture]})
+        full = ask.post(
+            "/v1/rerank", json={"query": "a", "documents": ["b", picture, "c", picture]}
+        )
         assert full.status_code == 200, full.text
         more = ask.post("/v1/rerank", json={"query": "a", "documents": ["b"] * 5})
         assert more.json()["error"]["message"] == "documents: 5 items; allowed: at most 4"
