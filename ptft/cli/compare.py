@@ -17,7 +17,8 @@ _Again = Annotated[
     typer.Option(
         "--again",
         help="Train nothing: choose again among the finished cells, write the report anew and "
-        "print why; compare.confidence, compare.margin and compare.retention may be others.",
+        "print why; compare.confidence, compare.margin, compare.retention and "
+        "compare.retention_probability may be others.",
     ),
 ]
 _Summary = Annotated[

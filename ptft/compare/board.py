@@ -15,7 +15,7 @@ from ptft.recipe import RunSection
 from ptft.runs.mirror.store import MirrorStore
 from ptft.speech import say
 
-__all__ = ["STARTS", "Board"]
+__all__ = ["STARTS", "Board", "clear_bare"]
 
 _MOST = 1 << 30  # bytes of a file that is brought here
 STARTS = ("start_hits_val.json", "start_asked_val.json", "start_hits_test.json")
@@ -24,6 +24,16 @@ _RECORDS = (RunFiles.DATA, "accepted.json", *STARTS, QUERIES)
 _REPORT = ("results.json", "report.md", "report.html", "recommended.yaml", "recommended_first.yaml")
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0  # seconds after a failure
 T = TypeVar("T")
+
+
+def clear_bare(folder: Path) -> None:
+    """Forget a comparison that ended before anything was done for it, such as one whose data could
+    not be read: it keeps nobody from the folder."""
+    recipe, names = folder / RunFiles.RECIPE, {path.name for path in folder.iterdir()}
+    bare = names <= {RunFiles.RECIPE, RunFiles.DATA} and recipe.is_file()
+    if bare and b"\ncompare:" in recipe.read_bytes():  # no run's
+        (folder / RunFiles.DATA).unlink(missing_ok=True)
+        recipe.unlink(missing_ok=True)
 
 
 class Board:

@@ -3,16 +3,23 @@
 from collections.abc import Callable
 
 from ptft.recipe import Comparison
+from ptft.recipe.comparison import ArmSection
 
 __all__ = ["cut_short", "passes_of"]
 
 
-def passes_of(comparison: Comparison, samples: int) -> float:
-    """Passes over the labels that an arm which takes steps has: those asked for, or the recipe's
-    own length where that is less."""
+def passes_of(comparison: Comparison, arm: ArmSection, samples: int) -> float:
+    """Passes over the labels that an arm which takes steps has: those asked for, or the length of
+    the recipe or of the arm itself where that is less.
+
+    Args:
+        arm: of one that builds on another, that one.
+        samples: labelled samples in all.
+    """
     optim = comparison.optim
-    own = optim.epochs if optim.samples_seen is None else optim.samples_seen / samples
-    assert own is not None
+    seen = arm.set.get("optim.samples_seen", optim.samples_seen)
+    epochs = arm.set.get("optim.epochs", optim.epochs)
+    own = float(seen) / samples if seen is not None else float(epochs or 0)
     return min(comparison.compare.samples_per_label, own)
 
 

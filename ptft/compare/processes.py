@@ -1,10 +1,6 @@
 """Jobs of a comparison, in a process each, which does not outlive the one that started it."""
 
-import multiprocessing
-import os
 import pickle
-import signal
-import threading
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,10 +9,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from ptft.errors import PtftError, TrainingError
+from ptft.forking import of_the_group_no_more, server_context
 
 __all__ = ["Processes"]
-
-_IGNORED = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")  # sent to a whole group; the first decides
 
 
 @dataclass(frozen=True)
@@ -32,8 +27,7 @@ class Processes:
     """
 
     def __init__(self) -> None:
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["ptft.compare.preload"])
+        self._context = server_context("ptft.compare.preload")
         self._running: dict[str, _Running] = {}
 
     def __enter__(self) -> Self:
@@ -104,10 +98,7 @@ def _error(job: str, running: _Running) -> Exception | None:
 def _work(
     answers: connection.Connection, work: Callable[..., None], arguments: tuple[Any, ...]
 ) -> None:
-    for name in _IGNORED:
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    of_the_group_no_more()
     error: Exception | None = None
     try:
         work(*arguments)
@@ -120,10 +111,3 @@ def _work(
     except Exception:  # of a library; its text is what is told
         error = TrainingError(f"{type(error).__name__}: {error}")
     answers.send(error)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)

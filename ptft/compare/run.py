@@ -11,7 +11,7 @@ from typing import Any
 
 from ptft.artifact import RunFiles
 from ptft.compare.arms import START, first_recipe, search_space
-from ptft.compare.board import Board
+from ptft.compare.board import Board, clear_bare
 from ptft.compare.candidates import candidates_told, expected_told
 from ptft.compare.claims import Claims
 from ptft.compare.keys import Keys, base_values
@@ -24,7 +24,7 @@ from ptft.compare.target import Target
 from ptft.compare.unlabelled import check_unlabelled
 from ptft.compare.unlearned import check_unlearned, unlearned_told
 from ptft.compare.work import ArmJob, Shared, work
-from ptft.errors import ArtifactError, PtftError, UsageError
+from ptft.errors import ArtifactError, PtftError, RecipeError, UsageError
 from ptft.files.atomic import create_atomic, write_atomic
 from ptft.files.bounds import parse_json
 from ptft.recipe import Comparison
@@ -160,6 +160,7 @@ def _remarks(comparison: Comparison, target: Target) -> list[str | None]:
     pictures = {one.name: (len(one.val), len(one.test)) for one in target.retained}
     metric, tested = target.target.metric, len(target.target.test)
     return [
+        *target.said,
         luck_told(selection_luck(comparison)),
         unlearned_told(comparison, target),
         candidates_told(kept_sets(comparison), pictures),
@@ -277,19 +278,24 @@ def _check(comparison: Comparison) -> Target:
     for arm in comparison.compare.arms:
         if arm.kind != START:
             first_recipe(comparison, arm, comparison.compare.budgets[0], target.samples)
+    if not any(arm.kind == START for arm in comparison.compare.arms):
+        raise RecipeError(
+            f"compare.arms: none of kind {START!r}, the start that all are held against: nothing "
+            f"could be recommended; add {{kind: {START}}}"
+        )
     check_unlabelled(comparison, target)
     check_unlearned(comparison, target)
     return target
 
 
 def _open(comparison: Comparison, log: logging.Logger) -> Board:
-    """Make the comparison's folder, or return to the one that holds it, whatever arms, budgets,
-    seeds and trials it had before; and the same where it is mirrored."""
+    """Make the comparison's folder, or return to the one that holds it, and to its mirror."""
     folder = Path(comparison.run.dir) if comparison.run.dir else Path("runs") / comparison.name
     recipe = folder / RunFiles.RECIPE
     if not recipe.is_file() and folder.exists() and _is_taken(folder):
         raise UsageError(f"run.dir: {str(folder)!r}: something is there already")
     folder.mkdir(parents=True, exist_ok=True)
+    clear_bare(folder)
     text = dump_recipe(comparison).encode()
     if not recipe.is_file():
         create_atomic(recipe, text)

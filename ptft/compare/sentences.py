@@ -55,6 +55,8 @@ def start_of(arms: Sequence[Arm], budget: int) -> Arm:
 
 def gain_of(arm: Arm, over: Arm, confidence: float) -> tuple[float, float, float]:
     """How much better an arm is than another on test, and the ends of the paired interval."""
+    if arm is over:
+        return 0.0, 0.0, 0.0
     seeds = min(arm.seeds, over.seeds)
     low, high = paired_interval(arm.test_sq[:seeds], over.test_sq[:seeds], confidence=confidence)
     return arm.test - over.test, low, high

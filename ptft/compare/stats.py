@@ -44,7 +44,7 @@ def hits_of(rows: Sequence[AnswerRow]) -> Hits:
 
 def band(hits_sq: Hits, *, confidence: float, seed: int = 0) -> tuple[float, float]:
     """Give the bootstrap interval of the mean; seeds and queries are drawn with replacement."""
-    return _interval(_draws(hits_sq, seed), confidence)
+    return _interval(hits_sq, confidence, seed, least=0.0)
 
 
 def paired_interval(
@@ -56,7 +56,7 @@ def paired_interval(
     interval of each alone would count twice (Efron & Tibshirani 1993, chapter 13).
     """
     assert a_sq.shape == b_sq.shape
-    return _interval(_draws(a_sq - b_sq, seed), confidence)
+    return _interval(a_sq - b_sq, confidence, seed, least=-1.0)
 
 
 def _draws(values_sq: Hits, seed: int) -> Hits:
@@ -74,6 +74,18 @@ def _draws(values_sq: Hits, seed: int) -> Hits:
     return means
 
 
-def _interval(means: Hits, confidence: float) -> tuple[float, float]:
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+def _interval(
+    values_sq: Hits, confidence: float, seed: int, *, least: float
+) -> tuple[float, float]:
+    """The interval of a mean of values between ``least`` and 1.
+
+    Where all queries have one value, every draw has it too, which proves nothing: the interval then
+    ends where as many queries alike would be as rare as the confidence allows (Clopper & Pearson,
+    Biometrika 1934, of none among them).
+    """
+    tail, per_query = (1 - confidence) / 2, values_sq.mean(axis=0)
+    if np.ptp(per_query) == 0.0:
+        value, reach = float(per_query[0]), 1.0 - tail ** (1 / len(per_query))
+        return max(least, value - reach), min(1.0, value + reach)
+    low, high = np.quantile(_draws(values_sq, seed), [tail, 1 - tail])
     return float(low), float(high)

@@ -25,12 +25,19 @@ from ptft.compare.metric import (
 from ptft.compare.selected import selected_on
 from ptft.compare.stats import AnswerRow
 from ptft.data import SampleSet, open_split
-from ptft.data.sample import Part, draw_samples, draw_val
+from ptft.data.sample import Part, draw_samples, draw_val, with_labels
 from ptft.data.sources.mixture import Joined
 from ptft.errors import DataError, RecipeError, SampleError
 from ptft.model import DualEncoder
 from ptft.preprocess.images import ImagePreprocess
-from ptft.recipe import Comparison, DetectEvaluation, EvaluateItem
+from ptft.recipe import (
+    ClassifyEvaluation,
+    Comparison,
+    DataSection,
+    DetectEvaluation,
+    EvaluateItem,
+    ZeroShotEvaluation,
+)
 from ptft.recipe.check import Split
 from ptft.recipe.comparison import per_class
 
@@ -68,6 +75,7 @@ class Target:
         target: the evaluation that arms are compared by.
         retained: those whose figures are to stay.
         per_class: whether a budget is of labels of each class.
+        said: of the target's splits, what is left out, a line each.
 
     Raises:
         RecipeError: a budget is larger than the data, or an evaluation has no metric to compare by.
@@ -83,13 +91,14 @@ class Target:
         data = item.data or comparison.data
         self.train = open_split(comparison.data, "train", seed=comparison.seed)
         self._learned_from: SampleSet = self.train
-        self.classes = classes = list(self.train.classes or [])
+        self.said: list[str] = []
+        self.classes = list(self.train.classes or [])
         self.target = _Set(
             item.name or item.kind,
             item,
             metric,
-            open_split(data, "val", seed=comparison.seed, classes=classes or None),
-            open_split(data, "test", seed=comparison.seed, classes=classes or None),
+            self._asked(data, "val"),
+            self._asked(data, "test"),
         )
         selected = selected_on(comparison) if section.ask_train else set()
         self.retained = [
@@ -99,6 +108,16 @@ class Target:
         self.per_class = per_class(comparison)
         self._check_budgets(section.budgets)
         self._check_shared()
+
+    def _asked(self, data: DataSection, split: Split) -> SampleSet:
+        """A split that the arms are compared by; of classes what has one."""
+        seed = self.comparison.seed
+        samples = open_split(data, split, seed=seed, classes=self.classes or None)
+        if not isinstance(self.comparison.evaluate[0], ClassifyEvaluation | ZeroShotEvaluation):
+            return samples
+        samples, said = with_labels(samples)
+        self.said += [f"data.{split}: {line}" for line in said]
+        return samples
 
     def cache_pictures(self, preprocess: ImagePreprocess) -> None:
         """Keep the pictures of all evaluations in memory once they are read, as far as there is

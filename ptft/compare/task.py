@@ -210,7 +210,9 @@ class Task:
     def _passes(self) -> float:
         if self.arm.kind in STEPLESS:
             return 0.0
-        return passes_of(self.comparison, self.target.samples(self.budget))
+        base = self.prepared.get(0)
+        arm = base.base.arm if base else self.arm
+        return passes_of(self.comparison, arm, self.target.samples(self.budget))
 
     def mix_with_start(self, trained: TrainedArm, seed: int) -> None:
         """WiSE-FT: the mix that validation likes best among those that probably retain enough; of
@@ -297,5 +299,10 @@ def _artefact_bytes(folder: Path, *, whole: bool) -> int:
 
 
 def _samples(measured: Measurement | BoxMeasurement, asked: Part) -> list[int]:
-    """Numbers of the samples that are the queries; none where a sample is not one query."""
+    """Numbers of the samples that are the queries, without those that cannot be read or have no
+    class; none where a sample is not one query."""
+    places = getattr(measured, "places", None)
+    if places is not None:
+        found: list[int] = asked.indices[places.cpu().numpy()].tolist()
+        return found
     return asked.indices.tolist() if len(measured.hits) == len(asked) else []

@@ -10,7 +10,8 @@ import numpy as np
 
 from ptft.data.fields.field_set import FieldSection, FieldSet
 from ptft.data.fields.labels import LabelReading, Learn
-from ptft.data.sample import Part, SampleSet, Subset, draw_val, hold_out
+from ptft.data.held_out import hold_out
+from ptft.data.sample import Part, SampleSet, Subset, draw_val
 from ptft.errors import DataError, RecipeError
 from ptft.recipe.check import Split
 from ptft.recipe.data import (
@@ -104,8 +105,11 @@ def _held_out(
     if whole.in_order:
         raise RecipeError(f"{where}: this set is read in order only; allowed: a val split")
     held = hold_out(whole, section.hold_out)
-    if not held.any():
-        raise RecipeError(f"{where}: holds no sample out of {len(whole):,}; allowed: a larger one")
+    if not held.any() or held.all():
+        what, other = ("no", "larger") if not held.any() else ("every", "smaller")
+        raise RecipeError(
+            f"{where}: holds {what} sample out of {len(whole):,}; allowed: a {other} one"
+        )
     return Part(whole, np.flatnonzero(held if split == "val" else ~held))
 
 

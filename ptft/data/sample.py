@@ -26,7 +26,7 @@ __all__ = [
     "contact_sheet",
     "draw_samples",
     "draw_val",
-    "hold_out",
+    "with_labels",
 ]
 
 Resample = Literal["none", "uniform", "class"]
@@ -216,34 +216,6 @@ def draw_samples(
     return np.sort(order[(place < shots) & (drawn >= 0)][:limit])
 
 
-def hold_out(samples: SampleSet, share: float) -> np.ndarray:
-    """Choose the samples to hold out: bool (N,), an equal share of each class that is known.
-
-    The same for every seed, so that what one run is chosen by no other run has learned from.
-    Samples of one picture are on one side: where the first of them is.
-    """
-    order = permutation(hash_integers(_HELD_OUT), len(samples))
-    labels = samples.labels()
-    groups = np.zeros(len(samples), np.int64) if labels is None else labels
-    if labels is not None and samples.label_sets is not None:
-        groups = samples.label_sets.rarest(labels)  # so that it is not all on one side
-    first = _first_of_picture(samples)
-    order = order[first[order] == order]
-    held = np.zeros(len(samples), bool)
-    place, size = places_within(groups[order])
-    held[order[place < np.rint(share * size)]] = True
-    return held[first]
-
-
-def _first_of_picture(samples: SampleSet) -> np.ndarray:
-    """Of each sample the number of the first with its picture, int64 (N,)."""
-    pictures = samples.pictures()
-    if pictures is None:
-        return np.arange(len(samples))
-    _, firsts, inverse = np.unique(pictures, return_index=True, return_inverse=True)
-    return firsts[inverse]
-
-
 class Part(SampleSet):
     """Some of another set's samples, in the set's order.
 
@@ -323,6 +295,17 @@ class Subset(Part):
         super().__init__(samples, draw_samples(samples, seed, limit=count, shots=shots))
 
 
+def with_labels(samples: SampleSet) -> tuple[SampleSet, list[str]]:
+    """The samples that have a class, and what there is to say of the others; all of a set whose
+    labels are not known before it is read, or that has none."""
+    labels = samples.labels()
+    kept = np.flatnonzero(labels >= 0) if labels is not None else np.empty(0, np.int64)
+    if not len(kept) or len(kept) == len(samples):
+        return samples, []
+    bare = len(samples) - len(kept)
+    return Part(samples, kept), [f"left out: {bare:,} of {len(samples):,} samples have no class"]
+
+
 def draw_val(samples: SampleSet, most: int, seed: int) -> SampleSet:
     """At most so many samples of a validation set, drawn by a seed, apart from the draw of training
     samples; all where there are no more."""
@@ -331,7 +314,6 @@ def draw_val(samples: SampleSet, most: int, seed: int) -> SampleSet:
 
 _VAL = 0x76616C  # "val"
 _SUBSET = 0x73756273  # "subs": keeps this draw apart from the others of the same seed
-_HELD_OUT = 0x68656C64  # "held"
 
 
 def contact_sheet(samples: SampleSet, indices: Sequence[int], columns: int = 8) -> Image.Image:

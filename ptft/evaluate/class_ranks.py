@@ -44,7 +44,7 @@ class ClassRanks:
     Attributes:
         ranks_n: int64 (N,), how many wrong classes score at least as high as the right one.
         sure_n: float64 (N,), the largest probability of each sample.
-        said_n: int64 (N,), the class of that probability.
+        said_n: int64 (N,), the class of that probability; of several a wrong one, as by its rank.
         labels_n: int64 (N,), the right classes.
         classes: C.
         inputs_nw: what is scored.
@@ -171,8 +171,21 @@ def rank_blocks(score: Score, inputs_nw: Tensor, labels_n: Tensor, classes: int)
             own = slice(rows.start + part.start, rows.start + part.stop)
             ranks_n[own] = class_ranks(logits_bc[part], labels_b[part])
             sure_n[own], said_n[own] = logits_bc[part].double().softmax(dim=1).max(dim=1)
+            said_n[own] = _said(logits_bc[part], said_n[own], labels_b[part], ranks_n[own])
         del logits_bc  # before there is another
     return ClassRanks(ranks_n, sure_n, said_n, labels_n, classes, inputs_nw, score)
+
+
+def _said(logits_nc: Tensor, said_n: Tensor, labels_n: Tensor, ranks_n: Tensor) -> Tensor:
+    """The class of the highest logit, of equals a wrong one: int64 (N,). A right answer that is
+    none by its rank would be one in what is told of each class."""
+    tied_n = (said_n == labels_n) & (ranks_n > 0)
+    if not bool(tied_n.any()):
+        return said_n
+    rows = tied_n.nonzero()[:, 0]
+    others_nc = logits_nc[rows].clone()
+    others_nc[torch.arange(len(rows)), labels_n[rows]] = -torch.inf
+    return said_n.index_put((rows,), others_nc.argmax(dim=1))
 
 
 def class_ranks(logits_nc: Tensor, labels_n: Tensor) -> Tensor:

@@ -227,7 +227,9 @@ def check_inside(name: str, where: str, *, error: type[PtftError]) -> None:
     path = PurePosixPath(name.replace("\\", "/"))
     drive = len(name) > 1 and name[1] == ":"
     if path.is_absolute() or drive or ".." in path.parts or not path.name:
-        raise error(f"{where} {shown(name)} leaves the folder; allowed: a path inside it")
+        raise error(
+            f"{where} {shown(name)} leaves the folder, or has .. in it; allowed: a path inside it"
+        )
     whole = not any("\ud800" <= letter <= "\udfff" for letter in name)
     longest = max(len(part.encode("utf-8", "replace")) for part in path.parts)
     if "\0" in name or not whole or longest > _MAX_PART or len(name) > _MAX_PATH:

@@ -1,6 +1,7 @@
 """Pictures of a folder to an index, by a model folder on onnxruntime: no torch."""
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from ptft.artifact import PRECISIONS, FolderFiles, read_model_info, verify_files
 from ptft.errors import ArtifactError, SampleError, UsageError, suggest
 from ptft.files.bounds import read_bytes
+from ptft.files.picture_names import PassedOver, is_hidden, is_picture
 from ptft.index.files import IndexInfo, write_picture_index
 from ptft.onnx.model import OnnxModel
 from ptft.onnx.served import served_files
@@ -20,7 +22,6 @@ __all__ = ["index_pictures", "pictures_within"]
 
 _MAX_FILE = 512 << 20  # bytes of a picture
 
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
 _BATCH = 16
 _QUALITY = 80  # of thumbnails
 
@@ -37,11 +38,23 @@ def _open(model: Path, precision: str, threads: int) -> OnnxModel:
 
 def pictures_within(folder: Path) -> list[Path]:
     """Files of a folder and of those within it that are pictures by their endings, in the order of
-    their names."""
-    return sorted(
-        (path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES),
-        key=lambda path: path.relative_to(folder).as_posix(),
-    )
+    their names; hidden ones and all others are passed over, counted and told."""
+    found: list[Path] = []
+    passed_over = PassedOver()
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(place, name)
+            if is_hidden(name):
+                passed_over.add("hidden or of the system", path.relative_to(folder).as_posix())
+            elif name in files and is_picture(name):
+                found.append(path)
+            elif name in files:
+                kind = f"files that are no pictures ({path.suffix.lower() or 'no ending'})"
+                passed_over.add(kind, path.relative_to(folder).as_posix())
+        folders[:] = [name for name in folders if not is_hidden(name)]
+    for line in passed_over.lines():
+        tell(f"{folder}: {line}")
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def index_pictures(

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ptft.data.listing import IMAGE_EXTENSIONS
 from ptft.data.sources.plain_rows import READ
 from ptft.errors import PtftError
+from ptft.files.picture_names import IMAGE_EXTENSIONS
 from ptft.look.columns import Columns, guess_columns
 from ptft.recipe.paths import expand_paths, is_url
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ptft.artifact import read_json
-from ptft.data.listing import is_hidden
 from ptft.errors import DataError, RecipeError
 from ptft.files.bounds import Bounds
+from ptft.files.picture_names import is_hidden
 from ptft.look.first_row import first_row
 from ptft.recipe.paths import expand_paths, is_url
 

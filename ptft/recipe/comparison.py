@@ -68,6 +68,10 @@ class SearchRange(Section):
         return self
 
 
+_DECIDED = frozenset(("compare", "data", "early_stop", "evaluate", "name", "run", "seed"))
+_OWN_DATA = frozenset(("data.captions", "data.resample"))  # how an arm reads the same labels
+
+
 class ArmSection(Section):
     """One way to get a model for the target domain."""
 
@@ -77,7 +81,7 @@ class ArmSection(Section):
     """Absent: the kind."""
     set: dict[str, Any] = {}
     """Dotted keys of the recipe and their values in this arm: ``{adapt.rank: 4}``."""
-    search: dict[str, SearchRange | list[Any]] | None = None
+    search: dict[str, SearchRange | Annotated[list[Any], Field(min_length=1)]] | None = None
     """Dotted keys and what trials may set them to; absent: a learning rate from a third to three
     times that of ``set`` or of the recipe. The first trial is always the arm as it stands."""
 
@@ -85,6 +89,17 @@ class ArmSection(Section):
     def label(self) -> str:
         """The name that tables have."""
         return self.name or self.kind
+
+    @model_validator(mode="after")
+    def _learns_what_all_learn(self) -> "ArmSection":
+        for key in (*self.set, *(self.search or {})):
+            section = key.partition(".")[0]
+            if section in _DECIDED and key not in _OWN_DATA:
+                raise ValueError(
+                    f"{self.label}: {key}: the comparison decides it for all arms alike; allowed: "
+                    f"keys beside {', '.join(sorted(_DECIDED))}, and {', '.join(sorted(_OWN_DATA))}"
+                )
+        return self
 
 
 UNLABELLED: tuple[ArmKind, ...] = ("self_train", "adapt_unlabelled")

@@ -34,7 +34,7 @@ INDIFFERENT = frozenset({"cache", "cache_gb", "max_skipped"})
 
 ADDED = {
     **{"join": "auto", "picture_id": None, "boxes": None, "box_format": "auto"},
-    **{"labels": "one", "label_separator": None},
+    **{"labels": "one", "label_separator": None, "group": None},
 }
 """Keys that came later, with what was done before there was a choice; left out of digests so."""
 

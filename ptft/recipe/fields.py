@@ -64,9 +64,15 @@ class Fields(Section):
     picture_id: str | None = None
     """The field that says which picture a row shows (``image_id``), in place of file and bytes."""
 
+    group: str | None = None
+    """The field that says which samples belong together beyond their picture (``patient``,
+    ``video``): no ``hold_out`` parts them, and ``ptft check`` tells those of ``val`` and ``test``
+    that ``train`` has too. Each row stays a sample."""
+
     hold_out: float | None = Field(default=None, gt=0.0, lt=1.0)
     """Where there is no ``val``: it is this share of ``train``, which no run learns from; of each
-    class alike, and the same for every seed. What has one picture is on one side."""
+    class alike, and the same for every seed. What has one picture, or one
+    ``group``, is on one side."""
 
     max_pixels: int = Field(default=64_000_000, ge=1)
     """A picture of more pixels is refused before it is decoded, and counted as oversized."""

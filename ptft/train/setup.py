@@ -10,8 +10,10 @@ from torch import Tensor
 from ptft.data import SampleSet, open_split, open_val
 from ptft.data.checks.check import check_captions, check_classes
 from ptft.data.checks.marked import box_classes, check_counted
+from ptft.data.checks.names import odd_names
 from ptft.data.reading.features import FeatureFile, TextFeatures
 from ptft.data.reading.loader import worker_count
+from ptft.data.sample import with_labels
 from ptft.data.sources.class_captions import ClassCaptions
 from ptft.data.sources.two_views import TwoViews
 from ptft.distributed import ALONE, World
@@ -100,9 +102,13 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     model = build_model(recipe.model, recipe.init, recipe.objective, seed=recipe.seed)
     check_widths(recipe.objective, model.spec.embed_dim)
     labelled = open_split(learned_data(recipe), "train", seed=recipe.seed)
-    samples, told = labelled, list[str]()
+    told: list[str] = []
+    if _learns_classes(recipe):
+        labelled, told = with_labels(labelled)
+    samples = labelled
     if recipe.self_train is not None:
-        samples, told = with_pseudo_labels(recipe, labelled, device)
+        samples, more = with_pseudo_labels(recipe, labelled, device)
+        told += more
     if isinstance(recipe.objective, DetectObjective):
         check_counted(recipe, box_classes(samples))
         nms = usual_nms(recipe.objective, recipe.evaluate)
@@ -128,6 +134,7 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     steps = total_samples(recipe.optim, len(samples)) // recipe.optim.global_batch
     readers = max(1, worker_count(recipe.run.workers, samples, steps, world.size))
     notes = [*told, *begun, *remembered, *samples.notes(world.size * readers)]
+    notes += odd_names(samples.classes or ())
     if needs_text(recipe.objective):
         notes += cut_notes(samples, model.spec.tokenizer, stops=model.spec.text_stops)
     if recipe.augment.patch_dropout:
@@ -142,6 +149,12 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
         random_head=random_head,
         class_weights=_class_weights(recipe, samples, device),
     )
+
+
+def _learns_classes(recipe: Recipe) -> bool:
+    """Whether a sample without a class has nothing to learn from."""
+    templates = getattr(recipe.objective, "templates", None)
+    return isinstance(recipe.objective, ClassifyObjective) or templates is not None
 
 
 def cut_notes(samples: SampleSet, tokenizer: TextTokenizer, *, stops: bool) -> list[str]:

@@ -96,8 +96,12 @@ def test_an_arm_that_the_recipe_cuts_short_is_marked(
     asked_passes: int, cut: bool, tmp_path: Path
 ) -> None:
     asked = scenes(tmp_path, samples_per_label=asked_passes)
-    assert passes_of(asked, 8) == 2.0  # of 16 samples
-    cells = [cell("zero_shot", 0.5), replace(cell("full", 0.6), passes=passes_of(asked, 8))]
+    arm = next(one for one in asked.compare.arms if one.kind == "full")
+    passes = passes_of(asked, arm, 8)
+    assert passes == 2.0  # of 16 samples
+    own = arm.model_copy(update={"set": {"optim.samples_seen": 12}})
+    assert passes_of(asked, own, 8) == 1.5
+    cells = [cell("zero_shot", 0.5), replace(cell("full", 0.6), passes=passes)]
     rows = results_table(asked, gather(cells, confidence=0.95), [])
     assert ("cut short at 2 of 10 passes" in rows[1][1]) == cut
     assert rows[2][1] == "zero_shot"

@@ -16,6 +16,7 @@ from ptft.compare.gathered import gather
 from ptft.compare.keys import Keys
 from ptft.compare.recommended import RECOMMENDED, recommended_recipe, write_recommended
 from ptft.compare.results import Cell, Cells, Costs
+from ptft.compare.run import check_comparison
 from ptft.compare.task import Task
 from ptft.errors import ArtifactError, RecipeError, UsageError
 from ptft.recipe import Comparison, Recipe, ScenesData, check_recipe, load_recipe
@@ -138,8 +139,51 @@ def test_a_comparison_grows_by_a_budget_and_an_arm(tmp_path: Path) -> None:
     assert told.count("recommended") == 2
     with pytest.raises(UsageError, match="no comparison is there"):
         explain_again(tmp_path / "comparison.yaml", [f"run.dir={tmp_path / 'none'}"])
+    for override in ("compare.budgets=[4]", "optim.lr=5", "compare.retentoin=0.5"):
+        with pytest.raises((UsageError, RecipeError), match=override.partition("=")[0][:14]):
+            explain_again(after.folder, [override])
+    explain_again(after.folder, ["compare.confidence=0.6", "compare.seeds=1"])
+    assert "confidence: 0.6" in (after.folder / RunFiles.RECIPE).read_text()  # of what is told now
+    assert compare(larger, log=SILENT).left == 0
     table = summarise([after.folder, after.folder]).splitlines()
     assert len(table) == 2 + 4 and table[2].startswith("| tiny | 4 |")
+
+
+@pytest.mark.parametrize(
+    "key", ["data.train", "data.shots", "data.draw_seed", "seed", "run.dir", "evaluate"]
+)
+def test_an_arm_sets_nothing_that_the_comparison_decides(tmp_path: Path, key: str) -> None:
+    for arm in ({"set": {key: 1}}, {"search": {key: [1]}}):
+        with pytest.raises(RecipeError, match=rf"full: {key}: the comparison decides it"):
+            comparison(tmp_path, arms=[{"kind": "zero_shot"}, {"kind": "full", **arm}])
+    with pytest.raises(RecipeError, match=r"search"):
+        comparison(tmp_path, arms=[{"kind": "full", "search": {"optim.lr": []}}])
+
+
+def test_a_comparison_without_its_start_is_refused_before_it_costs_anything(
+    tmp_path: Path,
+) -> None:
+    alone = comparison(tmp_path, arms=[{"kind": "full"}])
+    for check in (check_comparison, compare):
+        with pytest.raises(RecipeError, match="none of kind 'zero_shot'"):
+            check(alone)
+
+
+def test_a_comparison_that_failed_before_its_first_cell_keeps_nobody_out(tmp_path: Path) -> None:
+    arms = [{"kind": "zero_shot"}]
+    wanted = comparison(tmp_path, arms=arms, seeds=1, budgets=[8])
+    values = wanted.model_dump(mode="json", by_alias=True)
+    broken = Comparison.model_validate({**values, "data": {**values["data"], "train": 4}})
+    with pytest.raises(RecipeError, match=r"compare\.budgets"):
+        compare(broken, log=SILENT)
+    outcome = compare(wanted, log=SILENT)
+    assert outcome.left == 0
+    with pytest.raises(UsageError, match="holds another run or comparison"):
+        compare(broken, log=SILENT)
+    (tmp_path / "trained").mkdir()
+    (tmp_path / "trained" / RunFiles.RECIPE).write_text("name: a\n")
+    with pytest.raises(UsageError, match="no cell of a comparison is there"):
+        explain_again(tmp_path / "trained")
 
 
 def test_a_cell_under_another_ones_name_is_refused(tmp_path: Path) -> None:

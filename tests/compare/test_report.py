@@ -54,7 +54,7 @@ def test_the_headline_has_its_interval_and_its_seeds(tmp_path: Path) -> None:
     assert "95 % interval, 2 seeds." in text and "not told from none" not in text
     alone = report(comparison(), [cell("zero_shot", 0.4), cell("full", 0.4)], tmp_path)
     assert "With 64 labels: do not fine-tune. Of the arms that learn full is best on" in alone
-    assert "validation: +0.0 points (+0.0 to +0.0) from the start; 95 % interval, 1 seed" in alone
+    assert "validation: +0.0 points (-0.9 to +0.9) from the start; 95 % interval, 1 seed" in alone
     forgets = report(comparison(), [cell("zero_shot", 0.4), cell("full", 0.9, kept=0.5)], tmp_path)
     assert re.search(
         r"full is best .* from the start, and it probably keeps less than 98 %", forgets

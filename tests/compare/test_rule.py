@@ -186,3 +186,12 @@ def test_draws_by_blocks_are_those_of_one_call(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr("ptft.compare.stats.COUNTS_AT_ONCE", counts)
         found = paired_interval(ours.astype(float), theirs.astype(float), confidence=0.9, seed=3)
         assert found == whole
+
+
+def test_queries_that_are_all_alike_prove_nothing_for_certain() -> None:
+    right, start = np.ones((2, 34)), np.zeros((2, 34))
+    low, high = band(right, confidence=0.95)
+    assert high == 1.0 and low == pytest.approx(0.8972, abs=1e-4)  # 0.025 ** (1 / 34)
+    assert band(start, confidence=0.95) == pytest.approx((0.0, 1 - low))
+    assert paired_interval(right, right, confidence=0.95) == pytest.approx((low - 1, 1 - low))
+    assert paired_interval(right, start, confidence=0.95)[0] == pytest.approx(low)

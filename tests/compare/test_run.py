@@ -209,7 +209,9 @@ def test_a_head_that_begins_as_a_probe_is_an_arm_and_not_the_comparison(tmp_path
 
 
 def test_an_arm_that_explodes_is_named(tmp_path: Path) -> None:
-    wanted = comparison(tmp_path, arms=[{"kind": "full", "set": {"optim.lr": 1e30}}])
+    wanted = comparison(
+        tmp_path, arms=[{"kind": "zero_shot"}, {"kind": "full", "set": {"optim.lr": 1e30}}]
+    )
     with pytest.raises(ModelError, match=r"^full at 8: .* the weights have diverged"):
         compare(wanted, log=SILENT)
 

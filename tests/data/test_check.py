@@ -180,7 +180,7 @@ def test_what_is_worth_a_warning(tmp_path: Path) -> None:
     (tmp_path / "train/bee/a.heic").write_bytes(b"x")
     checked, warnings = check_splits(_recipe(data, "classify", evaluate=[{"kind": "classify"}]))
     said = "\n".join(warnings)
-    assert "data.train: classes that differ in case alone: 'Ant', 'ant'" in said
+    assert "leading zeros alone: 'Ant', 'ant'" in said
     assert "data.val: no sample of 2 of 3 classes (first: Ant)" in said
     assert "data.val: one sample" in said
     assert "data.train: passed over: 1 files that are no pictures (.heic)" in said

@@ -60,8 +60,11 @@ def test_a_labelled_sample_may_do_without_the_default_caption() -> None:
 
 def test_class_names_are_read_from_lists_and_files(tmp_path: Path) -> None:
     assert load_classes([" a ", "b"]) == ["a", "b"]
-    (tmp_path / "c.txt").write_text("tea pot\n\ncafé\n", encoding="utf-8")
+    (tmp_path / "c.txt").write_text("tea pot\ncafé\n\n", encoding="utf-8")
     assert load_classes(str(tmp_path / "c.txt")) == ["tea pot", "café"]
+    (tmp_path / "c.txt").write_text("tea pot\n\ncafé\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match="class 1 is ''; allowed: a name"):  # all behind it move
+        load_classes(str(tmp_path / "c.txt"))
     path = tmp_path / "c.json"
     path.write_text(json.dumps(["x", "y"]))
     assert load_classes(str(path)) == ["x", "y"]

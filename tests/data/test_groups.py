@@ -6,7 +6,8 @@ import pytest
 from ptft.data import Sample
 from ptft.data.groups import places_within
 from ptft.data.hashing import hash_integers, permutation
-from ptft.data.sample import SampleSet, draw_samples, hold_out
+from ptft.data.held_out import hold_out
+from ptft.data.sample import SampleSet, draw_samples
 
 _HELD_OUT, _SUBSET = 0x68656C64, 0x73756273  # of the draws, as runs that have begun know them
 

@@ -136,7 +136,7 @@ def test_a_folder_is_the_same_by_either_reader(
         monkeypatch.setattr(json_rows, "LARGE", size)
         found.append(told(section))
     assert found[0] == found[1] and "ü.png" in found[0][0]
-    for wrong, message in (("../b.png", "leaves the folder"), (3, "no file_name")):
+    for wrong, message in (("../b.png", "leaves the folder"), (3, "file_name is 3")):
         write(folder / "metadata.jsonl", [rows[0], {"file_name": wrong}])
         for size in SIZES:
             monkeypatch.setattr(json_rows, "LARGE", size)

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from ptft.data import open_split
-from ptft.data.listing import IMAGE_EXTENSIONS, is_picture
 from ptft.data.tar.index import index_tar
 from ptft.errors import DataError, PtftError
+from ptft.files.picture_names import IMAGE_EXTENSIONS, is_picture
 from ptft.preprocess import decode_image
 from ptft.preprocess.decoding import FORMATS
 from ptft.recipe.data import FolderData, ShardsData

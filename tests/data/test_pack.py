@@ -14,6 +14,7 @@ from ptft.data.open import open_split
 from ptft.data.packing.pack import Packed, PackSettings, pack
 from ptft.data.packing.shard import pack_picture
 from ptft.data.reading.decode import Encoded
+from ptft.data.sample import SampleSet
 from ptft.data.tar.index_file import read_index
 from ptft.errors import DataError, RecipeError, SampleError, UsageError
 from ptft.recipe.data import DataSection, FolderData, ScenesData, ShardsData, TableData
@@ -238,3 +239,28 @@ def test_a_pack_is_written_through_no_link(shards: ShardsData, tmp_path: Path) -
         path.with_name(f".{path.name}.partial").symlink_to(victim)
     pack(shards, out, SMALL, workers=0)
     assert victim.read_text() == "mine" and contents(out) == whole
+
+
+def test_what_chooses_among_samples_is_left_to_the_pack(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files: dict[str, bytes] = {}
+    for number in range(8):
+        files[f"{number}.jpg"] = encode(noise(40, 40, number))
+        files[f"{number}.cls"] = b"ab"[number % 2 : number % 2 + 1]
+    write_tar(tmp_path / "s.tar", files)
+    section = ShardsData(train=str(tmp_path / "s.tar"), hold_out=0.25, shots=2, draw_seed=3)
+    packed = pack(section, tmp_path / "out", SMALL, workers=0)
+    assert (packed.section.hold_out, packed.section.shots) == (0.25, 2)
+    for split in ("train", "val"):
+        before, after = open_split(section, split), open_split(packed.section, split)  # type: ignore[arg-type]
+        numbers = [_numbers(samples) for samples in (before, after)]
+        assert numbers[0] == numbers[1] and len(numbers[0]) in (2, 4)
+    assert "draws other samples" not in caplog.text
+    write_tar(tmp_path / "s.tar", {**files, "5.jpg": files["5.jpg"][:200]})
+    pack(section, tmp_path / "again", SMALL, workers=0)
+    assert "data.shots, data.draw_seed, data.hold_out: draws other samples than" in caplog.text
+
+
+def _numbers(samples: SampleSet) -> list[int]:
+    return [int(samples.name(n).rpartition("/")[2]) for n in range(len(samples))]

@@ -1,6 +1,7 @@
 """The folder of an index: exact search, and what is refused of one that was changed."""
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ptft.artifact import read_json, write_json
 from ptft.errors import ArtifactError, DigestError, PtftError
 from ptft.files.digests import file_digests
 from ptft.index import IndexInfo, read_picture_index, write_picture_index
+from ptft.index.build import pictures_within
 
 DIGEST, OTHER = (f"sha256:{letter * 64}" for letter in "ab")
 N, D = 40_000, 8  # some blocks
@@ -154,3 +156,18 @@ def test_a_record_that_says_what_none_may_is_refused(
     write_json(folder / "index.json", {**read_json(folder / "index.json"), key: value})
     with pytest.raises(PtftError, match=key):
         opened(folder)
+
+
+def test_hidden_files_and_those_that_are_no_pictures_are_passed_over_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ("a.png", "b/c.JFIF", ".Trash/d.png", "@eaDir/e.png", "__MACOSX/._a.png", "f.pdf", "g")
+    for name in (*names, "b/.ipynb_checkpoints/c-checkpoint.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    caplog.set_level(logging.INFO, "ptft")
+    found = [path.relative_to(tmp_path).as_posix() for path in pictures_within(tmp_path)]
+    assert found == ["a.png", "b/c.JFIF"]
+    said = "\n".join(record.getMessage() for record in caplog.records)
+    assert "passed over: 4 hidden or of the system" in said
+    assert "passed over: 1 files that are no pictures (.pdf)" in said

@@ -16,9 +16,9 @@ from ptft.data.boxes.entry import (
     check_class,
     read_words,
 )
-from ptft.data.listing import IMAGE_EXTENSIONS
 from ptft.errors import DataError
 from ptft.files.bounds import check_inside, read_bytes, shown
+from ptft.files.picture_names import IMAGE_EXTENSIONS
 
 __all__ = ["is_voc", "read_voc"]
 

@@ -17,9 +17,10 @@ import yaml
 
 from ptft.data.boxes.box import BoxTally
 from ptft.data.boxes.entry import Annotated, Entry, MarkedThing, check_class, read_words
-from ptft.data.listing import is_picture, list_pictures
+from ptft.data.listing import list_pictures
 from ptft.errors import DataError
 from ptft.files.bounds import check_inside, shown
+from ptft.files.picture_names import is_picture
 from ptft.recipe.yaml_text import read_yaml
 
 __all__ = ["read_yolo"]

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ptft.data.checks.names import odd_names
 from ptft.data.checks.survey import Survey, survey_split
-from ptft.data.checks.twins import KnownPictures, Twins
+from ptft.data.checks.twins import KnownGroups, KnownPictures, Twins
 from ptft.data.listing import walked_anew
 from ptft.data.open import open_split
 from ptft.data.sample import SampleSet
@@ -15,7 +16,6 @@ from ptft.errors import DataError, PtftError, RecipeError
 from ptft.recipe import (
     ClassifyObjective,
     ClipObjective,
-    DetectObjective,
     Recipe,
     SiglipObjective,
 )
@@ -46,11 +46,14 @@ class Checked:
         uses: what reads it.
         survey: what it holds.
         twins: pictures that are there more than once.
+        shared_groups: groups that are in a training set too: how many of its samples are of such
+            ones, the first, and that set; see ``data.group``.
     """
 
     uses: list[SplitUse]
     survey: Survey
     twins: Twins
+    shared_groups: tuple[int, str, str] = (0, "", "")
 
     @property
     def label(self) -> str:
@@ -123,7 +126,7 @@ def inspect_splits(
     """
     checked: list[Checked] = []
     problems: list[str] = []
-    known = KnownPictures()
+    known, learned_groups = KnownPictures(), KnownGroups()
     for same in _by_split(uses):
         use = same[0]
         label = f"{use.key}.{use.split}"
@@ -138,7 +141,7 @@ def inspect_splits(
         twins = Twins()
         if has_pictures(use.section):
             twins = known.add(samples, label, learned=use.split == "train", every=every)
-        found = Checked(same, survey, twins)
+        found = Checked(same, survey, twins, learned_groups.add(samples, label, use.split))
         most = getattr(use.section, "max_skipped", 0.0)
         problems += [f"{label}: {problem}" for problem in survey.problems(most)]
         problems += _meaningless(found, objective)
@@ -246,8 +249,7 @@ def _meaningless(found: Checked, objective: ObjectiveSection | None) -> Iterator
     if found.learned and objective is not None:
         if isinstance(objective, ClassifyObjective) or templates:
             labelled |= {objective.kind}
-        detects = isinstance(objective, DetectObjective)
-        if "text" in read_towers(objective) and not templates and not detects:
+        if paired is not None and not templates and "text" in read_towers(objective):
             kinds |= {"retrieval"}
             if survey.words and survey.distinct == 1 and survey.samples > 1:
                 caption = survey.first[0][2][:1]
@@ -294,11 +296,16 @@ def _warnings(checked: list[Checked]) -> list[str]:
                 f"{label}: no sample of {len(rare):,} of {len(survey.classes or []):,} classes "
                 f"(first: {rare[0]})"
             )
-        folded = _alike(survey.classes or [])
-        if folded:
-            lines.append(f"{label}: classes that differ in case alone: {folded}")
+        lines += [f"{label}: {said}" for said in odd_names(survey.classes or [])]
+        count, first = survey.nothing
+        if count:
+            lines.append(
+                f"{label}: {count:,} of {survey.words:,} captions are a word for nothing, such as "
+                f"{first!r}: leave cells empty where there is no caption"
+            )
         if survey.unlabelled and survey.classes is not None:
-            lines.append(f"{label}: {survey.unlabelled:,} samples have no class")
+            have = "sample has" if survey.unlabelled == 1 else "samples have"
+            lines.append(f"{label}: {survey.unlabelled:,} {have} no class")
         if survey.without and survey.words:
             lines.append(f"{label}: {survey.without:,} of {survey.read:,} samples have no caption")
         for kind, (number, examples) in survey.faults.items():
@@ -314,6 +321,12 @@ def _warnings(checked: list[Checked]) -> list[str]:
 
 def _doubled(found: Checked) -> Iterator[str]:
     twins, label = found.twins, found.label
+    count, group, where = found.shared_groups
+    if count:
+        yield (
+            f"{label}: {count:,} of {found.survey.samples:,} samples are of a group that {where} "
+            f"has too (data.group, first: {group}): its figures are better than they should be"
+        )
     count, first = twins.shared
     if count:
         yield (
@@ -333,12 +346,3 @@ def _doubled(found: Checked) -> Iterator[str]:
             f"{label}: {count:,} of {twins.compared:,} pictures are in another class too, byte for "
             f"byte (first: {first}): which class they are of cannot be learned"
         )
-
-
-def _alike(classes: list[str]) -> str:
-    seen: dict[str, str] = {}
-    for name in classes:
-        other = seen.setdefault(name.casefold(), name)
-        if other != name:
-            return f"{other!r}, {name!r}"
-    return ""

@@ -16,10 +16,12 @@ from PIL import Image
 
 from ptft.data.boxes.box import BoxTally
 from ptft.data.boxes.read import placed_boxes
+from ptft.data.checks.names import is_word_for_nothing
 from ptft.data.fields.joining import AUTO_BYTES, digest_picture
 from ptft.data.reading.decode import Encoded
 from ptft.data.reading.faults import tolerated
 from ptft.data.sample import SampleSet
+from ptft.data.sources.spelling import SPELT
 from ptft.errors import FAULTS, DataError, Fault, SampleError
 from ptft.preprocess.decoding import open_picture
 from ptft.preprocess.picture_parts import orientation_of
@@ -61,6 +63,7 @@ class Survey:
         distinct: different captions of those.
         characters: length of each caption, ascending.
         without: of those, samples that have no caption.
+        nothing: captions that are how programs write that there is none ("nan"), and the first.
         first: the first samples: name, class or boxes in words, captions.
         said: what was joined, passed over and taken for something.
     """
@@ -82,6 +85,7 @@ class Survey:
     distinct: int
     characters: list[int]
     without: int
+    nothing: tuple[int, str]
     first: list[tuple[str, str | None, tuple[str, ...]]]
     said: list[str] = field(default_factory=list)
 
@@ -115,6 +119,7 @@ class Survey:
             found.append(
                 f"{self.absent[0]:,} of {self.samples:,} pictures are absent (first: "
                 f"{self.absent[1]}); allowed: {max_skipped:.1%} (data.max_skipped)"
+                + "".join(f"; {said}" for said in self.said if said.startswith(SPELT))
             )
         broken = sum(count for count, _ in self.faults.values())
         if self.looked and broken > tolerated(max_skipped, self.looked):
@@ -160,6 +165,7 @@ def survey_split(samples: SampleSet, *, every: bool = False, pictures: bool = Tr
     """
     absent = samples.absent() if pictures else []
     captions, without = _captions(samples, every)
+    nothing = list(filter(is_word_for_nothing, captions))
     seen = _Pictures()
     if pictures:
         gone = set(absent)
@@ -187,6 +193,7 @@ def survey_split(samples: SampleSet, *, every: bool = False, pictures: bool = Tr
         distinct=len(set(captions)),
         characters=sorted(len(text) for text in captions),
         without=without,
+        nothing=(len(nothing), nothing[0] if nothing else ""),
         first=list(_first(samples)),
         said=samples.notes(1),
     )

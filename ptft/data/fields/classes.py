@@ -58,7 +58,7 @@ def _read_classes(given: str, key: str) -> list[Any]:
             f"iconv -f cp1252 -t utf-8"
         ) from None
     if path.suffix.lower() != ".json":
-        return [line for line in text.splitlines() if clean_text(line)]
+        return text.rstrip().splitlines()
     try:
         values = load_row(text)
     except (ValueError, RecursionError) as error:

@@ -17,8 +17,9 @@ from ptft.data.fields.joining import Groups, group_rows
 from ptft.data.fields.label_values import LabelCodes
 from ptft.data.fields.labels import LabelReading, Learn, TextIs
 from ptft.data.fields.marks import Marks, read_marks
+from ptft.data.fields.row_ids import other_pictures, read_ids
 from ptft.data.fields.set_labels import FieldSection, SetLabels, read_set_labels
-from ptft.data.fields.templates import Templates, is_there, plain_field
+from ptft.data.fields.templates import Templates, plain_field
 from ptft.data.hashing import digest_of
 from ptft.data.mapped import shared
 from ptft.data.reading.decode import Encoded
@@ -28,7 +29,15 @@ from ptft.recipe.data import INDIFFERENT, ShardsData
 
 __all__ = ["FieldSection", "FieldSet"]
 
-_NO_MEANING = {"train", "val", "test", "limit", "resample", *INDIFFERENT}  # of a sample's fields
+_NO_MEANING = {
+    "train",
+    "val",
+    "test",
+    "limit",
+    "resample",
+    "group",
+    *INDIFFERENT,
+}  # of a sample's fields
 
 
 class FieldSet(SampleSet):
@@ -91,9 +100,16 @@ class FieldSet(SampleSet):
 
     def _picture_ids(self) -> list[str | None]:
         """The text of ``data.picture_id`` of every row; None where a row lacks it."""
-        field = self.section.picture_id or ""
-        values = (self._read_fields(row).get(field) for row in range(self._count_rows()))
-        return [str(value) if is_there(value) else None for value in values]
+        field, count = self.section.picture_id or "", self._count_rows()
+        return read_ids("data.picture_id", field, count, self._read_fields)
+
+    def groups(self) -> list[str | None] | None:
+        """The text of ``data.group`` of every sample, of its first row; None without the key."""
+        if self.section.group is None:
+            return None
+        count = self._count_rows()
+        ids = read_ids("data.group", self.section.group, count, self._read_fields)
+        return ids if self._groups is None else [ids[row] for row in self._groups.firsts.tolist()]
 
     def _sources(self) -> Iterable[object] | None:
         """What tells one state of the set from another; None: nothing does."""
@@ -200,7 +216,14 @@ class FieldSet(SampleSet):
             if "class" in self.templates.fields and label is not None:
                 fields = {"class": self._told.words(label), **fields}
         plain = label is not None or self._marks is not None  # it may do without a caption
-        return self.templates.fill(fields, name, labelled=plain), label
+        try:
+            return self.templates.fill(fields, name, labelled=plain), label
+        except SampleError as error:
+            if plain or self._told is None or error.fault != "empty":
+                raise
+            told = str(error).removeprefix(f"{name}: ")
+            what = f"{name}: no label in {self.label_field!r}, nor a caption: {told}"
+            raise SampleError(what, "empty") from None
 
     def files(self, index: int) -> dict[str, bytes]:
         """What belongs to a sample beside its picture, as files of a WebDataset: extension -> data.
@@ -235,7 +258,7 @@ class FieldSet(SampleSet):
         Args:
             paths: of the splits; and of ``classes``, where there are any.
         """
-        kept = ("resample", "max_skipped", "labels")
+        kept = ("resample", "max_skipped", "labels", "group")
         values: dict[str, Any] = {**paths, **{key: getattr(self.section, key) for key in kept}}
         if not self.templates.lenient and self._groups is None:
             values["captions"] = self.section.captions
@@ -310,6 +333,9 @@ class FieldSet(SampleSet):
             f"joined: {len(same):,} rows are {len(groups):,} samples of {pictures:,} pictures"
             f"{told} (data.join)"
         )
+        if self.section.picture_id is not None:
+            field, name = self.section.picture_id, self._row_name
+            self.said += other_pictures(field, groups, name, self._read_row)
         self._groups = groups
         if self._labels is not None:
             self._labels = self._labels[groups.firsts]

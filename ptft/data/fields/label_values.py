@@ -3,6 +3,7 @@
 import ast
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -31,6 +32,8 @@ Label = str | int
 SHOWN = 80
 """Characters of a label in a message."""
 
+_FLOAT = re.compile(r"[+-]?(\d{1,40}\.?\d{0,40}|\.\d{1,40})(e[+-]?\d{1,3})?", re.IGNORECASE)
+_MOST_DIGITS = 40  # of a number that somebody wrote
 _ALLOWED = "allowed: one name or one whole number a sample"
 
 
@@ -177,6 +180,14 @@ class LabelColumn:
         return bool(self.texts or self.numbers)
 
     @property
+    def fraction(self) -> tuple[str, str] | None:
+        """A text that writes a fraction and the sample that has it, where all write numbers."""
+        if not self.texts or not all(map(_FLOAT.fullmatch, self.texts)):
+            return None
+        parts = (one for one in self.texts.items() if not is_number(one[0]) and "." in one[0])
+        return next(parts, None)
+
+    @property
     def all_digits(self) -> bool:
         """Whether there are texts, and all of them write whole numbers."""
         return bool(self.texts) and all(map(is_number, self.texts))
@@ -278,6 +289,8 @@ def is_number(text: str) -> bool:
     if dot and rest.strip("0"):
         return False
     digits = whole.removeprefix("-")
+    if len(digits) > _MOST_DIGITS:
+        return False
     return digits.isascii() and digits.isdecimal() and (digits == "0" or digits[0] != "0")
 
 

@@ -163,6 +163,8 @@ def decide(
         numbers |= {to_number(text) for text in column.texts}
     elif numbers and column.texts:
         raise _mixed(column, key)
+    if text_is == "untyped" and (found := column.fraction) is not None:
+        _refuse_fraction(*found, given, learn(), key)
     if not numbers:
         names = given or _learned_names(learn) or natural_classes(column.texts)
         return LabelReading(tuple(names), None, False, _NAMES)
@@ -225,7 +227,8 @@ def _by_number(
     if learned is not None:
         if learned.said == _NUMBERS:
             return themselves
-        return LabelReading(tuple(names), learned.places or learned.names, digits, _BESIDE)
+        if learned.places is not None:
+            return LabelReading(tuple(names), learned.places, digits, _BESIDE)
     fit = all(0 <= number < len(names) for number in numbers)
     if not {str(number) for number in numbers} <= set(names):
         return LabelReading(tuple(names), tuple(names), digits, _BESIDE)
@@ -236,6 +239,22 @@ def _by_number(
         f"{key}: the number {number} may be the class named {str(number)!r} or class number "
         f"{number} ({names[number]!r}); data.classes says which: the names in the order of this "
         "set's numbers"
+    )
+
+
+def _refuse_fraction(
+    text: str,
+    sample: str,
+    given: Sequence[str] | None,
+    learned: LabelReading | None,
+    key: str,
+) -> None:
+    """Raises DataError: a column of numbers has a fraction, which nobody knows as a name."""
+    if text in set(given or ()) or (learned is not None and text in set(learned.names)):
+        return
+    raise DataError(
+        f"{key}: {sample}: label {text[:SHOWN]} is a fraction, and all others are numbers; "
+        "allowed: one name or one whole number a sample; or data.classes, if these are names"
     )
 
 

@@ -17,12 +17,17 @@ from ptft.data.fields.templates import is_there
 from ptft.data.label_sets import LabelSets
 from ptft.data.reading.faults import tolerated
 from ptft.errors import DataError, SampleError
+from ptft.files.bounds import shown
 from ptft.recipe.data import FolderData, ShardsData, TableData
 
 __all__ = ["FieldSection", "SetLabels", "read_set_labels"]
 
 FieldSection = ShardsData | FolderData | TableData
 """A data section whose samples have fields."""
+
+
+_FLAGS = frozenset(("0", "1", "True", "False"))
+_SEPARATORS = (";", "|", ",")
 
 
 @dataclass(frozen=True)
@@ -171,14 +176,27 @@ class _Rows:
     def _refuse_flags(self, key: str) -> None:
         """A 0 or 1 for each class would be read as the classes 0 and 1."""
         lengths = {len(one) for one in self.lists if one is not None}
-        if len(lengths) == 1 and min(lengths) > 2 and set(self.column.numbers) <= {0, 1}:
-            if self.column.texts and not set(self.column.texts) <= {"0", "1"}:
+        if len(lengths) == 1 and min(lengths) > 1 and set(self.column.numbers) <= {0, 1}:
+            if self.column.texts and not set(self.column.texts) <= _FLAGS:
                 return
             raise DataError(
-                f"{key}: every list has {min(lengths)} entries, each 0 or 1 "
+                f"{key}: every list has {min(lengths)} entries, each 0 or 1 or a boolean "
                 f"({self.name(self.codes.firsts[0])}): one for each class; allowed: the names or "
                 "the numbers of the classes that are there"
             )
+
+    def _parted_by(self) -> str:
+        """Tell where no sample has several classes, and a mark in their names may part them."""
+        if any(len(one) > 1 for one in self.lists if one is not None):
+            return ""
+        for mark in _SEPARATORS:
+            named = [text for text in self.column.texts if mark in text]
+            if named:
+                return (
+                    f"no sample has several classes, and {len(named):,} are called such as "
+                    f"{shown(named[0])}; if {mark!r} parts them: data.label_separator: {mark!r}"
+                )
+        return ""
 
     def number(self, reading: LabelReading, max_skipped: float, *, schema: bool) -> SetLabels:
         """Number the sets of all rows, in the order in which they come."""
@@ -203,6 +221,8 @@ class _Rows:
         untold = int((labels < 0).sum())
         if without:
             said.append(f"{without:,} of {len(labels):,} samples are of no class: learned as such")
+        if near := self._parted_by():
+            said.append(near)
         if untold:
             said.append(f"{untold:,} of {len(labels):,} samples do not say their classes")
         return SetLabels(reading, schema, labels, sets, self.separator, said, numbers)

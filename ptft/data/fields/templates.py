@@ -1,8 +1,11 @@
 """Caption templates over the fields of a sample, what counts as a field's value, and one spelling
 for a text, whatever wrote it, so that equal texts compare equal."""
 
+import ast
+import json
 import re
 import unicodedata
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from string import Formatter
@@ -13,12 +16,16 @@ import numpy as np
 from ptft.errors import SampleError
 from ptft.preprocess.cleaning import bound_text
 
-__all__ = ["MAX_CAPTION", "Templates", "clean_text", "is_there", "plain_field"]
+__all__ = ["MAX_CAPTION", "Templates", "clean_text", "is_there", "plain_field", "printed_texts"]
 
 _HALF = re.compile("[\ud800-\udfff]")  # of a character, as JSON can spell one: no text holds it
 
 MAX_CAPTION = 65_536
 """Characters of a text that count; 256 tokens of any language have a tenth of that."""
+
+_PRINTED = re.compile(
+    r"""\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|None|nan)(?:\s*,|\s+|$)""", re.DOTALL
+)  # an entry of a list of texts that Python printed, and what parts it from the next
 
 _MARKS = "\ufeff\u200b"  # a byte-order mark, a space of no width: white space to nobody's strip()
 
@@ -122,6 +129,8 @@ def _texts(fields: Mapping[str, Any], field: str) -> list[str]:
     value = fields.get(field)
     if not isinstance(value, _LISTS) and not is_there(value):
         raise KeyError(field)
+    if isinstance(value, str) and (printed := printed_texts(value)) is not None:
+        value = printed
     entries = value if isinstance(value, _LISTS) else [value]
     return [_text(entry, field) for entry in entries if is_there(entry)]
 
@@ -138,6 +147,48 @@ def plain_field(value: Any) -> Any:
         except UnicodeDecodeError:
             return None
     return value if isinstance(value, str | int | float) and is_there(value) else None
+
+
+def printed_texts(text: str) -> list[str | None] | None:
+    """The entries of a list of texts that was written as a text; None where it is none.
+
+    JSON writes one, or Python, as pandas does of a column of lists in a CSV: with None or nan among
+    the texts, and without commas where they were an array.
+    """
+    if not text.lstrip().startswith("["):
+        return None
+    text = clean_text(text)
+    try:
+        entries = json.loads(text)
+    except (ValueError, RecursionError):
+        return _python_texts(text)
+    texts = isinstance(entries, list) and all(isinstance(one, str | None) for one in entries)
+    return entries if texts else None
+
+
+def _python_texts(text: str) -> list[str | None] | None:
+    """The same of a list as Python or numpy prints it."""
+    if not text.endswith("]"):
+        return None
+    at, end = 1, len(text) - 1
+    found: list[str | None] = []
+    while text[at:end].strip():
+        one = _PRINTED.match(text, at, end)
+        if one is None:
+            return None
+        try:
+            found.append(None if one[1][0] in "Nn" else _literal(one[1]))
+        except (ValueError, SyntaxError):
+            return None
+        at = one.end()
+    return found
+
+
+def _literal(text: str) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # of \d, which stays what it is
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return str(ast.literal_eval(text))
 
 
 def is_there(value: Any) -> bool:

@@ -21,13 +21,14 @@ from ptft.data.reading.loader import read_ahead
 from ptft.errors import DataError, UsageError
 from ptft.recipe.check import Split
 from ptft.recipe.data import DataSection, FolderData, ShardsData, TableData
-from ptft.speech import ProgressCallback
+from ptft.speech import ProgressCallback, warn
 
 __all__ = ["CLASSES", "MANIFEST", "PackSettings", "Packed", "pack"]
 
 MANIFEST = "pack.json"
 """What a pack was made of, and each of its shards with the samples that were skipped."""
 CLASSES = "classes.json"
+_CHOOSES = ("limit", "shots", "draw_seed", "hold_out")  # among the samples of a section
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
@@ -79,7 +80,8 @@ def pack(
     """Pack the splits of a data section; go on where an earlier call with the same settings ended.
 
     Args:
-        section: of a recipe. ``limit`` does not apply; it goes on to the new section.
+        section: of a recipe. What chooses among its samples (``limit``, ``shots``, ``hold_out``)
+            does not apply, and goes on to the new section.
         out: folder of the pack.
         settings: see there.
         splits: which; absent: all that the section has.
@@ -103,15 +105,24 @@ def pack(
             "they are; allowed: a section without boxes"
         )
     chosen = splits or [split for split in _SPLITS if getattr(section, split) is not None]
-    whole = section.model_copy(update={"limit": None})
+    kept = {name: getattr(section, name) for name in _CHOOSES if hasattr(section, name)}
+    whole = section.model_copy(update=dict.fromkeys(kept))
     sets = {split: _open(whole, split, seed) for split in chosen}
     manifest = _Manifest(out, settings, whole)
     shards: list[PackedShard] = []
     for split, samples in sets.items():
         shards += _pack_split(samples, split, out, settings, manifest, workers, progress)
     new = next(iter(sets.values())).packed_section(**_paths(out, sets))
-    new = new.model_copy(update={"limit": section.limit})
-    return Packed(new, shards, total=sum(len(samples) for samples in sets.values()))
+    packed = Packed(
+        new.model_copy(update=kept), shards, total=sum(len(samples) for samples in sets.values())
+    )
+    chosen_by = [f"data.{name}" for name, value in kept.items() if value is not None]
+    if chosen_by and packed.skipped:
+        warn(
+            f"{', '.join(chosen_by)}: draws other samples than before, of those that are left: "
+            f"{len(packed.skipped):,} could not be read"
+        )
+    return packed
 
 
 def _open(section: DataSection, split: Split, seed: int) -> FieldSet:

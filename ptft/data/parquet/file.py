@@ -7,6 +7,7 @@ are read as dictionaries, a copy of each value and a number a row, and the rest 
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -53,13 +54,15 @@ def open_parquet(path: Path, groups: Iterable[Group]) -> pyarrow.parquet.Parquet
         groups: as ``row_groups`` gives them, of which the names of columns are held.
 
     Raises:
-        DataError: it is no parquet.
+        DataError: it is no parquet, or has a column's name twice.
     """
     with parquet_errors(path):
         with pyarrow.parquet.ParquetFile(path) as plain:
             metadata = plain.metadata
         columns = [metadata.schema.column(place) for place in range(metadata.num_columns)]
         names = [column.path for column in columns]
+        if (twice := next((n for n, c in Counter(names).items() if c > 1), None)) is not None:
+            raise DataError(f"{path}: two columns are named {twice!r}; allowed: different names")
         if any(list(map(".".join, group.paths)) != names for group in groups):
             raise DataError(f"{path}: a row group of other columns than the schema's")
         return pyarrow.parquet.ParquetFile(

@@ -4,14 +4,10 @@ A job is a range of positions (training) or of samples (evaluation). Each job is
 one process and depends on nothing but itself, and jobs come back in their order.
 """
 
-import multiprocessing
 import os
 import pickle
-import signal
-import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from multiprocessing import connection
 from typing import Any, Literal, Protocol
 
 import torch
@@ -25,6 +21,7 @@ from ptft.data.reading.read import EvalReader, PixelReader, TrainReader
 from ptft.data.reading.shared_buffers import SharedBuffers, SharedReader
 from ptft.data.sample import SampleSet
 from ptft.errors import DataError
+from ptft.forking import of_the_group_no_more, server_context
 from ptft.preprocess.images import Augmentation, ImagePreprocess
 from ptft.recipe.reads import Reads
 
@@ -218,7 +215,7 @@ def read_ahead(reader: Reader, jobs: Iterable[Any], workers: int) -> Generator[A
         prefetch_factor=_AHEAD,
         collate_fn=_as_it_is,
         worker_init_fn=_start_worker,
-        multiprocessing_context=_context(),
+        multiprocessing_context=server_context("ptft.data.reading.loader"),
         generator=torch.Generator(),  # the loader draws from it; the run's own must not notice
     )
     results = iter(loader)
@@ -255,32 +252,11 @@ def _from_buffers(
             yield buffers.receive(read)
 
 
-def _context() -> Any:
-    """How workers start: forked from a server that has imported torch and runs no threads, so that
-    neither locks nor thread pools nor a CUDA context of this process reach them."""
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    if "forkserver" in methods:
-        context.set_forkserver_preload(["ptft.data.reading.loader"])
-    return context
-
-
 def _start_worker(_number: int) -> None:
-    """One thread a worker; a signal to the whole group is the parent's to act on."""
+    """One thread a worker. Torch's own watch looks at the process that it was forked from, which is
+    the server: it and the workers would outlive a run that is killed."""
     torch.set_num_threads(1)
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
-        if hasattr(signal, name):  # Windows lacks the last two
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    threading.Thread(target=_end_with_the_run, daemon=True).start()
-
-
-def _end_with_the_run() -> None:
-    """Torch's own watch looks at the process that a worker was forked from, which is the server: it
-    and the workers would outlive a run that is killed."""
-    run = multiprocessing.parent_process()
-    assert run is not None
-    connection.wait([run.sentinel])
-    os._exit(1)
+    of_the_group_no_more()
 
 
 def _as_it_is(result: Any) -> Any:

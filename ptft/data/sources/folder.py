@@ -27,6 +27,7 @@ from ptft.data.sources.folder_rows import (
     read_table,
     unread_tables,
 )
+from ptft.data.sources.spelling import spelt_otherwise
 from ptft.errors import DataError, SampleError
 from ptft.recipe.data import FolderData
 
@@ -96,9 +97,13 @@ class Folder(FieldSet):
             return []
         listing = list_pictures(self._folder)
         assert not isinstance(self._rows, ClassRows)
-        for name in self._rows.unnamed(listing.pictures):
+        unnamed = self._rows.unnamed(listing.pictures)
+        for name in unnamed:
             listing.passed_over.add("pictures that the table does not name", name)
-        return listing.passed_over.lines()
+        spelt = spelt_otherwise(
+            self._rows.names(), unnamed, lambda name: (self._folder / name).is_file()
+        )
+        return [*([spelt] if spelt else []), *listing.passed_over.lines()]
 
     def _row_name(self, row: int) -> str:
         return self._rows.name(row)

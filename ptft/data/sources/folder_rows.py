@@ -15,8 +15,9 @@ from ptft.data.sources.csv_columns import FILE, CsvColumns, odd_paths
 from ptft.data.sources.json_rows import JsonRows
 from ptft.data.sources.plain_rows import READ
 from ptft.data.sources.plain_table import open_large
+from ptft.data.sources.spelling import means_file
 from ptft.errors import DataError
-from ptft.files.bounds import check_inside
+from ptft.files.bounds import check_inside, shown
 
 __all__ = [
     "FILE",
@@ -305,7 +306,13 @@ def _check_row(path: Path, number: int, row: Mapping[str, Any]) -> None:
     name = row.get(FILE)
     if not isinstance(name, str) or not name.strip():
         there = ", ".join(str(key) for key in row) or "none"
-        raise DataError(f"{path}: row {number}: no {FILE}; columns: {there[:500]}")
+        found = f"{FILE} is {shown(name)}" if FILE in row else f"no {FILE}"
+        near = [str(key) for key in row if means_file(str(key))] if FILE not in row else []
+        meant = f"; {near[0]!r} may be what is meant: call it {FILE}" if near else ""
+        raise DataError(
+            f"{path}: row {number}: {found}; allowed: a path inside the folder; columns: "
+            f"{there[:500]}{meant}"
+        )
     check_inside(name, f"{path}: row {number}: {FILE}", error=DataError)
 
 

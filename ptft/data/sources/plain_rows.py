@@ -2,13 +2,12 @@
 
 import csv
 import io
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ptft.data.fields.templates import clean_text
+from ptft.data.fields.templates import clean_text, printed_texts
 from ptft.errors import DataError
 from ptft.files.bounds import load_row
 
@@ -34,7 +33,7 @@ _FREE_CELLS = 1 << 20  # that a table may have beyond one a byte
 
 
 def read_csv(path: Path) -> list[dict[str, Any]]:
-    """Rows by the names of the first line; a cell that holds a JSON list of texts is that list.
+    """Rows by the names of the first line; a cell that holds a list of texts is that list.
 
     Raises:
         DataError: naming the file and the row.
@@ -102,20 +101,16 @@ def column_names(path: Path, names: Sequence[str]) -> list[str]:
 
 
 def read_cell(value: Any) -> Any:
-    """A cell; where it is a JSON list of texts, that list."""
-    if not isinstance(value, str) or not value.lstrip().startswith("["):
-        return value
-    try:
-        entries = json.loads(value)
-    except (ValueError, RecursionError):
-        return value
-    texts = isinstance(entries, list) and entries and all(isinstance(e, str) for e in entries)
-    return entries if texts else value
+    """A cell; where it is a list of texts, that list (``printed_texts``)."""
+    found = printed_texts(value) if isinstance(value, str) else None
+    return value if found is None else found
 
 
 def _not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
     """What to do about a file in another encoding."""
     data = bytes(error.object)
+    if data[:2] == b"\x1f\x8b":
+        return DataError(f"{path}: packed by gzip; allowed: a plain file (gunzip)")
     wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
     line = data[: error.start].count(b"\n") + 1
     where = f"byte 0x{data[error.start]:02x}"

@@ -26,13 +26,13 @@ from ptft.data.fields.label_values import LabelCodes
 from ptft.data.fields.labels import Learn
 from ptft.data.hashing import file_state
 from ptft.data.kept import Arrays, read_texts, texts
-from ptft.data.listing import IMAGE_EXTENSIONS
 from ptft.data.tar.files import ShardSource, TarAhead, TarFiles, TarIndexes
 from ptft.data.tar.index import TarIndex
 from ptft.data.tar.remote import RemoteShard, list_shards
 from ptft.data.tar.shard_cache import ShardCache
 from ptft.errors import RecipeError, SampleError
 from ptft.files.bounds import load_row
+from ptft.files.picture_names import IMAGE_EXTENSIONS
 from ptft.preprocess.decoding import check_picture_size
 from ptft.recipe.data import ShardsData
 from ptft.recipe.paths import expand_paths, is_url
@@ -104,8 +104,8 @@ class Shards(FieldSet):
         # cls is a text file, whatever it holds; a key of the JSON tells texts from numbers
         self.text_is = "untyped" if self.label_field in self._tars.extensions else "typed"
         self.said += self._tars.passed_over.lines()
-        wanted = self.templates.fields | {self.label_field, section.picture_id} - {None}
-        # txt is looked at even when unused, so that an error can list it
+        named = {self.label_field, section.picture_id, section.group}
+        wanted = self.templates.fields | named - {None}
         self._texts = {"txt", "cls", *wanted} - {"json", *IMAGE_EXTENSIONS}
         self._settle(classes, learn)
         self._files.close()

@@ -60,6 +60,9 @@ class Table(FieldSet):
         if section.picture_id is not None:
             self._require("data.picture_id", section.picture_id)
             wanted |= {section.picture_id}
+        if section.group is not None:
+            self._require("data.group", section.group)
+            wanted |= {section.group}
         if section.boxes is not None:
             self._require("data.boxes", section.boxes)
             wanted |= {section.boxes, *SIZE}

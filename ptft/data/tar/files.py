@@ -12,12 +12,12 @@ import numpy as np
 
 from ptft.data.hashing import digest_of
 from ptft.data.kept import MANY, Arrays, read_texts, remembered, settled, state_of, texts
-from ptft.data.listing import PassedOver
 from ptft.data.tar.index import FileState, TarIndex, index_tar
 from ptft.data.tar.index_file import index_path, load_index, read_head, read_index
 from ptft.data.tar.remote import RemoteShard
 from ptft.data.tar.shard_cache import ShardCache
 from ptft.errors import DataError, SampleError
+from ptft.files.picture_names import PassedOver
 from ptft.speech import Tell, counted
 
 __all__ = ["LARGE_INDEXES", "ShardSource", "TarAhead", "TarFiles", "TarIndexes"]

@@ -17,9 +17,9 @@ import numpy as np
 from ptft.data.fields.joining import digest_picture
 from ptft.data.fields.templates import clean_text
 from ptft.data.kept import PackedTexts
-from ptft.data.listing import IMAGE_EXTENSIONS, PassedOver, is_hidden
 from ptft.errors import DataError
 from ptft.files.own import open_plain
+from ptft.files.picture_names import IMAGE_EXTENSIONS, PassedOver, is_hidden
 from ptft.preprocess.decoding import MAX_PICTURE
 
 __all__ = ["LABEL", "FileState", "TarIndex", "index_tar", "probe_tar"]
