@@ -12,7 +12,7 @@ from ptft.artifact import RunFiles
 from ptft.compare.page import Choices, choices_explained, choose, write_report
 from ptft.compare.recommended import RECOMMENDED, write_recommended
 from ptft.compare.results import Cells
-from ptft.compare.stats import paired_interval
+from ptft.compare.sentences import gain_of
 from ptft.compare.tables import told_name
 from ptft.errors import PtftError, UsageError, suggest
 from ptft.files.atomic import write_atomic
@@ -72,7 +72,8 @@ def summarise(sources: Sequence[str | Path]) -> str:
     Raises:
         UsageError: one of them has no cell yet.
     """
-    rows = [["domain", "labels", "start", "recommended", "test", "gain", "retention", "CPU-s"]]
+    head = ["domain", "folder", "labels", "start", "recommended", "test", "gain", "seeds"]
+    rows = [[*head, "retention", "CPU-s"]]
     for source in sources:
         one = _read(source, ())
         section = one.comparison.compare
@@ -80,16 +81,19 @@ def summarise(sources: Sequence[str | Path]) -> str:
             arms = {a.name: a for a in one.found.arms if a.budget == choice.budget}
             arm = arms[choice.arm]
             start = next(a for a in arms.values() if a.kind == "zero_shot")
-            low, high = paired_interval(arm.test_sq, start.test_sq, confidence=section.confidence)
+            gain, low, high = (100 * v for v in gain_of(arm, start, section.confidence))
+            sure = f"{100 * section.confidence:g} %: {low:.1f} to {high:.1f}"
             kept = f"{100 * arm.test_retention:.1f}" if section.retain else "not asked"
             rows.append(
                 [
                     one.comparison.name,
+                    str(one.folder),
                     f"{choice.budget:,}",
                     f"{100 * start.test:.1f}",
                     told_name(arm),
                     f"{100 * arm.test:.1f}",
-                    f"{100 * (arm.test - start.test):+.1f} ({100 * low:.1f} to {100 * high:.1f})",
+                    f"{gain:+.1f} ({sure})",
+                    f"{arm.seeds}",
                     kept,
                     f"{arm.cpu_seconds:,.1f}",
                 ]

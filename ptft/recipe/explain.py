@@ -71,6 +71,8 @@ def _line(detail: ErrorDetails, place: _Place) -> str:
             return f"{key}: needs a kind; allowed: {', '.join(sorted(kinds))}"
         case "model_type" | "model_attributes_type" | "dict_type":
             return f"{shown}: allowed: a section, that is keys with values"
+        case "string_type" if given is True or given is False:
+            return f"{shown}: allowed: a text; YAML takes yes, no, on and off for {given}: quote it"
         case "value_error":
             return f"{key}: {str(detail['msg']).removeprefix('Value error, ')}"
         case _:

@@ -106,7 +106,7 @@ def test_the_report_speaks_of_pictures_and_is_the_same_again(
     tables = report[report.index("## Recommended") : report.index("## What it took")]
     assert "## 8 pictures: " in explain_again(outcome.folder)
     assert tables in (outcome.folder / "report.md").read_text()
-    assert "| tiny | 8 | " in summarise([outcome.folder])
+    assert f"{outcome.folder.name} | 8 | " in summarise([outcome.folder])
     [lost] = outcome.folder.glob("cells/full_8_1.*.json")
     before = json.loads(lost.read_text())
     lost.unlink()

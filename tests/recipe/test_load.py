@@ -202,3 +202,9 @@ def test_a_mixture_is_checked_as_a_whole() -> None:
     assert "two are named 'a'" in "\n".join(
         problems(data={"kind": "mixture", "parts": [{**part, "name": "a"}] * 2})
     )
+
+
+def test_a_word_that_yaml_takes_for_a_truth_value_is_told_to_be_quoted() -> None:
+    data = {"kind": "folder", "train": "x", "classes": [False, "yes"]}
+    (problem,) = problems(data=data)
+    assert "data.classes.0: False: allowed: a text; YAML takes yes, no, on and off" in problem

@@ -29,15 +29,8 @@ from ptft.recipe.data import INDIFFERENT, ShardsData
 
 __all__ = ["FieldSection", "FieldSet"]
 
-_NO_MEANING = {
-    "train",
-    "val",
-    "test",
-    "limit",
-    "resample",
-    "group",
-    *INDIFFERENT,
-}  # of a sample's fields
+# keys that say nothing of what a sample is
+_NO_MEANING = {"train", "val", "test", "limit", "resample", "group", *INDIFFERENT}
 
 
 class FieldSet(SampleSet):
