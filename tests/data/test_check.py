@@ -248,3 +248,25 @@ def test_rows_of_one_picture_in_a_large_set_are_seen_in_a_sample(
     assert "(first: t.tar/1 is t.tar/0)" in said and "data.join: bytes makes one sample" in said
     assert "pictures of 0.0 GiB: equal ones are not looked for" in said
     assert not check_splits(_recipe({**data, "join": "bytes"}))[1][1:]
+
+
+def test_stages_of_other_classes_are_told_before_the_first_is_trained(tmp_path: Path) -> None:
+    folders = {"one": {"ant": 3, "bee": 3}, "two": {"ant": 3, "cow": 3}}
+    stages = []
+    for name, counts in folders.items():
+        paths = {s: _classes(tmp_path / name / s, **counts) for s in ("train", "val")}
+        asked = {"kind": "zero_shot"}
+        stages.append({"name": name, "data": {"kind": "folder", **paths}, "evaluate": asked})
+    values = {
+        "name": "r",
+        "model": MODEL,
+        "objective": {"kind": "clip", "templates": ["a {}"]},
+        "optim": {"lr": 1e-3, "global_batch": 4, "epochs": 1, "precision": "fp32"},
+        "stages": stages,
+    }
+    said = _said(parse_recipe({**values, "guard": {"replay": 0.5}}, "r"))
+    assert "'bee' is a class of one of it and stages.one.data.train: guard.replay learns" in said
+    check_splits(parse_recipe({**values, "guard": {"replay": 0.0}}, "r"))
+    for stage in stages:
+        stage["data"] |= {"classes": ["ant", "bee", "cow"]}  # type: ignore[operator]
+    check_splits(parse_recipe({**values, "guard": {"replay": 0.5}}, "r"))

@@ -19,7 +19,7 @@ from ptft.data.held_out import groups_of
 from ptft.data.sample import with_labels
 from ptft.errors import DataError, RecipeError, SampleError
 from ptft.recipe.check import SplitUse
-from ptft.recipe.data import FolderData
+from ptft.recipe.data import FolderData, TableData
 from tests.support.shards import picture
 
 
@@ -279,3 +279,16 @@ def test_samples_without_a_class_are_left_out_and_counted(tmp_path: Path) -> Non
     assert [kept.name(n) for n in range(len(kept))] == ["0.png", "1.png", "3.png"]
     assert said == ["left out: 2 of 5 samples have no class"]
     assert with_labels(kept) == (kept, [])
+
+
+def test_files_of_one_table_have_one_first_line(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,kind\nred,a\nblue,b\n")
+    (tmp_path / "b.csv").write_text("kind,text\na,green\n")
+    (tmp_path / "c.csv").write_text("text,kind\n")
+    section = TableData(train=[str(tmp_path / f"{n}.csv") for n in "abc"], image=None, label="kind")
+    assert len(open_split(section, "train")) == 3
+    (tmp_path / "c.csv").write_text("grey,b\nblack,a\n")
+    with pytest.raises(
+        DataError, match=r"c\.csv: b is a column of one of it and .*a\.csv; allowed"
+    ):
+        open_split(section, "train")

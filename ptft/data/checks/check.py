@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptft.data.checks.names import odd_names
+from ptft.data.checks.stages import stage_problems
 from ptft.data.checks.survey import Survey, survey_split
 from ptft.data.checks.twins import KnownGroups, KnownPictures, Twins
 from ptft.data.listing import walked_anew
@@ -100,8 +101,8 @@ def check_splits(
     seen = inspect_splits(
         splits_of(recipe), recipe.objective, seed=recipe.seed, every=every, tell=tell
     )
-    if seen.problems:
-        raise DataError(*seen.problems)
+    if problems := [*seen.problems, *stage_problems(recipe, seen.checked)]:
+        raise DataError(*problems)
     return seen.checked, seen.warnings
 
 
@@ -304,8 +305,7 @@ def _warnings(checked: list[Checked]) -> list[str]:
                 f"{first!r}: leave cells empty where there is no caption"
             )
         if survey.unlabelled and survey.classes is not None:
-            have = "sample has" if survey.unlabelled == 1 else "samples have"
-            lines.append(f"{label}: {survey.unlabelled:,} {have} no class")
+            lines.append(f"{label}: no class: {survey.unlabelled:,} of {survey.samples:,} samples")
         if survey.without and survey.words:
             lines.append(f"{label}: {survey.without:,} of {survey.read:,} samples have no caption")
         for kind, (number, examples) in survey.faults.items():

@@ -13,6 +13,7 @@ from ptft.data.sources.csv_columns import CsvColumns, open_columns
 from ptft.data.sources.json_rows import JsonRows, open_json_rows
 from ptft.data.sources.plain_rows import READ
 from ptft.errors import DataError
+from ptft.files.bounds import brief
 
 __all__ = ["PlainRows", "open_large"]
 
@@ -50,7 +51,7 @@ class PlainRows:
         paths: of ``.csv`` or ``.jsonl`` files.
 
     Raises:
-        DataError: a file cannot be read, or there is no row.
+        DataError: a file cannot be read, has other columns than the first, or there is no row.
     """
 
     window: int | None = None
@@ -67,8 +68,22 @@ class PlainRows:
         self._firsts = np.cumsum([0, *map(len, self._parts)])
         if not len(self):
             raise DataError(f"{self._paths[0]}: no rows")
+        self._check_columns()
         self.columns = list(dict.fromkeys(name for part in self._parts for name in part.names))
         self._fields: list[str] = []
+
+    def _check_columns(self) -> None:
+        """Hold CSV files to the columns of the first: what one lacks would be empty in its rows,
+        and one without a line of names has other ones."""
+        pairs = zip(self._paths, self._parts, strict=True)
+        plain = [pair for pair in pairs if pair[0].suffix.lower() == ".csv" and len(pair[1])]
+        for path, part in plain[1:]:
+            first, known = plain[0]
+            if odd := sorted({*part.names} ^ {*known.names}):
+                raise DataError(
+                    f"{path}: {brief(odd[0])} is a column of one of it and {first}; allowed: the "
+                    "same first line, of names, in all"
+                )
 
     def __len__(self) -> int:
         return int(self._firsts[-1])

@@ -1,0 +1,27 @@
+"""What keeps stages from being trained one after another, seen before the first."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from ptft.recipe import Recipe, StagedRecipe
+
+if TYPE_CHECKING:
+    from ptft.data.checks.check import Checked
+
+__all__ = ["stage_problems"]
+
+
+def stage_problems(recipe: Recipe, checked: Sequence["Checked"]) -> Iterator[str]:
+    """Sets of other classes than the first stage's, which replay would mix with it."""
+    replays = isinstance(recipe, StagedRecipe) and recipe.guard is not None and recipe.guard.replay
+    learned = [one for one in checked if one.learned and one.survey.classes]
+    for found in learned[1:] if replays else ():
+        first, own = learned[0], found.survey.classes or []
+        if own == (known := first.survey.classes or []):
+            continue
+        odd = sorted({*own} ^ {*known})
+        what = f"{odd[0]!r} is a class of one of it and {first.label}" if odd else "another order"
+        yield (
+            f"{found.label}: {what}: guard.replay learns both as one; allowed: data.classes with "
+            "the names of all, in each stage, or guard.replay: 0"
+        )
