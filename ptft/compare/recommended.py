@@ -128,7 +128,7 @@ def _header(comparison: Comparison, arm: Arm, samples: int) -> str:
     if arm.kind == "soup":
         return _commented([*lines, *_soup_lines(comparison)])
     lines.append(f"ptft train {RECOMMENDED} run.dir=runs/recommended")
-    if "alpha" in arm.chosen:
+    if arm.chosen.get("alpha", 1.0) != 1.0:  # of all of it nothing is left to mix
         start = comparison.init.from_ if comparison.init else "START"
         lines.append(
             f"ptft mix runs/recommended models/mixed --base {start} --alpha {arm.chosen['alpha']}"

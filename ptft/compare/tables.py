@@ -27,7 +27,9 @@ def told_name(arm: Arm) -> str:
     if arm.kind == "soup":
         return f"{arm.name} of {arm.base}"
     alpha = arm.chosen.get("alpha") if arm.name.endswith(MIXED) else None
-    return f"{arm.shown}, {alpha:g} of it" if isinstance(alpha, float) else arm.shown
+    if not isinstance(alpha, float):
+        return arm.shown
+    return f"{arm.shown}, {f'{alpha:g}' if alpha < 1.0 else 'all'} of it"
 
 
 def _cut(arm: Arm, comparison: Comparison) -> str:
@@ -52,7 +54,7 @@ def choices_table(
             "recommended",
             "val",
             *["val retention"] * retains,
-            "best on val",
+            "best by this budget alone",
             "its val",
             "test",
             "over the start",
