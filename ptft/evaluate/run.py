@@ -1,6 +1,7 @@
 """The evaluations of a recipe: each item's figures by its name."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from ptft.data import SampleSet, kept_open, open_split
 from ptft.data.hashing import text_id
 from ptft.data.reading.loader import Workers
+from ptft.data.sample import Part, with_labels
 from ptft.evaluate.class_answers import ClassAnswers
 from ptft.evaluate.class_ranks import ClassRanks, rank_labels, rank_probe
 from ptft.evaluate.detect import Detections, detect_figures, detect_split
@@ -36,7 +38,7 @@ __all__ = ["EmbeddedSplits", "Figures", "evaluate", "reads_of"]
 Figures = dict[str, Any]
 """Numbers by name, and ``skipped_samples``, names of samples that could not be read."""
 
-EmbeddedSplits = dict[tuple[str, str, Reads], SplitEmbeddings]
+EmbeddedSplits = dict[tuple[str, str, str], SplitEmbeddings]
 """Embeddings by data section, split, and what is read of a sample."""
 
 _NAMED = 20  # skipped samples that a result names
@@ -148,12 +150,18 @@ class _Splits:
         section, split = item.data or self.data, split or item.split
         reads = reads_of(item, self.model)
         embedded = self._images if reads == "image" else self._others
-        key = (section.model_dump_json(by_alias=True), split, reads)
-        if key not in embedded:
+        key: tuple[str, str, str] = (section.model_dump_json(by_alias=True), split, reads)
+        classed = not isinstance(item, RetrievalEvaluation)
+        asked = (*key[:2], f"{reads}, with a class") if classed else key
+        if asked not in embedded:
             place = "evaluate.data" if item.data else "data"
-            samples = open_split(section, split, seed=self.seed, key=place)
-            self._say(f"{place}.{split}", samples.notes(1))
-            embedded[key] = embed_split(
+            whole = open_split(section, split, seed=self.seed, key=place)
+            samples, bare = with_labels(whole) if classed else (whole, [])
+            self._say(f"{place}.{split}", [*whole.notes(1), *bare])
+            if samples is whole and key in embedded:
+                embedded[asked] = embedded[key]
+                return embedded[key]
+            found = embed_split(
                 self.model,
                 samples,
                 batch=item.batch,
@@ -162,7 +170,13 @@ class _Splits:
                 progress=self.progress,
                 reads=reads,
             )
-        return embedded[key]
+            if isinstance(samples, Part) and samples is not whole:  # numbered as in the whole
+                numbers = torch.from_numpy(samples.indices).to(found.indices.device)
+                found = replace(found, indices=numbers[found.indices])
+            else:
+                embedded[key] = found
+            embedded[asked] = found
+        return embedded[asked]
 
     def detect(self, item: DetectEvaluation) -> tuple[SampleSet, Detections]:
         """The item's data, and what the model's detector finds there."""

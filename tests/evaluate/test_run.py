@@ -145,6 +145,38 @@ def test_skipped_samples_are_counted_and_named(model: DualEncoder, colours: Fold
     assert "broken" in figures["skipped_samples"][0]
 
 
+def test_samples_without_a_class_are_left_out_of_what_asks_for_classes(
+    model: DualEncoder, tmp_path: Path
+) -> None:
+    """By the same places in their set; what reads captions reads the others too."""
+    rng = np.random.default_rng(0)
+    kinds = ["red", "", "blue", "", "red", "blue"]
+    sets = {}
+    for name, kept in (("all", range(6)), ("told", (0, 2, 4, 5))):
+        (tmp_path / name).mkdir()
+        with (tmp_path / name / "metadata.csv").open("w", newline="") as stream:
+            rows = csv.writer(stream)
+            rows.writerow(["file_name", "kind", "text"])
+            rows.writerows([f"{n}.png", kinds[n], f"caption {n}"] for n in kept)
+        sets[name] = FolderData(test=str(tmp_path / name), label="kind")
+    for number in range(6):
+        pixels = Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8))
+        for name in sets:
+            pixels.save(tmp_path / name / f"{number}.png")
+    item = ZeroShotEvaluation(split="test", name="classes")
+    both = [item, RetrievalEvaluation(split="test", name="pairs")]
+    said: list[str] = []
+    answers = {name: {} for name in sets}  # type: ignore[var-annotated]
+    figures = {
+        name: evaluate(model, both, data, seed=0, tell=said.append, classed=answers[name])
+        for name, data in sets.items()
+    }
+    assert figures["all"]["classes"] == figures["told"]["classes"]
+    assert figures["all"]["pairs"]["images"] == 6
+    assert "data.test: left out: 2 of 6 samples have no class" in said
+    assert answers["all"]["classes"].places_n.tolist() == [0, 2, 4, 5]
+
+
 def test_retrieval_takes_all_captions_of_an_image(model: DualEncoder, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     with (tmp_path / "metadata.csv").open("w", newline="") as stream:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptft.data.checks.names import odd_names
-from ptft.data.checks.stages import stage_problems
+from ptft.data.checks.stages import of_classes, stage_problems
 from ptft.data.checks.survey import Survey, survey_split
 from ptft.data.checks.twins import KnownGroups, KnownPictures, Twins
 from ptft.data.listing import walked_anew
 from ptft.data.open import open_split
-from ptft.data.sample import SampleSet
+from ptft.data.sample import SampleSet, with_labels
 from ptft.data.sources.class_captions import ClassCaptions
 from ptft.errors import DataError, PtftError, RecipeError
 from ptft.recipe import (
@@ -135,7 +135,9 @@ def inspect_splits(
         try:
             with walked_anew(every):
                 samples = open_split(use.section, use.split, seed=seed, key=use.key)
+            samples, bare = with_labels(samples) if of_classes(same, objective) else (samples, [])
             survey = survey_split(samples, every=every, pictures=_reads_pictures(use, objective))
+            survey.said.extend(bare)
         except (DataError, RecipeError) as error:
             problems += str(error).split("\n")
             continue
