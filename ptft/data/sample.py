@@ -297,13 +297,15 @@ class Subset(Part):
 
 def with_labels(samples: SampleSet) -> tuple[SampleSet, list[str]]:
     """The samples that have a class, and what there is to say of the others; all of a set whose
-    labels are not known before it is read, or that has none."""
-    labels = samples.labels()
+    labels are not known before it is read, that has none, or that draws in an order of its own."""
+    plain = type(samples).order is SampleSet.order
+    labels = samples.labels() if plain else None
     kept = np.flatnonzero(labels >= 0) if labels is not None else np.empty(0, np.int64)
     if not len(kept) or len(kept) == len(samples):
         return samples, []
-    bare = len(samples) - len(kept)
-    return Part(samples, kept), [f"left out: {bare:,} of {len(samples):,} samples have no class"]
+    bare, part = len(samples) - len(kept), Part(samples, kept)
+    part.resample = samples.resample
+    return part, [f"left out: {bare:,} of {len(samples):,} samples have no class"]
 
 
 def draw_val(samples: SampleSet, most: int, seed: int) -> SampleSet:

@@ -157,7 +157,7 @@ class TableData(Fields, Drawn):
     A split is a parquet path, glob or list, or ``org/name:split`` of a dataset on the Hub (or a
     folder saved by ``datasets``). The picture column holds encoded bytes, or ``{"bytes", "path"}``.
     Texts without pictures (``image: null``) may also lie in ``.csv`` or ``.jsonl`` files; a cell of
-    a CSV that holds a JSON list of texts is that list.
+    a CSV that holds a list of texts, as JSON or Python writes one, is that list.
     """
 
     kind: Literal["table"] = "table"

@@ -274,8 +274,10 @@ def test_a_packed_table_says_so(tmp_path: Path) -> None:
 
 def test_samples_without_a_class_are_left_out_and_counted(tmp_path: Path) -> None:
     rows = [{"kind": kind} for kind in ("a", "b", "", "a", "")]
-    samples = open_split(FolderData(train=_folder(tmp_path / "a", rows), label="kind"), "train")
+    section = FolderData(train=_folder(tmp_path / "a", rows), label="kind", resample="class")
+    samples = open_split(section, "train")
     kept, said = with_labels(samples)
+    assert kept.resample == "class"
     assert [kept.name(n) for n in range(len(kept))] == ["0.png", "1.png", "3.png"]
     assert said == ["left out: 2 of 5 samples have no class"]
     assert with_labels(kept) == (kept, [])
