@@ -112,6 +112,20 @@ def test_answers_of_both_kinds_of_labels_are_read_together(folder: Path, tmp_pat
     assert second.val_asked != answers_by_margin([validation.val])[0]
 
 
+def test_a_question_is_one_whatever_cannot_be_read_beside_it(tmp_path: Path) -> None:
+    """Seeds ask of the same ``val``: without their identities four pictures would be twelve."""
+    folder = write_colours(tmp_path / "colours")
+    (folder / "val" / "red" / "1.png").write_bytes(b"no picture")
+    wanted = comparison(folder)
+    section = wanted.compare.model_copy(update={"seeds": 3, "budgets": [4]})
+    data = wanted.data.model_copy(update={"max_skipped": 0.5})
+    wanted = wanted.model_copy(update={"compare": section, "data": data})
+    Task(wanted, section.arms[0], 4, tmp_path / "run").run()
+    for cell in Cells(tmp_path / "run", wanted).all():
+        assert cell.val_of == [0, 1, 2, 3, 4, 6, 7]  # green first, and of red all but the second
+        assert len(cell.val_of) == len(cell.val_hits) == len(cell.val_asked)
+
+
 def test_captions_that_the_model_knows_give_the_same_figures(tmp_path: Path) -> None:
     """Of two sets with captions in common the second embeds only its own."""
     model = build(towers_section())
