@@ -1,6 +1,5 @@
 """What a label means, from every source: names are names, whole numbers places or names."""
 
-import csv
 import io
 import json
 import unicodedata
@@ -20,25 +19,14 @@ from ptft.data.fields.label_values import read_label
 from ptft.errors import DataError, SampleError
 from ptft.recipe.data import FolderData, ShardsData, TableData
 from tests.support.shards import picture, write_tar
+from tests.support.tables import picture_table
 
 NAN = float("nan")
 
 
 def _folder(root: Path, labels: list[Any], form: str, **values: Any) -> FolderData:
     """A folder with a metadata table whose column ``kind`` holds the labels."""
-    root.mkdir(parents=True)
-    rows = [{"file_name": f"{i}.png", "kind": label} for i, label in enumerate(labels)]
-    for number, row in enumerate(rows):
-        (root / row["file_name"]).write_bytes(picture(number))
-    if form == "csv":
-        with (root / "metadata.csv").open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, ["file_name", "kind"])
-            writer.writeheader()
-            writer.writerows(rows)
-    elif form == "jsonl":
-        (root / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    else:
-        pq.write_table(pa.Table.from_pylist(rows), root / "metadata.parquet")
+    picture_table(root, [{"kind": label} for label in labels], form)
     return FolderData(train=str(root), label="kind", **values)
 
 

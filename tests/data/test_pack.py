@@ -107,6 +107,7 @@ def test_a_table_keeps_its_captions(tmp_path: Path) -> None:
     streamed = plain.model_copy(update={"streaming": True, "window": 3})
     for place, section in (("plain", plain), ("lists", lists), ("streamed", streamed)):
         packed = pack(section, tmp_path / place, SMALL, workers=0)
+        assert (packed.total, packed.skipped) == (11, [])
         same_but_for_pictures(section, packed, "train", left_out=0)
 
 

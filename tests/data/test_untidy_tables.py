@@ -1,6 +1,5 @@
 """Tables as people have them: lists written as texts, words for nothing, names in two spellings."""
 
-import csv
 import gzip
 import json
 from pathlib import Path
@@ -21,23 +20,7 @@ from ptft.errors import DataError, RecipeError, SampleError
 from ptft.recipe.check import SplitUse
 from ptft.recipe.data import FolderData, TableData
 from tests.support.shards import picture
-
-
-def _folder(root: Path, rows: list[dict[str, Any]], form: str = "csv") -> str:
-    root.mkdir(parents=True)
-    for number in range(len(rows)):
-        (root / f"{number}.png").write_bytes(picture(number))
-    rows = [{"file_name": f"{number}.png", **row} for number, row in enumerate(rows)]
-    if form == "csv":
-        with (root / "metadata.csv").open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    elif form == "jsonl":
-        (root / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    else:
-        pq.write_table(pa.Table.from_pylist(rows), root / "metadata.parquet")
-    return str(root)
+from tests.support.tables import picture_table
 
 
 @pytest.mark.parametrize(
@@ -70,7 +53,7 @@ def test_a_list_that_was_written_as_a_text(text: str, entries: list[str | None] 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
 def test_a_list_as_a_text_is_several_captions(tmp_path: Path, form: str) -> None:
     rows = [{"text": "['a cat', 'one']"}, {"text": '["b", null]'}, {"text": "[draft]"}]
-    section = FolderData(train=_folder(tmp_path / "a", [*rows, {"text": "[]"}], form))
+    section = FolderData(train=picture_table(tmp_path / "a", [*rows, {"text": "[]"}], form))
     samples = open_split(section, "train")
     found = [samples.captions(number) for number in range(3)]
     assert found == [("a cat", "one"), ("b",), ("[draft]",)]
@@ -80,30 +63,30 @@ def test_a_list_as_a_text_is_several_captions(tmp_path: Path, form: str) -> None
 
 def test_a_column_of_fractions_is_no_class(tmp_path: Path) -> None:
     rows = [{"kind": text} for text in ("1", "0.52", "2.0", "3e-1")]
-    folder = _folder(tmp_path / "a", rows)
+    folder = picture_table(tmp_path / "a", rows)
     with pytest.raises(DataError, match=r"1\.png: label 0\.52 is a fraction, and all others are"):
         open_split(FolderData(train=folder, label="kind"), "train")
     listed = FolderData(train=folder, label="kind", classes=["1", "0.52", "2.0", "3e-1"])
     assert open_split(listed, "train").labels() is not None
-    mixed = _folder(tmp_path / "b", [{"kind": "v1.5"}, {"kind": "0.52"}])
+    mixed = picture_table(tmp_path / "b", [{"kind": "v1.5"}, {"kind": "0.52"}])
     assert open_split(FolderData(train=mixed, label="kind"), "train").classes == ["0.52", "v1.5"]
 
 
 def test_a_number_of_thousands_of_digits_is_a_name(tmp_path: Path) -> None:
     section = FolderData(
-        train=_folder(tmp_path / "a", [{"kind": "7" * 5000}, {"kind": "1"}]), label="kind"
+        train=picture_table(tmp_path / "a", [{"kind": "7" * 5000}, {"kind": "1"}]), label="kind"
     )
     assert len(open_split(section, "train").classes or ()) == 2
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
 def test_numbers_beside_a_training_set_of_digits_may_be_either(tmp_path: Path, form: str) -> None:
-    train = _folder(tmp_path / "train", [{"kind": str(n)} for n in (1, 2, 3, 4)], form)
-    val = _folder(tmp_path / "val", [{"kind": n} for n in (1, 2, 3)], form)
+    train = picture_table(tmp_path / "train", [{"kind": str(n)} for n in (1, 2, 3, 4)], form)
+    val = picture_table(tmp_path / "val", [{"kind": n} for n in (1, 2, 3)], form)
     section = FolderData(train=train, val=val, label="kind")
     with pytest.raises(DataError, match="the number 1 may be the class named '1' or class number"):
         open_split(section, "val")
-    years = _folder(tmp_path / "years", [{"kind": n} for n in (1, 2, 4)], form)
+    years = picture_table(tmp_path / "years", [{"kind": n} for n in (1, 2, 4)], form)
     fits = FolderData(train=train, val=years, label="kind", classes=["1", "2", "3", "4", "5"])
     assert open_split(fits, "val").labels() is not None
 
@@ -137,12 +120,14 @@ def test_names_that_people_read_as_one() -> None:
 
 def test_captions_that_are_words_for_nothing_are_counted(tmp_path: Path) -> None:
     rows = [{"text": text} for text in ("a", "nan", "NULL", "banana")]
-    survey = survey_split(open_split(FolderData(train=_folder(tmp_path / "a", rows)), "train"))
+    survey = survey_split(
+        open_split(FolderData(train=picture_table(tmp_path / "a", rows)), "train")
+    )
     assert survey.nothing == (2, "nan")
 
 
 def test_a_row_without_its_label_says_so(tmp_path: Path) -> None:
-    folder = _folder(tmp_path / "a", [{"kind": "ant"}, {"kind": ""}])
+    folder = picture_table(tmp_path / "a", [{"kind": "ant"}, {"kind": ""}])
     samples = open_split(FolderData(train=folder, label="kind"), "train")
     with pytest.raises(SampleError, match=r"^1\.png: no label in 'kind', nor a caption: no field"):
         samples.describe(1)
@@ -186,7 +171,7 @@ def test_an_absent_picture_has_a_near_miss(tmp_path: Path, name: str) -> None:
 
 def _patients(root: Path, form: str = "csv", **values: Any) -> FolderData:
     rows = [{"text": f"scan {n}", "patient": f"p{n // 5}"} for n in range(40)]
-    return FolderData(train=_folder(root, rows, form), **values)
+    return FolderData(train=picture_table(root, rows, form), **values)
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
@@ -203,7 +188,7 @@ def test_a_hold_out_parts_no_group(tmp_path: Path, form: str) -> None:
 def test_a_group_and_a_picture_hold_together_what_they_join(tmp_path: Path) -> None:
     """Rows 0 and 1 are of one patient, 1 and 2 show one picture: all three are on one side."""
     rows = [{"kind": "ab"[n % 2], "patient": f"p{max(n, 1)}"} for n in range(12)]
-    folder = _folder(tmp_path / "a", rows)
+    folder = picture_table(tmp_path / "a", rows)
     Path(folder, "2.png").write_bytes(picture(1))
     for share in (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8):
         section = FolderData(train=folder, label="kind", group="patient", hold_out=share)
@@ -215,7 +200,7 @@ def test_a_group_and_a_picture_hold_together_what_they_join(tmp_path: Path) -> N
 def test_groups_that_training_has_too_are_told(tmp_path: Path) -> None:
     train = _patients(tmp_path / "a").train
     rows = [{"text": f"other {n}", "patient": p} for n, p in enumerate(("p3 ", "p3", "new"))]
-    val = _folder(tmp_path / "b", rows)
+    val = picture_table(tmp_path / "b", rows)
     for number in range(3):
         Path(val, f"{number}.png").write_bytes(picture(100 + number))
     uses = [
@@ -248,7 +233,9 @@ def test_a_hold_out_that_leaves_nothing_says_its_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize("labels", [[[0, 1], [1, 0], [1, 1]], [[True, False], [False, False]]])
 def test_a_flag_for_each_class_is_no_list_of_labels(tmp_path: Path, labels: list[Any]) -> None:
     rows = [{"kind": label} for label in labels]
-    section = FolderData(train=_folder(tmp_path / "a", rows, "jsonl"), label="kind", labels="many")
+    section = FolderData(
+        train=picture_table(tmp_path / "a", rows, "jsonl"), label="kind", labels="many"
+    )
     with pytest.raises(DataError, match=r"every list has 2 entries, each 0 or 1 or a boolean"):
         open_split(section, "train")
 
@@ -257,7 +244,7 @@ def test_a_flag_for_each_class_is_no_list_of_labels(tmp_path: Path, labels: list
 def test_a_separator_that_was_forgotten_is_told(tmp_path: Path, separator: str | None) -> None:
     rows = [{"kind": text} for text in ("a;b", "a", "c;b")]
     section = FolderData(
-        train=_folder(tmp_path / "a", rows),
+        train=picture_table(tmp_path / "a", rows),
         label="kind",
         labels="many",
         label_separator=separator,
@@ -274,7 +261,7 @@ def test_a_packed_table_says_so(tmp_path: Path) -> None:
 
 def test_samples_without_a_class_are_left_out_and_counted(tmp_path: Path) -> None:
     rows = [{"kind": kind} for kind in ("a", "b", "", "a", "")]
-    section = FolderData(train=_folder(tmp_path / "a", rows), label="kind", resample="class")
+    section = FolderData(train=picture_table(tmp_path / "a", rows), label="kind", resample="class")
     samples = open_split(section, "train")
     kept, said = with_labels(samples)
     assert kept.resample == "class"
