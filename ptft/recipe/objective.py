@@ -17,6 +17,7 @@ __all__ = [
     "SelfSupervisedObjective",
     "SiglipObjective",
     "doubles_problem",
+    "learns_classes",
     "read_towers",
     "usual_nms",
 ]
@@ -199,6 +200,13 @@ def usual_nms(objective: DetectObjective, items: Sequence[EvaluateItem]) -> floa
         return None
     told = (one.nms for one in items if isinstance(one, DetectEvaluation) and one.nms is not None)
     return next(told, _NMS)
+
+
+def learns_classes(objective: "ObjectiveSection | None") -> bool:
+    """Whether a sample without a class has nothing to learn from."""
+    if isinstance(objective, ClipObjective | SiglipObjective):
+        return objective.templates is not None
+    return isinstance(objective, ClassifyObjective)
 
 
 def read_towers(objective: ObjectiveSection) -> tuple[Literal["image", "text"], ...]:

@@ -46,6 +46,7 @@ from ptft.recipe import (
     usual_nms,
 )
 from ptft.recipe.labels import learned_data
+from ptft.recipe.objective import learns_classes
 from ptft.train.class_weights import class_weights
 from ptft.train.prior import put_detector
 from ptft.train.self_training import with_pseudo_labels
@@ -103,7 +104,7 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
     check_widths(recipe.objective, model.spec.embed_dim)
     labelled = open_split(learned_data(recipe), "train", seed=recipe.seed)
     told: list[str] = []
-    if _learns_classes(recipe):
+    if learns_classes(recipe.objective):
         labelled, told = with_labels(labelled)
     samples = labelled
     if recipe.self_train is not None:
@@ -149,12 +150,6 @@ def set_up(recipe: Recipe, device: torch.device, world: World = ALONE) -> Setup:
         random_head=random_head,
         class_weights=_class_weights(recipe, samples, device),
     )
-
-
-def _learns_classes(recipe: Recipe) -> bool:
-    """Whether a sample without a class has nothing to learn from."""
-    templates = getattr(recipe.objective, "templates", None)
-    return isinstance(recipe.objective, ClassifyObjective) or templates is not None
 
 
 def cut_notes(samples: SampleSet, tokenizer: TextTokenizer, *, stops: bool) -> list[str]:

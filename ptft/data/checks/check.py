@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptft.data.checks.names import odd_names
-from ptft.data.checks.stages import of_classes, stage_problems
+from ptft.data.checks.stages import OF_CLASSES, of_classes, stage_problems
 from ptft.data.checks.survey import Survey, survey_split
 from ptft.data.checks.twins import KnownGroups, KnownPictures, Twins
 from ptft.data.listing import walked_anew
@@ -246,7 +246,7 @@ def _meaningless(found: Checked, objective: ObjectiveSection | None) -> Iterator
     if all(use.key.endswith(".unlabelled") for use in found.uses):
         return  # of which neither labels nor captions are read
     kinds: set[str] = {use.item.kind for use in found.uses if use.item is not None}
-    labelled = kinds & {"zero_shot", "probe", "classify"}
+    labelled = kinds & OF_CLASSES
     paired = objective if isinstance(objective, ClipObjective | SiglipObjective) else None
     templates = paired.templates if paired is not None else None
     if found.learned and objective is not None:

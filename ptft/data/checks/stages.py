@@ -3,23 +3,23 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ptft.recipe import ClassifyObjective, Recipe, StagedRecipe
+from ptft.recipe import Recipe, StagedRecipe
 from ptft.recipe.check import SplitUse
-from ptft.recipe.objective import ObjectiveSection
+from ptft.recipe.objective import ObjectiveSection, learns_classes
 
 if TYPE_CHECKING:
     from ptft.data.checks.check import Checked
 
-__all__ = ["of_classes", "stage_problems"]
+__all__ = ["OF_CLASSES", "of_classes", "stage_problems"]
 
-_OF_CLASSES = frozenset(("zero_shot", "probe", "classify"))
+OF_CLASSES = frozenset(("zero_shot", "probe", "classify"))
+"""Kinds of evaluations that ask for classes."""
 
 
 def of_classes(uses: Sequence[SplitUse], objective: ObjectiveSection | None) -> bool:
     """Whether all that reads a split reads its classes, so that samples without are left out."""
-    learns = isinstance(objective, ClassifyObjective) or bool(getattr(objective, "templates", None))
-    kinds = {use.item.kind if use.item is not None else "" for use in uses}
-    return kinds <= (_OF_CLASSES | {""} if learns else _OF_CLASSES)
+    kinds: set[str] = {use.item.kind if use.item is not None else "" for use in uses}
+    return kinds <= (OF_CLASSES | {""} if learns_classes(objective) else OF_CLASSES)
 
 
 def stage_problems(recipe: Recipe, checked: Sequence["Checked"]) -> Iterator[str]:

@@ -100,9 +100,10 @@ class Folder(FieldSet):
         unnamed = self._rows.unnamed(listing.pictures)
         for name in unnamed:
             listing.passed_over.add("pictures that the table does not name", name)
-        spelt = spelt_otherwise(
-            self._rows.names(), unnamed, lambda name: (self._folder / name).is_file()
-        )
+        spelt = None
+        if len(self._rows) > len(listing.pictures) - len(unnamed):  # some may not be there
+            names = self._rows.names()
+            spelt = spelt_otherwise(names, unnamed, lambda name: (self._folder / name).is_file())
         return [*([spelt] if spelt else []), *listing.passed_over.lines()]
 
     def _row_name(self, row: int) -> str:
