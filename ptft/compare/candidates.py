@@ -119,8 +119,8 @@ def expected_told(metric: str, pictures: int) -> str | None:
         pictures: that test has.
     """
     return (
-        f"{metric} depends on how many candidates there are, and validation has as many as a "
-        f"budget allows: what is expected counts as among the {pictures:,} pictures of test."
+        f"{metric} depends on how many candidates there are: what is expected counts as among the "
+        f"{pictures:,} pictures of test."
         if "recall@" in metric
         else None
     )

@@ -72,6 +72,7 @@ class Keys:
                 "budget": budget,
                 "samples_per_label": section.samples_per_label,
                 "val_most": section.val_most,
+                "questions": 2,  # the same at every budget: each had its own once
                 "prune_at": section.prune_at if _searches(self._comparison, arm) else [],
                 "wise": section.wise if arm.kind in MIXES else [],
                 "retention": section.retention if section.retain else None,

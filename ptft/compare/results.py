@@ -84,9 +84,11 @@ class Cell:
 
     Attributes:
         arm: its name; that of a mix is ``<arm>+wise``.
-        budget, seed: which labels it saw; the start saw none, but is chosen by as many.
+        budget, seed: which labels it saw; the start saw none.
         chosen: hyperparameters of the best trial, and ``alpha`` of a mix.
         val, test: the target's metric, shares of 1.
+        own: the same on what of ``val`` the budget allows, by which the rate, the share of a mix
+            and the temperature were chosen.
         val_hits, test_hits: 0 or 1 for each query, for paired intervals; of a detector a value for
             each picture.
         val_retained, test_retained: figures on each retained set, as shares of the start's.
@@ -117,6 +119,7 @@ class Cell:
     seed: _Count
     chosen: dict[str, Any]
     val: Figure
+    own: Figure
     test: Figure
     val_hits: AnswerRow
     test_hits: AnswerRow

@@ -158,13 +158,13 @@ def compare(
 def _remarks(comparison: Comparison, target: Target) -> list[str | None]:
     """What to mind of how the answers are read."""
     pictures = {one.name: (len(one.val), len(one.test)) for one in target.retained}
-    metric, tested = target.target.metric, len(target.target.test)
     return [
         *target.said,
+        target.questions_told,
         luck_told(selection_luck(comparison)),
         unlearned_told(comparison, target),
         candidates_told(kept_sets(comparison), pictures),
-        expected_told(metric, tested) or margins_told(comparison),
+        expected_told(target.target.metric, len(target.target.test)) or margins_told(comparison),
     ]
 
 

@@ -1,7 +1,8 @@
 """What arms are compared on: the target, the retained sets, and which step may see which samples.
 
 Labels are drawn by seed: the budget's from ``train``, for learning, and at most as many from
-``val``, for choosing. ``test`` is what the tables tell; nothing is chosen by it.
+``val``, for what is chosen while an arm is trained. Which arm is best is asked of the same part of
+``val`` at every budget. ``test`` is what the tables tell; nothing is chosen by it.
 """
 
 import hashlib
@@ -132,8 +133,31 @@ class Target:
         """Count the labelled samples of all classes at a budget."""
         return budget * len(self.classes) if self.per_class else budget
 
+    @property
+    def questions(self) -> Part:
+        """The validation samples that every arm is asked, at every budget and seed."""
+        whole = self.target.val
+        drawn = draw_val(whole, self.comparison.compare.val_most, self.comparison.seed)
+        return Part(whole, np.sort(_numbers(drawn, whole)))
+
+    @property
+    def questions_told(self) -> str | None:
+        """Tell in a sentence which budgets are asked more than they allow to choose by; None: none
+        are."""
+        asked = len(self.questions)
+        fewer = [b for b in self.comparison.compare.budgets if self.samples(b) < asked]
+        if not fewer:
+            return None
+        return (
+            f"At every budget arms are told from each other by the same {asked:,} of val, which "
+            f"are more than the labels at {', '.join(f'{budget:,}' for budget in fewer)}; what is "
+            "chosen while an arm is trained there, such as its rate and its share of a mix, goes "
+            "by no more than these."
+        )
+
     def val(self, budget: int, seed: int) -> Part:
-        """The validation samples that a budget allows: what this seed and those before it drew."""
+        """The validation samples that a budget allows what is trained at it to choose by: what this
+        seed and those before it drew."""
         most = min(self.samples(budget), self.comparison.compare.val_most)
         whole = self.target.val
         draws = [draw_val(whole, most, self.comparison.seed + one) for one in range(seed + 1)]

@@ -251,11 +251,11 @@ class Task:
         validation = trained.validation
         model = validation.make()
         val = validation.val
-        asked = self.target.val(self.budget, seed)
+        asked = self.target.questions
         other, labels = validation.before, self.target.labels_before(self.budget, seed)
         test = self.target.measure(model, self.target.target.test, validation.embedded)
         kept = self.target.retained_measured(model, "test", validation.embedded)
-        temperature, ece, ece_scaled = calibrated(val, test)
+        temperature, ece, ece_scaled = calibrated(validation.own, test)
         before = self.prepared.get(seed)
         self.cells.write(
             Cell(
@@ -265,6 +265,7 @@ class Task:
                 seed=seed,
                 chosen=trained.chosen,
                 val=val.value,
+                own=validation.own.value,
                 test=test.value,
                 val_hits=answers_of(val),
                 test_hits=answers_of(test),

@@ -36,7 +36,7 @@ class TrialWatch:
         head, spec = model.head, model.spec
         self._task.give_head(model)
         validation = self._task.validation(lambda: model, 0)
-        val, short = validation.val.value, validation.short
+        val, short = validation.own.value, validation.short
         model.head, model.spec = head, spec
         self.cpu += time.process_time() - cpu
         self.wall += time.perf_counter() - wall
@@ -92,7 +92,7 @@ def _try(
     started = time.process_time()
     try:
         trained = task.train(0, trial.values, watch)
-        val, short = trained.validation.val.value, trained.validation.short
+        val, short = trained.validation.own.value, trained.validation.short
     except (GivenUp, TrainingError, ModelError):
         if not trial.values:  # the arm as it stands goes wrong
             raise

@@ -108,7 +108,7 @@ def best_base(comparison: Comparison, cells: Iterable[Cell], budget: int) -> Bas
         own = found[label]
         kept = sum(cell.val_retention for cell in own) / len(own)
         short = max(0.0, section.retention - kept) if section.retain else 0.0
-        return -short, sum(cell.val for cell in own) / len(own)
+        return -short, sum(cell.own for cell in own) / len(own)
 
     best = max(found, key=rank)
     return Base(arms[best], next(cell.chosen for cell in found[best]))

@@ -1,8 +1,10 @@
 """How a model of a comparison does on validation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ptft.compare.boxes import BoxMeasurement
 from ptft.compare.candidates import answers_among
@@ -37,7 +39,15 @@ class Validation:
 
     @cached_property
     def val(self) -> Measurement | BoxMeasurement:
-        return self._asked(self._task.target.val(self._task.budget, self._seed))
+        """On what every arm is asked."""
+        return self._asked(self._task.target.questions)
+
+    @cached_property
+    def own(self) -> Measurement | BoxMeasurement:
+        """On what the budget allows to choose by, for what is chosen of this arm."""
+        allowed, asked = self._task.target.val(self._task.budget, self._seed), self._task.target
+        same = np.array_equal(allowed.indices, asked.questions.indices)
+        return self.val if same else self._asked(allowed)
 
     @cached_property
     def before(self) -> Measurement | BoxMeasurement | None:
@@ -64,20 +74,25 @@ class Validation:
     def _read(self) -> list[list[float]]:
         """The answers of ``val``, and of ``before`` where there is one, as far as they say more
         than right and wrong; else empty."""
-        target, budget = self._task.target, self._task.budget
-        parts = [(self.val, target.val(budget, self._seed))]
+        target = self._task.target
+        parts = [(self.val, target.questions)]
         if self.before is not None:
-            parts.append((self.before, target.labels_before(budget, self._seed)))
+            parts.append((self.before, target.labels_before(self._task.budget, self._seed)))
+        return self._answers(parts)
+
+    def _answers(
+        self, parts: Sequence[tuple[Measurement | BoxMeasurement, SampleSet]]
+    ) -> list[list[float]]:
+        test = len(self._task.target.target.test)
         return answers_by_margin([measured for measured, _ in parts]) or [
-            answers_among(measured, len(target.target.test) / len(samples))
-            for measured, samples in parts
+            answers_among(measured, test / len(samples)) for measured, samples in parts
         ]
 
     @property
     def figure(self) -> float:
-        """What test is expected to show."""
-        asked = self.val_asked
-        return sum(asked) / len(asked) if asked else self.val.value
+        """What test is expected to show, by what the budget allows to choose by."""
+        [asked] = self._answers([(self.own, self._task.target.val(self._task.budget, self._seed))])
+        return sum(asked) / len(asked) if asked else self.own.value
 
     @cached_property
     def kept(self) -> dict[str, Measurement]:

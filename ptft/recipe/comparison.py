@@ -169,7 +169,9 @@ class CompareSection(Section):
     samples_per_label: float = Field(default=20.0, gt=0.0)
     """Length of training in passes over a budget's samples, at most the recipe's own length."""
     val_most: int = Field(default=512, ge=1)
-    """Validation never holds more samples than the budget, nor than this."""
+    """Samples of ``val``, at most, that arms are told from each other by, the same at every budget.
+    What is chosen while an arm is trained (a rate, a share of a mix) goes by no more of them than
+    the budget has labels."""
     retain: list[EvaluateItem] = []
     """Evaluations of what is not to be forgotten: ``val`` of each to choose, ``test`` to tell. Of a
     retrieval recall at its smallest k counts, of pictures by texts and of texts by pictures."""

@@ -10,10 +10,14 @@ from PIL import Image
 from ptft.compare import ComparisonOutcome, compare
 from ptft.compare.arms import arm_recipe
 from ptft.compare.cached_set import CachedSet, Room
+from ptft.compare.candidates import answers_among
 from ptft.compare.estimate import estimate
 from ptft.compare.keys import Keys
+from ptft.compare.metric import Measurement
 from ptft.compare.passes import cut_short
 from ptft.compare.target import Target
+from ptft.compare.task import Task
+from ptft.compare.validation import Validation
 from ptft.compare.work import ArmJob
 from ptft.data.sample import draw_samples
 from ptft.errors import DataError, ModelError, RecipeError, UsageError
@@ -142,6 +146,25 @@ def test_a_label_serves_twice(tmp_path: Path) -> None:
     assert len(target.val(8, 0)) == 8 < len(target.val(8, 2))
     few = Target(comparison(tmp_path, seeds=3, val_most=5))
     assert len(few.val(8, 2)) == len(few.labels_before(8, 2)) == 5
+
+
+def test_every_budget_is_asked_the_same_and_chooses_by_no_more_than_it_has(tmp_path: Path) -> None:
+    """An arm at a budget owes nothing to labels beyond it, but for being told from the others."""
+    wanted = comparison(tmp_path, val_most=12, budgets=[4, 8, 16])
+    target = Target(wanted)
+    assert len(target.questions) == 12 < len(target.target.val)
+    assert target.questions.indices.tolist() == Target(wanted).questions.indices.tolist()
+    assert [len(target.val(budget, 0)) for budget in (4, 8, 16)] == [4, 8, 12]
+    assert set(target.val(4, 0).indices) < set(target.questions.indices)
+    told = target.questions_told
+    assert told is not None and "the same 12 of val" in told and "labels at 4, 8;" in told
+    assert Target(comparison(tmp_path, val_most=8, budgets=[8, 16])).questions_told is None
+    task = Task(wanted, wanted.compare.arms[0], 4, tmp_path / "run")
+    validation = Validation(task, lambda: task.start, 0)
+    assert isinstance(validation.own, Measurement) and isinstance(validation.val, Measurement)
+    assert len(validation.own.hits) == 4 < len(validation.val.hits) == 12
+    [moved] = [answers_among(validation.own, len(target.target.test) / 4)]
+    assert validation.figure == pytest.approx(sum(moved) / 4 if moved else validation.own.value)
 
 
 def test_replay_mixes_in_what_is_to_be_retained(tmp_path: Path) -> None:

@@ -158,6 +158,8 @@ def test_the_base_is_what_validates_best_of_what_retains_enough(
         replace(one, val_retained={"a": 0.5 if one.arm == "full" else 0.96}) for one in cells
     ]
     assert best_base(kept, forgets, 2).arm.label == "probe"
+    more = [replace(one, own=0.4 if one.arm == "full" else 0.5) for one in cells]
+    assert best_base(asked, more, 2).arm.label == "probe"  # by what the budget allows to choose by
 
 
 def test_labelled_cells_know_nothing_of_them(folder: Path, tmp_path: Path) -> None:

@@ -128,6 +128,7 @@ def cell(
         seed=seed,
         chosen={},
         val=val,
+        own=val,
         test=on_test,
         val_hits=first(val),
         test_hits=first(on_test),
