@@ -120,7 +120,7 @@ def _row(
 
 def _change(first: float, value: float) -> str:
     if value >= first or first == 0.0:
-        return f"{100 * (value - first):+.1f} points"
+        return f"{100 * (value - first):+z.1f} points"
     return f"keeps {figure_text(True, value / first)}"
 
 

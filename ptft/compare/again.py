@@ -82,7 +82,7 @@ def summarise(sources: Sequence[str | Path]) -> str:
             arm = arms[choice.arm]
             start = next(a for a in arms.values() if a.kind == "zero_shot")
             gain, low, high = (100 * v for v in gain_of(arm, start, section.confidence))
-            sure = f"{100 * section.confidence:g} %: {low:.1f} to {high:.1f}"
+            sure = f"{100 * section.confidence:g} %: {low:z.1f} to {high:z.1f}"
             kept = f"{100 * arm.test_retention:.1f}" if section.retain else "not asked"
             rows.append(
                 [
@@ -92,7 +92,7 @@ def summarise(sources: Sequence[str | Path]) -> str:
                     f"{100 * start.test:.1f}",
                     told_name(arm),
                     f"{100 * arm.test:.1f}",
-                    f"{gain:+.1f} ({sure})",
+                    f"{gain:+z.1f} ({sure})",
                     f"{arm.seeds}",
                     kept,
                     f"{arm.cpu_seconds:,.1f}",

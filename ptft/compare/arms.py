@@ -21,6 +21,7 @@ from ptft.recipe.data import has_split
 from ptft.recipe.evaluation import EvaluateItem, RetrievalEvaluation
 from ptft.recipe.load import parse_recipe, set_key
 from ptft.recipe.optim import LBFGS
+from ptft.recipe.section import LONGEST_NAME
 
 __all__ = [
     "MIXES",
@@ -102,7 +103,7 @@ def arm_recipe(
     """
     values = comparison.model_dump(mode="json", by_alias=True, exclude={"compare"})
     classify = isinstance(comparison.objective, ClassifyObjective)
-    values["name"] = f"{comparison.name}-{arm.label}"
+    values["name"] = f"{comparison.name}-{arm.label}"[:LONGEST_NAME]
     values["seed"] = comparison.seed + seed
     values |= {"evaluate": [], "early_stop": None}  # every arm takes all its steps
     if isinstance(comparison.objective, DetectObjective) and arm.kind in _NOT_OF_BOXES:

@@ -113,15 +113,17 @@ def retention_plane(
 def cost_bars(arms: Sequence[Arm]) -> list[Bars]:
     """Draw CPU seconds, MB to store and share that learns, of each arm at one budget."""
     trained = [arm for arm in arms if not arm.name.endswith(MIXED)]
+    peaks = [(arm.name, arm.peak_bytes / 1e6) for arm in trained if arm.peak_bytes]
     panels = (
-        ("CPU seconds, search included", [arm.cpu_seconds for arm in trained]),
-        ("MB to store", [arm.artefact_bytes / 1e6 for arm in trained]),
-        ("% of weights that learn", [100 * arm.trainable_share for arm in trained]),
-        ("peak MB of training", [arm.peak_bytes / 1e6 for arm in trained]),
+        ("CPU seconds, search included", [(arm.name, arm.cpu_seconds) for arm in trained]),
+        ("MB to store", [(arm.name, arm.artefact_bytes / 1e6) for arm in trained]),
+        ("% of weights that learn", [(arm.name, 100 * arm.trainable_share) for arm in trained]),
+        ("peak MB of training", peaks),
     )
     return [
-        Bars(title, [(a.name, n, f"{n:.3g}") for a, n in zip(trained, numbers, strict=True)])
-        for title, numbers in panels
+        Bars(title, [(name, number, f"{number:.3g}") for name, number in rows])
+        for title, rows in panels
+        if rows
     ]
 
 

@@ -65,7 +65,7 @@ def gain_of(arm: Arm, over: Arm, confidence: float) -> tuple[float, float, float
 def points(found: tuple[float, float, float]) -> str:
     """A difference of shares in points, with its interval."""
     value, low, high = (100 * one for one in found)
-    return f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
+    return f"{value:+z.1f} points ({low:+z.1f} to {high:+z.1f})"
 
 
 def sentences(

@@ -169,7 +169,7 @@ def verdicts_table(
 
 def _verdict(arm: Arm, choice: Recommendation, section: CompareSection) -> str:
     """Why an arm is taken, or is not."""
-    behind = f"{100 * (choice.figures[arm.name] - choice.figures[choice.arm]):+.1f} points"
+    behind = f"{100 * (choice.figures[arm.name] - choice.figures[choice.arm]):+z.1f} points"
     if arm.name == choice.arm:
         return "recommended"
     if arm.kind != START and choice.holding[arm.name] < section.retention_probability:

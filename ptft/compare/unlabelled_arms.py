@@ -9,6 +9,7 @@ from ptft.errors import RecipeError
 from ptft.recipe import ArmSection, Comparison, Recipe
 from ptft.recipe.comparison import ArmKind
 from ptft.recipe.load import parse_recipe
+from ptft.recipe.section import LONGEST_NAME
 
 __all__ = ["Base", "adapting_recipe", "apply_unlabelled", "run_values"]
 
@@ -76,7 +77,7 @@ def adapting_recipe(comparison: Comparison, *, pictures: int, folder: str) -> Re
     """
     values = comparison.model_dump(mode="json", by_alias=True, exclude={"compare"})
     values |= {
-        "name": f"{comparison.name}-adapted",
+        "name": f"{comparison.name}-adapted"[:LONGEST_NAME],
         "data": values["data"]["unlabelled"],
         "objective": {"kind": "self_supervised"},
         "evaluate": [],

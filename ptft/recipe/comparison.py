@@ -13,7 +13,7 @@ from ptft.recipe.data import has_many_labels, has_split
 from ptft.recipe.evaluation import EvaluateItem, metrics_of
 from ptft.recipe.objective import ClassifyObjective, SelfSupervisedObjective
 from ptft.recipe.schema import Recipe
-from ptft.recipe.section import Section
+from ptft.recipe.section import LONGEST_NAME, Section
 
 __all__ = [
     "BUILT",
@@ -77,7 +77,7 @@ class ArmSection(Section):
 
     kind: ArmKind
     """The way."""
-    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$", max_length=LONGEST_NAME)
     """Absent: the kind."""
     set: dict[str, Any] = {}
     """Dotted keys of the recipe and their values in this arm: ``{adapt.rank: 4}``."""

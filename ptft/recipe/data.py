@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from ptft.recipe.fields import Fields
-from ptft.recipe.section import Section
+from ptft.recipe.section import LONGEST_NAME, Section
 
 __all__ = [
     "ADDED",
@@ -226,7 +226,7 @@ class MixturePart(Section):
     data: PartData
     weight: float = Field(default=1.0, gt=0.0)
     """Of its draws beside the other parts'; any scale. Shares are exact to 1 in 4,096."""
-    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$", max_length=LONGEST_NAME)
     """Before the names of its samples, in reports."""
     templates: list[Annotated[str, Field(pattern=r"\{\}")]] | None = Field(
         default=None, min_length=1

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, PositiveInt
 
 from ptft.recipe.data import DataSection, has_many_labels
 from ptft.recipe.reads import Reads
-from ptft.recipe.section import Section
+from ptft.recipe.section import LONGEST_NAME, Section
 
 __all__ = [
     "ClassifyEvaluation",
@@ -31,7 +31,7 @@ Template = Annotated[str, AfterValidator(_has_place)]
 
 class _Evaluation(Section):
     kind: str
-    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$", max_length=LONGEST_NAME)
     """Under which its figures stand in ``metrics.json``; absent: the kind."""
     data: DataSection | None = None
     """Absent: the recipe's own data section."""

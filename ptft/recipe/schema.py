@@ -22,7 +22,7 @@ from ptft.recipe.objective import ClipObjective, ObjectiveSection, doubles_probl
 from ptft.recipe.optim import OptimSection
 from ptft.recipe.paths import is_url
 from ptft.recipe.regularise import RegulariseSection
-from ptft.recipe.section import Section
+from ptft.recipe.section import LONGEST_NAME, Section
 
 __all__ = [
     "AdaptSection",
@@ -188,7 +188,7 @@ def _locks_image(adapt: AdaptSection) -> bool:
 class Recipe(Section):
     """A whole run: model, data, objective, what learns, how long, and how it is judged."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=LONGEST_NAME)
     """Of the run and, unless told otherwise, of the model."""
     seed: int = Field(default=0, ge=0)
     """Weights, order of samples, augmentation: all of them."""

@@ -2,7 +2,10 @@
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["Section"]
+__all__ = ["LONGEST_NAME", "Section"]
+
+LONGEST_NAME = 100
+"""Characters of what files and folders are named by, where several names join in one of 255."""
 
 
 class Section(BaseModel):

@@ -8,7 +8,7 @@ from ptft.recipe.data import DataSection, PartData
 from ptft.recipe.evaluation import EvaluateItem, RetrievalEvaluation, metrics_of
 from ptft.recipe.objective import ClassifyObjective
 from ptft.recipe.schema import Recipe
-from ptft.recipe.section import Section
+from ptft.recipe.section import LONGEST_NAME, Section
 
 __all__ = ["GuardSection", "StageSection", "StagedRecipe"]
 
@@ -42,7 +42,7 @@ class GuardSection(Section):
 class StageSection(Section):
     """One domain: what the stage learns from, and by what figure it is told."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=LONGEST_NAME)
     """Of the domain; the stage's run and its column of the table."""
     data: DataSection
     evaluate: EvaluateItem = Field(default_factory=RetrievalEvaluation)

@@ -7,6 +7,7 @@ from typing import Any
 from ptft.recipe.data import DataSection, has_split
 from ptft.recipe.load import parse_recipe, set_key
 from ptft.recipe.schema import Recipe
+from ptft.recipe.section import LONGEST_NAME
 from ptft.recipe.sequence import StagedRecipe, StageSection
 
 __all__ = ["stage_recipe"]
@@ -31,7 +32,7 @@ def stage_recipe(
     values = sequence.model_dump(
         mode="json", by_alias=True, exclude={"stages", "guard", "metric", "evaluate"}
     )
-    values["name"] = f"{sequence.name}-{stage.name}"
+    values["name"] = f"{sequence.name}-{stage.name}"[:LONGEST_NAME]
     values["data"] = stage.data.model_dump(mode="json")
     watched = _watched(stage)
     values["evaluate"] = [] if watched is None else [watched]

@@ -39,7 +39,6 @@ class Wanted:
     captions: bool = False
     seeds: int = 2
     seen: int = 1024
-    wise: tuple[float, ...] = (0.3, 0.6)
 
     @property
     def name(self) -> str:
@@ -47,8 +46,8 @@ class Wanted:
 
 
 SETS = [
-    Wanted("coloured", "fluenthc", True, 3, 1536, (0.25, 0.5, 0.75)),
-    Wanted("coloured", "fluenthc", False, 3, 1536, (0.25, 0.5, 0.75)),
+    Wanted("coloured", "fluenthc", True, 3, 1536),
+    Wanted("coloured", "fluenthc", False, 3, 1536),
     Wanted("coloured", "blob", captions=True),
     Wanted("photos", "digits"),
     Wanted("coloured", "tiles"),
@@ -74,6 +73,7 @@ SETS = [
 ]
 
 RETENTION = 0.95
+_SPLITS = ("train", "val", "test")
 _BUDGETS = {False: [2, 8, 32], True: [32, 128, 384]}
 _TEXT = {"width": 128, "layers": 2, "heads": 4, "context_length": 32}
 _TINY = {"image": "test_resnet", "image_size": 32, "text": _TEXT, "embed_dim": 128}
@@ -94,7 +94,7 @@ def start_recipe(name: str, shared: Path, folder: Path) -> dict[str, Any]:
     return {
         "name": name,
         "model": _TINY,
-        "data": _retained(name, shared),
+        "data": _learned(name, shared),
         "objective": {"kind": "clip"},
         "seed": wanted["seed"],
         "optim": {
@@ -114,20 +114,30 @@ def _run(folder: Path) -> dict[str, Any]:
     return {"dir": str(folder), **plain}
 
 
-def _retained(start: str, shared: Path) -> dict[str, Any]:
-    """What a start learned from; its held-out splits are what is to be retained."""
+def _learned(start: str, shared: Path) -> dict[str, Any]:
+    """What a start learned from, and the first style of it to stop early on."""
     styles = STARTS[start].get("styles")
     if styles is None:
         return {**_SCENES, "style": "shaded"}
-    emoji = shared / "emoji"
-    return {
-        "kind": "shards",
-        "join": "none",
-        "train": [str(emoji / style / "train-*.tar") for style in styles],
-        "val": str(emoji / styles[0] / "val-*.tar"),
-        "test": str(emoji / styles[0] / "test-*.tar"),
-        "captions": ["{name}, {keywords}"],
-    }
+    train = [str(shared / "emoji" / style / "train-*.tar") for style in styles]
+    return {**_style(styles[0], shared), "train": train}
+
+
+def _retained(start: str, shared: Path) -> list[dict[str, Any]]:
+    """What is to be retained: the held-out splits of each style that a start learned from, as
+    `compare/emoji` has it."""
+    styles = STARTS[start].get("styles")
+    sets = [_style(one, shared) for one in styles] if styles else [_learned(start, shared)]
+    names = ["before", *(styles or [])[1:]]
+    return [
+        {"kind": "retrieval", "name": name, "ks": [10], "data": data}
+        for name, data in zip(names, sets, strict=True)
+    ]
+
+
+def _style(style: str, shared: Path) -> dict[str, Any]:
+    splits = {one: str(shared / "emoji" / style / f"{one}-*.tar") for one in _SPLITS}
+    return {"kind": "shards", "join": "none", **splits, "captions": ["{name}, {keywords}"]}
 
 
 def comparison(
@@ -158,18 +168,13 @@ def comparison(
         "budgets": _BUDGETS[wanted.captions],
         "seeds": wanted.seeds,
         "trials": 1,
-        "wise": list(wanted.wise),
         "retention": retention,
     }
     if photos:
         values["compare"]["wise"] = []
         values["compare"]["budgets"] = [2, 8, 16]
     else:
-        kept = _retained(wanted.start, shared)
-        kept.pop("styles", None)
-        values["compare"]["retain"] = [
-            {"kind": "retrieval", "name": "before", "ks": [10], "data": kept}
-        ]
+        values["compare"]["retain"] = _retained(wanted.start, shared)
         if wanted.captions:
             arms.append({"kind": "replay"})
     return values
@@ -179,7 +184,7 @@ def _data(wanted: Wanted, made: Path) -> dict[str, Any]:
     if wanted.data == "line":
         return {**_SCENES, "style": "line", "train": 2048, "val": 256}
     base: dict[str, Any] = {"kind": "shards", "join": "none"}
-    for split in ("train", "val", "test"):
+    for split in _SPLITS:
         base[split] = str(made / "sets" / wanted.data / f"{split}.tar")
     return base if wanted.captions else {**base, "label": "label"}
 

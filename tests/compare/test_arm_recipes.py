@@ -69,6 +69,18 @@ def test_a_probe_of_text_rows_is_held_to_them_as_strongly_as_validation_likes(fo
     assert space_of(drawn, "probe").keys() == {"optim.lr"}
 
 
+def test_long_names_join_in_one_that_a_file_can_have(folder: Path) -> None:
+    longest = "a" * 100
+    arms = [{"kind": "zero_shot"}, {"kind": "full", "name": longest}]
+    asked = changed(comparison(folder), compare__arms=arms)
+    asked = asked.model_copy(update={"name": longest})
+    made = first_recipe(asked, asked.compare.arms[1], 2, lambda budget: 2 * budget)
+    assert made.name == longest
+    arms[1]["name"] += "a"
+    with pytest.raises(ValueError, match="at most 100 characters"):
+        changed(comparison(folder), compare__arms=arms)
+
+
 def test_a_projection_for_classes_is_solved(folder: Path, tmp_path: Path) -> None:
     asked = changed(comparison(folder), augment__flip=True, optim__lr_image=1e-3)
     recipe = arm_of(asked, "projection")

@@ -13,10 +13,10 @@ from ptft.artifact import write_json
 from ptft.compare.class_view import class_view
 from ptft.compare.gathered import gather
 from ptft.compare.page import choices_explained, choose, write_report
-from ptft.compare.plots import label_curves, retention_plane
+from ptft.compare.plots import cost_bars, label_curves, retention_plane
 from ptft.compare.queries import QUERIES, ClassQueries
 from ptft.compare.results import Cell
-from ptft.compare.sentences import article
+from ptft.compare.sentences import article, points
 from ptft.data.sample import Sample, SampleSet
 from ptft.recipe import Comparison
 from ptft.recipe.load import load_comparison
@@ -155,6 +155,21 @@ def test_what_is_far_below_stands_at_the_edge() -> None:
     styles = {mark.name: (mark.dashed, mark.hollow) for mark in curves.marks}
     assert styles["full"] == (False, False) and styles["full mixed"] == (True, True)
     assert "scratch" not in styles
+
+
+def test_what_was_not_measured_has_no_bar() -> None:
+    """The start is not trained, so that its memory is not none."""
+    measured = cell("full", 0.7)
+    measured = replace(measured, costs=replace(measured.costs, peak_bytes=2_000_000))
+    arms = gather([cell("zero_shot", 0.5), measured], confidence=0.95)
+    drawn = {bars.title: [row[0] for row in bars.rows] for bars in cost_bars(arms)}
+    assert drawn["MB to store"] == ["full", "zero_shot"]
+    assert drawn["peak MB of training"] == ["full"]
+    assert "peak MB of training" not in {bars.title for bars in cost_bars(arms[1:])}
+
+
+def test_nothing_has_no_sign() -> None:
+    assert points((-0.0004, -0.0101, 0.0)) == "+0.0 points (-1.0 to +0.0)"
 
 
 class Drawn(SampleSet):
