@@ -45,7 +45,7 @@ def check_cell(
     if strange := sorted(set(chosen) - allowed):
         told = ", ".join(sorted(allowed)) or "none"
         raise ArtifactError(f"{path}: chosen: {shown(strange[0])}; allowed: {told}")
-    queries = {"val_of": len(cell.val_hits), "before_of": len(cell.before_hits)}
+    queries = {"val_of": len(cell.val_hits), "train_of": len(cell.train_hits)}
     queries["val_asked"] = len(cell.val_hits)
     queries["test_said"] = len(cell.test_hits)
     for key, count in queries.items():

@@ -42,13 +42,14 @@ def estimate(comparison: Comparison, jobs: Sequence[tuple[ArmSection, int]]) -> 
     estimates: list[float] = []
     for arm, budget in jobs:
         vals = kept + len(target.val(budget, 0))
+        asked = len(target.questions) + len(target.unlearned(budget, 0))
         mixed = section.seeds if section.wise and arm.kind in MIXES else 0
         searched = section.trials if arm.kind not in STEPLESS else 1
         validations = searched + section.seeds - 1 + mixed * len(section.wise)
         if searched > 1:
             validations += searched * len(section.prune_at)
         estimates.append(
-            first - once + sample * (validations * vals + (section.seeds + mixed) * tests)
+            first - once + sample * (validations * vals + (section.seeds + mixed) * (tests + asked))
         )
         if arm.kind in STEPLESS:
             continue

@@ -21,7 +21,7 @@ class Arm:
 
     Attributes:
         val_sq, test_sq: hits of each seed and query, for intervals.
-        asked: what the rule goes by: validation, and the labels that other seeds learned from.
+        asked: what the rule goes by: validation, and what of ``train`` was not learned from.
         val_kept, test_kept: hits on each retained set.
         low, high: band of the test figure.
         passes: over the labels; 0 where the arm takes no steps, or that is not on record.
@@ -134,9 +134,9 @@ def _asked(cells: Sequence[Cell]) -> ArmAnswers:
         val: Sequence[object] = cell.val_of or _own_queries(cell)
         hits = hits_of([cell.val_asked or cell.val_hits])[0].tolist()
         row: dict[object, float] = {("val", one): hit for one, hit in zip(val, hits, strict=True)}
-        if cell.before_of:
-            before = zip(cell.before_of, hits_of([cell.before_hits])[0].tolist(), strict=True)
-            row |= {("train", one): hit for one, hit in before}
+        if cell.train_of:
+            more = zip(cell.train_of, hits_of([cell.train_hits])[0].tolist(), strict=True)
+            row |= {("train", one): hit for one, hit in more}
         rows.append(row)
     queries = sorted({query for row in rows for query in row}, key=repr)
     hits_sq = np.array([[row.get(query, np.nan) for query in queries] for row in rows])

@@ -2,13 +2,14 @@
 
 The rule, on validation alone:
 
-1. Believe: of every arm its figure on the target, from the queries that all arms were asked here
-   and at the other budgets (:mod:`ptft.compare.pooling`), and what a test would say that it keeps,
-   from those here (:mod:`ptft.compare.kept`); each with its error.
+1. Believe: of every arm its figure on the target, from the queries that all arms were asked
+   (:mod:`ptft.compare.posterior`), and what a test would say that it keeps
+   (:mod:`ptft.compare.kept`); each with its error.
 2. Allow the arms that keep ``retention`` with a probability of at least
    ``retention_probability``. The starting model is always allowed, so "do not fine-tune" can win.
 3. Take the allowed arm whose figure is expected to be highest: it has the least expected regret,
-   since what the best arm has is the same whichever is taken.
+   since what the best arm has is the same whichever is taken. Of equal ones the one that is higher
+   at the other budgets.
 
 docs/reference/compare-rule.md derives it. Test figures only tell how good the choice was (its
 regret).
@@ -22,7 +23,6 @@ from numpy.typing import NDArray
 
 from ptft.compare.gathered import Arm
 from ptft.compare.kept import KeptSet, kept_belief
-from ptft.compare.pooling import pooled_beliefs
 from ptft.compare.posterior import ArmAnswers, Belief, target_belief
 
 __all__ = ["Recommendation", "pareto", "recommend"]
@@ -34,7 +34,6 @@ class Recommendation:
 
     Attributes:
         arm: its name.
-        best: the arm that is highest among those allowed by the queries of this budget alone.
         equals: ``arm``, and those allowed that validation cannot tell from it and that are lower by
             no more than ``margin``; highest first.
         expected_regret: what is expected to be lost against the best arm that keeps enough.
@@ -50,7 +49,6 @@ class Recommendation:
 
     budget: int
     arm: str
-    best: str
     equals: tuple[str, ...]
     expected_regret: float
     regret_low: float
@@ -68,24 +66,25 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class _Budget:
-    """The arms of a budget, and what is believed of them: of the target by all budgets, and by this
-    one alone."""
+    """The arms of a budget, what is believed of them, and by how much each lies above the others
+    at the other budgets, on average."""
 
     arms: list[Arm]
     start: int
     target: Belief
-    alone: Belief
+    elsewhere_a: NDArray[np.float64]
     kept: Belief
     kept_on_test: Belief
     allowed_a: NDArray[np.bool_]
 
-    def ranked(self, figures: Belief) -> list[int]:
+    @property
+    def ranked(self) -> list[int]:
         """The allowed arms by what their figures are expected to be, highest first."""
         return sorted(
             map(int, np.flatnonzero(self.allowed_a)),
             key=lambda n: (
-                -round(float(figures.mean_a[n]), 9),
-                -self.arms[n].val,  # seeds that were asked little count as much as others
+                -round(float(self.target.mean_a[n]), 9),
+                -round(float(self.elsewhere_a[n]), 9),
                 self.arms[n].flops,  # nothing tells them apart; the start takes none
                 self.arms[n].name,
             ),
@@ -110,16 +109,16 @@ def recommend(
         budget: [arm for arm in arms if arm.budget == budget]
         for budget in sorted({arm.budget for arm in arms if _is_start(arm)})
     }
-    asked = {budget: {arm.name: arm.asked for arm in at} for budget, at in budgets.items()}
+    targets = {budget: target_belief([arm.asked for arm in at]) for budget, at in budgets.items()}
     found = []
-    for at, target in zip(budgets.values(), pooled_beliefs(asked), strict=True):
+    for budget, at in budgets.items():
         start = next(number for number, arm in enumerate(at) if _is_start(arm))
-        alone = target_belief([arm.asked for arm in at])
+        elsewhere_a = _elsewhere(at, budgets, targets)
         kept = kept_belief([arm.val_kept for arm in at], first=start, sets=sets, of_val=True)
         kept_on_test = kept_belief([arm.test_kept for arm in at], first=start, sets=sets)
         allowed_a = kept.surely(probability) >= retention - 1e-9
         allowed_a[start] = True
-        one = _Budget(at, start, target, alone, kept, kept_on_test, allowed_a)
+        one = _Budget(at, start, targets[budget], elsewhere_a, kept, kept_on_test, allowed_a)
         found.append(_recommended(one, retention=retention, confidence=confidence, margin=margin))
     return found
 
@@ -127,7 +126,7 @@ def recommend(
 def _recommended(
     at: _Budget, *, retention: float, confidence: float, margin: float
 ) -> Recommendation:
-    arms, ranked = at.arms, at.ranked(at.target)
+    arms, ranked = at.arms, at.ranked
     taken = ranked[0]
     equals = [
         n for n in ranked if n == taken or at.target.alike(taken, n, margin, confidence=confidence)
@@ -144,7 +143,6 @@ def _recommended(
     return Recommendation(
         budget=arms[taken].budget,
         arm=arms[taken].name,
-        best=arms[at.ranked(at.alone)[0]].name,
         equals=tuple(arms[number].name for number in equals),
         expected_regret=float(believed.mean()),
         regret_low=float(low),
@@ -178,6 +176,20 @@ def pareto(arms: Sequence[Arm]) -> list[Arm]:
 
 def _is_start(arm: Arm) -> bool:
     return arm.kind == "zero_shot"
+
+
+def _elsewhere(
+    at: Sequence[Arm], budgets: Mapping[int, Sequence[Arm]], targets: Mapping[int, Belief]
+) -> NDArray[np.float64]:
+    """By how much each arm of a budget lies above the arms at the others, on average; one that is
+    nowhere else by nothing."""
+    gaps: dict[str, list[float]] = {arm.name: [] for arm in at}
+    for budget, others in budgets.items():
+        if budget != at[0].budget:
+            mean_a = targets[budget].mean_a
+            for arm, gap in zip(others, (mean_a - mean_a.mean()).tolist(), strict=True):
+                gaps.setdefault(arm.name, []).append(gap)
+    return np.array([np.mean(gaps[arm.name] or [0.0]) for arm in at])
 
 
 def _regrets(

@@ -103,7 +103,7 @@ class Cell:
         val_asked: of a retrieval, answers of ``val`` whose mean is the recall among as many
             candidates as ``test`` has, see :mod:`ptft.compare.candidates`; of classes those by
             margins, see :mod:`ptft.compare.margins`; empty of others.
-        before_of, before_hits: of labels that earlier seeds learned from, and this one did not, as
+        train_of, train_hits: of samples of ``train`` that this model did not learn from, as
             ``val_of`` and ``val_asked``, or ``val_hits`` where that is empty.
         passes: over the labels, of an arm that takes steps; 0 where that is not on record.
         base, unlabelled: the labelled arm that it builds on, "" of one that builds on none; and how
@@ -134,8 +134,8 @@ class Cell:
     trials: list[TrialRecord] = field(default_factory=list)
     val_of: list[_Count] = field(default_factory=list)
     val_asked: list[Figure] = field(default_factory=list)
-    before_of: list[_Count] = field(default_factory=list)
-    before_hits: AnswerRow = ""
+    train_of: list[_Count] = field(default_factory=list)
+    train_hits: AnswerRow = ""
     base: str = ""
     unlabelled: _Count = 0
     passes: Figure = 0.0

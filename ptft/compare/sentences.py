@@ -145,8 +145,8 @@ def _reached(comparison: Comparison, taken: Arm) -> str:
 
 def _rule(comparison: Comparison, arms: Sequence[Arm], last: Recommendation) -> str:
     section = comparison.compare
-    best, taken = find_arm(arms, last.best, last.budget), find_arm(arms, last.arm, last.budget)
-    queries, asked = len(best.asked.queries), f"{100 * section.retention:.4g} %"
+    taken = find_arm(arms, last.arm, last.budget)
+    queries, asked = len(taken.asked.queries), f"{100 * section.retention:.4g} %"
     kept = (
         f"of the arms that keep {asked} with a probability of at least "
         f"{100 * section.retention_probability:.4g} %, "
@@ -158,12 +158,11 @@ def _rule(comparison: Comparison, arms: Sequence[Arm], last: Recommendation) -> 
     as_good = [
         find_arm(arms, name, last.budget).shown for name in last.equals if name != taken.name
     ]
-    alone = f", where {best.shown} is highest by these alone" if best is not taken else ""
     said = (
-        f"The rule, on validation and the labels of other seeds ({queries:,} "
-        f"{_queries(comparison)}{each}) and by what each arm did at other budgets: {kept}the one "
-        f"that is expected to be highest: {taken.shown}, {100 * last.figures[taken.name]:.1f} %"
-        f"{alone}. As good, at most {100 * section.margin:g} point(s) lower and not told from it: "
+        f"The rule, on validation and labels that an arm did not learn from ({queries:,} "
+        f"{_queries(comparison)}{each}): {kept}the one that is expected to be highest: "
+        f"{taken.shown}, {100 * last.figures[taken.name]:.1f} %. As good, at most "
+        f"{100 * section.margin:g} point(s) lower and not told from it: "
         f"{', '.join(as_good) or 'none'}. {_sure(comparison, last)}"
     )
     if last.regret == 0.0:

@@ -54,8 +54,6 @@ def choices_table(
             "recommended",
             "val",
             *["val retention"] * retains,
-            "best by this budget alone",
-            "its val",
             "test",
             "over the start",
             *["retention"] * retains,
@@ -65,7 +63,6 @@ def choices_table(
     ]
     for one in chosen:
         arm, start = find_arm(arms, one.arm, one.budget), start_of(arms, one.budget)
-        best = find_arm(arms, one.best, one.budget)
         over = "is the start" if arm is start else points(gain_of(arm, start, section.confidence))
         rows.append(
             [
@@ -73,8 +70,6 @@ def choices_table(
                 told_name(arm),
                 _percent(arm.val),
                 *[_percent(arm.val_retention)] * retains,
-                told_name(best),
-                _percent(best.val),
                 f"{_percent(arm.test)} ({_percent(arm.low)} to {_percent(arm.high)})",
                 over,
                 *[_percent(arm.test_retention)] * retains,
@@ -174,8 +169,6 @@ def _verdict(arm: Arm, choice: Recommendation, section: CompareSection) -> str:
         return "recommended"
     if arm.kind != START and choice.holding[arm.name] < section.retention_probability:
         return f"probably retains less than {100 * section.retention:.4g} %"
-    if arm.name == choice.best:
-        return f"highest here alone; with other budgets: {behind}"
     if arm.name in choice.equals:
         return f"as good: {behind}"
     return behind

@@ -144,15 +144,16 @@ class Target:
     def questions_told(self) -> str | None:
         """Tell in a sentence which budgets are asked more than they allow to choose by; None: none
         are."""
-        asked = len(self.questions)
-        fewer = [b for b in self.comparison.compare.budgets if self.samples(b) < asked]
+        asked, more = len(self.questions), len(self._more_questions)
+        fewer = [b for b in self.comparison.compare.budgets if self.samples(b) < asked + more]
         if not fewer:
             return None
+        also = f", and by what of {more:,} of train an arm did not learn from" if more else ""
         return (
-            f"At every budget arms are told from each other by the same {asked:,} of val, which "
-            f"are more than the labels at {', '.join(f'{budget:,}' for budget in fewer)}; what is "
-            "chosen while an arm is trained there, such as its rate and its share of a mix, goes "
-            "by no more than these."
+            f"At every budget arms are told from each other by the same {asked:,} of val{also}. "
+            f"That is more than the labels at {', '.join(f'{budget:,}' for budget in fewer)}; what "
+            "is chosen while an arm is trained there, such as its rate and its share of a mix, "
+            "goes by no more of val than these."
         )
 
     def val(self, budget: int, seed: int) -> Part:
@@ -163,14 +164,24 @@ class Target:
         draws = [draw_val(whole, most, self.comparison.seed + one) for one in range(seed + 1)]
         return self._first(whole, [_numbers(draw, whole) for draw in draws])
 
-    def labels_before(self, budget: int, seed: int) -> Part:
-        """The labels that earlier seeds learn from, and this one does not: they serve twice."""
-        key = "shots" if self.per_class else "limit"
-        *before, own = (
-            draw_samples(self.train, self.comparison.seed + one, **{key: budget})
-            for one in range(seed + 1)
-        )
-        return self._first(self._learned_from, [draw[~np.isin(draw, own)] for draw in before])
+    def unlearned(self, budget: int, seed: int) -> Part:
+        """Samples of ``train`` that are asked beside ``questions``, without those that a seed's
+        models learn from."""
+        limit = {"shots" if self.per_class else "limit": budget}
+        own = draw_samples(self.train, self.comparison.seed + seed, **limit)
+        asked = self._more_questions
+        return Part(self._learned_from, np.sort(asked[~np.isin(asked, own)]))
+
+    @property
+    def _more_questions(self) -> np.ndarray:
+        """Numbers of samples of ``train``, as many as ``val`` has fewer than are to be asked. None
+        where a model may have seen them otherwise: without labels, or in what belongs together."""
+        more = self.comparison.compare.val_most - len(self.questions)
+        data = self.comparison.data
+        seen = [key for key in ("unlabelled", "group") if getattr(data, key, None) is not None]
+        if more <= 0 or seen:
+            return np.empty(0, np.int64)
+        return _numbers(draw_val(self.train, more, self.comparison.seed), self.train)
 
     def _first(self, samples: SampleSet, draws: Sequence[np.ndarray]) -> Part:
         """What is in any draw, from the first on, up to ``val_most``."""

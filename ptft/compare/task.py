@@ -252,7 +252,7 @@ class Task:
         model = validation.make()
         val = validation.val
         asked = self.target.questions
-        other, labels = validation.before, self.target.labels_before(self.budget, seed)
+        other, labels = validation.unlearned, self.target.unlearned(self.budget, seed)
         test = self.target.measure(model, self.target.target.test, validation.embedded)
         kept = self.target.retained_measured(model, "test", validation.embedded)
         temperature, ece, ece_scaled = calibrated(validation.own, test)
@@ -280,8 +280,8 @@ class Task:
                 trials=trained.trials,
                 val_of=_samples(val, asked),
                 val_asked=validation.val_asked,
-                before_of=_samples(other, labels) if other else [],
-                before_hits=validation.before_asked,
+                train_of=_samples(other, labels) if other else [],
+                train_hits=validation.train_asked,
                 passes=self._passes,
                 base=before.base.arm.label if before else "",
                 unlabelled=before.pictures if before else 0,

@@ -14,6 +14,7 @@ from ptft.compare.metric import Measurement, TextEmbeddings, answers_of
 from ptft.compare.stats import AnswerRow, hits_of
 from ptft.compare.target import shares
 from ptft.data import SampleSet
+from ptft.data.sample import Part
 from ptft.model import DualEncoder
 
 if TYPE_CHECKING:
@@ -45,14 +46,18 @@ class Validation:
     @cached_property
     def own(self) -> Measurement | BoxMeasurement:
         """On what the budget allows to choose by, for what is chosen of this arm."""
-        allowed, asked = self._task.target.val(self._task.budget, self._seed), self._task.target
-        same = np.array_equal(allowed.indices, asked.questions.indices)
-        return self.val if same else self._asked(allowed)
+        asked = self._task.target.questions
+        same = np.array_equal(self._allowed.indices, asked.indices)
+        return self.val if same else self._asked(self._allowed)
+
+    @property
+    def _allowed(self) -> Part:
+        return self._task.target.val(self._task.budget, self._seed)
 
     @cached_property
-    def before(self) -> Measurement | BoxMeasurement | None:
-        """On the labels that earlier seeds learned from; None where there are none."""
-        labels = self._task.target.labels_before(self._task.budget, self._seed)
+    def unlearned(self) -> Measurement | BoxMeasurement | None:
+        """On samples of ``train`` that it did not learn from; None where none are asked."""
+        labels = self._task.target.unlearned(self._task.budget, self._seed)
         return self._asked(labels) if self._task.target.asks(labels) else None
 
     def _asked(self, samples: SampleSet) -> Measurement | BoxMeasurement:
@@ -64,11 +69,11 @@ class Validation:
         return self._read[0]
 
     @property
-    def before_asked(self) -> AnswerRow:
-        """See ``Cell.before_hits``."""
-        if self.before is None:
+    def train_asked(self) -> AnswerRow:
+        """See ``Cell.train_hits``."""
+        if self.unlearned is None:
             return ""
-        return self._read[1] or answers_of(self.before)
+        return self._read[1] or answers_of(self.unlearned)
 
     @cached_property
     def _read(self) -> list[list[float]]:
@@ -76,8 +81,8 @@ class Validation:
         than right and wrong; else empty."""
         target = self._task.target
         parts = [(self.val, target.questions)]
-        if self.before is not None:
-            parts.append((self.before, target.labels_before(self._task.budget, self._seed)))
+        if self.unlearned is not None:
+            parts.append((self.unlearned, target.unlearned(self._task.budget, self._seed)))
         return self._answers(parts)
 
     def _answers(
@@ -91,7 +96,7 @@ class Validation:
     @property
     def figure(self) -> float:
         """What test is expected to show, by what the budget allows to choose by."""
-        [asked] = self._answers([(self.own, self._task.target.val(self._task.budget, self._seed))])
+        [asked] = self._answers([(self.own, self._allowed)])
         return sum(asked) / len(asked) if asked else self.own.value
 
     @cached_property

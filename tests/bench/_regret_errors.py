@@ -7,9 +7,8 @@ import numpy as np
 
 from ptft.compare.gathered import Arm
 from ptft.compare.posterior import ArmAnswers, Belief, target_belief
-from tests.bench._regret_pooling import pool
 
-__all__ = ["Errors", "alone", "figure_errors", "strangers"]
+__all__ = ["Errors", "alone", "figure_errors"]
 
 Asked = Mapping[int, Mapping[str, ArmAnswers]]
 
@@ -35,11 +34,6 @@ class Errors:
 def alone(asked: Asked) -> list[Belief]:
     """Each budget by its own questions."""
     return [target_belief(list(arms.values())) for arms in asked.values()]
-
-
-def strangers(asked: Asked) -> list[Belief]:
-    """Pooled over budgets, each arm its own whatever it answers."""
-    return pool(alone(asked), [list(arms) for arms in asked.values()])
 
 
 def figure_errors(

@@ -11,9 +11,9 @@ from ptft.compare.gathered import Arm
 from ptft.compare.kept import KeptSet, kept_belief
 from ptft.compare.posterior import Belief, target_belief
 from ptft.compare.stats import paired_interval
-from tests.bench._regret_pooling import pool
+from tests.bench._regret_pooled import pooled_beliefs
 
-__all__ = ["alone", "bootstrapped", "cheapest", "pooled"]
+__all__ = ["bootstrapped", "cheapest", "pooled", "tied_elsewhere"]
 
 _DRAWS = 500
 
@@ -37,17 +37,16 @@ def cheapest(
     return found
 
 
-def alone(
+def tied_elsewhere(
     arms: Sequence[Arm],
     retention: float,
     probability: float,
     sets: Mapping[str, KeptSet],
     *,
-    margin: float | None = None,
+    margin: float,
 ) -> dict[int, str]:
-    """Each budget by its own queries: the highest; with a margin the rule before this one, which of
-    those that are lower by no more and not told from it takes the one that did better at the other
-    budgets."""
+    """The highest; but of those that are lower by no more than the margin and not told from it the
+    one that did better at the other budgets."""
     budgets = _budgets(arms)
     figures = {budget: target_belief([arm.asked for arm in at]) for budget, at in budgets.items()}
     behind: dict[int, dict[str, float]] = {}  # what each arm lies below the best allowed
@@ -67,11 +66,8 @@ def alone(
     for budget, at in budgets.items():
         highest, may = allowed[budget]
         tied = [at[highest].name]
-        if margin is not None:
-            figure = figures[budget]
-            tied += [
-                at[n].name for n in may if figure.alike(highest, int(n), margin, confidence=0.95)
-            ]
+        figure = figures[budget]
+        tied += [at[n].name for n in may if figure.alike(highest, int(n), margin, confidence=0.95)]
         others = [gaps for other, gaps in behind.items() if other != budget]
         found[budget] = max(
             tied,
@@ -111,27 +107,15 @@ def bootstrapped(arms: Sequence[Arm], retention: float, probability: float) -> d
 
 
 def pooled(
-    arms: Sequence[Arm],
-    retention: float,
-    probability: float,
-    sets: Mapping[str, KeptSet],
-    *,
-    kept_too: bool = False,
+    arms: Sequence[Arm], retention: float, probability: float, sets: Mapping[str, KeptSet]
 ) -> dict[int, str]:
-    """Partial pooling: an arm's figure is the budget's, what the arm adds at every budget, and what
-    it adds at this one, both normal; their deviations are weighed by their likelihood."""
+    """The rule before this one: an arm's figure by all budgets together, near ones most."""
     budgets = _budgets(arms)
-    names = [[arm.name for arm in at] for at in budgets.values()]
-    starts = [next(n for n, arm in enumerate(at) if _is_start(arm)) for at in budgets.values()]
-    figures = pool([target_belief([a.asked for a in at]) for at in budgets.values()], names)
-    kept = [_kept(at, start, sets) for at, start in zip(budgets.values(), starts, strict=True)]
-    if kept_too and budgets and next(iter(budgets.values()))[0].val_kept:
-        kept = pool(kept, names)
+    asked = {budget: {arm.name: arm.asked for arm in at} for budget, at in budgets.items()}
     found = {}
-    for budget, figure, keeps, start, at in zip(
-        budgets, figures, kept, starts, budgets.values(), strict=True
-    ):
-        allowed_a = keeps.surely(probability) >= retention - 1e-9
+    for (budget, at), figure in zip(budgets.items(), pooled_beliefs(asked), strict=True):
+        start = next(number for number, arm in enumerate(at) if _is_start(arm))
+        allowed_a = _kept(at, start, sets).surely(probability) >= retention - 1e-9
         allowed_a[start] = True
         found[budget] = at[int(np.argmax(np.where(allowed_a, figure.mean_a, -np.inf)))].name
     return found

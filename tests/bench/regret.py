@@ -19,7 +19,6 @@ import numpy as np
 
 from ptft.compare.gathered import Arm, gather
 from ptft.compare.kept import KeptSet
-from ptft.compare.pooling import pooled_beliefs
 from ptft.compare.recommend import Recommendation, recommend
 from ptft.compare.results import Cells
 from ptft.compare.selected import kept_sets
@@ -29,8 +28,9 @@ from ptft.recipe.load import load_comparison, load_recipe
 from ptft.train import train
 from tests.bench._parts import shared_data
 from tests.bench._regret_errors import alone as single
-from tests.bench._regret_errors import figure_errors, strangers
-from tests.bench._regret_rules import alone, bootstrapped, cheapest, pooled
+from tests.bench._regret_errors import figure_errors
+from tests.bench._regret_pooled import pooled_beliefs
+from tests.bench._regret_rules import bootstrapped, cheapest, pooled, tied_elsewhere
 from tests.bench._regret_sets import SETS, Wanted, comparison, make_set, start_recipe
 
 __all__ = ["BARS", "run"]
@@ -121,12 +121,10 @@ _NOW = "as it is"
 _RULES: dict[str, Rule] = {
     "hard bound, cheapest": lambda one, bound, _: cheapest(one.arms, bound, _CONFIDENCE, _MARGIN),
     "bootstrap": lambda one, bound, sure: bootstrapped(one.arms, bound, sure),
-    "alone": lambda one, bound, sure: alone(one.arms, bound, sure, one.sets),
-    "alone, ties elsewhere": lambda one, bound, sure: alone(
+    "ties elsewhere": lambda one, bound, sure: tied_elsewhere(
         one.arms, bound, sure, one.sets, margin=_MARGIN
     ),
-    "pooled, near as far": lambda one, bound, sure: pooled(one.arms, bound, sure, one.sets),
-    "all pooled": lambda one, bound, sure: pooled(one.arms, bound, sure, one.sets, kept_too=True),
+    "pooled over budgets": lambda one, bound, sure: pooled(one.arms, bound, sure, one.sets),
     "as it is, right or wrong": _without_margins,
     "as it is, luck stays": _rule(lambda read: replace(read, luck=1.0)),
     "as it is, pairs apart": _rule(lambda read: replace(read, pairs=False)),
@@ -190,11 +188,7 @@ def _figures(sets: Sequence[Set]) -> dict[str, float]:
         print(
             f"{name} the figures of arms on classes {figure_errors(map(read, of_classes), single)}"
         )
-    for label, believe in (
-        ("by its budget alone", single),
-        ("pooled, arms as strangers", strangers),
-        ("pooled, as it is", pooled_beliefs),
-    ):
+    for label, believe in (("as it is", single), ("pooled over budgets", pooled_beliefs)):
         print(f"{label}: the figures of arms {figure_errors([s.arms for s in sets], believe)}")
     for start in sorted({one.start for one in sets}):
         of_start = [one for one in sets if one.start == start]

@@ -127,7 +127,7 @@ def test_validation_figures_that_decided_are_told(tmp_path: Path) -> None:
     wanted = comparison()
     text = report(wanted, cells, tmp_path)
     rows = [line for line in text.splitlines() if line.startswith("| 64 |")]
-    assert rows[0].startswith("| 64 | full | 50.0 | 100.0 | full | 50.0 | 50.0 (")
+    assert rows[0].startswith("| 64 | full | 50.0 | 100.0 | 50.0 (")
     found = choose(wanted, cells)
     forgets, full = (f"{100 * found.chosen[0].figures[name]:.1f}" for name in ("forgets", "full"))
     assert abs(float(forgets) - 90.0) < 1.0 and abs(float(full) - 50.0) < 1.0

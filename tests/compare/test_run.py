@@ -132,20 +132,37 @@ def test_pictures_that_are_held_are_what_a_model_is_given(tmp_path: Path) -> Non
     assert room.left == 0
 
 
-def test_a_label_serves_twice(tmp_path: Path) -> None:
-    """Those that a seed learns from are asked of later ones, and so is what it chose by."""
-    target = Target(comparison(tmp_path, seeds=3))
-    learned: list[set[int]] = []
+def test_labels_serve_twice_where_val_has_few(tmp_path: Path) -> None:
+    """Arms are asked what of ``train`` they did not learn from, the same but for that."""
+    wanted = comparison(tmp_path, seeds=3, val_most=24)
+    target = Target(wanted)
+    first = set(target.unlearned(8, 0).indices.tolist())
+    learned = set(draw_samples(target.train, 0, limit=8).tolist())
     for seed in range(3):
-        before = {int(number) for number in target.labels_before(8, seed).indices}
-        own = {int(number) for number in draw_samples(target.train, seed, limit=8)}
-        assert before == set().union(*learned) - own
-        learned.append(own)
+        own = set(draw_samples(target.train, seed, limit=8).tolist())
+        more = set(target.unlearned(8, seed).indices.tolist())
+        assert more and not more & own and more ^ first <= own | learned
+        assert len(more) <= 24 - len(target.questions) == 8
         earlier = target.val(8, max(0, seed - 1)).indices
         assert set(earlier) <= set(target.val(8, seed).indices)
     assert len(target.val(8, 0)) == 8 < len(target.val(8, 2))
+    assert len(target.unlearned(32, 0)) == 0  # all is learned from
+    told = target.questions_told
+    assert told is not None and "by what of 8 of train an arm did not learn from. That" in told
     few = Target(comparison(tmp_path, seeds=3, val_most=5))
-    assert len(few.val(8, 2)) == len(few.labels_before(8, 2)) == 5
+    assert len(few.questions) == len(few.val(8, 2)) == 5 and len(few.unlearned(8, 0)) == 0
+
+
+@pytest.mark.parametrize("key", ["group", "unlabelled"])
+def test_nothing_is_asked_of_what_may_have_been_seen_otherwise(tmp_path: Path, key: str) -> None:
+    wanted = comparison(tmp_path, val_most=24)
+    given = {"group": "patient", "unlabelled": wanted.data}[key]
+    target = Target(wanted)
+    assert len(target.unlearned(8, 0)) > 0
+    target.comparison = wanted.model_copy(
+        update={"data": wanted.data.model_copy(update={key: given})}
+    )
+    assert len(target.unlearned(8, 0)) == 0
 
 
 def test_every_budget_is_asked_the_same_and_chooses_by_no_more_than_it_has(tmp_path: Path) -> None:
@@ -157,7 +174,7 @@ def test_every_budget_is_asked_the_same_and_chooses_by_no_more_than_it_has(tmp_p
     assert [len(target.val(budget, 0)) for budget in (4, 8, 16)] == [4, 8, 12]
     assert set(target.val(4, 0).indices) < set(target.questions.indices)
     told = target.questions_told
-    assert told is not None and "the same 12 of val" in told and "labels at 4, 8;" in told
+    assert told is not None and "the same 12 of val. That" in told and "labels at 4, 8;" in told
     assert Target(comparison(tmp_path, val_most=8, budgets=[8, 16])).questions_told is None
     task = Task(wanted, wanted.compare.arms[0], 4, tmp_path / "run")
     validation = Validation(task, lambda: task.start, 0)

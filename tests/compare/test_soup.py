@@ -76,8 +76,8 @@ def test_a_soup_is_the_mean_of_its_members(tmp_path: Path) -> None:
     cells = {(one.arm, one.seed): one for one in outcome.cells}
     full, soup = cells["full", 0], cells["soup", 0]
     assert (soup.base, soup.unlabelled, soup.chosen, full.base) == ("full", 0, {}, "")
-    assert (soup.val_of, soup.before_of) == (full.val_of, full.before_of)  # what was asked
-    assert cells["soup", 1].before_of == cells["full", 1].before_of != []
+    assert (soup.val_of, soup.train_of) == (full.val_of, full.train_of)  # what was asked
+    assert cells["soup", 1].train_of == cells["full", 1].train_of != []
     assert soup.costs.flops == pytest.approx(2 * full.costs.flops, rel=0.02)  # by captions' length
     assert soup.costs.artefact_bytes == full.costs.artefact_bytes > 0
     models = []

@@ -55,7 +55,7 @@ def change(cells: Cells, name: str, /, **values: Any) -> None:
         ({"test_hits": ""}, "without queries"),
         ({"test_hits": "01"}, "test_hits: 2; allowed: "),
         ({"val_of": [1]}, "val_of: 1; allowed: "),
-        ({"before_of": [1]}, "before_of: 1; allowed: 0, or 0"),
+        ({"train_of": [1]}, "train_of: 1; allowed: 0, or 0"),
         ({"test_said": [1]}, "test_said: 1; allowed: "),
         ({"val_retained": [1]}, "val_retained: "),
         ({"test_retained": {"a": 1.0}}, "test_retained: not of "),

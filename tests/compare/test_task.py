@@ -106,9 +106,9 @@ def test_answers_of_both_kinds_of_labels_are_read_together(folder: Path, tmp_pat
     task.run()
     _, second = Cells(tmp_path, wanted).all()
     validation = Validation(task, lambda: task.start, 1)
-    assert validation.before is not None and len(second.before_of) == len(second.before_hits) > 0
-    together = answers_by_margin([validation.val, validation.before])
-    assert [second.val_asked, second.before_hits] == together
+    assert validation.unlearned is not None and len(second.train_of) == len(second.train_hits) > 0
+    together = answers_by_margin([validation.val, validation.unlearned])
+    assert [second.val_asked, second.train_hits] == together
     assert second.val_asked != answers_by_margin([validation.val])[0]
 
 

@@ -1,5 +1,5 @@
-"""What is believed of the arms at all budgets together, since an arm behaves alike at budgets that
-lie near each other.
+"""What was believed of the arms at all budgets together, since an arm behaves alike at budgets that
+lie near each other. It is better where few questions were asked at a budget, and others elsewhere.
 
 The figure of an arm at a budget is the budget's own level, of which nothing is believed beforehand,
 and what the arm adds there. That is normal around none, with the same deviation at all budgets, and
@@ -21,7 +21,7 @@ from scipy.linalg import block_diag
 
 from ptft.compare.posterior import ArmAnswers, Belief, answers_in_common, error_of_means
 
-__all__ = ["likeness", "mixture", "pooled_beliefs", "posterior"]
+__all__ = ["pooled_beliefs"]
 
 _APART = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)  # deviations of what arms add, shares of 1
 _ALIKE = (0.3, 0.6, 0.8, 0.95)  # correlations at a budget and at four times as many labels
@@ -43,17 +43,17 @@ def pooled_beliefs(asked: Mapping[int, Mapping[str, ArmAnswers]]) -> list[Belief
     mean_n, error_nn = _measured(parts)
     level_nb = np.array([[place[0] == budget for budget in asked] for place in places], float)
     answers = [answers_aq for _, answers_aq in parts]
-    like_nn = likeness(answers, [list(arms) for arms in asked.values()])
+    like_nn = _likeness(answers, [list(arms) for arms in asked.values()])
     quadrupled_n = np.log([budget for budget, _ in places]) / np.log(4)
     far_nn = np.abs(quadrupled_n[:, None] - quadrupled_n)
     found = [
-        posterior(mean_n, error_nn, level_nb, apart**2 * alike**far_nn * like_nn)
+        _posterior(mean_n, error_nn, level_nb, apart**2 * alike**far_nn * like_nn)
         for apart, alike in product(_APART, _ALIKE)
     ]
     likelihoods = np.array([likelihood for likelihood, _ in found])
     weights = np.exp(likelihoods - likelihoods.max())
     weights /= weights.sum()
-    whole = mixture(weights, [belief for _, belief in found])
+    whole = _mixture(weights, [belief for _, belief in found])
     ends = np.cumsum([len(arms) for arms in asked.values()])
     own = [slice(end - len(arms), end) for end, arms in zip(ends, asked.values(), strict=True)]
     return [Belief(whole.mean_a[part], whole.cov_aa[part, part]) for part in own]
@@ -89,7 +89,7 @@ def _measured(parts: Sequence[tuple[list[object], _Array]]) -> tuple[_Array, _Ar
     return np.concatenate([answers_aq.mean(axis=1) for _, answers_aq in parts]), error_nn
 
 
-def likeness(answers: Sequence[_Array], named: Sequence[Sequence[str]]) -> _Array:
+def _likeness(answers: Sequence[_Array], named: Sequence[Sequence[str]]) -> _Array:
     """The correlation of what arms add, by the mean square of the differences between the answers
     that they gave together, as a share of what it is on average over all pairs: (N, N).
 
@@ -126,7 +126,7 @@ def _centred(answers_aq: _Array) -> _Array:
     return centred / sqrt(queries * (queries + 1))
 
 
-def posterior(
+def _posterior(
     mean_n: _Array, error_nn: _Array, level_nb: _Array, prior_nn: _Array
 ) -> tuple[float, Belief]:
     """The restricted log likelihood of a prior, and what is believed by it.
@@ -151,7 +151,7 @@ def posterior(
     return float(likelihood), Belief(level_nb @ level_b + gain_nn @ left_n, cov_nn)
 
 
-def mixture(weights: _Array, beliefs: list[Belief]) -> Belief:
+def _mixture(weights: _Array, beliefs: list[Belief]) -> Belief:
     """The mean and the covariance of several beliefs, of which one is right."""
     means_gn = np.stack([one.mean_a for one in beliefs])
     mean_n = weights @ means_gn
